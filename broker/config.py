@@ -1,0 +1,109 @@
+"""Every setting and limit, with its unit in its name. Defaults are safe for a fresh machine."""
+
+from __future__ import annotations
+
+import ipaddress
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from broker.errors import ConfigError
+
+MIB = 1024 * 1024
+DAY_S = 86_400
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    host: str = "127.0.0.1"
+    port: int = 9000
+    data_dir: Path = Path("data")
+    durability: str = "fsync"
+    """"fsync": acknowledged means on the disk. "os": acknowledged means handed to the kernel, which
+    survives a kill of the broker and not a power cut."""
+    allow_anonymous: bool = False
+    """Needed to listen on anything but loopback while there are no users."""
+
+    packet_bytes_max: int = 2 * MIB
+    connect_timeout_s: float = 10.0
+    connections_max: int = 20_000
+    topic_bytes_max: int = 4096
+    topic_levels_max: int = 128
+    subscriptions_per_session_max: int = 100_000
+    session_expiry_default_s: int = 30 * DAY_S
+    """What a 3.1.1 client gets with Clean Session = 0: that long unused."""
+    session_expiry_max_s: int = 0xFFFF_FFFF
+    sessions_max: int = 1_000_000
+
+    receive_max: int = 2000
+    """QoS 1 and 2 messages that one MQTT 5 client may have unacknowledged towards us."""
+    inflight_max: int = 2000
+    """The same towards one client, whose own Receive Maximum may be less."""
+    topic_alias_max: int = 64
+    outbox_messages_max: int = 10_000
+    """Messages waiting in memory for one subscriber; beyond, it reads them from the log."""
+    outbox_bytes_max: int = 4 * MIB
+    write_buffer_bytes_max: int = 1 * MIB
+    append_bytes_max: int = 32 * MIB
+    """Payload waiting for the running commit; beyond, publishers are not read from."""
+    drain_timeout_s: float = 10.0
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, int | float) and not isinstance(value, bool) and value < 0:
+                raise ConfigError(field.name, value, "must not be negative")
+        if not 0 <= self.port <= 65_535:
+            raise ConfigError("port", self.port, "must be 0..65535")
+        if self.durability not in ("fsync", "os"):
+            raise ConfigError("durability", self.durability, 'must be "fsync" or "os"')
+        for name in ("receive_max", "inflight_max"):
+            if not 1 <= getattr(self, name) <= 65_535:
+                raise ConfigError(name, getattr(self, name), "must be 1..65535")
+        if not is_loopback(self.host) and not self.allow_anonymous:
+            raise ConfigError(
+                "host",
+                self.host,
+                "others could connect without a password; add --allow-anonymous if that is meant",
+            )
+
+    @classmethod
+    def load(cls, path: Path | None, overrides: Mapping[str, Any]) -> Config:
+        """Defaults, then the TOML file at `path`, then `overrides` (those that are not None).
+
+        Raises ConfigError: unreadable file, unknown key, wrong type or impossible value.
+        """
+        values: dict[str, Any] = {}
+        if path is not None:
+            try:
+                values = tomllib.loads(path.read_text(encoding="utf-8"))
+            except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+                raise ConfigError("config", str(path), f"cannot be read: {error}") from error
+        values |= {key: value for key, value in overrides.items() if value is not None}
+        known = {field.name: field for field in fields(cls)}
+        default = cls()
+        for key, value in values.items():
+            if key not in known:
+                raise ConfigError(key, value, "is not a setting; `pubsub broker start --help`")
+            wanted = type(getattr(default, key))
+            if wanted is float and type(value) is int:
+                values[key] = float(value)
+            elif issubclass(wanted, Path) and isinstance(value, str):
+                values[key] = Path(value)
+            elif not isinstance(value, Path if issubclass(wanted, Path) else wanted) or (
+                wanted is int and isinstance(value, bool)
+            ):
+                raise ConfigError(key, value, f"must be a {wanted.__name__}")
+        return replace(default, **values)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a listener on `host`; of names only localhost counts."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,123 @@
+"""Every exception of the project, as one tree.
+
+- `ConfigError`: the operator asked for something impossible; the CLI prints it and exits with 2.
+- `PeerError`: the other side broke a rule. It carries the MQTT 5 Reason Code that says which and
+  ends at most the connection it came from. Bytes from outside can raise nothing else.
+- `StoreError`: the log cannot do its work now (`StoreUnavailable`, `StoreFull`) or at all.
+
+Our own mistakes are asserts, never a `PeerError`.
+"""
+
+from __future__ import annotations
+
+
+class PubSubError(Exception):
+    """The root: whatever we raise on purpose."""
+
+
+class ConfigError(PubSubError):
+    """A setting that cannot work: `key` names it, `remedy` says what to do instead."""
+
+    def __init__(self, key: str, value: object, remedy: str) -> None:
+        super().__init__(f"{key} = {value!r}: {remedy}")
+        self.key = key
+        self.value = value
+        self.remedy = remedy
+
+
+class PeerError(PubSubError):
+    """The other side broke a rule; `reason_code` is the MQTT 5 Reason Code for it (section 2.4)."""
+
+    reason_code = 0x80
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class MalformedPacket(PeerError):
+    """Bytes that cannot be parsed as the packet they claim to be."""
+
+    reason_code = 0x81
+
+
+class ProtocolViolation(PeerError):
+    """A packet that parses but that the protocol does not allow here."""
+
+    reason_code = 0x82
+
+
+class UnsupportedProtocolVersion(PeerError):
+    reason_code = 0x84
+
+
+class ClientIdentifierNotValid(PeerError):
+    reason_code = 0x85
+
+
+class NotAuthorized(PeerError):
+    reason_code = 0x87
+
+
+class BadAuthenticationMethod(PeerError):
+    reason_code = 0x8C
+
+
+class KeepAliveTimeout(PeerError):
+    reason_code = 0x8D
+
+
+class TopicFilterInvalid(PeerError):
+    reason_code = 0x8F
+
+
+class TopicNameInvalid(PeerError):
+    reason_code = 0x90
+
+
+class ReceiveMaximumExceeded(PeerError):
+    reason_code = 0x93
+
+
+class TopicAliasInvalid(PeerError):
+    reason_code = 0x94
+
+
+class PacketTooLarge(PeerError):
+    reason_code = 0x95
+
+
+class QuotaExceeded(PeerError):
+    reason_code = 0x97
+
+
+class PayloadFormatInvalid(PeerError):
+    reason_code = 0x99
+
+
+class SharedSubscriptionsNotSupported(PeerError):
+    reason_code = 0x9E
+
+
+class StoreError(PubSubError):
+    """The store could not do what was asked; nothing of the call may be taken as stored."""
+
+
+class StoreUnavailable(StoreError):
+    """Not done, or not known to be done: read again and decide. Never acknowledge on it."""
+
+
+class StoreFull(StoreUnavailable):
+    """No space left for the log. Nothing was stored; the call may be repeated when there is."""
+
+
+class StoreConflict(StoreError):
+    """A document's revision is not the expected one: nothing of the transaction was done."""
+
+
+class StoreCorrupt(StoreError):
+    """Stored bytes are not what was written. Do not go on with this database."""
+
+
+class SchemaMismatch(StoreError):
+    """Not our database, or one from a newer program. Do not start."""

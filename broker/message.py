@@ -1,0 +1,58 @@
+"""Message: what was published, and what the log knows about it. Everything speaks of messages.
+
+A message is shared by all who deliver it, so it is read-only by custom once it is in the log
+(`frozen=True` would make building one several times dearer).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NewType
+
+Offset = NewType("Offset", int)
+"""A place in the log: rises in commit order, never reused, gaps allowed. 0 is before the first."""
+
+PacketIdentifier = NewType("PacketIdentifier", int)
+"""1..65535, names one unfinished exchange within a session. 0 stands for none (QoS 0)."""
+
+NOT_STORED = Offset(0)
+
+
+@dataclass(slots=True)
+class Message:
+    """One application message.
+
+    `publisher` is the client identifier it came from; times are microseconds since the epoch
+    (UTC). `properties` are the MQTT 5 properties to pass on unchanged, encoded, without their
+    length and without Message Expiry Interval, Topic Alias and Subscription Identifier.
+    `offset` is `NOT_STORED` until the log has committed the message.
+    """
+
+    topic: str
+    payload: bytes
+    qos: int
+    retain: bool
+    publisher: str
+    published_at_us: int
+    expires_at_us: int | None = None
+    properties: bytes = b""
+    offset: Offset = NOT_STORED
+
+
+@dataclass(slots=True, frozen=True)
+class Grant:
+    """How one subscriber gets a message: its matching subscriptions, merged into one copy.
+
+    `qos` is the highest granted QoS among them [MQTT-3.3.4-2]; `subscription_ids` are all their
+    Subscription Identifiers [MQTT-3.3.4-3]. `retained` marks a message that is sent because it was
+    retained when the subscription was made, and so keeps RETAIN = 1 [MQTT-3.3.1-8].
+    """
+
+    qos: int
+    retain_as_published: bool = False
+    subscription_ids: tuple[int, ...] = ()
+    retained: bool = False
+
+
+Outgoing = tuple[Message, Grant]
+"""A message on its way to one subscriber. A tuple, since one is built per routed message."""

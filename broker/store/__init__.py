@@ -1,0 +1,251 @@
+"""The Store contract: the log and the documents beside it. Knows messages and offsets, not MQTT.
+
+`memory.py` is the reference and the test model, `sqlite.py` the default; one suite,
+`tests/unit/store/test_contract.py`, holds every store to these clauses:
+
+- **S1** `append` resolves only when every message of the batch and every operation given with it
+  is committed, and with `durable=True` fsynced; all of it or nothing. It sets `Message.offset`.
+- **S2** Offsets rise in commit order and are never reused, also after `trim` removed everything
+  and after a crash. They need not be consecutive.
+- **S3** `tail` yields every committed batch once, in order, ours and others', and only after its
+  commit; `Skipped` only where `trim` passed the reader.
+- **S4** `read` returns matching messages in offset order and says how far it looked.
+- **S5** A message with `retain` set becomes its topic's retained message, one with an empty payload
+  removes it, in the same transaction. A retained message outlives `trim`. [MQTT-3.3.1-5..7]
+- **S6** Documents are read as they were last committed. `transact` is all or nothing.
+- **S7** A failed call stored nothing that a later call would show, or raises `StoreUnavailable`,
+  after which nothing more may be written until the store was opened again.
+- **S8** What `read` returns is bit for bit what was appended, or it raises `StoreCorrupt`.
+- **S9** `open` does not read the backlog: its time does not grow with the number of messages.
+
+A document is a dataclass whose leading fields are its key; a store keeps one per class and key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Protocol, TypeVar
+
+from broker.message import Message, Offset
+
+
+@dataclass(slots=True)
+class SessionDocument:
+    """A durable session. `expires_at_us` is None while its client is connected."""
+
+    KEY: ClassVar[tuple[str, ...]] = ("client_id",)
+    client_id: str
+    session_expiry_s: int
+    created_at_us: int
+    expires_at_us: int | None
+
+
+@dataclass(slots=True)
+class SubscriptionDocument:
+    """A subscription of a durable session: owed are the matching messages above `start_offset`
+    and, where it is not None, at or below `until_offset`."""
+
+    KEY: ClassVar[tuple[str, ...]] = ("client_id", "filter")
+    client_id: str
+    filter: str
+    qos: int
+    no_local: bool
+    retain_as_published: bool
+    retain_handling: int
+    subscription_id: int | None
+    start_offset: Offset
+    until_offset: Offset | None = None
+
+
+@dataclass(slots=True)
+class CursorDocument:
+    """What a durable session has acknowledged.
+
+    Everything at or below `offset`, and everything in (offset, sent_through] that is not named in
+    `inflight` (packed by `cursors.py`). `next_packet_id` continues the Packet Identifiers.
+    """
+
+    KEY: ClassVar[tuple[str, ...]] = ("client_id",)
+    client_id: str
+    offset: Offset
+    sent_through: Offset
+    next_packet_id: int
+    inflight: bytes
+
+
+@dataclass(slots=True)
+class ReceivedQos2Document:
+    """Packet Identifiers of QoS 2 messages that are stored, not yet released (big-endian u16)."""
+
+    KEY: ClassVar[tuple[str, ...]] = ("client_id",)
+    client_id: str
+    packet_ids: bytes
+
+
+@dataclass(slots=True)
+class WillDocument:
+    """A Will Message. `due_at_us` is None while its client is connected."""
+
+    KEY: ClassVar[tuple[str, ...]] = ("client_id",)
+    client_id: str
+    topic: str
+    payload: bytes
+    qos: int
+    retain: bool
+    properties: bytes
+    expiry_s: int | None
+    delay_s: int
+    due_at_us: int | None
+
+
+Document = (
+    SessionDocument | SubscriptionDocument | CursorDocument | ReceivedQos2Document | WillDocument
+)
+D = TypeVar(
+    "D",
+    SessionDocument,
+    SubscriptionDocument,
+    CursorDocument,
+    ReceivedQos2Document,
+    WillDocument,
+)
+
+
+@dataclass(slots=True)
+class Put:
+    """Write a document whole. With `revision`, only over that one (0: only if there is none)."""
+
+    document: Document
+    revision: int | None = None
+
+
+@dataclass(slots=True)
+class Delete:
+    """Remove every document of a class whose key begins with `key` (a session's subscriptions: its
+    client identifier). Removing a SessionDocument removes the session's subscriptions, cursor and
+    received QoS 2 identifiers with it. Removing what is not there is no error."""
+
+    kind: type[Document]
+    key: tuple[str, ...]
+
+
+Operation = Put | Delete
+
+
+@dataclass(slots=True)
+class Skipped:
+    """Retention removed `first`..`last` before the reader of `tail` came to them."""
+
+    first: Offset
+    last: Offset
+
+
+@dataclass(slots=True)
+class Read:
+    """`messages` match; everything below `next` has been looked at."""
+
+    messages: list[Message]
+    next: Offset
+
+
+@dataclass(slots=True)
+class StoreStats:
+    engine: str
+    high_watermark: Offset
+    log_start: Offset
+    messages: int
+    """An upper bound (high watermark - log start + 1): offsets may have gaps."""
+    bytes_on_disk: int
+
+
+class Store(Protocol):
+    """See the module. Every call may raise StoreUnavailable; `open` also SchemaMismatch."""
+
+    @property
+    def high_watermark(self) -> Offset:
+        """The newest committed offset; 0 for a log that never held one."""
+        ...
+
+    @property
+    def log_start(self) -> Offset:
+        """The oldest offset that may still be there; 1 for a fresh log."""
+        ...
+
+    async def open(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    async def append(
+        self,
+        batch: Sequence[Message],
+        state: Sequence[Operation] = (),
+        *,
+        durable: bool = True,
+    ) -> None:
+        """Commit messages and state together (S1), setting each message's offset, in order.
+
+        Raises StoreFull, StoreUnavailable, StoreConflict: then nothing was stored (S7).
+        """
+        ...
+
+    def tail(self, start: Offset) -> AsyncIterator[Sequence[Message] | Skipped]:
+        """Every message from `start` on, in batches, for ever (S3). Batches are read-only."""
+        ...
+
+    async def read(
+        self,
+        start: Offset,
+        end: Offset,
+        filters: Sequence[str] | None = None,
+        *,
+        limit: int = 1000,
+        bytes_max: int = 1 << 20,
+    ) -> Read:
+        """Messages in start..end (closed) that match any filter (None: all), oldest first.
+
+        Stops after `limit` messages or when their payloads exceed `bytes_max` (at least one is
+        returned). Reading begins at the log start if `start` is below it.
+        """
+        ...
+
+    async def offset_at(self, time_us: int) -> Offset:
+        """The first offset published at or after `time_us`; high watermark + 1 if none is."""
+        ...
+
+    async def nth_last(self, filters: Sequence[str] | None, count: int) -> Offset:
+        """The offset from which `count` matching messages remain; the log start if fewer do."""
+        ...
+
+    async def retained(self, filters: Sequence[str]) -> list[Message]:
+        """The retained message of every topic that matches any filter, in offset order (S5)."""
+        ...
+
+    async def get(self, kind: type[D], key: tuple[str, ...]) -> D | None: ...
+
+    async def revision(self, kind: type[Document], key: tuple[str, ...]) -> int:
+        """1 at a document's first Put, +1 at each following; 0 if there is none."""
+        ...
+
+    async def scan(self, kind: type[D], key: tuple[str, ...] = ()) -> list[D]:
+        """Every document of a class whose key begins with `key`, in key order."""
+        ...
+
+    async def transact(self, operations: Sequence[Operation]) -> None:
+        """`append` without messages. Raises StoreConflict: a revision was not the expected one."""
+        ...
+
+    async def trim(self, before: Offset) -> int:
+        """Remove messages below `before` that are not retained; how many went."""
+        ...
+
+    async def stats(self) -> StoreStats: ...
+
+    async def check(self) -> list[str]:
+        """What is damaged, in sentences; empty when all is well. Reads everything."""
+        ...
+
+    async def backup(self, path: Path) -> None:
+        """A consistent copy at `path`, which must not exist, while reads and writes go on."""
+        ...

@@ -1,0 +1,1 @@
+"""The `pubsub` command: an ordinary MQTT client, and a door to the broker's own administration."""
