@@ -47,6 +47,12 @@ class ProtocolViolation(PeerError):
     reason_code = 0x82
 
 
+class ReplaySpecInvalid(PeerError):
+    """A place in the log that cannot be understood; MQTT has no code of its own for that."""
+
+    reason_code = 0x83
+
+
 class UnsupportedProtocolVersion(PeerError):
     reason_code = 0x84
 

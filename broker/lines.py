@@ -1,0 +1,224 @@
+r"""The line protocol: one Network Connection of it, without I/O and clock; same face as `mqtt`.
+
+A line is UTF-8 and ends with a newline (`\r\n` will do). Tokens are separated by a space.
+
+    SUBSCRIBE <topic filter> <subscriber>              UNSUBSCRIBE <topic filter> <subscriber>
+    PUBLISH <topic> <message> <publisher>
+    OK · ERROR <reason> · DELIVER <topic> <message> <publisher> <YYYY-MM-DD HH:MM:SS>
+
+- The message is all that stands between the space after the topic and the space before the last
+  token, so its spaces are kept; of nothing (`PUBLISH t  p`, two spaces) it is empty.
+- Commands are answered in their order. An OK may have to wait for the log, so a line that cannot
+  be obeyed is an event too, `LineError`, which its client hands to `error` in its turn.
+- No line ends the connection. One longer than `line_bytes_max` is refused once and skipped as it
+  arrives, empty lines are ignored, and so is a last line that the peer did not end.
+- A DELIVER is one line whatever came in by MQTT. Text that a line can carry is sent unchanged,
+  backslashes included: what was published by PUBLISH comes back as it was. Text that a line cannot
+  carry (newline, carriage return, NUL, bytes that are not UTF-8; in a topic or publisher also a
+  space) is sent with those as `\n`, `\r` and `\xNN`, and its backslashes doubled. Commands know no
+  such escapes: a topic with a space is subscribed to with a wildcard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+
+from broker.errors import ClientIdentifierNotValid, MalformedPacket, PeerError
+from broker.message import Message
+from broker.topics import validate_filter, validate_name
+
+IDENTIFIER_BYTES_MAX = 65_535
+"""For subscribers and publishers, who are client identifiers: no longer than MQTT's may be."""
+
+_ESCAPES = {
+    ord("\\"): r"\\",
+    ord("\n"): r"\n",
+    ord("\r"): r"\r",
+    ord("\0"): r"\x00",
+    **{0xDC00 + byte: f"\\x{byte:02x}" for byte in range(0x80, 0x100)},  # as surrogateescape has it
+}
+_TOKEN_ESCAPES = {**_ESCAPES, ord(" "): r"\x20"}
+
+
+@dataclass(slots=True)
+class LineSubscribe:
+    filter: str
+    subscriber: str
+
+
+@dataclass(slots=True)
+class LineUnsubscribe:
+    filter: str
+    subscriber: str
+
+
+@dataclass(slots=True)
+class LinePublish:
+    topic: str
+    payload: bytes
+    publisher: str
+
+
+@dataclass(slots=True)
+class LineError:
+    """A line that cannot be obeyed: to be answered with `error(reason)` when its turn comes."""
+
+    reason: str
+
+
+LineEvent = LinePublish | LineSubscribe | LineUnsubscribe | LineError
+
+
+class LineConnection:
+    """Bytes in, events out; answers in, bytes out."""
+
+    def __init__(
+        self, *, now: float, line_bytes_max: int, topic_bytes_max: int, topic_levels_max: int
+    ) -> None:
+        self._line_bytes_max = line_bytes_max
+        self._topic_bytes_max = topic_bytes_max
+        self._topic_levels_max = topic_levels_max
+        self._line = bytearray()
+        """The line so far, at most `line_bytes_max` of it."""
+        self._skipping = False
+        """The line so far was too long: the rest of it is of no interest."""
+        self._outgoing: list[bytes] = []
+
+    def receive_data(self, data: bytes, now: float) -> list[LineEvent]:
+        """What the lines that end in `data` ask for, in order."""
+        events: list[LineEvent] = []
+        *ends, rest = data.split(b"\n")
+        for end in ends:
+            if (refusal := self._extend(end)) is not None:
+                events.append(refusal)
+            if not self._skipping and (event := self._parse(bytes(self._line))) is not None:
+                events.append(event)
+            self._line.clear()
+            self._skipping = False
+        if (refusal := self._extend(rest)) is not None:
+            events.append(refusal)
+        return events
+
+    def ok(self) -> None:
+        """Answer the command whose turn it is: done, and a PUBLISH is on the disk."""
+        self._outgoing.append(b"OK\n")
+
+    def error(self, reason: str) -> None:
+        self._outgoing.append(b"ERROR %b\n" % _text(reason.encode()))
+
+    def deliver(self, topic: str, payload: bytes, publisher: str, published_at_us: int) -> None:
+        """Queue one DELIVER; its time is UTC."""
+        self._outgoing.append(
+            b"DELIVER %b %b %b %b\n"
+            % (_token(topic), _text(payload), _token(publisher), _utc(published_at_us // 1_000_000))
+        )
+
+    def deliver_many(self, messages: Iterable[Message]) -> None:
+        for message in messages:
+            self.deliver(message.topic, message.payload, message.publisher, message.published_at_us)
+
+    def data_to_send(self) -> bytes:
+        """What was queued since the last call."""
+        data = b"".join(self._outgoing)
+        self._outgoing.clear()
+        return data
+
+    def deadline(self) -> float | None:
+        """None: the protocol has no keep alive, so only the transport knows that a peer is gone."""
+        return None
+
+    def expire(self, now: float) -> list[LineEvent]:
+        return []
+
+    def _extend(self, piece: bytes) -> LineError | None:
+        """Add to the line so far; the refusal, once, if that makes it too long."""
+        if self._skipping:
+            return None
+        if len(self._line) + len(piece) <= self._line_bytes_max:
+            self._line += piece
+            return None
+        self._skipping = True
+        self._line.clear()
+        return LineError(f"line is too long: send at most {self._line_bytes_max} bytes")
+
+    def _parse(self, line: bytes) -> LineEvent | None:
+        """One line without its newline; None for an empty one."""
+        try:
+            text = line.removesuffix(b"\r").decode().strip(" ")
+            if not text:
+                return None
+            if "\0" in text:
+                raise MalformedPacket("line has a NUL character: leave it out")
+            command, _, arguments = text.partition(" ")
+            match command := command.upper():
+                case "PUBLISH":
+                    return self._publish(arguments.lstrip(" "))
+                case "SUBSCRIBE":
+                    return LineSubscribe(*self._subscription(command, arguments))
+                case "UNSUBSCRIBE":
+                    return LineUnsubscribe(*self._subscription(command, arguments))
+                case _:
+                    raise MalformedPacket("unknown command: use SUBSCRIBE, UNSUBSCRIBE or PUBLISH")
+        except UnicodeDecodeError:
+            return LineError("line is not valid UTF-8")
+        except PeerError as error:
+            return LineError(error.reason)
+
+    def _publish(self, arguments: str) -> LinePublish:
+        topic, _, rest = arguments.partition(" ")
+        message, space, publisher = rest.rpartition(" ")
+        if not space:
+            raise MalformedPacket("PUBLISH takes a topic, a message and a publisher")
+        validate_name(topic, bytes_max=self._topic_bytes_max, levels_max=self._topic_levels_max)
+        _validate_identifier(publisher)
+        return LinePublish(topic, message.encode(), publisher)
+
+    def _subscription(self, command: str, arguments: str) -> tuple[str, str]:
+        tokens = [token for token in arguments.split(" ") if token]
+        if len(tokens) != 2:
+            raise MalformedPacket(f"{command} takes a topic filter and a subscriber")
+        filter, subscriber = tokens
+        validate_filter(filter, bytes_max=self._topic_bytes_max, levels_max=self._topic_levels_max)
+        _validate_identifier(subscriber)
+        return filter, subscriber
+
+
+def _validate_identifier(identifier: str) -> None:
+    if len(identifier.encode()) > IDENTIFIER_BYTES_MAX:
+        raise ClientIdentifierNotValid(
+            f"name is too long: use at most {IDENTIFIER_BYTES_MAX} bytes"
+        )
+
+
+def _text(data: bytes) -> bytes:
+    """As it is if a line can carry it, else escaped (see the module)."""
+    if _fits_a_line(data):
+        return data
+    return data.decode(errors="surrogateescape").translate(_ESCAPES).encode()
+
+
+@lru_cache(maxsize=1024)
+def _token(text: str) -> bytes:
+    """As it is if one token can carry it, else escaped. Remembered: the same ones come again."""
+    if " " not in text and _fits_a_line(text.encode()):
+        return text.encode()
+    return text.translate(_TOKEN_ESCAPES).encode()
+
+
+def _fits_a_line(data: bytes) -> bool:
+    if b"\n" in data or b"\r" in data or b"\0" in data:
+        return False
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+@lru_cache(maxsize=64)
+def _utc(second: int) -> bytes:
+    """Remembered, since a batch's messages share a second or few."""
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%d %H:%M:%S").encode()

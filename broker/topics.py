@@ -1,0 +1,237 @@
+"""Topic Names and Topic Filters (MQTT 4.7): what is legal, what matches, and who is subscribed.
+
+- A Topic Name says where one message goes; a Topic Filter says which names are wanted. Levels are
+  separated by `/`, and a level may be empty.
+- `#` stands for any number of levels, none included, and comes last; `+` stands for exactly one.
+- A name that begins with `$` is not for filters that begin with a wildcard. [MQTT-4.7.2-1]
+
+Everything but the `validate_` functions and `parse_shared` takes legal names and filters for
+granted; what comes from outside goes through those first. Refusals name no topic: it may be 64 KB.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Hashable, Iterator
+from typing import Generic, TypeVar
+
+from broker.errors import TopicFilterInvalid, TopicNameInvalid
+
+BYTES_MAX = 65_535
+"""What the two-byte length in front of an MQTT string can say. [MQTT-4.7.3-3]"""
+LEVELS_MAX = 128
+
+_SHARED = "$share/"
+_FROM_FIRST_WILDCARD = re.compile(r"\+|/?#")
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+
+def validate_name(topic: str, *, bytes_max: int = BYTES_MAX, levels_max: int = LEVELS_MAX) -> None:
+    """Raises TopicNameInvalid, saying what is wrong and what to do. [MQTT-4.7.0-1]"""
+    if problem := _problem(topic, bytes_max, levels_max):
+        raise TopicNameInvalid(f"Topic Name {problem}")
+    if "+" in topic or "#" in topic:
+        raise TopicNameInvalid("Topic Name has a wildcard: publish to a name without + and #")
+
+
+def validate_filter(
+    filter: str, *, bytes_max: int = BYTES_MAX, levels_max: int = LEVELS_MAX
+) -> None:
+    """Raises TopicFilterInvalid, saying what is wrong and what to do. [MQTT-4.7.1-1, 4.7.1-2]"""
+    if problem := _problem(filter, bytes_max, levels_max):
+        raise TopicFilterInvalid(f"Topic Filter {problem}")
+    if is_literal(filter):
+        return
+    levels = filter.split("/")
+    if "#" in filter and (filter.count("#") > 1 or levels[-1] != "#"):
+        raise TopicFilterInvalid("Topic Filter has a # that is not its whole last level: use a/b/#")
+    if any("+" in level and level != "+" for level in levels):
+        raise TopicFilterInvalid("Topic Filter has a + that is not a whole level: use a/+/b")
+
+
+def _problem(topic: str, bytes_max: int, levels_max: int) -> str | None:
+    """What names and filters have in common. [MQTT-4.7.3-1..3]"""
+    if not topic:
+        return "is empty: give it at least one character"
+    if "\0" in topic:
+        return "has a NUL character: leave it out"
+    try:
+        length = len(topic) if topic.isascii() else len(topic.encode())
+    except UnicodeEncodeError:
+        return "is not valid Unicode: leave out lone surrogates"
+    if length > bytes_max:
+        return f"is {length} bytes long in UTF-8: use at most {bytes_max}"
+    if (levels := topic.count("/") + 1) > levels_max:
+        return f"has {levels} levels: use at most {levels_max}"
+    return None
+
+
+def is_literal(filter: str) -> bool:
+    """Whether the filter has no wildcard and so matches one name, itself."""
+    return "+" not in filter and "#" not in filter
+
+
+def literal_prefix(filter: str) -> str:
+    """What every matching name begins with, up to the first wildcard level.
+
+    `a/+/b` gives `a/`, but `a/#` gives `a`, since it also matches `a`. A literal filter gives
+    itself, a leading wildcard gives nothing.
+    """
+    return _FROM_FIRST_WILDCARD.split(filter, maxsplit=1)[0]
+
+
+def matches(filter: str, name: str) -> bool:
+    """Whether a message published to `name` is wanted by `filter`. [MQTT-4.7.1, 4.7.2]"""
+    if is_literal(filter):
+        return filter == name
+    if name[0] == "$" and filter[0] in "+#":
+        return False
+    wanted, levels = filter.split("/"), name.split("/")
+    if wanted[-1] == "#":
+        wanted.pop()
+        del levels[len(wanted) :]
+    if len(wanted) != len(levels):
+        return False
+    return all(want in ("+", level) for want, level in zip(wanted, levels, strict=True))
+
+
+def parse_shared(filter: str) -> tuple[str, str] | None:
+    """The ShareName and the filter in `$share/<ShareName>/<filter>`; None for any other filter.
+
+    Raises TopicFilterInvalid: the ShareName is empty or has a wildcard, or no legal filter follows
+    it. [MQTT-4.8.2-1, 4.8.2-2]
+    """
+    if not filter.startswith(_SHARED):
+        return None
+    share_name, _, inner = filter.removeprefix(_SHARED).partition("/")
+    if not share_name or not is_literal(share_name) or not inner:
+        raise TopicFilterInvalid(
+            "Shared Subscription is incomplete: use $share/<name>/<filter>, no + or # in the name"
+        )
+    validate_filter(inner, levels_max=len(filter))  # the whole was held to the limits already
+    return share_name, inner
+
+
+class TopicTree(Generic[K, V]):
+    """Topic Filters and, at each, the subscribers by key.
+
+    A literal filter costs `match` one dict look-up, whatever else is subscribed. Wildcard filters
+    are a tree of levels, walked breadth first along what the name can match, so that its cost
+    depends on the filters that agree with the name so far and not on how many there are.
+    """
+
+    def __init__(self) -> None:
+        self._subscribers: dict[str, dict[K, V]] = {}
+        self._named: _Node[K, V] = _Node()
+        """Wildcard filters that begin with a name."""
+        self._leading: _Node[K, V] = _Node()
+        """Wildcard filters that begin with a wildcard: not for names that begin with `$`."""
+        self._length = 0
+
+    def __len__(self) -> int:
+        """How many (filter, key) pairs there are."""
+        return self._length
+
+    def filters(self) -> Collection[str]:
+        """Every filter that has a subscriber, once: a live view."""
+        return self._subscribers.keys()
+
+    def add(self, filter: str, key: K, value: V) -> V | None:
+        """Subscribe `key`, replacing its value at this filter. Returns the value replaced."""
+        subscribers = self._subscribers.get(filter)
+        if subscribers is None:
+            subscribers = self._subscribers[filter] = {}
+            if not is_literal(filter):
+                self._link(filter, subscribers)
+        self._length += key not in subscribers
+        replaced = subscribers.get(key)
+        subscribers[key] = value
+        return replaced
+
+    def remove(self, filter: str, key: K) -> V | None:
+        """Unsubscribe `key` from this filter. Returns its value, or None if it had none."""
+        subscribers = self._subscribers.get(filter)
+        if subscribers is None or key not in subscribers:
+            return None
+        self._length -= 1
+        value = subscribers.pop(key)
+        if not subscribers:
+            del self._subscribers[filter]
+            if not is_literal(filter):
+                self._unlink(filter)
+        return value
+
+    def match(self, name: str) -> list[V]:
+        """The values at every filter that matches: a key comes once for each of its filters."""
+        literal = self._subscribers.get(name)
+        found = list(literal.values()) if literal else []
+        nodes = [self._named] if name[0] == "$" else [self._named, self._leading]
+        for level in name.split("/"):
+            deeper: list[_Node[K, V]] = []
+            for node in nodes:
+                if node.at_hash is not None:
+                    found += node.at_hash.values()
+                if (child := node.children.get(level)) is not None:
+                    deeper.append(child)
+                if (child := node.children.get("+")) is not None:
+                    deeper.append(child)
+            if not deeper:
+                return found
+            nodes = deeper
+        for node in nodes:
+            if node.here is not None:
+                found += node.here.values()
+            if node.at_hash is not None:  # `a/#` matches `a` as well
+                found += node.at_hash.values()
+        return found
+
+    def _link(self, filter: str, subscribers: dict[K, V]) -> None:
+        *_, (node, last) = self._walk(filter)
+        if last == "#":
+            node.at_hash = subscribers
+        else:
+            node.child(last).here = subscribers
+
+    def _unlink(self, filter: str) -> None:
+        """Take the filter out, and with it the nodes that lead to no other filter."""
+        path = list(self._walk(filter))
+        node, last = path.pop()
+        if last == "#":
+            node.at_hash = None
+        else:
+            node.children[last].here = None
+            path.append((node, last))
+        for parent, level in reversed(path):
+            if not parent.children[level].is_empty():
+                return
+            del parent.children[level]
+
+    def _walk(self, filter: str) -> Iterator[tuple[_Node[K, V], str]]:
+        """Each level of a wildcard filter with the node it hangs from, made where it is missing."""
+        node = self._leading if filter[0] in "+#" else self._named
+        *levels, last = filter.split("/")
+        for level in levels:
+            yield node, level
+            node = node.child(level)
+        yield node, last
+
+
+class _Node(Generic[K, V]):
+    """A place in the tree of levels: the filters that end here, and at a `#` directly below."""
+
+    __slots__ = ("at_hash", "children", "here")
+
+    def __init__(self) -> None:
+        self.children: dict[str, _Node[K, V]] = {}
+        self.here: dict[K, V] | None = None
+        self.at_hash: dict[K, V] | None = None
+
+    def child(self, level: str) -> _Node[K, V]:
+        if (node := self.children.get(level)) is None:
+            node = self.children[level] = _Node()
+        return node
+
+    def is_empty(self) -> bool:
+        return not self.children and self.here is None and self.at_hash is None
