@@ -45,13 +45,15 @@ class Grant:
 
     `qos` is the highest granted QoS among them [MQTT-3.3.4-2]; `subscription_ids` are all their
     Subscription Identifiers [MQTT-3.3.4-3]. `retained` marks a message that is sent because it was
-    retained when the subscription was made, and so keeps RETAIN = 1 [MQTT-3.3.1-8].
+    retained when the subscription was made, and so keeps RETAIN = 1 [MQTT-3.3.1-8]. `metadata` asks
+    for User Properties `offset`, `published-at` and `publisher` on the way out (MQTT 5 only).
     """
 
     qos: int
     retain_as_published: bool = False
     subscription_ids: tuple[int, ...] = ()
     retained: bool = False
+    metadata: bool = False
 
 
 Outgoing = tuple[Message, Grant]

@@ -1,0 +1,727 @@
+"""Client: one connected MQTT client. Only here connection, session and log meet.
+
+    bytes ─▶ Connection ─▶ perform ─▶ Session, Log.append ─▶ (committed) ─▶ acknowledgements
+    bytes ◀─ Connection ◀─ wake    ◀─ Session.take        ◀─ Delivery
+
+CONNECT, and a SUBSCRIBE that replays, wait for the log; what arrives meanwhile waits its turn, and
+the socket is not read. Everything else is done at once, its acknowledgement when it is committed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections import deque
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from broker import replays, retained
+from broker.config import Config
+from broker.cursors import Stage
+from broker.delivery import Delivery
+from broker.documents import (
+    Delete,
+    Operation,
+    Put,
+    SubscriptionDocument,
+    WillDocument,
+)
+from broker.errors import PeerError, QuotaExceeded, StoreError, StoreFull
+from broker.log import Log
+from broker.message import Grant, Message, Outgoing
+from broker.mqtt.connection import Closed, Connection, Event
+from broker.mqtt.packets import (
+    MQTT_5,
+    Ack,
+    Connack,
+    Connect,
+    Disconnect,
+    PacketType,
+    Publish,
+    Suback,
+    Subscribe,
+    SubscriptionRequest,
+    Unsuback,
+    Unsubscribe,
+)
+from broker.mqtt.properties import Property, user_properties
+from broker.mqtt.reasons import ReasonCode
+from broker.observe import Counters
+from broker.session import Session
+from broker.sessions import Owner, Sessions
+from broker.wills import Wills
+
+logger = logging.getLogger(__name__)
+
+TAKE_BYTES_MAX = 256 * 1024
+"""Payload that one turn of `deliver` moves from the session to the socket."""
+RETRY_S = 1.0
+"""How long a 3.1.1 publisher is not read from before a full disk is tried again."""
+RECEIPT = ("receipt", "true")
+"""User Property of a PUBLISH that asks for the message's offset on its acknowledgement."""
+METADATA = ("metadata", "true")
+"""User Property of a SUBSCRIBE that asks for offset, time and publisher of each message."""
+US = 1_000_000
+
+
+class Transport(Protocol):
+    """The rim's side: moves bytes."""
+
+    def write(self, data: bytes) -> None: ...
+
+    def close(self) -> None:
+        """Send what was written, then close."""
+        ...
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+
+@dataclass(slots=True, frozen=True)
+class Services:
+    """What every client works with."""
+
+    config: Config
+    log: Log
+    delivery: Delivery
+    sessions: Sessions
+    wills: Wills
+    counters: Counters
+
+
+class Client(Owner):
+    def __init__(self, services: Services, transport: Transport, peer: str, now: float) -> None:
+        config = services.config
+        self._services = services
+        self._transport = transport
+        self._peer = peer
+        self._connection = Connection(
+            now=now,
+            packet_bytes_max=config.packet_bytes_max,
+            topic_bytes_max=config.topic_bytes_max,
+            topic_levels_max=config.topic_levels_max,
+            receive_max=config.receive_max,
+            topic_alias_max=config.topic_alias_max,
+            connect_timeout_s=config.connect_timeout_s,
+        )
+        self._session: Session | None = None
+        self._client_id = ""
+        self._closed = False
+        self._lost = False
+        self._will_withdrawn = False
+        self._writable = True
+        self._flush_scheduled = False
+        self._step: asyncio.Task[None] | None = None
+        self._backlog: deque[Event] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._held: deque[tuple[list[Outgoing], list[int], bool]] = deque()
+        self._reading_paused_by: set[str] = set()
+
+    # The rim calls
+
+    def receive(self, data: bytes, now: float) -> None:
+        """Bytes came from the socket."""
+        if self._closed:
+            return
+        events = self._connection.receive_data(data, now)
+        if self._step is not None:
+            self._backlog.extend(events)
+        else:
+            self._perform(events)
+        self._flush()
+
+    def deadline(self) -> float | None:
+        """Monotonic second at which `expire` is to be called, or None."""
+        return self._connection.deadline()
+
+    def expire(self, now: float) -> None:
+        if self._reading_paused_by:
+            return  # It is we who do not listen.
+        closed = self._connection.expire(now)
+        if closed is not None:
+            self._perform([closed])
+            self._flush()
+
+    def writable(self, *, yes: bool) -> None:
+        """The socket's buffer has room again, or is full."""
+        self._writable = yes
+        if yes:
+            self.wake()
+
+    def lost(self) -> None:
+        """The connection is gone, whoever ended it. What came before that still counts."""
+        self._lost = True
+        if self._step is None:
+            self._leave()
+
+    def shut_down(self) -> None:
+        """The broker stops."""
+        self._connection.close(ReasonCode.SERVER_SHUTTING_DOWN)
+        self._end()
+
+    # Others call
+
+    def wake(self) -> None:
+        """Send what the session has, as far as window and socket permit."""
+        session = self._session
+        if session is None or self._closed:
+            return
+        while self._writable and (session.aside or session.outbox):
+            outgoing, packet_ids = session.take(time.time_ns() // 1000, TAKE_BYTES_MAX)
+            if not outgoing:
+                break
+            if self._held or session.holds(packet_ids):
+                self._held.append((outgoing, packet_ids, False))
+                self._services.log.changed(session, self._send_held)
+            else:
+                self._send_publishes(outgoing, packet_ids)
+        if session.expired:
+            self._services.counters.dropped["expired"] += session.expired
+            session.expired = 0
+        self._services.delivery.drained(session)
+
+    def broken(self, error: StoreError) -> None:
+        """What the session is owed cannot be read."""
+        logger.error("client %r: %s", self._client_id, error)
+        self._connection.close(ReasonCode.IMPLEMENTATION_SPECIFIC_ERROR, "the log is damaged")
+        self._end()
+
+    def taken_over(self) -> None:
+        """Another connection uses the client identifier: let go of the session. [MQTT-3.1.4-3]"""
+        logger.info("client %r taken over from %s", self._client_id, self._peer)
+        self._connection.close(ReasonCode.SESSION_TAKEN_OVER)
+        self._end()
+
+    # Incoming packets
+
+    def _perform(self, events: Sequence[Event]) -> None:
+        """Obey in order; stop at what has to wait and go on when it is done."""
+        publishes: list[Publish] = []
+        for index, event in enumerate(events):
+            if type(event) is Publish:
+                publishes.append(event)
+                continue
+            if publishes:
+                self._publish(publishes)
+                publishes = []
+            self._obey(event)
+            if self._closed:
+                return
+            if self._step is not None:
+                self._backlog.extend(events[index + 1 :])
+                return
+        if publishes:
+            self._publish(publishes)
+
+    def _obey(self, event: Event) -> None:
+        match event:
+            case Ack():
+                self._acknowledged(event)
+            case Subscribe():
+                self._subscribe(event)
+            case Unsubscribe():
+                self._unsubscribe(event)
+            case Disconnect():
+                self._disconnect(event)
+            case Connect():
+                self._wait_for(self._connect(event))
+            case Closed():
+                self._services.counters.protocol_errors += 1
+                logger.info("client %r at %s: %s", self._client_id, self._peer, event.reason)
+                self._end()
+            case _:
+                raise AssertionError(f"{event!r} should have been refused by the connection")
+
+    def _wait_for(self, step: Coroutine[None, None, None]) -> None:
+        """Do this before anything else that came or comes from the client."""
+        self._pause_reading("step")
+
+        async def then_go_on() -> None:
+            try:
+                await step
+            finally:
+                self._step = None
+            if self._closed:
+                return
+            events, self._backlog = self._backlog, deque()
+            self._perform(list(events))
+            self._flush()
+            if self._step is None and self._lost:
+                self._leave()
+            elif self._step is None:
+                self._resume_reading("step")
+
+        self._step = self._spawn(then_go_on())
+
+    def _spawn(self, coroutine: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _connect(self, packet: Connect) -> None:
+        services = self._services
+        services.counters.connects += 1
+        connack = Connack(session_present=False, reason_code=0)
+        self._client_id = packet.client_id
+        if not packet.client_id:
+            self._client_id = f"auto-{uuid.uuid4().hex}"
+            connack.properties[Property.ASSIGNED_CLIENT_IDENTIFIER] = self._client_id
+        expiry_s = self._session_expiry_s(packet)
+        connack.properties[Property.SHARED_SUBSCRIPTION_AVAILABLE] = 0
+        if packet.session_expiry_s not in (None, expiry_s):
+            connack.properties[Property.SESSION_EXPIRY_INTERVAL] = expiry_s
+        try:
+            session, connack.session_present = await services.sessions.open(
+                self._client_id,
+                self,
+                clean_start=packet.clean_start,
+                session_expiry_s=expiry_s,
+                receive_maximum=packet.receive_maximum,
+                operations=lambda: services.wills.connected(self._client_id, self._will(packet)),
+            )
+        except (QuotaExceeded, StoreError) as error:
+            services.counters.refused_connects += 1
+            full = isinstance(error, QuotaExceeded | StoreFull)
+            code = ReasonCode.QUOTA_EXCEEDED if full else ReasonCode.SERVER_UNAVAILABLE
+            logger.warning("client %r refused: %s", self._client_id, error)
+            self._connection.close(code, str(error))
+            self._end()
+            return
+        self._session = session
+        if self._closed:
+            services.wills.client_lost(self._client_id, session_expiry_s=expiry_s)
+            services.sessions.close(session, self)
+            return
+        self._connection.accept(connack)
+        await self._resend(session)
+        self.wake()
+
+    def _session_expiry_s(self, packet: Connect) -> int:
+        """How long the session outlives the connection. [MQTT-3.1.2-23, MQTT3-3.1.2-4]"""
+        config = self._services.config
+        if packet.version == MQTT_5:
+            return min(packet.session_expiry_s or 0, config.session_expiry_max_s)
+        return 0 if packet.clean_start else config.session_expiry_default_s
+
+    def _will(self, packet: Connect) -> WillDocument | None:
+        will = packet.will
+        if will is None:
+            return None
+        return WillDocument(
+            self._client_id,
+            will.topic,
+            will.payload,
+            will.qos,
+            will.retain,
+            will.properties,
+            will.message_expiry_s,
+            will.delay_s,
+            None,
+        )
+
+    async def _resend(self, session: Session) -> None:
+        """Continue every unfinished exchange under its Packet Identifier. [MQTT-4.4.0-1]"""
+        unfinished = session.unfinished()
+        if not unfinished:
+            return
+        released = [e.packet_id for e in unfinished if e.stage is Stage.RELEASED]
+        if released:
+            self._connection.send(Ack(PacketType.PUBREL, released))
+        sent = [e for e in unfinished if e.stage is not Stage.RELEASED]
+        stored = await self._services.log.store.fetch([e.offset for e in sent])
+        messages = {message.offset: message for message in stored}
+        outgoing: list[Outgoing] = []
+        packet_ids: list[int] = []
+        for entry in sent:
+            message = messages.get(entry.offset)
+            if message is None:
+                session.discard([entry.packet_id])
+                self._services.counters.dropped["removed by retention"] += 1
+                continue
+            qos = 1 if entry.stage is Stage.SENT_QOS1 else 2
+            grant = session.grant(message) or Grant(qos)
+            outgoing.append((message, replace(grant, qos=qos, retained=entry.retained)))
+            packet_ids.append(entry.packet_id)
+        self._services.counters.redeliveries += len(outgoing)
+        self._send_publishes(outgoing, packet_ids, dup=True)
+
+    def _publish(self, publishes: Sequence[Publish]) -> None:
+        """Append a read's worth of messages; PUBACK, PUBREC leave when they are committed (P1)."""
+        session, log = self._session, self._services.log
+        assert session is not None
+        client_id = self._client_id
+        now_us = time.time_ns() // 1000
+        messages: list[Message] = []
+        pubacks: list[int] = []
+        pubrecs: list[int] = []
+        receipts: dict[int, Message] = {}
+        size = 0
+        for packet in publishes:
+            qos = packet.qos
+            if qos == 1:
+                pubacks.append(packet.packet_id)
+            elif qos == 2:
+                pubrecs.append(packet.packet_id)
+                if not session.receive_qos2(packet.packet_id):
+                    continue
+            expiry_s = packet.message_expiry_s
+            message = Message(
+                packet.topic,
+                packet.payload,
+                qos,
+                packet.retain,
+                client_id,
+                now_us,
+                None if expiry_s is None else now_us + expiry_s * US,
+                packet.properties,
+            )
+            messages.append(message)
+            size += len(packet.payload)
+            if packet.properties and qos and RECEIPT in user_properties(packet.properties):
+                receipts[packet.packet_id] = message
+        self._append(messages, pubacks, pubrecs, receipts, size)
+        if log.congested:
+            self._pause_reading("log")
+            log.when_uncongested(lambda: self._resume_reading("log"))
+
+    def _append(
+        self,
+        messages: list[Message],
+        pubacks: list[int],
+        pubrecs: list[int],
+        receipts: dict[int, Message],
+        size: int,
+    ) -> None:
+        session, log = self._session, self._services.log
+        assert session is not None
+
+        def committed(error: StoreError | None) -> None:
+            if error is None:
+                self._acknowledge(PacketType.PUBACK, pubacks, 0, receipts)
+                self._acknowledge(PacketType.PUBREC, pubrecs, 0, receipts)
+            elif isinstance(error, StoreFull):
+                self._not_stored(messages, pubacks, pubrecs, receipts, size)
+
+        if not pubacks and not pubrecs:
+            log.append(messages, size=size, durable=False)
+            return
+        log.append(messages, committed, size=size)
+        if pubrecs and session.durable:
+            log.changed(session)
+
+    def _not_stored(
+        self,
+        messages: list[Message],
+        pubacks: list[int],
+        pubrecs: list[int],
+        receipts: dict[int, Message],
+        size: int,
+    ) -> None:
+        """No space. MQTT 5 can say so; to a 3.1.1 client we do not listen until there is."""
+        session = self._session
+        if self._closed or session is None:
+            return
+        if self._connection.version == MQTT_5:
+            session.release_qos2(pubrecs)
+            self._acknowledge(PacketType.PUBACK, pubacks, ReasonCode.QUOTA_EXCEEDED, {})
+            self._acknowledge(PacketType.PUBREC, pubrecs, ReasonCode.QUOTA_EXCEEDED, {})
+            return
+
+        def retry() -> None:
+            if not self._closed:
+                self._resume_reading("full")
+                self._append(messages, pubacks, pubrecs, receipts, size)
+
+        self._pause_reading("full")
+        asyncio.get_running_loop().call_later(RETRY_S, retry)
+
+    def _acknowledge(
+        self, kind: PacketType, packet_ids: list[int], code: int, receipts: dict[int, Message]
+    ) -> None:
+        if not packet_ids or self._closed:
+            return
+        if receipts:
+            for packet_id in packet_ids:
+                ack = Ack(kind, [packet_id], code)
+                if packet_id in receipts:
+                    ack.user_properties = [("offset", str(receipts[packet_id].offset))]
+                self._connection.send(ack)
+        else:
+            self._connection.send(Ack(kind, packet_ids, code))
+        self._schedule_flush()
+
+    def _acknowledged(self, ack: Ack) -> None:
+        """The client's side of QoS 1 and 2, in both directions."""
+        session = self._session
+        assert session is not None
+        refused = ack.reason_code >= 0x80
+        if refused:
+            self._services.counters.dropped["refused by the client"] += len(ack.packet_ids)
+        match ack.type:
+            case PacketType.PUBACK:
+                session.puback(ack.packet_ids)
+                self._moved(session)
+            case PacketType.PUBREC:
+                self._pubrec(session, ack.packet_ids, refused=refused)
+            case PacketType.PUBREL:
+                session.release_qos2(ack.packet_ids)
+                self._when_saved(session, Ack(PacketType.PUBCOMP, ack.packet_ids))
+            case PacketType.PUBCOMP:
+                session.pubcomp(ack.packet_ids)
+                self._moved(session)
+
+    def _moved(self, session: Session) -> None:
+        """The cursor moved: it is committed in its turn, and the window may have room."""
+        if session.durable:
+            self._services.log.changed(session, self._cursor_committed, urgent=False)
+        self.wake()
+
+    def _cursor_committed(self, error: StoreError | None) -> None:
+        """What a crash could repeat has become less, so more may be in flight (P4)."""
+        if error is None:
+            self.wake()
+
+    def _pubrec(self, session: Session, packet_ids: Sequence[int], *, refused: bool) -> None:
+        known = session.pubrec(packet_ids, refused=refused)
+        if refused:
+            self._moved(session)
+            return
+        if len(known) < len(packet_ids):
+            found = set(known)
+            unknown = [packet_id for packet_id in packet_ids if packet_id not in found]
+            code = ReasonCode.PACKET_IDENTIFIER_NOT_FOUND
+            self._connection.send(Ack(PacketType.PUBREL, unknown, code))
+        if known:
+            self._when_saved(session, Ack(PacketType.PUBREL, known))
+
+    def _when_saved(self, session: Session, ack: Ack) -> None:
+        """Send this when the session's state as it is now is committed. [MQTT-4.3.3]"""
+        if not session.durable:
+            self._connection.send(ack)
+            return
+
+        def saved(error: StoreError | None) -> None:
+            if self._closed:
+                return
+            if error is None:
+                self._connection.send(ack)
+                self._schedule_flush()
+            elif isinstance(error, StoreFull):
+                self._when_saved(session, ack)
+
+        self._services.log.changed(session, saved)
+
+    def _disconnect(self, packet: Disconnect) -> None:
+        session = self._session
+        assert session is not None
+        if packet.session_expiry_s is not None and session.durable:
+            session.session_expiry_s = min(
+                packet.session_expiry_s, self._services.config.session_expiry_max_s
+            )
+        self._will_withdrawn = packet.reason_code == ReasonCode.SUCCESS
+        self._end()
+
+    # Subscriptions
+
+    def _subscribe(self, packet: Subscribe) -> None:
+        if replays.asked_for(packet):
+            self._wait_for(self._subscribe_from(packet))
+        else:
+            self._grant(packet, [self._subscription(r, packet) for r in packet.requests])
+
+    async def _subscribe_from(self, packet: Subscribe) -> None:
+        """A SUBSCRIBE that replays: where from is for the log to say."""
+        session = self._session
+        assert session is not None
+        results: list[SubscriptionDocument | int] = []
+        for request in packet.requests:
+            result = self._subscription(request, packet)
+            if isinstance(result, SubscriptionDocument):
+                try:
+                    await replays.place(self._services.log.store, session, result, packet)
+                except PeerError as error:
+                    logger.info("client %r: %s", self._client_id, error.reason)
+                    result = error.reason_code
+                except StoreError as error:
+                    logger.warning("client %r: %s", self._client_id, error)
+                    result = ReasonCode.IMPLEMENTATION_SPECIFIC_ERROR
+            results.append(result)
+        if not self._closed:
+            self._grant(packet, results)
+
+    def _subscription(
+        self, request: SubscriptionRequest, packet: Subscribe
+    ) -> SubscriptionDocument | int:
+        """The subscription asked for, or the Reason Code that refuses it."""
+        session, config = self._session, self._services.config
+        assert session is not None
+        if request.filter.startswith("$share/"):
+            return ReasonCode.SHARED_SUBSCRIPTIONS_NOT_SUPPORTED
+        existing = session.subscriptions.get(request.filter)
+        if existing is None and len(session.subscriptions) >= config.subscriptions_per_session_max:
+            return ReasonCode.QUOTA_EXCEEDED
+        return SubscriptionDocument(
+            session.client_id,
+            request.filter,
+            request.qos,
+            request.no_local,
+            request.retain_as_published,
+            request.retain_handling,
+            packet.subscription_id,
+            start_offset=existing.start_offset if existing else self._services.log.high_watermark,
+            until_offset=existing.until_offset if existing else None,
+            replaying=existing.replaying if existing else False,
+            metadata=METADATA in packet.user_properties,
+        )
+
+    def _grant(self, packet: Subscribe, results: list[SubscriptionDocument | int]) -> None:
+        """Make the subscriptions and answer when they are committed. [MQTT-3.8.4-1]"""
+        session, services = self._session, self._services
+        assert session is not None
+        operations: list[Operation] = []
+        codes: list[int] = []
+        wanting_retained: list[SubscriptionDocument] = []
+        for result in results:
+            if isinstance(result, int):
+                codes.append(result)
+                continue
+            new = result.filter not in session.subscriptions
+            services.delivery.subscribe(session, result)
+            operations.append(Put(result))
+            codes.append(result.qos)
+            if not result.replaying and (
+                result.retain_handling == 0 or (result.retain_handling == 1 and new)
+            ):
+                wanting_retained.append(result)
+
+        def committed(error: StoreError | None) -> None:
+            if self._closed:
+                return
+            if error is not None:
+                codes[:] = [c if c >= 0x80 else ReasonCode.QUOTA_EXCEEDED for c in codes]
+            self._connection.send(Suback(packet.packet_id, codes))
+            self._schedule_flush()
+            if error is None and wanting_retained:
+                self._spawn(self._send_retained(session, wanting_retained))
+
+        if session.durable and operations:
+            services.log.append([], committed, operations=operations)
+            services.log.changed(session)
+        else:
+            committed(None)
+
+    async def _send_retained(
+        self, session: Session, subscriptions: list[SubscriptionDocument]
+    ) -> None:
+        """The retained messages that new subscriptions get, each as its own. [MQTT-3.3.1-9]"""
+        try:
+            outgoing = await retained.matching(self._services.log.store, session, subscriptions)
+        except StoreError as error:
+            self.broken(error)
+            return
+        session.aside.extend(outgoing)
+        self.wake()
+
+    def _unsubscribe(self, packet: Unsubscribe) -> None:
+        session, services = self._session, self._services
+        assert session is not None
+        operations: list[Operation] = []
+        codes: list[int] = []
+        for topic_filter in packet.filters:
+            if services.delivery.unsubscribe(session, topic_filter):
+                operations.append(Delete(SubscriptionDocument, (session.client_id, topic_filter)))
+                codes.append(ReasonCode.SUCCESS)
+            else:
+                codes.append(ReasonCode.NO_SUBSCRIPTION_EXISTED)
+
+        def committed(error: StoreError | None) -> None:
+            if self._closed:
+                return
+            if error is not None:
+                codes[:] = [ReasonCode.IMPLEMENTATION_SPECIFIC_ERROR for _ in codes]
+            self._connection.send(Unsuback(packet.packet_id, codes))
+            self._schedule_flush()
+
+        if session.durable and operations:
+            services.log.append([], committed, operations=operations)
+            services.log.changed(session)
+        else:
+            committed(None)
+
+    # Outgoing bytes
+
+    def _send_held(self, error: StoreError | None) -> None:
+        """Packet Identifiers are committed: what waited for that may go."""
+        if self._closed or self._session is None:
+            return
+        if error is not None:
+            if isinstance(error, StoreFull):
+                self._services.log.changed(self._session, self._send_held)
+            return
+        outgoing, packet_ids, dup = self._held.popleft()
+        self._send_publishes(outgoing, packet_ids, dup=dup)
+
+    def _send_publishes(
+        self, outgoing: list[Outgoing], packet_ids: list[int], *, dup: bool = False
+    ) -> None:
+        now_us = time.time_ns() // 1000
+        left_out = self._connection.send_publishes(outgoing, packet_ids, dup=dup, now_us=now_us)
+        self._services.counters.messages_out += len(outgoing) - len(left_out)
+        if left_out:
+            assert self._session is not None
+            self._services.counters.dropped["packet too large for the client"] += len(left_out)
+            self._session.discard([packet_ids[index] for index in left_out])
+            self._services.log.changed(self._session)
+        self._flush()
+
+    def _schedule_flush(self) -> None:
+        """Write once per turn of the loop, however many acknowledgements became due in it."""
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flush_scheduled = False
+        data = self._connection.data_to_send()
+        if data and not self._lost:
+            self._transport.write(data)
+        if self._connection.closed and not self._closed and self._step is None:
+            self._end()
+
+    def _pause_reading(self, reason: str) -> None:
+        if not self._reading_paused_by:
+            self._transport.pause_reading()
+        self._reading_paused_by.add(reason)
+
+    def _resume_reading(self, reason: str) -> None:
+        if reason in self._reading_paused_by:
+            self._reading_paused_by.discard(reason)
+            if not self._reading_paused_by and not self._closed:
+                self._transport.resume_reading()
+
+    # The end
+
+    def _end(self) -> None:
+        """Send what is queued, close the connection and let go of the session."""
+        self._leave()
+        self._flush()
+        self._transport.close()
+
+    def _leave(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        session = self._session
+        if session is None:
+            return
+        wills = self._services.wills
+        if self._will_withdrawn:
+            wills.withdrawn(self._client_id)
+        else:
+            wills.client_lost(self._client_id, session_expiry_s=session.session_expiry_s)
+        self._services.sessions.close(session, self)

@@ -1,0 +1,434 @@
+"""Delivery: every committed message to every session that is owed it, and nobody waits for another.
+
+Each attached session has a reader in one of two states. *Live*: each committed batch is routed
+through the topic tree into its outbox; messages are shared, not copied. *Behind*: after a
+reconnect, or when the outbox is full, its reader takes batches from the log, each when there is
+room again, until it has come to the newest routed offset; then it is live, with no gap and no
+repeat, since nothing is awaited between that comparison and the switch.
+
+The newest batches are kept in a bounded `Recent`, so that a reader a little behind can close up
+with a fast publisher and does not ask the disk for what was just written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
+from typing import Protocol
+
+from broker.config import Config
+from broker.documents import Delete, Put, SubscriptionDocument
+from broker.errors import StoreError, StoreUnavailable
+from broker.log import Log
+from broker.message import Grant, Message, Offset, Outgoing
+from broker.observe import Counters
+from broker.session import Position, Session, merge_grants
+from broker.store import Skipped
+from broker.topics import TopicTree, matches
+
+READ_MESSAGES_MAX = 2000
+READ_BYTES_MAX = 512 * 1024
+"""What a reader that is behind takes from the log at a time."""
+READ_RETRY_S = 1.0
+RECENT_MESSAGES_MAX = 20_000
+RECENT_BYTES_MAX = 8 * 1024 * 1024
+ROUTE_CACHE_MAX = 100_000
+"""Topics whose routes are remembered."""
+REPLAY_ENDED = "$replay/ended"
+"""Topic on which a client hears that a replay with an end is over; payload: its Topic Filter."""
+
+Route = tuple[Session, Grant | None, Grant | None]
+"""Session, how it gets others' messages, how it gets its own (they differ by No Local)."""
+Routes = tuple[Route, ...]
+
+
+def route(
+    batch: Sequence[Message], routes_of: Callable[[str], Routes]
+) -> dict[Session, tuple[list[Outgoing], int]]:
+    """What each session gets of a batch, in order, and its payload bytes.
+
+    Runs of messages with the same routes are handled together, and all sessions with the same grant
+    share the run's entries: one publisher to 100 subscribers builds one list.
+    """
+    routed: dict[Session, tuple[list[Outgoing], int]] = {}
+    for routes, run in groupby(batch, lambda message: routes_of(message.topic)):
+        if not routes:
+            continue
+        messages = list(run)
+        size = sum([len(message.payload) for message in messages])
+        entries: dict[Grant | None, list[Outgoing]] = {}
+        for session, grant, own in routes:
+            if grant is not own:
+                outgoing = [
+                    (message, granted)
+                    for message in messages
+                    if (granted := own if message.publisher == session.client_id else grant)
+                ]
+            elif (shared := entries.get(grant)) is not None:
+                outgoing = shared
+            else:
+                assert grant is not None, "a route without No Local has a grant"
+                outgoing = entries[grant] = [(message, grant) for message in messages]
+            before = routed.get(session)
+            routed[session] = (
+                (before[0] + outgoing, before[1] + size) if before else (outgoing, size)
+            )
+    return routed
+
+
+class Recent:
+    """The newest routed batches: everything above `after`, up to a number and a size."""
+
+    def __init__(self, after: Offset) -> None:
+        self.after = after
+        self._batches: deque[tuple[Sequence[Message], int]] = deque()
+        self._messages = 0
+        self._bytes = 0
+
+    def add(self, batch: Sequence[Message]) -> None:
+        size = sum([len(message.payload) for message in batch])
+        self._batches.append((batch, size))
+        self._messages += len(batch)
+        self._bytes += size
+        while self._messages > RECENT_MESSAGES_MAX or self._bytes > RECENT_BYTES_MAX:
+            oldest, size = self._batches.popleft()
+            self._messages -= len(oldest)
+            self._bytes -= size
+            self.after = oldest[-1].offset
+
+    def read(self, after: Offset) -> tuple[list[Message], Offset]:
+        """About a read's worth of messages above `after`, and how far that goes."""
+        messages: list[Message] = []
+        through = after
+        for batch, _ in self._batches:
+            if batch[-1].offset <= after:
+                continue
+            if batch[0].offset > after:
+                messages += batch
+            else:
+                messages += [message for message in batch if message.offset > after]
+            through = batch[-1].offset
+            if len(messages) >= READ_MESSAGES_MAX:
+                break
+        return messages, through
+
+
+class Subscriber(Protocol):
+    """Whoever empties a session: its client."""
+
+    def wake(self) -> None:
+        """There is something to take."""
+        ...
+
+    def broken(self, error: StoreError) -> None:
+        """The log cannot be read for this session."""
+        ...
+
+
+class Delivery:
+    """All attached sessions, and the tail of the log that feeds them."""
+
+    def __init__(self, log: Log, counters: Counters, config: Config) -> None:
+        self._log = log
+        self._counters = counters
+        self._config = config
+        self.live = Position(log.high_watermark)
+        self._recent = Recent(log.high_watermark)
+        self._tree: TopicTree[Session, tuple[Session, SubscriptionDocument]] = TopicTree()
+        self._routes: dict[str, Routes] = {}
+        self._interned: dict[Routes, Routes] = {}
+        self._subscribers: dict[Session, Subscriber] = {}
+        self._newest_start = Offset(0)
+        self._readers: dict[Session, dict[str, Reader]] = {}
+
+    def attach(self, session: Session, subscriber: Subscriber) -> None:
+        """Deliver to this session, from its position on."""
+        self._subscribers[session] = subscriber
+        self._readers[session] = {}
+        for subscription in session.subscriptions.values():
+            if subscription.replaying:
+                self._start(session, Replay(self, session, subscription), subscription.filter)
+            else:
+                self._tree.add(subscription.filter, session, (session, subscription))
+        self._forget_routes()
+        if session.subscriptions:
+            self._start(session, CatchUp(self, session), "")
+        else:
+            session.position = self.live
+
+    def detach(self, session: Session) -> None:
+        """The client is gone. The session keeps its place in the log, and nothing in memory."""
+        del self._subscribers[session]
+        for reader in self._readers.pop(session).values():
+            reader.stop()
+        for topic_filter in session.subscriptions:
+            self._tree.remove(topic_filter, session)
+        self._forget_routes()
+        session.detach()
+
+    def subscribe(self, session: Session, subscription: SubscriptionDocument) -> None:
+        """Route to this subscription too, or replay it first if it asks for that. [MQTT-3.8.4-3]"""
+        self._stop(session, subscription.filter)
+        self._newest_start = max(self._newest_start, subscription.start_offset)
+        session.subscribe(subscription)
+        if subscription.replaying:
+            self._tree.remove(subscription.filter, session)
+            self._start(session, Replay(self, session, subscription), subscription.filter)
+        else:
+            self._tree.add(subscription.filter, session, (session, subscription))
+        self._forget_routes()
+
+    def unsubscribe(self, session: Session, topic_filter: str) -> bool:
+        """Whether there was such a subscription."""
+        self._stop(session, topic_filter)
+        self._tree.remove(topic_filter, session)
+        self._forget_routes()
+        return session.unsubscribe(topic_filter) is not None
+
+    def drained(self, session: Session) -> None:
+        """The client took from the session: whoever reads for it may have room again."""
+        for reader in self._readers[session].values():
+            reader.look_for_room()
+
+    def wake(self, session: Session) -> None:
+        self._subscribers[session].wake()
+
+    async def deliver_forever(self) -> None:
+        """Route batch after batch until the store closes. Raises StoreError."""
+        async for batch in self._log.store.tail(Offset(self.live.through + 1)):
+            if isinstance(batch, Skipped):
+                self.live.through = batch.last
+            else:
+                self._deliver(batch)
+
+    def _deliver(self, batch: Sequence[Message]) -> None:
+        self._recent.add(batch)
+        live = self.live
+        woken: list[Session] = []
+        for session, (outgoing, size) in route(batch, self._routes_of).items():
+            if session.position is not live:
+                continue
+            if batch[0].offset <= self._newest_start:
+                # The batch was committed before a subscription and is routed after it.
+                outgoing = [(m, grant) for m, _ in outgoing if (grant := session.grant(m))]
+            if (
+                len(session.outbox) + len(outgoing) > self._config.outbox_messages_max
+                or session.outbox_bytes + size > self._config.outbox_bytes_max
+            ) and session.outbox:
+                session.position = Position(live.through)
+                self._start(session, CatchUp(self, session), "")
+            else:
+                session.offer(outgoing, size)
+                woken.append(session)
+        live.through = batch[-1].offset
+        for session in woken:
+            if session in self._subscribers:
+                self.wake(session)
+
+    def _routes_of(self, topic: str) -> Routes:
+        routes = self._routes.get(topic)
+        if routes is None:
+            if len(self._routes) >= ROUTE_CACHE_MAX:
+                self._forget_routes()
+            subscriptions: dict[Session, list[SubscriptionDocument]] = {}
+            for session, subscription in self._tree.match(topic):
+                subscriptions.setdefault(session, []).append(subscription)
+            routes = tuple(
+                self._route(session, matching) for session, matching in subscriptions.items()
+            )
+            routes = self._routes[topic] = self._interned.setdefault(routes, routes)
+        return routes
+
+    @staticmethod
+    def _route(session: Session, matching: list[SubscriptionDocument]) -> Route:
+        grant = merge_grants(matching)
+        if not any(subscription.no_local for subscription in matching):
+            return session, grant, grant
+        return session, grant, merge_grants(s for s in matching if not s.no_local)
+
+    def _forget_routes(self) -> None:
+        self._routes.clear()
+        self._interned.clear()
+
+    def _start(self, session: Session, reader: Reader, name: str) -> None:
+        self._readers[session][name] = reader
+        reader.start()
+
+    def broken(self, session: Session, error: StoreError) -> None:
+        """A reader could not go on."""
+        if session in self._subscribers:
+            self._subscribers[session].broken(error)
+
+    def _stop(self, session: Session, name: str) -> None:
+        reader = self._readers[session].pop(name, None)
+        if reader is not None:
+            reader.stop()
+
+    # What readers ask of it
+
+    async def read(
+        self, after: Offset, end: Offset, filters: Iterable[str]
+    ) -> tuple[list[Message], Offset]:
+        """Messages above `after` that may match, and how far that went."""
+        if after >= self._recent.after:
+            return self._recent.read(after)
+        while True:
+            try:
+                read = await self._log.store.read(
+                    Offset(after + 1),
+                    end,
+                    list(filters),
+                    limit=READ_MESSAGES_MAX,
+                    bytes_max=READ_BYTES_MAX,
+                )
+            except StoreUnavailable:
+                await asyncio.sleep(READ_RETRY_S)
+            else:
+                return read.messages, Offset(read.next - 1)
+
+    def caught_up(self, session: Session) -> None:
+        """From here on the session is fed with each batch."""
+        session.position = self.live
+        self._readers[session].pop("", None)
+
+    def joined(self, session: Session, subscription: SubscriptionDocument) -> None:
+        """A replay came to where its session is: they go on together."""
+        self._readers[session].pop(subscription.filter, None)
+        subscription.replaying = False
+        self.subscribe(session, subscription)
+        if session.durable:
+            self._log.append([], operations=[Put(subscription)])
+
+    def ended(self, session: Session, subscription: SubscriptionDocument) -> None:
+        """A replay came to its end: the subscription is over, and its client is told."""
+        self._readers[session].pop(subscription.filter, None)
+        self.unsubscribe(session, subscription.filter)
+        if session.durable:
+            key = (session.client_id, subscription.filter)
+            self._log.append([], operations=[Delete(SubscriptionDocument, key)])
+        payload = subscription.filter.encode()
+        notice = Message(REPLAY_ENDED, payload, 0, False, "", 0)
+        session.aside.append((notice, Grant(0)))
+        self.wake(session)
+
+
+class Reader:
+    """Reads the log for one session, a batch whenever there is room for one, until it caught up."""
+
+    def __init__(self, delivery: Delivery, session: Session) -> None:
+        self.delivery = delivery
+        self.session = session
+        self._room = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self.look_for_room()
+        self._task = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        try:
+            await self.run()
+        except StoreError as error:
+            self.delivery.broken(self.session, error)
+
+    def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    def look_for_room(self) -> None:
+        """Called when the client took messages."""
+        if self.has_room():
+            self._room.set()
+        else:
+            self._room.clear()
+
+    async def room(self) -> None:
+        self.look_for_room()
+        await self._room.wait()
+
+    def has_room(self) -> bool:
+        raise NotImplementedError
+
+    async def run(self) -> None:
+        raise NotImplementedError
+
+
+class CatchUp(Reader):
+    """The session's own reader: from its position to the newest routed offset; then it is live."""
+
+    def has_room(self) -> bool:
+        return len(self.session.outbox) < READ_MESSAGES_MAX // 2
+
+    async def run(self) -> None:
+        session, delivery = self.session, self.delivery
+        position = session.position
+        while position.through < delivery.live.through:
+            await self.room()
+            filters = [f for f, s in session.subscriptions.items() if not s.replaying]
+            messages, through = await delivery.read(
+                position.through, delivery.live.through, filters
+            )
+            outgoing = [
+                (message, grant)
+                for message in messages
+                if (grant := session.grant(message)) is not None
+            ]
+            session.offer(outgoing, sum([len(message.payload) for message, _ in outgoing]))
+            position.through = through
+            if outgoing:
+                delivery.wake(session)
+            await asyncio.sleep(0)
+        delivery.caught_up(session)
+
+
+class Replay(Reader):
+    """One subscription's history, beside the session's own place, until it comes to that place.
+
+    Offers a batch only when the one before was taken, so that `start_offset`, which is what a crash
+    goes back to, never passes a message that was not.
+    """
+
+    def __init__(
+        self, delivery: Delivery, session: Session, subscription: SubscriptionDocument
+    ) -> None:
+        super().__init__(delivery, session)
+        self.subscription = subscription
+
+    def has_room(self) -> bool:
+        return not self.session.aside
+
+    async def run(self) -> None:
+        session, delivery, subscription = self.session, self.delivery, self.subscription
+        until = subscription.until_offset
+        through = subscription.start_offset
+        grant = merge_grants([subscription])
+        assert grant is not None
+        while True:
+            await self.room()
+            # What was offered so far was taken; from here to `joined` nothing is awaited.
+            subscription.start_offset = through
+            end = delivery.live.through if until is None else until
+            if through >= end:
+                break
+            messages, through = await delivery.read(through, end, [subscription.filter])
+            outgoing = [
+                (message, grant)
+                for message in messages
+                if message.offset <= end and self._matches(message)
+            ]
+            if outgoing:
+                session.aside.extend(outgoing)
+                delivery.wake(session)
+            await asyncio.sleep(0)
+        if until is None:
+            delivery.joined(session, subscription)
+        else:
+            delivery.ended(session, subscription)
+
+    def _matches(self, message: Message) -> bool:
+        own = message.publisher == self.session.client_id
+        return matches(self.subscription.filter, message.topic) and not (
+            own and self.subscription.no_local
+        )

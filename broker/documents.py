@@ -1,0 +1,121 @@
+"""What the log keeps beside its messages: Session State, as documents, and how they are changed.
+
+A document is a dataclass whose leading fields are its key; a store keeps one per class and key.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, TypeVar
+
+from broker.message import Offset
+
+
+@dataclass(slots=True)
+class SessionDocument:
+    """A durable session. `expires_at_us` is None while its client is connected."""
+
+    KEY: ClassVar[tuple[str, ...]] = ("client_id",)
+    client_id: str
+    session_expiry_s: int
+    created_at_us: int
+    expires_at_us: int | None
+
+
+@dataclass(slots=True)
+class SubscriptionDocument:
+    """A subscription: owed are the matching messages above `start_offset` and, where it is not
+    None, at or below `until_offset`.
+
+    While `replaying`, it catches up on its own: everything of it up to `start_offset` was handed on
+    and the session's cursor does not speak for it. `metadata` asks for offset, time and publisher
+    with each message.
+    """
+
+    KEY: ClassVar[tuple[str, ...]] = ("client_id", "filter")
+    client_id: str
+    filter: str
+    qos: int
+    no_local: bool
+    retain_as_published: bool
+    retain_handling: int
+    subscription_id: int | None
+    start_offset: Offset
+    until_offset: Offset | None = None
+    replaying: bool = False
+    metadata: bool = False
+
+
+@dataclass(slots=True)
+class CursorDocument:
+    """What a durable session has acknowledged.
+
+    Everything at or below `offset`, and everything in (offset, sent_through] that is not named in
+    `inflight` (packed by `cursors.py`). `next_packet_id` continues the Packet Identifiers.
+    """
+
+    KEY: ClassVar[tuple[str, ...]] = ("client_id",)
+    client_id: str
+    offset: Offset
+    sent_through: Offset
+    next_packet_id: int
+    inflight: bytes
+
+
+@dataclass(slots=True)
+class ReceivedQos2Document:
+    """Packet Identifiers of QoS 2 messages that are stored, not yet released (big-endian u16)."""
+
+    KEY: ClassVar[tuple[str, ...]] = ("client_id",)
+    client_id: str
+    packet_ids: bytes
+
+
+@dataclass(slots=True)
+class WillDocument:
+    """A Will Message. `due_at_us` is None while its client is connected."""
+
+    KEY: ClassVar[tuple[str, ...]] = ("client_id",)
+    client_id: str
+    topic: str
+    payload: bytes
+    qos: int
+    retain: bool
+    properties: bytes
+    expiry_s: int | None
+    delay_s: int
+    due_at_us: int | None
+
+
+Document = (
+    SessionDocument | SubscriptionDocument | CursorDocument | ReceivedQos2Document | WillDocument
+)
+D = TypeVar(
+    "D",
+    SessionDocument,
+    SubscriptionDocument,
+    CursorDocument,
+    ReceivedQos2Document,
+    WillDocument,
+)
+
+
+@dataclass(slots=True)
+class Put:
+    """Write a document whole. With `revision`, only over that one (0: only if there is none)."""
+
+    document: Document
+    revision: int | None = None
+
+
+@dataclass(slots=True)
+class Delete:
+    """Remove every document of a class whose key begins with `key` (a session's subscriptions: its
+    client identifier). Removing a SessionDocument removes the session's subscriptions, cursor and
+    received QoS 2 identifiers with it. Removing what is not there is no error."""
+
+    kind: type[Document]
+    key: tuple[str, ...]
+
+
+Operation = Put | Delete

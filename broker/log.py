@@ -1,0 +1,211 @@
+"""The log: every accepted message, in the order accepted, appended by group commit.
+
+What arrives while one commit runs is the next one's batch: no timer, and no await, task, lock or
+transaction per message. A commit takes all that is pending, so messages and the Session State that
+belongs to them are stored together or not at all. Knows nothing of MQTT, topics or sessions: who
+has state to commit is a `StateSource`.
+
+- Acknowledgements by subscribers alone are in no hurry: they wait a few ms for company.
+- `append` and `changed` are plain calls; what is to happen once it is durable comes as a callback.
+- Callbacks run in the order of the calls, each with None, or with the error that prevented it.
+- A store that is full fails the batch and is tried again with the next; any other failure ends the
+  log (P6): nothing is acknowledged any more, and the broker stops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from broker.documents import Operation
+from broker.errors import StoreError, StoreFull
+from broker.message import Message, Offset
+from broker.observe import Counters
+from broker.store import Store
+
+CURSOR_COMMIT_DELAY_S = 0.005
+"""How long acknowledgements by subscribers alone wait for company before they are committed."""
+FULL_RETRY_S = 1.0
+
+OnCommitted = Callable[[StoreError | None], None]
+
+
+class StateSource(Protocol):
+    """Whoever has state that changes with the log: a session."""
+
+    def operations(self) -> list[Operation]:
+        """What has changed and must be in the next commit."""
+        ...
+
+    def committed(self) -> None:
+        """What `operations` last returned is stored."""
+        ...
+
+    def not_committed(self) -> None:
+        """What `operations` last returned was not stored."""
+        ...
+
+
+class _Batch:
+    """All that waits for the next commit."""
+
+    __slots__ = ("callbacks", "durable", "messages", "operations", "size", "sources")
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+        self.operations: list[Operation] = []
+        self.sources: dict[StateSource, None] = {}
+        self.callbacks: list[OnCommitted] = []
+        self.durable = False
+        self.size = 0
+
+    @property
+    def empty(self) -> bool:
+        return not (self.messages or self.operations or self.sources or self.callbacks)
+
+
+class Log:
+    def __init__(self, store: Store, counters: Counters, *, append_bytes_max: int) -> None:
+        self.store = store
+        self.failure: StoreError | None = None
+        self._counters = counters
+        self._append_bytes_max = append_bytes_max
+        self._pending = _Batch()
+        self._cursor_timer: asyncio.TimerHandle | None = None
+        self._arrived = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._uncongested: list[Callable[[], None]] = []
+
+    @property
+    def high_watermark(self) -> Offset:
+        return self.store.high_watermark
+
+    def append(
+        self,
+        messages: Sequence[Message],
+        on_committed: OnCommitted | None = None,
+        *,
+        size: int = 0,
+        durable: bool = True,
+        operations: Sequence[Operation] = (),
+    ) -> None:
+        """Put messages (`size` payload bytes) and operations into the next commit.
+
+        `durable=False` where nobody waits for the disk: QoS 0.
+        """
+        pending = self._pending
+        pending.messages += messages
+        pending.operations += operations
+        pending.size += size
+        pending.durable |= durable
+        if on_committed is not None:
+            pending.callbacks.append(on_committed)
+        if messages or operations or on_committed is not None:
+            self._wake()
+
+    def changed(
+        self, source: StateSource, on_committed: OnCommitted | None = None, *, urgent: bool = True
+    ) -> None:
+        """The state of `source` goes into the next commit.
+
+        It is fsynced and does not wait for company if somebody waits for it: a callback that is
+        `urgent`.
+        """
+        pending = self._pending
+        pending.sources[source] = None
+        if on_committed is not None:
+            pending.callbacks.append(on_committed)
+        if on_committed is not None and urgent:
+            pending.durable = True
+            self._wake()
+        else:
+            self._wake_soon()
+
+    async def committed(self, operations: Sequence[Operation]) -> None:
+        """Return when these are durable. Raises StoreError: they are not."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def settle(error: StoreError | None) -> None:
+            if done.done():
+                return
+            if error is None:
+                done.set_result(None)
+            else:
+                done.set_exception(error)
+
+        self.append([], settle, operations=operations)
+        await done
+
+    @property
+    def congested(self) -> bool:
+        """More waits for the disk than should: publishers are to be read from later."""
+        return self._pending.size > self._append_bytes_max
+
+    def when_uncongested(self, resume: Callable[[], None]) -> None:
+        """Call `resume` when the running commit is done and the waiting one has begun."""
+        self._uncongested.append(resume)
+
+    async def flushed(self) -> None:
+        """Return when nothing waits and no commit runs. Raises the error that ended the log."""
+        await self._idle.wait()
+        if self.failure is not None:
+            raise self.failure
+
+    def _wake(self) -> None:
+        self._idle.clear()
+        self._arrived.set()
+
+    def _wake_soon(self) -> None:
+        self._idle.clear()
+        if self._cursor_timer is None:
+            loop = asyncio.get_running_loop()
+            self._cursor_timer = loop.call_later(CURSOR_COMMIT_DELAY_S, self._arrived.set)
+
+    async def commit_forever(self) -> None:
+        """Commit batch after batch until cancelled. Raises the StoreError that ended the log."""
+        while True:
+            await self._arrived.wait()
+            self._arrived.clear()
+            if self._cursor_timer is not None:
+                self._cursor_timer.cancel()
+                self._cursor_timer = None
+            batch, self._pending = self._pending, _Batch()
+            resumed, self._uncongested = self._uncongested, []
+            for resume in resumed:
+                resume()
+            await self._commit(batch)
+            if self._pending.empty:
+                self._idle.set()
+
+    async def _commit(self, batch: _Batch) -> None:
+        operations = batch.operations
+        for source in batch.sources:
+            operations += source.operations()
+        try:
+            if batch.messages or operations:
+                await self.store.append(batch.messages, operations, durable=batch.durable)
+        except StoreFull as error:
+            self._counters.append_failures += 1
+            self._failed(batch, error)
+            await asyncio.sleep(FULL_RETRY_S)
+            return
+        except StoreError as error:
+            self.failure = error
+            self._failed(batch, error)
+            self._idle.set()
+            raise
+        self._counters.commits += 1
+        self._counters.messages_in += len(batch.messages)
+        for source in batch.sources:
+            source.committed()
+        for callback in batch.callbacks:
+            callback(None)
+
+    def _failed(self, batch: _Batch, error: StoreError) -> None:
+        for source in batch.sources:
+            source.not_committed()
+            self.changed(source)
+        for callback in batch.callbacks:
+            callback(error)

@@ -1,0 +1,1 @@
+"""The rim: moves bytes between sockets and clients, obeys deadlines and backpressure."""

@@ -1,0 +1,241 @@
+"""Server: builds the broker from a Config; start, drain, stop.
+
+What runs: one task commits (log), one routes (delivery), one ends sessions (sessions), and a reader
+for each session that is behind. If the log fails the broker stops, and acknowledges nothing more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import gc
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable, Coroutine
+from importlib.util import find_spec
+from pathlib import Path
+from typing import IO
+
+from broker import __version__
+from broker.client import Services
+from broker.config import Config
+from broker.delivery import Delivery
+from broker.errors import ConfigError, StoreError
+from broker.log import Log
+from broker.net.tcp import TcpConnection, listen
+from broker.observe import Counters
+from broker.sessions import Sessions
+from broker.store.sqlite import SqliteStore
+from broker.web.app import AdminServer, create_app
+from broker.wills import Wills
+
+logger = logging.getLogger(__name__)
+
+DATABASE = "pubsub.db"
+ADMIN_SOCKET = "admin.sock"
+LOCK = "broker.lock"
+
+
+class Server:
+    """Call `start`, then `wait_stopped`, then `stop`; once each."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.counters = Counters()
+        self._connections: set[TcpConnection] = set()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._stop_requested = asyncio.Event()
+        self._failure: BaseException | None = None
+        self._started_at = time.time()
+
+    async def start(self) -> None:
+        """Open the log and accept connections. Raises ConfigError, StoreError."""
+        config = self.config
+        self._lock = _lock_data_dir(config.data_dir)
+        try:
+            self._store = SqliteStore(config.data_dir / DATABASE, durability=config.durability)
+            await self._store.open()
+            try:
+                await self._start_on_store()
+            except BaseException:
+                await self._cancel_tasks()
+                await self._store.close()
+                raise
+        except BaseException:
+            self._lock.close()
+            raise
+
+    async def _start_on_store(self) -> None:
+        config = self.config
+        self._log = Log(self._store, self.counters, append_bytes_max=config.append_bytes_max)
+        self._delivery = Delivery(self._log, self.counters, config)
+        self._wills = Wills(self._log)
+        self._sessions = Sessions(self._log, self._delivery, self._wills, config)
+        services = Services(
+            config, self._log, self._delivery, self._sessions, self._wills, self.counters
+        )
+        await self._sessions.start()
+        await self._wills.start()
+        self._spawn(self._log.commit_forever())
+        self._spawn(self._delivery.deliver_forever())
+        self._spawn(self._sessions.expire_forever())
+        self._listener = await listen(services, self._connections, config)
+        app = create_app(self.status, self.request_stop)
+        self._admin = AdminServer(app, config.data_dir / ADMIN_SOCKET)
+        try:
+            await self._admin.start()
+        except BaseException:
+            self._listener.close()
+            raise
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where it listens; the port is the real one also if the Config said 0."""
+        host, port = self._listener.sockets[0].getsockname()[:2]
+        return host, port
+
+    def request_stop(self) -> None:
+        """Let `wait_stopped` return."""
+        self._stop_requested.set()
+
+    async def wait_stopped(self) -> None:
+        """Return when somebody asked to stop, or the log failed."""
+        await self._stop_requested.wait()
+
+    async def stop(self) -> None:
+        """Acknowledge what was received, keep every session's state, close.
+
+        Raises the StoreError with which the log failed, if it did.
+        """
+        self._listener.close()
+        await self._admin.stop()
+        for connection in self._connections:
+            connection.pause_reading()
+        try:
+            if self._failure is None:
+                async with asyncio.timeout(self.config.drain_timeout_s):
+                    await self._log.flushed()
+            self._wills.stop()
+            for connection in list(self._connections):
+                if connection.client is None:
+                    connection.close()
+                else:
+                    connection.client.shut_down()
+            if self._failure is None:
+                async with asyncio.timeout(self.config.drain_timeout_s):
+                    await self._log.flushed()
+        except TimeoutError:
+            logger.error("the log did not take everything in %s s", self.config.drain_timeout_s)
+        finally:
+            await self._cancel_tasks()
+            await self._store.close()
+            self._lock.close()
+        if self._failure is not None:
+            raise self._failure
+
+    def status(self) -> dict[str, object]:
+        """A snapshot for people and monitoring."""
+        host, port = self.address
+        counters = self.counters
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "address": f"{host}:{port}",
+            "uptime_s": round(time.time() - self._started_at, 1),
+            "data_dir": str(self.config.data_dir.absolute()),
+            "durability": self.config.durability,
+            "sqlite_version": self._store.sqlite_version,
+            "high_watermark": self._log.high_watermark,
+            "log_start": self._store.log_start,
+            "connections": len(self._connections),
+            "sessions_connected": self._sessions.connected_count,
+            "sessions_durable": self._sessions.durable_count,
+            "messages_in": counters.messages_in,
+            "messages_out": counters.messages_out,
+            "redeliveries": counters.redeliveries,
+            "commits": counters.commits,
+            "append_failures": counters.append_failures,
+            "protocol_errors": counters.protocol_errors,
+            "refused_connects": counters.refused_connects,
+            "dropped": dict(counters.dropped),
+        }
+
+    def _spawn(self, coroutine: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(coroutine)
+        task.add_done_callback(self._task_done)
+        self._tasks.append(task)
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        """One of the broker's own tasks ended. Unless we are stopping, it should not have."""
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        logger.critical("the broker stops: %s", error, exc_info=_unexpected(error))
+        if self._failure is None:
+            self._failure = error
+        self.request_stop()
+
+    async def _cancel_tasks(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _unexpected(error: BaseException) -> BaseException | None:
+    return None if isinstance(error, StoreError) else error
+
+
+def _lock_data_dir(path: Path) -> IO[str]:
+    """Make the directory ours while the file is open. Raises ConfigError."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = (path / LOCK).open("a+")
+    except OSError as error:
+        raise ConfigError("data_dir", str(path), f"cannot be written: {error.strerror}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.seek(0)
+        pid = lock.read().strip() or "unknown"
+        lock.close()
+        raise ConfigError(
+            "data_dir",
+            str(path),
+            f"is in use by another broker (pid {pid}); stop it with `pubsub broker stop`"
+            " or choose another with --data-dir",
+        ) from error
+    lock.truncate(0)
+    lock.write(f"{os.getpid()}\n")
+    lock.flush()
+    return lock
+
+
+def run(config: Config, announce: Callable[[Server], None]) -> None:
+    """Serve until SIGTERM, SIGINT or `stop`; `announce` is called when connections are accepted.
+
+    Raises ConfigError, StoreError.
+    """
+    loop_factory = None
+    if find_spec("uvloop") is not None:
+        import uvloop
+
+        loop_factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(_serve(config, announce))
+
+
+async def _serve(config: Config, announce: Callable[[Server], None]) -> None:
+    server = Server(config)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with contextlib.suppress(NotImplementedError):
+            loop.add_signal_handler(number, server.request_stop)
+    await server.start()
+    # What exists now lives as long as the broker: the collector need not look at it again.
+    gc.collect()
+    gc.freeze()
+    announce(server)
+    await server.wait_stopped()
+    await server.stop()

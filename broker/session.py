@@ -1,0 +1,402 @@
+"""Session State: subscriptions, Packet Identifiers, QoS 1 and 2 in flight, the place in the log.
+
+A session is fed by its reader (delivery.py) and emptied by its client (client.py):
+
+    offer ──▶ outbox (bounded) ──▶ take ──▶ in flight (bounded) ──▶ acknowledged: the cursor moves
+
+- Only offsets are kept in flight, no payloads: what must be sent again is read from the log.
+- `aside` holds what does not come from the session's own place in the log: retained messages and
+  replays. It goes first, being older, and the cursor does not wait for it.
+- For a durable session `operations` is what the next commit must hold of it. A QoS 2 message leaves
+  only after its Packet Identifier is committed, PUBREL only after the PUBREC, or a crash of the
+  broker could deliver it twice.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+
+from broker.cursors import InFlight, Stage, pack, unpack
+from broker.documents import (
+    CursorDocument,
+    Operation,
+    Put,
+    ReceivedQos2Document,
+    SubscriptionDocument,
+)
+from broker.message import Grant, Message, Offset, Outgoing, PacketIdentifier
+from broker.topics import TopicTree, matches
+
+PACKET_IDENTIFIER_MAX = 65_535
+GRANT_CACHE_MAX = 10_000
+"""Topics whose merged grant one session remembers while it reads the log."""
+
+
+def merge_grants(subscriptions: Iterable[SubscriptionDocument]) -> Grant | None:
+    """One copy for overlapping subscriptions: highest QoS, all identifiers. [MQTT-3.3.4-2..3]
+
+    None for no subscription.
+    """
+    matching = list(subscriptions)
+    if not matching:
+        return None
+    identifiers = {s.subscription_id for s in matching if s.subscription_id is not None}
+    return Grant(
+        qos=max(s.qos for s in matching),
+        retain_as_published=any(s.retain_as_published for s in matching),
+        subscription_ids=tuple(sorted(identifiers)),
+        metadata=any(s.metadata for s in matching),
+    )
+
+
+class Position:
+    """How far a reader got: everything that matches up to `through` was offered.
+
+    Every live session shares one, which routing a batch moves, so that a batch costs nothing for
+    the sessions that it does not concern; a session that is behind has its own.
+    """
+
+    __slots__ = ("through",)
+
+    def __init__(self, through: Offset) -> None:
+        self.through = through
+
+
+class Session:
+    """The state that MQTT keeps per client identifier, connected or not."""
+
+    def __init__(
+        self, client_id: str, *, created_at_us: int, start: Offset, inflight_max: int
+    ) -> None:
+        self.client_id = client_id
+        self.created_at_us = created_at_us
+        self.session_expiry_s = 0
+        self.inflight_max = inflight_max
+        self.ended = False
+        """Its Session State is to be forgotten, whatever still refers to it."""
+        self.attached = False
+        self.receive_maximum = inflight_max
+        """The connected client's Receive Maximum, or ours if that is less."""
+
+        self.subscriptions: dict[str, SubscriptionDocument] = {}
+        self._tree: TopicTree[str, SubscriptionDocument] = TopicTree()
+        self._grants: dict[str, tuple[list[SubscriptionDocument], Grant | None]] = {}
+
+        self.position = Position(start)
+        self.outbox: deque[Outgoing] = deque()
+        self.outbox_bytes = 0
+        self.aside: deque[Outgoing] = deque()
+        self.expired = 0
+        """Messages left out because their Message Expiry Interval had passed."""
+
+        self._next_packet_id = 1
+        self._qos1: dict[int, Offset] = {}
+        self._qos2: dict[int, Offset] = {}
+        self._released: dict[int, Offset] = {}
+        self._aside_ids: dict[int, bool] = {}
+        """Of those in flight: which were taken from `aside`, and whether as retained."""
+        self._sent = 0
+        self._acknowledged = 0
+        self._acknowledged_committing = 0
+        self._acknowledged_committed = 0
+
+        self.received_qos2: set[int] = set()
+        self._received_changed = False
+        self._cursor_written: CursorDocument | None = None
+
+    @property
+    def durable(self) -> bool:
+        """Whether it outlives the connection, and so is kept in the log."""
+        return self.session_expiry_s > 0
+
+    # Subscriptions
+
+    def subscribe(self, subscription: SubscriptionDocument) -> None:
+        """Add or replace it. [MQTT-3.8.4-3]"""
+        self.subscriptions[subscription.filter] = subscription
+        self._tree.add(subscription.filter, subscription.filter, subscription)
+        self._grants.clear()
+
+    def unsubscribe(self, topic_filter: str) -> SubscriptionDocument | None:
+        """Remove it; None if there was none. What is in flight goes on. [MQTT-3.10.4-3]"""
+        self._tree.remove(topic_filter, topic_filter)
+        self._grants.clear()
+        return self.subscriptions.pop(topic_filter, None)
+
+    def grant(self, message: Message) -> Grant | None:
+        """How this session gets a message read from the log; None if it does not."""
+        entry = self._grants.get(message.topic)
+        if entry is None:
+            matching = [s for s in self._tree.match(message.topic) if not s.replaying]
+            if len(self._grants) >= GRANT_CACHE_MAX:
+                self._grants.clear()
+            entry = self._grants[message.topic] = (matching, merge_grants(matching))
+        subscriptions, merged = entry
+        own = message.publisher == self.client_id
+        offset = message.offset
+        for s in subscriptions:
+            if s.start_offset >= offset or (own and s.no_local):
+                break
+        else:
+            return merged
+        return merge_grants(
+            s for s in subscriptions if s.start_offset < offset and not (own and s.no_local)
+        )
+
+    # Outgoing messages
+
+    def offer(self, outgoing: Iterable[Outgoing], size: int) -> None:
+        """Put messages, `size` payload bytes, into the outbox; whoever reads moves the position."""
+        self.outbox.extend(outgoing)
+        self.outbox_bytes += size
+
+    def take(self, now_us: int, bytes_max: int) -> tuple[list[Outgoing], list[int]]:
+        """Move what the window permits into flight: messages, and Packet Identifiers (QoS 0: 0).
+
+        Stops beyond `bytes_max` of payload; one message at least. A message that finds no room in
+        the window holds up those after it, which keeps the order. Empty: nothing may go now.
+        """
+        aside = bool(self.aside)
+        queue = self.aside or self.outbox
+        room = self._room()
+        packet_id = self._next_packet_id
+        qos1, qos2, released = self._qos1, self._qos2, self._released
+        taken: list[Outgoing] = []
+        packet_ids: list[int] = []
+        size = 0
+        while queue and size < bytes_max:
+            outgoing = queue[0]
+            message, grant = outgoing
+            if message.expires_at_us is not None and message.expires_at_us <= now_us:
+                self.expired += 1
+            elif not (qos := message.qos if message.qos < grant.qos else grant.qos):
+                taken.append(outgoing)
+                packet_ids.append(0)
+            elif not room:
+                break
+            else:
+                room -= 1
+                while packet_id in qos1 or packet_id in qos2 or packet_id in released:
+                    packet_id = packet_id % PACKET_IDENTIFIER_MAX + 1
+                (qos1 if qos == 1 else qos2)[packet_id] = message.offset
+                if aside:
+                    self._aside_ids[packet_id] = grant.retained
+                taken.append(outgoing)
+                packet_ids.append(packet_id)
+                packet_id = packet_id % PACKET_IDENTIFIER_MAX + 1
+                self._sent += 1
+            queue.popleft()
+            size += len(message.payload)
+        self._next_packet_id = packet_id
+        if not aside:
+            self.outbox_bytes -= size
+        return taken, packet_ids
+
+    def _room(self) -> int:
+        """How many more QoS 1 and 2 messages may go: the Receive Maximum permits [MQTT-3.3.4-7],
+        and no more than `inflight_max` that a crash of the broker could repeat (P4)."""
+        inflight = len(self._qos1) + len(self._qos2) + len(self._released)
+        committed = self._acknowledged_committed if self.durable else self._acknowledged
+        return max(
+            0,
+            min(
+                self.receive_maximum - inflight,
+                self.inflight_max - (self._sent - committed),
+            ),
+        )
+
+    def holds(self, packet_ids: Sequence[int]) -> bool:
+        """Whether these must be committed before they are sent: QoS 2 of a durable session."""
+        return self.durable and bool(self._qos2) and not self._qos2.keys().isdisjoint(packet_ids)
+
+    def puback(self, packet_ids: Iterable[int]) -> None:
+        """QoS 1 acknowledged, or refused for good. Unknown identifiers are ignored."""
+        before = len(self._qos1)
+        pop = self._qos1.pop
+        for packet_id in packet_ids:
+            pop(packet_id, None)
+        self._finished(before - len(self._qos1), packet_ids)
+
+    def pubrec(self, packet_ids: Iterable[int], *, refused: bool) -> list[int]:
+        """QoS 2 received; which of these are known. Refused ones are finished. [MQTT-4.3.3-4]"""
+        known = []
+        for packet_id in packet_ids:
+            offset = self._qos2.pop(packet_id, None)
+            if offset is not None:
+                known.append(packet_id)
+                if not refused:
+                    self._released[packet_id] = offset
+            elif packet_id in self._released and not refused:
+                known.append(packet_id)
+        if refused:
+            self._finished(len(known), known)
+        return known
+
+    def pubcomp(self, packet_ids: Iterable[int]) -> None:
+        """QoS 2 complete. Unknown identifiers are ignored."""
+        before = len(self._released)
+        for packet_id in packet_ids:
+            self._released.pop(packet_id, None)
+        self._finished(before - len(self._released), packet_ids)
+
+    def discard(self, packet_ids: Iterable[int]) -> None:
+        """These can never be sent to this client: as if acknowledged. [MQTT-3.1.2-25]"""
+        known = [p for p in packet_ids if (self._qos1.pop(p, None) or self._qos2.pop(p, None))]
+        self._finished(len(known), known)
+
+    def _finished(self, count: int, packet_ids: Iterable[int]) -> None:
+        self._acknowledged += count
+        if self._aside_ids:
+            for packet_id in packet_ids:
+                self._aside_ids.pop(packet_id, None)
+
+    def unfinished(self) -> list[InFlight]:
+        """Every exchange to continue on a new connection, in order of delivery. [MQTT-4.4.0-1]"""
+        return sorted(self._entries(), key=lambda entry: entry.offset)
+
+    def _entries(self) -> Iterator[InFlight]:
+        for stage, flight in (
+            (Stage.RELEASED, self._released),
+            (Stage.SENT_QOS2, self._qos2),
+            (Stage.SENT_QOS1, self._qos1),
+        ):
+            for packet_id, offset in flight.items():
+                yield InFlight(
+                    offset,
+                    PacketIdentifier(packet_id),
+                    stage,
+                    retained=self._aside_ids.get(packet_id, False),
+                    aside=packet_id in self._aside_ids,
+                )
+
+    def attach(self, receive_maximum: int) -> None:
+        """A client is there: from now on its window counts."""
+        self.attached = True
+        self.receive_maximum = min(receive_maximum, self.inflight_max)
+
+    def detach(self) -> None:
+        """The client is gone: forget what waits in memory, the log has it."""
+        self.attached = False
+        for subscription in self.subscriptions.values():
+            if subscription.replaying:
+                self._rewind(subscription)
+        self.position = Position(self._taken_through())
+        self.outbox.clear()
+        self.outbox_bytes = 0
+        self.aside.clear()
+
+    def _rewind(self, subscription: SubscriptionDocument) -> None:
+        """A replay goes on at the first of its messages that was not taken."""
+        for message, grant in self.aside:
+            if not grant.retained and matches(subscription.filter, message.topic):
+                subscription.start_offset = Offset(message.offset - 1)
+                return
+
+    def _taken_through(self) -> Offset:
+        return Offset(self.outbox[0][0].offset - 1) if self.outbox else self.position.through
+
+    # Incoming QoS 2
+
+    def receive_qos2(self, packet_id: int) -> bool:
+        """Whether this identifier is new; it counts as received from now on. [MQTT-4.3.3-10]"""
+        if packet_id in self.received_qos2:
+            return False
+        self.received_qos2.add(packet_id)
+        self._received_changed = True
+        return True
+
+    def release_qos2(self, packet_ids: Iterable[int]) -> None:
+        """PUBREL, or a message that could not be stored: the identifiers may be used again."""
+        self.received_qos2.difference_update(packet_ids)
+        self._received_changed = True
+
+    # What the log keeps of it
+
+    def cursor(self) -> Offset:
+        """Everything of the session at or below is acknowledged: its cursor."""
+        oldest = self._taken_through() + 1
+        for flight in (self._qos1, self._qos2, self._released):
+            for packet_id, offset in flight.items():
+                if packet_id not in self._aside_ids:
+                    # What came from the outbox was put in flight in offset order.
+                    oldest = min(oldest, offset)
+                    if flight is not self._released:
+                        break
+        return Offset(oldest - 1)
+
+    def operations(self) -> list[Operation]:
+        """What the next commit must write so that a crash after it breaks no promise."""
+        if self.ended or not self.durable:
+            return []
+        operations: list[Operation] = []
+        if self._received_changed:
+            self._received_changed = False
+            packed = struct.pack(f">{len(self.received_qos2)}H", *sorted(self.received_qos2))
+            operations.append(Put(ReceivedQos2Document(self.client_id, packed)))
+        cursor = self._cursor_document()
+        if cursor != self._cursor_written:
+            self._cursor_written = cursor
+            operations.append(Put(cursor))
+        operations.extend(Put(s) for s in self.subscriptions.values() if s.replaying)
+        self._acknowledged_committing = self._acknowledged
+        return operations
+
+    def committed(self) -> None:
+        """What `operations` last returned is durable."""
+        self._acknowledged_committed = self._acknowledged_committing
+
+    def not_committed(self) -> None:
+        """What `operations` last returned was not stored: the next must write it again."""
+        self._cursor_written = None
+        self._received_changed = True
+
+    def _cursor_document(self) -> CursorDocument:
+        """The full form once the client has left, and whenever the compact one would not do."""
+        offset = self.cursor()
+        compact = self.attached and not (self._qos2 or self._released or self._aside_ids)
+        if not compact or not self._contiguous():
+            return CursorDocument(
+                self.client_id,
+                offset,
+                self._taken_through(),
+                self._next_packet_id,
+                pack(self.unfinished()),
+            )
+        return CursorDocument(self.client_id, offset, offset, self._next_packet_id, b"")
+
+    def _contiguous(self) -> bool:
+        """Whether QoS 1 was acknowledged in order: the identifiers in flight have no gap."""
+        if not self._qos1:
+            return True
+        span = next(reversed(self._qos1)) - next(iter(self._qos1))
+        return span % PACKET_IDENTIFIER_MAX + 1 == len(self._qos1)
+
+    def restore(
+        self,
+        cursor: CursorDocument | None,
+        received: ReceivedQos2Document | None,
+        subscriptions: Iterable[SubscriptionDocument],
+    ) -> None:
+        """Take up what the log kept of this session. Raises StoreCorrupt."""
+        for subscription in subscriptions:
+            self.subscribe(subscription)
+        if received is not None:
+            count = len(received.packet_ids) // 2
+            self.received_qos2 = set(struct.unpack(f">{count}H", received.packet_ids))
+        if cursor is None:
+            return
+        self.position = Position(cursor.sent_through)
+        self._next_packet_id = cursor.next_packet_id
+        self._cursor_written = cursor
+        flights = {
+            Stage.SENT_QOS1: self._qos1,
+            Stage.SENT_QOS2: self._qos2,
+            Stage.RELEASED: self._released,
+        }
+        for entry in unpack(cursor.inflight):
+            flights[entry.stage][entry.packet_id] = entry.offset
+            if entry.aside:
+                self._aside_ids[entry.packet_id] = entry.retained
+        self._sent = len(self._qos1) + len(self._qos2) + len(self._released)
