@@ -1,0 +1,9 @@
+"""MQTT 3.1.1 and 5.0, server side: bytes to packets, packets to bytes, and the rules in between.
+
+    bytes ─▶ decode.Decoder ─▶ connection.Connection ─▶ events
+    bytes ◀─ encode         ◀─ connection.Connection ◀─ packets
+
+`packets.py` has a small class per Control Packet, `reasons.py` the Reason Codes, `fields.py` the
+data types of section 1.5, `properties.py` one table that drives every property section. Nothing
+here does I/O or reads a clock: bytes and the time are passed in, bytes and events handed back.
+"""

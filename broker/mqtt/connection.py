@@ -1,0 +1,341 @@
+"""Connection: the rules of one Network Connection, server side, without I/O and without a clock.
+
+    receive_data(data, now) ─▶ events          send(packet), send_publishes(...) ─▶ data_to_send()
+
+- `now` is in seconds of one monotonic clock, the caller's.
+- Legality is checked before any effect. A broken rule never raises: the right answer is queued
+  (CONNACK before the connection was accepted, DISCONNECT after; 3.1.1 has none to send), and
+  `Closed` is the last event, after those of the good packets before it. Later data is ignored.
+- CONNECT comes first and once. [MQTT-3.1.0-1, 2] After the `Connect` event call `accept` or
+  `close`; a client need not wait for it, so that events may follow in the same list: drop them if
+  you closed.
+- DISCONNECT is the last event, too. Whoever moves the bytes closes the connection once `closed` is
+  set and `data_to_send` is sent.
+- PINGREQ is answered here. What an event asks of the session is not known here.
+
+Receive Maximum is counted here in both directions that MQTT 5 has it (towards us; `receive_maximum`
+is for the session to keep to). Topic Aliases towards us are resolved, so an event has its topic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import assert_never
+
+from broker.errors import (
+    BadAuthenticationMethod,
+    ClientIdentifierNotValid,
+    PeerError,
+    ProtocolViolation,
+)
+from broker.message import Outgoing
+from broker.mqtt.decode import Decoder
+from broker.mqtt.encode import encode, encode_publishes
+from broker.mqtt.fields import VARINT_MAX
+from broker.mqtt.packets import (
+    MQTT_5,
+    Ack,
+    Auth,
+    Connack,
+    Connect,
+    Disconnect,
+    FromClient,
+    FromServer,
+    PacketType,
+    Pingreq,
+    Pingresp,
+    Properties,
+    Publish,
+    Suback,
+    Subscribe,
+    Unsuback,
+    Unsubscribe,
+)
+from broker.mqtt.properties import Property
+from broker.mqtt.reasons import (
+    ERROR,
+    ReasonCode,
+    connack_refusal,
+    connect_return_code,
+    disconnect_reason,
+)
+from broker.topics import parse_shared, validate_filter
+
+RECEIVE_MAXIMUM_DEFAULT = 65_535
+PACKET_BYTES_DEFAULT = VARINT_MAX + 5
+"""What holds where nothing is said: all that the formats can say."""
+
+
+@dataclass(slots=True)
+class Closed:
+    """The connection ended otherwise than by DISCONNECT: by a broken rule, or in `expire`."""
+
+    reason_code: int
+    reason: str
+
+
+Event = Connect | Publish | Ack | Subscribe | Unsubscribe | Disconnect | Auth | Closed
+
+
+class Connection:
+    """See the module. Limits are in bytes, messages and seconds, as their names say."""
+
+    def __init__(
+        self,
+        *,
+        now: float,
+        packet_bytes_max: int,
+        topic_bytes_max: int,
+        topic_levels_max: int,
+        receive_max: int,
+        topic_alias_max: int,
+        connect_timeout_s: float,
+    ) -> None:
+        self.client_id = ""
+        """The client identifier, an assigned one included; empty before CONNECT."""
+        self.closed = False
+        self.receive_maximum = RECEIVE_MAXIMUM_DEFAULT
+        """QoS 1 and 2 messages that the client will have unacknowledged. [MQTT-3.3.4-9]"""
+        self.packet_bytes_max: int | None = None
+        """The client's Maximum Packet Size."""
+        self.keep_alive_s = 0
+        self._decoder = Decoder(
+            packet_bytes_max=packet_bytes_max,
+            topic_bytes_max=topic_bytes_max,
+            topic_levels_max=topic_levels_max,
+            topic_alias_max=topic_alias_max,
+        )
+        self._limits: Properties = {}
+        """Of those we hold the client to, the ones that CONNACK must tell: no default says them."""
+        if receive_max < RECEIVE_MAXIMUM_DEFAULT:
+            self._limits[Property.RECEIVE_MAXIMUM] = receive_max
+        if packet_bytes_max < PACKET_BYTES_DEFAULT:
+            self._limits[Property.MAXIMUM_PACKET_SIZE] = packet_bytes_max
+        if topic_alias_max:
+            self._limits[Property.TOPIC_ALIAS_MAXIMUM] = topic_alias_max
+        self._topic_bytes_max = topic_bytes_max
+        self._topic_levels_max = topic_levels_max
+        self._receive_max = receive_max
+        self._connect_timeout_s = connect_timeout_s
+        self._opened_at = now
+        self._last_packet_at = now
+        self._accepted = False
+        self._problem_information = True
+        self._session_expires = False
+        self._outgoing: list[bytes] = []
+
+    @property
+    def version(self) -> int:
+        """4 for MQTT 3.1.1, 5 for MQTT 5; 0 until CONNECT told."""
+        return self._decoder.version or 0
+
+    def receive_data(self, data: bytes, now: float) -> list[Event]:
+        """The events that `data` completes, in order. Any chunking gives the same."""
+        events: list[Event] = []
+        if self.closed:
+            return events
+        decoder = self._decoder
+        decoder.feed(data)
+        try:
+            while (packet := decoder.next(events)) is not None:
+                self._last_packet_at = now
+                self._receive(packet, events)
+                if self.closed:
+                    return events
+        except PeerError as error:
+            self.close(error.reason_code, error.reason)
+            events.append(Closed(error.reason_code, error.reason))
+        if events:
+            self._last_packet_at = now
+        return events
+
+    def _receive(self, packet: FromClient, events: list[Event]) -> None:
+        """Check what the standard asks of any packet but PUBLISH, then make it an event."""
+        match packet:
+            case Ack() | Publish():
+                pass
+            case Pingreq():
+                self.send(Pingresp())  # [MQTT-3.12.4-1]
+                return
+            case Subscribe():
+                self._check_subscribe(packet)
+            case Unsubscribe():
+                if not packet.filters:  # [MQTT-3.10.3-2]
+                    raise ProtocolViolation("UNSUBSCRIBE has no Topic Filter")
+                for filter in packet.filters:
+                    self._check_filter(filter)
+            case Connect():
+                self._connect(packet)
+            case Disconnect():
+                if packet.session_expiry_s and not self._session_expires:
+                    raise ProtocolViolation("DISCONNECT extends a session that ends with CONNECT")
+                self.closed = True
+            case Auth():  # [MQTT-4.12.0-6]
+                raise ProtocolViolation("AUTH without an Authentication Method in CONNECT")
+            case _:
+                assert_never(packet)
+        events.append(packet)
+
+    def _connect(self, connect: Connect) -> None:
+        self.packet_bytes_max = connect.packet_bytes_max
+        self._problem_information = connect.request_problem_information
+        if connect.authentication_method is not None:  # [MQTT-4.12.0-1]
+            raise BadAuthenticationMethod("enhanced authentication is not supported")
+        if not connect.client_id and connect.version != MQTT_5 and not connect.clean_start:
+            raise ClientIdentifierNotValid(  # [MQTT3-3.1.3-8]
+                "an empty client identifier needs Clean Session = 1"
+            )
+        self.client_id = connect.client_id
+        self.keep_alive_s = connect.keep_alive_s
+        self.receive_maximum = connect.receive_maximum
+        self._session_expires = bool(connect.session_expiry_s)
+        if connect.version == MQTT_5:
+            self._decoder.receive_quota = self._receive_max
+
+    def _check_subscribe(self, subscribe: Subscribe) -> None:
+        if not subscribe.requests:  # [MQTT-3.8.3-2]
+            raise ProtocolViolation("SUBSCRIBE has no Topic Filter")
+        for request in subscribe.requests:
+            self._check_filter(request.filter)
+            if request.no_local and request.filter.startswith("$share/"):  # [MQTT-3.8.3-4]
+                raise ProtocolViolation("a Shared Subscription has No Local set")
+
+    def _check_filter(self, filter: str) -> None:
+        validate_filter(filter, bytes_max=self._topic_bytes_max, levels_max=self._topic_levels_max)
+        parse_shared(filter)
+
+    def accept(self, connack: Connack) -> None:
+        """Queue the CONNACK that accepts the client; the limits that hold here are added to it.
+
+        A Server Keep Alive or Assigned Client Identifier among its properties takes effect.
+        [MQTT-3.2.2-21, MQTT-3.2.2-16]
+        """
+        assert self.version
+        assert not self._accepted
+        assert connack.reason_code == 0
+        properties = connack.properties
+        self.keep_alive_s = properties.get(Property.SERVER_KEEP_ALIVE, self.keep_alive_s)
+        self.client_id = properties.get(Property.ASSIGNED_CLIENT_IDENTIFIER, self.client_id)
+        self._accepted = True
+        self.send(replace(connack, properties=properties | self._limits))
+
+    def send(self, packet: FromServer) -> None:
+        """Queue a packet. What the client did not want to read of it, or is too long for it, is
+        left out. [MQTT-3.1.2-29, MQTT-3.2.2-19, 20, MQTT-3.4.2-2, 3]
+
+        A packet that is still larger than the client accepts ends the connection.
+        """
+        if self.closed:
+            return
+        if isinstance(packet, Ack):
+            self._restore_quota(packet)
+        if not self._problem_information and not isinstance(packet, Connack | Publish | Disconnect):
+            packet = _bare(packet)
+        encoded = encode(packet, self.version)
+        if not self._fits(packet, encoded):
+            encoded = encode(_bare(packet), self.version)
+            if not self._fits(packet, encoded):
+                self.closed = True
+                return
+        self._outgoing.append(encoded)
+
+    def send_publishes(
+        self,
+        outgoing: Sequence[Outgoing],
+        packet_ids: Sequence[int],
+        *,
+        dup: bool = False,
+        now_us: int,
+    ) -> list[int]:
+        """Queue messages as `encode_publishes` says; the indexes of those too large for the client.
+
+        `now_us` is in microseconds since the epoch, for the Message Expiry Interval.
+        """
+        encoded, left_out = encode_publishes(
+            self.version,
+            outgoing,
+            packet_ids,
+            dup=dup,
+            now_us=now_us,
+            packet_bytes_max=self.packet_bytes_max,
+        )
+        if not self.closed:
+            self._outgoing.append(encoded)
+        return left_out
+
+    def data_to_send(self) -> bytes:
+        """Everything queued since the last call, to be sent as it is."""
+        data = b"".join(self._outgoing)
+        self._outgoing.clear()
+        return data
+
+    def deadline(self) -> float | None:
+        """When to call `expire`: the end of the connect timeout, then of 1.5 times the keep alive
+        since the last whole packet [MQTT-3.1.2-22]. None: never."""
+        if self.closed:
+            return None
+        if not self._accepted:
+            return self._opened_at + self._connect_timeout_s
+        return self._last_packet_at + 1.5 * self.keep_alive_s if self.keep_alive_s else None
+
+    def expire(self, now: float) -> Closed | None:
+        """Close the connection if its deadline has come."""
+        deadline = self.deadline()
+        if deadline is None or now < deadline:
+            return None
+        if self._accepted:
+            closed = Closed(ReasonCode.KEEP_ALIVE_TIMEOUT, "no packet for 1.5 times the keep alive")
+        elif self.version:
+            closed = Closed(ReasonCode.SERVER_UNAVAILABLE, "CONNECT could not be answered in time")
+        else:
+            closed = Closed(ReasonCode.PROTOCOL_ERROR, "no CONNECT in time")
+        self.close(closed.reason_code, closed.reason)
+        return closed
+
+    def close(self, reason_code: int, reason: str = "") -> None:
+        """End the connection from our side; what is queued, and the answer, is still to be sent.
+
+        `reason` goes to an MQTT 5 client as Reason String. Of no effect when closed already.
+        """
+        reason_string = reason or None
+        version = self.version
+        if self._accepted:
+            if version == MQTT_5:
+                self.send(Disconnect(disconnect_reason(reason_code), reason_string=reason_string))
+        elif version == MQTT_5:
+            properties: Properties = {Property.REASON_STRING: reason} if reason else {}
+            self.send(Connack(False, connack_refusal(reason_code), properties))
+        elif version and connect_return_code(reason_code) is not None:
+            self.send(Connack(False, reason_code))
+        self.closed = True
+
+    def _restore_quota(self, ack: Ack) -> None:
+        """An acknowledgement that ends an exchange lets the client begin another. [MQTT-4.9.0-2]"""
+        ends = ack.type in (PacketType.PUBACK, PacketType.PUBCOMP) or (
+            ack.type == PacketType.PUBREC and ack.reason_code >= ERROR
+        )
+        if ends and self.version == MQTT_5:
+            quota = self._decoder.receive_quota + len(ack.packet_ids)
+            self._decoder.receive_quota = min(quota, self._receive_max)
+
+    def _fits(self, packet: FromServer, encoded: bytes) -> bool:
+        if self.packet_bytes_max is None:
+            return True
+        packets = len(packet.packet_ids) if isinstance(packet, Ack) else 1
+        return len(encoded) // packets <= self.packet_bytes_max
+
+
+def _bare(packet: FromServer) -> FromServer:
+    """`packet` without Reason String and User Properties."""
+    match packet:
+        case Ack() | Disconnect() | Auth():
+            return replace(packet, reason_string=None, user_properties=[])
+        case Connack() | Suback() | Unsuback():
+            dropped = (Property.REASON_STRING, Property.USER_PROPERTY)
+            kept = {key: value for key, value in packet.properties.items() if key not in dropped}
+            return replace(packet, properties=kept)
+        case Publish() | Pingresp():
+            return packet
+        case _:
+            assert_never(packet)

@@ -1,0 +1,112 @@
+"""The data types of MQTT (section 1.5): read from the bytes of one packet, and written.
+
+`Reader` is for everything but PUBLISH and runs of acknowledgements, which `decode.py` reads
+without it.
+"""
+
+from __future__ import annotations
+
+from broker.errors import MalformedPacket
+
+VARINT_MAX = 268_435_455
+
+
+class Reader:
+    """Reads fields one after another, up to `end`; what is not there is a Malformed Packet."""
+
+    __slots__ = ("data", "end", "position")
+
+    def __init__(self, data: bytes, position: int, end: int) -> None:
+        self.data = data
+        self.position = position
+        self.end = end
+
+    def take(self, size: int) -> bytes:
+        start = self.position
+        if start + size > self.end:
+            raise MalformedPacket("the packet ends in the middle of a field")
+        self.position = start + size
+        return self.data[start : start + size]
+
+    def rest(self) -> bytes:
+        return self.take(self.end - self.position)
+
+    def at_end(self) -> bool:
+        return self.position == self.end
+
+    def expect_end(self) -> None:
+        if self.position != self.end:
+            raise MalformedPacket("the packet goes on after its last field")
+
+    def byte(self) -> int:
+        return self.take(1)[0]
+
+    def u16(self) -> int:
+        return int.from_bytes(self.take(2), "big")
+
+    def u32(self) -> int:
+        return int.from_bytes(self.take(4), "big")
+
+    def packet_id(self) -> int:
+        """[MQTT-2.2.1-3, MQTT-2.2.1-4]"""
+        if packet_id := self.u16():
+            return packet_id
+        raise MalformedPacket("Packet Identifier 0")
+
+    def varint(self) -> int:
+        """1 to 4 bytes, no more than the value needs. [MQTT-1.5.5-1]"""
+        value = 0
+        for shift in (0, 7, 14, 21):
+            byte = self.byte()
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                if byte == 0 and shift:
+                    raise MalformedPacket("a Variable Byte Integer is longer than it needs to be")
+                return value
+        raise MalformedPacket("a Variable Byte Integer is longer than 4 bytes")
+
+    def string(self) -> str:
+        return text(self.take(self.u16()))
+
+    def binary(self) -> bytes:
+        return self.take(self.u16())
+
+
+def text(encoded: bytes) -> str:
+    """The string in a field, which has no surrogates and no NUL. [MQTT-1.5.4-1, MQTT-1.5.4-2]
+
+    A byte order mark is kept, as it is a character like others. [MQTT-1.5.4-3]
+    """
+    try:
+        decoded = encoded.decode("utf-8")
+    except UnicodeDecodeError:
+        raise MalformedPacket("a string is not valid UTF-8") from None
+    if "\0" in decoded:
+        raise MalformedPacket("a string has a NUL character")
+    return decoded
+
+
+def u16(value: int) -> bytes:
+    return value.to_bytes(2, "big")
+
+
+def u32(value: int) -> bytes:
+    return value.to_bytes(4, "big")
+
+
+def varint(value: int) -> bytes:
+    assert value <= VARINT_MAX
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
+def string(value: str) -> bytes:
+    return binary(value.encode("utf-8"))
+
+
+def binary(value: bytes) -> bytes:
+    return len(value).to_bytes(2, "big") + value

@@ -1,0 +1,171 @@
+"""Reason Codes (MQTT 5 section 2.4), in which packets each may stand, and a sentence for people.
+
+MQTT 3.1.1 knows only the six return codes of CONNACK; `connect_return_code` finds the one that
+says the same, where there is one.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from broker.mqtt.packets import PacketType
+
+ERROR = 0x80
+"""Codes from here on are failures."""
+
+
+class ReasonCode(IntEnum):
+    SUCCESS = 0x00  # also Normal disconnection and Granted QoS 0
+    GRANTED_QOS_1 = 0x01
+    GRANTED_QOS_2 = 0x02
+    DISCONNECT_WITH_WILL = 0x04
+    NO_MATCHING_SUBSCRIBERS = 0x10
+    NO_SUBSCRIPTION_EXISTED = 0x11
+    CONTINUE_AUTHENTICATION = 0x18
+    REAUTHENTICATE = 0x19
+    UNSPECIFIED_ERROR = 0x80
+    MALFORMED_PACKET = 0x81
+    PROTOCOL_ERROR = 0x82
+    IMPLEMENTATION_SPECIFIC_ERROR = 0x83
+    UNSUPPORTED_PROTOCOL_VERSION = 0x84
+    CLIENT_IDENTIFIER_NOT_VALID = 0x85
+    BAD_USER_NAME_OR_PASSWORD = 0x86
+    NOT_AUTHORIZED = 0x87
+    SERVER_UNAVAILABLE = 0x88
+    SERVER_BUSY = 0x89
+    BANNED = 0x8A
+    SERVER_SHUTTING_DOWN = 0x8B
+    BAD_AUTHENTICATION_METHOD = 0x8C
+    KEEP_ALIVE_TIMEOUT = 0x8D
+    SESSION_TAKEN_OVER = 0x8E
+    TOPIC_FILTER_INVALID = 0x8F
+    TOPIC_NAME_INVALID = 0x90
+    PACKET_IDENTIFIER_IN_USE = 0x91
+    PACKET_IDENTIFIER_NOT_FOUND = 0x92
+    RECEIVE_MAXIMUM_EXCEEDED = 0x93
+    TOPIC_ALIAS_INVALID = 0x94
+    PACKET_TOO_LARGE = 0x95
+    MESSAGE_RATE_TOO_HIGH = 0x96
+    QUOTA_EXCEEDED = 0x97
+    ADMINISTRATIVE_ACTION = 0x98
+    PAYLOAD_FORMAT_INVALID = 0x99
+    RETAIN_NOT_SUPPORTED = 0x9A
+    QOS_NOT_SUPPORTED = 0x9B
+    USE_ANOTHER_SERVER = 0x9C
+    SERVER_MOVED = 0x9D
+    SHARED_SUBSCRIPTIONS_NOT_SUPPORTED = 0x9E
+    CONNECTION_RATE_EXCEEDED = 0x9F
+    MAXIMUM_CONNECT_TIME = 0xA0
+    SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED = 0xA1
+    WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED = 0xA2
+
+
+SENTENCES: dict[ReasonCode, str] = {
+    ReasonCode.SUCCESS: "done",
+    ReasonCode.GRANTED_QOS_1: "subscribed with QoS 1",
+    ReasonCode.GRANTED_QOS_2: "subscribed with QoS 2",
+    ReasonCode.DISCONNECT_WITH_WILL: "disconnected, and the Will Message is to be published",
+    ReasonCode.NO_MATCHING_SUBSCRIBERS: "accepted, but nobody subscribes to the topic",
+    ReasonCode.NO_SUBSCRIPTION_EXISTED: "there was no such subscription",
+    ReasonCode.CONTINUE_AUTHENTICATION: "the authentication goes on",
+    ReasonCode.REAUTHENTICATE: "authenticate again",
+    ReasonCode.UNSPECIFIED_ERROR: "something failed",
+    ReasonCode.MALFORMED_PACKET: "the packet could not be parsed",
+    ReasonCode.PROTOCOL_ERROR: "the packet is not allowed here",
+    ReasonCode.IMPLEMENTATION_SPECIFIC_ERROR: "the broker cannot do this",
+    ReasonCode.UNSUPPORTED_PROTOCOL_VERSION: "the protocol version is neither 3.1.1 nor 5.0",
+    ReasonCode.CLIENT_IDENTIFIER_NOT_VALID: "the client identifier is not allowed",
+    ReasonCode.BAD_USER_NAME_OR_PASSWORD: "the user name or the password is wrong",
+    ReasonCode.NOT_AUTHORIZED: "not authorized",
+    ReasonCode.SERVER_UNAVAILABLE: "the broker is not available",
+    ReasonCode.SERVER_BUSY: "the broker is busy, try again later",
+    ReasonCode.BANNED: "this client has been banned",
+    ReasonCode.SERVER_SHUTTING_DOWN: "the broker is shutting down",
+    ReasonCode.BAD_AUTHENTICATION_METHOD: "the authentication method is not supported",
+    ReasonCode.KEEP_ALIVE_TIMEOUT: "nothing was heard for 1.5 times the keep alive",
+    ReasonCode.SESSION_TAKEN_OVER: "another connection uses the same client identifier",
+    ReasonCode.TOPIC_FILTER_INVALID: "the Topic Filter is not valid",
+    ReasonCode.TOPIC_NAME_INVALID: "the Topic Name is not valid",
+    ReasonCode.PACKET_IDENTIFIER_IN_USE: "the Packet Identifier is in use",
+    ReasonCode.PACKET_IDENTIFIER_NOT_FOUND: "the Packet Identifier is not known",
+    ReasonCode.RECEIVE_MAXIMUM_EXCEEDED: "more unacknowledged messages than Receive Maximum",
+    ReasonCode.TOPIC_ALIAS_INVALID: "the Topic Alias is not valid",
+    ReasonCode.PACKET_TOO_LARGE: "the packet is larger than Maximum Packet Size",
+    ReasonCode.MESSAGE_RATE_TOO_HIGH: "too many messages in too short a time",
+    ReasonCode.QUOTA_EXCEEDED: "a limit of the broker is reached",
+    ReasonCode.ADMINISTRATIVE_ACTION: "closed by an administrator",
+    ReasonCode.PAYLOAD_FORMAT_INVALID: "the payload is not what its format indicator says",
+    ReasonCode.RETAIN_NOT_SUPPORTED: "retained messages are not supported",
+    ReasonCode.QOS_NOT_SUPPORTED: "the QoS is not supported",
+    ReasonCode.USE_ANOTHER_SERVER: "use another server for now",
+    ReasonCode.SERVER_MOVED: "the server has moved",
+    ReasonCode.SHARED_SUBSCRIPTIONS_NOT_SUPPORTED: "Shared Subscriptions are not supported",
+    ReasonCode.CONNECTION_RATE_EXCEEDED: "too many connections in too short a time",
+    ReasonCode.MAXIMUM_CONNECT_TIME: "the connection was open for as long as it may be",
+    ReasonCode.SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED: "Subscription Identifiers are not supported",
+    ReasonCode.WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED: "wildcard subscriptions are not supported",
+}
+
+_PUBLISH_ANSWER = frozenset({0x00, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99})
+_RELEASE = frozenset({0x00, 0x92})
+_DISCONNECT_FROM_CLIENT = frozenset(
+    {0x00, 0x04, *range(0x80, 0x84), 0x90, 0x93, 0x94, 0x95, 0x96, 0x97, 0x98, 0x99}
+)
+_CONNACK_REFUSAL = frozenset({*range(0x80, 0x8B), 0x8C, 0x90, 0x95, 0x97, *range(0x99, 0x9E), 0x9F})
+_DISCONNECT_FROM_SERVER = frozenset(
+    {*range(0x80, 0x84), 0x87, 0x89, 0x8B, *range(0x8D, 0x91), *range(0x93, 0xA3), 0x00}
+)
+
+FROM_CLIENT: dict[PacketType, frozenset[int]] = {
+    PacketType.PUBACK: _PUBLISH_ANSWER,  # [MQTT-3.4.2-1]
+    PacketType.PUBREC: _PUBLISH_ANSWER,  # [MQTT-3.5.2-1]
+    PacketType.PUBREL: _RELEASE,  # [MQTT-3.6.2-1]
+    PacketType.PUBCOMP: _RELEASE,  # [MQTT-3.7.2-1]
+    PacketType.DISCONNECT: _DISCONNECT_FROM_CLIENT,  # [MQTT-3.14.2-1]
+    PacketType.AUTH: frozenset({0x18, 0x19}),  # [MQTT-3.15.2-1]
+}
+"""The codes that a client may put into each packet it sends."""
+
+
+def explain(code: int) -> str:
+    """A short sentence for people; also for a code that MQTT does not know."""
+    try:
+        return SENTENCES[ReasonCode(code)]
+    except ValueError:
+        return f"Reason Code 0x{code:02X}"
+
+
+def connack_refusal(code: int) -> int:
+    """`code`, or what comes closest to it among those that CONNACK may carry. [MQTT-3.2.2-8]"""
+    if code in _CONNACK_REFUSAL:
+        return code
+    return {0x8B: 0x88, 0x8F: 0x82, 0x93: 0x82, 0x94: 0x82}.get(code, 0x80)
+
+
+def disconnect_reason(code: int) -> int:
+    """`code`, or 0x80 if a server's DISCONNECT may not carry it. [MQTT-3.14.2-1]"""
+    return code if code in _DISCONNECT_FROM_SERVER else 0x80
+
+
+def connect_return_code(code: int) -> int | None:
+    """The 3.1.1 CONNACK return code for a Reason Code.
+
+    None where 3.1.1 has no word for it and the connection is closed without. [MQTT3-3.2.2-6]
+    """
+    return _RETURN_CODES.get(code)
+
+
+_RETURN_CODES = {
+    0x00: 0,
+    0x84: 1,
+    0x85: 2,
+    0x88: 3,
+    0x89: 3,
+    0x8B: 3,
+    0x97: 3,
+    0x9F: 3,
+    0x86: 4,
+    0x87: 5,
+    0x8A: 5,
+    0x8C: 5,
+}

@@ -1,0 +1,183 @@
+"""Chapter 3.1 and 3.2: CONNECT and CONNACK."""
+
+from __future__ import annotations
+
+import pytest
+
+from broker.mqtt.connection import Closed
+from broker.mqtt.packets import Connect, Will
+from broker.mqtt.properties import Property
+from tests.wire.wire import Wire
+
+
+def test_connect_is_accepted(wire: Wire) -> None:
+    wire.client("10 0E  0004 'MQTT' 05 02 003C 00  0001 'a'")
+    assert wire.took() == [Connect(5, "a", True, 60)]
+    wire.broker("20 03  00 00 00")
+    wire.open()
+
+
+def test_connect_3_1_1_is_accepted(wire: Wire) -> None:
+    wire.client("10 0D  0004 'MQTT' 04 02 003C  0001 'a'")
+    assert wire.took() == [Connect(4, "a", True, 60)]
+    wire.broker("20 02  00 00")
+    wire.open()
+
+
+def test_connect_with_everything(wire: Wire) -> None:
+    wire.client(
+        "10 (0004 'MQTT' 05 F6 0000"
+        " (11 00000064  21 0010  27 00001000  22 0005  19 01  17 00  26 0001 'k' 0001 'v')"
+        " 0001 'a'"
+        " (18 0000000A  02 00000014  01 01  26 0001 'x' 0001 'y'  03 0001 't')"
+        " 0002 'w/' 0003 'bye'  0001 'u' 0001 'p')"
+    )
+    will = Will(
+        "w/",
+        b"bye",
+        qos=2,
+        retain=True,
+        properties=b"\x01\x01\x26\x00\x01x\x00\x01y\x03\x00\x01t",
+        message_expiry_s=20,
+        delay_s=10,
+    )
+    assert wire.took() == [
+        Connect(
+            5,
+            "a",
+            True,
+            0,
+            will,
+            "u",
+            b"p",
+            session_expiry_s=100,
+            receive_maximum=16,
+            packet_bytes_max=4096,
+            topic_alias_maximum=5,
+            request_response_information=True,
+            request_problem_information=False,
+            user_properties=[("k", "v")],
+        )
+    ]
+    assert wire.connection.receive_maximum == 16
+    assert wire.connection.packet_bytes_max == 4096
+
+
+def test_connack_tells_the_limits(wire: Wire) -> None:
+    """[MQTT-3.2.2-15, MQTT-3.2.2-17]"""
+    wire.limits(receive_max=20, packet_bytes_max=1000, topic_alias_max=3)
+    wire.connack = {Property.ASSIGNED_CLIENT_IDENTIFIER: "x"}
+    wire.client("10 0D  0004 'MQTT' 05 02 003C 00  0000")
+    wire.broker("20 12  00 00 0F  12 0001 'x'  21 0014  27 000003E8  22 0003")
+    assert wire.connection.client_id == "x"
+
+
+def test_connect_twice_is_a_protocol_error(wire: Wire) -> None:
+    """[MQTT-3.1.0-2]"""
+    wire.client("10 0E  0004 'MQTT' 05 02 003C 00  0001 'a'")
+    wire.broker("20 03  00 00 00")
+    wire.client("10 0E  0004 'MQTT' 05 02 003C 00  0001 'a'")
+    wire.broker("E0 .. 82 *")
+    wire.closed()
+
+
+@pytest.mark.parametrize(
+    "packet", ["30 03 0001 't'", "C0 00", "E0 00", "20 02 0000", "'GET / HTTP/1.1'"]
+)
+def test_what_does_not_begin_with_connect_is_closed_without_a_word(wire: Wire, packet: str) -> None:
+    """[MQTT-3.1.0-1]"""
+    wire.client(packet)
+    assert [type(event) for event in wire.took()] == [Closed]
+    wire.closed()
+
+
+@pytest.mark.parametrize(
+    ("name_and_level", "answer"),
+    [
+        ("0004 'MQTT' 00", "20 02 00 01"),
+        ("0004 'MQTT' 03", "20 02 00 01"),
+        ("0004 'MQTT' 84", "20 02 00 01"),  # a bridge, which then tries again without the top bit
+        ("0004 'MQTT' 06", "20 .. 00 84 *"),
+        ("0004 'MQTT' 85", "20 .. 00 84 *"),
+        ("0006 'MQIsdp' 03", "20 02 00 01"),
+        ("0006 'MQIsdp' 04", ""),
+        ("0004 'mqtt' 04", ""),
+    ],
+)
+def test_another_protocol_is_refused_so_that_it_understands(
+    wire: Wire, name_and_level: str, answer: str
+) -> None:
+    """[MQTT-3.1.2-1, MQTT-3.1.2-2, MQTT3-3.1.2-2]"""
+    wire.client(f"10 ({name_and_level} 02 003C 0000)")
+    wire.broker(answer)
+    assert [type(event) for event in wire.took()] == [Closed]
+    wire.closed()
+
+
+@pytest.mark.parametrize(
+    ("flags", "rest"),
+    [
+        ("03", "0001 'a'"),  # reserved [MQTT-3.1.2-3]
+        ("0A", "0001 'a'"),  # Will QoS without a Will [MQTT-3.1.2-11]
+        ("22", "0001 'a'"),  # Will Retain without a Will [MQTT-3.1.2-13]
+        ("1E", "0001 'a' 0001 'w' 0000"),  # Will QoS 3 [MQTT-3.1.2-12]
+        ("82", "0001 'a'"),  # no user name where there should be one [MQTT-3.1.2-17]
+        ("02", "0001 'a' 0001 'u'"),  # one where there should be none [MQTT-3.1.2-16]
+        ("42", "0001 'a' 0001 'p'"),  # password without user name [MQTT3-3.1.2-22]
+    ],
+)
+def test_flags_that_contradict_the_payload(wire: Wire, flags: str, rest: str) -> None:
+    wire.client(f"10 (0004 'MQTT' 04 {flags} 003C {rest})")
+    assert [type(event) for event in wire.took()] == [Closed]
+    wire.closed()
+
+
+def test_a_password_without_a_user_name_is_fine_in_5(wire: Wire) -> None:
+    wire.client("10 11  0004 'MQTT' 05 42 003C 00  0001 'a' 0001 'p'")
+    assert wire.took() == [Connect(5, "a", True, 60, password=b"p")]
+
+
+def test_a_malformed_connect_5_gets_a_connack(wire: Wire) -> None:
+    """[MQTT-3.1.4-1]"""
+    wire.client("10 0E  0004 'MQTT' 05 03 003C 00  0001 'a'")
+    wire.broker("20 .. 00 81 *")
+    wire.closed()
+
+
+@pytest.mark.parametrize(
+    ("clean", "version", "answer"),
+    [("00", "04", "20 02 00 02"), ("02", "04", "20 02 00 00"), ("00", "05", "20 03 00 00 00")],
+)
+def test_an_empty_client_identifier(wire: Wire, clean: str, version: str, answer: str) -> None:
+    """[MQTT3-3.1.3-7, MQTT3-3.1.3-8, MQTT-3.1.3-6]"""
+    properties = "00" if version == "05" else ""
+    wire.client(f"10 (0004 'MQTT' {version} {clean} 003C {properties} 0000)")
+    wire.broker(answer)
+
+
+def test_enhanced_authentication_is_refused(wire: Wire) -> None:
+    """[MQTT-4.12.0-1]"""
+    wire.client("10 12  0004 'MQTT' 05 02 003C 04 15 0001 'm'  0001 'a'")
+    wire.broker("20 .. 00 8C *")
+    wire.closed()
+
+
+def test_authentication_data_without_a_method_is_a_protocol_error(wire: Wire) -> None:
+    wire.client("10 12  0004 'MQTT' 05 02 003C 04 16 0001 'm'  0001 'a'")
+    wire.broker("20 .. 00 82 *")
+    wire.closed()
+
+
+@pytest.mark.parametrize("topic", ["0000", "0001 '#'", "0003 'a/+'"])
+def test_a_will_needs_a_legal_topic(wire: Wire, topic: str) -> None:
+    wire.client(f"10 (0004 'MQTT' 05 06 003C 00  0001 'a' 00 {topic} 0000)")
+    wire.broker("20 .. 00 82 *" if topic == "0000" else "20 .. 00 90 *")
+    wire.closed()
+
+
+@pytest.mark.parametrize("property", ["21 0000", "27 00000000", "17 02", "19 02", "24 00"])
+def test_connect_properties_out_of_range(wire: Wire, property: str) -> None:
+    """[MQTT-3.1.2-23 ff.] Receive Maximum 0, Maximum Packet Size 0, flags of 2, Maximum QoS."""
+    wire.client(f"10 (0004 'MQTT' 05 02 003C ({property})  0001 'a')")
+    wire.broker("20 .. 00 82 *")
+    wire.closed()

@@ -1,0 +1,81 @@
+"""Chapter 3.8 to 3.11: SUBSCRIBE and UNSUBSCRIBE."""
+
+from __future__ import annotations
+
+import pytest
+
+from broker.mqtt.packets import Suback, Subscribe, SubscriptionRequest, Unsuback, Unsubscribe
+from tests.wire.wire import Wire
+
+
+def test_subscribe_5(wire: Wire) -> None:
+    wire.connect()
+    wire.client("82 (0005 (26 0001 'k' 0001 'v' 0B 07)  0003 'a/#' 2E  0001 '+' 00)")
+    assert wire.took() == [
+        Subscribe(
+            5,
+            [SubscriptionRequest("a/#", 2, True, True, 2), SubscriptionRequest("+", 0)],
+            7,
+            [("k", "v")],
+        )
+    ]
+    wire.send(Suback(5, [2, 0x87]))
+    wire.broker("90 05 0005 00 02 87")
+
+
+def test_subscribe_3_1_1(wire: Wire) -> None:
+    wire.connect(4)
+    wire.client("82 0C 0005  0003 'a/#' 02  0001 '+' 00")
+    assert wire.took() == [
+        Subscribe(5, [SubscriptionRequest("a/#", 2), SubscriptionRequest("+", 0)])
+    ]
+    wire.send(Suback(5, [2, 0x87]))
+    wire.broker("90 04 0005 02 80")  # [MQTT3-3.9.3-2]
+
+
+def test_unsubscribe(wire: Wire) -> None:
+    wire.connect()
+    wire.client("A2 0B 0005 00  0003 'a/#'  0001 '+'")
+    assert wire.took() == [Unsubscribe(5, ["a/#", "+"])]
+    wire.send(Unsuback(5, [0, 0x11]))
+    wire.broker("B0 05 0005 00 00 11")
+
+
+def test_unsubscribe_3_1_1(wire: Wire) -> None:
+    wire.connect(4)
+    wire.client("A2 07 0005  0003 'a/#'")
+    assert wire.took() == [Unsubscribe(5, ["a/#"])]
+    wire.send(Unsuback(5, [0]))
+    wire.broker("B0 02 0005")
+
+
+@pytest.mark.parametrize(
+    ("packet", "code"),
+    [
+        ("82 03 0001 00", "82"),  # no filter [MQTT-3.8.3-2]
+        ("A2 03 0001 00", "82"),  # [MQTT-3.10.3-2]
+        ("82 07 0001 00 0001 't' 03", "82"),  # QoS 3
+        ("82 07 0001 00 0001 't' 30", "82"),  # Retain Handling 3 [MQTT-3.8.3-4]
+        ("82 07 0001 00 0001 't' 40", "81"),  # reserved [MQTT-3.8.3-5]
+        ("82 06 0001 00 0001 't'", "81"),  # no options
+        ("82 09 0001 00 0003 'a#b' 00", "8F"),  # [MQTT-4.7.1-1]
+        ("82 08 0001 00 0002 'a+' 00", "8F"),  # [MQTT-4.7.1-2]
+        ("82 06 0001 00 0000 00", "8F"),  # [MQTT-4.7.3-1]
+        ("A2 07 0001 00 0002 'a+'", "8F"),
+        ("82 10 0001 00 000A '$share/g/t' 04", "82"),  # No Local [MQTT-3.8.3-4]
+        ("82 0E 0001 00 0008 '$share/g' 00", "8F"),  # [MQTT-4.8.2-2]
+        ("82 07 0000 00 0001 't' 00", "81"),
+    ],
+)
+def test_bad_subscribe(wire: Wire, packet: str, code: str) -> None:
+    wire.connect()
+    wire.client(packet)
+    wire.broker(f"E0 .. {code} *")
+    wire.closed()
+
+
+def test_options_of_5_are_reserved_in_3_1_1(wire: Wire) -> None:
+    """[MQTT3-3.8.3-4]"""
+    wire.connect(4)
+    wire.client("82 06 0001 0001 't' 04")
+    wire.closed()

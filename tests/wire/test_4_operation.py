@@ -1,0 +1,195 @@
+"""Chapter 4: flow control, keep alive, errors, and what a client did not want to read."""
+
+from __future__ import annotations
+
+import pytest
+
+from broker.message import Grant, Message
+from broker.mqtt.connection import Closed
+from broker.mqtt.packets import Ack, PacketType, Publish, Suback
+from broker.mqtt.properties import Property
+from tests.wire.wire import Wire
+
+PUBACK, PUBREC = PacketType.PUBACK, PacketType.PUBREC
+PUBREL, PUBCOMP = PacketType.PUBREL, PacketType.PUBCOMP
+
+
+class TestReceiveMaximum:
+    """[MQTT-3.3.4-7, MQTT-4.9.0-1, MQTT-4.9.0-2]"""
+
+    def test_one_too_many_ends_the_connection_after_the_others(self, wire: Wire) -> None:
+        wire.limits(receive_max=2)
+        wire.connect()
+        wire.client("32 06 0001 't' 0001 00  30 04 0001 't' 00  34 06 0001 't' 0002 00")
+        wire.open()
+        wire.client("32 06 0001 't' 0003 00")
+        events = wire.took()
+        assert [event.packet_id for event in events if isinstance(event, Publish)] == [1, 0, 2]
+        assert isinstance(events[-1], Closed)
+        wire.broker("E0 .. 93 *")
+        wire.closed()
+
+    @pytest.mark.parametrize(
+        "ack", [Ack(PUBACK, [1]), Ack(PUBCOMP, [1]), Ack(PUBREC, [1], reason_code=0x87)]
+    )
+    def test_is_restored_when_the_exchange_ends(self, wire: Wire, ack: Ack) -> None:
+        wire.limits(receive_max=1)
+        wire.connect()
+        for _ in range(3):
+            wire.client("34 06 0001 't' 0001 00")
+            wire.send(ack)
+            wire.broker("*")
+            wire.open()
+
+    @pytest.mark.parametrize("ack", [Ack(PUBREC, [1]), Ack(PUBREL, [1])])
+    def test_is_not_restored_before(self, wire: Wire, ack: Ack) -> None:
+        wire.limits(receive_max=1)
+        wire.connect()
+        wire.client("34 06 0001 't' 0001 00")
+        wire.send(ack)
+        wire.broker("*")
+        wire.client("34 06 0001 't' 0002 00")
+        wire.broker("E0 .. 93 *")
+        wire.closed()
+
+    def test_never_exceeds_what_was_told(self, wire: Wire) -> None:
+        wire.limits(receive_max=1)
+        wire.connect()
+        wire.send(Ack(PUBCOMP, [1, 2, 3]))  # left from another connection
+        wire.broker("*")
+        wire.client("32 06 0001 't' 0001 00  32 06 0001 't' 0002 00")
+        wire.broker("E0 .. 93 *")
+        wire.closed()
+
+    def test_is_not_in_3_1_1(self, wire: Wire) -> None:
+        wire.limits(receive_max=1)
+        wire.connect(4)
+        wire.client("32 05 0001 't' 0001  32 05 0001 't' 0002")
+        assert len(wire.took()) == 2
+        wire.open()
+
+
+class TestKeepAlive:
+    def test_is_one_and_a_half_times_what_connect_says(self, wire: Wire) -> None:
+        """[MQTT-3.1.2-22]"""
+        wire.now = 100.0
+        wire.connect()
+        assert wire.connection.deadline() == 190.0
+        wire.now = 150.0
+        wire.client("C0 00")
+        wire.broker("D0 00")
+        assert wire.connection.deadline() == 240.0
+        assert wire.connection.expire(239.9) is None
+        wire.open()
+        closed = wire.connection.expire(240.0)
+        assert closed is not None
+        assert closed.reason_code == 0x8D
+        wire.broker("E0 .. 8D *")
+        wire.closed()
+
+    @pytest.mark.parametrize("packet", ["30 04 0001 't' 00", "40 02 0001", "C0 00"])
+    def test_counts_from_any_packet(self, wire: Wire, packet: str) -> None:
+        wire.connect()
+        wire.now = 80.0
+        wire.client(packet)
+        assert wire.connection.deadline() == 170.0
+
+    def test_counts_from_a_whole_packet(self, wire: Wire) -> None:
+        wire.connect()
+        wire.now = 80.0
+        wire.client("30 04 0001")
+        assert wire.connection.deadline() == 90.0
+
+    def test_is_silent_in_3_1_1(self, wire: Wire) -> None:
+        wire.connect(4)
+        assert wire.connection.expire(90.0)
+        wire.closed()
+
+    def test_0_is_none(self, wire: Wire) -> None:
+        wire.client("10 0E  0004 'MQTT' 05 02 0000 00  0001 'a'")
+        wire.broker("20 03 00 00 00")
+        assert wire.connection.deadline() is None
+        assert wire.connection.expire(1e9) is None
+
+    def test_of_the_server_wins(self, wire: Wire) -> None:
+        """[MQTT-3.2.2-21]"""
+        wire.connack = {Property.SERVER_KEEP_ALIVE: 10}
+        wire.client("10 0E  0004 'MQTT' 05 02 0000 00  0001 'a'")
+        wire.broker("20 06 00 00 03 13 000A")
+        assert wire.connection.deadline() == 15.0
+
+
+class TestConnectTimeout:
+    def test_runs_until_connect_is_whole(self, wire: Wire) -> None:
+        """Section 3.1.4: "within a reasonable amount of time"."""
+        wire.now = 5.0
+        wire.client("10 0E  0004 'MQTT'")
+        assert wire.connection.deadline() == 10.0
+        closed = wire.connection.expire(10.0)
+        assert closed is not None
+        wire.closed()
+        assert wire.connection.deadline() is None
+
+
+class TestMaximumPacketSize:
+    """The client of these accepts 20 bytes."""
+
+    @pytest.fixture
+    def small(self, wire: Wire) -> Wire:
+        wire.client("10 13  0004 'MQTT' 05 02 003C 05 27 00000014  0001 'a'")
+        wire.broker("20 03 00 00 00")
+        return wire
+
+    def test_a_reason_string_that_fits_is_sent(self, small: Wire) -> None:
+        small.send(Ack(PUBACK, [1], 0x87, "sorry"))
+        small.broker("40 0C 0001 87 08 1F 0005 'sorry'")
+
+    def test_one_that_does_not_is_left_out(self, small: Wire) -> None:
+        """[MQTT-3.4.2-2, MQTT-3.4.2-3, MQTT-3.9.2-2]"""
+        small.send(Ack(PUBACK, [1, 2], 0x87, "sorry" * 3))
+        small.broker("40 03 0001 87 40 03 0002 87")
+        small.send(Suback(1, [0], {Property.USER_PROPERTY: [("k" * 10, "v" * 10)]}))
+        small.broker("90 04 0001 00 00")
+        small.connection.close(0x98, "because the operator said so")
+        small.broker("E0 01 98")
+        small.closed()
+
+    def test_a_run_of_acknowledgements_is_many_packets(self, small: Wire) -> None:
+        small.send(Ack(PUBACK, list(range(1, 101))))
+        assert len(small.connection.data_to_send()) == 400
+
+    def test_a_message_that_does_not_fit_is_not_sent(self, small: Wire) -> None:
+        """[MQTT-3.1.2-24, MQTT-3.1.2-25]"""
+        messages = [Message("t", b"x" * size, 1, False, "p", 0) for size in (12, 13, 12)]
+        left_out = small.connection.send_publishes(
+            [(message, Grant(1)) for message in messages], [1, 2, 3], now_us=0
+        )
+        assert left_out == [1]
+        small.broker("32 12 0001 't' 0001 00 78*12   32 12 0001 't' 0003 00 78*12")
+
+    def test_an_answer_that_cannot_be_left_out_ends_the_connection(self, small: Wire) -> None:
+        small.send(Suback(1, [0] * 100))
+        small.closed()
+
+
+def test_problem_information_is_only_sent_to_who_wants_it(wire: Wire) -> None:
+    """[MQTT-3.1.2-29]"""
+    wire.client("10 10  0004 'MQTT' 05 02 003C 02 17 00  0001 'a'")
+    wire.broker("20 03 00 00 00")
+    wire.send(Ack(PUBACK, [1], 0x87, "sorry"))
+    wire.broker("40 03 0001 87")
+    wire.connection.close(0x8E, "elsewhere")
+    wire.broker("E0 0E 8E 0C 1F 0009 'elsewhere'")
+
+
+@pytest.mark.parametrize(("version", "answer"), [(4, ""), (5, "E0 01 8B")])
+def test_closing_from_our_side(wire: Wire, version: int, answer: str) -> None:
+    """[MQTT-3.14.4-3] and once only."""
+    wire.connect(version)
+    wire.connection.close(0x8B)
+    wire.connection.close(0x8E)
+    wire.send(Ack(PUBACK, [1]))
+    wire.broker(answer)
+    wire.client("C0 00")
+    wire.closed()
+    assert wire.took() == []
