@@ -21,7 +21,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -82,12 +82,15 @@ class Store(Protocol):
     ) -> None:
         """Commit messages and state together (S1), setting each message's offset, in order.
 
-        Raises StoreFull, StoreUnavailable, StoreConflict: then nothing was stored (S7).
+        `state` is done in its order. Raises StoreFull, StoreUnavailable, StoreConflict (a revision
+        was not the expected one, or the SessionDocument is missing to which a subscription, a
+        cursor or QoS 2 identifiers belong): then nothing was stored (S7). An append whose caller
+        is cancelled may still be stored.
         """
         ...
 
     def tail(self, start: Offset) -> AsyncIterator[Sequence[Message] | Skipped]:
-        """Every message from `start` on, in batches, for ever (S3). Batches are read-only."""
+        """Every message from `start` on, in batches, until `close` (S3). Batches are read-only."""
         ...
 
     async def read(
@@ -102,20 +105,29 @@ class Store(Protocol):
         """Messages in start..end (closed) that match any filter (None: all), oldest first.
 
         Stops after `limit` messages or when their payloads exceed `bytes_max` (at least one is
-        returned). Reading begins at the log start if `start` is below it.
+        returned), or after looking at much that does not match: `next` says where to go on, and
+        is above `end`, or the high watermark, when there is no more. Reading begins at the log
+        start if `start` is below it.
         """
         ...
 
     async def fetch(self, offsets: Sequence[Offset]) -> list[Message]:
-        """Exactly these messages, oldest first; without those that are gone. At most 100,000."""
+        """Exactly these messages, oldest first; without those that are gone. At most 100,000.
+
+        A retained message is there also below the log start.
+        """
         ...
 
     async def offset_at(self, time_us: int) -> Offset:
-        """The first offset published at or after `time_us`; high watermark + 1 if none is."""
+        """The first offset published at or after `time_us`; high watermark + 1 if none is.
+
+        About right where the clock was set back.
+        """
         ...
 
     async def nth_last(self, filters: Sequence[str] | None, count: int) -> Offset:
-        """The offset from which `count` matching messages remain; the log start if fewer do."""
+        """The offset from which `count` matching messages remain; the log start if fewer do, and
+        high watermark + 1 for none."""
         ...
 
     async def retained(self, filters: Sequence[str]) -> list[Message]:
@@ -133,7 +145,7 @@ class Store(Protocol):
         ...
 
     async def transact(self, operations: Sequence[Operation]) -> None:
-        """`append` without messages. Raises StoreConflict: a revision was not the expected one."""
+        """`append` without messages."""
         ...
 
     async def trim(self, before: Offset) -> int:
@@ -142,8 +154,9 @@ class Store(Protocol):
 
     async def stats(self) -> StoreStats: ...
 
-    async def check(self) -> list[str]:
-        """What is damaged, in sentences; empty when all is well. Reads everything."""
+    async def check(self, progress: Callable[[Offset], None] | None = None) -> list[str]:
+        """What is damaged, in sentences; empty when all is well. Reads everything, and says to
+        `progress`, maybe in another thread, how far it came."""
         ...
 
     async def backup(self, path: Path) -> None:

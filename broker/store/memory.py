@@ -1,0 +1,239 @@
+"""MemoryStore: the Store contract in the fewest lines, without a disk.
+
+It is the reference that other stores are compared with, and what tests run the broker on. Its
+time grows with what it holds, and what it holds is gone with the process; `close` and a second
+`open` keep it, as a store on a disk would.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_left
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from broker.documents import (
+    CursorDocument,
+    D,
+    Delete,
+    Document,
+    Operation,
+    Put,
+    ReceivedQos2Document,
+    SessionDocument,
+    SubscriptionDocument,
+)
+from broker.errors import StoreConflict, StoreUnavailable
+from broker.message import Message, Offset
+from broker.store import Read, Skipped, StoreStats
+from broker.topics import matches
+
+OF_A_SESSION = (SubscriptionDocument, CursorDocument, ReceivedQos2Document)
+"""Documents that need their client's SessionDocument, and go with it."""
+
+_Documents = dict[tuple[type[Document], tuple[str, ...]], tuple[Document, int]]
+"""Documents and their revisions, by class and key."""
+
+
+class MemoryStore:
+    """See `broker.store.Store`."""
+
+    def __init__(self) -> None:
+        self._log: list[Message] = []
+        self._retained: dict[str, Message] = {}
+        self._documents: _Documents = {}
+        self._high_watermark = Offset(0)
+        self._log_start = Offset(1)
+        self._is_open = False
+        self._changed = asyncio.Event()
+        """Set, and replaced by a new one, whenever a reader of `tail` has reason to look."""
+
+    @property
+    def high_watermark(self) -> Offset:
+        return self._high_watermark
+
+    @property
+    def log_start(self) -> Offset:
+        return self._log_start
+
+    async def open(self) -> None:
+        self._is_open = True
+
+    async def close(self) -> None:
+        self._is_open = False
+        self._wake()
+
+    async def append(
+        self,
+        batch: Sequence[Message],
+        state: Sequence[Operation] = (),
+        *,
+        durable: bool = True,
+    ) -> None:
+        self._require_open()
+        self._documents = _applied(self._documents, state)
+        for message in batch:
+            self._high_watermark = message.offset = Offset(self._high_watermark + 1)
+            self._log.append(message)
+            if message.retain and message.payload:
+                self._retained[message.topic] = message
+            elif message.retain:
+                self._retained.pop(message.topic, None)
+        self._wake()
+
+    async def transact(self, operations: Sequence[Operation]) -> None:
+        await self.append((), operations)
+
+    async def tail(self, start: Offset) -> AsyncIterator[Sequence[Message] | Skipped]:
+        """Ends when the store is closed."""
+        position = start
+        while self._is_open:
+            if position < self._log_start:
+                skipped = Skipped(position, Offset(self._log_start - 1))
+                position = self._log_start
+                yield skipped
+            elif position <= self._high_watermark:
+                batch = self._between(position, self._high_watermark)
+                position = Offset(self._high_watermark + 1)
+                yield batch
+            else:
+                await self._changed.wait()
+
+    async def read(
+        self,
+        start: Offset,
+        end: Offset,
+        filters: Sequence[str] | None = None,
+        *,
+        limit: int = 1000,
+        bytes_max: int = 1 << 20,
+    ) -> Read:
+        self._require_open()
+        start = max(start, self._log_start)
+        end = min(end, self._high_watermark)
+        messages: list[Message] = []
+        for message in _matching(self._between(start, end), filters):
+            messages.append(message)
+            bytes_max -= len(message.payload)
+            if len(messages) >= limit or bytes_max <= 0:
+                return Read(messages, Offset(message.offset + 1))
+        return Read(messages, Offset(max(start, end + 1)))
+
+    async def fetch(self, offsets: Sequence[Offset]) -> list[Message]:
+        self._require_open()
+        wanted = set(offsets)
+        return [message for message in self._log if message.offset in wanted]
+
+    async def offset_at(self, time_us: int) -> Offset:
+        self._require_open()
+        for message in self._between(self._log_start, self._high_watermark):
+            if message.published_at_us >= time_us:
+                return message.offset
+        return Offset(self._high_watermark + 1)
+
+    async def nth_last(self, filters: Sequence[str] | None, count: int) -> Offset:
+        self._require_open()
+        if count <= 0:
+            return Offset(self._high_watermark + 1)
+        log = self._between(self._log_start, self._high_watermark)
+        last = [*_matching(log, filters)][-count:]
+        return last[0].offset if len(last) == count else self._log_start
+
+    async def retained(self, filters: Sequence[str]) -> list[Message]:
+        self._require_open()
+        found = _matching(self._retained.values(), filters)
+        return sorted(found, key=lambda message: message.offset)
+
+    async def get(self, kind: type[D], key: tuple[str, ...]) -> D | None:
+        documents = await self.scan(kind, key)
+        return documents[0] if documents else None
+
+    async def revision(self, kind: type[Document], key: tuple[str, ...]) -> int:
+        self._require_open()
+        return self._documents[kind, key][1] if (kind, key) in self._documents else 0
+
+    async def scan(self, kind: type[D], key: tuple[str, ...] = ()) -> list[D]:
+        self._require_open()
+        keys = sorted(k for of, k in self._documents if of is kind and k[: len(key)] == key)
+        found = [self._documents[kind, k][0] for k in keys]
+        return [replace(document) for document in found if isinstance(document, kind)]
+
+    async def trim(self, before: Offset) -> int:
+        self._require_open()
+        self._log_start = max(self._log_start, min(before, Offset(self._high_watermark + 1)))
+        held = len(self._log)
+        retained = {message.offset for message in self._retained.values()}
+        self._log = [
+            message
+            for message in self._log
+            if message.offset >= self._log_start or message.offset in retained
+        ]
+        self._wake()
+        return held - len(self._log)
+
+    async def stats(self) -> StoreStats:
+        self._require_open()
+        return StoreStats(
+            engine="memory",
+            high_watermark=self._high_watermark,
+            log_start=self._log_start,
+            messages=self._high_watermark - self._log_start + 1,
+            bytes_on_disk=0,
+        )
+
+    async def check(self, progress: Callable[[Offset], None] | None = None) -> list[str]:
+        self._require_open()
+        return []
+
+    async def backup(self, path: Path) -> None:
+        raise StoreUnavailable("a log in memory has no file to copy")
+
+    def _between(self, start: Offset, end: Offset) -> list[Message]:
+        first = bisect_left(self._log, start, key=lambda message: message.offset)
+        last = bisect_left(self._log, end + 1, key=lambda message: message.offset)
+        return self._log[first:last]
+
+    def _require_open(self) -> None:
+        if not self._is_open:
+            raise StoreUnavailable("the store is not open")
+
+    def _wake(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+
+def _matching(messages: Iterable[Message], filters: Sequence[str] | None) -> Iterable[Message]:
+    if filters is None:
+        return messages
+    return (m for m in messages if any(matches(filter, m.topic) for filter in filters))
+
+
+def _applied(documents: _Documents, operations: Sequence[Operation]) -> _Documents:
+    """The documents after the operations; the old ones stay as they were. Raises StoreConflict."""
+    if not operations:
+        return documents
+    after = dict(documents)
+    for operation in operations:
+        match operation:
+            case Put(document, revision):
+                _put(after, document, revision)
+            case Delete(kind, key):
+                kinds: tuple[Any, ...] = (kind,)
+                if kind is SessionDocument:
+                    kinds += OF_A_SESSION
+                for of, found in [*after]:
+                    if of in kinds and found[: len(key)] == key:
+                        del after[of, found]
+    return after
+
+
+def _put(documents: _Documents, document: Document, revision: int | None) -> None:
+    key = tuple(getattr(document, name) for name in document.KEY)
+    if isinstance(document, OF_A_SESSION) and (SessionDocument, key[:1]) not in documents:
+        raise StoreConflict(f"{type(document).__name__} without its SessionDocument")
+    _, found = documents.get((type(document), key), (None, 0))
+    if revision is not None and revision != found:
+        raise StoreConflict(f"{type(document).__name__}: revision {found}, not {revision}")
+    documents[type(document), key] = (replace(document), found + 1)

@@ -1,0 +1,140 @@
+"""The schema of the database: which files in `migrations/` made it, applying those that are new.
+
+Forward only. Each file is one transaction together with its row in `schema_migrations`, and a file
+that was applied is never edited again: its checksum is compared at every start. A database of an
+older program is copied beside itself before it is changed; one of a newer program is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import sqlite3
+import time
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from broker.errors import SchemaMismatch
+
+APPLICATION_ID = 0x50756253
+""""PubS", in the header of every database of ours."""
+
+_FILE_NAME = re.compile(r"(\d{4})_\w+\.sql")
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    version: int
+    name: str
+    sql: str
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.sql.encode()).hexdigest()
+
+
+def migrations() -> list[Migration]:
+    """The files of the package `migrations`, by version."""
+    found = []
+    for file in resources.files("migrations").iterdir():
+        if match := _FILE_NAME.fullmatch(file.name):
+            found.append(Migration(int(match[1]), file.name, file.read_text(encoding="utf-8")))
+    return sorted(found, key=lambda migration: migration.version)
+
+
+def is_new(connection: sqlite3.Connection, path: Path) -> bool:
+    """Whether the database is still empty. Changes nothing.
+
+    Raises SchemaMismatch: it is not a database, or another program's.
+    """
+    try:
+        (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_NOTADB:
+            raise
+        raise SchemaMismatch(
+            f"{path} is not an SQLite database; move it away or choose another data directory"
+        ) from error
+    if application_id == APPLICATION_ID:
+        return False
+    if application_id or tables:
+        raise SchemaMismatch(
+            f"{path} is the database of another program; choose another data directory"
+        )
+    return True
+
+
+def migrate(connection: sqlite3.Connection, path: Path, known: list[Migration]) -> None:
+    """Bring the database to the newest of `known`. `connection` is in autocommit mode.
+
+    Raises SchemaMismatch: see `is_new`; also a newer database, or one made by other files.
+    """
+    new = is_new(connection, path)
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    newest = known[-1].version
+    if version > newest:
+        raise SchemaMismatch(
+            f"{path} is from a newer pubsub (schema {version}, this program knows {newest});"
+            " upgrade pubsub"
+        )
+    applied = {} if new else _applied(connection)
+    for migration in known:
+        if migration.version <= version and applied.get(migration.version) != migration.sha256:
+            raise SchemaMismatch(
+                f"{path} was made by another {migration.name} than this program's;"
+                " install the pubsub that made it"
+            )
+    if not new and version < newest:
+        _back_up(connection, path.with_name(f"{path.name}.schema-{version}.backup"))
+    for migration in known:
+        if migration.version > version:
+            _apply(connection, migration)
+
+
+def _applied(connection: sqlite3.Connection) -> dict[int, str]:
+    return dict(connection.execute("SELECT version, sha256 FROM schema_migrations"))
+
+
+def _apply(connection: sqlite3.Connection, migration: Migration) -> None:
+    try:
+        connection.executescript(f"BEGIN IMMEDIATE;\n{migration.sql}")
+        connection.execute(
+            "INSERT INTO schema_migrations VALUES (?, ?, ?, ?)",
+            (migration.version, migration.name, migration.sha256, time.time_ns() // 1000),
+        )
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {migration.version}")
+        connection.execute("COMMIT")
+    except sqlite3.Error:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _back_up(connection: sqlite3.Connection, path: Path) -> None:
+    """Copy the database to `path`, over a copy that an interrupted migration may have left."""
+    path.unlink(missing_ok=True)
+    copy_database(connection, path)
+
+
+def copy_database(connection: sqlite3.Connection, path: Path, *, pages: int = -1) -> None:
+    """A consistent copy at `path`, which must not exist, readable for its owner only, fsynced."""
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    target = sqlite3.connect(path, isolation_level=None)
+    try:
+        connection.backup(target, pages=pages)
+    finally:
+        target.close()
+    sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Make the creation of a file in the directory survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

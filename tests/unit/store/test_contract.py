@@ -1,0 +1,540 @@
+"""The clauses of `broker/store/__init__.py`, asked of every store."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from dataclasses import replace
+
+import pytest
+
+from broker.documents import (
+    CursorDocument,
+    Delete,
+    Put,
+    ReceivedQos2Document,
+    SessionDocument,
+    SubscriptionDocument,
+    WillDocument,
+)
+from broker.errors import StoreConflict, StoreUnavailable
+from broker.message import NOT_STORED, Message, Offset
+from broker.store import Skipped, Store
+from tests.unit.store.conftest import message, numbered, payloads, read_all, tail_until
+
+END = Offset(1 << 62)
+
+
+def session(client_id: str = "sub1", expiry_s: int = 60) -> SessionDocument:
+    return SessionDocument(client_id, expiry_s, created_at_us=1, expires_at_us=None)
+
+
+def subscription(client_id: str = "sub1", filter: str = "weather") -> SubscriptionDocument:
+    return SubscriptionDocument(
+        client_id,
+        filter,
+        qos=1,
+        no_local=True,
+        retain_as_published=False,
+        retain_handling=2,
+        subscription_id=7,
+        start_offset=Offset(3),
+        metadata=True,
+    )
+
+
+def cursor(client_id: str = "sub1", offset: int = 5) -> CursorDocument:
+    return CursorDocument(client_id, Offset(offset), Offset(offset), 1, b"\x00\xff")
+
+
+# S1: append
+
+
+async def test_append_sets_offsets_in_order(store: Store) -> None:
+    batch = numbered(1300)
+    await store.append(batch)
+    offsets = [m.offset for m in batch]
+    assert offsets == sorted(set(offsets))
+    assert offsets[0] > 0
+    assert store.high_watermark == offsets[-1]
+
+
+async def test_messages_and_state_are_there_after_one_append(store: Store) -> None:
+    await store.append([message("a")], [Put(session()), Put(cursor())])
+    assert payloads(await read_all(store)) == [b"a"]
+    assert await store.get(CursorDocument, ("sub1",)) == cursor()
+
+
+async def test_a_conflict_undoes_the_whole_append(store: Store) -> None:
+    await store.append([message("kept", topic="old")], [Put(session())])
+    refused = [message("gone", topic="new", retain=True)]
+    with pytest.raises(StoreConflict):
+        await store.append(
+            refused, [Put(cursor()), Delete(SessionDocument, ("x",)), Put(session(), revision=9)]
+        )
+    assert refused[0].offset == NOT_STORED
+    assert await store.get(CursorDocument, ("sub1",)) is None
+    assert await store.retained(["#"]) == []
+
+    await store.append([message("after", topic="new")])
+    assert [(m.topic, m.payload) for m in await read_all(store)] == [
+        ("old", b"kept"),
+        ("new", b"after"),
+    ]
+    assert payloads(await read_all(store, ["new"])) == [b"after"]
+
+
+async def test_an_append_of_nothing_changes_nothing(store: Store) -> None:
+    await store.append([])
+    assert store.high_watermark == 0
+    assert (await store.read(Offset(1), END)).messages == []
+
+
+async def test_a_cancelled_append_is_committed_whole_or_not_at_all(store: Store) -> None:
+    seen = asyncio.create_task(tail_until(store, 1, 2))
+    appending = asyncio.create_task(store.append(numbered(2)))
+    await asyncio.sleep(0)
+    appending.cancel()
+    await asyncio.gather(appending, return_exceptions=True)
+    last = message("last")
+    await store.append([last])
+    assert last.offset == store.high_watermark
+    assert payloads([m for m in await seen if isinstance(m, Message)])[:2] == [b"0", b"1"]
+    assert payloads(await read_all(store)) == [b"0", b"1", b"last"]
+
+
+# S2: offsets
+
+
+async def test_offsets_are_not_reused_after_trim_removed_everything(store: Store) -> None:
+    await store.append(numbered(10))
+    high_watermark = store.high_watermark
+    assert await store.trim(Offset(high_watermark + 1)) == 10
+    assert store.high_watermark == high_watermark
+    assert store.log_start == high_watermark + 1
+    await store.close()
+    await store.open()
+    assert store.high_watermark == high_watermark
+    assert store.log_start == high_watermark + 1
+    later = message()
+    await store.append([later])
+    assert later.offset > high_watermark
+
+
+async def test_a_store_that_is_opened_again_goes_on(store: Store) -> None:
+    batch = numbered(3)
+    await store.append(batch, [Put(session())])
+    await store.close()
+    await store.open()
+    assert store.high_watermark == batch[-1].offset
+    assert await read_all(store) == batch
+    assert await store.get(SessionDocument, ("sub1",)) == session()
+    more = message()
+    await store.append([more])
+    assert more.offset > batch[-1].offset
+
+
+# S3: tail
+
+
+async def test_tail_yields_history_then_live_without_gap_or_repeat(store: Store) -> None:
+    written = numbered(2500)
+    await store.append(written[:1500])
+    seen = asyncio.create_task(tail_until(store, 1, 2500))
+    for i in range(1500, 2500, 10):
+        await store.append(written[i : i + 10])
+    assert await seen == written
+
+
+async def test_tail_begins_at_its_start(store: Store) -> None:
+    written = numbered(5)
+    await store.append(written[:4])
+    seen = asyncio.create_task(tail_until(store, 3, 5))
+    await store.append(written[4:])
+    assert await seen == written[2:]
+
+
+async def test_tail_waits_for_what_is_not_there_yet(store: Store) -> None:
+    seen = asyncio.create_task(tail_until(store, 1, 1))
+    await store.append([], [Put(session())])
+    assert not seen.done()
+    only = message()
+    await store.append([only])
+    assert await seen == [only]
+
+
+async def test_a_slow_reader_of_tail_misses_nothing(store: Store) -> None:
+    big = bytes(100_000)
+    written: list[Message] = []
+    seen: list[Message] = []
+    batches = store.tail(Offset(1))
+    for i in range(30):
+        batch = [message(big + bytes([i, j])) for j in range(5)]
+        written += batch
+        await store.append(batch)
+        if i == 2:
+            first = await anext(batches)
+            assert not isinstance(first, Skipped)
+            seen += first
+    while len(seen) < len(written):
+        batch_or_skipped = await anext(batches)
+        assert not isinstance(batch_or_skipped, Skipped)
+        seen += batch_or_skipped
+    assert seen == written
+
+
+async def test_tail_says_what_trim_took_from_it(store: Store) -> None:
+    written = numbered(10)
+    await store.append(written)
+    await store.trim(Offset(5))
+    assert await tail_until(store, 2, 10) == [Skipped(Offset(2), Offset(4)), *written[4:]]
+
+
+async def test_tail_says_nothing_of_what_trim_took_behind_it(store: Store) -> None:
+    written = numbered(10)
+    await store.append(written)
+    await store.trim(Offset(5))
+    assert await tail_until(store, 5, 10) == written[4:]
+
+
+async def test_two_readers_of_tail_get_the_same(store: Store) -> None:
+    readers = [asyncio.create_task(tail_until(store, 1, 3)) for _ in range(2)]
+    written = numbered(3)
+    for m in written:
+        await store.append([m])
+    assert [await reader for reader in readers] == [written, written]
+
+
+async def test_tail_ends_when_the_store_is_closed(store: Store) -> None:
+    seen: list[Message] = []
+    arrived = asyncio.Event()
+
+    async def read_to_the_end() -> None:
+        async for batch in store.tail(Offset(1)):
+            assert not isinstance(batch, Skipped)
+            seen.extend(batch)
+            arrived.set()
+
+    async with asyncio.timeout(5):
+        reading = asyncio.create_task(read_to_the_end())
+        await store.append(numbered(3))
+        await arrived.wait()
+        await store.close()
+        await reading
+    assert payloads(seen) == [b"0", b"1", b"2"]
+
+
+# S4: read
+
+
+async def test_read_begins_and_ends_where_it_is_told(store: Store) -> None:
+    await store.append(numbered(10))
+    read = await store.read(Offset(3), Offset(5))
+    assert payloads(read.messages) == [b"2", b"3", b"4"]
+    assert read.next == 6
+
+
+@pytest.mark.parametrize("filters", [None, ["#"], ["weather"]])
+async def test_read_stops_at_its_limits(store: Store, filters: list[str] | None) -> None:
+    await store.append([message(bytes(100)) for _ in range(10)])
+    by_count = await store.read(Offset(1), END, filters, limit=4)
+    assert [m.offset for m in by_count.messages] == [1, 2, 3, 4]
+    assert by_count.next == 5
+    by_size = await store.read(Offset(1), END, filters, bytes_max=250)
+    assert by_size.next == len(by_size.messages) + 1 == 4
+    at_least_one = await store.read(Offset(9), END, filters, bytes_max=1)
+    assert [m.offset for m in at_least_one.messages] == [9]
+    assert at_least_one.next == 10
+
+
+async def test_read_beyond_the_end_finds_nothing(store: Store) -> None:
+    await store.append(numbered(3))
+    assert await store.read(Offset(4), END) == (await store.read(Offset(4), END, ["weather"]))
+    assert (await store.read(Offset(4), END)).messages == []
+    assert (await store.read(Offset(1), END)).next == 4
+    assert (await store.read(Offset(1), END, ["nothing/of/it"])).next == 4
+
+
+async def test_read_by_filter_finds_a_rare_topic_far_away(store: Store) -> None:
+    rare = [message(f"r{i}", "rare") for i in range(3)]
+    await store.append([*numbered(3000), rare[0], *numbered(6000), rare[1], rare[2]])
+    assert await read_all(store, ["rare"]) == rare
+    assert await read_all(store, ["none"]) == []
+
+
+async def test_wildcards_are_matched_as_topics_say(store: Store) -> None:
+    names = ["a", "a/b", "a/b/c", "a/x/c", "b", "ab", "$SYS/a", "/a", "ä/b"]
+    await store.append([message(name, name) for name in names])
+
+    async def found(*filters: str) -> set[str]:
+        return {m.topic for m in await read_all(store, filters)}
+
+    assert await found("#") == set(names) - {"$SYS/a"}
+    assert await found("a/#") == {"a", "a/b", "a/b/c", "a/x/c"}
+    assert await found("a/+/c", "b") == {"a/b/c", "a/x/c", "b"}
+    assert await found("+/b", "$SYS/#") == {"a/b", "ä/b", "$SYS/a"}
+    assert await found("+/a", "a") == {"/a", "a"}
+
+
+async def test_a_filter_matches_topics_that_are_new_since_it_was_last_read(store: Store) -> None:
+    await store.append([message("1", "a/1")])
+    assert payloads(await read_all(store, ["a/+", "b"])) == [b"1"]
+    await store.append([message("2", "a/2"), message("3", "b"), message("4", "c")])
+    assert payloads(await read_all(store, ["a/+", "b"])) == [b"1", b"2", b"3"]
+
+
+async def test_reading_by_any_filters_equals_filtering_everything(store: Store) -> None:
+    """Against the definition, with topics dense, sparse and many, and limits that cut anywhere."""
+    random_ = random.Random(4)
+    topics = [f"dev/{i}/t" for i in range(60)] + [f"dev/{i}/h" for i in range(60)] + ["bulk"]
+    weights = [1] * 60 + [1] * 60 + [3000]
+    written = [
+        message(str(i), topic) for i, topic in enumerate(random_.choices(topics, weights, k=9000))
+    ]
+    await store.append(written)
+    for filters in (["dev/+/t"], ["dev/3/t", "dev/4/h"], ["bulk", "dev/#"], ["dev/#", "dev/1/t"]):
+        from broker.topics import matches
+
+        wanted = [m for m in written if any(matches(f, m.topic) for f in filters)]
+        assert await read_all(store, filters) == wanted
+        count = random_.randrange(1, len(wanted))
+        assert await store.nth_last(filters, count) == wanted[-count].offset
+        middle = await store.read(Offset(2000), Offset(7000), filters, limit=10_000)
+        while middle.next <= 7000:
+            more = await store.read(middle.next, Offset(7000), filters, limit=10_000)
+            middle = replace(more, messages=middle.messages + more.messages)
+        assert middle.messages == [m for m in wanted if 2000 <= m.offset <= 7000]
+
+
+async def test_fetch_finds_exactly_what_is_still_there(store: Store) -> None:
+    batch = [message("0"), message("1", retain=True), message("2"), message("3"), message("4")]
+    await store.append(batch)
+    wanted = [batch[i].offset for i in (4, 1, 2)]
+    assert payloads(await store.fetch(wanted)) == [b"1", b"2", b"4"]
+    await store.trim(batch[3].offset)
+    assert payloads(await store.fetch(wanted)) == [b"1", b"4"]
+    assert await store.fetch([]) == []
+
+
+async def test_offset_at_finds_the_first_at_or_after_a_time(store: Store) -> None:
+    await store.append([message(at=t) for t in (100, 100, 200, 300)])
+    assert await store.offset_at(0) == 1
+    assert await store.offset_at(100) == 1
+    assert await store.offset_at(101) == 3
+    assert await store.offset_at(300) == 4
+    assert await store.offset_at(301) == 5
+
+
+async def test_offset_at_does_not_look_below_the_log_start(store: Store) -> None:
+    await store.append([message("x", at=t, retain=t == 100) for t in (100, 200, 300)])
+    await store.trim(Offset(3))
+    assert await store.offset_at(0) == 3
+
+
+async def test_nth_last_counts_matching_messages_from_the_end(store: Store) -> None:
+    await store.append(numbered(3000, lambda i: "rare" if i in (5, 2900) else "bulk"))
+    assert await store.nth_last(None, 1) == 3000
+    assert await store.nth_last(None, 2000) == 1001
+    assert await store.nth_last(["rare"], 1) == 2901
+    assert await store.nth_last(["rare"], 2) == 6
+    assert await store.nth_last(["rare"], 3) == 1
+    assert await store.nth_last(None, 4000) == 1
+    assert await store.nth_last(None, 0) == 3001
+
+
+# S5: retained messages
+
+
+async def test_the_last_retained_message_of_a_topic_is_kept(store: Store) -> None:
+    await store.append(
+        [message("1", "a", retain=True), message("2", "b", retain=True), message("3", "a")]
+    )
+    assert payloads(await store.retained(["#"])) == [b"1", b"2"]
+    await store.append([message("4", "a", retain=True), message("5", "a", retain=True)])
+    assert payloads(await store.retained(["a"])) == [b"5"]
+    assert payloads(await store.retained(["#", "a"])) == [b"2", b"5"]
+    assert payloads(await store.retained(["+/x"])) == []
+
+
+async def test_an_empty_payload_removes_the_retained_message_and_is_logged(store: Store) -> None:
+    await store.append([message("1", retain=True), message(b"", retain=True)])
+    assert await store.retained(["#"]) == []
+    assert payloads(await read_all(store)) == [b"1", b""]
+
+
+async def test_retained_does_not_show_dollar_topics_to_wildcards(store: Store) -> None:
+    await store.append([message("1", "$a/b", retain=True)])
+    assert await store.retained(["#", "+/b"]) == []
+    assert payloads(await store.retained(["$a/+"])) == [b"1"]
+
+
+async def test_a_retained_message_outlives_trim_until_it_is_replaced(store: Store) -> None:
+    await store.append([message("keep", retain=True), *numbered(5000)])
+    assert await store.trim(Offset(4000)) == 3998
+    assert payloads(await store.retained(["weather"])) == [b"keep"]
+    assert store.log_start == 4000
+    assert payloads((await store.read(Offset(1), END, limit=1)).messages) == [b"3998"]
+    assert len(await read_all(store, ["weather"])) == 1002
+    await store.append([message("new", retain=True)])
+    assert await store.trim(Offset(4001)) == 2
+    assert payloads(await store.retained(["weather"])) == [b"new"]
+
+
+async def test_trim_stops_at_the_end_and_never_goes_back(store: Store) -> None:
+    await store.append(numbered(4))
+    assert await store.trim(END) == 4
+    assert store.log_start == 5
+    assert await store.trim(Offset(2)) == 0
+    assert store.log_start == 5
+
+
+# S6: documents
+
+
+async def test_documents_are_read_as_they_were_put(store: Store) -> None:
+    will = WillDocument("sub1", "w", b"\x00bye", 2, True, b"\x01\x02", None, 5, None)
+    documents = (session(), subscription(), cursor(), ReceivedQos2Document("sub1", b"\x00\x07"))
+    await store.transact([Put(document) for document in (*documents, will)])
+    assert await store.get(SessionDocument, ("sub1",)) == documents[0]
+    assert await store.get(SubscriptionDocument, ("sub1", "weather")) == documents[1]
+    assert await store.get(CursorDocument, ("sub1",)) == documents[2]
+    assert await store.get(ReceivedQos2Document, ("sub1",)) == documents[3]
+    found = await store.get(WillDocument, ("sub1",))
+    assert found == will
+    assert found is not None
+    assert found.retain is True
+    assert await store.get(WillDocument, ("sub2",)) is None
+
+
+async def test_scan_finds_a_prefix_in_key_order(store: Store) -> None:
+    await store.transact([Put(session("b")), Put(session("a"))])
+    wanted = [subscription("a", f) for f in ("x", "y", "é")]
+    await store.transact([Put(d) for d in (subscription("b"), *reversed(wanted))])
+    assert await store.scan(SubscriptionDocument, ("a",)) == wanted
+    assert [s.client_id for s in await store.scan(SessionDocument)] == ["a", "b"]
+    assert len(await store.scan(SubscriptionDocument)) == 4
+    assert await store.scan(SubscriptionDocument, ("A",)) == []
+
+
+async def test_a_put_replaces_the_whole_document_and_raises_its_revision(store: Store) -> None:
+    assert await store.revision(SessionDocument, ("sub1",)) == 0
+    await store.transact([Put(session())])
+    assert await store.revision(SessionDocument, ("sub1",)) == 1
+    await store.transact([Put(session(expiry_s=1)), Put(session(expiry_s=2))])
+    assert await store.revision(SessionDocument, ("sub1",)) == 3
+    assert await store.get(SessionDocument, ("sub1",)) == session(expiry_s=2)
+
+
+async def test_a_put_keeps_the_documents_of_the_session(store: Store) -> None:
+    await store.transact([Put(session()), Put(subscription())])
+    await store.transact([Put(session(expiry_s=9))])
+    assert await store.get(SubscriptionDocument, ("sub1", "weather")) == subscription()
+
+
+async def test_compare_and_set(store: Store) -> None:
+    await store.transact([Put(session(), revision=0)])
+    with pytest.raises(StoreConflict):
+        await store.transact([Put(session(expiry_s=1), revision=0)])
+    await store.transact([Put(session(expiry_s=2), revision=1)])
+    with pytest.raises(StoreConflict):
+        await store.transact([Put(session("other")), Put(session(expiry_s=3), revision=1)])
+    assert await store.scan(SessionDocument) == [session(expiry_s=2)]
+
+
+async def test_removing_a_session_removes_what_belongs_to_it(store: Store) -> None:
+    for client_id in ("sub1", "sub2"):
+        await store.transact(
+            [
+                Put(session(client_id)),
+                Put(subscription(client_id)),
+                Put(cursor(client_id)),
+                Put(ReceivedQos2Document(client_id, b"\x00\x01")),
+                Put(WillDocument(client_id, "w", b"", 0, False, b"", None, 0, 1)),
+            ]
+        )
+    await store.transact([Delete(SessionDocument, ("sub1",))])
+    assert [d.client_id for d in await store.scan(SubscriptionDocument)] == ["sub2"]
+    assert [d.client_id for d in await store.scan(CursorDocument)] == ["sub2"]
+    assert [d.client_id for d in await store.scan(ReceivedQos2Document)] == ["sub2"]
+    assert [d.client_id for d in await store.scan(WillDocument)] == ["sub1", "sub2"]
+
+
+async def test_delete_removes_every_document_with_the_key_prefix(store: Store) -> None:
+    await store.transact(
+        [Put(session()), Put(subscription(filter="a")), Put(subscription(filter="b"))]
+    )
+    await store.transact([Delete(SubscriptionDocument, ("sub1", "a"))])
+    assert [d.filter for d in await store.scan(SubscriptionDocument)] == ["b"]
+    await store.transact([Delete(SubscriptionDocument, ("sub1",)), Delete(WillDocument, ("x",))])
+    assert await store.scan(SubscriptionDocument) == []
+
+
+async def test_operations_are_done_in_order(store: Store) -> None:
+    await store.transact(
+        [Put(session()), Put(cursor()), Delete(SessionDocument, ("sub1",)), Put(session())]
+    )
+    assert await store.get(CursorDocument, ("sub1",)) is None
+    assert await store.revision(SessionDocument, ("sub1",)) == 1
+
+
+@pytest.mark.parametrize("document", [subscription(), cursor(), ReceivedQos2Document("sub1", b"")])
+async def test_what_belongs_to_a_session_needs_one(
+    store: Store, document: SubscriptionDocument | CursorDocument | ReceivedQos2Document
+) -> None:
+    with pytest.raises(StoreConflict):
+        await store.append([message()], [Put(document)])
+    assert store.high_watermark == 0
+
+
+async def test_a_document_that_was_read_may_be_changed(store: Store) -> None:
+    await store.transact([Put(session())])
+    (found,) = await store.scan(SessionDocument)
+    found.expires_at_us = 7
+    assert await store.get(SessionDocument, ("sub1",)) == session()
+
+
+# S7: failures
+
+
+async def test_a_closed_store_does_nothing(store: Store) -> None:
+    await store.append(numbered(1))
+    await store.close()
+    for call in (
+        store.append([message()]),
+        store.read(Offset(1), END),
+        store.retained(["#"]),
+        store.scan(SessionDocument),
+        store.trim(Offset(2)),
+        store.check(),
+        store.offset_at(0),
+    ):
+        with pytest.raises(StoreUnavailable):
+            await call
+
+
+# S8: bit for bit
+
+
+async def test_what_is_read_is_what_was_appended(store: Store) -> None:
+    batch = [
+        message(b"", "t", qos=0),
+        message(bytes(range(256)) * 40, "ü/\U0001f600", qos=2, publisher="é"),
+        message("x", retain=True, expires_at_us=1_700_000_100_000_000, properties=b"\x26\x00\x01"),
+        message("y", publisher="", at=0),
+    ]
+    await store.append(batch)
+    read = await store.read(Offset(1), END)
+    assert read.messages == batch
+    assert [type(m.retain) for m in read.messages] == [bool] * 4
+    assert [type(m.payload) for m in read.messages] == [bytes] * 4
+
+
+async def test_a_sound_store_has_nothing_to_report(store: Store) -> None:
+    await store.append(
+        numbered(3000), [Put(session()), Put(subscription()), Put(cursor(offset=3000))]
+    )
+    await store.append([message("r", "other", retain=True)])
+    await store.trim(Offset(1500))
+    assert await store.check() == []
+    stats = await store.stats()
+    assert (stats.high_watermark, stats.log_start, stats.messages) == (3001, 1500, 1502)
