@@ -107,7 +107,7 @@ class Store(Protocol):
         Stops after `limit` messages or when their payloads exceed `bytes_max` (at least one is
         returned), or after looking at much that does not match: `next` says where to go on, and
         is above `end`, or the high watermark, when there is no more. Reading begins at the log
-        start if `start` is below it.
+        start if `start` is below it; who must know what `trim` took looks at `log_start` after.
         """
         ...
 
@@ -149,7 +149,10 @@ class Store(Protocol):
         ...
 
     async def trim(self, before: Offset) -> int:
-        """Remove messages below `before` that are not retained; how many went."""
+        """Remove messages below `before` that are not retained; how many went.
+
+        The log start moves first. Raises StoreFull: the next call goes on with the removing.
+        """
         ...
 
     async def stats(self) -> StoreStats: ...

@@ -21,7 +21,7 @@ import os
 import sqlite3
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -85,9 +85,11 @@ class SqliteStore:
         try:
             _create(self.path)
             connection = await self._connect("rw")
+            self._connections.append(connection)
             self._writer = await self._run(connection, self._open_writer)
             for _ in range(READERS):
                 connection = await self._connect("ro")
+                self._connections.append(connection)
                 self._readers.append(await self._run(connection, _open_reader))
         except BaseException:
             await self._disconnect()
@@ -95,20 +97,20 @@ class SqliteStore:
         self._failure = None
 
     async def close(self) -> None:
-        """Also after a failure: then the next `open` finds an unclean stop, and is careful."""
+        """Also after a failure or on a full disk: the next `open` takes it for an unclean stop."""
         failure, self._failure = self._failure, "the store is closed"
         for tail in self._tails:
             tail.end()
         if self._checkpointing is not None:
             await self._checkpointing
+        # The readers first: they would keep the write-ahead log from being folded in.
         self._readers = []
-        while (
-            len(self._connections) > 1
-        ):  # Else they keep the write-ahead log from being folded in.
+        while len(self._connections) > 1:
             await self._connections.pop().close()
         try:
             if failure is None:
-                await self._run(self._connections[0], self._stop_writer)
+                with suppress(StoreFull):
+                    await self._run(self._connections[0], self._stop_writer)
         finally:
             await self._disconnect()
 
@@ -180,6 +182,8 @@ class SqliteStore:
                         if tail.ended:
                             return
                         raise
+                    if position < self._log_start:
+                        continue  # `trim` came between: what was read may lack what it removed.
                     position = read.next
                     if read.messages:
                         yield read.messages
@@ -325,7 +329,7 @@ class SqliteStore:
 
     async def _connect(self, mode: str) -> aiosqlite.Connection:
         try:
-            connection = await aiosqlite.connect(
+            return await aiosqlite.connect(
                 f"{self.path.absolute().as_uri()}?mode={mode}",
                 uri=True,
                 isolation_level=None,
@@ -333,8 +337,6 @@ class SqliteStore:
             )
         except sqlite3.Error as error:
             raise _store_error(error, self.path) from error
-        self._connections.append(connection)
-        return connection
 
     @asynccontextmanager
     async def _own_reader(self) -> AsyncIterator[aiosqlite.Connection]:
@@ -345,7 +347,6 @@ class SqliteStore:
             await self._run(connection, _open_reader)
             yield connection
         finally:
-            self._connections.remove(connection)
             await connection.close()
 
     async def _disconnect(self) -> None:

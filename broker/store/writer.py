@@ -317,12 +317,21 @@ class Writer:
     def checkpoint(self) -> None:
         """Copy the write-ahead log into the database, as far as readers allow."""
         self._pages = 0
-        row = self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-        if row[1] > WAL_PAGES_MAX:
+        if self._checkpoint("PASSIVE") > WAL_PAGES_MAX:
             self._checkpoint_after_readers("RESTART")
 
     def _checkpoint_after_readers(self, mode: str) -> None:
         """One that waits for readers, but not for long: somebody else's may never end."""
         self._connection.execute(f"PRAGMA busy_timeout = {CHECKPOINT_WAIT_MS}")
-        self._connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()
+        self._checkpoint(mode)
         self._connection.execute(f"PRAGMA busy_timeout = {LOCK_WAIT_MS}")
+
+    def _checkpoint(self, mode: str) -> int:
+        """The pages of the write-ahead log. On a full disk they stay there, and safe."""
+        try:
+            row = self._connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+                raise
+            return 0
+        return int(row[1])

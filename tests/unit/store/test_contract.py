@@ -278,7 +278,8 @@ async def test_wildcards_are_matched_as_topics_say(store: Store) -> None:
 
 async def test_a_filter_matches_topics_that_are_new_since_it_was_last_read(store: Store) -> None:
     await store.append([message("1", "a/1")])
-    assert payloads(await read_all(store, ["a/+", "b"])) == [b"1"]
+    for _ in range(4):  # Whichever of its readers a store uses, it has seen these filters.
+        assert payloads(await read_all(store, ["a/+", "b"])) == [b"1"]
     await store.append([message("2", "a/2"), message("3", "b"), message("4", "c")])
     assert payloads(await read_all(store, ["a/+", "b"])) == [b"1", b"2", b"3"]
 

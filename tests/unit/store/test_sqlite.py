@@ -12,17 +12,18 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from broker.documents import CursorDocument, Put, SessionDocument
 from broker.errors import SchemaMismatch, StoreCorrupt, StoreError, StoreFull, StoreUnavailable
 from broker.message import Message, Offset
+from broker.store import Read, Skipped, writer
 from broker.store import sqlite as sqlite_module
-from broker.store import writer
 from broker.store.sqlite import SqliteStore
 from tests.unit.store.conftest import message, numbered, payloads, read_all, tail_until
 
@@ -172,6 +173,35 @@ async def test_a_full_disk_fails_the_append_and_the_store_recovers(sqlite: Sqlit
     await sqlite.append([message("after", "new", publisher="new")])
     assert payloads(await read_all(sqlite, ["new"])) == [b"after"]
     assert await sqlite.check() == []
+
+
+async def test_a_full_disk_hinders_neither_checkpoints_nor_the_stop(
+    sqlite: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every checkpoint finds no space: what it would have moved stays in the write-ahead log."""
+
+    class FullDisk:
+        def __init__(self, connection: sqlite3.Connection) -> None:
+            self._connection = connection
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._connection, name)
+
+        def execute(self, sql: str, parameters: Sequence[object] = ()) -> sqlite3.Cursor:
+            if "wal_checkpoint" in sql or "UPDATE broker_runs" in sql:
+                error = sqlite3.OperationalError("database or disk is full")
+                error.sqlite_errorcode = sqlite3.SQLITE_FULL
+                raise error
+            return self._connection.execute(sql, parameters)
+
+    monkeypatch.setattr(writer, "CHECKPOINT_PAGES", 1)
+    full: Any = FullDisk(sqlite._writer._connection)
+    monkeypatch.setattr(sqlite._writer, "_connection", full)
+    for i in range(5):
+        await sqlite.append([message(str(i))])
+    await sqlite.close()
+    await sqlite.open()
+    assert payloads(await read_all(sqlite)) == [b"0", b"1", b"2", b"3", b"4"]
 
 
 @contextmanager
@@ -406,7 +436,7 @@ async def test_damage_leaves_no_snapshot_open(sqlite: SqliteStore) -> None:
         sqlite._connections[0], sqlite3.Connection.execute, "UPDATE messages SET crc = 0"
     )
     errors = []
-    for call in (sqlite.read(Offset(1), END), sqlite.fetch([Offset(1)])):
+    for call in (sqlite.read(Offset(1), END), sqlite.fetch([Offset(1), Offset(2)])):
         with pytest.raises(StoreCorrupt) as caught:
             await call
         errors.append(caught.value)
@@ -449,6 +479,21 @@ async def test_a_read_without_a_match_looks_at_a_bounded_part(
     assert read.messages == []
     assert 1 < read.next < 20_000
     assert await read_all(sqlite, ["rare"]) == [last]
+
+
+async def test_tail_notices_a_trim_that_overtakes_its_read(
+    sqlite: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = numbered(10)
+    await sqlite.append(written)
+    read = sqlite.read
+
+    async def overtaken(start: Offset, end: Offset) -> Read:
+        await sqlite.trim(Offset(5))
+        return await read(start, end)
+
+    monkeypatch.setattr(sqlite, "read", overtaken)
+    assert await tail_until(sqlite, 1, 10) == [Skipped(Offset(1), Offset(4)), *written[4:]]
 
 
 async def test_a_slow_reader_of_tail_holds_a_bounded_queue(
