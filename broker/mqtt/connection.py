@@ -13,8 +13,8 @@
   set and `data_to_send` is sent.
 - PINGREQ is answered here. What an event asks of the session is not known here.
 
-Receive Maximum is counted here in both directions that MQTT 5 has it (towards us; `receive_maximum`
-is for the session to keep to). Topic Aliases towards us are resolved, so an event has its topic.
+The client is held to our Receive Maximum here; its own, `receive_maximum`, is for the session to
+keep to. Topic Aliases towards us are resolved, so that an event has its topic.
 """
 
 from __future__ import annotations

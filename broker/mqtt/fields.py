@@ -28,9 +28,6 @@ class Reader:
         self.position = start + size
         return self.data[start : start + size]
 
-    def rest(self) -> bytes:
-        return self.take(self.end - self.position)
-
     def at_end(self) -> bool:
         return self.position == self.end
 

@@ -62,10 +62,11 @@ def test_a_remaining_length_of_five_bytes_is_malformed(wire: Wire) -> None:
     wire.closed()
 
 
-def test_a_padded_remaining_length_is_malformed_in_5(wire: Wire) -> None:
+@pytest.mark.parametrize("packet", ["C0 80 00", "30 84 00 0001 't' 00", "30 84 80 00 0001 't' 00"])
+def test_a_padded_remaining_length_is_malformed_in_5(wire: Wire, packet: str) -> None:
     """[MQTT-1.5.5-1]"""
     wire.connect(5)
-    wire.client("C0 80 00")
+    wire.client(packet)
     wire.broker("E0 .. 81 *")
     wire.closed()
 
@@ -87,6 +88,14 @@ def test_a_packet_over_the_limit_is_refused_when_it_is_declared(wire: Wire) -> N
     wire.limits(packet_bytes_max=300)
     wire.connect()
     wire.client("30 AA 02")
+    wire.broker("E0 .. 95 *")
+    wire.closed()
+
+
+def test_a_packet_over_the_limit_is_refused_when_it_is_whole(wire: Wire) -> None:
+    wire.limits(packet_bytes_max=300)
+    wire.connect()
+    wire.client("30 AA 02 0001 't' 00 41*294")
     wire.broker("E0 .. 95 *")
     wire.closed()
 

@@ -74,4 +74,5 @@ def test_auth_without_a_method_in_connect_is_a_protocol_error(wire: Wire) -> Non
 def test_auth_is_not_in_3_1_1(wire: Wire) -> None:
     wire.connect(4)
     wire.client("F0 00")
+    assert wire.took() == [Closed(0x81, "MQTT 3.1.1 has no AUTH")]
     wire.closed()

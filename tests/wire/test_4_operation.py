@@ -65,7 +65,10 @@ class TestReceiveMaximum:
         wire.limits(receive_max=1)
         wire.connect(4)
         wire.client("32 05 0001 't' 0001  32 05 0001 't' 0002")
-        assert len(wire.took()) == 2
+        wire.send(Ack(PUBACK, [1]))
+        wire.broker("40 02 0001")
+        wire.client("32 05 0001 't' 0003  32 05 0001 't' 0004")
+        assert len(wire.took()) == 4
         wire.open()
 
 

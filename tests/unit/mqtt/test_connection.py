@@ -1,0 +1,115 @@
+"""What `tests/wire` cannot show: who calls what when. Rules in bytes are tested there."""
+
+from __future__ import annotations
+
+import pytest
+
+from broker.mqtt.connection import Closed, Connection
+from broker.mqtt.encode import encode
+from broker.mqtt.packets import Ack, Connack, Connect, Disconnect, PacketType, Pingreq, Publish
+from tests.wire.wire import script_bytes
+
+
+@pytest.fixture
+def connection() -> Connection:
+    return Connection(
+        now=0.0,
+        packet_bytes_max=2 << 20,
+        topic_bytes_max=4096,
+        topic_levels_max=128,
+        receive_max=10,
+        topic_alias_max=0,
+        connect_timeout_s=10.0,
+    )
+
+
+def connect(version: int) -> bytes:
+    return encode(Connect(version, "c", True, 60), version)
+
+
+def test_before_connect_nothing_is_known(connection: Connection) -> None:
+    assert connection.version == 0
+    assert connection.client_id == ""
+    assert connection.data_to_send() == b""
+    assert connection.deadline() == 10.0
+
+
+def test_a_client_need_not_wait_for_connack(connection: Connection) -> None:
+    publish = Publish("t", b"", 0, False, False, 0)
+    events = connection.receive_data(connect(5) + encode(publish, 5), 1.0)
+    assert [type(event) for event in events] == [Connect, Publish]
+    assert connection.deadline() == 10.0, "not accepted yet"
+    connection.accept(Connack(False, 0))
+    assert connection.deadline() == 91.0
+
+
+def test_a_mistake_before_the_acceptance_gets_a_connack(connection: Connection) -> None:
+    """[MQTT-3.14.0-1] The server sends no DISCONNECT before its CONNACK."""
+    events = connection.receive_data(connect(5) + b"\x3e\x00", 0.0)
+    assert [type(event) for event in events] == [Connect, Closed]
+    connection.accept(Connack(False, 0))
+    answer = connection.data_to_send()
+    assert (answer[0], answer[3]) == (0x20, 0x81)
+    assert connection.closed
+
+
+@pytest.mark.parametrize(
+    ("version", "answer"), [(4, "20 02 00 05"), (5, "20 (00 87 (1F 0007 'go away'))")]
+)
+def test_refusing_a_client(connection: Connection, version: int, answer: str) -> None:
+    connection.receive_data(connect(version), 0.0)
+    connection.close(0x87, "go away")
+    assert connection.data_to_send() == script_bytes(answer)
+    assert connection.closed
+    assert connection.receive_data(encode(Pingreq(), version), 0.0) == []
+
+
+def test_what_3_1_1_has_no_return_code_for_is_not_answered(connection: Connection) -> None:
+    connection.receive_data(connect(4), 0.0)
+    connection.close(0x8E, "elsewhere")
+    assert connection.data_to_send() == b""
+    assert connection.closed
+
+
+def test_a_code_that_the_packet_may_not_carry_is_replaced(connection: Connection) -> None:
+    """[MQTT-3.14.2-1]"""
+    connection.receive_data(connect(5), 0.0)
+    connection.accept(Connack(False, 0))
+    connection.data_to_send()
+    connection.close(0x85)
+    assert connection.data_to_send() == script_bytes("E0 01 80")
+
+
+def test_a_code_that_connack_may_not_carry_is_replaced(connection: Connection) -> None:
+    """[MQTT-3.2.2-8]"""
+    connection.receive_data(connect(5), 0.0)
+    connection.close(0x8B)
+    assert connection.data_to_send() == script_bytes("20 03 00 88 00")
+
+
+def test_a_connect_that_nobody_answers_expires(connection: Connection) -> None:
+    connection.receive_data(connect(4), 0.0)
+    assert connection.expire(9.9) is None
+    closed = connection.expire(10.0)
+    assert closed is not None
+    assert closed.reason_code == 0x88
+    assert connection.data_to_send() == script_bytes("20 02 00 03")
+    assert connection.expire(11.0) is None
+
+
+def test_what_is_queued_is_taken_once_and_in_order(connection: Connection) -> None:
+    connection.receive_data(connect(4), 0.0)
+    connection.accept(Connack(True, 0))
+    connection.send(Ack(PacketType.PUBACK, [1, 2]))
+    connection.receive_data(encode(Pingreq(), 4), 0.0)
+    wanted = "20 02 01 00  40 02 0001  40 02 0002  D0 00"
+    assert connection.data_to_send() == script_bytes(wanted)
+    assert connection.data_to_send() == b""
+
+
+def test_what_was_queued_before_the_end_is_still_sent(connection: Connection) -> None:
+    connection.receive_data(connect(4), 0.0)
+    connection.accept(Connack(False, 0))
+    connection.receive_data(encode(Pingreq(), 4) + encode(Disconnect(), 4), 0.0)
+    assert connection.closed
+    assert connection.data_to_send() == script_bytes("20 02 00 00  D0 00")
