@@ -7,6 +7,7 @@ A message is shared by all who deliver it, so it is read-only by custom once it 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import NewType
 
 Offset = NewType("Offset", int)
@@ -47,6 +48,7 @@ class Grant:
     Subscription Identifiers [MQTT-3.3.4-3]. `retained` marks a message that is sent because it was
     retained when the subscription was made, and so keeps RETAIN = 1 [MQTT-3.3.1-8]. `metadata` asks
     for User Properties `offset`, `published-at` and `publisher` on the way out (MQTT 5 only).
+    `replay` is the Topic Filter of the replay that the message is from, or empty.
     """
 
     qos: int
@@ -54,7 +56,16 @@ class Grant:
     subscription_ids: tuple[int, ...] = ()
     retained: bool = False
     metadata: bool = False
+    replay: str = ""
 
 
 Outgoing = tuple[Message, Grant]
 """A message on its way to one subscriber. A tuple, since one is built per routed message."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def rfc3339(time_us: int) -> str:
+    """Microseconds since the epoch as `2025-03-14T10:30:00.000000Z`."""
+    time = _EPOCH + timedelta(microseconds=time_us)
+    return time.strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from struct import pack
 from typing import assert_never
 
-from broker.message import Grant, Message, Outgoing
+from broker.message import Grant, Message, Outgoing, rfc3339
 from broker.mqtt.fields import binary, string, u16, varint
 from broker.mqtt.packets import (
     MQTT_5,
@@ -154,7 +154,10 @@ def encode_publishes(
         payload = message.payload
         properties = b"\0"
         if version_5 and (
-            message.properties or grant.subscription_ids or message.expires_at_us is not None
+            message.properties
+            or grant.subscription_ids
+            or message.expires_at_us is not None
+            or grant.metadata
         ):
             properties = _properties(message, grant, now_us)
         size = len(payload) + len(properties)
@@ -187,6 +190,12 @@ def _properties(message: Message, grant: Grant, now_us: int) -> bytes:
         own[Property.MESSAGE_EXPIRY_INTERVAL] = -(-remaining_us // 1_000_000)
     if grant.subscription_ids:
         own[Property.SUBSCRIPTION_IDENTIFIER] = list(grant.subscription_ids)
+    if grant.metadata:
+        own[Property.USER_PROPERTY] = [
+            ("offset", str(message.offset)),
+            ("published-at", rfc3339(message.published_at_us)),
+            ("publisher", message.publisher),
+        ]
     return property_section(own, message.properties)
 
 

@@ -1,0 +1,1 @@
+"""What the broker shows over HTTP. Reads snapshots; never holds a session."""

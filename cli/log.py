@@ -1,0 +1,246 @@
+"""`pubsub log`: what was published, read from the database itself, whether or not a broker runs.
+
+- The database is opened read-only, and each look at it is short: a reader that stays would keep
+  the broker's write-ahead log from starting over.
+- A terminal gets an aligned table, a pipe one line of tab-separated columns per message; in both,
+  what does not print is escaped. `--json` gives the payload as it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from broker import replay
+from broker.errors import SchemaMismatch, StoreCorrupt, StoreUnavailable
+from broker.message import Message, rfc3339
+from broker.store import schema
+from broker.store.reader import Reader
+from broker.topics import validate_filter
+from cli import output
+from cli.failure import CommandFailed, Exit
+
+DATABASE = "pubsub.db"
+PAGE_MESSAGES = 1000
+PAGE_BYTES = 4 << 20
+LOOK_BACK_MESSAGES_MAX = 20_000
+FOLLOW_S = 0.2
+HEADINGS = ("OFFSET", "TIME", "PUBLISHER", "QOS", "TOPIC", "PAYLOAD")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    data_dir: Path
+    filters: tuple[str, ...]
+    last: int | None
+    """The newest so many, None: all."""
+    start: str | None = None
+    until: str | None = None
+    publisher: str | None = None
+    grep: str | None = None
+    follow: bool = False
+    json: bool = False
+    count: bool = False
+
+
+def show(options: Options) -> None:
+    """Raises CommandFailed: no database, a bad pattern; StoreError: not one that we can read."""
+    for filter_ in options.filters:
+        validate_filter(filter_)
+    with _database(options.data_dir / DATABASE) as connection:
+        history = History(connection, options)
+        if options.count:
+            output.text(f"{sum(len(page) for page in history.pages())}\n")
+            return
+        write = json_lines if options.json else Table(terminal=output.to_terminal()).lines
+        for page in history.pages() if options.last is None else [history.newest(options.last)]:
+            output.data(write(page))
+        if options.follow:
+            with contextlib.suppress(KeyboardInterrupt):
+                for page in history.follow():
+                    output.data(write(page))
+                    output.check_reader()
+
+
+class History:
+    """The messages of a log that are asked for, in pages, oldest first."""
+
+    def __init__(self, connection: sqlite3.Connection, options: Options) -> None:
+        self._connection = connection
+        self._reader = Reader(connection)
+        self._filters = options.filters or None
+        self._publisher = options.publisher
+        try:
+            self._pattern = re.compile(options.grep) if options.grep is not None else None
+        except re.error as error:
+            raise CommandFailed(f"--grep: {error}", code=Exit.USAGE) from error
+        now_us = time.time_ns() // 1000
+        span = replay.parse(options.start or "earliest", now_us)
+        end = replay.parse_point(options.until, now_us) if options.until else span.end
+        self._high_watermark = self._newest_offset()
+        self._log_start = self._select("SELECT ifnull(min(offset), 1) FROM messages")
+        self._start = max(self._log_start, self._from(span.start))
+        self._end = min(self._high_watermark, self._through(end))
+
+    def pages(self) -> Iterator[list[Message]]:
+        return self._read(self._start, self._end)
+
+    def newest(self, count: int) -> list[Message]:
+        """The last `count`, looking back in growing steps for as long as too few match."""
+        found: list[Message] = []
+        end, step = self._end, count
+        while len(found) < count and end >= self._start:
+            start = self._reader.nth_last(self._filters, step, self._start, end)
+            found = [message for page in self._read(start, end) for message in page] + found
+            end, step = start - 1, min(step * 2, LOOK_BACK_MESSAGES_MAX)
+        return found[-count:]
+
+    def follow(self) -> Iterator[list[Message]]:
+        """For ever what is new since the log was opened; an empty page when nothing is."""
+        while True:
+            start, self._high_watermark = self._high_watermark + 1, self._newest_offset()
+            yield from self._read(start, self._high_watermark)
+            yield []
+            time.sleep(FOLLOW_S)
+
+    def _read(self, start: int, end: int) -> Iterator[list[Message]]:
+        while start <= end:
+            part = self._reader.read(start, end, self._filters, PAGE_MESSAGES, PAGE_BYTES)
+            yield [message for message in part.messages if self._is_wanted(message)]
+            start = part.next
+
+    def _is_wanted(self, message: Message) -> bool:
+        if self._publisher is not None and message.publisher != self._publisher:
+            return False
+        if self._pattern is None:
+            return True
+        return self._pattern.search(message.payload.decode("utf-8", "replace")) is not None
+
+    def _from(self, start: replay.Start) -> int:
+        match start:
+            case replay.Earliest():
+                return self._log_start
+            case replay.Latest():
+                return self._high_watermark + 1
+            case replay.AtOffset(offset):
+                return offset
+            case replay.AtTime(time_us):
+                return self._offset_at(time_us)
+            case replay.Last(count):
+                return self._reader.nth_last(
+                    self._filters, count, self._log_start, self._high_watermark
+                )
+            case replay.Resume():
+                raise CommandFailed(
+                    "--from resume is for a subscriber", "use `pubsub sub --resume`", Exit.USAGE
+                )
+
+    def _through(self, end: replay.Point | None) -> int:
+        match end:
+            case replay.AtOffset(offset):
+                return offset
+            case replay.AtTime(time_us):
+                return self._offset_at(time_us) - 1
+            case replay.Latest() | None:
+                return self._high_watermark
+
+    def _offset_at(self, time_us: int) -> int:
+        return self._reader.offset_at(time_us, self._log_start, self._high_watermark)
+
+    def _newest_offset(self) -> int:
+        return self._select("SELECT ifnull(max(offset), 0) FROM messages")
+
+    def _select(self, sql: str) -> int:
+        (value,) = self._connection.execute(sql).fetchone()
+        assert isinstance(value, int)
+        return value
+
+
+class Table:
+    """Columns, aligned for a terminal and cut at its edge; separated by tabs for a program."""
+
+    def __init__(self, *, terminal: bool) -> None:
+        self._terminal = terminal
+        self._widths = [0] * (len(HEADINGS) - 1)
+
+    def lines(self, messages: Sequence[Message]) -> bytes:
+        rows = [_columns(message) for message in messages]
+        if not self._terminal:
+            return "".join("\t".join(row) + "\n" for row in rows).encode()
+        if rows and not any(self._widths):
+            rows.insert(0, HEADINGS)
+        for row in rows:
+            self._widths = [max(*pair) for pair in zip(self._widths, map(len, row), strict=False)]
+        edge = shutil.get_terminal_size().columns
+        return "".join(f"{self._aligned(row)[:edge].rstrip()}\n" for row in rows).encode()
+
+    def _aligned(self, row: Sequence[str]) -> str:
+        offset, *texts = (text.ljust(width) for text, width in zip(row, self._widths, strict=False))
+        return "  ".join([offset.strip().rjust(self._widths[0]), *texts, row[-1]])
+
+
+def json_lines(messages: Sequence[Message]) -> bytes:
+    return b"".join(
+        output.json_line(
+            {
+                "offset": message.offset,
+                "published_at": rfc3339(message.published_at_us),
+                "publisher": message.publisher,
+                "qos": message.qos,
+                "retain": message.retain,
+                "topic": message.topic,
+                **output.payload_fields(message.payload),
+            }
+        )
+        for message in messages
+    )
+
+
+def _columns(message: Message) -> tuple[str, ...]:
+    return (
+        str(message.offset),
+        rfc3339(message.published_at_us),
+        output.escaped(message.publisher),
+        str(message.qos),
+        output.escaped(message.topic),
+        output.escaped(message.payload),
+    )
+
+
+@contextlib.contextmanager
+def _database(path: Path) -> Iterator[sqlite3.Connection]:
+    """The log at `path`, read-only, its schema known to us."""
+    if not path.exists():
+        raise CommandFailed(
+            f"no log at {path}",
+            f"start the broker with: pubsub broker start --data-dir {path.parent}",
+            Exit.NOTHING_THERE,
+        )
+    try:
+        uri = f"{path.absolute().as_uri()}?mode=ro"
+        with contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
+            _check_schema(connection, path)
+            yield connection
+    except sqlite3.OperationalError as error:
+        raise StoreUnavailable(f"{path} cannot be read: {error}") from error
+    except sqlite3.DatabaseError as error:
+        raise StoreCorrupt(f"{path} is damaged: {error}") from error
+
+
+def _check_schema(connection: sqlite3.Connection, path: Path) -> None:
+    newest = schema.migrations()[-1].version
+    new = schema.is_new(connection, path)
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if new or version < newest:
+        raise SchemaMismatch(f"{path} is not up to date; start the broker on it once")
+    if version > newest:
+        raise SchemaMismatch(
+            f"{path} is from a newer pubsub (schema {version}, this program knows {newest});"
+            " upgrade pubsub"
+        )

@@ -1,0 +1,111 @@
+"""The only prints: data to standard output, everything else to standard error.
+
+- What is written to a terminal is escaped: a payload must not be able to move the cursor, change
+  the title or hide what it says. A pipe or a file gets the bytes as they are.
+- A reader that went away ends the command quietly (`OutputClosed`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import stat
+import sys
+from collections.abc import Mapping
+from typing import TextIO
+
+from cli.failure import CommandFailed, OutputClosed
+
+
+def data(block: bytes) -> None:
+    """Write and flush: once this returns, the reader of our standard output has it.
+
+    Raises OutputClosed, or CommandFailed if it cannot be written for another reason (disk full).
+    """
+    try:
+        sys.stdout.buffer.write(block)
+        sys.stdout.buffer.flush()
+    except OSError as error:
+        # What is still buffered would fail again when the interpreter exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            raise OutputClosed from error
+        raise CommandFailed(f"the output cannot be written: {error.strerror}") from error
+
+
+def text(block: str) -> None:
+    data(block.encode("utf-8", "surrogateescape"))
+
+
+def note(sentence: str) -> None:
+    """Something for the person at the terminal."""
+    print(sentence, file=sys.stderr, flush=True)
+
+
+def error(sentence: str) -> None:
+    print(f"pubsub: {sentence}", file=sys.stderr, flush=True)
+
+
+def to_terminal() -> bool:
+    return sys.stdout.isatty()
+
+
+def reader_gone() -> list[TextIO]:
+    """What `select` reports as readable once the reader of our pipe has gone: [] if it is none."""
+    return [sys.stdout] if stat.S_ISFIFO(os.fstat(sys.stdout.fileno()).st_mode) else []
+
+
+def check_reader() -> None:
+    """Raises OutputClosed if the reader of our pipe has gone, also while there is no data."""
+    if select.select(reader_gone(), [], [], 0)[0]:
+        raise OutputClosed
+
+
+def json_line(record: Mapping[str, object]) -> bytes:
+    """One line of NDJSON. On a terminal it is pure ASCII, so that nothing in it acts on it."""
+    return json.dumps(record, ensure_ascii=to_terminal(), separators=(",", ":")).encode() + b"\n"
+
+
+def payload_fields(payload: bytes) -> dict[str, object]:
+    """`payload` where it is UTF-8, `payload_base64` where it is not."""
+    try:
+        return {"payload": payload.decode()}
+    except UnicodeDecodeError:
+        import base64
+
+        return {"payload_base64": base64.b64encode(payload).decode()}
+
+
+def escaped(text: bytes | str) -> str:
+    """One line of printable text that says exactly what `text` is.
+
+    Characters that do not print become `\\n`, `\\x1b`, `\\u202e`, bytes that are not UTF-8 `\\xff`;
+    a backslash is doubled, so that what was escaped can be told from what was not.
+    """
+    return _printable(_decoded(text).replace("\\", "\\\\"), keep="")
+
+
+def harmless(text: bytes | str) -> str:
+    """For a terminal: the same, but lines, tabs and backslashes stay as they are."""
+    return _printable(_decoded(text), keep="\n\t")
+
+
+def _decoded(text: bytes | str) -> str:
+    return text if isinstance(text, str) else text.decode("utf-8", "surrogateescape")
+
+
+def _printable(text: str, keep: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() or character in keep else _escape(character)
+        for character in text
+    )
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that is not UTF-8, as surrogateescape carries it
+        return f"\\x{code - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()

@@ -1,0 +1,184 @@
+"""`pubsub pub`: publishes, and succeeds when the broker has acknowledged every message.
+
+- Messages are sent ahead of their acknowledgements, up to the broker's Receive Maximum.
+- What was sent when the connection broke may or may not be stored; it is counted and said, and not
+  sent again, which could store it twice.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from paho.mqtt.packettypes import PacketTypes
+
+from broker.errors import TopicNameInvalid
+from broker.topics import validate_name
+from cli import output
+from cli.client import (
+    NOT_AUTHORIZED_CODES,
+    Acknowledged,
+    Address,
+    Client,
+    packet_properties,
+)
+from cli.failure import CommandFailed, ConnectionLost, Exit
+from cli.stdin import Lines
+
+WINDOW_MESSAGES = 1000
+UNSENT_BYTES_MAX = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    address: Address
+    client_id: str
+    qos: int
+    retain: bool
+    json: bool
+    user_properties: tuple[tuple[str, str], ...] = ()
+
+
+class Publisher:
+    """Publishes in order, counts what was acknowledged, and reports each message with --json."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._client = Client(options.address, options.client_id)
+        properties = list(options.user_properties)
+        if options.json:
+            properties.append(("receipt", "true"))
+        self._properties = (
+            packet_properties(PacketTypes.PUBLISH, properties) if properties else None
+        )
+        self._unacknowledged: dict[int, tuple[str, int]] = {}  # topic and bytes, by Packet Id
+        self.taken = 0
+        self.refused: Counter[str] = Counter()
+        self.exit_code = Exit.OK
+
+    def open(self) -> None:
+        self._client.open(clean_start=True)
+        self._window = min(WINDOW_MESSAGES, self._client.receive_max)
+
+    def close(self) -> None:
+        self._client.close()
+
+    def ready(self) -> bool:
+        """Whether one more message may be sent now."""
+        return (
+            len(self._unacknowledged) < self._window
+            and self._client.unsent_bytes() < UNSENT_BYTES_MAX
+        )
+
+    def finished(self) -> bool:
+        return not self._unacknowledged and not self._client.unsent_bytes()
+
+    def send(self, topic: str, payload: bytes) -> None:
+        options = self._options
+        sent = self._client.publish(topic, payload, options.qos, options.retain, self._properties)
+        self._unacknowledged[sent.mid] = (topic, len(payload))
+
+    def turn(self, timeout_s: float, *also: Lines) -> None:
+        """Raises CommandFailed when the connection is lost."""
+        try:
+            self._client.turn(timeout_s, also)
+        except ConnectionLost as lost:
+            self._report()
+            raise CommandFailed(
+                f"connection lost ({lost}): {self.taken} acknowledged, "
+                f"{len(self._unacknowledged)} sent and not acknowledged",
+                "those may or may not be stored",
+                Exit.UNREACHABLE,
+            ) from lost
+        self._report()
+
+    def _report(self) -> None:
+        lines = []
+        while self._client.acknowledged:
+            acknowledged = self._client.acknowledged.popleft()
+            topic, size = self._unacknowledged.pop(acknowledged.packet_id)
+            reason = acknowledged.reason
+            if reason.is_failure:
+                self.refused[str(reason)] += 1
+                not_authorized = reason.value in NOT_AUTHORIZED_CODES
+                self.exit_code = Exit.NOT_AUTHORIZED if not_authorized else Exit.FAILED
+            else:
+                self.taken += 1
+            if self._options.json:
+                lines.append(output.json_line(self._receipt(acknowledged, topic, size)))
+        if lines:
+            output.data(b"".join(lines))
+
+    def _receipt(self, acknowledged: Acknowledged, topic: str, size: int) -> dict[str, object]:
+        receipt: dict[str, object] = {"topic": topic, "qos": self._options.qos, "bytes": size}
+        if acknowledged.reason.is_failure:
+            receipt["error"] = str(acknowledged.reason)
+        elif "offset" in acknowledged.user_properties:
+            receipt["offset"] = int(acknowledged.user_properties["offset"])
+        return receipt
+
+
+def publish(options: Options, topic: str, read_payload: Callable[[], bytes]) -> None:
+    """One message. What it says is read before the broker is asked for."""
+    _check(topic)
+    payload = read_payload()
+    publisher = Publisher(options)
+    publisher.open()
+    try:
+        publisher.send(topic, payload)
+        while not publisher.finished():
+            publisher.turn(1.0)
+    finally:
+        publisher.close()
+    _fail_if_refused(publisher)
+
+
+def publish_lines(options: Options, topic: str) -> None:
+    """A message per line of standard input."""
+    _check(topic)
+    lines = Lines(sys.stdin.fileno())
+    publisher = Publisher(options)
+    publisher.open()
+    try:
+        while not (lines.ended and not lines.waiting and publisher.finished()):
+            while lines.waiting and publisher.ready():
+                publisher.send(topic, lines.waiting.popleft())
+            if lines.ended or lines.waiting:
+                publisher.turn(1.0)
+            else:
+                publisher.turn(1.0, lines)
+                if lines.readable():
+                    lines.read()
+    finally:
+        publisher.close()
+    _fail_if_refused(publisher)
+
+
+def read_file(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CommandFailed(f"{path}: {error.strerror}", code=Exit.USAGE) from error
+
+
+def _check(topic: str) -> None:
+    try:
+        validate_name(topic)
+    except TopicNameInvalid as error:
+        raise CommandFailed(f"{topic!r}: {error}", code=Exit.USAGE) from error
+
+
+def _fail_if_refused(publisher: Publisher) -> None:
+    if publisher.refused:
+        reasons = ", ".join(
+            reason if count == 1 else f"{reason} ({count} times)"
+            for reason, count in publisher.refused.items()
+        )
+        total = publisher.refused.total()
+        raise CommandFailed(
+            f"{total} of {total + publisher.taken} messages were not accepted: {reasons}",
+            code=publisher.exit_code,
+        )

@@ -1,0 +1,308 @@
+"""`pubsub sub`: writes each message to standard output, and acknowledges it after that.
+
+- A message is acknowledged when its line was written and flushed, or its `--exec` command
+  succeeded. Ctrl-C, a closed pipe or a failed command leave the rest to the next `--resume`.
+- `--id` makes the session outlive the process. When the connection breaks it is resumed; a session
+  that the broker keeps only while connected is subscribed anew.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from paho.mqtt.client import MQTTMessage
+
+from broker.errors import TopicFilterInvalid
+from broker.topics import validate_filter
+from cli import output
+from cli.client import (
+    NOT_AUTHORIZED_CODES,
+    SESSION_TAKEN_OVER,
+    Address,
+    Client,
+    UserProperties,
+)
+from cli.failure import CommandFailed, ConnectionLost, Exit, OutputClosed
+from cli.format import Format, metadata
+from cli.interrupt import Interrupt
+
+SESSION_EXPIRY_S = 30 * 86_400
+PREFETCH_MESSAGES = 1000
+TURN_S = 60.0
+RECONNECT_FIRST_S = 0.5
+RECONNECT_MAX_S = 10.0
+REPLAY_ENDED = "$replay/ended"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    address: Address
+    filters: tuple[str, ...]
+    client_id: str
+    durable: bool
+    resume: bool
+    qos: int
+    format: Format
+    metadata: bool
+    start: str | None = None
+    until: str | None = None
+    count: int | None = None
+    timeout_s: float | None = None
+    command: str | None = None
+    ignore_retained: bool = False
+    quiet: bool = False
+
+
+def subscribe(options: Options) -> Exit:
+    """Until Ctrl-C, `--count`, `--timeout`, the end of the replay, or a failure."""
+    with Interrupt() as interrupt:
+        subscriber = Subscriber(options, interrupt)
+        try:
+            return subscriber.run()
+        except KeyboardInterrupt:
+            return Exit.OK
+        finally:
+            subscriber.close()
+
+
+class Subscriber:
+    def __init__(self, options: Options, interrupt: Interrupt) -> None:
+        self._options = options
+        self._interrupt = interrupt
+        self._client = Client(options.address, options.client_id, interrupt)
+        self._written = 0
+        self._replaying = set(options.filters) if options.until is not None else None
+        self._next_offset: int | None = None
+        self._deadline = (
+            time.monotonic() + options.timeout_s if options.timeout_s is not None else None
+        )
+
+    def run(self) -> Exit:
+        self._start()
+        reader_gone = output.reader_gone()
+        while True:
+            lost = None
+            try:
+                if self._client.turn(self._left_s(TURN_S), reader_gone):
+                    raise OutputClosed
+            except ConnectionLost as error:
+                lost = error
+                if self._options.durable:
+                    self._leave_unacknowledged()
+            if self._deliver():
+                return Exit.OK
+            if self._left_s(TURN_S) == 0:
+                return Exit.TIMEOUT
+            if lost is not None and not self._reconnect(lost):
+                return Exit.TIMEOUT
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _start(self) -> None:
+        options = self._options
+        session_present = self._open(clean_start=not options.resume)
+        if options.resume and not session_present:
+            self._client.close(end_session=True)
+            raise CommandFailed(
+                f"the broker has nothing to resume for {options.client_id}",
+                f"subscribe first: pubsub sub TOPIC --id {options.client_id}",
+                Exit.NOTHING_THERE,
+            )
+        self._subscribe(options.start)
+        to = ", ".join(options.filters) or "what it had subscribed to"
+        if options.resume:
+            self._note(f"resuming {options.client_id} where it stopped: {to}")
+        else:
+            as_whom = f" as {options.client_id}" if options.durable else ""
+            self._note(f"subscribed to {to} (QoS {options.qos}){as_whom}")
+
+    def _open(self, *, clean_start: bool) -> bool:
+        options = self._options
+        if options.command is not None:
+            prefetch = 1  # what waits for the command here, another member of the group could do
+        else:
+            prefetch = min(PREFETCH_MESSAGES, options.count or PREFETCH_MESSAGES)
+        return self._client.open(
+            clean_start=clean_start,
+            session_expiry_s=SESSION_EXPIRY_S if options.durable else 0,
+            receive_max=prefetch,
+        )
+
+    def _subscribe(self, start: str | None) -> None:
+        options = self._options
+        if not options.filters:
+            return
+        properties: list[tuple[str, str]] = []
+        if options.metadata:
+            properties.append(("metadata", "true"))
+        if start is not None:
+            properties.append(("from", start))
+        if options.until is not None:
+            properties.append(("until", options.until))
+        subscribe_to(
+            self._client, options.filters, options.qos, properties, new_only=options.resume
+        )
+
+    def _deliver(self) -> bool:
+        """Write and acknowledge what has arrived; whether that was the last that is wanted."""
+        options = self._options
+        arrived = self._client.arrived
+        now = time.time()
+        lines: list[bytes] = []
+        done: list[MQTTMessage] = []
+        finished = False
+        while arrived and not finished:
+            message = arrived.popleft()
+            if self._replaying is not None and message.topic == REPLAY_ENDED:
+                self._replaying.discard(message.payload.decode("utf-8", "replace"))
+                finished = not self._replaying
+                continue
+            done.append(message)
+            if message.retain and options.ignore_retained:
+                continue
+            if options.command is not None:
+                self._execute(options.command, message)
+                self._client.acknowledge([done.pop()])
+            else:
+                lines.append(options.format(message, now))
+            self._written += 1
+            finished = self._written == options.count
+        if done:
+            if lines:
+                output.data(b"".join(lines))
+            self._client.acknowledge(done)
+            self._remember(done[-1])
+        return finished
+
+    def _execute(self, command: str, message: MQTTMessage) -> None:
+        """Raises CommandFailed unless the command succeeds. The connection is kept meanwhile."""
+        known = {"topic": message.topic, "qos": message.qos, "retain": int(message.retain)}
+        environment = {
+            f"PUBSUB_{name.upper()}": str(value)
+            for name, value in (known | metadata(message)).items()
+        }
+        process = subprocess.Popen(
+            command, shell=True, stdin=subprocess.PIPE, env=os.environ | environment
+        )
+        payload: bytes | None = bytes(message.payload)
+        connected = True
+        while True:
+            try:
+                process.communicate(payload, timeout=1.0)
+                break
+            except subprocess.TimeoutExpired:
+                payload = None
+            if connected:
+                try:
+                    self._client.turn(0)
+                except ConnectionLost:
+                    connected = False  # the next turn says it again
+                except KeyboardInterrupt:
+                    process.terminate()
+                    raise
+        if process.returncode != 0:
+            self._interrupt.check()  # Ctrl-C reaches the command too
+            raise CommandFailed(
+                f"--exec ended with {process.returncode} on a message to {message.topic}",
+                "it is not acknowledged",
+            )
+
+    def _remember(self, message: MQTTMessage) -> None:
+        if self._options.start is not None and not self._options.durable:
+            offset = metadata(message).get("offset")
+            if isinstance(offset, int):
+                self._next_offset = offset + 1
+
+    def _leave_unacknowledged(self) -> None:
+        """What came by QoS 1 or 2 is sent again when the session is resumed."""
+        arrived = self._client.arrived
+        kept = [message for message in arrived if message.qos == 0]
+        arrived.clear()
+        arrived.extend(kept)
+
+    def _reconnect(self, lost: ConnectionLost) -> bool:
+        """Whether it succeeded before the timeout."""
+        self._note(f"connection lost ({lost}); reconnecting")
+        return reconnect(self._open_again, lost, self._interrupt, self._left_s)
+
+    def _open_again(self) -> None:
+        options = self._options
+        if self._open(clean_start=not options.durable):
+            self._note("reconnected, session resumed")
+        else:
+            again = self._next_offset
+            self._subscribe(options.start if again is None else str(again))
+            self._note("reconnected, subscribed again")
+
+    def _left_s(self, at_most_s: float) -> float:
+        if self._deadline is None:
+            return at_most_s
+        return max(0.0, min(at_most_s, self._deadline - time.monotonic()))
+
+    def _note(self, sentence: str) -> None:
+        if not self._options.quiet:
+            output.note(sentence)
+
+
+def subscribe_to(
+    client: Client,
+    filters: tuple[str, ...],
+    qos: int,
+    properties: UserProperties = (),
+    *,
+    new_only: bool = False,
+) -> None:
+    """Raises CommandFailed: one of them is no Topic Filter, or the broker refuses it."""
+    for filter_ in filters:
+        try:
+            validate_filter(filter_)
+        except TopicFilterInvalid as error:
+            raise CommandFailed(f"{filter_!r}: {error}", code=Exit.USAGE) from error
+    reasons = client.subscribe_to(filters, qos, new_only=new_only, user_properties=properties)
+    for filter_, reason in zip(filters, reasons, strict=True):
+        if reason.is_failure:
+            not_authorized = reason.value in NOT_AUTHORIZED_CODES
+            raise CommandFailed(
+                f"the broker refuses to subscribe to {filter_}: {reason}",
+                code=Exit.NOT_AUTHORIZED if not_authorized else Exit.FAILED,
+            )
+
+
+def reconnect(
+    attempt: Callable[[], None],
+    lost: ConnectionLost,
+    interrupt: Interrupt,
+    left_s: Callable[[float], float] = float,
+) -> bool:
+    """Attempt after growing pauses, each cut to `left_s`; False when that leaves none.
+
+    Raises CommandFailed at what does not get better, KeyboardInterrupt if that was requested.
+    """
+    if lost.reason_code == SESSION_TAKEN_OVER:
+        raise CommandFailed(
+            "another client connected with the same id and took the session over",
+            "give each subscriber its own --id",
+        )
+    if lost.reason_code in NOT_AUTHORIZED_CODES:
+        raise CommandFailed(str(lost), code=Exit.NOT_AUTHORIZED)
+    pause_s = RECONNECT_FIRST_S
+    while (wait_s := left_s(pause_s)) > 0:
+        select.select([interrupt], [], [], wait_s)
+        interrupt.check()
+        pause_s = min(pause_s * 2, RECONNECT_MAX_S)
+        try:
+            attempt()
+        except ConnectionLost:
+            continue
+        except CommandFailed as error:
+            if error.code is not Exit.UNREACHABLE:
+                raise
+        else:
+            return True
+    return False

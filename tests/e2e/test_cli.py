@@ -1,0 +1,402 @@
+"""The command line against a real broker: what a script or a person at four terminals sees."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.process import ROOT, Broker, free_port, wait_until
+
+TIMEOUT_S = 20.0
+COMMAND = [sys.executable, "-m", "cli.main"]
+
+
+def pubsub(
+    *arguments: str | Path, stdin: bytes = b"", cwd: Path = ROOT
+) -> subprocess.CompletedProcess[bytes]:
+    """Run a command to its end."""
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)],
+        input=stdin,
+        capture_output=True,
+        timeout=TIMEOUT_S,
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+        cwd=cwd,
+        check=False,
+    )
+
+
+def succeed(*arguments: str | Path, stdin: bytes = b"") -> list[str]:
+    """Run a command that ends well; the lines of its output."""
+    done = pubsub(*arguments, stdin=stdin)
+    assert done.returncode == 0, done.stderr.decode()
+    assert b"Traceback" not in done.stderr
+    return done.stdout.decode().splitlines()
+
+
+def fail(code: int, *arguments: str | Path, stdin: bytes = b"") -> str:
+    """Run a command that ends with `code` and no traceback; what it says."""
+    done = pubsub(*arguments, stdin=stdin)
+    said = done.stderr.decode()
+    assert done.returncode == code, said
+    assert "Traceback" not in said
+    return said
+
+
+class Running:
+    """A command that goes on; `lines` are what it has written so far."""
+
+    def __init__(self, directory: Path, *arguments: str | Path) -> None:
+        self.output = directory / f"output{time.monotonic_ns()}"
+        self.errors = self.output.with_suffix(".errors")
+        with self.output.open("wb") as stdout, self.errors.open("wb") as stderr:
+            self.process = subprocess.Popen(
+                [*COMMAND, *map(str, arguments)],
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                cwd=ROOT,
+            )
+
+    def lines(self) -> list[str]:
+        return self.output.read_text().splitlines()
+
+    def said(self) -> str:
+        return self.errors.read_text()
+
+    def wait_said(self, text: str) -> None:
+        wait_until(lambda: text in self.said(), timeout_s=TIMEOUT_S)
+
+    def wait_lines(self, count: int) -> None:
+        wait_until(lambda: len(self.lines()) >= count, timeout_s=TIMEOUT_S)
+
+    def interrupt(self) -> int:
+        """Ctrl-C; the exit code."""
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(TIMEOUT_S)
+
+
+@contextmanager
+def running(directory: Path, *arguments: str | Path, says: str) -> Iterator[Running]:
+    command = Running(directory, *arguments)
+    try:
+        command.wait_said(says)
+        yield command
+    finally:
+        command.process.kill()
+        command.process.wait()
+
+
+def at(broker: Broker) -> tuple[str, str]:
+    return "-p", str(broker.port)
+
+
+# The story
+
+
+def test_the_four_terminals(own_broker: Broker, tmp_path: Path) -> None:
+    broker = own_broker
+    with running(
+        tmp_path, "sub", "weather", "--id", "sub1", *at(broker), says="subscribed to weather"
+    ) as sub:
+        succeed("pub", "weather", "Rainy", *at(broker))
+        sub.wait_lines(1)
+        assert sub.interrupt() == 0
+        assert sub.lines() == ["Rainy"]
+        assert "Traceback" not in sub.said()
+    for message in ("Sunny", "Windy", "Foggy"):
+        succeed("pub", "weather", message, "--id", "pub1", *at(broker))
+    with running(tmp_path, "sub", "--id", "sub1", "--resume", *at(broker), says="resuming") as sub:
+        sub.wait_lines(3)
+        assert sub.lines() == ["Sunny", "Windy", "Foggy"]
+        succeed("pub", "weather", "Live again", *at(broker))
+        sub.wait_lines(4)
+        assert sub.interrupt() == 0
+        assert sub.lines() == ["Sunny", "Windy", "Foggy", "Live again"]
+
+    while_it_runs = succeed("log", "--data-dir", broker.data_dir)
+    assert broker.stop() == 0
+    assert succeed("log", "--data-dir", broker.data_dir) == while_it_runs
+    offsets, times, publishers, qos, topics, payloads = zip(
+        *(line.split("\t") for line in while_it_runs), strict=True
+    )
+    assert offsets == ("1", "2", "3", "4", "5")
+    assert list(times) == sorted(times)
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", time) for time in times)
+    assert publishers[1:4] == ("pub1", "pub1", "pub1")
+    assert set(qos) == {"1"}
+    assert set(topics) == {"weather"}
+    assert payloads == ("Rainy", "Sunny", "Windy", "Foggy", "Live again")
+
+
+def test_a_kill_of_the_broker_loses_nothing_and_its_subscriber_comes_back(
+    own_broker: Broker, tmp_path: Path
+) -> None:
+    with running(
+        tmp_path, "sub", "weather", "--id", "sub1", *at(own_broker), says="subscribed"
+    ) as sub:
+        succeed("pub", "weather", "before", *at(own_broker))
+        sub.wait_lines(1)
+        own_broker.kill()
+        sub.wait_said("connection lost")
+        own_broker.start()
+        sub.wait_said("session resumed")
+        succeed("pub", "weather", "after", *at(own_broker))
+        sub.wait_lines(2)
+        assert sub.interrupt() == 0
+        assert sub.lines() == ["before", "after"]
+
+
+def test_log_follows_what_comes(broker: Broker, name: str, tmp_path: Path) -> None:
+    succeed("pub", name, "first", *at(broker))
+    log = Running(tmp_path, "log", name, "-f", "--json", "--data-dir", broker.data_dir)
+    log.wait_lines(1)
+    succeed("pub", name, "second", *at(broker))
+    log.wait_lines(2)
+    assert log.interrupt() == 0
+    assert [json.loads(line)["payload"] for line in log.lines()] == ["first", "second"]
+    assert log.said() == ""
+
+
+# pub
+
+
+def test_ten_thousand_lines_are_ten_thousand_messages_in_order(broker: Broker, name: str) -> None:
+    numbers = [str(number) for number in range(10_000)]
+    succeed("pub", name, "-l", *at(broker), stdin="\n".join(numbers).encode())
+    replayed = succeed("sub", name, "--from", "earliest", "--until", "latest", *at(broker))
+    assert replayed == numbers
+
+
+@pytest.mark.parametrize("qos", ["0", "1", "2"])
+def test_standard_input_a_file_and_nothing_are_messages_too(
+    broker: Broker, name: str, qos: str, tmp_path: Path
+) -> None:
+    (tmp_path / "picture").write_bytes(b"\xff\xd8\n\0")
+    succeed("pub", name, "-s", "-q", qos, *at(broker), stdin=b"two\nlines\n")
+    succeed("pub", name, "-f", tmp_path / "picture", "-q", qos, *at(broker))
+    succeed("pub", name, "-n", "-q", qos, *at(broker))
+    succeed("pub", "-t", name, "-m", "mosquitto", "-q", qos, *at(broker))
+    wait_until(
+        lambda: succeed("log", name, "--count", "--data-dir", broker.data_dir) == ["4"],
+        timeout_s=TIMEOUT_S,
+    )
+    records = [json.loads(line) for line in succeed(
+        "log", name, "--json", "--data-dir", broker.data_dir
+    )]  # fmt: skip
+    assert [record.get("payload", record.get("payload_base64")) for record in records] == [
+        "two\nlines\n",
+        "/9gKAA==",
+        "",
+        "mosquitto",
+    ]
+    assert {record["qos"] for record in records} == {int(qos)}
+
+
+def test_json_tells_the_offset_of_each_message(broker: Broker, name: str) -> None:
+    receipts = [
+        json.loads(line)
+        for line in succeed("pub", name, "-l", "--json", *at(broker), stdin=b"one\nthree\n")
+    ]
+    assert [(r["topic"], r["qos"], r["bytes"]) for r in receipts] == [(name, 1, 3), (name, 1, 5)]
+    stored = [json.loads(line) for line in succeed(
+        "log", name, "--json", "--data-dir", broker.data_dir
+    )]  # fmt: skip
+    assert [r["offset"] for r in receipts] == [s["offset"] for s in stored]
+
+
+# sub
+
+
+def test_a_retained_message_comes_first_unless_left_out(broker: Broker, name: str) -> None:
+    succeed("pub", name, "kept", "--retain", *at(broker))
+    assert succeed("sub", name, "-C", "1", "-F", "%r %p", *at(broker)) == ["1 kept"]
+    said = fail(27, "sub", name, "-R", "-W", "0.5", *at(broker))
+    assert "subscribed" in said
+
+
+def test_formats_verbose_and_json(broker: Broker, name: str) -> None:
+    succeed("pub", f"{name}/a", "Rainy", "--id", f"{name}pub", *at(broker))
+    replay = [f"{name}/#", "--from", "earliest", "--until", "latest", *at(broker)]
+    assert succeed("sub", *replay, "-v") == [f"{name}/a Rainy"]
+    assert succeed("sub", *replay, "-N") == ["Rainy"]
+    assert succeed("sub", *replay, "-F", "%t|%p|%q|%{publisher}") == [f"{name}/a|Rainy|1|{name}pub"]
+    (line,) = succeed("sub", *replay, "--json")
+    (stored,) = succeed("log", f"{name}/a", "--json", "--data-dir", broker.data_dir)
+    assert json.loads(line) == json.loads(stored)
+
+
+def test_what_was_not_written_is_not_acknowledged(broker: Broker, name: str) -> None:
+    """`-C 2` of five leaves three to the next."""
+    fail(27, "sub", name, "--id", name, "-W", "0.2", *at(broker))
+    succeed("pub", name, "-l", *at(broker), stdin=b"1\n2\n3\n4\n5\n")
+    assert succeed("sub", "--id", name, "--resume", "-C", "2", *at(broker)) == ["1", "2"]
+    assert succeed("sub", "--id", name, "--resume", "-C", "3", *at(broker)) == ["3", "4", "5"]
+    done = pubsub("sub", "--id", name, "--resume", "-W", "0.3", *at(broker))
+    assert (done.returncode, done.stdout) == (27, b"")
+
+
+def test_a_reader_that_goes_away_ends_it_quietly(broker: Broker, name: str) -> None:
+    """As in `pubsub sub ... | head -1`, and also while no more messages come."""
+    succeed("pub", name, "only", *at(broker))
+    sub = subprocess.Popen(
+        [*COMMAND, "sub", name, "--from", "earliest", "--quiet", *at(broker)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+    )
+    assert sub.stdout is not None
+    assert sub.stderr is not None
+    assert sub.stdout.readline() == b"only\n"
+    sub.stdout.close()
+    assert sub.wait(TIMEOUT_S) == 0
+    assert sub.stderr.read() == b""
+    sub.stderr.close()
+
+
+@pytest.mark.parametrize("qos", ["1", "2"])
+def test_what_could_not_be_written_is_not_acknowledged(broker: Broker, name: str, qos: str) -> None:
+    fail(27, "sub", name, "--id", name, "-q", qos, "-W", "0.2", *at(broker))
+    succeed("pub", name, "kept for later", "-q", qos, *at(broker))
+    with Path("/dev/full").open("wb") as full:
+        sub = subprocess.run(
+            [*COMMAND, "sub", "--id", name, "--resume", "--quiet", *at(broker)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            timeout=TIMEOUT_S,
+            cwd=ROOT,
+            check=False,
+        )
+    assert sub.returncode == 1
+    assert sub.stderr == b"pubsub: the output cannot be written: No space left on device\n"
+    assert succeed("sub", "--id", name, "--resume", "-C", "1", *at(broker)) == ["kept for later"]
+
+
+def test_nothing_to_resume(broker: Broker, name: str) -> None:
+    for _ in range(2):  # having asked must not have left a session
+        said = fail(66, "sub", "--id", name, "--resume", *at(broker))
+        assert f"pubsub sub TOPIC --id {name}" in said
+
+
+def test_without_resume_the_same_id_starts_afresh(broker: Broker, name: str) -> None:
+    fail(27, "sub", name, "--id", name, "-W", "0.2", *at(broker))
+    succeed("pub", name, "missed", *at(broker))
+    done = pubsub("sub", name, "--id", name, "-W", "0.5", *at(broker))
+    assert (done.returncode, done.stdout) == (27, b"")
+
+
+@pytest.mark.parametrize("qos", ["1", "2"])
+def test_exec_acknowledges_what_succeeded_and_keeps_what_failed(
+    broker: Broker, name: str, qos: str, tmp_path: Path
+) -> None:
+    fail(27, "sub", name, "--id", name, "-q", qos, "-W", "0.2", *at(broker))
+    succeed("pub", name, "-l", "-q", qos, *at(broker), stdin=b"good\nbad\nlater\n")
+    taken = tmp_path / "taken"
+    resume = ["sub", "--id", name, "--resume", "--quiet", *at(broker)]
+    script = f'read line; [ "$line" != bad ] && echo "$PUBSUB_TOPIC $line" >> {taken}'
+    said = fail(1, *resume, "--exec", script)
+    assert "not acknowledged" in said
+    assert taken.read_text() == f"{name} good\n"
+    assert succeed(*resume, "-C", "2") == ["bad", "later"]
+
+
+def test_a_second_client_with_the_same_id_takes_over_for_good(
+    broker: Broker, name: str, tmp_path: Path
+) -> None:
+    arguments = ["sub", name, "--id", name, *at(broker)]
+    with running(tmp_path, *arguments, says="subscribed") as first:
+        fail(27, *arguments, "-W", "0.3")
+        assert first.process.wait(TIMEOUT_S) == 1
+        assert "took the session over" in first.said()
+
+
+# Other ends
+
+
+def test_nobody_there(tmp_path: Path) -> None:
+    port = str(free_port())
+    assert "pubsub broker start" in fail(69, "pub", "weather", "Rainy", "-p", port)
+    assert "pubsub broker start" in fail(69, "sub", "weather", "-p", port)
+    assert "pubsub broker start" in fail(69, "broker", "status", "--data-dir", tmp_path)
+    assert "pubsub broker start" in fail(69, "broker", "stop", "--data-dir", tmp_path)
+    assert "pubsub broker start" in fail(66, "log", "--data-dir", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["nonsense"], "No such command"),
+        (["pub", "home/#", "x"], "without + and #"),
+        (["pub", "home"], "message is missing"),
+        (["pub"], "topic is missing"),
+        (["pub", "home", "x", "-l"], "one of MESSAGE"),
+        (["pub", "home", "-f", "/nonexistent"], "No such file"),
+        (["sub"], "topic is missing"),
+        (["sub", "a", "--resume"], "--id"),
+        (["sub", "a", "-F", "%z"], "%z"),
+        (["sub", "a", "-q", "3"], "--qos"),
+        (["sub", "a/#/b"], "a/#/b"),
+        (["log", "a/#/b"], "#"),
+        (["log", "--from", "yesterday"], "earliest"),
+        (["broker", "start", "--host", "0.0.0.0"], "--allow-anonymous"),
+        (["broker", "start", "--config", "/nonexistent"], "cannot be read"),
+    ],
+)
+def test_usage_errors_say_what_to_do(broker: Broker, arguments: list[str], hint: str) -> None:
+    where = at(broker) if arguments[0] in ("pub", "sub") else ()
+    where = ("--data-dir", str(broker.data_dir)) if arguments[0] == "log" else where
+    assert hint in fail(2, *arguments, *where)
+
+
+def test_broker_status_and_stop(own_broker: Broker) -> None:
+    where = ["--data-dir", str(own_broker.data_dir)]
+    (line,) = succeed("broker", "status", "--json", *where)
+    assert json.loads(line)["address"] == f"127.0.0.1:{own_broker.port}"
+    assert f"127.0.0.1:{own_broker.port}" in "\n".join(succeed("broker", "status", *where))
+    assert "stopped" in pubsub("broker", "stop", *where).stderr.decode()
+    assert "is it running" in fail(69, "pub", "weather", "Rainy", *at(own_broker))
+    assert "listening on" in own_broker.stderr.read_text()
+
+
+def test_a_broker_that_cannot_start_says_why(broker: Broker, tmp_path: Path) -> None:
+    start = ["broker", "start", "--data-dir"]
+    assert "in use" in fail(2, *start, tmp_path / "a", "--port", str(broker.port))
+    assert "another broker" in fail(2, *start, broker.data_dir, "--port", "0")
+    (tmp_path / "file").write_text("")
+    assert "data_dir" in fail(2, *start, tmp_path / "file" / "data", "--port", "0")
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "pubsub.db").write_text("not a database" * 100)
+    assert "not an SQLite database" in fail(74, *start, tmp_path / "foreign", "--port", "0")
+
+
+def test_port_0_is_any_free_port_and_told(tmp_path: Path) -> None:
+    with running(
+        tmp_path,
+        "broker",
+        "start",
+        "--port",
+        "0",
+        "--data-dir",
+        tmp_path / "d",
+        says="listening on",
+    ) as broker:
+        found = re.search(r"listening on 127\.0\.0\.1:(\d+), data in", broker.said())
+        assert found is not None
+        succeed("pub", "weather", "Rainy", "-p", found[1])
+        assert broker.interrupt() == 0
+
+
+def test_version_and_help_have_an_example_for_each_command() -> None:
+    assert re.fullmatch(r"pubsub \d+\.\d+\.\d+", succeed("--version")[0])
+    for command in (["pub"], ["sub"], ["log"], ["broker", "start"], ["broker", "stop"]):
+        help_text = "\n".join(succeed(*command, "--help"))
+        assert f"  pubsub {' '.join(command)}" in help_text

@@ -1,0 +1,33 @@
+"""Ctrl-C is a fact first and impatience second."""
+
+from __future__ import annotations
+
+import select
+import signal
+
+import pytest
+
+from cli.interrupt import Interrupt
+
+
+def test_the_first_signal_wakes_and_waits_to_be_looked_at() -> None:
+    with Interrupt() as interrupt:
+        interrupt.check()
+        signal.raise_signal(signal.SIGINT)
+        assert select.select([interrupt], [], [], 5)[0] == [interrupt]
+        with pytest.raises(KeyboardInterrupt):
+            interrupt.check()
+
+
+def test_the_second_signal_interrupts_wherever_we_are() -> None:
+    with Interrupt():
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_the_handlers_are_put_back() -> None:
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with Interrupt():
+        assert signal.getsignal(signal.SIGINT) != before[0]
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before

@@ -1,0 +1,161 @@
+"""`pubsub log` on databases that the store wrote."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from broker.errors import SchemaMismatch, StoreCorrupt
+from broker.message import Message
+from broker.store.sqlite import SqliteStore
+from cli.failure import CommandFailed, Exit
+from cli.log import Options, Table, show
+
+TIME_US = 1_741_948_200_000_000  # 2025-03-14T10:30:00Z
+
+
+def message(topic: str, payload: bytes, publisher: str = "pub1", time_us: int = TIME_US) -> Message:
+    return Message(topic, payload, 1, False, publisher, time_us)
+
+
+async def write(data_dir: Path, messages: list[Message]) -> None:
+    store = SqliteStore(data_dir / "pubsub.db")
+    await store.open()
+    await store.append(messages)
+    await store.close()
+
+
+def options(data_dir: Path, *filters: str, **changes: object) -> Options:
+    return Options(**{"data_dir": data_dir, "filters": filters, "last": None} | changes)  # type: ignore[arg-type]
+
+
+def shown(capfd: pytest.CaptureFixture[str], wanted: Options) -> list[str]:
+    show(wanted)
+    return capfd.readouterr().out.splitlines()
+
+
+def payloads(capfd: pytest.CaptureFixture[str], wanted: Options) -> list[str]:
+    return [line.split("\t")[-1] for line in shown(capfd, wanted)]
+
+
+async def test_a_pipe_gets_one_line_of_columns_per_message(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    await write(tmp_path, [message("weather", b"Rainy\tday\n\x1b[2J", time_us=TIME_US + 1)])
+    assert shown(capfd, options(tmp_path)) == [
+        "1\t2025-03-14T10:30:00.000001Z\tpub1\t1\tweather\tRainy\\tday\\n\\x1b[2J"
+    ]
+
+
+async def test_json_has_the_payload_as_it_is(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    await write(tmp_path, [message("a", b"\x1b\n"), message("a", b"\xff")])
+    first, second = (json.loads(line) for line in shown(capfd, options(tmp_path, json=True)))
+    assert first == {
+        "offset": 1,
+        "published_at": "2025-03-14T10:30:00.000000Z",
+        "publisher": "pub1",
+        "qos": 1,
+        "retain": False,
+        "topic": "a",
+        "payload": "\x1b\n",
+    }
+    assert second["payload_base64"] == "/w=="
+
+
+async def test_each_choice_narrows_and_the_last_are_counted_after_it(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    await write(
+        tmp_path,
+        [
+            message(
+                ("home/a", "home/b", "other")[number % 3],
+                b"%d" % number,
+                ("pub1", "pub2")[number % 2],
+                TIME_US + number * 1_000_000,
+            )
+            for number in range(3000)
+        ],
+    )
+
+    def show_payloads(*filters: str, **changes: object) -> list[str]:
+        return payloads(capfd, options(tmp_path, *filters, **changes))
+
+    assert show_payloads() == [str(number) for number in range(3000)]
+    assert show_payloads("home/#", last=3) == ["2995", "2997", "2998"]
+    assert show_payloads("home/a", "other", last=2) == ["2997", "2999"]
+    assert show_payloads(publisher="pub1", last=2) == ["2996", "2998"]
+    assert show_payloads(grep="^1[45]$") == ["14", "15"]
+    assert show_payloads("home/a", grep="^3$", last=5) == ["3"]
+    assert show_payloads(start="2999") == ["2998", "2999"]
+    assert show_payloads(start="2:4") == ["1", "2", "3"]
+    assert show_payloads(start="-2", until="latest") == ["2998", "2999"]
+    assert show_payloads(start="@2025-03-14T10:30:02Z", until="@1741948205") == ["2", "3", "4"]
+    assert show_payloads("nobody") == []
+    assert shown(capfd, options(tmp_path, "home/+", count=True)) == ["2000"]
+
+
+async def test_an_empty_log_shows_nothing(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    await write(tmp_path, [])
+    assert shown(capfd, options(tmp_path, last=20)) == []
+    assert shown(capfd, options(tmp_path, count=True)) == ["0"]
+
+
+def test_a_terminal_gets_aligned_columns_within_its_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "70")
+    first = message("weather", b"Rainy")
+    second = message("a/long/topic", b"x" * 100, "p")
+    first.offset, second.offset = first.offset + 9, second.offset + 10  # type: ignore[assignment]
+    lines = Table(terminal=True).lines([first, second]).decode().splitlines()
+    assert lines == [
+        "OFFSET  TIME                         PUBLISHER  QOS  TOPIC         PAY",
+        "     9  2025-03-14T10:30:00.000000Z  pub1       1    weather       Rai",
+        "    10  2025-03-14T10:30:00.000000Z  p          1    a/long/topic  xxx",
+    ]
+
+
+def test_no_log_says_how_to_get_one(tmp_path: Path) -> None:
+    with pytest.raises(CommandFailed, match=r"no log at .*; start the broker with") as raised:
+        show(options(tmp_path))
+    assert raised.value.code is Exit.NOTHING_THERE
+
+
+@pytest.mark.parametrize("grep", ["(", "[a"])
+async def test_a_bad_regular_expression_is_a_usage_error(tmp_path: Path, grep: str) -> None:
+    await write(tmp_path, [])
+    with pytest.raises(CommandFailed, match="--grep") as raised:
+        show(options(tmp_path, grep=grep))
+    assert raised.value.code is Exit.USAGE
+
+
+async def test_a_newer_database_is_refused(tmp_path: Path) -> None:
+    await write(tmp_path, [])
+    connection = sqlite3.connect(tmp_path / "pubsub.db")
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with pytest.raises(SchemaMismatch, match="newer pubsub"):
+        show(options(tmp_path))
+
+
+def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "pubsub.db").write_text("this is not a database" * 100)
+    with pytest.raises(SchemaMismatch, match="not an SQLite database"):
+        show(options(tmp_path))
+
+
+async def test_a_flipped_bit_is_reported_and_not_shown(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    await write(tmp_path, [message("a", b"a payload that is easy to find")])
+    path = tmp_path / "pubsub.db"
+    path.write_bytes(path.read_bytes().replace(b"easy to find", b"easy to fine"))
+    with pytest.raises(StoreCorrupt, match="offset 1"):
+        show(options(tmp_path))
+    assert capfd.readouterr().out == ""

@@ -1,0 +1,34 @@
+"""What a payload may do to a terminal: nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from cli.output import escaped, harmless, payload_fields
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (b"Rainy day ahead!", "Rainy day ahead!"),
+        ("Grüße 雨".encode(), "Grüße 雨"),
+        (b"\x1b[2J", "\\x1b[2J"),
+        ("\x9b31m".encode(), "\\x9b31m"),
+        ("\u202egnp.exe".encode(), "\\u202egnp.exe"),
+        (b"a\tb\r\nc\0", "a\\tb\\r\\nc\\x00"),
+        (b"\xff\xfe", "\\xff\\xfe"),
+        (b"\\x1b", "\\\\x1b"),
+    ],
+)
+def test_a_line_of_text_says_exactly_what_the_bytes_are(value: bytes, shown: str) -> None:
+    assert escaped(value) == shown
+    assert escaped(value).isprintable()
+
+
+def test_lines_and_backslashes_stay_on_a_terminal_but_nothing_acts_on_it() -> None:
+    assert harmless(b"C:\\dir\n\tnext\x1b]0;title\x07") == "C:\\dir\n\tnext\\x1b]0;title\\x07"
+
+
+def test_a_payload_that_is_not_text_is_base64() -> None:
+    assert payload_fields("grün".encode()) == {"payload": "grün"}
+    assert payload_fields(b"\xff\x00") == {"payload_base64": "/wA="}
