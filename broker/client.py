@@ -20,7 +20,7 @@ from typing import Protocol
 
 from broker import replays, retained
 from broker.config import Config
-from broker.cursors import Stage
+from broker.cursors import InFlight, Stage
 from broker.delivery import Delivery
 from broker.documents import (
     Delete,
@@ -31,7 +31,7 @@ from broker.documents import (
 )
 from broker.errors import PeerError, QuotaExceeded, StoreError, StoreFull
 from broker.log import Log
-from broker.message import Grant, Message, Outgoing
+from broker.message import Grant, Message, Offset, Outgoing
 from broker.mqtt.connection import Closed, Connection, Event
 from broker.mqtt.packets import (
     MQTT_5,
@@ -58,8 +58,8 @@ logger = logging.getLogger(__name__)
 
 TAKE_BYTES_MAX = 256 * 1024
 """Payload that one turn of `deliver` moves from the session to the socket."""
-RETRY_S = 1.0
-"""How long a 3.1.1 publisher is not read from before a full disk is tried again."""
+RESEND_MAX = 64
+"""Messages that are read from the log at a time, to be sent again."""
 RECEIPT = ("receipt", "true")
 """User Property of a PUBLISH that asks for the message's offset on its acknowledgement."""
 METADATA = ("metadata", "true")
@@ -79,6 +79,10 @@ class Transport(Protocol):
     def pause_reading(self) -> None: ...
 
     def resume_reading(self) -> None: ...
+
+    def deadline_moved(self) -> None:
+        """The client's deadline may be earlier than it was."""
+        ...
 
 
 @dataclass(slots=True, frozen=True)
@@ -118,7 +122,9 @@ class Client(Owner):
         self._step: asyncio.Task[None] | None = None
         self._backlog: deque[Event] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._held: deque[tuple[list[Outgoing], list[int], bool]] = deque()
+        self._may_resend: asyncio.Event | None = None
+        """While an earlier connection's messages are sent again: set when there may be room."""
+        self._held: deque[tuple[list[Outgoing], list[int]]] = deque()
         self._reading_paused_by: set[str] = set()
 
     # The rim calls
@@ -170,19 +176,26 @@ class Client(Owner):
         session = self._session
         if session is None or self._closed:
             return
+        if self._may_resend is not None:
+            self._may_resend.set()
+            return
         while self._writable and (session.aside or session.outbox):
             outgoing, packet_ids = session.take(time.time_ns() // 1000, TAKE_BYTES_MAX)
             if not outgoing:
                 break
+            if 0 in packet_ids and session.durable:
+                # Nobody acknowledges QoS 0, and a crash must not repeat all of it.
+                self._services.log.changed(session)
             if self._held or session.holds(packet_ids):
-                self._held.append((outgoing, packet_ids, False))
+                self._held.append((outgoing, packet_ids))
                 self._services.log.changed(session, self._send_held)
             else:
                 self._send_publishes(outgoing, packet_ids)
         if session.expired:
             self._services.counters.dropped["expired"] += session.expired
             session.expired = 0
-        self._services.delivery.drained(session)
+        if not self._closed:
+            self._services.delivery.drained(session)
 
     def broken(self, error: StoreError) -> None:
         """What the session is owed cannot be read."""
@@ -298,7 +311,8 @@ class Client(Owner):
             services.sessions.close(session, self)
             return
         self._connection.accept(connack)
-        await self._resend(session)
+        self._transport.deadline_moved()  # From the connect timeout to the keep alive.
+        self._continue(session)
         self.wake()
 
     def _session_expiry_s(self, packet: Connect) -> int:
@@ -324,24 +338,54 @@ class Client(Owner):
             None,
         )
 
-    async def _resend(self, session: Session) -> None:
+    def _continue(self, session: Session) -> None:
         """Continue every unfinished exchange under its Packet Identifier. [MQTT-4.4.0-1]"""
         unfinished = session.unfinished()
-        if not unfinished:
-            return
         released = [e.packet_id for e in unfinished if e.stage is Stage.RELEASED]
         if released:
             self._connection.send(Ack(PacketType.PUBREL, released))
-        sent = [e for e in unfinished if e.stage is not Stage.RELEASED]
-        stored = await self._services.log.store.fetch([e.offset for e in sent])
+        sent = deque(e for e in unfinished if e.stage is not Stage.RELEASED)
+        if sent:
+            self._may_resend = asyncio.Event()
+            self._spawn(self._resend(session, sent))
+
+    async def _resend(self, session: Session, waiting: deque[InFlight]) -> None:
+        """Send again what is not acknowledged, and only then what is new, or the order is lost.
+
+        A part at a time: this client may permit less in flight than the one before, and the
+        messages are to be read from the log.
+        """
+        assert self._may_resend is not None
+        while waiting:
+            room = session.receive_maximum - (session.inflight - len(waiting))
+            if room <= 0 or not self._writable:
+                self._may_resend.clear()
+                await self._may_resend.wait()
+            else:
+                part = [waiting.popleft() for _ in range(min(room, RESEND_MAX, len(waiting)))]
+                try:
+                    stored = await self._services.log.store.fetch([e.offset for e in part])
+                except StoreError as error:
+                    self.broken(error)
+                else:
+                    self._send_again(session, part, stored)
+            if self._closed:
+                return
+        self._may_resend = None
+        self.wake()
+
+    def _send_again(
+        self, session: Session, entries: Sequence[InFlight], stored: Sequence[Message]
+    ) -> None:
+        if self._closed:
+            return
         messages = {message.offset: message for message in stored}
         outgoing: list[Outgoing] = []
         packet_ids: list[int] = []
-        for entry in sent:
+        for entry in entries:
             message = messages.get(entry.offset)
             if message is None:
-                session.discard([entry.packet_id])
-                self._services.counters.dropped["removed by retention"] += 1
+                self._discard(session, [entry.packet_id], "removed by retention")
                 continue
             qos = 1 if entry.stage is Stage.SENT_QOS1 else 2
             grant = session.grant(message) or Grant(qos)
@@ -352,13 +396,14 @@ class Client(Owner):
 
     def _publish(self, publishes: Sequence[Publish]) -> None:
         """Append a read's worth of messages; PUBACK, PUBREC leave when they are committed (P1)."""
-        session, log = self._session, self._services.log
+        session, log, counters = self._session, self._services.log, self._services.counters
         assert session is not None
         client_id = self._client_id
         now_us = time.time_ns() // 1000
         messages: list[Message] = []
         pubacks: list[int] = []
         pubrecs: list[int] = []
+        received: list[int] = []
         receipts: dict[int, Message] = {}
         size = 0
         for packet in publishes:
@@ -369,6 +414,7 @@ class Client(Owner):
                 pubrecs.append(packet.packet_id)
                 if not session.receive_qos2(packet.packet_id):
                     continue
+                received.append(packet.packet_id)
             expiry_s = packet.message_expiry_s
             message = Message(
                 packet.topic,
@@ -384,61 +430,31 @@ class Client(Owner):
             size += len(packet.payload)
             if packet.properties and qos and RECEIPT in user_properties(packet.properties):
                 receipts[packet.packet_id] = message
-        self._append(messages, pubacks, pubrecs, receipts, size)
-        if log.congested:
-            self._pause_reading("log")
-            log.when_uncongested(lambda: self._resume_reading("log"))
-
-    def _append(
-        self,
-        messages: list[Message],
-        pubacks: list[int],
-        pubrecs: list[int],
-        receipts: dict[int, Message],
-        size: int,
-    ) -> None:
-        session, log = self._session, self._services.log
-        assert session is not None
 
         def committed(error: StoreError | None) -> None:
             if error is None:
                 self._acknowledge(PacketType.PUBACK, pubacks, 0, receipts)
                 self._acknowledge(PacketType.PUBREC, pubrecs, 0, receipts)
             elif isinstance(error, StoreFull):
-                self._not_stored(messages, pubacks, pubrecs, receipts, size)
+                # The client may be gone, but not its session: what it sends again is new.
+                session.release_qos2(received)
+                counters.dropped["no space"] += sum(not message.qos for message in messages)
+                before = [packet_id for packet_id in pubrecs if packet_id not in received]
+                self._acknowledge(PacketType.PUBACK, pubacks, ReasonCode.QUOTA_EXCEEDED, {})
+                self._acknowledge(PacketType.PUBREC, received, ReasonCode.QUOTA_EXCEEDED, {})
+                self._acknowledge(PacketType.PUBREC, before, 0, {})
 
-        if not pubacks and not pubrecs:
+        if pubacks or pubrecs:
+            # MQTT 5 can say that there is no space, to 3.1.1 we do not listen until there is.
+            waits = self._connection.version != MQTT_5 or not messages
+            log.append(messages, committed, size=size, waits=waits)
+            if pubrecs and session.durable:
+                log.changed(session)
+        else:
             log.append(messages, size=size, durable=False)
-            return
-        log.append(messages, committed, size=size)
-        if pubrecs and session.durable:
-            log.changed(session)
-
-    def _not_stored(
-        self,
-        messages: list[Message],
-        pubacks: list[int],
-        pubrecs: list[int],
-        receipts: dict[int, Message],
-        size: int,
-    ) -> None:
-        """No space. MQTT 5 can say so; to a 3.1.1 client we do not listen until there is."""
-        session = self._session
-        if self._closed or session is None:
-            return
-        if self._connection.version == MQTT_5:
-            session.release_qos2(pubrecs)
-            self._acknowledge(PacketType.PUBACK, pubacks, ReasonCode.QUOTA_EXCEEDED, {})
-            self._acknowledge(PacketType.PUBREC, pubrecs, ReasonCode.QUOTA_EXCEEDED, {})
-            return
-
-        def retry() -> None:
-            if not self._closed:
-                self._resume_reading("full")
-                self._append(messages, pubacks, pubrecs, receipts, size)
-
-        self._pause_reading("full")
-        asyncio.get_running_loop().call_later(RETRY_S, retry)
+        if log.congested:
+            self._pause_reading("log")
+            log.when_uncongested(lambda: self._resume_reading("log"))
 
     def _acknowledge(
         self, kind: PacketType, packet_ids: list[int], code: int, receipts: dict[int, Message]
@@ -506,13 +522,9 @@ class Client(Owner):
             return
 
         def saved(error: StoreError | None) -> None:
-            if self._closed:
-                return
-            if error is None:
+            if error is None and not self._closed:
                 self._connection.send(ack)
                 self._schedule_flush()
-            elif isinstance(error, StoreFull):
-                self._when_saved(session, ack)
 
         self._services.log.changed(session, saved)
 
@@ -538,12 +550,13 @@ class Client(Owner):
         """A SUBSCRIBE that replays: where from is for the log to say."""
         session = self._session
         assert session is not None
+        words = dict(packet.user_properties)
         results: list[SubscriptionDocument | int] = []
         for request in packet.requests:
             result = self._subscription(request, packet)
             if isinstance(result, SubscriptionDocument):
                 try:
-                    await replays.place(self._services.log.store, session, result, packet)
+                    await replays.place(self._services.log.store, session, result, words)
                 except PeerError as error:
                     logger.info("client %r: %s", self._client_id, error.reason)
                     result = error.reason_code
@@ -586,13 +599,14 @@ class Client(Owner):
         operations: list[Operation] = []
         codes: list[int] = []
         wanting_retained: list[SubscriptionDocument] = []
+        through = services.log.high_watermark
         for result in results:
             if isinstance(result, int):
                 codes.append(result)
                 continue
             new = result.filter not in session.subscriptions
             services.delivery.subscribe(session, result)
-            operations.append(Put(result))
+            operations.append(Put(replace(result)))  # A replay changes it while it is written.
             codes.append(result.qos)
             if not result.replaying and (
                 result.retain_handling == 0 or (result.retain_handling == 1 and new)
@@ -600,14 +614,12 @@ class Client(Owner):
                 wanting_retained.append(result)
 
         def committed(error: StoreError | None) -> None:
-            if self._closed:
+            if error is not None or self._closed:
                 return
-            if error is not None:
-                codes[:] = [c if c >= 0x80 else ReasonCode.QUOTA_EXCEEDED for c in codes]
             self._connection.send(Suback(packet.packet_id, codes))
             self._schedule_flush()
-            if error is None and wanting_retained:
-                self._spawn(self._send_retained(session, wanting_retained))
+            if wanting_retained:
+                self._spawn(self._send_retained(session, wanting_retained, through))
 
         if session.durable and operations:
             services.log.append([], committed, operations=operations)
@@ -616,23 +628,25 @@ class Client(Owner):
             committed(None)
 
     async def _send_retained(
-        self, session: Session, subscriptions: list[SubscriptionDocument]
+        self, session: Session, subscriptions: list[SubscriptionDocument], through: Offset
     ) -> None:
-        """The retained messages that new subscriptions get, each as its own. [MQTT-3.3.1-9]"""
+        """The retained messages that subscriptions get when they are made. [MQTT-3.3.1-9]"""
+        store = self._services.log.store
         try:
-            outgoing = await retained.matching(self._services.log.store, session, subscriptions)
+            outgoing = await retained.matching(store, session, subscriptions, through)
         except StoreError as error:
             self.broken(error)
             return
-        session.aside.extend(outgoing)
-        self.wake()
+        if not self._closed:
+            session.aside.extend(outgoing)
+            self.wake()
 
     def _unsubscribe(self, packet: Unsubscribe) -> None:
         session, services = self._session, self._services
         assert session is not None
         operations: list[Operation] = []
         codes: list[int] = []
-        for topic_filter in packet.filters:
+        for topic_filter in map(replays.kept_as, packet.filters):
             if services.delivery.unsubscribe(session, topic_filter):
                 operations.append(Delete(SubscriptionDocument, (session.client_id, topic_filter)))
                 codes.append(ReasonCode.SUCCESS)
@@ -640,12 +654,9 @@ class Client(Owner):
                 codes.append(ReasonCode.NO_SUBSCRIPTION_EXISTED)
 
         def committed(error: StoreError | None) -> None:
-            if self._closed:
-                return
-            if error is not None:
-                codes[:] = [ReasonCode.IMPLEMENTATION_SPECIFIC_ERROR for _ in codes]
-            self._connection.send(Unsuback(packet.packet_id, codes))
-            self._schedule_flush()
+            if error is None and not self._closed:
+                self._connection.send(Unsuback(packet.packet_id, codes))
+                self._schedule_flush()
 
         if session.durable and operations:
             services.log.append([], committed, operations=operations)
@@ -657,14 +668,9 @@ class Client(Owner):
 
     def _send_held(self, error: StoreError | None) -> None:
         """Packet Identifiers are committed: what waited for that may go."""
-        if self._closed or self._session is None:
-            return
-        if error is not None:
-            if isinstance(error, StoreFull):
-                self._services.log.changed(self._session, self._send_held)
-            return
-        outgoing, packet_ids, dup = self._held.popleft()
-        self._send_publishes(outgoing, packet_ids, dup=dup)
+        if error is None and not self._closed:
+            outgoing, packet_ids = self._held.popleft()
+            self._send_publishes(outgoing, packet_ids)
 
     def _send_publishes(
         self, outgoing: list[Outgoing], packet_ids: list[int], *, dup: bool = False
@@ -674,10 +680,15 @@ class Client(Owner):
         self._services.counters.messages_out += len(outgoing) - len(left_out)
         if left_out:
             assert self._session is not None
-            self._services.counters.dropped["packet too large for the client"] += len(left_out)
-            self._session.discard([packet_ids[index] for index in left_out])
-            self._services.log.changed(self._session)
+            too_large = [packet_ids[index] for index in left_out]
+            self._discard(self._session, too_large, "packet too large for the client")
         self._flush()
+
+    def _discard(self, session: Session, packet_ids: Sequence[int], reason: str) -> None:
+        """Give up these deliveries. The window has room again once that is committed."""
+        self._services.counters.dropped[reason] += len(packet_ids)
+        session.discard(packet_ids)
+        self._services.log.changed(session, self._cursor_committed, urgent=False)
 
     def _schedule_flush(self) -> None:
         """Write once per turn of the loop, however many acknowledgements became due in it."""
@@ -716,6 +727,8 @@ class Client(Owner):
         if self._closed:
             return
         self._closed = True
+        if self._may_resend is not None:
+            self._may_resend.set()
         session = self._session
         if session is None:
             return

@@ -13,6 +13,8 @@ from broker.errors import ConfigError
 
 MIB = 1024 * 1024
 DAY_S = 86_400
+PACKET_BYTES_MAX_LEAST = 256
+"""Less would refuse packets without which a client cannot even connect."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +61,12 @@ class Config:
             raise ConfigError("port", self.port, "must be 0..65535")
         if self.durability not in ("fsync", "os"):
             raise ConfigError("durability", self.durability, 'must be "fsync" or "os"')
+        if self.packet_bytes_max < PACKET_BYTES_MAX_LEAST:
+            raise ConfigError(
+                "packet_bytes_max",
+                self.packet_bytes_max,
+                f"must be {PACKET_BYTES_MAX_LEAST} or more",
+            )
         for name in ("receive_max", "inflight_max"):
             if not 1 <= getattr(self, name) <= 65_535:
                 raise ConfigError(name, getattr(self, name), "must be 1..65535")

@@ -15,7 +15,8 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from itertools import groupby
+from dataclasses import replace
+from itertools import chain, groupby
 from typing import Protocol
 
 from broker.config import Config
@@ -52,7 +53,7 @@ def route(
     Runs of messages with the same routes are handled together, and all sessions with the same grant
     share the run's entries: one publisher to 100 subscribers builds one list.
     """
-    routed: dict[Session, tuple[list[Outgoing], int]] = {}
+    runs: dict[Session, list[tuple[list[Outgoing], int]]] = {}
     for routes, run in groupby(batch, lambda message: routes_of(message.topic)):
         if not routes:
             continue
@@ -66,16 +67,23 @@ def route(
                     for message in messages
                     if (granted := own if message.publisher == session.client_id else grant)
                 ]
-            elif (shared := entries.get(grant)) is not None:
-                outgoing = shared
-            else:
+                runs.setdefault(session, []).append((outgoing, payload_bytes(outgoing)))
+                continue
+            outgoing = entries.get(grant, [])
+            if not outgoing:
                 assert grant is not None, "a route without No Local has a grant"
                 outgoing = entries[grant] = [(message, grant) for message in messages]
-            before = routed.get(session)
-            routed[session] = (
-                (before[0] + outgoing, before[1] + size) if before else (outgoing, size)
-            )
-    return routed
+            runs.setdefault(session, []).append((outgoing, size))
+    return {
+        session: parts[0]
+        if len(parts) == 1
+        else ([*chain.from_iterable([part for part, _ in parts])], sum([n for _, n in parts]))
+        for session, parts in runs.items()
+    }
+
+
+def payload_bytes(outgoing: Iterable[Outgoing]) -> int:
+    return sum([len(message.payload) for message, _ in outgoing])
 
 
 class Recent:
@@ -119,7 +127,7 @@ class Subscriber(Protocol):
     """Whoever empties a session: its client."""
 
     def wake(self) -> None:
-        """There is something to take."""
+        """There is something to take, or more may be in flight."""
         ...
 
     def broken(self, error: StoreError) -> None:
@@ -213,6 +221,7 @@ class Delivery:
             if batch[0].offset <= self._newest_start:
                 # The batch was committed before a subscription and is routed after it.
                 outgoing = [(m, grant) for m, _ in outgoing if (grant := session.grant(m))]
+                size = payload_bytes(outgoing)
             if (
                 len(session.outbox) + len(outgoing) > self._config.outbox_messages_max
                 or session.outbox_bytes + size > self._config.outbox_bytes_max
@@ -299,7 +308,9 @@ class Delivery:
         subscription.replaying = False
         self.subscribe(session, subscription)
         if session.durable:
-            self._log.append([], operations=[Put(subscription)])
+            # With the cursor: what was replayed is in flight, and now that alone owes it.
+            self._log.append([], operations=[Put(replace(subscription))])
+            self._log.changed(session)
 
     def ended(self, session: Session, subscription: SubscriptionDocument) -> None:
         """A replay came to its end: the subscription is over, and its client is told."""
@@ -308,6 +319,7 @@ class Delivery:
         if session.durable:
             key = (session.client_id, subscription.filter)
             self._log.append([], operations=[Delete(SubscriptionDocument, key)])
+            self._log.changed(session)
         payload = subscription.filter.encode()
         notice = Message(REPLAY_ENDED, payload, 0, False, "", 0)
         session.aside.append((notice, Grant(0)))
@@ -359,7 +371,11 @@ class CatchUp(Reader):
     """The session's own reader: from its position to the newest routed offset; then it is live."""
 
     def has_room(self) -> bool:
-        return len(self.session.outbox) < READ_MESSAGES_MAX // 2
+        session = self.session
+        return (
+            len(session.outbox) < READ_MESSAGES_MAX // 2
+            and session.outbox_bytes < READ_BYTES_MAX // 2
+        )
 
     async def run(self) -> None:
         session, delivery = self.session, self.delivery
@@ -375,7 +391,7 @@ class CatchUp(Reader):
                 for message in messages
                 if (grant := session.grant(message)) is not None
             ]
-            session.offer(outgoing, sum([len(message.payload) for message, _ in outgoing]))
+            session.offer(outgoing, payload_bytes(outgoing))
             position.through = through
             if outgoing:
                 delivery.wake(session)
@@ -386,8 +402,8 @@ class CatchUp(Reader):
 class Replay(Reader):
     """One subscription's history, beside the session's own place, until it comes to that place.
 
-    Offers a batch only when the one before was taken, so that `start_offset`, which is what a crash
-    goes back to, never passes a message that was not.
+    Offers a batch only when the one before was taken. `start_offset`, which is where it goes on
+    after a crash, moves with what is taken and, when that is all, over what did not match.
     """
 
     def __init__(
@@ -403,8 +419,9 @@ class Replay(Reader):
         session, delivery, subscription = self.session, self.delivery, self.subscription
         until = subscription.until_offset
         through = subscription.start_offset
-        grant = merge_grants([subscription])
-        assert grant is not None
+        merged = merge_grants([subscription])
+        assert merged is not None
+        grant = replace(merged, replay=subscription.filter)
         while True:
             await self.room()
             # What was offered so far was taken; from here to `joined` nothing is awaited.

@@ -13,10 +13,15 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
-from broker import retained
+from broker import replays, retained
 from broker.client import TAKE_BYTES_MAX, Services, Transport
 from broker.documents import Delete, Operation, Put, SubscriptionDocument
-from broker.errors import QuotaExceeded, StoreError
+from broker.errors import (
+    PeerError,
+    QuotaExceeded,
+    SharedSubscriptionsNotSupported,
+    StoreError,
+)
 from broker.lines import (
     LineConnection,
     LineError,
@@ -32,6 +37,7 @@ from broker.sessions import Owner
 logger = logging.getLogger(__name__)
 
 NOT_STORED = "not stored: the broker's disk is full or failing, try again later"
+TAKEN_OVER = "another connection took the subscriber over"
 
 
 class _Answer:
@@ -60,7 +66,7 @@ class LineClient:
         self._answers: deque[_Answer] = deque()
         self._events: deque[LineEvent] = deque()
         self._step: asyncio.Task[None] | None = None
-        self._input_ended = False
+        self.input_ended = False
         self._closed = False
         self.writable_now = True
 
@@ -71,8 +77,12 @@ class LineClient:
         self._perform()
 
     def end_of_input(self) -> bool:
-        """No more commands will come; whether the connection is still of use."""
-        self._input_ended = True
+        """No more commands will come; whether answers are still due.
+
+        Nothing is delivered any more: a peer that is gone and one that only has no more to say look
+        the same, and what the former does not get must not count as acknowledged.
+        """
+        self.input_ended = True
         return not self._done()
 
     def deadline(self) -> float | None:
@@ -134,7 +144,7 @@ class LineClient:
             self._flush_answers()
 
         log = self.services.log
-        log.append(messages, committed, size=sum([len(m.payload) for m in messages]))
+        log.append(messages, committed, size=sum([len(m.payload) for m in messages]), waits=False)
         if log.congested:
             self._transport.pause_reading()
             log.when_uncongested(self._resume)
@@ -143,7 +153,7 @@ class LineClient:
         try:
             await self._change(event)
             self._answer(answer)
-        except QuotaExceeded as error:
+        except PeerError as error:
             self._answer(answer, error.reason)
         except StoreError as error:
             logger.warning("line client at %s: %s", self._peer, error)
@@ -163,17 +173,19 @@ class LineClient:
         services = self.services
         subscriber = await self._subscriber(event.subscriber)
         session = subscriber.session
-        assert session is not None
+        if session is None:
+            raise QuotaExceeded(TAKEN_OVER)
         operation: Operation
         if isinstance(event, LineUnsubscribe):
-            services.delivery.unsubscribe(session, event.filter)
-            key = (session.client_id, event.filter)
-            operation = Delete(SubscriptionDocument, key)
+            topic_filter = replays.kept_as(event.filter)
+            services.delivery.unsubscribe(session, topic_filter)
+            operation = Delete(SubscriptionDocument, (session.client_id, topic_filter))
         elif event.filter in session.subscriptions:
             return
         elif event.filter.startswith("$share/"):
-            raise QuotaExceeded("shared subscriptions are not supported")
+            raise SharedSubscriptionsNotSupported("shared subscriptions are not supported")
         else:
+            through = services.log.high_watermark
             subscription = SubscriptionDocument(
                 session.client_id,
                 event.filter,
@@ -182,16 +194,21 @@ class LineClient:
                 retain_as_published=False,
                 retain_handling=1,
                 subscription_id=None,
-                start_offset=services.log.high_watermark,
+                start_offset=through,
             )
+            if event.filter.startswith("$replay/"):
+                await replays.place(services.log.store, session, subscription, {})
+                if subscriber.session is not session:
+                    raise QuotaExceeded(TAKEN_OVER)
             services.delivery.subscribe(session, subscription)
-            session.aside.extend(
-                await retained.matching(services.log.store, session, [subscription])
-            )
             operation = Put(subscription)
         services.log.changed(session)
         await services.log.committed([operation])
-        subscriber.wake()
+        if isinstance(event, LineSubscribe) and not subscription.replaying:
+            outgoing = await retained.matching(services.log.store, session, [subscription], through)
+            if subscriber.session is session:
+                session.aside.extend(outgoing)
+                subscriber.wake()
 
     async def _subscriber(self, client_id: str) -> _LineSubscriber:
         """The subscriber of this connection, who takes the session from wherever it was."""
@@ -239,11 +256,11 @@ class LineClient:
         data = self._connection.data_to_send()
         if data and not self._closed:
             self._transport.write(data)
-        if self._input_ended and self._done() and not self._closed:
+        if self.input_ended and self._done() and not self._closed:
             self._transport.close()
 
     def _done(self) -> bool:
-        return not (self._answers or self._subscribers or self._step)
+        return not (self._answers or self._step)
 
     def _resume(self) -> None:
         if not self._closed:
@@ -262,18 +279,22 @@ class _LineSubscriber(Owner):
         self._client = client
         self._client_id = client_id
         self.session: Session | None = None
+        self._resent = False
+        """Whether what an earlier connection left was delivered: nothing new goes before it."""
         self._written: list[int] = []
         """Packet Identifiers of what was written and not yet taken by the operating system."""
 
     def wake(self) -> None:
         session, client = self.session, self._client
-        if session is None or not session.attached:
+        if session is None or not self._resent or client.input_ended:
             return
         while client.writable_now and (session.aside or session.outbox):
             outgoing, packet_ids = session.take(time.time_ns() // 1000, TAKE_BYTES_MAX)
             if not outgoing:
                 break
             self._written += [packet_id for packet_id in packet_ids if packet_id]
+            if 0 in packet_ids:
+                client.services.log.changed(session)  # Nobody acknowledges QoS 0.
             client.deliver([message for message, _ in outgoing])
             client.services.counters.messages_out += len(outgoing)
             if client.writable_now:
@@ -283,7 +304,7 @@ class _LineSubscriber(Owner):
     def taken(self) -> None:
         """The operating system took all that was written: so much is acknowledged."""
         session, log = self.session, self._client.services.log
-        if self._written and session is not None and session.attached:
+        if self._written and session is not None:
             session.puback(self._written)
             self._written = []
             log.changed(session, self._cursor_committed, urgent=False)
@@ -300,6 +321,8 @@ class _LineSubscriber(Owner):
         if unfinished:
             store = self._client.services.log.store
             messages = await store.fetch([entry.offset for entry in unfinished])
+            if self.session is None or self._client.input_ended:
+                return
             packet_ids = [entry.packet_id for entry in unfinished]
             session.pubrec(packet_ids, refused=True)
             session.pubcomp(packet_ids)
@@ -307,6 +330,7 @@ class _LineSubscriber(Owner):
             self._client.deliver(messages)
             if self._client.writable_now:
                 self.taken()
+        self._resent = True
 
     def broken(self, error: StoreError) -> None:
         logger.error("subscriber %r: %s", self._client_id, error)
@@ -317,5 +341,7 @@ class _LineSubscriber(Owner):
         self.leave()
 
     def leave(self) -> None:
-        if self.session is not None:
-            self._client.services.sessions.close(self.session, self)
+        """Let go of the session, which may be another's from now on."""
+        session, self.session = self.session, None
+        if session is not None:
+            self._client.services.sessions.close(session, self)

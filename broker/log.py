@@ -8,14 +8,17 @@ has state to commit is a `StateSource`.
 - Acknowledgements by subscribers alone are in no hurry: they wait a few ms for company.
 - `append` and `changed` are plain calls; what is to happen once it is durable comes as a callback.
 - Callbacks run in the order of the calls, each with None, or with the error that prevented it.
-- A store that is full fails the batch and is tried again with the next; any other failure ends the
-  log (P6): nothing is acknowledged any more, and the broker stops.
+- While the store is full all waits in its order, so that no state can be stored without the message
+  that it belongs to; only appends that are not to wait fail. The store is tried every second.
+- Any other failure ends the log (P6): nothing is acknowledged any more, and the broker stops.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from typing import Protocol
 
 from broker.documents import Operation
@@ -47,22 +50,31 @@ class StateSource(Protocol):
         ...
 
 
+@dataclass(slots=True)
+class _Append:
+    """One call of `append`, or of `changed` with a callback."""
+
+    messages: Sequence[Message]
+    operations: Sequence[Operation]
+    size: int
+    durable: bool
+    waits: bool
+    on_committed: OnCommitted | None
+
+
 class _Batch:
     """All that waits for the next commit."""
 
-    __slots__ = ("callbacks", "durable", "messages", "operations", "size", "sources")
+    __slots__ = ("appends", "size", "sources")
 
     def __init__(self) -> None:
-        self.messages: list[Message] = []
-        self.operations: list[Operation] = []
+        self.appends: list[_Append] = []
         self.sources: dict[StateSource, None] = {}
-        self.callbacks: list[OnCommitted] = []
-        self.durable = False
         self.size = 0
 
     @property
     def empty(self) -> bool:
-        return not (self.messages or self.operations or self.sources or self.callbacks)
+        return not (self.appends or self.sources)
 
 
 class Log:
@@ -76,6 +88,7 @@ class Log:
         self._arrived = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._full = False
         self._uncongested: list[Callable[[], None]] = []
 
     @property
@@ -89,21 +102,18 @@ class Log:
         *,
         size: int = 0,
         durable: bool = True,
+        waits: bool = True,
         operations: Sequence[Operation] = (),
     ) -> None:
         """Put messages (`size` payload bytes) and operations into the next commit.
 
-        `durable=False` where nobody waits for the disk: QoS 0.
+        `durable=False` where nobody waits for the disk: QoS 0. `waits=False`: should the store be
+        full then, nothing of this is stored and the callback gets StoreFull.
         """
         pending = self._pending
-        pending.messages += messages
-        pending.operations += operations
+        pending.appends.append(_Append(messages, operations, size, durable, waits, on_committed))
         pending.size += size
-        pending.durable |= durable
-        if on_committed is not None:
-            pending.callbacks.append(on_committed)
-        if messages or operations or on_committed is not None:
-            self._wake()
+        self._wake()
 
     def changed(
         self, source: StateSource, on_committed: OnCommitted | None = None, *, urgent: bool = True
@@ -116,14 +126,13 @@ class Log:
         pending = self._pending
         pending.sources[source] = None
         if on_committed is not None:
-            pending.callbacks.append(on_committed)
+            pending.appends.append(_Append((), (), 0, urgent, True, on_committed))
         if on_committed is not None and urgent:
-            pending.durable = True
             self._wake()
         else:
             self._wake_soon()
 
-    async def committed(self, operations: Sequence[Operation]) -> None:
+    async def committed(self, operations: Sequence[Operation], *, waits: bool = True) -> None:
         """Return when these are durable. Raises StoreError: they are not."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -135,7 +144,7 @@ class Log:
             else:
                 done.set_exception(error)
 
-        self.append([], settle, operations=operations)
+        self.append([], settle, waits=waits, operations=operations)
         await done
 
     @property
@@ -144,12 +153,14 @@ class Log:
         return self._pending.size > self._append_bytes_max
 
     def when_uncongested(self, resume: Callable[[], None]) -> None:
-        """Call `resume` when the running commit is done and the waiting one has begun."""
+        """Call `resume` when the running commit is done and the waiting one has begun, and not
+        while the store is full."""
         self._uncongested.append(resume)
 
     async def flushed(self) -> None:
         """Return when nothing waits and no commit runs. Raises the error that ended the log."""
-        await self._idle.wait()
+        while not self._idle.is_set():
+            await self._idle.wait()
         if self.failure is not None:
             raise self.failure
 
@@ -172,40 +183,61 @@ class Log:
                 self._cursor_timer.cancel()
                 self._cursor_timer = None
             batch, self._pending = self._pending, _Batch()
-            resumed, self._uncongested = self._uncongested, []
-            for resume in resumed:
-                resume()
+            if not self._full:
+                self._resume()
             await self._commit(batch)
             if self._pending.empty:
                 self._idle.set()
 
+    def _resume(self) -> None:
+        resumed, self._uncongested = self._uncongested, []
+        for resume in resumed:
+            resume()
+
     async def _commit(self, batch: _Batch) -> None:
-        operations = batch.operations
+        appends = batch.appends
+        messages = list(chain.from_iterable([append.messages for append in appends]))
+        operations = list(chain.from_iterable([append.operations for append in appends]))
         for source in batch.sources:
             operations += source.operations()
         try:
-            if batch.messages or operations:
-                await self.store.append(batch.messages, operations, durable=batch.durable)
+            if messages or operations:
+                durable = any(append.durable for append in appends)
+                await self.store.append(messages, operations, durable=durable)
         except StoreFull as error:
             self._counters.append_failures += 1
-            self._failed(batch, error)
+            self._keep(batch, error)
             await asyncio.sleep(FULL_RETRY_S)
+            self._arrived.set()
             return
         except StoreError as error:
             self.failure = error
-            self._failed(batch, error)
+            for append in appends:
+                if append.on_committed is not None:
+                    append.on_committed(error)
             self._idle.set()
             raise
         self._counters.commits += 1
-        self._counters.messages_in += len(batch.messages)
+        self._counters.messages_in += len(messages)
         for source in batch.sources:
             source.committed()
-        for callback in batch.callbacks:
-            callback(None)
+        for append in appends:
+            if append.on_committed is not None:
+                append.on_committed(None)
+        if self._full:
+            self._full = False
+            self._resume()
 
-    def _failed(self, batch: _Batch, error: StoreError) -> None:
+    def _keep(self, batch: _Batch, error: StoreFull) -> None:
+        """The store is full: what waits goes before all that came meanwhile, the rest fails."""
+        self._full = True
+        later, self._pending = self._pending, batch
+        refused = [append for append in batch.appends if not append.waits]
+        batch.appends = [append for append in batch.appends if append.waits] + later.appends
+        batch.size += later.size - sum([append.size for append in refused])
         for source in batch.sources:
             source.not_committed()
-            self.changed(source)
-        for callback in batch.callbacks:
-            callback(error)
+        batch.sources |= later.sources
+        for append in refused:
+            if append.on_committed is not None:
+                append.on_committed(error)

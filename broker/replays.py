@@ -8,8 +8,10 @@ for a subscription that is new, unless `from-mode` is `always`.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 from broker.documents import SubscriptionDocument
+from broker.errors import ReplaySpecInvalid, SharedSubscriptionsNotSupported
 from broker.message import Offset
 from broker.mqtt.packets import Subscribe
 from broker.replay import (
@@ -38,20 +40,33 @@ def asked_for(packet: Subscribe) -> bool:
     )
 
 
+def kept_as(topic_filter: str) -> str:
+    """The filter that a subscription to `topic_filter` is kept under: itself without the prefix, so
+    that what was subscribed to can be unsubscribed from by the same words."""
+    try:
+        prefixed = split_filter(topic_filter)
+    except ReplaySpecInvalid:
+        return topic_filter
+    return topic_filter if prefixed is None else prefixed[1]
+
+
 async def place(
-    store: Store, session: Session, subscription: SubscriptionDocument, packet: Subscribe
+    store: Store, session: Session, subscription: SubscriptionDocument, words: Mapping[str, str]
 ) -> None:
-    """Give the subscription its start and its end. Raises ReplaySpecInvalid, StoreError.
+    """Give the subscription its start and its end, as its filter and the User Properties say.
+
+    Raises ReplaySpecInvalid, SharedSubscriptionsNotSupported, StoreError.
 
     A subscription with an end never waits for the future: it ends at the high watermark at the
     latest.
     """
-    words = dict(packet.user_properties)
     now_us = time.time_ns() // 1000
     spec = words.get("from", "latest")
     prefixed = split_filter(subscription.filter)
     if prefixed is not None:
         spec, subscription.filter = prefixed
+    if subscription.filter.startswith("$share/"):
+        raise SharedSubscriptionsNotSupported("a Shared Subscription cannot be replayed")
     span = parse(spec, now_us)
     until: Point | None = span.end
     if "until" in words:

@@ -6,7 +6,8 @@ A session is fed by its reader (delivery.py) and emptied by its client (client.p
 
 - Only offsets are kept in flight, no payloads: what must be sent again is read from the log.
 - `aside` holds what does not come from the session's own place in the log: retained messages and
-  replays. It goes first, being older, and the cursor does not wait for it.
+  replays. It goes first, being older, and the cursor does not wait for it. The place of a replay is
+  the `start_offset` of its subscription: it moves with what is taken and is stored with the cursor.
 - For a durable session `operations` is what the next commit must hold of it. A QoS 2 message leaves
   only after its Packet Identifier is committed, PUBREL only after the PUBREC, or a crash of the
   broker could deliver it twice.
@@ -17,6 +18,7 @@ from __future__ import annotations
 import struct
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from broker.cursors import InFlight, Stage, pack, unpack
 from broker.documents import (
@@ -27,7 +29,7 @@ from broker.documents import (
     SubscriptionDocument,
 )
 from broker.message import Grant, Message, Offset, Outgoing, PacketIdentifier
-from broker.topics import TopicTree, matches
+from broker.topics import TopicTree
 
 PACKET_IDENTIFIER_MAX = 65_535
 GRANT_CACHE_MAX = 10_000
@@ -81,6 +83,8 @@ class Session:
         """The connected client's Receive Maximum, or ours if that is less."""
 
         self.subscriptions: dict[str, SubscriptionDocument] = {}
+        self._replays: dict[str, SubscriptionDocument] = {}
+        """Of the subscriptions, those that replay."""
         self._tree: TopicTree[str, SubscriptionDocument] = TopicTree()
         self._grants: dict[str, tuple[list[SubscriptionDocument], Grant | None]] = {}
 
@@ -115,15 +119,24 @@ class Session:
 
     def subscribe(self, subscription: SubscriptionDocument) -> None:
         """Add or replace it. [MQTT-3.8.4-3]"""
+        self._forget_replay(subscription.filter)
+        if subscription.replaying:
+            self._replays[subscription.filter] = subscription
         self.subscriptions[subscription.filter] = subscription
         self._tree.add(subscription.filter, subscription.filter, subscription)
         self._grants.clear()
 
     def unsubscribe(self, topic_filter: str) -> SubscriptionDocument | None:
         """Remove it; None if there was none. What is in flight goes on. [MQTT-3.10.4-3]"""
+        self._forget_replay(topic_filter)
         self._tree.remove(topic_filter, topic_filter)
         self._grants.clear()
         return self.subscriptions.pop(topic_filter, None)
+
+    def _forget_replay(self, topic_filter: str) -> None:
+        """And what waits of it: whoever goes on with it begins after what was taken."""
+        if self._replays.pop(topic_filter, None) is not None:
+            self.aside = deque(entry for entry in self.aside if entry[1].replay != topic_filter)
 
     def grant(self, message: Message) -> Grant | None:
         """How this session gets a message read from the log; None if it does not."""
@@ -165,13 +178,16 @@ class Session:
         qos1, qos2, released = self._qos1, self._qos2, self._released
         taken: list[Outgoing] = []
         packet_ids: list[int] = []
-        size = 0
+        size = expired_size = 0
         while queue and size < bytes_max:
             outgoing = queue[0]
             message, grant = outgoing
             if message.expires_at_us is not None and message.expires_at_us <= now_us:
+                queue.popleft()
                 self.expired += 1
-            elif not (qos := message.qos if message.qos < grant.qos else grant.qos):
+                expired_size += len(message.payload)
+                continue
+            if not (qos := message.qos if message.qos < grant.qos else grant.qos):
                 taken.append(outgoing)
                 packet_ids.append(0)
             elif not room:
@@ -190,19 +206,31 @@ class Session:
             queue.popleft()
             size += len(message.payload)
         self._next_packet_id = packet_id
-        if not aside:
-            self.outbox_bytes -= size
+        if aside:
+            self._move_replays(taken)
+        else:
+            self.outbox_bytes -= size + expired_size
         return taken, packet_ids
+
+    def _move_replays(self, taken: Iterable[Outgoing]) -> None:
+        """A replay goes on after what was taken of it."""
+        for message, grant in taken:
+            if grant.replay:
+                self._replays[grant.replay].start_offset = message.offset
+
+    @property
+    def inflight(self) -> int:
+        """How many QoS 1 and 2 exchanges are unfinished."""
+        return len(self._qos1) + len(self._qos2) + len(self._released)
 
     def _room(self) -> int:
         """How many more QoS 1 and 2 messages may go: the Receive Maximum permits [MQTT-3.3.4-7],
         and no more than `inflight_max` that a crash of the broker could repeat (P4)."""
-        inflight = len(self._qos1) + len(self._qos2) + len(self._released)
         committed = self._acknowledged_committed if self.durable else self._acknowledged
         return max(
             0,
             min(
-                self.receive_maximum - inflight,
+                self.receive_maximum - self.inflight,
                 self.inflight_max - (self._sent - committed),
             ),
         )
@@ -279,20 +307,10 @@ class Session:
     def detach(self) -> None:
         """The client is gone: forget what waits in memory, the log has it."""
         self.attached = False
-        for subscription in self.subscriptions.values():
-            if subscription.replaying:
-                self._rewind(subscription)
         self.position = Position(self._taken_through())
         self.outbox.clear()
         self.outbox_bytes = 0
         self.aside.clear()
-
-    def _rewind(self, subscription: SubscriptionDocument) -> None:
-        """A replay goes on at the first of its messages that was not taken."""
-        for message, grant in self.aside:
-            if not grant.retained and matches(subscription.filter, message.topic):
-                subscription.start_offset = Offset(message.offset - 1)
-                return
 
     def _taken_through(self) -> Offset:
         return Offset(self.outbox[0][0].offset - 1) if self.outbox else self.position.through
@@ -339,7 +357,8 @@ class Session:
         if cursor != self._cursor_written:
             self._cursor_written = cursor
             operations.append(Put(cursor))
-        operations.extend(Put(s) for s in self.subscriptions.values() if s.replaying)
+        # Copies, since a replay goes on while they are written.
+        operations += [Put(replace(subscription)) for subscription in self._replays.values()]
         self._acknowledged_committing = self._acknowledged
         return operations
 
@@ -367,11 +386,11 @@ class Session:
         return CursorDocument(self.client_id, offset, offset, self._next_packet_id, b"")
 
     def _contiguous(self) -> bool:
-        """Whether QoS 1 was acknowledged in order: the identifiers in flight have no gap."""
+        """Whether all was acknowledged in order: the identifiers in flight are the newest ones."""
         if not self._qos1:
             return True
-        span = next(reversed(self._qos1)) - next(iter(self._qos1))
-        return span % PACKET_IDENTIFIER_MAX + 1 == len(self._qos1)
+        span = self._next_packet_id - next(iter(self._qos1))
+        return span % PACKET_IDENTIFIER_MAX == len(self._qos1)
 
     def restore(
         self,
@@ -399,4 +418,4 @@ class Session:
             flights[entry.stage][entry.packet_id] = entry.offset
             if entry.aside:
                 self._aside_ids[entry.packet_id] = entry.retained
-        self._sent = len(self._qos1) + len(self._qos2) + len(self._released)
+        self._sent = self.inflight

@@ -24,7 +24,7 @@ from broker.documents import (
     SessionDocument,
     SubscriptionDocument,
 )
-from broker.errors import QuotaExceeded, StoreError, StoreFull
+from broker.errors import QuotaExceeded, StoreError
 from broker.log import Log
 from broker.session import Session
 from broker.wills import Wills
@@ -34,6 +34,8 @@ NEVER_US = 1 << 62
 SESSION_EXPIRY_NEVER = 0xFFFF_FFFF
 """A Session Expiry Interval that means: does not expire. [section 3.1.2.11.2]"""
 EXPIRE_PERIOD_S = 1.0
+OUT_OF_DATE_MAX = 1000
+"""Entries of the heap of expiries that may be out of date, beside one for each session."""
 
 
 class Owner(Subscriber, Protocol):
@@ -76,7 +78,7 @@ class Sessions:
                 orphans.append(Put(document))
             self._expire_at(document.client_id, document.expires_at_us)
         if orphans:
-            await self._log.store.transact(orphans)
+            self._log.append([], operations=orphans)
 
     async def open(
         self,
@@ -98,33 +100,65 @@ class Sessions:
             previous = self._owners.get(client_id)
             if previous is not None:
                 previous.taken_over()
-            session = None if clean_start else await self._find(client_id)
-            present = session is not None
-            state = [] if session is not None else self._end(client_id)
-            if session is None:
-                if session_expiry_s and self.durable_count >= self._config.sessions_max:
-                    raise QuotaExceeded(f"the broker keeps {self.durable_count} sessions already")
-                session = self._new(client_id, time.time_ns() // 1000)
-            session.session_expiry_s = session_expiry_s
-            if session.durable:
+            expires_at_us = self._stored.get(client_id)
+            if expires_at_us is not None:
                 self._stored[client_id] = NEVER_US
-                state.append(Put(_document(session, expires_at_us=None)))
-            elif self._stored.pop(client_id, None) is not None:
-                # It lasts as long as this connection: a crash must not bring it back.
-                state.append(Delete(SessionDocument, (client_id,)))
-            self._sessions[client_id] = session
             self._owners[client_id] = owner
             try:
-                state += operations()
-                if state:
-                    await self._log.committed(state)
-            except StoreError:
+                session, present = await self._take_up(
+                    client_id, clean_start, session_expiry_s, operations
+                )
+            except (QuotaExceeded, StoreError):
                 del self._owners[client_id]
-                self._end(client_id)
+                if expires_at_us is not None:
+                    self._expire_at(client_id, expires_at_us)
+                if client_id in self._sessions:
+                    self._save(self._sessions[client_id])
                 raise
+            if session.durable:
+                self._stored[client_id] = NEVER_US
+            else:
+                self._stored.pop(client_id, None)
+            self._sessions[client_id] = session
             session.attach(receive_maximum)
             self._delivery.attach(session, owner)
             return session, present
+
+    async def _take_up(
+        self,
+        client_id: str,
+        clean_start: bool,
+        session_expiry_s: int,
+        operations: Callable[[], list[Operation]],
+    ) -> tuple[Session, bool]:
+        """Find the session or make a new one, and commit that it is open. Undone if that fails."""
+        session = None if clean_start else await self._find(client_id)
+        present = session is not None
+        stored = client_id in self._stored
+        if session is None:
+            if session_expiry_s and not stored and self.durable_count >= self._config.sessions_max:
+                raise QuotaExceeded(f"the broker keeps {self.durable_count} sessions already")
+            session = self._new(client_id, time.time_ns() // 1000)
+            if clean_start:
+                self._wills.session_ended(client_id)
+        before = self._sessions.get(client_id, session)
+        expiry_before_s, session.session_expiry_s = session.session_expiry_s, session_expiry_s
+        before.ended = before is not session
+        state: list[Operation] = []
+        if stored and not (present and session.durable):
+            # Without expiry it lasts as long as this connection: a crash must not bring it back.
+            state.append(Delete(SessionDocument, (client_id,)))
+        if session.durable:
+            state.append(Put(_document(session, expires_at_us=None)))
+        state += operations()
+        try:
+            if state:
+                await self._log.committed(state, waits=False)
+        except StoreError:
+            before.ended = False
+            session.session_expiry_s = expiry_before_s
+            raise
+        return session, present
 
     def close(self, session: Session, owner: Owner) -> None:
         """The connection is gone: the session ends, or waits in the log until it expires."""
@@ -138,19 +172,17 @@ class Sessions:
             self._expire_at(client_id, _expires_at_us(expiry_s, time.time_ns() // 1000))
             self._save(session)
         else:
-            self._log.append([], operations=self._end(client_id))
+            if operations := self._end(client_id):
+                self._log.append([], operations=operations)
             self._wills.session_ended(client_id)
 
     def _save(self, session: Session) -> None:
         """Commit the state of a session whose client left; then memory may forget it."""
 
         def saved(error: StoreError | None) -> None:
-            if self._sessions.get(session.client_id) is not session or session.attached:
-                return
-            if isinstance(error, StoreFull):
-                self._save(session)
-            elif session.client_id not in self._owners:
-                del self._sessions[session.client_id]
+            client_id = session.client_id
+            if self._sessions.get(client_id) is session and client_id not in self._owners:
+                del self._sessions[client_id]
 
         document = _document(session, expires_at_us=self._stored[session.client_id])
         self._log.append([], operations=[Put(document)])
@@ -169,7 +201,12 @@ class Sessions:
 
     def _expire_at(self, client_id: str, expires_at_us: int) -> None:
         self._stored[client_id] = expires_at_us
+        if expires_at_us == NEVER_US:
+            return
         heapq.heappush(self._expiries, (expires_at_us, client_id))
+        if len(self._expiries) > 2 * len(self._stored) + OUT_OF_DATE_MAX:
+            self._expiries = [(at_us, of) for of, at_us in self._stored.items() if at_us < NEVER_US]
+            heapq.heapify(self._expiries)
 
     async def _find(self, client_id: str) -> Session | None:
         """The session from memory, or from the log; None if there is none."""

@@ -9,9 +9,10 @@
 - CONNECT comes first and once. [MQTT-3.1.0-1, 2] After the `Connect` event call `accept` or
   `close`; a client need not wait for it, so that events may follow in the same list: drop them if
   you closed.
-- DISCONNECT is the last event, too. Whoever moves the bytes closes the connection once `closed` is
-  set and `data_to_send` is sent.
-- PINGREQ is answered here. What an event asks of the session is not known here.
+- DISCONNECT is the last event, too; what was asked before it may still be answered. Whoever moves
+  the bytes closes the connection once `closed` is set and `data_to_send` is sent.
+- PINGREQ is answered here, but nothing before CONNACK. [MQTT-3.2.0-1] What an event asks of the
+  session is not known here.
 
 The client is held to our Receive Maximum here; its own, `receive_maximum`, is for the session to
 keep to. Topic Aliases towards us are resolved, so that an event has its topic.
@@ -121,6 +122,10 @@ class Connection:
         self._opened_at = now
         self._last_packet_at = now
         self._accepted = False
+        self._early_pings = 0
+        """PINGREQ of a client that did not wait for CONNACK."""
+        self._left = False
+        """The client has closed the connection, by DISCONNECT."""
         self._problem_information = True
         self._session_expires = False
         self._outgoing: list[bytes] = []
@@ -156,7 +161,10 @@ class Connection:
             case Ack() | Publish():
                 pass
             case Pingreq():
-                self.send(Pingresp())  # [MQTT-3.12.4-1]
+                if self._accepted:
+                    self.send(Pingresp())  # [MQTT-3.12.4-1]
+                else:
+                    self._early_pings += 1
                 return
             case Subscribe():
                 self._check_subscribe(packet)
@@ -170,7 +178,7 @@ class Connection:
             case Disconnect():
                 if packet.session_expiry_s and not self._session_expires:
                     raise ProtocolViolation("DISCONNECT extends a session that ends with CONNECT")
-                self.closed = True
+                self.closed = self._left = True
             case Auth():  # [MQTT-4.12.0-6]
                 raise ProtocolViolation("AUTH without an Authentication Method in CONNECT")
             case _:
@@ -219,6 +227,8 @@ class Connection:
         self.client_id = properties.get(Property.ASSIGNED_CLIENT_IDENTIFIER, self.client_id)
         self._accepted = True
         self.send(replace(connack, properties=properties | self._limits))
+        for _ in range(self._early_pings):
+            self.send(Pingresp())
 
     def send(self, packet: FromServer) -> None:
         """Queue a packet. What the client did not want to read of it, or is too long for it, is
@@ -226,7 +236,7 @@ class Connection:
 
         A packet that is still larger than the client accepts ends the connection.
         """
-        if self.closed:
+        if self.closed and not self._left:
             return
         if isinstance(packet, Ack):
             self._restore_quota(packet)
@@ -298,6 +308,8 @@ class Connection:
 
         `reason` goes to an MQTT 5 client as Reason String. Of no effect when closed already.
         """
+        if self.closed:
+            return
         reason_string = reason or None
         version = self.version
         if self._accepted:

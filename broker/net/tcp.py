@@ -119,6 +119,12 @@ class TcpConnection(asyncio.Protocol):
 
     # Transport
 
+    def deadline_moved(self) -> None:
+        assert self.client is not None
+        if self._timer is not None:
+            self._timer.cancel()
+        self._set_timer(self.client.deadline())
+
     def write(self, data: bytes) -> None:
         assert self._transport is not None
         self._transport.write(data)

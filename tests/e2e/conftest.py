@@ -1,4 +1,4 @@
-"""What the end-to-end tests share: a broker process for each module, names that nobody else uses."""
+"""What the end-to-end tests share: a broker process for each module, and unused names."""
 
 from __future__ import annotations
 

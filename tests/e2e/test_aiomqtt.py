@@ -1,0 +1,136 @@
+"""aiomqtt, with MQTT 3.1.1 and 5.0. It runs in an event loop of its own, in a thread."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import Coroutine, Iterator
+from typing import Any, ClassVar, TypeVar
+
+import pytest
+from aiomqtt import Client, MqttError, ProtocolVersion
+from aiomqtt import Will as AiomqttWill
+
+from tests.e2e.behaviour import Behaviour, Behaviour5
+from tests.e2e.peer import TIMEOUT_S, Message, Options, Peer, Subscription, UserProperties
+from tests.e2e.test_paho import (
+    connect_properties,
+    publish_properties,
+    received,
+    subscribe_options,
+    subscribe_properties,
+    will_properties,
+)
+
+T = TypeVar("T")
+
+
+class AiomqttPeer(Peer):
+    loop: ClassVar[asyncio.AbstractEventLoop]
+
+    def __init__(self, port: int, version: int, options: Options) -> None:
+        super().__init__(port, version, options)
+        self._run(self._connect())
+
+    def _run(self, call: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(call, self.loop).result(TIMEOUT_S)
+
+    async def _connect(self) -> None:
+        options, version = self.options, self.version
+        will = None
+        if options.will is not None:
+            message = options.will.message
+            properties = will_properties(options.will) if version == 5 else None
+            will = AiomqttWill(
+                message.topic, message.payload, message.qos, message.retain, properties
+            )
+        how: dict[str, Any] = (
+            {"clean_session": options.clean}
+            if version == 4
+            else {"clean_start": options.clean, "properties": connect_properties(options)}
+        )
+        self._client = Client(
+            "127.0.0.1",
+            self.port,
+            identifier=options.client_id,
+            protocol=ProtocolVersion(version),
+            will=will,
+            **how,
+        )
+        await self._client.__aenter__()
+        self._reading = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
+        try:
+            async for message in self._client.messages:
+                self.inbox.put(received(message))
+        except MqttError:
+            self.ended.put(None)
+
+    def subscribe_to(self, subscription: Subscription) -> int:
+        [code] = self._run(self._subscribe(subscription))
+        return int(getattr(code, "value", code))
+
+    async def _subscribe(self, subscription: Subscription) -> Any:
+        if self.version == 4:
+            return await self._client.subscribe(subscription.filter, subscription.qos)
+        return await self._client.subscribe(
+            subscription.filter,
+            options=subscribe_options(subscription),
+            properties=subscribe_properties(subscription),
+        )
+
+    def unsubscribe(self, filter: str) -> None:
+        self._run(self._client.unsubscribe(filter))
+
+    def send(self, message: Message, *, topic_alias: int | None = None) -> UserProperties | None:
+        self._run(
+            self._client.publish(
+                message.topic,
+                message.payload,
+                message.qos,
+                message.retain,
+                publish_properties(message, topic_alias) if self.version == 5 else None,
+            )
+        )
+        return None
+
+    def disconnect(self) -> None:
+        self._run(self._disconnect())
+
+    async def _disconnect(self) -> None:
+        self._reading.cancel()
+        with contextlib.suppress(MqttError):
+            await self._client.__aexit__(None, None, None)
+
+    def cut(self) -> None:
+        self._run(self._cut())
+
+    async def _cut(self) -> None:
+        sock = self._client._client.socket()
+        assert isinstance(sock, socket.socket)
+        sock.shutdown(socket.SHUT_RDWR)
+        await self._reading
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loop() -> Iterator[None]:
+    AiomqttPeer.loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=AiomqttPeer.loop.run_forever)
+    thread.start()
+    yield
+    AiomqttPeer.loop.call_soon_threadsafe(AiomqttPeer.loop.stop)
+    thread.join()
+    AiomqttPeer.loop.close()
+
+
+class TestAiomqtt311(Behaviour):
+    peer = AiomqttPeer
+    version = 4
+
+
+class TestAiomqtt5(Behaviour5):
+    peer = AiomqttPeer
+    version = 5
