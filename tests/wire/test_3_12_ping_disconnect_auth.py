@@ -18,6 +18,12 @@ def test_ping_is_answered(wire: Wire, version: int) -> None:
     assert wire.took() == []
 
 
+def test_a_ping_that_did_not_wait_for_connack_is_answered_after_it(wire: Wire) -> None:
+    """[MQTT-3.2.0-1]"""
+    wire.client("10 0D  0004 'MQTT' 04 02 003C  0001 'a'   C0 00 C0 00")
+    wire.broker("20 02 00 00   D0 00 D0 00")
+
+
 def test_ping_has_no_body(wire: Wire) -> None:
     wire.connect()
     wire.client("C0 01 00")
