@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from broker.config import Config, is_loopback
+from broker.errors import ConfigError
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "broker.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_what_the_command_line_says_goes_before_the_file_and_the_file_before_the_defaults(
+    tmp_path: Path,
+) -> None:
+    path = written(tmp_path, 'port = 7\ndata_dir = "d"\ndrain_timeout_s = 3\n')
+    config = Config.load(path, {"port": 8, "host": None})
+    assert (config.port, config.host, config.data_dir) == (8, "127.0.0.1", Path("d"))
+    assert config.drain_timeout_s == 3.0
+    assert isinstance(config.drain_timeout_s, float)
+
+
+def test_without_a_file_there_are_the_defaults() -> None:
+    assert Config.load(None, {}) == Config()
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("prot = 9000", "prot"),
+        ('port = "9000"', "port"),
+        ("port = true", "port"),
+        ("port = 65536", "port"),
+        ("port = 1.5", "port"),
+        ('allow_anonymous = "yes"', "allow_anonymous"),
+        ("data_dir = 3", "data_dir"),
+        ("outbox_messages_max = -1", "outbox_messages_max"),
+        ("receive_max = 0", "receive_max"),
+        ("inflight_max = 65536", "inflight_max"),
+        ('durability = "sometimes"', "durability"),
+        ('host = "0.0.0.0"', "host"),
+        ("port = ", "config"),
+    ],
+)
+def test_what_cannot_work_is_refused_by_its_name(tmp_path: Path, text: str, key: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        Config.load(written(tmp_path, text), {})
+    assert refused.value.key == key
+    assert refused.value.remedy
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        Config.load(tmp_path / "none.toml", {})
+
+
+def test_others_are_let_in_only_by_intent() -> None:
+    assert Config(host="0.0.0.0", allow_anonymous=True).host == "0.0.0.0"
+    with pytest.raises(ConfigError, match="--allow-anonymous"):
+        Config(host="192.0.2.1")
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.8.8", True),
+        ("::1", True),
+        ("localhost", True),
+        ("0.0.0.0", False),
+        ("", False),
+        ("localhost.example", False),
+    ],
+)
+def test_only_addresses_of_this_machine_are_loopback(host: str, loopback: bool) -> None:
+    assert is_loopback(host) is loopback
