@@ -273,8 +273,14 @@ class Client(Owner):
     def _spawn(self, coroutine: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(coroutine)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._task_done)
         return task
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.critical("client %r is cut off", self._client_id, exc_info=error)
+            self._end()
 
     async def _connect(self, packet: Connect) -> None:
         services = self._services
@@ -498,8 +504,9 @@ class Client(Owner):
         self.wake()
 
     def _cursor_committed(self, error: StoreError | None) -> None:
-        """What a crash could repeat has become less, so more may be in flight (P4)."""
-        if error is None:
+        """What a crash could repeat has become less, so more may be in flight (P4); or the disk is
+        full, which is no reason not to read."""
+        if error is None or isinstance(error, StoreFull):
             self.wake()
 
     def _pubrec(self, session: Session, packet_ids: Sequence[int], *, refused: bool) -> None:

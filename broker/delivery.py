@@ -13,6 +13,7 @@ with a fast publisher and does not ask the disk for what was just written.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -28,6 +29,8 @@ from broker.observe import Counters
 from broker.session import Position, Session, merge_grants
 from broker.store import Skipped
 from broker.topics import TopicTree, matches
+
+logger = logging.getLogger(__name__)
 
 READ_MESSAGES_MAX = 2000
 READ_BYTES_MAX = 512 * 1024
@@ -344,6 +347,10 @@ class Reader:
             await self.run()
         except StoreError as error:
             self.delivery.broken(self.session, error)
+        except Exception as error:
+            # A mistake of ours; whoever reads must not wait for ever because of it.
+            logger.critical("reader of %r", self.session.client_id, exc_info=error)
+            self.delivery.broken(self.session, StoreUnavailable("the log could not be read"))
 
     def stop(self) -> None:
         if self._task is not None:

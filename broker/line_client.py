@@ -21,6 +21,7 @@ from broker.errors import (
     QuotaExceeded,
     SharedSubscriptionsNotSupported,
     StoreError,
+    StoreFull,
 )
 from broker.lines import (
     LineConnection,
@@ -310,7 +311,7 @@ class _LineSubscriber(Owner):
             log.changed(session, self._cursor_committed, urgent=False)
 
     def _cursor_committed(self, error: StoreError | None) -> None:
-        if error is None:
+        if error is None or isinstance(error, StoreFull):
             self.wake()
 
     async def resend(self) -> None:

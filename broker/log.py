@@ -121,12 +121,12 @@ class Log:
         """The state of `source` goes into the next commit.
 
         It is fsynced and does not wait for company if somebody waits for it: a callback that is
-        `urgent`.
+        `urgent`. One that is not also hears of a full store, while the state waits.
         """
         pending = self._pending
         pending.sources[source] = None
         if on_committed is not None:
-            pending.appends.append(_Append((), (), 0, urgent, True, on_committed))
+            pending.appends.append(_Append((), (), 0, urgent, urgent, on_committed))
         if on_committed is not None and urgent:
             self._wake()
         else:

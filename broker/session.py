@@ -105,6 +105,8 @@ class Session:
         self._acknowledged = 0
         self._acknowledged_committing = 0
         self._acknowledged_committed = 0
+        self._committing = True
+        """Whether the log takes our state; a full disk must not keep subscribers from reading."""
 
         self.received_qos2: set[int] = set()
         self._received_changed = False
@@ -225,8 +227,10 @@ class Session:
 
     def _room(self) -> int:
         """How many more QoS 1 and 2 messages may go: the Receive Maximum permits [MQTT-3.3.4-7],
-        and no more than `inflight_max` that a crash of the broker could repeat (P4)."""
-        committed = self._acknowledged_committed if self.durable else self._acknowledged
+        and no more than `inflight_max` that a crash of the broker could repeat (P4), unless the
+        disk is full."""
+        bound = self.durable and self._committing
+        committed = self._acknowledged_committed if bound else self._acknowledged
         return max(
             0,
             min(
@@ -364,10 +368,12 @@ class Session:
 
     def committed(self) -> None:
         """What `operations` last returned is durable."""
+        self._committing = True
         self._acknowledged_committed = self._acknowledged_committing
 
     def not_committed(self) -> None:
         """What `operations` last returned was not stored: the next must write it again."""
+        self._committing = False
         self._cursor_written = None
         self._received_changed = True
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from broker.config import Config
 from broker.delivery import REPLAY_ENDED, Recent, Routes, route
 from broker.documents import CursorDocument, SubscriptionDocument
-from broker.errors import StoreCorrupt
+from broker.errors import StoreCorrupt, StoreFull
 from broker.message import Grant, Message, Offset
 from broker.session import Session
 from broker.store import Read
@@ -291,3 +292,23 @@ async def test_who_leaves_in_a_replay_goes_on_there_and_gets_nothing_twice() -> 
         while sub.packet_ids:
             await sub.acknowledge()
     assert payloads(sub.got) == texts(15, first=6)
+
+
+async def test_a_full_disk_keeps_nobody_from_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cursors cannot be stored then, so what a crash could repeat is not bounded meanwhile."""
+    monkeypatch.setattr("broker.log.FULL_RETRY_S", 0.01)
+    async with running(Disk(), Config(inflight_max=5)) as world:
+        sub = Subscriber(world)
+        await sub.open()
+        sub.subscribe(subscription())
+        await world.publish(*numbered(20))
+        assert sub.session is not None
+        world.disk.full = True
+        for _ in range(4):
+            sub.session.puback(sub.packet_ids)
+            sub.packet_ids = []
+            heard = asyncio.get_running_loop().create_future()
+            world.log.changed(sub.session, heard.set_result, urgent=False)
+            assert isinstance(await heard, StoreFull)
+            sub.wake()
+        assert payloads(sub.got) == texts(20)
