@@ -30,6 +30,7 @@ from broker.documents import (
     WillDocument,
 )
 from broker.errors import PeerError, QuotaExceeded, StoreError, StoreFull
+from broker.groups import Groups
 from broker.log import Log
 from broker.message import Grant, Message, Offset, Outgoing
 from broker.mqtt.connection import Closed, Connection, Event
@@ -93,6 +94,7 @@ class Services:
     log: Log
     delivery: Delivery
     sessions: Sessions
+    groups: Groups
     wills: Wills
     counters: Counters
 
@@ -186,6 +188,7 @@ class Client(Owner):
             if 0 in packet_ids and session.durable:
                 # Nobody acknowledges QoS 0, and a crash must not repeat all of it.
                 self._services.log.changed(session)
+            self._services.groups.settle(session)
             if self._held or session.holds(packet_ids):
                 self._held.append((outgoing, packet_ids))
                 self._services.log.changed(session, self._send_held)
@@ -196,6 +199,7 @@ class Client(Owner):
             session.expired = 0
         if not self._closed:
             self._services.delivery.drained(session)
+            self._services.groups.drained(session)
 
     def broken(self, error: StoreError) -> None:
         """What the session is owed cannot be read."""
@@ -291,7 +295,6 @@ class Client(Owner):
             self._client_id = f"auto-{uuid.uuid4().hex}"
             connack.properties[Property.ASSIGNED_CLIENT_IDENTIFIER] = self._client_id
         expiry_s = self._session_expiry_s(packet)
-        connack.properties[Property.SHARED_SUBSCRIPTION_AVAILABLE] = 0
         if packet.session_expiry_s not in (None, expiry_s):
             connack.properties[Property.SESSION_EXPIRY_INTERVAL] = expiry_s
         try:
@@ -319,6 +322,8 @@ class Client(Owner):
         self._connection.accept(connack)
         self._transport.deadline_moved()  # From the connect timeout to the keep alive.
         self._continue(session)
+        self._flush()
+        await services.groups.attach(session, self)
         self.wake()
 
     def _session_expiry_s(self, packet: Connect) -> int:
@@ -501,6 +506,7 @@ class Client(Owner):
         """The cursor moved: it is committed in its turn, and the window may have room."""
         if session.durable:
             self._services.log.changed(session, self._cursor_committed, urgent=False)
+        self._services.groups.settle(session)
         self.wake()
 
     def _cursor_committed(self, error: StoreError | None) -> None:
@@ -550,8 +556,28 @@ class Client(Owner):
     def _subscribe(self, packet: Subscribe) -> None:
         if replays.asked_for(packet):
             self._wait_for(self._subscribe_from(packet))
+            return
+        results = [self._subscription(request, packet) for request in packet.requests]
+        if any(isinstance(result, SubscriptionDocument) and result.shared for result in results):
+            self._wait_for(self._subscribe_shared(packet, results))
         else:
-            self._grant(packet, [self._subscription(r, packet) for r in packet.requests])
+            self._grant(packet, results)
+
+    async def _subscribe_shared(
+        self, packet: Subscribe, results: list[SubscriptionDocument | int]
+    ) -> None:
+        """A SUBSCRIBE with Shared Subscriptions: their groups are opened first."""
+        session = self._session
+        assert session is not None
+        for index, result in enumerate(results):
+            if isinstance(result, SubscriptionDocument) and result.shared:
+                try:
+                    await self._services.groups.join(session, result, self)
+                except (StoreError, QuotaExceeded) as error:
+                    logger.warning("client %r: %s", self._client_id, error)
+                    results[index] = ReasonCode.QUOTA_EXCEEDED
+        if not self._closed:
+            self._grant(packet, results)
 
     async def _subscribe_from(self, packet: Subscribe) -> None:
         """A SUBSCRIBE that replays: where from is for the log to say."""
@@ -580,8 +606,6 @@ class Client(Owner):
         """The subscription asked for, or the Reason Code that refuses it."""
         session, config = self._session, self._services.config
         assert session is not None
-        if request.filter.startswith("$share/"):
-            return ReasonCode.SHARED_SUBSCRIPTIONS_NOT_SUPPORTED
         existing = session.subscriptions.get(request.filter)
         if existing is None and len(session.subscriptions) >= config.subscriptions_per_session_max:
             return ReasonCode.QUOTA_EXCEEDED
@@ -615,7 +639,7 @@ class Client(Owner):
             services.delivery.subscribe(session, result)
             operations.append(Put(replace(result)))  # A replay changes it while it is written.
             codes.append(result.qos)
-            if not result.replaying and (
+            if not (result.replaying or result.shared) and (
                 result.retain_handling == 0 or (result.retain_handling == 1 and new)
             ):
                 wanting_retained.append(result)
@@ -654,6 +678,7 @@ class Client(Owner):
         operations: list[Operation] = []
         codes: list[int] = []
         for topic_filter in map(replays.kept_as, packet.filters):
+            services.groups.leave(session, topic_filter)
             if services.delivery.unsubscribe(session, topic_filter):
                 operations.append(Delete(SubscriptionDocument, (session.client_id, topic_filter)))
                 codes.append(ReasonCode.SUCCESS)
@@ -695,6 +720,7 @@ class Client(Owner):
         """Give up these deliveries. The window has room again once that is committed."""
         self._services.counters.dropped[reason] += len(packet_ids)
         session.discard(packet_ids)
+        self._services.groups.settle(session)
         self._services.log.changed(session, self._cursor_committed, urgent=False)
 
     def _schedule_flush(self) -> None:
@@ -744,4 +770,5 @@ class Client(Owner):
             wills.withdrawn(self._client_id)
         else:
             wills.client_lost(self._client_id, session_expiry_s=session.session_expiry_s)
+        self._services.groups.detach(session)
         self._services.sessions.close(session, self)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from broker.errors import ConfigError
 
@@ -16,11 +17,17 @@ DAY_S = 86_400
 PACKET_BYTES_MAX_LEAST = 256
 """Less would refuse packets without which a client cannot even connect."""
 
+ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s]+")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     host: str = "127.0.0.1"
     port: int = 9000
+    unix_socket: Path | None = None
+    """Listen there too, for this user alone."""
+    websocket_origins: tuple[str, ...] = ()
+    """Web pages that may connect, beside those of this machine: `https://host`, `*` for all."""
     data_dir: Path = Path("data")
     durability: str = "fsync"
     """"fsync": acknowledged means on the disk. "os": acknowledged means handed to the kernel, which
@@ -70,6 +77,11 @@ class Config:
         for name in ("receive_max", "inflight_max"):
             if not 1 <= getattr(self, name) <= 65_535:
                 raise ConfigError(name, getattr(self, name), "must be 1..65535")
+        for origin in self.websocket_origins:
+            if origin != "*" and not ORIGIN.fullmatch(origin):
+                raise ConfigError(
+                    "websocket_origins", origin, 'must be "*" or like https://www.example.org:8443'
+                )
         if not is_loopback(self.host) and not self.allow_anonymous:
             raise ConfigError(
                 "host",
@@ -90,21 +102,27 @@ class Config:
             except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
                 raise ConfigError("config", str(path), f"cannot be read: {error}") from error
         values |= {key: value for key, value in overrides.items() if value is not None}
-        known = {field.name: field for field in fields(cls)}
-        default = cls()
+        types = get_type_hints(cls)
         for key, value in values.items():
-            if key not in known:
+            if key not in types:
                 raise ConfigError(key, value, "is not a setting; `pubsub broker start --help`")
-            wanted = type(getattr(default, key))
-            if wanted is float and type(value) is int:
-                values[key] = float(value)
-            elif issubclass(wanted, Path) and isinstance(value, str):
-                values[key] = Path(value)
-            elif not isinstance(value, Path if issubclass(wanted, Path) else wanted) or (
-                wanted is int and isinstance(value, bool)
-            ):
-                raise ConfigError(key, value, f"must be a {wanted.__name__}")
-        return replace(default, **values)
+            values[key] = _converted(key, value, types[key])
+        return cls(**values)
+
+
+def _converted(key: str, value: object, wanted: Any) -> object:
+    """What the file or the command line says, as the setting's type. Raises ConfigError."""
+    if wanted is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if wanted in (int, str, bool) and type(value) is wanted:
+        return value
+    if wanted in (Path, Path | None) and isinstance(value, str | Path):
+        return Path(value)
+    if wanted == tuple[str, ...]:
+        if isinstance(value, list | tuple) and all(isinstance(entry, str) for entry in value):
+            return tuple(value)
+        raise ConfigError(key, value, "must be a list of strings")
+    raise ConfigError(key, value, f"must be a {getattr(wanted, '__name__', 'Path')}")
 
 
 def is_loopback(host: str) -> bool:

@@ -161,7 +161,7 @@ class Delivery:
         for subscription in session.subscriptions.values():
             if subscription.replaying:
                 self._start(session, Replay(self, session, subscription), subscription.filter)
-            else:
+            elif not subscription.shared:
                 self._tree.add(subscription.filter, session, (session, subscription))
         self._forget_routes()
         if session.subscriptions:
@@ -187,7 +187,7 @@ class Delivery:
         if subscription.replaying:
             self._tree.remove(subscription.filter, session)
             self._start(session, Replay(self, session, subscription), subscription.filter)
-        else:
+        elif not subscription.shared:
             self._tree.add(subscription.filter, session, (session, subscription))
         self._forget_routes()
 
@@ -389,7 +389,7 @@ class CatchUp(Reader):
         position = session.position
         while position.through < delivery.live.through:
             await self.room()
-            filters = [f for f, s in session.subscriptions.items() if not s.replaying]
+            filters = [f for f, s in session.subscriptions.items() if not (s.replaying or s.shared)]
             messages, through = await delivery.read(
                 position.through, delivery.live.through, filters
             )

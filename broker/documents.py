@@ -45,6 +45,11 @@ class SubscriptionDocument:
     replaying: bool = False
     metadata: bool = False
 
+    @property
+    def shared(self) -> bool:
+        """Whether a group has the place in the log, and this is a share of what it gets."""
+        return self.filter.startswith("$share/")
+
 
 @dataclass(slots=True)
 class CursorDocument:

@@ -41,6 +41,15 @@ class Message:
 
 
 @dataclass(slots=True, frozen=True)
+class Lease:
+    """A message of a shared subscription that one member has: the group, by its whole filter, and
+    the Packet Identifier under which the group's own session keeps it in flight."""
+
+    group: str
+    packet_id: int
+
+
+@dataclass(slots=True, frozen=True)
 class Grant:
     """How one subscriber gets a message: its matching subscriptions, merged into one copy.
 
@@ -48,7 +57,8 @@ class Grant:
     Subscription Identifiers [MQTT-3.3.4-3]. `retained` marks a message that is sent because it was
     retained when the subscription was made, and so keeps RETAIN = 1 [MQTT-3.3.1-8]. `metadata` asks
     for User Properties `offset`, `published-at` and `publisher` on the way out (MQTT 5 only).
-    `replay` is the Topic Filter of the replay that the message is from, or empty.
+    `replay` is the Topic Filter of the replay that the message is from, or empty; `lease` is what
+    ends when a message of a shared subscription is acknowledged.
     """
 
     qos: int
@@ -57,6 +67,7 @@ class Grant:
     retained: bool = False
     metadata: bool = False
     replay: str = ""
+    lease: Lease | None = None
 
 
 Outgoing = tuple[Message, Grant]

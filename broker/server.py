@@ -15,6 +15,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
@@ -24,8 +25,9 @@ from broker.client import Services
 from broker.config import Config
 from broker.delivery import Delivery
 from broker.errors import ConfigError, StoreError
+from broker.groups import Groups
 from broker.log import Log
-from broker.net.tcp import TcpConnection, listen
+from broker.net.tcp import Connections, connections_possible, listen, listen_unix
 from broker.observe import Counters
 from broker.sessions import Sessions
 from broker.store.sqlite import SqliteStore
@@ -43,9 +45,11 @@ class Server:
     """Call `start`, then `wait_stopped`, then `stop`; once each."""
 
     def __init__(self, config: Config) -> None:
-        self.config = config
+        possible = connections_possible(config.connections_max)
+        self.config = replace(config, connections_max=possible)
         self.counters = Counters()
-        self._connections: set[TcpConnection] = set()
+        self._connections = Connections()
+        self._unix_listener: asyncio.Server | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._stop_requested = asyncio.Event()
         self._failure: BaseException | None = None
@@ -74,8 +78,15 @@ class Server:
         self._delivery = Delivery(self._log, self.counters, config)
         self._wills = Wills(self._log)
         self._sessions = Sessions(self._log, self._delivery, self._wills, config)
+        groups = Groups(self._log, self._delivery, self._sessions, config)
         services = Services(
-            config, self._log, self._delivery, self._sessions, self._wills, self.counters
+            config,
+            self._log,
+            self._delivery,
+            self._sessions,
+            groups,
+            self._wills,
+            self.counters,
         )
         await self._sessions.start()
         await self._wills.start()
@@ -86,10 +97,20 @@ class Server:
         app = create_app(self.status, self.request_stop)
         self._admin = AdminServer(app, config.data_dir / ADMIN_SOCKET)
         try:
+            if config.unix_socket is not None:
+                self._unix_listener = await listen_unix(
+                    services, self._connections, config.unix_socket
+                )
             await self._admin.start()
         except BaseException:
-            self._listener.close()
+            self._close_listeners()
             raise
+
+    def _close_listeners(self) -> None:
+        self._listener.close()
+        if self._unix_listener is not None and self.config.unix_socket is not None:
+            self._unix_listener.close()
+            self.config.unix_socket.unlink(missing_ok=True)
 
     @property
     def address(self) -> tuple[str, int]:
@@ -110,7 +131,7 @@ class Server:
 
         Raises the StoreError with which the log failed, if it did.
         """
-        self._listener.close()
+        self._close_listeners()
         await self._admin.stop()
         for connection in self._connections:
             connection.pause_reading()
@@ -151,6 +172,7 @@ class Server:
             "high_watermark": self._log.high_watermark,
             "log_start": self._store.log_start,
             "connections": len(self._connections),
+            "connections_max": self.config.connections_max,
             "sessions_connected": self._sessions.connected_count,
             "sessions_durable": self._sessions.durable_count,
             "messages_in": counters.messages_in,

@@ -28,7 +28,7 @@ from broker.documents import (
     ReceivedQos2Document,
     SubscriptionDocument,
 )
-from broker.message import Grant, Message, Offset, Outgoing, PacketIdentifier
+from broker.message import Grant, Lease, Message, Offset, Outgoing, PacketIdentifier
 from broker.topics import TopicTree
 
 PACKET_IDENTIFIER_MAX = 65_535
@@ -101,6 +101,10 @@ class Session:
         self._released: dict[int, Offset] = {}
         self._aside_ids: dict[int, bool] = {}
         """Of those in flight: which were taken from `aside`, and whether as retained."""
+        self._leases: dict[int, Lease] = {}
+        """Of those in flight at QoS 1: which are leased from a group, which keeps them for us."""
+        self.settled: list[Lease] = []
+        """Leases that ended, for the groups to take."""
         self._sent = 0
         self._acknowledged = 0
         self._acknowledged_committing = 0
@@ -125,8 +129,9 @@ class Session:
         if subscription.replaying:
             self._replays[subscription.filter] = subscription
         self.subscriptions[subscription.filter] = subscription
-        self._tree.add(subscription.filter, subscription.filter, subscription)
-        self._grants.clear()
+        if not subscription.shared:
+            self._tree.add(subscription.filter, subscription.filter, subscription)
+            self._grants.clear()
 
     def unsubscribe(self, topic_filter: str) -> SubscriptionDocument | None:
         """Remove it; None if there was none. What is in flight goes on. [MQTT-3.10.4-3]"""
@@ -175,7 +180,7 @@ class Session:
         """
         aside = bool(self.aside)
         queue = self.aside or self.outbox
-        room = self._room()
+        room = self.room()
         packet_id = self._next_packet_id
         qos1, qos2, released = self._qos1, self._qos2, self._released
         taken: list[Outgoing] = []
@@ -188,6 +193,8 @@ class Session:
                 queue.popleft()
                 self.expired += 1
                 expired_size += len(message.payload)
+                if grant.lease:
+                    self.settled.append(grant.lease)
                 continue
             if not (qos := message.qos if message.qos < grant.qos else grant.qos):
                 taken.append(outgoing)
@@ -209,24 +216,46 @@ class Session:
             size += len(message.payload)
         self._next_packet_id = packet_id
         if aside:
-            self._move_replays(taken)
+            self._note_aside(taken, packet_ids)
         else:
             self.outbox_bytes -= size + expired_size
         return taken, packet_ids
 
-    def _move_replays(self, taken: Iterable[Outgoing]) -> None:
-        """A replay goes on after what was taken of it."""
-        for message, grant in taken:
+    def _note_aside(self, taken: Iterable[Outgoing], packet_ids: Iterable[int]) -> None:
+        """A replay goes on after what was taken of it; a lease ends here unless it is of QoS 1."""
+        for (message, grant), packet_id in zip(taken, packet_ids, strict=True):
             if grant.replay:
                 self._replays[grant.replay].start_offset = message.offset
+            if grant.lease and packet_id in self._qos1:
+                self._leases[packet_id] = grant.lease
+            elif grant.lease:
+                self.settled.append(grant.lease)
+
+    def return_leases(self, group: str, *, inflight: bool) -> list[Lease]:
+        """Give back to the group what waits here, and if `inflight` what is not acknowledged."""
+        waiting = [g.lease for _, g in self.aside if g.lease and g.lease.group == group]
+        self.aside = deque(e for e in self.aside if not (e[1].lease and e[1].lease.group == group))
+        if not inflight:
+            return waiting
+        returned = {p: lease for p, lease in self._leases.items() if lease.group == group}
+        for packet_id in returned:
+            del self._leases[packet_id]
+            del self._qos1[packet_id]
+            del self._aside_ids[packet_id]
+        self._acknowledged += len(returned)
+        return [*returned.values(), *waiting]
+
+    def offsets(self, packet_ids: Iterable[int]) -> dict[int, Offset]:
+        """Where in the log those of them are that are in flight at QoS 1."""
+        return {p: self._qos1[p] for p in packet_ids if p in self._qos1}
 
     @property
     def inflight(self) -> int:
         """How many QoS 1 and 2 exchanges are unfinished."""
         return len(self._qos1) + len(self._qos2) + len(self._released)
 
-    def _room(self) -> int:
-        """How many more QoS 1 and 2 messages may go: the Receive Maximum permits [MQTT-3.3.4-7],
+    def room(self) -> int:
+        """How many more QoS 1 and 2 messages may go: the Receive Maximum permits [MQTT-3.3.4-9],
         and no more than `inflight_max` that a crash of the broker could repeat (P4), unless the
         disk is full."""
         bound = self.durable and self._committing
@@ -283,9 +312,14 @@ class Session:
         if self._aside_ids:
             for packet_id in packet_ids:
                 self._aside_ids.pop(packet_id, None)
+                if lease := self._leases.pop(packet_id, None):
+                    self.settled.append(lease)
 
     def unfinished(self) -> list[InFlight]:
-        """Every exchange to continue on a new connection, in order of delivery. [MQTT-4.4.0-1]"""
+        """Every exchange to continue on a new connection, in order of delivery. [MQTT-4.4.0-1]
+
+        Not what is leased: that goes back to its group.
+        """
         return sorted(self._entries(), key=lambda entry: entry.offset)
 
     def _entries(self) -> Iterator[InFlight]:
@@ -295,6 +329,8 @@ class Session:
             (Stage.SENT_QOS1, self._qos1),
         ):
             for packet_id, offset in flight.items():
+                if packet_id in self._leases:
+                    continue
                 yield InFlight(
                     offset,
                     PacketIdentifier(packet_id),

@@ -16,7 +16,18 @@ ROOT = Path(__file__).parent.parent
 
 ROWS = (
     ("cli", "server"),
-    ("net", "web", "line_client", "client", "replays", "sessions", "delivery", "retention", "wills"),
+    (
+        "net",
+        "web",
+        "line_client",
+        "client",
+        "groups",
+        "replays",
+        "sessions",
+        "delivery",
+        "retention",
+        "wills",
+    ),
     ("log", "retained", "store", "observe", "failpoints"),
     ("session", "cursors", "lines", "mqtt", "security", "replay"),
     ("documents", "topics", "message", "config", "errors", "__init__"),

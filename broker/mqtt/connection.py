@@ -31,8 +31,9 @@ from broker.errors import (
     ProtocolViolation,
 )
 from broker.message import Outgoing
+from broker.mqtt.authentication import Exchange, Methods
 from broker.mqtt.decode import Decoder
-from broker.mqtt.encode import encode, encode_publishes
+from broker.mqtt.encode import encode, encode_aliased, encode_publishes
 from broker.mqtt.fields import VARINT_MAX
 from broker.mqtt.packets import (
     MQTT_5,
@@ -68,6 +69,10 @@ PACKET_BYTES_DEFAULT = VARINT_MAX + 5
 """What holds where nothing is said: all that the formats can say."""
 
 
+TOPIC_ALIASES_OUT_MAX = 1000
+"""Of those that a client permits towards it, so many are used: each costs a topic in memory."""
+
+
 @dataclass(slots=True)
 class Closed:
     """The connection ended otherwise than by DISCONNECT: by a broken rule, or in `expire`."""
@@ -92,6 +97,7 @@ class Connection:
         receive_max: int,
         topic_alias_max: int,
         connect_timeout_s: float,
+        methods: Methods | None = None,
     ) -> None:
         self.client_id = ""
         """The client identifier, an assigned one included; empty before CONNECT."""
@@ -128,6 +134,15 @@ class Connection:
         """The client has closed the connection, by DISCONNECT."""
         self._problem_information = True
         self._session_expires = False
+        self._alias_max = 0
+        self._aliases: dict[str, int] = {}
+        """Topic Aliases that we have given topics, on this connection. [MQTT-3.3.2-7]"""
+        self._methods = methods or {}
+        self._method: str | None = None
+        self._exchange: Exchange | None = None
+        self._unauthenticated: Connect | None = None
+        """The CONNECT whose client is still to authenticate; no event yet."""
+        self._authentication_data: bytes | None = None
         self._outgoing: list[bytes] = []
 
     @property
@@ -148,7 +163,10 @@ class Connection:
                 self._receive(packet, events)
                 if self.closed:
                     return events
+            self._check_authenticated(events)
         except PeerError as error:
+            if self._unauthenticated is not None:
+                events.clear()
             self.close(error.reason_code, error.reason)
             events.append(Closed(error.reason_code, error.reason))
         if events:
@@ -157,6 +175,7 @@ class Connection:
 
     def _receive(self, packet: FromClient, events: list[Event]) -> None:
         """Check what the standard asks of any packet but PUBLISH, then make it an event."""
+        self._check_authenticated([*events, packet])
         match packet:
             case Ack() | Publish():
                 pass
@@ -175,12 +194,17 @@ class Connection:
                     self._check_filter(filter)
             case Connect():
                 self._connect(packet)
+                if packet.authentication_method is not None:
+                    self._unauthenticated = packet
+                    self._begin_exchange(packet.authentication_data, events)
+                    return
             case Disconnect():
                 if packet.session_expiry_s and not self._session_expires:
                     raise ProtocolViolation("DISCONNECT extends a session that ends with CONNECT")
                 self.closed = self._left = True
-            case Auth():  # [MQTT-4.12.0-6]
-                raise ProtocolViolation("AUTH without an Authentication Method in CONNECT")
+            case Auth():
+                self._authenticate(packet, events)
+                return
             case _:
                 assert_never(packet)
         events.append(packet)
@@ -188,8 +212,9 @@ class Connection:
     def _connect(self, connect: Connect) -> None:
         self.packet_bytes_max = connect.packet_bytes_max
         self._problem_information = connect.request_problem_information
-        if connect.authentication_method is not None:  # [MQTT-4.12.0-1]
-            raise BadAuthenticationMethod("enhanced authentication is not supported")
+        method = connect.authentication_method
+        if method is not None and method not in self._methods:  # [MQTT-4.12.0-1]
+            raise BadAuthenticationMethod(f"there is no authentication method {method!r} here")
         if not connect.client_id and connect.version != MQTT_5 and not connect.clean_start:
             raise ClientIdentifierNotValid(  # [MQTT3-3.1.3-8]
                 "an empty client identifier needs Clean Session = 1"
@@ -197,9 +222,49 @@ class Connection:
         self.client_id = connect.client_id
         self.keep_alive_s = connect.keep_alive_s
         self.receive_maximum = connect.receive_maximum
+        self._alias_max = min(connect.topic_alias_maximum, TOPIC_ALIASES_OUT_MAX)
+        self._method = method
         self._session_expires = bool(connect.session_expiry_s)
         if connect.version == MQTT_5:
             self._decoder.receive_quota = self._receive_max
+
+    def _check_authenticated(self, received: Sequence[Event | Pingreq]) -> None:
+        """Until the client is authenticated nothing else may come. [MQTT-3.1.2-30]"""
+        if self._unauthenticated is not None and any(
+            not isinstance(packet, Auth | Disconnect) for packet in received
+        ):
+            raise ProtocolViolation("only AUTH may follow until the client is authenticated")
+
+    def _authenticate(self, auth: Auth, events: list[Event]) -> None:
+        if self._method is None:  # [MQTT-4.12.0-6]
+            raise ProtocolViolation("AUTH without an Authentication Method in CONNECT")
+        if auth.method != self._method:  # [MQTT-4.12.0-5, MQTT-4.12.1-1]
+            raise ProtocolViolation("AUTH has another Authentication Method than CONNECT")
+        if auth.reason_code == ReasonCode.REAUTHENTICATE and self._accepted:
+            self._begin_exchange(auth.data, events)
+        elif auth.reason_code == ReasonCode.CONTINUE_AUTHENTICATION and self._exchange:
+            self._go_on(self._exchange, auth.data, events)
+        else:
+            raise ProtocolViolation("AUTH does not fit: nothing was asked of the client")
+
+    def _begin_exchange(self, data: bytes | None, events: list[Event]) -> None:
+        assert self._method is not None
+        self._exchange = self._methods[self._method]()
+        self._go_on(self._exchange, data, events)
+
+    def _go_on(self, exchange: Exchange, data: bytes | None, events: list[Event]) -> None:
+        """One step: ask the client for more [MQTT-4.12.0-2, 3], or let it in."""
+        answer, done = exchange.step(data or b"")
+        if not done:
+            self.send(Auth(ReasonCode.CONTINUE_AUTHENTICATION, self._method, answer))
+            return
+        self._exchange = None
+        connect, self._unauthenticated = self._unauthenticated, None
+        if connect is None:
+            self.send(Auth(ReasonCode.SUCCESS, self._method, answer))
+        else:
+            self._authentication_data = answer
+            events.append(connect)
 
     def _check_subscribe(self, subscribe: Subscribe) -> None:
         if not subscribe.requests:  # [MQTT-3.8.3-2]
@@ -226,7 +291,12 @@ class Connection:
         self.keep_alive_s = properties.get(Property.SERVER_KEEP_ALIVE, self.keep_alive_s)
         self.client_id = properties.get(Property.ASSIGNED_CLIENT_IDENTIFIER, self.client_id)
         self._accepted = True
-        self.send(replace(connack, properties=properties | self._limits))
+        properties = properties | self._limits
+        if self._method is not None:  # [MQTT-4.12.0-4, MQTT-4.12.0-5]
+            properties[Property.AUTHENTICATION_METHOD] = self._method
+        if self._authentication_data is not None:
+            properties[Property.AUTHENTICATION_DATA] = self._authentication_data
+        self.send(replace(connack, properties=properties))
         for _ in range(self._early_pings):
             self.send(Pingresp())
 
@@ -262,14 +332,25 @@ class Connection:
 
         `now_us` is in microseconds since the epoch, for the Message Expiry Interval.
         """
-        encoded, left_out = encode_publishes(
-            self.version,
-            outgoing,
-            packet_ids,
-            dup=dup,
-            now_us=now_us,
-            packet_bytes_max=self.packet_bytes_max,
-        )
+        if self._alias_max:
+            encoded, left_out = encode_aliased(
+                outgoing,
+                packet_ids,
+                self._aliases,
+                self._alias_max,
+                dup=dup,
+                now_us=now_us,
+                packet_bytes_max=self.packet_bytes_max,
+            )
+        else:
+            encoded, left_out = encode_publishes(
+                self.version,
+                outgoing,
+                packet_ids,
+                dup=dup,
+                now_us=now_us,
+                packet_bytes_max=self.packet_bytes_max,
+            )
         if not self.closed:
             self._outgoing.append(encoded)
         return left_out

@@ -2,7 +2,7 @@
 
 - A property in a packet that may not carry it, twice where it may stand once, or with a value out
   of its range is a Protocol Error. An identifier that MQTT does not know, and a section that does
-  not end where it says, is a Malformed Packet. [MQTT-2.2.2-2]
+  not end where it says, is a Malformed Packet. (section 2.2.2.2)
 - What subscribers get of a message's properties stays encoded, byte for byte and in its order, from
   publisher to subscriber: `MessageProperties.forwarded`. [MQTT-3.3.2-4, 15, 16, 17, 18, 20]
 """

@@ -1,24 +1,43 @@
-"""TCP: moves bytes, keeps one timer a connection, obeys backpressure. Knows no packet.
+"""TCP and Unix sockets: moves bytes, keeps one timer a connection, obeys backpressure.
 
-The first byte tells who is there: 0x10 begins an MQTT CONNECT, anything else is the line protocol.
+Knows no packet. The first bytes tell who is there: 0x10 begins an MQTT CONNECT, `GET ` is HTTP and
+so WebSocket, anything else is the line protocol.
+
+What a peer can make us keep is bounded:
+
+- It gets no more messages while `write_buffer_bytes_max` wait for it. At twice that it also is not
+  read from, since then it asks for answers that it does not read.
+- Who has not said who it is counts as a stranger. When there are `connections_max`, a new one takes
+  the place of the oldest stranger, so that silence does not keep others out; if there is none, the
+  new one is cut off.
+- Each connection is an open file, and so are those of the store: no more are accepted than leave
+  it enough.
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import resource
+import socket
+from pathlib import Path
 from typing import Protocol, cast
 
 from broker.client import Client, Services
 from broker.config import Config
 from broker.errors import ConfigError
 from broker.line_client import LineClient
+from broker.net.websocket import HTTP_GET, WebSocket
+from broker.web import unix
 
 MQTT_CONNECT = 0x10
 FIRST_BYTE_TIMEOUT_S = 60.0
 """A person may type the first line; a CONNECT must be whole after `connect_timeout_s`."""
 CLOSE_TIMEOUT_S = 5.0
 """How long a peer may take to read the last bytes before the connection is cut."""
+BACKLOG = 1024
+FILES_RESERVED = 100
+"""Open files that the rest of the broker may need."""
 
 
 class NetworkClient(Protocol):
@@ -37,15 +56,32 @@ class NetworkClient(Protocol):
     def shut_down(self) -> None: ...
 
 
+class Connections(set["TcpConnection"]):
+    """All of one broker."""
+
+    def __init__(self) -> None:
+        self.strangers: dict[TcpConnection, None] = {}
+        """Of these, who has not said who it is; oldest first."""
+
+    def lose(self, connection: TcpConnection) -> None:
+        self.discard(connection)
+        self.strangers.pop(connection, None)
+
+
 class TcpConnection(asyncio.Protocol):
     """One socket. It is also the `Transport` that its client writes to."""
 
-    def __init__(self, services: Services, connections: set[TcpConnection]) -> None:
+    def __init__(self, services: Services, connections: Connections) -> None:
         self._services = services
         self._connections = connections
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._first_bytes = b""
+        """What came while it could still be the beginning of `GET `."""
+        self._full = False
+        """Whether `write_buffer_bytes_max` wait to be sent."""
+        self._reading_paused_by: set[str] = set()
         self.client: NetworkClient | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -53,32 +89,63 @@ class TcpConnection(asyncio.Protocol):
         transport = cast(asyncio.Transport, transport)
         self._transport = transport
         self._services.counters.connections += 1
-        if len(self._connections) >= self._services.config.connections_max:
-            self._services.counters.dropped["connection over connections_max"] += 1
+        if not self._make_room():
             transport.abort()
             return
         self._connections.add(self)
+        self._connections.strangers[self] = None
         transport.set_write_buffer_limits(high=self._services.config.write_buffer_bytes_max)
         self._timer = self._loop.call_later(FIRST_BYTE_TIMEOUT_S, self.close)
+
+    def _make_room(self) -> bool:
+        """Whether there is room for one more connection."""
+        if len(self._connections) < self._services.config.connections_max:
+            return True
+        self._services.counters.dropped["connection over connections_max"] += 1
+        for oldest in self._connections.strangers:
+            self._connections.lose(oldest)
+            oldest.abort()
+            return True
+        return False
 
     def data_received(self, data: bytes) -> None:
         now = self._loop.time()
         if self.client is None:
-            self.client = self._meet(data[0], now)
+            data = self._first_bytes + data
+            if len(data) < len(HTTP_GET) and HTTP_GET.startswith(data):
+                self._wait_for_more(data)
+                return
+            self.client = self._meet(data, now)
         self.client.receive(data, now)
+        if self._full:
+            self._pause_reading_if_clogged()
 
-    def _meet(self, first_byte: int, now: float) -> NetworkClient:
-        assert self._transport is not None
+    def _wait_for_more(self, data: bytes) -> None:
+        """No person sends less than a line, so the rest is due at once."""
+        if not self._first_bytes and self._timer is not None:
+            self._timer.cancel()
+            timeout_s = self._services.config.connect_timeout_s
+            self._timer = self._loop.call_later(timeout_s, self.close)
+        self._first_bytes = data
+
+    def _meet(self, data: bytes, now: float) -> NetworkClient:
+        transport, services = self._transport, self._services
+        assert transport is not None
         assert self._timer is not None
         self._timer.cancel()
-        peer = str(self._transport.get_extra_info("peername"))
+        # Who connects to a Unix socket has no address: then it is our own.
+        address = transport.get_extra_info("peername") or transport.get_extra_info("sockname")
+        peer = str(address)
         client: NetworkClient
-        if first_byte == MQTT_CONNECT:
-            client = Client(self._services, self, peer, now)
+        if data[0] == MQTT_CONNECT:
+            client = Client(services, self, peer, now)
+        elif data.startswith(HTTP_GET):
+            client = WebSocket(services, self, peer, now)
         else:
             # Zero: we hear when the last byte is out, which is what counts as acknowledged there.
-            self._transport.set_write_buffer_limits(high=0)
-            client = LineClient(self._services, self, peer, now)
+            transport.set_write_buffer_limits(high=0)
+            client = LineClient(services, self, peer, now)
+            self._connections.strangers.pop(self, None)
         self._set_timer(client.deadline())
         return client
 
@@ -87,15 +154,24 @@ class TcpConnection(asyncio.Protocol):
         return isinstance(self.client, LineClient) and self.client.end_of_input()
 
     def pause_writing(self) -> None:
+        self._full = True
         if self.client is not None:
             self.client.writable(yes=False)
 
     def resume_writing(self) -> None:
+        self._full = False
+        self._resume_reading("clogged")
         if self.client is not None:
             self.client.writable(yes=True)
 
+    def _pause_reading_if_clogged(self) -> None:
+        assert self._transport is not None
+        waiting = self._transport.get_write_buffer_size()
+        if waiting > 2 * self._services.config.write_buffer_bytes_max:
+            self._pause_reading("clogged")
+
     def connection_lost(self, exc: Exception | None) -> None:
-        self._connections.discard(self)
+        self._connections.lose(self)
         if self._timer is not None:
             self._timer.cancel()
         if self.client is not None:
@@ -120,7 +196,9 @@ class TcpConnection(asyncio.Protocol):
     # Transport
 
     def deadline_moved(self) -> None:
+        """The CONNECT was accepted."""
         assert self.client is not None
+        self._connections.strangers.pop(self, None)
         if self._timer is not None:
             self._timer.cancel()
         self._set_timer(self.client.deadline())
@@ -135,22 +213,40 @@ class TcpConnection(asyncio.Protocol):
             self._transport.close()
             self._loop.call_later(CLOSE_TIMEOUT_S, self._transport.abort)
 
+    def end_output(self) -> None:
+        assert self._transport is not None
+        if not self._transport.is_closing():
+            self._transport.write_eof()
+            self._loop.call_later(CLOSE_TIMEOUT_S, self._transport.abort)
+
+    def abort(self) -> None:
+        assert self._transport is not None
+        self._transport.abort()
+
     def pause_reading(self) -> None:
+        self._pause_reading("client")
+
+    def resume_reading(self) -> None:
+        self._resume_reading("client")
+
+    def _pause_reading(self, reason: str) -> None:
+        self._reading_paused_by.add(reason)
         if self._transport is not None and not self._transport.is_closing():
             self._transport.pause_reading()
 
-    def resume_reading(self) -> None:
+    def _resume_reading(self, reason: str) -> None:
+        self._reading_paused_by.discard(reason)
+        if self._reading_paused_by:
+            return
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
 
 
-async def listen(
-    services: Services, connections: set[TcpConnection], config: Config
-) -> asyncio.Server:
+async def listen(services: Services, connections: Connections, config: Config) -> asyncio.Server:
     """Accept connections. Raises ConfigError: the address cannot be listened on."""
     try:
         return await asyncio.get_running_loop().create_server(
-            lambda: TcpConnection(services, connections), config.host, config.port, backlog=1024
+            lambda: TcpConnection(services, connections), config.host, config.port, backlog=BACKLOG
         )
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
@@ -161,3 +257,50 @@ async def listen(
                 " choose another with --port",
             ) from error
         raise ConfigError("host", config.host, f"cannot be listened on: {error}") from error
+
+
+async def listen_unix(services: Services, connections: Connections, path: Path) -> asyncio.Server:
+    """Accept connections of our own user on a Unix socket, which the caller removes in the end.
+
+    What a broker that is gone left at `path` is replaced. Raises ConfigError: there is something
+    else, or somebody listens, or it cannot be listened on.
+    """
+    _expect_no_listener(path)
+    listener = unix.listen(path, setting="unix_socket")
+    return await asyncio.get_running_loop().create_unix_server(
+        lambda: TcpConnection(services, connections), sock=listener, backlog=BACKLOG
+    )
+
+
+def _expect_no_listener(path: Path) -> None:
+    """Raises ConfigError unless nothing is at `path`, or a socket that nobody listens on."""
+    if not path.exists():
+        return
+    if not path.is_socket():
+        raise ConfigError("unix_socket", str(path), "is there already and is no socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(unix.reachable(path, setting="unix_socket"))
+        except ConnectionRefusedError:
+            return
+        except OSError as error:
+            raise ConfigError("unix_socket", str(path), f"cannot be used: {error}") from error
+    raise ConfigError("unix_socket", str(path), "is in use, maybe by a broker that runs already")
+
+
+def connections_possible(wanted: int) -> int:
+    """How many connections, at most `wanted`, our open files suffice for (`ulimit -n`).
+
+    The soft limit, which is often 1024 for the sake of old programs, is raised for that.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = wanted + FILES_RESERVED
+    if hard != resource.RLIM_INFINITY:
+        files = min(files, hard)
+    if soft != resource.RLIM_INFINITY and soft < files:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
+        except (OSError, ValueError):  # macOS has a lower limit that it does not tell.
+            files = soft
+    return max(1, files - FILES_RESERVED)

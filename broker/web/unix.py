@@ -1,4 +1,4 @@
-"""The administration's Unix socket: its name, its permissions, and the length a path may have."""
+"""Unix sockets: their permissions, the length a path may have, the name of administration's."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SOCKET_PATH_BYTES_MAX = 103
 """What the smallest `sun_path` in use holds (macOS 104, Linux 108, both with a NUL at the end)."""
 
 
-def reachable(path: Path) -> str:
+def reachable(path: Path, *, setting: str = "data_dir") -> str:
     """`path` as short as it gets for a Unix socket: relative to here where that is shorter.
 
     Raises ConfigError if it is too long both ways.
@@ -22,7 +22,7 @@ def reachable(path: Path) -> str:
     shortest = min(str(path.absolute()), os.path.relpath(path), key=len)
     if len(os.fsencode(shortest)) > SOCKET_PATH_BYTES_MAX:
         raise ConfigError(
-            "data_dir",
+            setting,
             str(path.parent),
             f"is too long for a Unix socket ({SOCKET_PATH_BYTES_MAX} bytes with the file name); "
             "choose a shorter one, or start the broker from a directory near it",
@@ -30,12 +30,12 @@ def reachable(path: Path) -> str:
     return shortest
 
 
-def listen(path: Path) -> socket.socket:
+def listen(path: Path, *, setting: str = "data_dir") -> socket.socket:
     """A bound socket that only the owner may open; replaces what a broker that is gone left there.
 
     Raises ConfigError: the path is too long for a Unix socket, or cannot be created.
     """
-    address = reachable(path)
+    address = reachable(path, setting=setting)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     umask = os.umask(0o177)  # so that the file is 0600 from its first moment
     try:
@@ -45,7 +45,7 @@ def listen(path: Path) -> socket.socket:
     except OSError as error:
         listener.close()
         raise ConfigError(
-            "data_dir", str(path.parent), f"cannot hold {path.name}: {error.strerror or error}"
+            setting, str(path.parent), f"cannot hold {path.name}: {error.strerror or error}"
         ) from error
     finally:
         os.umask(umask)

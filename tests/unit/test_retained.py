@@ -32,7 +32,7 @@ def session() -> Session:
 async def test_a_subscription_gets_the_last_retained_message_of_each_topic(
     disk: Disk, session: Session
 ) -> None:
-    """[MQTT-3.3.1-9, MQTT-3.3.1-8]"""
+    """[MQTT-3.3.1-9, MQTT3-3.3.1-8]"""
     wanting = [subscription("a/+", start=4, identifier=7)]
     outgoing = await retained.matching(disk, session, wanting, Offset(4))
     assert [(m.payload, g.qos, g.subscription_ids, g.retained) for m, g in outgoing] == [

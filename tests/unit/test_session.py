@@ -93,7 +93,7 @@ def test_a_subscription_that_replays_is_owed_nothing_by_the_session_itself() -> 
 
 
 def test_what_finds_no_room_in_the_window_holds_up_what_comes_after_it() -> None:
-    """[MQTT-3.3.4-7, MQTT-3.3.4-8]"""
+    """[MQTT-3.3.4-9, MQTT-4.9.0-2]"""
     sub = session(window=2)
     qos0 = message("0", qos=0, offset=4)
     offer(sub, *numbered(3), qos0)

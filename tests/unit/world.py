@@ -11,6 +11,7 @@ from broker.config import Config
 from broker.delivery import Delivery
 from broker.documents import Operation, Put, SubscriptionDocument
 from broker.errors import StoreError, StoreFull
+from broker.groups import Groups
 from broker.log import Log
 from broker.message import Message, Offset, Outgoing
 from broker.observe import Counters
@@ -135,7 +136,9 @@ class Subscriber(Owner):
                 break
             self.got += outgoing
             self.packet_ids += packet_ids
+            self.world.groups.settle(session)
         self.world.delivery.drained(session)
+        self.world.groups.drained(session)
 
     async def acknowledge(self) -> None:
         """All it has. Returns when that is stored and what it made room for has come."""
@@ -143,6 +146,7 @@ class Subscriber(Owner):
         self.session.puback(self.packet_ids)
         self.packet_ids = []
         self.world.log.changed(self.session)
+        self.world.groups.settle(self.session)
         await self.world.log.flushed()
         self.wake()
         await self.world.settled()
@@ -157,6 +161,7 @@ class Subscriber(Owner):
     def close(self) -> None:
         session, self.session = self.session, None
         if session is not None:
+            self.world.groups.detach(session)
             self.world.sessions.close(session, self)
 
 
@@ -170,6 +175,7 @@ class World:
         self.delivery = Delivery(self.log, self.counters, config)
         self.wills = Wills(self.log)
         self.sessions = Sessions(self.log, self.delivery, self.wills, config)
+        self.groups = Groups(self.log, self.delivery, self.sessions, config)
 
     async def publish(self, *messages: Message) -> None:
         """Returns when they are stored and routed."""

@@ -48,6 +48,58 @@ def test_a_string_that_is_not_utf_8_or_has_nul_is_malformed(wire: Wire, text: st
     wire.closed()
 
 
+@pytest.mark.parametrize("text", ["ED A0 80", "C0 80", "FF", "61 00"])
+@pytest.mark.parametrize(
+    "packet",
+    [
+        "10 (0004 'MQTT' 05 02 003C 00  00 ({}))",  # client identifier
+        "10 (0004 'MQTT' 05 06 003C 00  0001 'a' 00 00 ({}) 0000)",  # Will Topic
+        "10 (0004 'MQTT' 05 06 003C 00  0001 'a' (03 00 ({})) 0001 't' 0000)",  # of a will
+        "10 (0004 'MQTT' 05 82 003C 00  0001 'a' 00 ({}))",  # User Name
+        "10 (0004 'MQTT' 05 02 003C (26 0001 'k' 00 ({}))  0001 'a')",
+        "10 (0004 'MQTT' 05 02 003C (15 00 ({}))  0001 'a')",  # Authentication Method
+        "30 (0001 't' (03 00 ({})))",  # Content Type
+        "30 (0001 't' (08 00 ({})))",  # Response Topic
+        "30 (0001 't' (26 00 ({}) 0001 'v'))",
+        "30 (0001 't' (26 0001 'k' 00 ({})))",
+        "40 (0001 00 (1F 00 ({})))",  # Reason String
+        "82 (0001 00 00 ({}) 00)",  # Topic Filter
+        "A2 (0001 00 00 ({}))",
+        "E0 (00 (1F 00 ({})))",
+    ],
+)
+def test_every_string_is_utf_8(wire: Wire, packet: str, text: str) -> None:
+    """[MQTT-1.5.4-1, 2, MQTT-1.5.7-1, MQTT-3.1.3-4, 11, 12, MQTT-3.3.2-1, 13, 19, MQTT-3.8.3-1,
+    MQTT-3.10.3-1]"""
+    connects = packet.startswith("10")
+    if not connects:
+        wire.connect()
+    wire.client(packet.format(text))
+    wire.broker("20 .. 00 81 *" if connects else "E0 .. 81 *")
+    wire.closed()
+
+
+@pytest.mark.parametrize("text", ["ED A0 80", "C0 80", "FF", "61 00"])
+@pytest.mark.parametrize(
+    "packet",
+    [
+        "10 (0004 'MQTT' 04 02 003C  00 ({}))",
+        "10 (0004 'MQTT' 04 06 003C  0001 'a' 00 ({}) 0000)",
+        "10 (0004 'MQTT' 04 82 003C  0001 'a' 00 ({}))",
+        "30 (00 ({}))",
+        "82 (0001 00 ({}) 00)",
+        "A2 (0001 00 ({}))",
+    ],
+)
+def test_every_string_is_utf_8_in_3_1_1(wire: Wire, packet: str, text: str) -> None:
+    """[MQTT3-1.5.3-1, 2, MQTT3-3.1.3-4, 10, 11, MQTT3-3.1.4-1, MQTT3-3.3.2-1, MQTT3-3.8.3-1,
+    MQTT3-3.10.3-1] Nothing is said, since there is no word for it."""
+    if not packet.startswith("10"):
+        wire.connect(4)
+    wire.client(packet.format(text))
+    wire.closed()
+
+
 def test_a_byte_order_mark_is_kept(wire: Wire) -> None:
     """[MQTT-1.5.4-3]"""
     wire.connect()
@@ -123,7 +175,7 @@ def test_a_packet_at_the_limit_is_taken(wire: Wire) -> None:
     ],
 )
 def test_bad_properties(wire: Wire, packet: str, code: str) -> None:
-    """[MQTT-2.2.2-2, MQTT-3.3.4-6]"""
+    """Section 2.2.2.2. [MQTT-3.3.4-6]"""
     wire.connect()
     wire.client(packet)
     wire.broker(f"E0 .. {code} *")

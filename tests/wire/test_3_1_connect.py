@@ -124,12 +124,72 @@ def test_another_protocol_is_refused_so_that_it_understands(
         ("82", "0001 'a'"),  # no user name where there should be one [MQTT-3.1.2-17]
         ("02", "0001 'a' 0001 'u'"),  # one where there should be none [MQTT-3.1.2-16]
         ("42", "0001 'a' 0001 'p'"),  # password without user name [MQTT3-3.1.2-22]
+        ("C2", "0001 'a' 0001 'u'"),  # no password where there should be one [MQTT-3.1.2-19]
+        ("82", "0001 'a' 0001 'u' 0001 'p'"),  # one where there should be none [MQTT-3.1.2-18]
+        ("06", "0001 'a'"),  # no Will where there should be one [MQTT-3.1.2-9]
+        ("06", "0001 'a' 0001 'w'"),
+        ("02", "0001 'a' 0001 'w' 0000"),
+        ("02", ""),  # no client identifier [MQTT-3.1.3-3]
     ],
 )
 def test_flags_that_contradict_the_payload(wire: Wire, flags: str, rest: str) -> None:
+    """[MQTT3-3.1.2-3, 9, 11, 13..15, 18..22, MQTT3-3.1.3-3, MQTT3-3.1.4-1]"""
     wire.client(f"10 (0004 'MQTT' 04 {flags} 003C {rest})")
     assert [type(event) for event in wire.took()] == [Closed]
     wire.closed()
+
+
+@pytest.mark.parametrize(
+    ("flags", "rest"),
+    [
+        ("03", "0001 'a'"),
+        ("0A", "0001 'a'"),
+        ("22", "0001 'a'"),
+        ("1E", "0001 'a' 00 0001 'w' 0000"),
+        ("06", "0001 'a'"),
+        ("06", "0001 'a' 00 0001 'w'"),
+        ("02", "0001 'a' 00 0001 'w' 0000"),
+        ("82", "0001 'a'"),
+        ("02", "0001 'a' 0001 'u'"),
+        ("42", "0001 'a'"),
+        ("82", "0001 'a' 0001 'u' 0001 'p'"),
+        ("02", ""),
+    ],
+)
+def test_flags_that_contradict_the_payload_in_5(wire: Wire, flags: str, rest: str) -> None:
+    """[MQTT-3.1.2-3, 9, 11..13, 16..19, MQTT-3.1.3-1, 3, MQTT-3.1.4-1]"""
+    wire.client(f"10 (0004 'MQTT' 05 {flags} 003C 00 {rest})")
+    wire.broker("20 .. 00 81 *")
+    wire.closed()
+
+
+@pytest.mark.parametrize(
+    "connect", ["0004 'MQTT' 05 03 003C 00  0001 'a'", "0004 'MQTT' 04 03 003C  0001 'a'"]
+)
+def test_what_follows_a_refused_connect_is_not_processed(wire: Wire, connect: str) -> None:
+    """[MQTT-3.1.4-6, MQTT-3.2.0-2, MQTT3-3.1.4-5]"""
+    wire.client(f"10 ({connect})  C0 00  30 04 0001 't' 00  10 ({connect})")
+    assert [type(event) for event in wire.took()] == [Closed]
+    wire.broker("20 .. 00 81 *" if " 05 " in connect else "")
+    wire.client("C0 00")
+    wire.closed()
+
+
+@pytest.mark.parametrize(
+    ("size", "answer"),
+    [
+        ("00000010", "20 0E  00 00 0B  1F 0001 'r'  26 0001 'k' 0001 'v'"),
+        ("0000000F", "20 03  00 00 00"),
+    ],
+)
+def test_connack_leaves_out_what_is_too_long_for_the_client(
+    wire: Wire, size: str, answer: str
+) -> None:
+    """[MQTT-3.2.2-19, MQTT-3.2.2-20]"""
+    wire.connack = {Property.REASON_STRING: "r", Property.USER_PROPERTY: [("k", "v")]}
+    wire.client(f"10 (0004 'MQTT' 05 02 003C (27 {size})  0001 'a')")
+    wire.broker(answer)
+    wire.open()
 
 
 def test_a_password_without_a_user_name_is_fine_in_5(wire: Wire) -> None:
@@ -177,7 +237,7 @@ def test_a_will_needs_a_legal_topic(wire: Wire, topic: str) -> None:
 
 @pytest.mark.parametrize("property", ["21 0000", "27 00000000", "17 02", "19 02", "24 00"])
 def test_connect_properties_out_of_range(wire: Wire, property: str) -> None:
-    """[MQTT-3.1.2-23 ff.] Receive Maximum 0, Maximum Packet Size 0, flags of 2, Maximum QoS."""
+    """Section 3.1.2.11: Receive Maximum 0, Maximum Packet Size 0, flags of 2, Maximum QoS."""
     wire.client(f"10 (0004 'MQTT' 05 02 003C ({property})  0001 'a')")
     wire.broker("20 .. 00 82 *")
     wire.closed()

@@ -6,7 +6,7 @@ import pytest
 
 from broker.message import Grant, Message
 from broker.mqtt.connection import Closed
-from broker.mqtt.packets import Ack, PacketType, Publish, Suback
+from broker.mqtt.packets import Ack, PacketType, Properties, Publish, Suback, Unsuback
 from broker.mqtt.properties import Property
 from tests.wire.wire import Wire
 
@@ -115,7 +115,7 @@ class TestKeepAlive:
         assert wire.connection.expire(1e9) is None
 
     def test_of_the_server_wins(self, wire: Wire) -> None:
-        """[MQTT-3.2.2-21]"""
+        """[MQTT-3.2.2-21, 22]"""
         wire.connack = {Property.SERVER_KEEP_ALIVE: 10}
         wire.client("10 0E  0004 'MQTT' 05 02 0000 00  0001 'a'")
         wire.broker("20 06 00 00 03 13 000A")
@@ -157,6 +157,41 @@ class TestMaximumPacketSize:
         small.broker("E0 01 98")
         small.closed()
 
+    @pytest.mark.parametrize(
+        ("kind", "code", "answer"),
+        [
+            (PUBACK, 0x87, "40 03 0001 87"),
+            (PUBREC, 0x97, "50 03 0001 97"),
+            (PUBREL, 0x92, "62 03 0001 92"),
+            (PUBCOMP, 0x92, "70 03 0001 92"),
+        ],
+    )
+    @pytest.mark.parametrize("what", ["reason", "user"])
+    def test_every_acknowledgement_leaves_out_what_is_too_long(
+        self, small: Wire, kind: PacketType, code: int, answer: str, what: str
+    ) -> None:
+        """[MQTT-3.4.2-2, 3, MQTT-3.5.2-2, 3, MQTT-3.6.2-2, 3, MQTT-3.7.2-2, 3]"""
+        reason, pairs = ("r" * 20, []) if what == "reason" else (None, [("k" * 9, "v" * 9)])
+        small.send(Ack(kind, [1], code, reason, pairs))
+        small.broker(answer)
+        small.open()
+
+    @pytest.mark.parametrize(
+        "properties",
+        [{Property.REASON_STRING: "r" * 20}, {Property.USER_PROPERTY: [("k" * 9, "v" * 9)]}],
+    )
+    def test_so_do_suback_and_unsuback(self, small: Wire, properties: Properties) -> None:
+        """[MQTT-3.9.2-1, 2, MQTT-3.11.2-1, 2]"""
+        small.send(Suback(1, [0, 0x8F], dict(properties)))
+        small.send(Unsuback(1, [0, 0x11], dict(properties)))
+        small.broker("90 05 0001 00 00 8F   B0 05 0001 00 00 11")
+
+    def test_so_does_disconnect(self, small: Wire) -> None:
+        """[MQTT-3.14.2-3, 4, MQTT-4.13.2-1]"""
+        small.connection.close(0x98, "because the operator said so")
+        small.broker("E0 01 98")
+        small.closed()
+
     def test_a_run_of_acknowledgements_is_many_packets(self, small: Wire) -> None:
         small.send(Ack(PUBACK, list(range(1, 101))))
         assert len(small.connection.data_to_send()) == 400
@@ -185,9 +220,25 @@ def test_problem_information_is_only_sent_to_who_wants_it(wire: Wire) -> None:
     wire.broker("E0 0E 8E 0C 1F 0009 'elsewhere'")
 
 
+@pytest.mark.parametrize(
+    ("version", "answer"),
+    [
+        (4, "30 04 0001 't' 'x'   32 06 0001 't' 0002 'x'   34 06 0001 't' 0003 'x'"),
+        (5, "30 05 0001 't' 00 'x'  32 07 0001 't' 0002 00 'x'  34 07 0001 't' 0003 00 'x'"),
+    ],
+)
+def test_messages_towards_the_client(wire: Wire, version: int, answer: str) -> None:
+    """[MQTT-2.2.1-2, MQTT-2.2.2-1, MQTT-4.3.1-1, MQTT3-2.3.1-5, MQTT3-4.3.1-1] No Topic Alias goes
+    to a client that takes none. [MQTT-3.1.2-26, 27]"""
+    wire.connect(version)
+    outgoing = [(Message("t", b"x", qos, True, "p", 0), Grant(2)) for qos in (0, 1, 2)]
+    assert wire.connection.send_publishes(outgoing, [0, 2, 3], now_us=0) == []
+    wire.broker(answer)
+
+
 @pytest.mark.parametrize(("version", "answer"), [(4, ""), (5, "E0 01 8B")])
 def test_closing_from_our_side(wire: Wire, version: int, answer: str) -> None:
-    """[MQTT-3.14.4-3] and once only."""
+    """[MQTT-3.14.2-2, MQTT-3.14.4-1, 2] and once only."""
     wire.connect(version)
     wire.connection.close(0x8B)
     wire.connection.close(0x8E)

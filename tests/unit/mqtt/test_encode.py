@@ -58,7 +58,7 @@ class TestPublishes:
             (True, Grant(0), 0),  # [MQTT-3.3.1-12]
             (True, Grant(0, retain_as_published=True), 1),  # [MQTT-3.3.1-13]
             (False, Grant(0, retain_as_published=True), 0),
-            (True, Grant(0, retained=True), 1),  # [MQTT-3.3.1-8]
+            (True, Grant(0, retained=True), 1),  # [MQTT3-3.3.1-8]
         ],
     )
     def test_retain(self, retain: bool, grant: Grant, flag: int) -> None:

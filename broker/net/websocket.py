@@ -1,0 +1,203 @@
+"""WebSocket: MQTT in binary frames, for browsers and whoever may only speak HTTP. [MQTT-6.0.0-1..4]
+
+Stands between a `TcpConnection` and the `Client`, and has the face that each of them expects of
+the other. The `websockets` library reads and writes handshake and frames; here is what is ours:
+
+- A packet may be spread over frames and a frame may hold many packets: what the frames of one read
+  carry is handed on as if it had come over TCP.
+- Never more than one frame is held. One larger than a packet may be is refused from its header
+  (1009); a message of many frames may be of any size, since nobody waits for its end.
+- permessage-deflate is not negotiated: small packets gain little by it, its window costs hundreds
+  of KiB a connection, and a small frame could inflate to any size.
+- A browser lets every page of the web connect to this machine and only tells us the page's Origin.
+  Without a password that is the only guard, so pages are let in from this machine or by
+  `websocket_origins`; programs send no Origin. The Host is no proof: DNS may name us anything.
+- HTTP request and MQTT CONNECT together have `connect_timeout_s`.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Protocol, assert_never
+
+from websockets.exceptions import NegotiationError
+from websockets.frames import CloseCode, Frame, Opcode
+from websockets.http11 import Request, Response
+from websockets.protocol import SEND_EOF, State
+from websockets.server import ServerProtocol
+from websockets.typing import Origin, Subprotocol
+
+from broker.client import Client, Services, Transport
+
+logger = logging.getLogger(__name__)
+
+HTTP_GET = b"GET "
+SUBPROTOCOL = Subprotocol("mqtt")
+PATHS = ("/", "/mqtt")
+ANY_ORIGIN = "*"
+LOOPBACK_ORIGIN = re.compile(r"https?://(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?")
+BESIDE_PACKET_BYTES = 64 * 1024
+"""A frame may hold the largest packet and so much of others."""
+
+
+class Socket(Transport, Protocol):
+    """What is needed of the connection below."""
+
+    def end_output(self) -> None:
+        """Send what was written, then the end; close when the peer has ended too, or in time."""
+        ...
+
+
+class WebSocket:
+    """One connection: towards the rim a `NetworkClient`, towards its client the `Transport`."""
+
+    def __init__(self, services: Services, socket: Socket, peer: str, now: float) -> None:
+        config = services.config
+        self._services = services
+        self._socket = socket
+        self._peer = peer
+        self._met_at = now
+        self._protocol = ServerProtocol(
+            origins=_origins(config.websocket_origins),
+            subprotocols=[SUBPROTOCOL],
+            select_subprotocol=_select_subprotocol,
+            max_size=(None, config.packet_bytes_max + BESIDE_PACKET_BYTES),
+            logger=logger,
+        )
+        self._client: Client | None = None
+        """None until the HTTP request is accepted."""
+        self._ended = False
+        """Our last frame is written, and the end of output after it."""
+
+    # The rim calls
+
+    def receive(self, data: bytes, now: float) -> None:
+        if self._ended:
+            return
+        protocol = self._protocol
+        protocol.receive_data(data)
+        parts: list[bytes | bytearray | memoryview] = []
+        unsupported = False
+        for event in protocol.events_received():
+            match event:
+                case Frame(opcode=Opcode.BINARY | Opcode.CONT):
+                    parts.append(event.data)
+                case Request():
+                    if not self._accept(event):
+                        break
+                case Frame(opcode=Opcode.TEXT):
+                    unsupported = True
+                    break
+                case Frame():
+                    pass  # The library answers PING and CLOSE.
+                case Response():
+                    raise AssertionError("a server gets no response")
+                case _:
+                    assert_never(event)
+        if self._client is not None and (packets := b"".join(parts)):
+            self._client.receive(packets, now)
+        if unsupported:
+            protocol.fail(CloseCode.UNSUPPORTED_DATA, "MQTT is sent in binary frames")
+        self._flush()
+
+    def deadline(self) -> float | None:
+        if self._ended:
+            return None
+        if self._client is None:
+            return self._met_at + self._services.config.connect_timeout_s
+        return self._client.deadline()
+
+    def expire(self, now: float) -> None:
+        if self._ended:
+            return
+        if self._client is None:
+            logger.info("%s: no whole HTTP request in time", self._peer)
+            self._socket.close()
+        else:
+            self._client.expire(now)
+
+    def writable(self, *, yes: bool) -> None:
+        if self._client is not None:
+            self._client.writable(yes=yes)
+
+    def lost(self) -> None:
+        if self._client is not None:
+            self._client.lost()
+
+    def shut_down(self) -> None:
+        """The broker stops: it waits for no answer."""
+        if self._client is not None:
+            self._client.shut_down()
+        self._socket.close()
+
+    def _accept(self, request: Request) -> bool:
+        """Answer the HTTP request; whether frames may follow. [MQTT-6.0.0-3, 4]"""
+        protocol = self._protocol
+        if request.path.partition("?")[0] in PATHS:
+            response = protocol.accept(request)
+        else:
+            where = " or ".join(PATHS)
+            response = protocol.reject(HTTPStatus.NOT_FOUND, f"MQTT over WebSocket is at {where}\n")
+        protocol.send_response(response)
+        if protocol.state is not State.OPEN:
+            reason = protocol.handshake_exc or request.path
+            logger.info("%s: WebSocket refused (%d): %s", self._peer, response.status_code, reason)
+            return False
+        # As if it had come with the first byte, so that both handshakes share the timeout.
+        self._client = Client(self._services, self, self._peer, self._met_at)
+        return True
+
+    def _flush(self) -> None:
+        """Write what the library wants written; its last word may be that nothing follows."""
+        writes = self._protocol.data_to_send()
+        if data := b"".join(writes):
+            self._socket.write(data)
+        if writes and writes[-1] == SEND_EOF:
+            self._end()
+
+    def _end(self) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        if self._client is not None:
+            self._client.lost()
+        self._socket.end_output()
+
+    # Transport
+
+    def write(self, data: bytes) -> None:
+        if self._protocol.state is State.OPEN:
+            self._protocol.send_binary(data)
+            self._flush()
+
+    def close(self) -> None:
+        """Close frame, then the end of output: what the peer still sends is read and ignored."""
+        if self._protocol.state is State.OPEN:
+            self._protocol.send_close(CloseCode.NORMAL_CLOSURE)
+        self._flush()
+        self._end()
+
+    def pause_reading(self) -> None:
+        self._socket.pause_reading()
+
+    def resume_reading(self) -> None:
+        self._socket.resume_reading()
+
+    def deadline_moved(self) -> None:
+        self._socket.deadline_moved()
+
+
+def _origins(allowed: Sequence[str]) -> Sequence[Origin | re.Pattern[str] | None] | None:
+    """As the library wants them: None for all, None among them for a request without Origin."""
+    if ANY_ORIGIN in allowed:
+        return None
+    return [None, LOOPBACK_ORIGIN, *map(Origin, allowed)]
+
+
+def _select_subprotocol(_: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol:
+    if SUBPROTOCOL not in offered:
+        raise NegotiationError('Sec-WebSocket-Protocol must offer "mqtt"')
+    return SUBPROTOCOL

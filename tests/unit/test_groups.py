@@ -1,0 +1,188 @@
+"""Shared Subscriptions: one member a message, and none is lost with a member."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from broker.config import Config
+from broker.documents import CursorDocument
+from tests.unit.world import Disk, Subscriber, World, message, payloads, running, subscription
+
+GROUP = "$share/workers/jobs/#"
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    async with running(Disk()) as world:
+        yield world
+
+
+async def member(
+    world: World, client_id: str, *, window: int = 100, expiry_s: int = 0, qos: int = 1
+) -> Subscriber:
+    """Comes and joins; one that was there before is attached to what it had."""
+    joining = Subscriber(world)
+    await joining.open(client_id, receive_maximum=window, expiry_s=expiry_s)
+    assert joining.session is not None
+    if GROUP in joining.session.subscriptions:
+        await world.groups.attach(joining.session, joining)
+    else:
+        document = subscription(GROUP, qos, client_id=client_id)
+        await world.groups.join(joining.session, document, joining)
+        if expiry_s:
+            joining.subscribe(document)
+        else:
+            world.delivery.subscribe(joining.session, document)
+    return joining
+
+
+async def publish(world: World, first: int, last: int, *, qos: int = 1) -> None:
+    numbers = range(first, last + 1)
+    await world.publish(*[message(str(n), "jobs/a", qos=qos) for n in numbers])
+
+
+def numbers(*subscribers: Subscriber) -> list[int]:
+    return sorted(int(payload) for s in subscribers for payload in payloads(s.got))
+
+
+async def test_each_message_goes_to_one_member_in_turn(world: World) -> None:
+    members = [await member(world, f"m{n}") for n in range(3)]
+    await publish(world, 1, 9)
+    assert numbers(*members) == list(range(1, 10))
+    assert [len(m.got) for m in members] == [3, 3, 3]
+
+
+async def test_a_member_without_room_is_passed_over(world: World) -> None:
+    """And gets its share again when it has acknowledged."""
+    narrow, wide = await member(world, "narrow", window=2), await member(world, "wide")
+    await publish(world, 1, 10)
+    assert len(narrow.got) == 2
+    assert numbers(narrow, wide) == list(range(1, 11))
+    await narrow.acknowledge()
+    await publish(world, 11, 12)
+    assert len(narrow.got) == 3
+
+
+async def test_what_finds_no_room_anywhere_waits_for_the_first_that_has(world: World) -> None:
+    one, two = await member(world, "one", window=1), await member(world, "two", window=1)
+    await publish(world, 1, 5)
+    assert numbers(one, two) == [1, 2]
+    await two.acknowledge()
+    assert numbers(one, two) == [1, 2, 3]
+
+
+async def test_a_member_that_leaves_returns_what_it_has_and_it_goes_first(world: World) -> None:
+    leaving = await member(world, "leaving", expiry_s=100)
+    await publish(world, 1, 3)
+    staying = await member(world, "staying", window=1)
+    await publish(world, 4, 4)
+    leaving.close()
+    await world.settled()
+    seen: list[bytes] = []
+    for _ in range(4):
+        seen += payloads(staying.got[len(seen) :])
+        await staying.acknowledge()
+    assert sorted(seen) == [b"1", b"2", b"3", b"4"]
+    assert seen.index(b"1") < seen.index(b"2") < seen.index(b"3")
+
+
+async def test_what_was_leased_is_not_sent_again_to_who_comes_back(world: World) -> None:
+    """It went to another: the session must not keep it as well."""
+    leaving, staying = await member(world, "leaving", expiry_s=100), await member(world, "staying")
+    await publish(world, 1, 2)
+    leaving.close()
+    await world.settled()
+    assert numbers(staying) == [1, 2]
+    back = await member(world, "leaving", expiry_s=100)
+    assert back.session is not None
+    assert back.session.unfinished() == []
+    assert back.got == []
+
+
+async def test_the_group_keeps_its_place_while_nobody_is_there(world: World) -> None:
+    first = await member(world, "first")
+    await publish(world, 1, 2)
+    await first.acknowledge()
+    first.close()
+    await publish(world, 3, 4)
+    second = await member(world, "second")
+    await world.settled()
+    assert numbers(second) == [3, 4]
+
+
+async def test_a_crash_loses_no_lease() -> None:
+    disk = Disk()
+    async with running(disk) as world:
+        one = await member(world, "one", expiry_s=100)
+        await publish(world, 1, 4)
+        assert one.session is not None
+        one.session.puback(one.packet_ids[1:2])
+        world.groups.settle(one.session)
+        world.log.changed(one.session)
+        await world.log.flushed()
+        stored = await disk.get(CursorDocument, (GROUP,))
+        assert stored is not None
+        assert stored.offset == 0
+        of_member = await disk.get(CursorDocument, ("one",))
+        assert of_member is not None
+        assert of_member.inflight == b""
+    async with running(disk) as world:
+        two = await member(world, "two")
+        await world.settled()
+        assert numbers(two) == [1, 3, 4]
+
+
+async def test_qos2_stays_with_the_member_it_was_sent_to(world: World) -> None:
+    """[MQTT-4.8.2-4, MQTT-4.8.2-5]"""
+    leaving = await member(world, "leaving", expiry_s=100, qos=2)
+    await publish(world, 1, 1, qos=2)
+    await world.log.flushed()
+    leaving.close()
+    other = await member(world, "other", qos=2)
+    await world.settled()
+    assert other.got == []
+    back = await member(world, "leaving", expiry_s=100, qos=2)
+    assert back.session is not None
+    assert len(back.session.unfinished()) == 1
+
+
+async def test_who_unsubscribes_finishes_what_it_has_and_gets_no_more(world: World) -> None:
+    """[MQTT-3.10.4-2, MQTT-3.10.4-3]"""
+    leaving, staying = await member(world, "leaving", window=1), await member(world, "staying")
+    await publish(world, 1, 1)
+    assert leaving.session is not None
+    world.groups.leave(leaving.session, GROUP)
+    world.delivery.unsubscribe(leaving.session, GROUP)
+    await leaving.acknowledge()
+    await publish(world, 2, 5)
+    assert numbers(leaving) == [1]
+    assert numbers(staying) == [2, 3, 4, 5]
+
+
+async def test_qos0_members_have_acknowledged_what_they_took(world: World) -> None:
+    fast = await member(world, "fast", qos=0)
+    await publish(world, 1, 3)
+    await world.log.flushed()
+    fast.close()
+    other = await member(world, "other")
+    await world.settled()
+    assert numbers(fast) == [1, 2, 3]
+    assert other.got == []
+
+
+async def test_a_group_holds_no_more_in_flight_than_its_members_have_room_for() -> None:
+    """P7: a slow worker costs its window."""
+    async with running(Disk(), Config(outbox_messages_max=10)) as world:
+        slow = await member(world, "slow", window=3)
+        for first in range(1, 100, 9):
+            await publish(world, first, first + 8)
+        assert numbers(slow) == [1, 2, 3]
+        assert slow.session is not None
+        assert len(slow.session.aside) == 0
+        got = 0
+        while len(slow.got) > got:
+            got = len(slow.got)
+            await slow.acknowledge()
+        assert numbers(slow) == list(range(1, 100))
