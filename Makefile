@@ -5,8 +5,9 @@ BIN := $(VENV)/bin
 HOST ?= 127.0.0.1
 PORT ?= 9000
 DATA ?= data
+T ?= 600
 
-.PHONY: run test check bench format clean
+.PHONY: run test check bench fuzz format clean
 
 run: $(VENV)/.installed
 	$(BIN)/pubsub broker start --host $(HOST) --port $(PORT) --data-dir $(DATA)
@@ -21,6 +22,9 @@ check: $(VENV)/.installed-check
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.run $(if $(PEER),--peer $(PEER)) $(ARGS)
+
+fuzz: $(VENV)/.installed-fuzz
+	$(BIN)/python -m tests.fuzz.run --seconds $(T) $(ARGS)
 
 format: $(VENV)/.installed-check
 	$(BIN)/ruff format .
@@ -42,4 +46,8 @@ $(VENV)/.installed-test: pyproject.toml | $(BIN)/python
 
 $(VENV)/.installed-check: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test,check]"
+	touch $@ $(VENV)/.installed $(VENV)/.installed-test
+
+$(VENV)/.installed-fuzz: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test,fuzz]"
 	touch $@ $(VENV)/.installed $(VENV)/.installed-test

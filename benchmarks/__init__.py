@@ -1,6 +1,10 @@
-"""Benchmarks: our own load generator, the scenarios, and the physical limits to judge them by.
+"""Benchmarks: scenarios for our load generator, and the physical limits to judge them by.
 
-`load.py` makes the load, `scenarios.py` says which, `brokers.py` starts what is measured,
+`cli/load.py` makes the load, `scenarios.py` says which, `brokers.py` starts what is measured,
 `limits.py` measures what this machine could do at most, `run.py` prints one table of it all, and
 `profile.py` shows where a broker spends its time meanwhile. Run `python -m benchmarks.run --help`.
+
+`scale.py` measures curves, on what `prepare.py` puts into a data directory, and `plot.py` writes
+them into `docs/performance.md`. `work.py` counts what a message costs instead of timing it, with
+the whole broker in one process (`in_process.py`): the guard that CI runs.
 """

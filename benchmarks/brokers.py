@@ -17,8 +17,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+
+from cli.address import Address
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -36,7 +38,7 @@ class BrokerProcess:
 
     def __init__(self, name: str, port: int, process: subprocess.Popen[bytes]) -> None:
         self.name = name
-        self.port = port
+        self.address = Address(port=port)
         self.process = process
 
     def cpu_s(self) -> float:
@@ -94,16 +96,16 @@ BROKERS: dict[str, Command] = {"pubsub": ours, "mosquitto": mosquitto, "relay": 
 
 
 @contextmanager
-def running(name: str) -> Iterator[BrokerProcess]:
-    """A fresh broker that is stopped, and its data removed, at the end."""
-    RESULTS.mkdir(parents=True, exist_ok=True)
+def running(name: str, directory: Path | None = None) -> Iterator[BrokerProcess]:
+    """A broker that is stopped at the end: a fresh one, whose data is then removed, or one with the
+    data that is in `directory`."""
     with (
-        tempfile.TemporaryDirectory(dir=RESULTS, prefix=f"{name}-") as directory,
+        scratch(name) if directory is None else nullcontext(directory) as data,
         tempfile.TemporaryFile() as diagnostics,
     ):
         port = free_port()
         process = subprocess.Popen(
-            BROKERS[name](port, Path(directory)),
+            BROKERS[name](port, data),
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             stdout=diagnostics,
@@ -120,6 +122,14 @@ def running(name: str) -> Iterator[BrokerProcess]:
             raise
         finally:
             _stop(process)
+
+
+@contextmanager
+def scratch(name: str) -> Iterator[Path]:
+    """A directory on the project's disk, removed at the end."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=RESULTS, prefix=f"{name}-") as directory:
+        yield Path(directory)
 
 
 def free_port() -> int:

@@ -20,7 +20,7 @@ import struct
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import ClassVar, cast
@@ -28,8 +28,8 @@ from typing import ClassVar, cast
 import uvloop
 
 from benchmarks.brokers import RESULTS, running
-from benchmarks.load import ANSWER_BYTES, ANSWERS_PER_READ, PUBACK, Loop
-from benchmarks.scenarios import PAYLOAD_BYTES, Result, quantile, stream
+from benchmarks.scenarios import PAYLOAD_BYTES, Result, stream
+from cli.load import ANSWER_BYTES, ANSWERS_PER_READ, PUBACK, Loop
 
 COLUMNS = (
     "topic_id, publisher_id, published_at_us, qos, retain, expires_at_us, payload, properties, crc"
@@ -95,6 +95,11 @@ def _database(path: Path, *, durable: bool) -> sqlite3.Connection:
     database.execute("PRAGMA journal_mode = WAL")
     database.execute(f"PRAGMA synchronous = {'FULL' if durable else 'OFF'}")
     return database
+
+
+def quantile(values: Sequence[float], part: float) -> float:
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(part * len(ordered)))]
 
 
 def _commit(database: sqlite3.Connection, rows: int, payload_bytes: int) -> Callable[[], None]:

@@ -13,14 +13,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from benchmarks.brokers import BrokerProcess
-from benchmarks.load import UNLIMITED, Connection, LoadError, Loop, Publisher, Shape, Subscriber
+from cli.histogram import Histogram
+from cli.load import (
+    NAP_MANY_S,
+    NAP_S,
+    UNLIMITED,
+    Connection,
+    LoadError,
+    Loop,
+    Publisher,
+    Shape,
+    Subscriber,
+    follow,
+)
 
 TOPIC = "bench/topic"
 PAYLOAD_BYTES = 128
 WARM_UP_S = 0.7
-NAP_S, NAP_MANY_S = 0.0005, 0.002
-"""How long we let more come before we read again, where the window keeps the broker busy meanwhile:
-for 1 to 1, and for many connections, of which each has less to read."""
 DRAIN_S = 120.0
 """For what is still under way when publishing ended; then the scenario fails."""
 SETTLE_S = 0.05
@@ -121,11 +130,8 @@ def flow(
     def finished() -> bool:
         nonlocal stopping, acked_at, received_at
         now = time.perf_counter()
-        for publisher in publishers if subscribers else ():
-            if publisher.sent - publisher.arrived >= publisher.lead // 2:
-                number = publisher.number
-                publisher.arrived = min(s.received_of[number] for s in subscribers)
-                publisher.pump()
+        if subscribers:
+            follow(publishers, subscribers)
         if count is None and not stopping:
             if now < stop_at:
                 return False
@@ -178,11 +184,13 @@ def stream(
     def run(broker: BrokerProcess, loop: Loop, seconds: float, result: Result) -> None:
         shape = Shape(TOPIC, qos, payload_bytes)
         receiving = [
-            Subscriber(loop, broker.port, f"sub{n}", shape, publishers=publishers, durable=qos > 0)
+            Subscriber(
+                loop, broker.address, f"sub{n}", shape, publishers=publishers, durable=qos > 0
+            )
             for n in range(subscribers)
         ]
         sending = [
-            Publisher(loop, broker.port, f"pub{n}", shape, number=n, window=window, lead=lead)
+            Publisher(loop, broker.address, f"pub{n}", shape, number=n, window=window, lead=lead)
             for n in range(publishers)
         ]
         nap_s = NAP_S if publishers == subscribers == 1 else NAP_MANY_S
@@ -204,8 +212,8 @@ def backlog(*, count: int, slow: bool = False) -> Run:
 
     def run(broker: BrokerProcess, loop: Loop, seconds: float, result: Result) -> None:
         shape = Shape(TOPIC, 1, PAYLOAD_BYTES)
-        subscriber = Subscriber(loop, broker.port, "sub0", shape)
-        publisher = Publisher(loop, broker.port, "pub0", shape)
+        subscriber = Subscriber(loop, broker.address, "sub0", shape)
+        publisher = Publisher(loop, broker.address, "pub0", shape)
         flow(loop, [publisher], [subscriber], seconds=WARM_UP_S, nap_s=NAP_S)
         if slow:
             subscriber.pause()
@@ -242,28 +250,25 @@ def latency(*, qos: int, per_s: int, beside: bool = False) -> Run:
         if beside:
             shapes.append(Shape(TOPIC + "/beside", 1, PAYLOAD_BYTES))
         subscribers = [
-            Subscriber(loop, broker.port, f"sub{n}", shape, durable=shape.qos > 0)
+            Subscriber(loop, broker.address, f"sub{n}", shape, durable=shape.qos > 0)
             for n, shape in enumerate(shapes)
         ]
         publishers = [
-            Publisher(loop, broker.port, f"pub{n}", shape, window=20_000)
+            Publisher(loop, broker.address, f"pub{n}", shape, window=20_000)
             for n, shape in enumerate(shapes)
         ]
         _paced(loop, publishers, subscribers, per_s, WARM_UP_S)
-        publishers[0].ack_latencies_ns = []
-        subscribers[0].latencies_ns = []
+        acked = publishers[0].ack_latency = Histogram()
+        received = subscribers[0].latency = Histogram()
         meter = Meter(broker)
         start = time.perf_counter()
         count = _paced(loop, publishers, subscribers, per_s, seconds)
         meter.stop(count * len(publishers), result)
         result.delivered_per_s = count / (time.perf_counter() - start)
-        for name, values in (
-            ("", subscribers[0].latencies_ns),
-            ("ack ", publishers[0].ack_latencies_ns),
-        ):
-            if values:
-                result.details[name + "p50 ms"] = quantile(values, 0.50) / 1e6
-                result.details[name + "p99 ms"] = quantile(values, 0.99) / 1e6
+        for name, latency in (("", received), ("ack ", acked)):
+            if latency.count:
+                result.details[name + "p50 ms"] = latency.quantile_us(0.50) / 1000
+                result.details[name + "p99 ms"] = latency.quantile_us(0.99) / 1000
 
     return run
 
@@ -284,7 +289,7 @@ def _paced(
         due = first + min(count, int((time.perf_counter() - start) * per_s))
         for publisher in publishers:
             while publisher.sent < due:
-                publisher.publish_stamped()
+                publisher.offer()
         return publishers[0].sent == first + count and all(
             publisher.idle and subscriber.idle([publisher.sent])
             for publisher, subscriber in zip(publishers, subscribers, strict=True)
@@ -294,21 +299,16 @@ def _paced(
     return count
 
 
-def quantile(values: Sequence[float], part: float) -> float:
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(part * len(ordered)))]
-
-
 def idle(*, connections: int) -> Run:
     """Connect and stay: what one connection costs the broker in memory."""
 
     def run(broker: BrokerProcess, loop: Loop, seconds: float, result: Result) -> None:
         for n in range(50):
-            Connection(loop, broker.port, f"warm{n}").connect()
+            Connection(loop, broker.address, f"warm{n}").connect()
         before_mb, cpu_before_s = broker.memory_mb(), broker.cpu_s()
         start = time.perf_counter()
         for n in range(connections):
-            Connection(loop, broker.port, f"idle{n}").connect()
+            Connection(loop, broker.address, f"idle{n}").connect()
         elapsed_s = time.perf_counter() - start
         grown_mb = broker.memory_mb() - before_mb
         cpu_s = broker.cpu_s()

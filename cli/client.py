@@ -30,7 +30,8 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from cli.failure import CommandFailed, ConnectionLost, Exit
+from cli.address import Address
+from cli.failure import ConnectionLost
 from cli.interrupt import Interrupt
 
 BURST_BYTES = 256 * 1024
@@ -45,20 +46,6 @@ UserProperties = Sequence[tuple[str, str]]
 
 class HasFileno(Protocol):
     def fileno(self) -> int: ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Address:
-    """Which broker, and as whom."""
-
-    host: str = "127.0.0.1"
-    port: int = 9000
-    username: str | None = None
-    password: str | None = None
-    keep_alive_s: int = 60
-
-    def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
 
 
 @dataclass(slots=True)
@@ -129,13 +116,12 @@ class Client(mqtt.Client):
             self._wait(lambda: self._session_present is not None, "CONNECT")
         except (OSError, ConnectionLost) as error:
             if self._refused is not None:
-                raise self._refusal(self._refused) from None
+                raise self._address.refused(
+                    str(self._refused),
+                    not_authorized=self._refused.value in NOT_AUTHORIZED_CODES,
+                ) from None
             reason = getattr(error, "strerror", None) or str(error)
-            raise CommandFailed(
-                f"no MQTT broker answers at {self._address} ({reason})",
-                "is it running? start it with: pubsub broker start",
-                Exit.UNREACHABLE,
-            ) from error
+            raise self._address.unreachable(reason) from error
         if not self._session_present:
             self._taken.clear()
         return bool(self._session_present)
@@ -229,12 +215,6 @@ class Client(mqtt.Client):
             if left_s <= 0:
                 raise ConnectionLost(f"no answer to {what} within {ANSWER_TIMEOUT_S:.0f} s")
             self.turn(left_s)
-
-    def _refusal(self, reason: ReasonCode) -> CommandFailed:
-        said = f"the broker at {self._address} refused the connection: {reason}"
-        if reason.value in NOT_AUTHORIZED_CODES:
-            return CommandFailed(said, "check -u and -P", Exit.NOT_AUTHORIZED)
-        return CommandFailed(said)
 
     # What paho calls, from within `turn`.
 

@@ -47,6 +47,12 @@ def error(sentence: str) -> None:
     print(f"pubsub: {sentence}", file=sys.stderr, flush=True)
 
 
+def progress(line: str) -> None:
+    """What changes all the time, on the last line of a terminal; "" removes it again."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
+
+
 def to_terminal() -> bool:
     return sys.stdout.isatty()
 

@@ -18,10 +18,10 @@ from paho.mqtt.packettypes import PacketTypes
 from broker.errors import TopicNameInvalid
 from broker.topics import validate_name
 from cli import output
+from cli.address import Address
 from cli.client import (
     NOT_AUTHORIZED_CODES,
     Acknowledged,
-    Address,
     Client,
     packet_properties,
 )

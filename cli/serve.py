@@ -23,7 +23,9 @@ def _announce(server: Server) -> None:
     host, port = server.address
     if ":" in host:
         host = f"[{host}]"
+    unix_socket = server.config.unix_socket
+    also = f" and {unix_socket}" if unix_socket is not None else ""
     output.note(
-        f"listening on {host}:{port}, data in {server.config.data_dir}/ ({DATABASE}); "
+        f"listening on {host}:{port}{also}, data in {server.config.data_dir}/ ({DATABASE}); "
         "Ctrl-C stops it"
     )

@@ -20,10 +20,10 @@ from paho.mqtt.client import MQTTMessage
 from broker.errors import TopicFilterInvalid
 from broker.topics import validate_filter
 from cli import output
+from cli.address import Address
 from cli.client import (
     NOT_AUTHORIZED_CODES,
     SESSION_TAKEN_OVER,
-    Address,
     Client,
     UserProperties,
 )

@@ -10,7 +10,8 @@ from contextlib import closing
 import pytest
 from paho.mqtt import client as mqtt
 
-from cli.client import Address, BurstSocket, Client
+from cli.address import Address
+from cli.client import BurstSocket, Client
 from cli.failure import CommandFailed, ConnectionLost, Exit
 
 CONNACK = bytes.fromhex("20 03 00 00 00")

@@ -10,13 +10,18 @@ from functools import partial
 
 import pytest
 
-from benchmarks.load import (
+from cli.address import Address
+from cli.histogram import Histogram
+from cli.load import (
+    Connection,
+    ConnectionRefused,
     LoadError,
     Loop,
     Publisher,
     Shape,
     Subscriber,
     answers,
+    follow,
     leading_run,
     packet,
     text,
@@ -24,6 +29,22 @@ from benchmarks.load import (
 
 QOS0, QOS1, QOS2 = (Shape("t/x", qos, 20) for qos in (0, 1, 2))
 CONNACK = b"\x20\x02\0\0"
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("cli.load.now_us", clock)
+    return clock
+
+
+class Clock:
+    """Microseconds, as the test sets them."""
+
+    now = 0
+
+    def __call__(self) -> int:
+        return self.now
 
 
 @pytest.fixture
@@ -38,7 +59,7 @@ class Broker:
 
     def __init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
+        self.address = Address(port=self._listener.getsockname()[1])
         self._socket: socket.socket | None = None
 
     def expect(self, handshake: bytes) -> None:
@@ -78,15 +99,17 @@ def broker() -> Iterator[Broker]:
 
 def subscriber(loop: Loop, broker: Broker, shape: Shape, publishers: int = 1) -> Subscriber:
     broker.expect(CONNACK + packet(0x90, bytes((0, 1, shape.qos))))
-    client = Subscriber(loop, broker.port, "sub", shape, publishers=publishers)
+    client = Subscriber(loop, broker.address, "sub", shape, publishers=publishers)
     subscribe = packet(0x82, b"\0\x01" + text(shape.topic) + bytes((shape.qos,)))
     assert broker.heard(CONNECT_BYTES + len(subscribe))[CONNECT_BYTES:] == subscribe
     return client
 
 
-def publisher(loop: Loop, broker: Broker, shape: Shape, window: int = 1000) -> Publisher:
-    broker.expect(CONNACK)
-    client = Publisher(loop, broker.port, "pub", shape, window=window)
+def publisher(
+    loop: Loop, broker: Broker, shape: Shape, window: int = 1000, connack: bytes = CONNACK
+) -> Publisher:
+    broker.expect(connack)
+    client = Publisher(loop, broker.address, "pub", shape, window=window)
     broker.heard(CONNECT_BYTES)
     return client
 
@@ -94,13 +117,15 @@ def publisher(loop: Loop, broker: Broker, shape: Shape, window: int = 1000) -> P
 CONNECT_BYTES = len(packet(0x10, text("MQTT") + bytes(4) + text("sub")))
 
 
-def message(shape: Shape, sequence: int, identifier: int = 1, publisher: int = 0) -> bytes:
+def message(
+    shape: Shape, sequence: int, identifier: int = 1, publisher: int = 0, stamp: int = 0
+) -> bytes:
     """A PUBLISH, written out the long way."""
     body = text(shape.topic)
     if shape.qos:
         body += struct.pack(">H", identifier)
-    body += struct.pack(">HIQ", publisher, sequence, 0)
-    body += b"x" * (shape.payload_bytes - 14)
+    body += struct.pack(">HII", publisher, sequence, stamp)
+    body += b"x" * (shape.payload_bytes - 10)
     return packet(0x30 | shape.qos << 1, body)
 
 
@@ -183,7 +208,7 @@ def test_the_order_of_each_publisher_counts_and_not_the_order_between_them(
     data = b"".join(message(QOS1, sequence, publisher=number) for number, sequence in order)
     say(loop, broker, client, data)
     assert client.idle([2, *[0] * 254, 1, *[0] * 43, 2])
-    with pytest.raises(LoadError, match="of publisher 299, at or after the expected 2"):
+    with pytest.raises(LoadError, match="message 3 of publisher 299, not 2"):
         say(loop, broker, client, message(QOS1, 3, publisher=299))
 
 
@@ -253,15 +278,16 @@ def test_the_window_holds_back_until_acknowledged(loop: Loop, broker: Broker) ->
 
 
 def test_every_number_is_right_when_the_ring_goes_round_and_bytes_carry(
-    loop: Loop, broker: Broker
+    loop: Loop, broker: Broker, clock: Clock
 ) -> None:
     """The ring of 1280 does not end at 65,536."""
     client = publisher(loop, broker, QOS0, window=1280)
     batch = 500
     for first in range(0, 70_000, batch):
+        clock.now = first
         client.allow(batch)
         sent = broker.heard(batch * QOS0.length)
-        assert sent == b"".join(message(QOS0, first + n) for n in range(batch))
+        assert sent == b"".join(message(QOS0, first + n, stamp=first) for n in range(batch))
 
 
 def test_a_subscriber_follows_the_numbers_through_a_carry(loop: Loop, broker: Broker) -> None:
@@ -270,3 +296,70 @@ def test_a_subscriber_follows_the_numbers_through_a_carry(loop: Loop, broker: Br
     for first in range(0, 70_000, batch):
         broker.socket.sendall(b"".join(message(QOS0, first + n) for n in range(batch)))
         loop.run(partial(client.idle, [first + batch]), timeout_s=10)
+
+
+def test_latency_is_counted_for_each_message_from_when_it_was_sent(
+    loop: Loop, broker: Broker, clock: Clock
+) -> None:
+    client = subscriber(loop, broker, QOS1)
+    latency = client.latency = Histogram()
+    clock.now = 50  # the clock has gone round since the first of them was sent
+    stamps = (2**32 - 50, 0, 0, 40)
+    data = b"".join(message(QOS1, n, stamp=stamp) for n, stamp in enumerate(stamps))
+    say(loop, broker, client, data)
+    assert latency.count == 4
+    assert [latency.quantile_us(part) for part in (0.25, 0.5, 0.75, 1)] == [10, 50, 50, 100]
+
+
+def test_what_is_held_back_by_the_window_waits_from_when_it_was_offered(
+    loop: Loop, broker: Broker, clock: Clock
+) -> None:
+    client = publisher(loop, broker, QOS1, window=1)
+    clock.now = 100
+    client.offer(2)
+    assert broker.heard(QOS1.length) == message(QOS1, 0, 1, stamp=100)
+    clock.now = 130
+    client.stop()  # what was offered is sent
+    say(loop, broker, client, bytes(answers(0x40, 1)))
+    assert broker.heard(QOS1.length) == message(QOS1, 1, 2, stamp=100)
+    clock.now = 170
+    say(loop, broker, client, bytes(answers(0x40, 2)[4:]))
+    assert client.idle
+    assert [client.ack_latency.quantile_us(part) for part in (0.5, 1)] == [30, 70]
+
+
+def test_a_publisher_waits_for_its_slowest_subscriber(loop: Loop, broker: Broker) -> None:
+    client = publisher(loop, broker, QOS0)
+    client.lead = 4
+    client.allow(10)
+    assert client.sent == 4
+    received = subscriber(loop, other := Broker(), QOS0)
+    say(loop, other, received, b"".join(message(QOS0, n) for n in range(3)))
+    follow([client], [received])
+    assert client.sent == 7
+    other.close()
+
+
+def test_a_publisher_is_synchronized_when_the_broker_has_read_everything(
+    loop: Loop, broker: Broker
+) -> None:
+    client = publisher(loop, broker, QOS0)
+    client.allow(1)
+    broker.socket.sendall(b"\xd0\0")
+    client.synchronize()
+    assert broker.heard(QOS0.length + 2)[-2:] == b"\xc0\0"
+
+
+def test_a_refused_connection_says_with_which_code(loop: Loop, broker: Broker) -> None:
+    with pytest.raises(ConnectionRefused) as refused:
+        publisher(loop, broker, QOS0, connack=b"\x20\x02\0\x05")
+    assert refused.value.return_code == 5
+
+
+def test_name_and_password_are_in_the_connect(loop: Loop, broker: Broker) -> None:
+    address = Address(port=broker.address.port, username="u", password="p")
+    broker.expect(CONNACK)
+    Connection(loop, address, "a").connect()
+    assert broker.heard(21) == packet(
+        0x10, text("MQTT") + b"\x04\xc2\0\0" + text("a") + text("u") + text("p")
+    )
