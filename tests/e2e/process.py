@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import resource
 import signal
 import socket
 import sqlite3
@@ -26,13 +27,13 @@ class Broker:
     `settings` are those of `broker.config.Config`. What it prints is kept in `stderr`.
     """
 
-    def __init__(self, directory: Path, settings: Mapping[str, int | float] | None = None) -> None:
+    def __init__(self, directory: Path, settings: Mapping[str, object] | None = None) -> None:
         self.port = free_port()
         self.data_dir = directory / "data"
         self.stderr = directory / "broker.stderr"
         self._settings = directory / "broker.toml"
         self._settings.write_text(
-            "".join(f"{key} = {value}\n" for key, value in (settings or {}).items())
+            "".join(f"{key} = {value!r}\n" for key, value in (settings or {}).items())
         )
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -81,6 +82,12 @@ class Broker:
         code = self._process.wait(STOP_TIMEOUT_S)
         self._process = None
         return code
+
+    def resident_bytes(self) -> int:
+        """How much memory it has now."""
+        assert self._process is not None
+        pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
+        return pages * resource.getpagesize()
 
     def query(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
         """Read its database, whether it runs or not."""

@@ -258,7 +258,9 @@ def test_what_came_before_the_bad_packet_counts(wire: Wire, bystanders: Bystande
 @pytest.mark.parametrize(
     ("first", "answer"),
     [
-        pytest.param(b"GET / HTTP/1.1\r\n", b"ERROR unknown command", id="HTTP"),
+        pytest.param(b"GET / HTTP/1.1\r\n\r\n", b"HTTP/1.1 426 Upgrade Required", id="HTTP"),
+        pytest.param(b"POST / HTTP/1.1\r\n", b"ERROR unknown command", id="HTTP with a body"),
+        pytest.param(b"GETTING\n", b"ERROR unknown command", id="nearly HTTP"),
         pytest.param(b"\x16\x03\x01\x02\x00\x01\xff\n", b"ERROR line is not valid", id="TLS"),
         pytest.param(b"\0\0\0\n", b"ERROR line has a NUL", id="zeros"),
     ],

@@ -155,7 +155,7 @@ def test_a_thousand_filters_in_one_packet(dial: Dial, name: str, version: int) -
 def test_a_client_with_receive_maximum_1_gets_one_at_a_time(
     broker: Broker, dial: Dial, name: str
 ) -> None:
-    """[MQTT-3.3.4-7, MQTT-3.3.4-9] QoS 0 does not count, and does not overtake."""
+    """[MQTT-3.3.4-9, MQTT-4.9.0-1, 2] QoS 0 does not count, and does not overtake."""
     wire = dial(replace(connect_packet(name), receive_maximum=1))
     wire.subscribe(f"{name}/1", 1)
     wire.subscribe(f"{name}/2", 2)
@@ -182,7 +182,7 @@ def test_a_client_with_receive_maximum_1_gets_one_at_a_time(
 
 
 def test_a_client_that_exceeds_our_receive_maximum(dial: Dial, name: str) -> None:
-    """[MQTT-3.3.4-8] Each QoS 2 exchange counts until its PUBCOMP."""
+    """[MQTT-3.3.4-7] Each QoS 2 exchange counts until its PUBCOMP."""
     wire = dial(connect_packet(name))
     wire.send(*(Publish(name, b"", 2, False, False, n) for n in range(1, RECEIVE_MAXIMUM + 1)))
     for _ in range(RECEIVE_MAXIMUM):
@@ -391,7 +391,7 @@ def test_keep_alive(dial: Dial, name: str) -> None:
 
 
 def test_a_session_may_end_with_disconnect(dial: Dial, name: str, broker: Broker) -> None:
-    """[MQTT-3.14.2-2] The Session Expiry Interval of the DISCONNECT replaces that of CONNECT."""
+    """Section 3.14.2.2.2: The Session Expiry Interval of the DISCONNECT replaces that of CONNECT."""
     wire = dial(connect_packet(name, durable=True))
     wire.subscribe(name)
     wire.send(Disconnect(session_expiry_s=0))

@@ -21,12 +21,13 @@ from tests.e2e.process import ROOT
 
 MODULE = ROOT / "node_modules" / "mqtt"
 
-pytestmark = [
+NEEDS_MQTTJS = [
     pytest.mark.skipif(shutil.which("node") is None, reason="needs node"),
     pytest.mark.skipif(
         not MODULE.exists(), reason="needs MQTT.js: npm install --no-save --no-package-lock mqtt@5"
     ),
 ]
+pytestmark = NEEDS_MQTTJS
 
 
 class Node:
@@ -80,11 +81,13 @@ class Node:
 
 class MqttJsPeer(Peer):
     node: ClassVar[Node]
+    over: ClassVar[dict[str, str]] = {}
+    """MQTT.js' options that say over what to connect: TCP, when it says nothing."""
 
     def __init__(self, port: int, version: int, options: Options) -> None:
         super().__init__(port, version, options)
         self._number = self.node.add(self)
-        how: dict[str, Any] = {
+        how: dict[str, Any] = self.over | {
             "port": port,
             "protocolVersion": version,
             "clientId": options.client_id,
@@ -199,18 +202,22 @@ def received(message: dict[str, Any]) -> Message:
     )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def node() -> Iterator[None]:
-    MqttJsPeer.node = Node()
-    yield
-    MqttJsPeer.node.stop()
+class WithNode:
+    """A node process for the tests of a class."""
+
+    @pytest.fixture(scope="class", autouse=True)
+    @classmethod
+    def node(cls) -> Iterator[None]:
+        MqttJsPeer.node = Node()
+        yield
+        MqttJsPeer.node.stop()
 
 
-class TestMqttJs311(Behaviour):
+class TestMqttJs311(WithNode, Behaviour):
     peer = MqttJsPeer
     version = 4
 
 
-class TestMqttJs5(Behaviour5):
+class TestMqttJs5(WithNode, Behaviour5):
     peer = MqttJsPeer
     version = 5

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from queue import Queue
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
@@ -17,15 +18,18 @@ from tests.e2e.peer import TIMEOUT_S, Message, Options, Peer, Subscription, User
 
 
 class PahoPeer(Peer):
+    host = "127.0.0.1"
+    transport: ClassVar[Literal["tcp", "websockets", "unix"]] = "tcp"
+
     def __init__(self, port: int, version: int, options: Options) -> None:
         super().__init__(port, version, options)
         self._answers: dict[int, Queue[Any]] = {}
         self._connected: Queue[tuple[bool, int]] = Queue()
-        self._lost = False
         self._client = Client(
             CallbackAPIVersion.VERSION2,
             options.client_id,
             protocol=MQTTProtocolVersion(version),
+            transport=self.transport,
             reconnect_on_failure=False,
             clean_session=options.clean if version == 4 else None,
         )
@@ -45,10 +49,10 @@ class PahoPeer(Peer):
                 will_properties(options.will) if version == 5 else None,
             )
         if version == 4:
-            self._client.connect("127.0.0.1", port)
+            self._client.connect(self.host, port)
         else:
             self._client.connect(
-                "127.0.0.1", port, clean_start=options.clean, properties=connect_properties(options)
+                self.host, port, clean_start=options.clean, properties=connect_properties(options)
             )
         self._client.loop_start()
         self.session_present, reason_code = self._connected.get(timeout=TIMEOUT_S)
@@ -85,10 +89,11 @@ class PahoPeer(Peer):
         self._client.loop_stop()
 
     def cut(self) -> None:
-        sock = self._client.socket()
-        self._lost = True
-        if isinstance(sock, socket.socket):
-            sock.shutdown(socket.SHUT_RDWR)
+        # Over WebSocket it is a wrapper that knows no shutdown.
+        connection = self._client.socket()
+        assert connection is not None
+        with socket.socket(fileno=os.dup(connection.fileno())) as raw:
+            raw.shutdown(socket.SHUT_RDWR)
         self._client.loop_stop()
 
     def _answer(self, packet_id: int) -> Any:

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Iterable
 from itertools import count
 from types import TracebackType
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from broker.mqtt.encode import encode
 from broker.mqtt.fields import Reader
@@ -45,7 +45,7 @@ class Wire:
         self._buffer = bytearray()
         self._packet_ids = count(1)
 
-    def __enter__(self) -> Wire:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -94,15 +94,19 @@ class Wire:
     def receive(self) -> FromServer | None:
         """The next packet; None when the broker has closed the connection."""
         while (framed := _frame(self._buffer)) is None:
-            try:
-                data = self.socket.recv(1 << 16)
-            except ConnectionResetError:
-                return None
+            data = self._recv()
             if not data:
                 return None
             self._buffer += data
         first, body = framed
         return _parse(first, Reader(body, 0, len(body)), self.version == MQTT_5)
+
+    def _recv(self) -> bytes:
+        """What comes next; nothing when the connection is closed."""
+        try:
+            return self.socket.recv(1 << 16)
+        except ConnectionResetError:
+            return b""
 
     def closed(self) -> bool:
         """Whether nothing comes but the end of the connection."""

@@ -24,6 +24,14 @@ def test_what_the_command_line_says_goes_before_the_file_and_the_file_before_the
     assert isinstance(config.drain_timeout_s, float)
 
 
+def test_what_is_a_path_or_a_list(tmp_path: Path) -> None:
+    text = 'unix_socket = "mqtt.sock"\nwebsocket_origins = ["*", "https://example.org:8443"]\n'
+    config = Config.load(written(tmp_path, text), {})
+    assert config.unix_socket == Path("mqtt.sock")
+    assert config.websocket_origins == ("*", "https://example.org:8443")
+    assert Config.load(None, {"unix_socket": Path("here")}).unix_socket == Path("here")
+
+
 def test_without_a_file_there_are_the_defaults() -> None:
     assert Config.load(None, {}) == Config()
 
@@ -38,9 +46,17 @@ def test_without_a_file_there_are_the_defaults() -> None:
         ("port = 1.5", "port"),
         ('allow_anonymous = "yes"', "allow_anonymous"),
         ("data_dir = 3", "data_dir"),
+        ("unix_socket = 3", "unix_socket"),
+        ('websocket_origins = "https://example.org"', "websocket_origins"),
+        ("websocket_origins = [1]", "websocket_origins"),
+        ('websocket_origins = ["https://example.org/"]', "websocket_origins"),
+        ('websocket_origins = ["example.org"]', "websocket_origins"),
         ("outbox_messages_max = -1", "outbox_messages_max"),
         ("receive_max = 0", "receive_max"),
         ("inflight_max = 65536", "inflight_max"),
+        ("keep_alive_max_s = 65536", "keep_alive_max_s"),
+        ('response_information = "a\\u0000"', "response_information"),
+        (f'response_information = "{"é" * 32_768}"', "response_information"),
         ('durability = "sometimes"', "durability"),
         ('host = "0.0.0.0"', "host"),
         ("port = ", "config"),
