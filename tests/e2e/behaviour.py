@@ -19,7 +19,6 @@ from tests.e2e.process import Broker, wait_until
 from tests.e2e.wire import publish_many
 
 MIB = 1024 * 1024
-SHARED_SUBSCRIPTIONS_NOT_SUPPORTED = 0x9E
 SESSION_TAKEN_OVER = 0x8E
 
 
@@ -338,9 +337,25 @@ class Behaviour:
         publisher.publish(name, b"live")
         assert late.received() == []
 
-    def test_shared_subscriptions_are_refused(self, connect: Connect, name: str) -> None:
-        code = connect(name).subscribe(f"$share/group/{name}")
-        assert code == (SHARED_SUBSCRIPTIONS_NOT_SUPPORTED if self.version == 5 else 0x80)
+    def test_members_of_a_group_share_and_the_group_waits_when_nobody_is_there(
+        self, connect: Connect, name: str
+    ) -> None:
+        """[MQTT-4.8.2-1..3] Section 4.8.2: a message goes to one member."""
+        members = [connect(f"{name}-{number}") for number in range(2)]
+        for member in members:
+            assert member.subscribe(f"$share/group/{name}/#", 1) == 1
+        publisher = connect(f"{name}-pub")
+        for number in range(20):
+            publisher.publish(f"{name}/job", b"%d" % number)
+        shares = [[m for m in member.received() if m.topic == f"{name}/job"] for member in members]
+        assert [len(share) for share in shares] == [10, 10]
+        assert len({m.payload for share in shares for m in share}) == 20
+        for member in members:
+            member.disconnect()
+        publisher.publish(f"{name}/job", b"later")
+        late = connect(f"{name}-late")
+        late.subscribe(f"$share/group/{name}/#", 1)
+        assert late.receive().payload == b"later"
 
 
 class Behaviour5(Behaviour):

@@ -190,7 +190,8 @@ def test_subscribe_and_unsubscribe_without_a_filter(
 def test_what_is_not_supported_is_refused_and_the_rest_granted(
     wire: Wire, bystanders: Bystanders, name: str
 ) -> None:
-    requests = [SubscriptionRequest(f, 1) for f in (f"{name}/a", f"$share/g/{name}", f"{name}/b")]
+    shared = f"$replay/earliest/$share/g/{name}"
+    requests = [SubscriptionRequest(f, 1) for f in (f"{name}/a", shared, f"{name}/b")]
     wire.send(Subscribe(1, requests), Pingreq())
     refused = SHARED_SUBSCRIPTIONS_NOT_SUPPORTED if wire.version == MQTT_5 else 0x80
     packets = [wire.receive(), wire.receive()]

@@ -79,7 +79,7 @@ def test_connack_tells_the_limits(broker: Broker) -> None:
         assert properties[Property.MAXIMUM_PACKET_SIZE] == 2 * 1024 * 1024
         assert properties[Property.TOPIC_ALIAS_MAXIMUM] > 0
         assert properties[Property.ASSIGNED_CLIENT_IDENTIFIER]
-        assert properties[Property.SHARED_SUBSCRIPTION_AVAILABLE] == 0
+        assert Property.SHARED_SUBSCRIPTION_AVAILABLE not in properties
         assert Property.MAXIMUM_QOS not in properties
         assert Property.RETAIN_AVAILABLE not in properties
         assert Property.WILDCARD_SUBSCRIPTION_AVAILABLE not in properties
