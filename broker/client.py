@@ -41,7 +41,9 @@ from broker.mqtt.packets import (
     Connect,
     Disconnect,
     PacketType,
+    Properties,
     Publish,
+    RefusedPublish,
     Suback,
     Subscribe,
     SubscriptionRequest,
@@ -53,6 +55,7 @@ from broker.mqtt.reasons import ReasonCode
 from broker.observe import Counters
 from broker.session import Session
 from broker.sessions import Owner, Sessions
+from broker.sys_tree import SysTree
 from broker.wills import Wills
 
 logger = logging.getLogger(__name__)
@@ -96,6 +99,7 @@ class Services:
     sessions: Sessions
     groups: Groups
     wills: Wills
+    sys_tree: SysTree
     counters: Counters
 
 
@@ -113,6 +117,7 @@ class Client(Owner):
             receive_max=config.receive_max,
             topic_alias_max=config.topic_alias_max,
             connect_timeout_s=config.connect_timeout_s,
+            traffic=services.counters.packets,
         )
         self._session: Session | None = None
         self._client_id = ""
@@ -238,6 +243,8 @@ class Client(Owner):
         match event:
             case Ack():
                 self._acknowledged(event)
+            case RefusedPublish():
+                self._refuse(event)
             case Subscribe():
                 self._subscribe(event)
             case Unsubscribe():
@@ -297,6 +304,7 @@ class Client(Owner):
         expiry_s = self._session_expiry_s(packet)
         if packet.session_expiry_s not in (None, expiry_s):
             connack.properties[Property.SESSION_EXPIRY_INTERVAL] = expiry_s
+        connack.properties |= self._properties_asked_for(packet)
         try:
             session, connack.session_present = await services.sessions.open(
                 self._client_id,
@@ -325,6 +333,21 @@ class Client(Owner):
         self._flush()
         await services.groups.attach(session, self)
         self.wake()
+
+    def _properties_asked_for(self, packet: Connect) -> Properties:
+        """Response Information and Server Keep Alive. [MQTT-3.1.2-28, MQTT-3.2.2-21]
+
+        3.1.1 has no way to tell a client another Keep Alive, and who was not told would be cut off
+        while it keeps to its own: it is left with that.
+        """
+        config = self._services.config
+        properties: Properties = {}
+        if packet.request_response_information and config.response_information:
+            properties[Property.RESPONSE_INFORMATION] = config.response_information
+        longest_s = config.keep_alive_max_s
+        if packet.version == MQTT_5 and longest_s and not 0 < packet.keep_alive_s <= longest_s:
+            properties[Property.SERVER_KEEP_ALIVE] = longest_s
+        return properties
 
     def _session_expiry_s(self, packet: Connect) -> int:
         """How long the session outlives the connection. [MQTT-3.1.2-23, MQTT3-3.1.2-4]"""
@@ -466,6 +489,24 @@ class Client(Owner):
         if log.congested:
             self._pause_reading("log")
             log.when_uncongested(lambda: self._resume_reading("log"))
+
+    def _refuse(self, publish: RefusedPublish) -> None:
+        """Acknowledge it, after all that came before it.
+
+        3.1.1 cannot say that it was refused, and is to be answered all the same. [MQTT3-3.3.5-2]
+        """
+        self._services.counters.dropped["published to $SYS"] += 1
+        if not publish.qos:
+            return
+        kind = PacketType.PUBACK if publish.qos == 1 else PacketType.PUBREC
+        ack = Ack(kind, [publish.packet_id], publish.reason_code, publish.reason)
+
+        def committed(error: StoreError | None) -> None:
+            if error is None and not self._closed:
+                self._connection.send(ack)
+                self._schedule_flush()
+
+        self._services.log.append([], committed, durable=False)
 
     def _acknowledge(
         self, kind: PacketType, packet_ids: list[int], code: int, receipts: dict[int, Message]
@@ -670,6 +711,7 @@ class Client(Owner):
             return
         if not self._closed:
             session.aside.extend(outgoing)
+            session.aside.extend(self._services.sys_tree.matching(subscriptions))
             self.wake()
 
     def _unsubscribe(self, packet: Unsubscribe) -> None:

@@ -37,6 +37,10 @@ class Config:
 
     packet_bytes_max: int = 2 * MIB
     connect_timeout_s: float = 10.0
+    keep_alive_max_s: int = 0
+    """What an MQTT 5 client is held to that wants a longer Keep Alive, or none; 0: as it likes."""
+    response_information: str = ""
+    """What MQTT 5 clients that ask get as Response Information; empty: nothing."""
     connections_max: int = 20_000
     topic_bytes_max: int = 4096
     topic_levels_max: int = 128
@@ -57,6 +61,8 @@ class Config:
     write_buffer_bytes_max: int = 1 * MIB
     append_bytes_max: int = 32 * MIB
     """Payload waiting for the running commit; beyond, publishers are not read from."""
+    sys_interval_s: float = 10.0
+    """How often what changed under `$SYS/broker` is published; 0: there is no such topic."""
     drain_timeout_s: float = 10.0
 
     def __post_init__(self) -> None:
@@ -77,6 +83,14 @@ class Config:
         for name in ("receive_max", "inflight_max"):
             if not 1 <= getattr(self, name) <= 65_535:
                 raise ConfigError(name, getattr(self, name), "must be 1..65535")
+        if self.keep_alive_max_s > 65_535:
+            raise ConfigError("keep_alive_max_s", self.keep_alive_max_s, "must be 0..65535")
+        if "\0" in self.response_information or len(self.response_information.encode()) > 65_535:
+            raise ConfigError(
+                "response_information",
+                self.response_information[:40],
+                "must be at most 65535 bytes in UTF-8, without NUL",
+            )
         for origin in self.websocket_origins:
             if origin != "*" and not ORIGIN.fullmatch(origin):
                 raise ConfigError(

@@ -38,6 +38,8 @@ READ_BYTES_MAX = 512 * 1024
 READ_RETRY_S = 1.0
 RECENT_MESSAGES_MAX = 20_000
 RECENT_BYTES_MAX = 8 * 1024 * 1024
+ASIDE_MAX = 1000
+"""Messages waiting in `aside` of a session, beyond which `offer_beside` passes it over."""
 ROUTE_CACHE_MAX = 100_000
 """Topics whose routes are remembered."""
 REPLAY_ENDED = "$replay/ended"
@@ -154,6 +156,11 @@ class Delivery:
         self._newest_start = Offset(0)
         self._readers: dict[Session, dict[str, Reader]] = {}
 
+    @property
+    def subscription_count(self) -> int:
+        """Of the attached sessions; without those that replay."""
+        return len(self._tree)
+
     def attach(self, session: Session, subscriber: Subscriber) -> None:
         """Deliver to this session, from its position on."""
         self._subscribers[session] = subscriber
@@ -237,6 +244,20 @@ class Delivery:
         live.through = batch[-1].offset
         for session in woken:
             if session in self._subscribers:
+                self.wake(session)
+
+    def offer_beside(self, batch: Sequence[Message]) -> None:
+        """Messages of QoS 0 that are not in the log, to whoever is attached and subscribed now.
+
+        Who is slow misses them: nothing else bounds them.
+        """
+        for session, (outgoing, _) in route(batch, self._routes_of).items():
+            if session not in self._subscribers:
+                continue  # What it was woken for closed another's connection.
+            if len(session.aside) >= ASIDE_MAX:
+                self._counters.dropped["beside the log, to a slow subscriber"] += len(outgoing)
+            else:
+                session.aside.extend(outgoing)
                 self.wake(session)
 
     def _routes_of(self, topic: str) -> Routes:

@@ -81,6 +81,10 @@ class TopicNameInvalid(PeerError):
     reason_code = 0x90
 
 
+class TopicNameReserved(TopicNameInvalid):
+    """A legal name that only the broker publishes to: of a PUBLISH it refuses just that packet."""
+
+
 class ReceiveMaximumExceeded(PeerError):
     reason_code = 0x93
 

@@ -52,6 +52,11 @@ class Groups:
         self._groups: dict[str, Group] = {}
         self._memberships: dict[Session, set[Group]] = {}
 
+    @property
+    def open_count(self) -> int:
+        """Groups that have members now."""
+        return len(self._groups)
+
     async def attach(self, session: Session, subscriber: Subscriber) -> None:
         """A client came back to its session: it is a member of its groups again."""
         for subscription in list(session.subscriptions.values()):

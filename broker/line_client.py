@@ -209,6 +209,7 @@ class LineClient:
             outgoing = await retained.matching(services.log.store, session, [subscription], through)
             if subscriber.session is session:
                 session.aside.extend(outgoing)
+                session.aside.extend(services.sys_tree.matching([subscription]))
                 subscriber.wake()
 
     async def _subscriber(self, client_id: str) -> _LineSubscriber:

@@ -28,7 +28,7 @@ from functools import lru_cache
 
 from broker.errors import ClientIdentifierNotValid, MalformedPacket, PeerError
 from broker.message import Message
-from broker.topics import validate_filter, validate_name
+from broker.topics import refuse_reserved, validate_filter, validate_name
 
 IDENTIFIER_BYTES_MAX = 65_535
 """For subscribers and publishers, who are client identifiers: no longer than MQTT's may be."""
@@ -173,6 +173,7 @@ class LineConnection:
         if not space:
             raise MalformedPacket("PUBLISH takes a topic, a message and a publisher")
         validate_name(topic, bytes_max=self._topic_bytes_max, levels_max=self._topic_levels_max)
+        refuse_reserved(topic)
         _validate_identifier(publisher)
         return LinePublish(topic, message.encode(), publisher)
 

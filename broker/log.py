@@ -219,6 +219,7 @@ class Log:
             raise
         self._counters.commits += 1
         self._counters.messages_in += len(messages)
+        self._counters.payload_bytes_in += batch.size
         for source in batch.sources:
             source.committed()
         for append in appends:

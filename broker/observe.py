@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+from broker.mqtt.packets import Traffic
+
 
 @dataclass(slots=True)
 class Counters:
-    """Since the broker started. `dropped` counts deliveries given up, by reason; each reason is one
-    that MQTT or the operator ordered: "expired", "packet too large for the client", ...
+    """Since the broker started. `bytes_in` and `bytes_out` went through sockets, `packets` are
+    those of MQTT, `payload_bytes_in` is of `messages_in`. `dropped` counts deliveries given up, by
+    reason; each reason is one that MQTT or the operator ordered: "expired", "packet too large for
+    the client", ...
     """
 
     connections: int = 0
@@ -18,7 +22,11 @@ class Counters:
     protocol_errors: int = 0
     commits: int = 0
     append_failures: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    packets: Traffic = field(default_factory=Traffic)
     messages_in: int = 0
+    payload_bytes_in: int = 0
     messages_out: int = 0
     redeliveries: int = 0
     dropped: Counter[str] = field(default_factory=Counter)

@@ -13,6 +13,7 @@ import gc
 import logging
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
@@ -31,6 +32,7 @@ from broker.net.tcp import Connections, connections_possible, listen, listen_uni
 from broker.observe import Counters
 from broker.sessions import Sessions
 from broker.store.sqlite import SqliteStore
+from broker.sys_tree import SysTree
 from broker.web.app import AdminServer, create_app
 from broker.wills import Wills
 
@@ -39,6 +41,9 @@ logger = logging.getLogger(__name__)
 DATABASE = "pubsub.db"
 ADMIN_SOCKET = "admin.sock"
 LOCK = "broker.lock"
+SWITCH_INTERVAL_S = 0.0005
+"""How long the loop keeps the interpreter while the store's thread wants it. With Python's 5 ms a
+busy loop holds up a commit that is through by as much; `make bench`: 5 % more throughput."""
 
 
 class Server:
@@ -79,6 +84,9 @@ class Server:
         self._wills = Wills(self._log)
         self._sessions = Sessions(self._log, self._delivery, self._wills, config)
         groups = Groups(self._log, self._delivery, self._sessions, config)
+        sys_tree = SysTree(
+            self._log, self._delivery, self._sessions, groups, self.counters, time.monotonic()
+        )
         services = Services(
             config,
             self._log,
@@ -86,6 +94,7 @@ class Server:
             self._sessions,
             groups,
             self._wills,
+            sys_tree,
             self.counters,
         )
         await self._sessions.start()
@@ -93,6 +102,8 @@ class Server:
         self._spawn(self._log.commit_forever())
         self._spawn(self._delivery.deliver_forever())
         self._spawn(self._sessions.expire_forever())
+        if config.sys_interval_s:
+            self._spawn(sys_tree.publish_forever(config.sys_interval_s))
         self._listener = await listen(services, self._connections, config)
         app = create_app(self.status, self.request_stop)
         self._admin = AdminServer(app, config.data_dir / ADMIN_SOCKET)
@@ -249,6 +260,7 @@ def run(config: Config, announce: Callable[[Server], None]) -> None:
 
 
 async def _serve(config: Config, announce: Callable[[Server], None]) -> None:
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     server = Server(config)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

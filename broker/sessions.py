@@ -58,6 +58,8 @@ class Sessions:
         """Every durable session: when it expires (NEVER_US while it is connected)."""
         self._expiries: list[tuple[int, str]] = []
         """A heap; an entry that does not agree with `_stored` is out of date."""
+        self.expired_count = 0
+        """Since the broker started."""
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     @property
@@ -67,6 +69,11 @@ class Sessions:
     @property
     def durable_count(self) -> int:
         return len(self._stored)
+
+    @property
+    def absent_count(self) -> int:
+        """Durable sessions that nobody is connected to. Looks at each that somebody is."""
+        return len(self._stored) - sum(map(self._stored.__contains__, self._owners))
 
     async def start(self) -> None:
         """Take up the stored sessions: none has a client yet, so each begins to expire."""
@@ -198,6 +205,7 @@ class Sessions:
                 if self._stored.get(client_id) == expires_at_us:
                     self._log.append([], operations=self._end(client_id))
                     self._wills.session_ended(client_id)
+                    self.expired_count += 1
 
     def _expire_at(self, client_id: str, expires_at_us: int) -> None:
         self._stored[client_id] = expires_at_us

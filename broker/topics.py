@@ -15,11 +15,13 @@ import re
 from collections.abc import Collection, Hashable, Iterator
 from typing import Generic, TypeVar
 
-from broker.errors import TopicFilterInvalid, TopicNameInvalid
+from broker.errors import TopicFilterInvalid, TopicNameInvalid, TopicNameReserved
 
 BYTES_MAX = 65_535
 """What the two-byte length in front of an MQTT string can say. [MQTT-4.7.3-3]"""
 LEVELS_MAX = 128
+SYS = "$SYS"
+"""The first level of the topics under which the broker tells about itself."""
 
 _SHARED = "$share/"
 _FROM_FIRST_WILDCARD = re.compile(r"\+|/?#")
@@ -34,6 +36,12 @@ def validate_name(topic: str, *, bytes_max: int = BYTES_MAX, levels_max: int = L
         raise TopicNameInvalid(f"Topic Name {problem}")
     if "+" in topic or "#" in topic:
         raise TopicNameInvalid("Topic Name has a wildcard: publish to a name without + and #")
+
+
+def refuse_reserved(topic: str) -> None:
+    """Raises TopicNameReserved for `$SYS` and all below it: the broker's own. [section 4.7.2]"""
+    if topic.partition("/")[0] == SYS:
+        raise TopicNameReserved("Topic Name begins with $SYS: only the broker publishes there")
 
 
 def validate_filter(

@@ -21,6 +21,7 @@ ROWS = (
         "web",
         "line_client",
         "client",
+        "sys_tree",
         "groups",
         "replays",
         "sessions",

@@ -49,8 +49,10 @@ from broker.mqtt.packets import (
     Pingresp,
     Properties,
     Publish,
+    RefusedPublish,
     Suback,
     Subscribe,
+    Traffic,
     Unsuback,
     Unsubscribe,
 )
@@ -81,7 +83,9 @@ class Closed:
     reason: str
 
 
-Event = Connect | Publish | Ack | Subscribe | Unsubscribe | Disconnect | Auth | Closed
+Event = (
+    Connect | Publish | RefusedPublish | Ack | Subscribe | Unsubscribe | Disconnect | Auth | Closed
+)
 
 
 class Connection:
@@ -98,6 +102,7 @@ class Connection:
         topic_alias_max: int,
         connect_timeout_s: float,
         methods: Methods | None = None,
+        traffic: Traffic | None = None,
     ) -> None:
         self.client_id = ""
         """The client identifier, an assigned one included; empty before CONNECT."""
@@ -143,6 +148,7 @@ class Connection:
         self._unauthenticated: Connect | None = None
         """The CONNECT whose client is still to authenticate; no event yet."""
         self._authentication_data: bytes | None = None
+        self._traffic = traffic or Traffic()
         self._outgoing: list[bytes] = []
 
     @property
@@ -169,17 +175,23 @@ class Connection:
                 events.clear()
             self.close(error.reason_code, error.reason)
             events.append(Closed(error.reason_code, error.reason))
+        finally:
+            self._traffic.received += len(events)
         if events:
             self._last_packet_at = now
         return events
 
-    def _receive(self, packet: FromClient, events: list[Event]) -> None:
+    def _receive(self, packet: FromClient | RefusedPublish, events: list[Event]) -> None:
         """Check what the standard asks of any packet but PUBLISH, then make it an event."""
-        self._check_authenticated([*events, packet])
+        if self._unauthenticated is not None:
+            self._check_authenticated([*events, packet])
         match packet:
-            case Ack() | Publish():
+            case Ack():
+                self._traffic.received += len(packet.packet_ids) - 1
+            case Publish() | RefusedPublish():
                 pass
             case Pingreq():
+                self._traffic.received += 1
                 if self._accepted:
                     self.send(Pingresp())  # [MQTT-3.12.4-1]
                 else:
@@ -308,8 +320,10 @@ class Connection:
         """
         if self.closed and not self._left:
             return
+        packets = 1
         if isinstance(packet, Ack):
             self._restore_quota(packet)
+            packets = len(packet.packet_ids)
         if not self._problem_information and not isinstance(packet, Connack | Publish | Disconnect):
             packet = _bare(packet)
         encoded = encode(packet, self.version)
@@ -318,6 +332,7 @@ class Connection:
             if not self._fits(packet, encoded):
                 self.closed = True
                 return
+        self._traffic.sent += packets
         self._outgoing.append(encoded)
 
     def send_publishes(
@@ -352,6 +367,7 @@ class Connection:
                 packet_bytes_max=self.packet_bytes_max,
             )
         if not self.closed:
+            self._traffic.sent += len(outgoing) - len(left_out)
             self._outgoing.append(encoded)
         return left_out
 

@@ -24,6 +24,7 @@ from broker.errors import (
     ProtocolViolation,
     ReceiveMaximumExceeded,
     TopicAliasInvalid,
+    TopicNameReserved,
     UnsupportedProtocolVersion,
 )
 from broker.mqtt.fields import Reader, text
@@ -38,6 +39,7 @@ from broker.mqtt.packets import (
     PacketType,
     Pingreq,
     Publish,
+    RefusedPublish,
     Subscribe,
     SubscriptionRequest,
     Unsubscribe,
@@ -51,7 +53,7 @@ from broker.mqtt.properties import (
     read_properties,
 )
 from broker.mqtt.reasons import FROM_CLIENT
-from broker.topics import validate_name
+from broker.topics import refuse_reserved, validate_name
 
 _ACK_TYPES = (PacketType.PUBACK, PacketType.PUBREC, PacketType.PUBREL, PacketType.PUBCOMP)
 _PUBLISH_HEADERS = frozenset(
@@ -104,6 +106,7 @@ class Decoder:
         "_packet_bytes_max",
         "_pending",
         "_position",
+        "_refused",
         "_topic_alias_max",
         "_topics",
         "receive_quota",
@@ -126,7 +129,8 @@ class Decoder:
         self._packet_bytes_max = packet_bytes_max
         self._topics = topic_names(topic_bytes_max, topic_levels_max)
         self._topic_alias_max = topic_alias_max
-        self._aliases: dict[int, str] = {}
+        self._aliases: dict[int, bytes] = {}
+        self._refused: RefusedPublish | None = None
         self._data = b""
         self._position = 0
         self._pending = bytearray()
@@ -144,8 +148,9 @@ class Decoder:
             self._pending.clear()
         self._data = data
 
-    def next(self, publishes: list[Any]) -> FromClient | None:
-        """Append the PUBLISHes that come next, and return the packet that stands after them.
+    def next(self, publishes: list[Any]) -> FromClient | RefusedPublish | None:
+        """Append the PUBLISHes that come next, and return the packet that stands after them: any
+        other, or a PUBLISH to a reserved topic.
 
         None when all that arrived is used up. Raises PeerError for the packet that comes after
         those appended; the decoder is then of no further use.
@@ -154,6 +159,10 @@ class Decoder:
         position = self._position
         if self.version is not None:
             position = self._publishes(data, position, publishes)
+            if self._refused is not None:
+                refused, self._refused = self._refused, None
+                self._position = position
+                return refused
         if position == len(data):
             self._data = b""
             return None
@@ -170,14 +179,15 @@ class Decoder:
         return self._packet(kind, Reader(data, body, end))
 
     def _publishes(self, data: bytes, position: int, publishes: list[Any]) -> int:
-        """Append PUBLISH after PUBLISH; where the first packet stands that is none, or not whole.
+        """Append PUBLISH after PUBLISH; where the first packet stands that is none, or not whole,
+        or that comes after one that is `_refused`.
 
         The tricks: indexing instead of a Reader; one dict look-up that decodes and validates a
         Topic Name seen before; a Publish made by `object.__new__` and eight stores into its slots,
         0.10 µs, where `Publish(...)` takes 0.29 µs.
         """
         size = len(data)
-        last = size - 5  # the shortest PUBLISH has 5 bytes
+        last = size - 4  # with an empty topic, which is refused, a PUBLISH has 4 bytes
         property_bytes = 1 if self.version == MQTT_5 else 0
         packet_bytes_max = self._packet_bytes_max
         topics = self._topics
@@ -205,6 +215,8 @@ class Decoder:
                             break
                     else:
                         body, end = self._frame(data, position)
+                        if end < body + 2:  # The length may be padded, and the data end with it.
+                            raise MalformedPacket("a PUBLISH is shorter than its fields")
                 if end > size:
                     break
                 topic_start = body + 2
@@ -238,6 +250,9 @@ class Decoder:
                     publish.message_expiry_s = None
                 publishes.append(publish)
                 position = end
+        except TopicNameReserved as error:
+            self._refused = RefusedPublish(qos, packet_id, error.reason_code, error.reason)
+            position = end
         finally:
             self.receive_quota = quota
         return position
@@ -266,10 +281,10 @@ class Decoder:
         if not 1 <= alias <= self._topic_alias_max:  # [MQTT-3.3.2-8, MQTT-3.3.2-9]
             raise TopicAliasInvalid(f"Topic Alias {alias} is not in 1..{self._topic_alias_max}")
         if topic:
-            self._aliases[alias] = self._topics[topic]
+            self._aliases[alias] = topic
         elif alias not in self._aliases:
             raise ProtocolViolation(f"Topic Alias {alias} was not set")
-        publish.topic = self._aliases[alias]
+        publish.topic = self._topics[self._aliases[alias]]
 
     def _ack_run(self, data: bytes, position: int) -> Ack | None:
         """The run of short acknowledgements that begins at `position`, if one does."""
@@ -428,11 +443,12 @@ class TopicNames(dict[bytes, str]):
         self._levels_max = levels_max
 
     def __missing__(self, encoded: bytes) -> str:
-        """Raises MalformedPacket, ProtocolViolation or TopicNameInvalid."""
+        """Raises MalformedPacket, ProtocolViolation, TopicNameInvalid or TopicNameReserved."""
         if not encoded:
             raise ProtocolViolation("a message has no Topic Name")
         topic = text(encoded)
         validate_name(topic, bytes_max=self._bytes_max, levels_max=self._levels_max)
+        refuse_reserved(topic)
         if len(encoded) <= self.BYTES_MAX:
             if len(self) >= self.NAMES_MAX:
                 self.clear()

@@ -100,6 +100,17 @@ class Publish:
 
 
 @dataclass(slots=True)
+class RefusedPublish:
+    """A PUBLISH whose topic is reserved, without what nobody will get of it. Not an error of the
+    connection: it is acknowledged with `reason_code`, in its turn."""
+
+    qos: int
+    packet_id: int
+    reason_code: int
+    reason: str
+
+
+@dataclass(slots=True)
 class Ack:
     """One or more consecutive acknowledgements that differ only in their Packet Identifier.
 
@@ -183,3 +194,11 @@ class Auth:
 FromClient = Connect | Publish | Ack | Subscribe | Unsubscribe | Pingreq | Disconnect | Auth
 FromServer = Connack | Publish | Ack | Suback | Unsuback | Pingresp | Disconnect | Auth
 Packet = FromClient | FromServer
+
+
+@dataclass(slots=True)
+class Traffic:
+    """How many packets of every type went by, each acknowledgement of a run counted."""
+
+    received: int = 0
+    sent: int = 0

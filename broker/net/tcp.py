@@ -101,7 +101,7 @@ class TcpConnection(asyncio.Protocol):
         """Whether there is room for one more connection."""
         if len(self._connections) < self._services.config.connections_max:
             return True
-        self._services.counters.dropped["connection over connections_max"] += 1
+        self._services.counters.refused_connects += 1
         for oldest in self._connections.strangers:
             self._connections.lose(oldest)
             oldest.abort()
@@ -110,6 +110,7 @@ class TcpConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         now = self._loop.time()
+        self._services.counters.bytes_in += len(data)
         if self.client is None:
             data = self._first_bytes + data
             if len(data) < len(HTTP_GET) and HTTP_GET.startswith(data):
@@ -205,6 +206,7 @@ class TcpConnection(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         assert self._transport is not None
+        self._services.counters.bytes_out += len(data)
         self._transport.write(data)
 
     def close(self) -> None:

@@ -65,17 +65,18 @@ def test_mosquitto_sub_reads_the_version(broker: Broker) -> None:
     assert done.stdout == f"1 pubsub version {__version__}\n"
 
 
+@pytest.mark.parametrize("counted", ["messages/received", "messages/sent", "bytes/sent"])
 def test_values_come_at_once_and_again_when_they_change(
-    dial: Dial, name: str, version: int
+    dial: Dial, name: str, version: int, counted: str
 ) -> None:
     """At once as retained messages; though QoS 2 is granted at QoS 0."""
     wire = dial(connect_packet(name, version=version))
-    topic = "$SYS/broker/messages/received"
+    topic = f"$SYS/broker/{counted}"
     wire.send(Subscribe(1, [SubscriptionRequest(topic, 2)]))
     assert wire.expect(Suback).reason_codes == [2]
     first = wire.expect(Publish)
     assert (first.topic, first.qos, first.retain) == (topic, 0, True)
-    second = wire.expect(Publish)  # The SUBSCRIBE was a packet, too.
+    second = wire.expect(Publish)  # SUBSCRIBE and what it got were packets, too.
     assert (second.topic, second.qos, second.retain) == (topic, 0, False)
     assert int(second.payload) > int(first.payload)
 

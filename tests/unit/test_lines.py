@@ -89,6 +89,7 @@ def test_empty_lines_are_ignored() -> None:
         (b"SUBSCRIBE t s x", "SUBSCRIBE takes"),
         (b"unsubscribe t", "UNSUBSCRIBE takes"),
         (b"PUBLISH a/# hi p", "wildcard"),
+        (b"PUBLISH $SYS/a hi p", "only the broker"),
         (b"PUBLISH " + b"t" * 101 + b" hi p", "101 bytes"),
         (b"PUBLISH a/b/c/d/e/f/g/h/i hi p", "9 levels"),
         (b"SUBSCRIBE a# s", "Topic Filter has a #"),

@@ -136,6 +136,7 @@ async def test_an_unused_session_expires(world: World, clock: SimpleNamespace) -
     clock.now_s += 1
     await world.settled()
     assert world.sessions.durable_count == 0
+    assert world.sessions.expired_count == 1
     assert await world.disk.scan(SessionDocument) == []
     assert not await Subscriber(world).open()
 

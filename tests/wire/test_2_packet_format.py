@@ -135,6 +135,15 @@ def test_a_padded_remaining_length_is_taken_in_3_1_1(wire: Wire) -> None:
     wire.open()
 
 
+@pytest.mark.parametrize("packet", ["30 80 80 00 00", "30 80 80 80 00", "32 81 80 00 00"])
+def test_a_padded_remaining_length_may_say_too_little(wire: Wire, packet: str) -> None:
+    """More bytes are there than the shortest PUBLISH has, but not in the packet."""
+    wire.connect(4)
+    wire.client(packet)
+    assert wire.took() == [Closed(0x81, "a PUBLISH is shorter than its fields")]
+    wire.closed()
+
+
 def test_a_packet_over_the_limit_is_refused_when_it_is_declared(wire: Wire) -> None:
     """[MQTT-3.2.2-15] The body has not come."""
     wire.limits(packet_bytes_max=300)

@@ -228,7 +228,7 @@ def test_authentication_data_without_a_method_is_a_protocol_error(wire: Wire) ->
     wire.closed()
 
 
-@pytest.mark.parametrize("topic", ["0000", "0001 '#'", "0003 'a/+'"])
+@pytest.mark.parametrize("topic", ["0000", "0001 '#'", "0003 'a/+'", "0006 '$SYS/x'"])
 def test_a_will_needs_a_legal_topic(wire: Wire, topic: str) -> None:
     wire.client(f"10 (0004 'MQTT' 05 06 003C 00  0001 'a' 00 {topic} 0000)")
     wire.broker("20 .. 00 82 *" if topic == "0000" else "20 .. 00 90 *")

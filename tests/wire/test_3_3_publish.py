@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from broker.mqtt.packets import Ack, PacketType, Publish
+from broker.mqtt.connection import Closed
+from broker.mqtt.packets import Ack, PacketType, Publish, RefusedPublish
 from tests.wire.wire import Wire
 
 
@@ -67,10 +68,41 @@ def test_a_wildcard_or_nothing_is_no_topic(wire: Wire, topic: str, code: str) ->
     wire.closed()
 
 
+@pytest.mark.parametrize("packet", ["30 02 0000", "30 03 0000 'x'", "32 04 0000 0001"])
+def test_an_empty_topic_is_one_mistake_however_it_is_cut(wire: Wire, packet: str) -> None:
+    """[MQTT3-4.7.3-1]"""
+    wire.connect(4)
+    wire.client(packet)
+    assert wire.took() == [Closed(0x82, "a message has no Topic Name")]
+    wire.closed()
+
+
 def test_a_bad_topic_is_answered_with_silence_in_3_1_1(wire: Wire) -> None:
     wire.connect(4)
     wire.client("30 03 0001 '#'")
     wire.closed()
+
+
+def test_a_reserved_topic_refuses_the_packet_and_not_the_connection(wire: Wire) -> None:
+    """Section 4.7.2. The others keep their order, and an alias for it is set as any other."""
+    wire.limits(topic_alias_max=1)
+    wire.connect()
+    wire.client(
+        "30 05 0001 't' 00 '1'  32 0B 0006 '$SYS/x' 0007 00  34 08 0003 '$SY' 0008 00"
+        "  30 (0004 '$SYS' (23 0001) 'x')  30 (0000 (23 0001) 'x')  C0 00"
+        "  30 (0005 '$SYSx' 00 '2')"
+    )
+    reserved = (0x90, "Topic Name begins with $SYS: only the broker publishes there")
+    assert wire.took() == [
+        Publish("t", b"1", 0, False, False, 0),
+        RefusedPublish(1, 7, *reserved),
+        Publish("$SY", b"", 2, False, False, 8),
+        RefusedPublish(0, 0, *reserved),
+        RefusedPublish(0, 0, *reserved),
+        Publish("$SYSx", b"2", 0, False, False, 0),
+    ]
+    wire.broker("D0 00")
+    wire.open()
 
 
 def test_topic_limits(wire: Wire) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from broker.message import Grant, Message
 from broker.mqtt.connection import Closed
-from broker.mqtt.packets import Ack, PacketType, Properties, Publish, Suback, Unsuback
+from broker.mqtt.packets import Ack, Auth, PacketType, Properties, Publish, Suback, Unsuback
 from broker.mqtt.properties import Property
 from tests.wire.wire import Wire
 
@@ -185,6 +185,12 @@ class TestMaximumPacketSize:
         small.send(Suback(1, [0, 0x8F], dict(properties)))
         small.send(Unsuback(1, [0, 0x11], dict(properties)))
         small.broker("90 05 0001 00 00 8F   B0 05 0001 00 00 11")
+
+    def test_so_does_auth(self, small: Wire) -> None:
+        """[MQTT-3.15.2-2, 3]"""
+        small.send(Auth(0x18, "m", b"", "r" * 20))
+        small.send(Auth(0x18, "m", b"", None, [("k" * 9, "v" * 9)]))
+        small.broker("F0 09 18 07 15 0001 'm' 16 0000" * 2)
 
     def test_so_does_disconnect(self, small: Wire) -> None:
         """[MQTT-3.14.2-3, 4, MQTT-4.13.2-1]"""

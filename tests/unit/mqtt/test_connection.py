@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import pytest
 
+from broker.message import Grant, Message
 from broker.mqtt.connection import Closed, Connection
 from broker.mqtt.encode import encode
-from broker.mqtt.packets import Ack, Connack, Connect, Disconnect, PacketType, Pingreq, Publish
+from broker.mqtt.packets import (
+    Ack,
+    Connack,
+    Connect,
+    Disconnect,
+    PacketType,
+    Pingreq,
+    Publish,
+    Traffic,
+)
 from tests.wire.wire import script_bytes
 
 
@@ -113,3 +123,31 @@ def test_what_was_queued_before_the_end_is_still_sent(connection: Connection) ->
     connection.receive_data(encode(Pingreq(), 4) + encode(Disconnect(), 4), 0.0)
     assert connection.closed
     assert connection.data_to_send() == script_bytes("20 02 00 00  D0 00")
+
+
+def test_every_packet_is_counted_once() -> None:
+    traffic = Traffic()
+    connection = Connection(
+        now=0.0,
+        packet_bytes_max=1000,
+        topic_bytes_max=100,
+        topic_levels_max=10,
+        receive_max=10,
+        topic_alias_max=0,
+        connect_timeout_s=10.0,
+        traffic=traffic,
+    )
+    connection.receive_data(connect(4), 0.0)
+    connection.accept(Connack(False, 0))
+    assert (traffic.received, traffic.sent) == (1, 1)
+    publish = encode(Publish("t", b"", 0, False, False, 0), 4)
+    acks = encode(Ack(PacketType.PUBACK, range(1, 6)), 4)
+    connection.receive_data(2 * publish + acks + publish + encode(Pingreq(), 4), 0.0)
+    assert (traffic.received, traffic.sent) == (1 + 9, 1 + 1)
+    connection.send(Ack(PacketType.PUBACK, [1, 2, 3]))
+    message = Message("t", b"", 0, False, "", 0)
+    connection.send_publishes([(message, Grant(0))] * 4, [0] * 4, now_us=0)
+    assert traffic.sent == 2 + 3 + 4
+    connection.receive_data(publish[:1], 0.0)
+    connection.receive_data(publish[1:] + b"\xff\0", 0.0)
+    assert traffic.received == 10 + 1 + 1

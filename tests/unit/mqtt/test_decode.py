@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from broker.errors import MalformedPacket, TopicNameInvalid
+from broker.errors import MalformedPacket, TopicNameInvalid, TopicNameReserved
 from broker.mqtt.decode import Decoder, TopicNames
 from broker.mqtt.encode import encode
 from broker.mqtt.packets import MQTT_3_1_1, MQTT_5, Ack, PacketType, Pingreq, Publish
@@ -115,7 +115,11 @@ class TestTopicNames:
     def test_long_and_bad_ones_are_not_kept(self) -> None:
         names = TopicNames(4096, 128)
         assert names[b"x" * 4096] == "x" * 4096
-        for bad, error in ((b"#", TopicNameInvalid), (b"\xff", MalformedPacket)):
+        for bad, error in (
+            (b"#", TopicNameInvalid),
+            (b"\xff", MalformedPacket),
+            (b"$SYS/x", TopicNameReserved),
+        ):
             with pytest.raises(error):
                 names[bad]
         assert not names
