@@ -583,9 +583,8 @@ class Client(Owner):
         self._services.log.changed(session, saved)
 
     def _disconnect(self, packet: Disconnect) -> None:
-        session = self._session
-        assert session is not None
-        if packet.session_expiry_s is not None and session.durable:
+        session = self._session  # None: it leaves before it is authenticated.
+        if session is not None and packet.session_expiry_s is not None and session.durable:
             session.session_expiry_s = min(
                 packet.session_expiry_s, self._services.config.session_expiry_max_s
             )

@@ -171,10 +171,11 @@ class Connection:
                     return events
             self._check_authenticated(events)
         except PeerError as error:
+            refusal = self._too_early(events) or error
             if self._unauthenticated is not None:
                 events.clear()
-            self.close(error.reason_code, error.reason)
-            events.append(Closed(error.reason_code, error.reason))
+            self.close(refusal.reason_code, refusal.reason)
+            events.append(Closed(refusal.reason_code, refusal.reason))
         finally:
             self._traffic.received += len(events)
         if events:
@@ -241,11 +242,16 @@ class Connection:
             self._decoder.receive_quota = self._receive_max
 
     def _check_authenticated(self, received: Sequence[Event | Pingreq]) -> None:
+        if (refusal := self._too_early(received)) is not None:
+            raise refusal
+
+    def _too_early(self, received: Sequence[Event | Pingreq]) -> PeerError | None:
         """Until the client is authenticated nothing else may come. [MQTT-3.1.2-30]"""
         if self._unauthenticated is not None and any(
             not isinstance(packet, Auth | Disconnect) for packet in received
         ):
-            raise ProtocolViolation("only AUTH may follow until the client is authenticated")
+            return ProtocolViolation("only AUTH may follow until the client is authenticated")
+        return None
 
     def _authenticate(self, auth: Auth, events: list[Event]) -> None:
         if self._method is None:  # [MQTT-4.12.0-6]

@@ -391,7 +391,7 @@ def test_keep_alive(dial: Dial, name: str) -> None:
 
 
 def test_a_session_may_end_with_disconnect(dial: Dial, name: str, broker: Broker) -> None:
-    """Section 3.14.2.2.2: The Session Expiry Interval of the DISCONNECT replaces that of CONNECT."""
+    """Section 3.14.2.2.2: Session Expiry Interval of DISCONNECT replaces that of CONNECT."""
     wire = dial(connect_packet(name, durable=True))
     wire.subscribe(name)
     wire.send(Disconnect(session_expiry_s=0))

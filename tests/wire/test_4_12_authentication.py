@@ -134,3 +134,9 @@ def test_a_client_that_does_not_answer_has_its_time(sums: Wire) -> None:
     sums.client(CONNECT)
     said(sums, CHALLENGE)
     assert sums.connection.deadline() == 10.0
+
+
+def test_what_comes_too_early_is_the_mistake_whatever_follows(sums: Wire) -> None:
+    """[MQTT-3.1.2-30]"""
+    sums.client(f"{CONNECT}  30 04 0001 't' 00  30 00")
+    assert sums.took() == [Closed(0x82, "only AUTH may follow until the client is authenticated")]

@@ -1,0 +1,238 @@
+"""CONNECT, CONNACK and what becomes of sessions and wills. (Sections 3.1, 3.2, 4.1)"""
+
+from __future__ import annotations
+
+import string
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from broker.mqtt.packets import (
+    MQTT_3_1_1,
+    MQTT_5,
+    Connack,
+    Connect,
+    Disconnect,
+    Pingreq,
+    Publish,
+    Will,
+)
+from broker.mqtt.properties import Property
+from tests.e2e.process import Broker
+from tests.e2e.test_flow import Dial, expect_nothing
+from tests.e2e.wire import Wire, connect_packet, publish_many
+
+QUOTA_EXCEEDED, SERVER_UNAVAILABLE_3_1_1 = 0x97, 3
+CLIENT_IDENTIFIER_REJECTED_3_1_1 = 2
+
+
+def test_session_present_says_whether_there_was_a_session(
+    dial: Dial, name: str, version: int
+) -> None:
+    """[MQTT-3.1.2-5, 6, MQTT-3.2.2-2, 3, MQTT3-3.1.2-4, 6, MQTT3-3.2.2-1..3]"""
+    durable = connect_packet(name, version=version, durable=True)
+    for present in (False, True):
+        wire = dial(durable, present=present)
+        wire.send(Disconnect())
+        assert wire.closed()
+    for _ in range(2):
+        wire = dial(replace(durable, clean_start=True, session_expiry_s=None), present=False)
+        wire.send(Disconnect())
+        assert wire.closed()
+    dial(durable, present=False)
+
+
+def test_each_client_identifier_has_a_session_of_its_own(
+    dial: Dial, name: str, version: int, broker: Broker
+) -> None:
+    """[MQTT-3.1.3-2, MQTT3-3.1.3-2] Names that differ in case or in a blank are others."""
+    names = [name, name.upper(), f"{name} ", f" {name}"]
+    for client_id in names:
+        wire = dial(connect_packet(client_id, version=version, durable=True))
+        wire.subscribe(f"{name}/{names.index(client_id)}", 1)
+        wire.send(Disconnect())
+        assert wire.closed()
+    for index in range(len(names)):
+        publish_many(broker.port, f"{name}/{index}", [b"%d" % index], client_id=f"{name}-pub")
+    for index, client_id in enumerate(names):
+        wire = dial(connect_packet(client_id, version=version, durable=True), present=True)
+        assert wire.expect(Publish).payload == b"%d" % index
+        expect_nothing(wire)
+
+
+def test_letters_and_digits_make_a_client_identifier(dial: Dial, version: int) -> None:
+    """[MQTT-3.1.3-5, MQTT3-3.1.3-5] Up to 23 of them; others and more are fine, too."""
+    letters = string.digits + string.ascii_letters
+    for client_id in ("0", letters[:23], letters[23:46], letters[39:62], letters * 4, "ä/+#"):
+        dial(connect_packet(client_id, version=version))
+
+
+def test_who_has_no_name_is_given_one(dial: Dial, name: str, broker: Broker) -> None:
+    """[MQTT-3.1.3-6, 7, MQTT-3.2.2-16] It is unique, and as good as one of its own."""
+    nameless = connect_packet("", durable=True)
+    given = []
+    for _ in range(3):
+        with Wire(broker.port) as wire:
+            given.append(wire.connect(nameless).properties[Property.ASSIGNED_CLIENT_IDENTIFIER])
+            wire.send(Disconnect())
+            assert wire.closed()
+    assert len({*given}) == 3
+    for client_id in given:
+        dial(connect_packet(client_id, durable=True), present=True)
+
+
+def test_who_has_no_name_has_no_session_in_3_1_1(broker: Broker) -> None:
+    """[MQTT3-3.1.3-6..9]"""
+    with Wire(broker.port, MQTT_3_1_1) as wire, Wire(broker.port, MQTT_3_1_1) as other:
+        for nameless in (wire, other):
+            assert nameless.connect(connect_packet("", version=MQTT_3_1_1)).reason_code == 0
+        expect_nothing(wire)
+    with Wire(broker.port, MQTT_3_1_1) as wire:
+        refused = wire.connect(connect_packet("", version=MQTT_3_1_1, durable=True))
+        assert refused == Connack(False, CLIENT_IDENTIFIER_REJECTED_3_1_1)
+        assert wire.closed()
+
+
+def test_connack_has_nothing_that_was_not_asked_for(broker: Broker, name: str) -> None:
+    """[MQTT-3.1.2-28, MQTT-4.12.0-6, MQTT-3.2.2-22] And limits none of what is supported."""
+    with Wire(broker.port) as wire:
+        properties = wire.connect(connect_packet(name)).properties
+    for absent in (
+        Property.RESPONSE_INFORMATION,
+        Property.AUTHENTICATION_METHOD,
+        Property.AUTHENTICATION_DATA,
+        Property.ASSIGNED_CLIENT_IDENTIFIER,
+        Property.SERVER_KEEP_ALIVE,
+        Property.SESSION_EXPIRY_INTERVAL,
+        Property.MAXIMUM_QOS,
+        Property.RETAIN_AVAILABLE,
+        Property.WILDCARD_SUBSCRIPTION_AVAILABLE,
+        Property.SUBSCRIPTION_IDENTIFIER_AVAILABLE,
+    ):
+        assert absent not in properties
+
+
+@pytest.mark.parametrize("version", [MQTT_3_1_1, MQTT_5])
+def test_a_refused_client_is_not_obeyed(tmp_path: Path, version: int) -> None:
+    """[MQTT-3.1.4-2, 6, MQTT-3.2.2-6, 7, MQTT3-3.1.4-5, MQTT3-3.2.2-4, 5]
+
+    The broker keeps one session here, and it is another's.
+    """
+    with Broker(tmp_path, {"sessions_max": 1}) as broker:
+        with Wire(broker.port) as wire:
+            wire.connect(connect_packet("first", durable=True))
+            wire.subscribe("t", 1)
+            with Wire(broker.port, version) as refused:
+                refused.send(
+                    connect_packet("second", version=version, durable=True),
+                    Publish("t", b"not obeyed", 1, False, False, 1),
+                    Pingreq(),
+                )
+                connack = refused.expect(Connack)
+                wanted = QUOTA_EXCEEDED if version == MQTT_5 else SERVER_UNAVAILABLE_3_1_1
+                assert (connack.reason_code, connack.session_present) == (wanted, False)
+                assert refused.closed()
+            wire.publish_all("t", [b"own"], 0)
+            assert wire.expect(Publish).payload == b"own"
+        assert broker.query("SELECT payload FROM history") == [(b"own",)]
+        assert broker.stop() == 0
+    assert broker.complaints() == []
+
+
+# Wills
+
+
+def with_will(name: str, version: int, will: Will, *, durable: bool = False) -> Connect:
+    return replace(connect_packet(name, version=version, durable=durable), will=will)
+
+
+def test_a_will_is_retained_if_it_says_so(dial: Dial, name: str, version: int) -> None:
+    """[MQTT-3.1.2-14, 15, MQTT3-3.1.2-16, 17]"""
+    watcher = dial(connect_packet(f"{name}-watcher"))
+    watcher.subscribe(f"{name}/#", 1)
+    for retain in (False, True):
+        topic = f"{name}/{retain}"
+        dial(with_will(name, version, Will(topic, b"gone", 1, retain))).socket.close()
+        assert watcher.expect(Publish).topic == topic
+    late = dial(connect_packet(f"{name}-late", version=version))
+    late.subscribe(f"{name}/False", 1)
+    expect_nothing(late)
+    late.subscribe(f"{name}/+", 1)
+    retained = late.expect(Publish)
+    assert (retained.topic, retained.payload, retained.retain) == (f"{name}/True", b"gone", True)
+
+
+def test_the_properties_of_a_will_keep_their_order(dial: Dial, name: str) -> None:
+    """[MQTT-3.1.3-10]"""
+    watcher = dial(connect_packet(f"{name}-watcher"))
+    watcher.subscribe(name, 1)
+    pairs = (b"b1", b"a2", b"b1", b"a0")
+    properties = b"".join(b"\x26\0\1%c\0\1%c" % (key, value) for key, value in pairs)
+    will = Will(name, b"gone", 1, False, properties)
+    dial(with_will(f"{name}-lost", MQTT_5, will)).socket.close()
+    assert watcher.expect(Publish).properties == properties
+
+
+def test_a_will_is_published_once(dial: Dial, name: str, version: int) -> None:
+    """[MQTT-3.1.2-10, MQTT3-3.1.2-10, 12] Who comes back without one has none."""
+    watcher = dial(connect_packet(f"{name}-watcher"))
+    watcher.subscribe(name, 1)
+    lost = with_will(name, version, Will(name, b"gone", 1, False), durable=True)
+    dial(lost).socket.close()
+    assert watcher.expect(Publish).payload == b"gone"
+    wire = dial(replace(lost, will=None), present=True)
+    wire.socket.close()
+    dial(replace(lost, will=Will(name, b"again", 1, False)), present=True).socket.close()
+    assert watcher.expect(Publish).payload == b"again"
+
+
+@pytest.mark.parametrize("bad", ["00 00", "10 00", "32 05 0001 61 0000"])
+def test_a_client_that_breaks_a_rule_is_lost(dial: Dial, name: str, version: int, bad: str) -> None:
+    """[MQTT-3.1.2-8, MQTT3-3.1.2-8, MQTT3-4.8.0-1] So that its will is published."""
+    watcher = dial(connect_packet(f"{name}-watcher"))
+    watcher.subscribe(name, 1)
+    wire = dial(with_will(name, version, Will(name, b"gone", 1, False)))
+    wire.send(bytes.fromhex(bad))
+    assert watcher.expect(Publish).payload == b"gone"
+
+
+@pytest.mark.parametrize("delay_s", [0, 3600])
+@pytest.mark.parametrize("clean_start", [False, True])
+def test_a_takeover_publishes_the_will_unless_it_waits_for_the_same_session(
+    dial: Dial, name: str, clean_start: bool, delay_s: int
+) -> None:
+    """[MQTT-3.1.2-8, MQTT-3.1.3-9, MQTT-3.1.4-3]"""
+    watcher = dial(connect_packet(f"{name}-watcher"))
+    watcher.subscribe(name, 1)
+    will = Will(name, b"gone", 1, False, delay_s=delay_s)
+    first = dial(with_will(name, MQTT_5, will, durable=True))
+    expect_nothing(first)
+    dial(
+        replace(connect_packet(name, durable=True), clean_start=clean_start),
+        present=not clean_start,
+    )
+    if clean_start or not delay_s:
+        assert watcher.expect(Publish).payload == b"gone"
+    watcher.publish_all(name, [b"after"], 0)
+    assert watcher.expect(Publish).payload == b"after"
+
+
+def test_a_disconnect_that_is_not_normal_keeps_the_will(dial: Dial, name: str) -> None:
+    """[MQTT-3.14.4-3]"""
+    watcher = dial(connect_packet(f"{name}-watcher"))
+    watcher.subscribe(name, 1)
+    for code in (0x04, 0x80, 0x98):
+        wire = dial(with_will(name, MQTT_5, Will(name, b"%d" % code, 1, False)))
+        wire.send(Disconnect(code))
+        assert watcher.expect(Publish).payload == b"%d" % code
+
+
+def test_retained_messages_are_no_part_of_a_session(dial: Dial, name: str, version: int) -> None:
+    """[MQTT3-3.1.2-7]"""
+    wire = dial(connect_packet(name, version=version))
+    wire.send(Publish(name, b"kept", 0, True, False, 0), Disconnect())
+    assert wire.closed()
+    late = dial(connect_packet(name, version=version))
+    late.subscribe(name, 1)
+    assert late.expect(Publish).payload == b"kept"

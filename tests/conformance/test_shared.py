@@ -1,0 +1,118 @@
+"""Shared Subscriptions, seen by their members. (Section 4.8.2)"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from broker.mqtt.packets import Ack, Disconnect, PacketType, Publish
+from tests.e2e.process import Broker
+from tests.e2e.test_flow import Dial, expect_nothing
+from tests.e2e.wire import Wire, connect_packet
+
+PUBACK, PUBREC = PacketType.PUBACK, PacketType.PUBREC
+PUBREL, PUBCOMP = PacketType.PUBREL, PacketType.PUBCOMP
+UNSPECIFIED_ERROR = 0x80
+
+
+def publish(wire: Wire, topic: str, payload: bytes, qos: int) -> None:
+    wire.send(Publish(topic, payload, qos, False, False, 1 if qos else 0))
+    if qos:
+        assert wire.expect(Ack).packet_ids == [1]
+    if qos == 2:
+        wire.send(Ack(PUBREL, [1]))
+        assert wire.expect(Ack) == Ack(PUBCOMP, [1])
+
+
+def finish(wire: Wire, message: Publish) -> None:
+    """Acknowledge it to the end."""
+    if message.qos == 1:
+        wire.send(Ack(PUBACK, [message.packet_id]))
+    elif message.qos == 2:
+        wire.send(Ack(PUBREC, [message.packet_id]))
+        assert wire.expect(Ack) == Ack(PUBREL, [message.packet_id])
+        wire.send(Ack(PUBCOMP, [message.packet_id]))
+
+
+def test_each_member_has_its_own_qos(dial: Dial, name: str, version: int) -> None:
+    """[MQTT-4.8.2-3] And of each message there is one."""
+    publisher = dial(connect_packet(f"{name}-pub"))
+    members = []
+    for qos in range(3):
+        members.append(dial(connect_packet(f"{name}-{qos}", version=version)))
+        members[-1].subscribe(f"$share/g/{name}", qos)
+    for number in range(6):
+        publish(publisher, name, b"%d" % number, 2)
+    payloads = []
+    for qos, member in enumerate(members):
+        messages = [member.expect(Publish) for _ in range(2)]
+        assert [message.qos for message in messages] == [qos, qos]
+        payloads += [message.payload for message in messages]
+        expect_nothing(member)
+    assert sorted(payloads) == [b"%d" % number for number in range(6)]
+
+
+def test_a_qos_2_message_waits_for_the_member_that_has_it(
+    dial: Dial, name: str, version: int
+) -> None:
+    """[MQTT-4.8.2-4]"""
+    publisher = dial(connect_packet(f"{name}-pub"))
+    connect = connect_packet(f"{name}-a", version=version, durable=True)
+    first = dial(connect)
+    first.subscribe(f"$share/g/{name}", 2)
+    publish(publisher, name, b"begun", 2)
+    begun = first.expect(Publish)
+    second = dial(connect_packet(f"{name}-b", version=version))
+    second.subscribe(f"$share/g/{name}", 2)
+    first.socket.close()
+    publish(publisher, name, b"other", 2)
+    other = second.expect(Publish)
+    assert other.payload == b"other"
+    finish(second, other)
+    first = dial(connect, present=True)
+    assert first.expect(Publish) == replace(begun, dup=True)
+    finish(first, begun)
+    expect_nothing(second)
+
+
+def test_a_qos_2_message_ends_with_the_session_that_has_it(
+    dial: Dial, name: str, version: int, broker: Broker
+) -> None:
+    """[MQTT-4.8.2-5]"""
+    publisher = dial(connect_packet(f"{name}-pub"))
+    first = dial(connect_packet(f"{name}-a", version=version))
+    first.subscribe(f"$share/g/{name}", 2)
+    publish(publisher, name, b"begun", 2)
+    assert first.expect(Publish).payload == b"begun"
+    second = dial(connect_packet(f"{name}-b", version=version))
+    second.subscribe(f"$share/g/{name}", 2)
+    first.send(Disconnect())
+    assert first.closed()
+    publish(publisher, name, b"other", 2)
+    other = second.expect(Publish)
+    assert other.payload == b"other"
+    finish(second, other)
+    expect_nothing(second)
+
+
+@pytest.mark.parametrize(("qos", "kind"), [(1, PUBACK), (2, PUBREC)])
+def test_what_a_member_refuses_goes_to_no_other(
+    dial: Dial, name: str, qos: int, kind: PacketType
+) -> None:
+    """[MQTT-4.8.2-6]"""
+    publisher = dial(connect_packet(f"{name}-pub"))
+    first = dial(connect_packet(f"{name}-a"))
+    first.subscribe(f"$share/g/{name}", qos)
+    publish(publisher, name, b"refused", qos)
+    refused = first.expect(Publish)
+    second = dial(connect_packet(f"{name}-b"))
+    second.subscribe(f"$share/g/{name}", qos)
+    first.send(Ack(kind, [refused.packet_id], UNSPECIFIED_ERROR))
+    expect_nothing(first)
+    first.socket.close()
+    publish(publisher, name, b"other", qos)
+    other = second.expect(Publish)
+    assert other.payload == b"other"
+    finish(second, other)
+    expect_nothing(second)
