@@ -9,6 +9,7 @@ must not run meanwhile; a crash leaves a broken database.
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator
@@ -95,6 +96,9 @@ def add_messages(path: Path, count: int, payload: bytes) -> None:
                 (begin + 1, end, publisher_id, at_us, payload, len(TOPICS)),
             )
         _index(connection, first, last)
+    # Or the system writes it back while the broker is measured.
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 def _index(connection: sqlite3.Connection, first: int, last: int) -> None:

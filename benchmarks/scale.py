@@ -45,7 +45,7 @@ FILTERS_PER_SUBSCRIBE = 1000
 REPLAYS = 100
 REPLAY_MESSAGES = 100
 REPLAY_S = 30.0
-RARE_MESSAGES = 10
+RARE_MESSAGES = 5
 RESUMES = 50
 DISK_PART_MAX = 0.5
 """Of the free disk space that a log may take."""
@@ -263,7 +263,7 @@ def log(points: Sequence[int], seconds: float, repeat: int) -> Results:
     """Write rate, replay latency and time to start on a log of so many messages.
 
     A replay is the time from a SUBSCRIBE to the last of 100 messages at a random place; *rare*: to
-    the last 10 messages of a topic that has one in 50,000.
+    the last 5 messages of a topic that has one in 50,000.
     """
     with scratch("log") as directory:
         path = prepare.database(directory)
