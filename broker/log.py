@@ -1,9 +1,10 @@
 """The log: every accepted message, in the order accepted, appended by group commit.
 
 What arrives while one commit runs is the next one's batch: no timer, and no await, task, lock or
-transaction per message. A commit takes all that is pending, so messages and the Session State that
-belongs to them are stored together or not at all. Knows nothing of MQTT, topics or sessions: who
-has state to commit is a `StateSource`.
+transaction per message. A few that wait let those join whose turn it is after an acknowledgement.
+A commit takes all that is pending, so messages and the Session State that belongs to them are
+stored together or not at all. Knows nothing of MQTT, topics or sessions: who has state to commit is
+a `StateSource`.
 
 - Acknowledgements by subscribers alone are in no hurry: they wait a few ms for company.
 - `append` and `changed` are plain calls; what is to happen once it is durable comes as a callback.
@@ -30,6 +31,11 @@ from broker.store import Store
 CURSOR_COMMIT_DELAY_S = 0.005
 """How long acknowledgements by subscribers alone wait for company before they are committed."""
 FULL_RETRY_S = 1.0
+FEW_MESSAGES = 64
+TURNS_FOR_COMPANY = 3
+"""So many turns of the loop do fewer messages than that wait after a commit: whom it acknowledged
+sends more just then. Otherwise the halves of a small window follow each other in commits of their
+own, each at the price of a whole one. `make bench`, qos1-w20: 1.5 times the messages a second."""
 
 OnCommitted = Callable[[StoreError | None], None]
 
@@ -188,6 +194,9 @@ class Log:
             await self._commit(batch)
             if self._pending.empty:
                 self._idle.set()
+            elif sum([len(append.messages) for append in self._pending.appends]) < FEW_MESSAGES:
+                for _ in range(TURNS_FOR_COMPANY):
+                    await asyncio.sleep(0)
 
     def _resume(self) -> None:
         resumed, self._uncongested = self._uncongested, []

@@ -7,7 +7,7 @@ import pytest
 
 from broker.documents import Operation, Put, ReceivedQos2Document, SessionDocument
 from broker.errors import StoreError, StoreFull, StoreUnavailable
-from broker.log import Log
+from broker.log import FEW_MESSAGES, Log
 from broker.message import Message
 from broker.observe import Counters
 from tests.unit.world import Disk, message
@@ -70,6 +70,37 @@ async def test_what_arrives_during_a_commit_is_the_next_one(log: Log, disk: Disk
     disk.may_commit.set()
     await log.flushed()
     assert messages(disk) == [[b"1"], [b"2", b"3", b"4"]]
+
+
+async def test_a_few_that_wait_are_joined_by_who_was_just_acknowledged(
+    log: Log, disk: Disk
+) -> None:
+    """Or the halves of a small window would be commits of their own for ever."""
+
+    def acknowledged(error: StoreError | None) -> None:
+        asyncio.get_running_loop().call_soon(log.append, [message("3")])
+
+    disk.may_commit.clear()
+    log.append([message("1")], acknowledged)
+    await turns()
+    log.append([message("2")])
+    disk.may_commit.set()
+    await log.flushed()
+    assert messages(disk) == [[b"1"], [b"2", b"3"]]
+
+
+async def test_many_that_wait_do_not_wait_longer(log: Log, disk: Disk) -> None:
+
+    def acknowledged(error: StoreError | None) -> None:
+        asyncio.get_running_loop().call_soon(log.append, [message("3")])
+
+    disk.may_commit.clear()
+    log.append([message("1")], acknowledged)
+    await turns()
+    log.append([message("2")] * FEW_MESSAGES)
+    disk.may_commit.set()
+    await log.flushed()
+    assert messages(disk) == [[b"1"], [b"2"] * FEW_MESSAGES, [b"3"]]
 
 
 async def test_callbacks_come_after_the_commit_in_the_order_of_the_calls(
