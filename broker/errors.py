@@ -69,10 +69,6 @@ class BadAuthenticationMethod(PeerError):
     reason_code = 0x8C
 
 
-class KeepAliveTimeout(PeerError):
-    reason_code = 0x8D
-
-
 class TopicFilterInvalid(PeerError):
     reason_code = 0x8F
 
@@ -99,10 +95,6 @@ class PacketTooLarge(PeerError):
 
 class QuotaExceeded(PeerError):
     reason_code = 0x97
-
-
-class PayloadFormatInvalid(PeerError):
-    reason_code = 0x99
 
 
 class SharedSubscriptionsNotSupported(PeerError):

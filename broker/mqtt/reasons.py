@@ -1,4 +1,4 @@
-"""Reason Codes (MQTT 5 section 2.4), in which packets each may stand, and a sentence for people.
+"""Reason Codes (MQTT 5 section 2.4) and in which packets each may stand.
 
 MQTT 3.1.1 knows only the six return codes of CONNACK; `connect_return_code` finds the one that
 says the same, where there is one.
@@ -60,52 +60,6 @@ class ReasonCode(IntEnum):
     WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED = 0xA2
 
 
-SENTENCES: dict[ReasonCode, str] = {
-    ReasonCode.SUCCESS: "done",
-    ReasonCode.GRANTED_QOS_1: "subscribed with QoS 1",
-    ReasonCode.GRANTED_QOS_2: "subscribed with QoS 2",
-    ReasonCode.DISCONNECT_WITH_WILL: "disconnected, and the Will Message is to be published",
-    ReasonCode.NO_MATCHING_SUBSCRIBERS: "accepted, but nobody subscribes to the topic",
-    ReasonCode.NO_SUBSCRIPTION_EXISTED: "there was no such subscription",
-    ReasonCode.CONTINUE_AUTHENTICATION: "the authentication goes on",
-    ReasonCode.REAUTHENTICATE: "authenticate again",
-    ReasonCode.UNSPECIFIED_ERROR: "something failed",
-    ReasonCode.MALFORMED_PACKET: "the packet could not be parsed",
-    ReasonCode.PROTOCOL_ERROR: "the packet is not allowed here",
-    ReasonCode.IMPLEMENTATION_SPECIFIC_ERROR: "the broker cannot do this",
-    ReasonCode.UNSUPPORTED_PROTOCOL_VERSION: "the protocol version is neither 3.1.1 nor 5.0",
-    ReasonCode.CLIENT_IDENTIFIER_NOT_VALID: "the client identifier is not allowed",
-    ReasonCode.BAD_USER_NAME_OR_PASSWORD: "the user name or the password is wrong",
-    ReasonCode.NOT_AUTHORIZED: "not authorized",
-    ReasonCode.SERVER_UNAVAILABLE: "the broker is not available",
-    ReasonCode.SERVER_BUSY: "the broker is busy, try again later",
-    ReasonCode.BANNED: "this client has been banned",
-    ReasonCode.SERVER_SHUTTING_DOWN: "the broker is shutting down",
-    ReasonCode.BAD_AUTHENTICATION_METHOD: "the authentication method is not supported",
-    ReasonCode.KEEP_ALIVE_TIMEOUT: "nothing was heard for 1.5 times the keep alive",
-    ReasonCode.SESSION_TAKEN_OVER: "another connection uses the same client identifier",
-    ReasonCode.TOPIC_FILTER_INVALID: "the Topic Filter is not valid",
-    ReasonCode.TOPIC_NAME_INVALID: "the Topic Name is not valid",
-    ReasonCode.PACKET_IDENTIFIER_IN_USE: "the Packet Identifier is in use",
-    ReasonCode.PACKET_IDENTIFIER_NOT_FOUND: "the Packet Identifier is not known",
-    ReasonCode.RECEIVE_MAXIMUM_EXCEEDED: "more unacknowledged messages than Receive Maximum",
-    ReasonCode.TOPIC_ALIAS_INVALID: "the Topic Alias is not valid",
-    ReasonCode.PACKET_TOO_LARGE: "the packet is larger than Maximum Packet Size",
-    ReasonCode.MESSAGE_RATE_TOO_HIGH: "too many messages in too short a time",
-    ReasonCode.QUOTA_EXCEEDED: "a limit of the broker is reached",
-    ReasonCode.ADMINISTRATIVE_ACTION: "closed by an administrator",
-    ReasonCode.PAYLOAD_FORMAT_INVALID: "the payload is not what its format indicator says",
-    ReasonCode.RETAIN_NOT_SUPPORTED: "retained messages are not supported",
-    ReasonCode.QOS_NOT_SUPPORTED: "the QoS is not supported",
-    ReasonCode.USE_ANOTHER_SERVER: "use another server for now",
-    ReasonCode.SERVER_MOVED: "the server has moved",
-    ReasonCode.SHARED_SUBSCRIPTIONS_NOT_SUPPORTED: "Shared Subscriptions are not supported",
-    ReasonCode.CONNECTION_RATE_EXCEEDED: "too many connections in too short a time",
-    ReasonCode.MAXIMUM_CONNECT_TIME: "the connection was open for as long as it may be",
-    ReasonCode.SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED: "Subscription Identifiers are not supported",
-    ReasonCode.WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED: "wildcard subscriptions are not supported",
-}
-
 _PUBLISH_ANSWER = frozenset({0x00, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99})
 _RELEASE = frozenset({0x00, 0x92})
 _DISCONNECT_FROM_CLIENT = frozenset(
@@ -125,14 +79,6 @@ FROM_CLIENT: dict[PacketType, frozenset[int]] = {
     PacketType.AUTH: frozenset({0x18, 0x19}),  # [MQTT-3.15.2-1]
 }
 """The codes that a client may put into each packet it sends."""
-
-
-def explain(code: int) -> str:
-    """A short sentence for people; also for a code that MQTT does not know."""
-    try:
-        return SENTENCES[ReasonCode(code)]
-    except ValueError:
-        return f"Reason Code 0x{code:02X}"
 
 
 def connack_refusal(code: int) -> int:

@@ -4,27 +4,16 @@ import pytest
 
 from broker.errors import PeerError
 from broker.mqtt.reasons import (
-    SENTENCES,
     ReasonCode,
     connack_refusal,
     connect_return_code,
     disconnect_reason,
-    explain,
 )
-
-
-def test_every_code_has_a_sentence() -> None:
-    assert set(SENTENCES) == set(ReasonCode)
 
 
 def test_every_error_of_a_peer_has_a_code_that_mqtt_knows() -> None:
     errors: list[type[PeerError]] = [PeerError, *PeerError.__subclasses__()]
     assert {error.reason_code for error in errors} <= set(ReasonCode)
-
-
-def test_an_unknown_code_is_named() -> None:
-    assert explain(0x87) == "not authorized"
-    assert explain(0xFE) == "Reason Code 0xFE"
 
 
 @pytest.mark.parametrize(
