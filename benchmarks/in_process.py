@@ -198,7 +198,7 @@ class Broker:
     def __init__(self, server: Server, loop: StillLoop) -> None:
         self._server = server
         self._loop = loop
-        self._new_protocol = loop.protocols[0]
+        self._new_protocol = loop.protocols[-1]
         self._lasting = asyncio.all_tasks()
 
     def peer(self) -> Peer:
@@ -230,16 +230,18 @@ async def broker(directory: Path, store: Store | None = None) -> AsyncIterator[B
     loop = asyncio.get_running_loop()
     assert isinstance(loop, StillLoop)
     server = Server(Config(port=0, data_dir=directory))
-    if store is None:
-        await server.start()
-    else:
-        with mock.patch("broker.server.SqliteStore", return_value=store):
+    # As on a quick disk, whatever this one is: which thread commits must not depend on the time.
+    with mock.patch("broker.store.sqlite.QUICK_COMMITS_MIN", 0):
+        if store is None:
             await server.start()
-    try:
-        yield Broker(server, loop)
-    finally:
-        loop.go_on()
-        await server.stop()
+        else:
+            with mock.patch("broker.server.SqliteStore", return_value=store):
+                await server.start()
+        try:
+            yield Broker(server, loop)
+        finally:
+            loop.go_on()
+            await server.stop()
 
 
 class Exchange:

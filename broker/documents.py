@@ -10,6 +10,8 @@ from typing import ClassVar, TypeVar
 
 from broker.message import Offset
 
+BEFORE_ALL = Offset(0)
+
 
 @dataclass(slots=True)
 class SessionDocument:
@@ -29,7 +31,8 @@ class SubscriptionDocument:
 
     While `replaying`, it catches up on its own: everything of it up to `start_offset` was handed on
     and the session's cursor does not speak for it. `metadata` asks for offset, time and publisher
-    with each message.
+    with each message. Of the retained messages that matched when it was made, those above
+    `retained_after` and at or below `retained_through` were not handed on yet.
     """
 
     KEY: ClassVar[tuple[str, ...]] = ("client_id", "filter")
@@ -44,11 +47,17 @@ class SubscriptionDocument:
     until_offset: Offset | None = None
     replaying: bool = False
     metadata: bool = False
+    retained_after: Offset = BEFORE_ALL
+    retained_through: Offset = BEFORE_ALL
 
     @property
     def shared(self) -> bool:
         """Whether a group has the place in the log, and this is a share of what it gets."""
         return self.filter.startswith("$share/")
+
+    def owes_retained(self, offset: Offset) -> bool:
+        """Whether the retained message with this offset is still to be handed on."""
+        return self.retained_after < offset <= self.retained_through
 
 
 @dataclass(slots=True)

@@ -11,9 +11,9 @@ from broker.mqtt.packets import Traffic
 @dataclass(slots=True)
 class Counters:
     """Since the broker started. `bytes_in` and `bytes_out` went through sockets, `packets` are
-    those of MQTT, `payload_bytes_in` is of `messages_in`. `dropped` counts deliveries given up, by
-    reason; each reason is one that MQTT or the operator ordered: "expired", "packet too large for
-    the client", ...
+    those of MQTT, `payload_bytes_in` is of `messages_in`, `payload_bytes_out` of `messages_out`.
+    `dropped` counts deliveries given up, by reason; each reason is one that MQTT or the operator
+    ordered: "expired", "packet too large for the client", ...
     """
 
     connections: int = 0
@@ -28,5 +28,6 @@ class Counters:
     messages_in: int = 0
     payload_bytes_in: int = 0
     messages_out: int = 0
+    payload_bytes_out: int = 0
     redeliveries: int = 0
     dropped: Counter[str] = field(default_factory=Counter)

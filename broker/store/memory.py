@@ -180,6 +180,7 @@ class MemoryStore:
             high_watermark=self._high_watermark,
             log_start=self._log_start,
             messages=self._high_watermark - self._log_start + 1,
+            retained=len(self._retained),
             bytes_on_disk=0,
         )
 

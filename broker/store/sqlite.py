@@ -4,11 +4,13 @@
   before 3.51.3 can corrupt a write-ahead log that two connections write or checkpoint at once.
   Reads go to read-only connections with threads of their own (`reader.py`) and never wait for a
   commit.
-- An append is one hop to the writer's thread and one transaction there. WAL with
-  `synchronous = FULL`: COMMIT returns when the write-ahead log is fsynced. What needs no fsync
-  (`durable=False`, or `durability = "os"`) is committed without and survives a kill, not a power
-  cut. After one, SQLite may have lost the newest of those, whose offsets others have seen: `open`
-  notices that the machine was started anew since an unclean stop, and leaves a gap (S2).
+- An append is one hop to the writer's thread and one transaction there. A small one is committed
+  in the caller's thread instead, while the disk is so quick that the hop there and back would take
+  longer, and the writer's thread has nothing to do: the connection is in one hand at any time.
+- WAL with `synchronous = FULL`: COMMIT returns when the write-ahead log is fsynced. What needs no
+  fsync (`durable=False`, or `durability = "os"`) is committed without and survives a kill, not a
+  power cut. After one, SQLite may have lost the newest of those, whose offsets others have seen:
+  `open` notices that the machine was started anew since an unclean stop, and leaves a gap (S2).
 - After a failed write other than a full disk the store refuses writes until it is opened again:
   whether a commit whose fsync failed is there, only reading the file afresh can tell. (S7)
 - The database file and what lies beside it belong to the one broker that runs on it.
@@ -23,6 +25,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from time import perf_counter
 from typing import Concatenate, ParamSpec, TypeVar
 
 import aiosqlite
@@ -49,6 +52,14 @@ TAIL_QUEUE_BYTES_MAX = 8 << 20
 """Live batches (with 200 bytes for each message) that wait for a reader of `tail`; beyond, it
 reads them from the database."""
 STATEMENTS_CACHED = 128
+HERE_MAX = 8
+HERE_BYTES_MAX = 1 << 14
+"""Messages and operations together, and their payload, that may be committed without a hop to the
+writer's thread, ..."""
+QUICK_COMMIT_S = 0.0005
+QUICK_COMMITS_MIN = 32
+"""... if so many commits before were all as quick as that: then the event loop waits less for the
+disk than it would take to hand the batch over. `make bench`, qos1-w1 and latency-qos1."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -72,6 +83,10 @@ class SqliteStore:
         self._log_start = Offset(1)
         self._tails: set[_Tail] = set()
         self._checkpointing: asyncio.Task[None] | None = None
+        self._writes = 0
+        """Calls that the writer's thread has not answered yet."""
+        self._quick_commits = {True: 0, False: 0}
+        """How many of the last commits in a row were quick: fsynced ones, and the others."""
 
     @property
     def high_watermark(self) -> Offset:
@@ -121,9 +136,41 @@ class SqliteStore:
         *,
         durable: bool = True,
     ) -> None:
-        if batch or state:
-            loop = asyncio.get_running_loop()
-            await self._write(self._commit, loop, batch, state, durable and self._fsync)
+        if not (batch or state):
+            return
+        durable = durable and self._fsync
+        if self._is_for_here(batch, state, durable):
+            try:
+                self._commit_here(batch, state, durable)
+            except _Busy:
+                pass  # The writer's thread can wait for whoever has locked it.
+            else:
+                return
+        loop = asyncio.get_running_loop()
+        await self._write(self._commit, loop, batch, state, durable)
+
+    def _is_for_here(
+        self, batch: Sequence[Message], state: Sequence[Operation], durable: bool
+    ) -> bool:
+        """Whether to commit this in the loop's own thread: it is small, the disk is quick, and
+        nothing is under way."""
+        return (
+            len(batch) + len(state) <= HERE_MAX
+            and self._quick_commits[durable] >= QUICK_COMMITS_MIN
+            and not self._writes
+            and sum([len(message.payload) for message in batch]) <= HERE_BYTES_MAX
+        )
+
+    def _commit_here(
+        self, batch: Sequence[Message], state: Sequence[Operation], durable: bool
+    ) -> None:
+        self._require_writable()
+        began = perf_counter()
+        try:
+            last, size = self._writer.commit(batch, state, durable, waits=False)
+        except (sqlite3.Error, OSError) as error:
+            raise self._ended_by(_store_error(error, self.path)) from error
+        self._committed(batch, last, size, durable, perf_counter() - began)
 
     async def transact(self, operations: Sequence[Operation]) -> None:
         await self.append((), operations)
@@ -136,12 +183,24 @@ class SqliteStore:
         state: Sequence[Operation],
         durable: bool,
     ) -> None:
+        began = perf_counter()
         last, size = self._writer.commit(batch, state, durable)
+        took_s = perf_counter() - began
         # Not what `append` does when it goes on: its caller may have been cancelled meanwhile, and
         # the batch is committed all the same.
-        loop.call_soon_threadsafe(self._committed, batch, last, size)
+        loop.call_soon_threadsafe(self._committed, batch, last, size, durable, took_s)
 
-    def _committed(self, batch: Sequence[Message], last: Offset | None, size: int) -> None:
+    def _committed(
+        self,
+        batch: Sequence[Message],
+        last: Offset | None,
+        size: int,
+        durable: bool,
+        took_s: float,
+    ) -> None:
+        self._quick_commits[durable] = (
+            self._quick_commits[durable] + 1 if took_s <= QUICK_COMMIT_S else 0
+        )
         if last is not None:
             before, self._high_watermark = self._high_watermark, last
             for tail in self._tails:
@@ -257,6 +316,7 @@ class SqliteStore:
             high_watermark=self._high_watermark,
             log_start=self._log_start,
             messages=self._high_watermark - self._log_start + 1,
+            retained=self._writer.retained_count,
             bytes_on_disk=sum(name.stat().st_size for name in names if name.exists()),
         )
 
@@ -276,15 +336,34 @@ class SqliteStore:
         **kwargs: P.kwargs,
     ) -> T:
         """Run it in the writer's thread. A failure other than a full disk ends all writing."""
+        self._require_writable()
+        loop = asyncio.get_running_loop()
+
+        def call(connection: sqlite3.Connection) -> T:
+            try:
+                return function(connection, *args, **kwargs)
+            finally:
+                # Not when the caller goes on: it may have been cancelled meanwhile.
+                loop.call_soon_threadsafe(self._written)
+
+        self._writes += 1
+        try:
+            return await self._run(self._connections[0], call)
+        except StoreError as error:
+            raise self._ended_by(error) from error.__cause__
+
+    def _written(self) -> None:
+        self._writes -= 1
+
+    def _require_writable(self) -> None:
         if self._failure is not None:
             raise StoreUnavailable(self._failure)
-        try:
-            return await self._run(self._connections[0], function, *args, **kwargs)
-        except (StoreFull, StoreConflict, _Busy):
-            raise
-        except StoreError as error:
+
+    def _ended_by(self, error: StoreError) -> StoreError:
+        """The error of a write, after which nothing may be written unless it was a full disk."""
+        if not isinstance(error, StoreFull | StoreConflict | _Busy):
             self._failure = f"no more writes since: {error}"
-            raise
+        return error
 
     async def _read(
         self,
@@ -333,6 +412,7 @@ class SqliteStore:
                 f"{self.path.absolute().as_uri()}?mode={mode}",
                 uri=True,
                 isolation_level=None,
+                check_same_thread=False,
                 cached_statements=STATEMENTS_CACHED,
             )
         except sqlite3.Error as error:

@@ -1,6 +1,7 @@
 """The writer's half of SqliteStore: what runs in the one thread that writes and checkpoints.
 
-Everything here is called with that thread's connection, one call at a time. An append is one
+Everything here is called with that thread's connection, one call at a time, and not always from
+there: see SqliteStore. An append is one
 transaction: names that are new, the messages in few statements, the sparse index, the retained
 pointers, the documents. What the caches here know is forgotten when a transaction is rolled back.
 """
@@ -71,7 +72,6 @@ class _Cache(dict[K, V], Generic[K, V]):
 
 class Writer:
     def __init__(self, connection: sqlite3.Connection) -> None:
-        connection.execute(f"PRAGMA busy_timeout = {LOCK_WAIT_MS}")
         connection.execute("PRAGMA secure_delete = FAST")  # ON writes every page that trim frees.
         self._connection = connection
         self._topics = _Cache(self._topic_id)
@@ -83,6 +83,9 @@ class Writer:
         self._synced = True
         """Whether commits are fsynced (`synchronous`), as the connection is set now."""
         self._unsynced = 0
+        self._lock_wait_ms = -1
+        self.retained_count = 0
+        """Topics that have a retained message."""
         self._pages = 0
         """About how much was written since the last checkpoint."""
 
@@ -101,6 +104,9 @@ class Writer:
             "SELECT ifnull(max(offset), 0) FROM messages"
         ).fetchone()
         high_watermark = max(newest, log_start - 1)
+        (self.retained_count,) = self._connection.execute(
+            "SELECT count(*) FROM retained"
+        ).fetchone()
         last_run = self._connection.execute(
             "SELECT stopped_at_us, boot_id FROM broker_runs ORDER BY id DESC LIMIT 1"
         ).fetchone()
@@ -138,16 +144,22 @@ class Writer:
         return self._pages >= CHECKPOINT_PAGES
 
     def commit(
-        self, batch: Sequence[Message], state: Sequence[Operation], durable: bool
+        self,
+        batch: Sequence[Message],
+        state: Sequence[Operation],
+        durable: bool,
+        *,
+        waits: bool = True,
     ) -> tuple[Offset | None, int]:
         """Store all of it or nothing, and set the offsets; the last one, and the payload's size.
 
-        Raises StoreConflict and sqlite3.Error.
+        `waits`: for another program that has locked the database. Raises StoreConflict and
+        sqlite3.Error.
         """
         self._set_synchronous(durable or self._unsynced + len(batch) >= UNSYNCED_MAX)
         firsts: list[int] = []
         size = 0
-        with self.transaction():
+        with self.transaction(waits=waits):
             for i in range(0, len(batch), ROWS_PER_STATEMENT):
                 first, payload_bytes = self._insert(batch[i : i + ROWS_PER_STATEMENT])
                 firsts.append(first)
@@ -165,18 +177,26 @@ class Writer:
         return last, size
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
+    def transaction(self, *, waits: bool = True) -> Iterator[None]:
+        self._set_lock_wait(LOCK_WAIT_MS if waits else 0)
         self._connection.execute("BEGIN IMMEDIATE")
+        retained_count = self.retained_count
         try:
             yield
             self._connection.execute("COMMIT")
         except BaseException:
+            self.retained_count = retained_count
             for cache in (self._topics, self._publishers, self._pairs):
                 cache.clear()
             self._block = -1
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             raise
+
+    def _set_lock_wait(self, milliseconds: int) -> None:
+        if milliseconds != self._lock_wait_ms:
+            self._connection.execute(f"PRAGMA busy_timeout = {milliseconds}")
+            self._lock_wait_ms = milliseconds
 
     def _set_synchronous(self, synced: bool) -> None:
         """In WAL mode FULL is an fsync at each commit, NORMAL one at each checkpoint."""
@@ -255,13 +275,18 @@ class Writer:
                 continue
             topic_id = parameters[i * _WIDTH + _TOPIC_ID]
             if parameters[i * _WIDTH + _PAYLOAD]:
-                self._connection.execute(
-                    "INSERT INTO retained VALUES (?, ?)"
-                    " ON CONFLICT DO UPDATE SET offset = excluded.offset",
-                    (topic_id, first + i),
-                )
+                moved = self._connection.execute(
+                    "UPDATE retained SET offset = ? WHERE topic_id = ?", (first + i, topic_id)
+                ).rowcount
+                if not moved:
+                    self._connection.execute(
+                        "INSERT INTO retained VALUES (?, ?)", (topic_id, first + i)
+                    )
+                    self.retained_count += 1
             else:
-                self._connection.execute("DELETE FROM retained WHERE topic_id = ?", (topic_id,))
+                self.retained_count -= self._connection.execute(
+                    "DELETE FROM retained WHERE topic_id = ?", (topic_id,)
+                ).rowcount
 
     def _pair(self, pair: tuple[str, str]) -> tuple[int, int, int]:
         topic, publisher = pair
@@ -322,9 +347,8 @@ class Writer:
 
     def _checkpoint_after_readers(self, mode: str) -> None:
         """One that waits for readers, but not for long: somebody else's may never end."""
-        self._connection.execute(f"PRAGMA busy_timeout = {CHECKPOINT_WAIT_MS}")
+        self._set_lock_wait(CHECKPOINT_WAIT_MS)
         self._checkpoint(mode)
-        self._connection.execute(f"PRAGMA busy_timeout = {LOCK_WAIT_MS}")
 
     def _checkpoint(self, mode: str) -> int:
         """The pages of the write-ahead log. On a full disk they stay there, and safe."""

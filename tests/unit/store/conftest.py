@@ -10,12 +10,21 @@ import pytest
 
 from broker.message import Message, Offset
 from broker.store import Skipped, Store
+from broker.store import sqlite as sqlite_module
 from broker.store.memory import MemoryStore
 from broker.store.sqlite import SqliteStore
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture
+def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SqliteStore commits in the caller's thread whatever is small enough."""
+    monkeypatch.setattr(sqlite_module, "QUICK_COMMITS_MIN", 0)
+
+
+@pytest.fixture(params=["memory", "sqlite", "sqlite, quick disk"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    if "quick" in request.param:
+        request.getfixturevalue("quick_disk")
     store: Store = (
         MemoryStore() if request.param == "memory" else SqliteStore(tmp_path / "pubsub.db")
     )

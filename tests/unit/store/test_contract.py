@@ -40,6 +40,8 @@ def subscription(client_id: str = "sub1", filter: str = "weather") -> Subscripti
         subscription_id=7,
         start_offset=Offset(3),
         metadata=True,
+        retained_after=Offset(1),
+        retained_through=Offset(2),
     )
 
 
@@ -361,6 +363,25 @@ async def test_an_empty_payload_removes_the_retained_message_and_is_logged(store
     await store.append([message("1", retain=True), message(b"", retain=True)])
     assert await store.retained(["#"]) == []
     assert payloads(await read_all(store)) == [b"1", b""]
+
+
+async def test_retained_messages_are_counted(store: Store) -> None:
+    async def counted() -> int:
+        return (await store.stats()).retained
+
+    await store.append([message("1", topic, retain=True) for topic in ("a", "b", "c")])
+    assert await counted() == 3
+    await store.append([message("2", "a", retain=True), message("2", "d"), message("3", "d")])
+    assert await counted() == 3
+    await store.append([message(b"", topic, retain=True) for topic in ("a", "b", "none", "a")])
+    assert await counted() == 1
+    refused = Put(subscription("of nobody"))
+    with pytest.raises(StoreConflict):
+        await store.append([message("4", "e", retain=True)], [refused])
+    assert await counted() == 1
+    await store.close()
+    await store.open()
+    assert await counted() == 1
 
 
 async def test_retained_does_not_show_dollar_topics_to_wildcards(store: Store) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import re
 import resource
@@ -11,6 +12,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -234,9 +236,7 @@ async def test_after_a_failed_write_nothing_is_written_until_opened_again(
 async def test_a_lock_of_another_program_is_waited_for_and_then_said(
     sqlite: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await sqlite._run(
-        sqlite._connections[0], lambda c: c.execute("PRAGMA busy_timeout = 10").fetchall()
-    )
+    monkeypatch.setattr(writer, "LOCK_WAIT_MS", 10)
     with closing(sqlite3.connect(sqlite.path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreUnavailable, match="locked by another process"):
@@ -317,6 +317,123 @@ async def test_no_error_of_sqlite_escapes(sqlite: SqliteStore) -> None:
     for sql in ("SELECT nothing", "INSERT INTO messages DEFAULT VALUES"):
         with pytest.raises(StoreError):
             await sqlite._run(sqlite._connections[0], sqlite3.Connection.execute, sql)
+
+
+# Commits in the thread of the caller
+
+
+@pytest.fixture
+def threads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """In which thread each commit was made."""
+    found: list[int] = []
+    commit = writer.Writer.commit
+
+    def noted(*args: Any, **options: Any) -> Any:
+        found.append(threading.get_ident())
+        return commit(*args, **options)
+
+    monkeypatch.setattr(writer.Writer, "commit", noted)
+    return found
+
+
+@pytest.mark.parametrize(("took_s", "here"), [(0.0, True), (1.0, False)])
+async def test_only_while_the_disk_is_quick_does_the_loop_wait_for_it(
+    sqlite: SqliteStore,
+    threads: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+    took_s: float,
+    here: bool,
+) -> None:
+    clock = itertools.count(0.0, took_s)
+    monkeypatch.setattr(sqlite_module, "perf_counter", lambda: next(clock))
+    for _ in range(sqlite_module.QUICK_COMMITS_MIN):
+        await sqlite.append([message()])
+    assert threading.get_ident() not in threads
+    await sqlite.append([message()])
+    assert (threads[-1] == threading.get_ident()) is here
+    await sqlite.append([message()], durable=False)
+    assert threads[-1] != threading.get_ident(), "of those there was none yet"
+
+
+async def test_one_slow_commit_ends_that(
+    sqlite: SqliteStore, threads: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_module, "QUICK_COMMITS_MIN", 1)
+    times = iter([0.0, 0.0, 1.0, 3.0, 4.0, 4.0])
+    monkeypatch.setattr(sqlite_module, "perf_counter", lambda: next(times))
+    for _ in range(3):
+        await sqlite.append([message()])
+    assert [thread == threading.get_ident() for thread in threads] == [False, True, False]
+
+
+@pytest.mark.usefixtures("quick_disk")
+@pytest.mark.parametrize(
+    "large",
+    [
+        numbered(sqlite_module.HERE_MAX + 1),
+        [message(bytes(sqlite_module.HERE_BYTES_MAX + 1))],
+    ],
+)
+async def test_what_is_large_goes_to_the_writers_thread(
+    sqlite: SqliteStore, threads: list[int], large: list[Message]
+) -> None:
+    await sqlite.append(large)
+    await sqlite.append([message()])
+    assert [thread == threading.get_ident() for thread in threads] == [False, True]
+
+
+@pytest.mark.usefixtures("quick_disk")
+async def test_the_connection_is_in_one_hand_at_a_time(
+    sqlite: SqliteStore, threads: list[int]
+) -> None:
+    """Also when whoever gave the writer's thread its work does not wait for it any more."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def work(connection: sqlite3.Connection) -> None:
+        begun.set()
+        assert go_on.wait(10)
+
+    task = asyncio.create_task(sqlite._write(work))
+    await asyncio.to_thread(begun.wait, 10)
+    task.cancel()
+    append = asyncio.create_task(sqlite.append([message()]))
+    await asyncio.wait([append], timeout=0.01)
+    go_on.set()
+    await append
+    assert threads[0] != threading.get_ident()
+    await sqlite.append([message()])
+    assert threads[1] == threading.get_ident()
+
+
+@pytest.mark.usefixtures("quick_disk")
+async def test_the_loop_does_not_wait_for_a_lock_of_another_program(sqlite: SqliteStore) -> None:
+    await sqlite.append([message("before")])
+    with closing(sqlite3.connect(sqlite.path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        append = asyncio.create_task(sqlite.append([message("waits")]))
+        assert await sqlite.read(Offset(1), END), "the loop turns meanwhile"
+        assert not append.done()
+        other.execute("ROLLBACK")
+    await append
+    assert payloads(await read_all(sqlite)) == [b"before", b"waits"]
+
+
+@pytest.mark.usefixtures("quick_disk")
+async def test_a_failed_write_here_is_also_the_last(
+    sqlite: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await sqlite.append([message("before")])
+
+    def fail(*args: Any, **options: Any) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(sqlite._writer, "commit", fail)
+        with pytest.raises(StoreUnavailable, match="disk I/O error"):
+            await sqlite.append([message("lost")])
+    with pytest.raises(StoreUnavailable, match="no more writes since"):
+        await sqlite.append([message("refused")])
+    assert payloads(await read_all(sqlite)) == [b"before"]
 
 
 # Starting and stopping (S2, S9)
