@@ -11,6 +11,8 @@ like any other. Instead of a client it is emptied into the sessions of its conne
   returned goes out again before what is new.
 - The group outlives the absence of all members, and a restart: it costs an offset, like any
   subscriber, until it was without members for `session_expiry_default_s`.
+- Who unsubscribes finishes what it has; until it has, or is gone, the group stays open for that.
+- A crash repeats at most `inflight_max` acknowledged messages for each member (P4).
 - A QoS 2 message belongs to the member it was sent to: the lease ends in the same commit that makes
   its Packet Identifier durable, and nobody else gets it. [MQTT-4.8.2-4, MQTT-4.8.2-5]
 """
@@ -51,10 +53,11 @@ class Groups:
         self._config = config
         self._groups: dict[str, Group] = {}
         self._memberships: dict[Session, set[Group]] = {}
+        """The groups that a session is a member of, or has leases of."""
 
     @property
     def open_count(self) -> int:
-        """Groups that have members now."""
+        """Groups that are not waiting in the log."""
         return len(self._groups)
 
     async def attach(self, session: Session, subscriber: Subscriber) -> None:
@@ -81,7 +84,7 @@ class Groups:
                 if session.attached:
                     self._memberships.setdefault(session, set()).add(group)
                     group.add(session, subscription, subscriber)
-                elif not group.members:
+                elif group.empty:
                     self._close(group)
                 return
 
@@ -93,11 +96,10 @@ class Groups:
             group,
             clean_start=False,
             session_expiry_s=self._config.session_expiry_default_s,
-            receive_maximum=PACKET_IDENTIFIER_MAX,
+            receive_maximum=self._config.inflight_max,
             operations=list,
         )
-        session.inflight_max = PACKET_IDENTIFIER_MAX
-        group.opened(session, self._log, self._delivery)
+        group.opened(session, self._log, self._delivery, self._config.inflight_max)
         _, topic_filter = shared
         if topic_filter not in session.subscriptions:
             subscription = SubscriptionDocument(
@@ -111,22 +113,31 @@ class Groups:
                 start_offset=self._log.high_watermark,
             )
             self._delivery.subscribe(session, subscription)
+            # With the cursor: whatever comes from here on is owed, also after a crash.
+            self._log.changed(session)
             await self._log.committed([Put(replace(subscription))])
 
     def leave(self, session: Session, name: str) -> None:
         """The session unsubscribed: it gets no more, and finishes what it has. [MQTT-3.10.4-3]"""
         for group in [g for g in self._memberships.get(session, ()) if g.name == name]:
+            group.leave(session, session.return_leases(name, inflight=False))
+            self._let_finished_go(group, session)
+
+    def _let_finished_go(self, group: Group, session: Session) -> None:
+        """One that unsubscribed has nothing in flight any more, of this group or else."""
+        if session in group.leaving and not session.inflight:
             self._memberships[session].discard(group)
-            self._remove(group, session, session.return_leases(name, inflight=False))
+            self._remove(group, session)
 
     def detach(self, session: Session) -> None:
         """The client is gone: what it did not acknowledge goes to the others."""
         for group in self._memberships.pop(session, ()):
-            self._remove(group, session, session.return_leases(group.name, inflight=True))
+            group.leave(session, session.return_leases(group.name, inflight=True))
+            self._remove(group, session)
 
-    def _remove(self, group: Group, session: Session, leases: Iterable[Lease]) -> None:
-        group.remove(session, [lease.packet_id for lease in leases])
-        if not group.members:
+    def _remove(self, group: Group, session: Session) -> None:
+        group.leaving.discard(session)
+        if group.empty:
             self._close(group)
 
     def _close(self, group: Group) -> None:
@@ -148,6 +159,7 @@ class Groups:
             group = self._groups.get(name)
             if group is not None:
                 group.acknowledged(packet_ids)
+                self._let_finished_go(group, session)
 
     def drained(self, session: Session) -> None:
         """The member has sent something: it may have room for more."""
@@ -162,6 +174,8 @@ class Group(Owner):
         self.name = name
         self.session: Session | None = None
         self.members: dict[Session, tuple[SubscriptionDocument, Subscriber]] = {}
+        self.leaving: set[Session] = set()
+        """Members no more, but they may still acknowledge what they have."""
         self.lock = asyncio.Lock()
         self._turns: deque[Session] = deque()
         self._returned: deque[int] = deque()
@@ -169,11 +183,17 @@ class Group(Owner):
         self._returning: asyncio.Task[None] | None = None
         self._distributing = False
 
-    def opened(self, session: Session, log: Log, delivery: Delivery) -> None:
+    @property
+    def empty(self) -> bool:
+        """Nobody has a lease, and nobody can get one."""
+        return not (self.members or self.leaving)
+
+    def opened(self, session: Session, log: Log, delivery: Delivery, inflight_max: int) -> None:
         """The session is ours. What an earlier run had leased is leased again."""
         self.session = session
         self._log = log
         self._delivery = delivery
+        self._inflight_max = inflight_max
         self._returned = deque(entry.packet_id for entry in session.unfinished())
 
     def add(
@@ -182,12 +202,15 @@ class Group(Owner):
         if session not in self.members:
             self._turns.append(session)
         self.members[session] = (subscription, subscriber)
+        self.leaving.discard(session)
         self.wake()
 
-    def remove(self, session: Session, packet_ids: Sequence[int]) -> None:
-        """A member is gone and returns these."""
-        del self.members[session]
-        self._turns.remove(session)
+    def leave(self, session: Session, leases: Iterable[Lease]) -> None:
+        """A member gets no more and returns these."""
+        if self.members.pop(session, None) is not None:
+            self._turns.remove(session)
+            self.leaving.add(session)
+        packet_ids = [lease.packet_id for lease in leases]
         if self.session is not None and packet_ids:
             offsets = self.session.offsets({*packet_ids, *self._returned})
             self._returned = deque(sorted(offsets, key=lambda packet_id: offsets[packet_id]))
@@ -198,7 +221,6 @@ class Group(Owner):
         if self.session is not None:
             self.session.puback(packet_ids)
             self._log.changed(self.session, self._cursor_committed, urgent=False)
-            self.wake()
 
     def _cursor_committed(self, error: StoreError | None) -> None:
         if error is None or isinstance(error, StoreFull):
@@ -219,12 +241,17 @@ class Group(Owner):
             self._distributing = False
 
     def _lease_new(self, session: Session) -> None:
+        sharing = len(self.members) + len(self.leaving)
+        session.inflight_max = min(self._inflight_max * sharing, PACKET_IDENTIFIER_MAX)
         while room := self._room():
             # Nothing is taken that no member can have now.
             session.receive_maximum = session.inflight + room
             outgoing, packet_ids = session.take(time.time_ns() // 1000, TAKE_BYTES_MAX)
             if not outgoing:
                 break
+            if 0 in packet_ids:
+                # Nobody acknowledges QoS 0, and a crash must not repeat all of it.
+                self._log.changed(session)
             self._lease([message for message, _ in outgoing], packet_ids)
         self._delivery.drained(session)
 

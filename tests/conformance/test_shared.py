@@ -116,3 +116,25 @@ def test_what_a_member_refuses_goes_to_no_other(
     assert other.payload == b"other"
     finish(second, other)
     expect_nothing(second)
+
+
+def test_a_member_that_does_not_acknowledge_has_its_receive_maximum_and_no_more(
+    dial: Dial, name: str
+) -> None:
+    """[MQTT-3.3.4-9] And the others do not wait for it."""
+    publisher = dial(connect_packet(f"{name}-pub"))
+    slow = dial(replace(connect_packet(f"{name}-slow"), receive_maximum=3))
+    others = [dial(connect_packet(f"{name}-{n}")) for n in range(2)]
+    for member in (slow, *others):
+        member.subscribe(f"$share/g/{name}", 1)
+    publisher.publish_all(name, [b"%d" % number for number in range(43)])
+    had = [slow.expect(Publish) for _ in range(3)]
+    expect_nothing(slow)
+    for member in others:
+        for _ in range(20):
+            finish(member, member.expect(Publish))
+        expect_nothing(member)
+    finish(slow, had[0])
+    publisher.publish_all(name, [b"%d" % number for number in range(3)])
+    slow.expect(Publish)
+    expect_nothing(slow)

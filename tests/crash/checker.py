@@ -15,7 +15,7 @@ the file) as what the broker says happened, and the clients' records as what did
   the in-flight window.
 - `continued` (P4): what was in flight comes again with its Packet Identifier and DUP. Holds between
   clean stops only, so `check` leaves it out.
-- `sessions` (P3): a durable session is present at every connect but the first.
+- `sessions` (P3): a durable session is present at every connect but the first, any other never.
 - `cursors` (P3): no cursor has passed a message that its subscriber did not acknowledge.
 """
 
@@ -89,7 +89,7 @@ def stored(history: History) -> Iterator[str]:
 
 def sessions(history: History) -> Iterator[str]:
     for connect in history.connects:
-        if connect.session_present != (connect.connection > 1):
+        if connect.session_present != (connect.durable and connect.connection > 1):
             yield (
                 f"{connect.client}: session present = {connect.session_present} at connect "
                 f"{connect.connection} (epoch {connect.epoch})"

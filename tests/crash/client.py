@@ -26,7 +26,7 @@ from itertools import count
 from tests.crash.history import Connect, Delivery, History, Key, Published, decode_payload
 
 CONNECT, CONNACK, PUBLISH, PUBACK, PUBREC, PUBREL, PUBCOMP, SUBSCRIBE, SUBACK = range(1, 10)
-PINGREQ, PINGRESP, DISCONNECT = range(12, 15)
+UNSUBSCRIBE, UNSUBACK, PINGREQ, PINGRESP, DISCONNECT = range(10, 15)
 MQTT_3, MQTT_5 = 4, 5
 FAILURE = 0x80
 SERVER_SHUTTING_DOWN = b"\x8b"
@@ -63,13 +63,19 @@ def string(text: str) -> bytes:
 
 
 class Client(asyncio.Protocol):
-    """One client identifier with a durable session, connected or not.
+    """One client identifier, connected or not, with a durable session unless it says otherwise.
 
     `online` is set from CONNACK until the connection ends; `offline` is its opposite.
     """
 
     def __init__(
-        self, name: str, history: History, *, version: int = MQTT_3, receive_max: int = 65_535
+        self,
+        name: str,
+        history: History,
+        *,
+        version: int = MQTT_3,
+        receive_max: int = 65_535,
+        durable: bool = True,
     ) -> None:
         self.name = name
         self.online = asyncio.Event()
@@ -78,7 +84,9 @@ class Client(asyncio.Protocol):
         self._history = history
         self._version = version
         self._receive_max = receive_max
+        self._durable = durable
         self._connections = 0
+        self._connect: Connect | None = None
         self._buffer = bytearray()
         self._transport: asyncio.Transport | None = None
         self._leaving = False
@@ -104,6 +112,7 @@ class Client(asyncio.Protocol):
         if self._transport is not None:
             self._write(packet(DISCONNECT, 0, b""))
             self._leaving = True
+            self.ends(clean=True)
         await self.offline.wait()
 
     def pause_reading(self) -> None:
@@ -114,7 +123,14 @@ class Client(asyncio.Protocol):
     def drop(self) -> None:
         """Lose the connection, as a client does that is killed."""
         if self._transport is not None:
+            self.ends()
             self._transport.abort()
+
+    def ends(self, *, clean: bool = False) -> None:
+        """Note that the connection is over, as far as we know; `clean` as in `Connect`."""
+        if self._connect is not None:
+            self._connect.ended_at, self._connect.clean = self._history.now(), clean
+            self._connect = None
 
     def resumed(self, session_present: bool) -> None:
         """Connected (again); subclasses send what is due."""
@@ -128,15 +144,16 @@ class Client(asyncio.Protocol):
         self._leaving = False
         self._buffer.clear()
         self.offline.clear()
-        # Connect flags 0: Clean Session (3.1.1) and Clean Start (5.0) are off. Keep alive 0.
-        body = string("MQTT") + bytes((self._version, 0, 0, 0))
+        # Connect flags: Clean Session (3.1.1) and Clean Start (5.0) only. Keep alive 0.
+        body = string("MQTT") + bytes((self._version, 0 if self._durable else 0x02, 0, 0))
         if self._version == MQTT_5:
-            properties = b"\x11" + SESSION_EXPIRY_S.to_bytes(4, "big")
+            properties = b"\x11" + (SESSION_EXPIRY_S * self._durable).to_bytes(4, "big")
             properties += b"\x21" + self._receive_max.to_bytes(2, "big")
             body += variable_length(len(properties)) + properties
         self._write(packet(CONNECT, 0, body + string(self.name)))
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.ends()
         self._transport = None
         self.online.clear()
         self.offline.set()
@@ -173,9 +190,11 @@ class Client(asyncio.Protocol):
             return
         self._connections += 1
         session_present = bool(body[0] & 1)
-        self._history.connects.append(
-            Connect(self.name, self._connections, self._history.epoch, session_present)
+        self._connect = Connect(
+            self.name, self._connections, self._history.epoch, session_present, self._durable
         )
+        self._connect.at = self._history.now()
+        self._history.connects.append(self._connect)
         self.online.set()
         self.resumed(session_present)
         if not self._connack.done():
@@ -241,7 +260,7 @@ class Publisher(Client):
         """Send one message now; `encode` makes the payload from the key it is given."""
         self._sequence += 1
         key = Key(self.name, self._sequence)
-        self._history.published[key] = Published(topic, qos)
+        self._history.published[key] = Published(topic, qos, at=self._history.now())
         properties = b"\x00" if self._version == MQTT_5 else b""
         if qos == 0:
             self._write(packet(PUBLISH, 0, string(topic) + properties + encode(key)))
@@ -358,16 +377,27 @@ class Subscriber(Client):
         *,
         version: int = MQTT_3,
         receive_max: int = 65_535,
+        durable: bool = True,
         delay_qos1_s: Callable[[], float] | None = None,
         delay_qos2_s: Callable[[], float] | None = None,
     ) -> None:
-        super().__init__(name, history, version=version, receive_max=receive_max)
-        history.subscriptions[name] = filters
+        super().__init__(name, history, version=version, receive_max=receive_max, durable=durable)
+        self._filters = filters
+        self.enrol()
         self.subscribed = asyncio.Event()
         self.held: dict[int, Key] = {}
         """Packet Identifiers of QoS 2 messages that the broker has not released."""
         self._answers = {1: Answers(delay_qos1_s), 2: Answers(delay_qos2_s)}
         self._progress = asyncio.Event()
+
+    def enrol(self) -> None:
+        """Tell the history what is owed to us."""
+        self._history.subscriptions[self.name] = self._filters
+
+    @property
+    def settling(self) -> bool:
+        """Whether anything is to be answered, or a QoS 2 exchange is open."""
+        return bool(self.held) or any(map(len, self._answers.values()))
 
     def suspend(self) -> None:
         """Acknowledge nothing until `resume`."""
@@ -398,17 +428,20 @@ class Subscriber(Client):
             nonlocal seen
             keys.difference_update(delivery.key for delivery in deliveries[seen:])
             seen = len(deliveries)
-            return not keys and not self.held and not any(map(len, self._answers.values()))
+            return not keys and not self.settling
 
         await self.until(is_settled)
 
     def resumed(self, session_present: bool) -> None:
         if not session_present:
             self.held.clear()
-            body = b"\x00\x01" + (b"\x00" if self._version == MQTT_5 else b"")
-            for topic_filter, qos in self._history.subscriptions[self.name].items():
-                body += string(topic_filter) + bytes((qos,))
-            self._write(packet(SUBSCRIBE, 0x02, body))
+            self.subscribe()
+
+    def subscribe(self) -> None:
+        body = b"\x00\x01" + (b"\x00" if self._version == MQTT_5 else b"")
+        for topic_filter, qos in self._filters.items():
+            body += string(topic_filter) + bytes((qos,))
+        self._write(packet(SUBSCRIBE, 0x02, body))
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -441,6 +474,7 @@ class Subscriber(Client):
             at = properties[0] + properties[1]
         key, _ = decode_payload(body[at:])
         delivery = Delivery(key, topic, qos, packet_id, dup, self._history.epoch, self._connections)
+        delivery.at = self._history.now()
         self._history.deliveries[self.name].append(delivery)
         if qos == 2:
             delivery.held_for = self.held.get(packet_id)

@@ -3,12 +3,15 @@
 Everything is counted in *epochs*: epoch n is the time between kill n and kill n + 1. What a client
 wrote in epoch n can have reached the broker in that epoch only, so an acknowledgement "in epoch n"
 may or may not have been committed when kill n + 1 came, and one of a later epoch was not.
+
+Where more than one client is concerned, `at` orders what they saw and did: one count for them all.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
+from itertools import count
 from typing import NamedTuple
 
 
@@ -40,6 +43,7 @@ class Published:
     topic: str
     qos: int
     acknowledged_in: int | None = None
+    at: int = 0
 
 
 @dataclass(slots=True)
@@ -60,16 +64,33 @@ class Delivery:
     connection: int
     held_for: Key | None = None
     acknowledged_in: int | None = None
+    at: int = 0
 
 
 @dataclass(slots=True)
 class Connect:
-    """A CONNACK; `connection` counts the client's from 1."""
+    """A CONNACK, that came `at`; `connection` counts the client's from 1.
+
+    `ended_at` is when the client knew, or decided, that nothing more would be answered. `clean`:
+    the broker had then read all that the client ever wrote, or reads it before it ends.
+    """
 
     client: str
     connection: int
     epoch: int
     session_present: bool
+    durable: bool = True
+    at: int = 0
+    ended_at: int | None = None
+    clean: bool = False
+
+
+@dataclass(slots=True)
+class Unsubscribed:
+    """A member left its group, at this moment."""
+
+    client: str
+    at: int
 
 
 @dataclass(slots=True)
@@ -99,16 +120,25 @@ class Cursor:
 
 @dataclass(slots=True)
 class History:
-    """The record of one run. `subscriptions`: client -> Topic Filter -> requested QoS."""
+    """The record of one run. `subscriptions`: client -> Topic Filter -> requested QoS; `groups`:
+    Shared Subscription -> member -> requested QoS. `killed`: the epochs that a kill ended."""
 
     epoch: int = 0
+    killed: set[int] = field(default_factory=set)
     subscriptions: dict[str, dict[str, int]] = field(default_factory=dict)
+    groups: dict[str, dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
     published: dict[Key, Published] = field(default_factory=dict)
     deliveries: dict[str, list[Delivery]] = field(default_factory=lambda: defaultdict(list))
     connects: list[Connect] = field(default_factory=list)
+    unsubscribed: list[Unsubscribed] = field(default_factory=list)
     cursors: list[Cursor] = field(default_factory=list)
     log: dict[int, Stored] = field(default_factory=dict)
     unexpected: list[str] = field(default_factory=list)
     """What the broker sent and a conforming one never does."""
     unfinished: list[str] = field(default_factory=list)
     """Exchanges still open after the drain."""
+    _moments: count[int] = field(default_factory=lambda: count(1))
+
+    def now(self) -> int:
+        """The next `at`."""
+        return next(self._moments)

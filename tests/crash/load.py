@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from tests.crash.checker import matches
 from tests.crash.client import MQTT_3, MQTT_5, Client, Publisher, Subscriber
@@ -22,25 +22,89 @@ TOPICS = [f"load/{place}/{kind}" for place in range(3) for kind in "ab"]
 DRAIN_TIMEOUT_S = 30.0
 
 
-class Load:
-    """Four publishers of mixed QoS and eight durable subscribers: live, slow and absent ones.
+class Crowd:
+    """Four publishers of mixed QoS, and whoever else a subclass adds to `clients`.
 
-    As an async context manager it runs them, and raises what one of them raised. `polite` clients
-    never leave without DISCONNECT.
+    As an async context manager it keeps them connected, and raises what one of them raised.
     """
 
-    def __init__(
-        self, seed: int, broker: BrokerProcess, history: History, *, polite: bool = False
-    ) -> None:
+    def __init__(self, seed: int, broker: BrokerProcess, history: History) -> None:
         self.history = history
         self._seed = seed
-        self._polite = polite
         self._broker = broker
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self.publishers = [
             Publisher(f"p{number}", history, version=version)
             for number, version in enumerate((MQTT_3, MQTT_3, MQTT_5, MQTT_5))
         ]
+        self.clients: list[Client] = [*self.publishers]
+
+    async def __aenter__(self) -> Self:
+        asyncio.get_running_loop().set_exception_handler(self._failed)
+        for client in self.clients:
+            self._run(client.name, self._stay_connected(client))
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._cancel(list(self._tasks))
+        for client in self.clients:
+            client.drop()
+            await client.offline.wait()
+
+    async def _stay_connected(self, client: Client) -> None:
+        while True:
+            await client.offline.wait()
+            await self._broker.up.wait()
+            with suppress(OSError):
+                await client.connect(self._broker.port)
+            await asyncio.sleep(0.002)
+
+    async def _publish(self, publisher: Publisher) -> None:
+        source = self._source(publisher.name)
+        while True:
+            await publisher.room()
+            for _ in range(source.randint(1, 12)):
+                qos, size = source.choice((0, 1, 1, 2, 2)), source.choice((20, 128, 128, 2000))
+                publisher.publish(source.choice(TOPICS), payload_of(qos, size), qos)
+            await asyncio.sleep(source.uniform(0, 0.02))
+
+    def _source(self, name: str) -> random.Random:
+        return random.Random(f"{self._seed} {name}")
+
+    def _delay(self, number: int, up_to_s: float) -> Callable[[], float]:
+        source = self._source(f"delay {number}")
+        return lambda: source.uniform(0, up_to_s)
+
+    def _run(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        self._tasks[name] = asyncio.create_task(work, name=name)
+
+    async def _cancel(self, names: list[str]) -> None:
+        tasks = [self._tasks.pop(name) for name in names if name in self._tasks]
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
+            with suppress(asyncio.CancelledError):
+                await task
+
+    def _failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """What a client raised on bytes that it received: a packet that cannot be read."""
+        self.history.unexpected.append(f"{context['message']}: {context.get('exception')!r}")
+
+
+class Load(Crowd):
+    """Eight durable subscribers beside the publishers: live, slow and absent ones. `polite` ones
+    never leave without DISCONNECT."""
+
+    def __init__(
+        self, seed: int, broker: BrokerProcess, history: History, *, polite: bool = False
+    ) -> None:
+        super().__init__(seed, broker, history)
+        self._polite = polite
         self.subscribers = [
             Subscriber("live1", history, {"load/#": 1}),
             # Overlapping filters: still one copy, with the higher QoS.
@@ -68,23 +132,7 @@ class Load:
             Subscriber("absent1", history, {"load/#": 1}, version=MQTT_5),
             Subscriber("absent2", history, {"load/+/b": 2, "load/0/#": 2}),
         ]
-
-    async def __aenter__(self) -> Load:
-        asyncio.get_running_loop().set_exception_handler(self._failed)
-        for client in [*self.publishers, *self.subscribers, *self.absent]:
-            self._run(client.name, self._stay_connected(client))
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self._cancel(list(self._tasks))
-        for client in [*self.publishers, *self.subscribers, *self.absent]:
-            client.drop()
-            await client.offline.wait()
+        self.clients += [*self.subscribers, *self.absent]
 
     async def start(self) -> None:
         """Returns when all are subscribed and the messages flow."""
@@ -135,14 +183,6 @@ class Load:
             for packet_id, key in subscriber.held.items()
         ]
 
-    async def _stay_connected(self, client: Client) -> None:
-        while True:
-            await client.offline.wait()
-            await self._broker.up.wait()
-            with suppress(OSError):
-                await client.connect(self._broker.port)
-            await asyncio.sleep(0.002)
-
     async def _come_and_go(self, client: Client) -> None:
         """Leaves by DISCONNECT or without a word, stays away for longer than it stays."""
         source = self._source(client.name)
@@ -157,37 +197,6 @@ class Load:
             with suppress(OSError):
                 await client.connect(self._broker.port)
             await asyncio.sleep(source.uniform(0, 0.3))
-
-    async def _publish(self, publisher: Publisher) -> None:
-        source = self._source(publisher.name)
-        while True:
-            await publisher.room()
-            for _ in range(source.randint(1, 12)):
-                qos, size = source.choice((0, 1, 1, 2, 2)), source.choice((20, 128, 128, 2000))
-                publisher.publish(source.choice(TOPICS), payload_of(qos, size), qos)
-            await asyncio.sleep(source.uniform(0, 0.02))
-
-    def _source(self, name: str) -> random.Random:
-        return random.Random(f"{self._seed} {name}")
-
-    def _delay(self, number: int, up_to_s: float) -> Callable[[], float]:
-        source = self._source(f"delay {number}")
-        return lambda: source.uniform(0, up_to_s)
-
-    def _run(self, name: str, work: Coroutine[Any, Any, None]) -> None:
-        self._tasks[name] = asyncio.create_task(work, name=name)
-
-    async def _cancel(self, names: list[str]) -> None:
-        tasks = [self._tasks.pop(name) for name in names if name in self._tasks]
-        for task in tasks:
-            task.cancel()
-        for task in tasks:
-            with suppress(asyncio.CancelledError):
-                await task
-
-    def _failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """What a client raised on bytes that it received: a packet that cannot be read."""
-        self.history.unexpected.append(f"{context['message']}: {context.get('exception')!r}")
 
 
 def payload_of(qos: int, size: int) -> Callable[[Key], bytes]:

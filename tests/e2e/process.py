@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import resource
 import signal
 import socket
 import sqlite3
@@ -83,11 +82,14 @@ class Broker:
         self._process = None
         return code
 
-    def resident_bytes(self) -> int:
-        """How much memory it has now."""
+    def resident_bytes(self, *, peak: bool = False) -> int:
+        """What it holds in RAM now, or the most it ever held since its start."""
         assert self._process is not None
-        pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
-        return pages * resource.getpagesize()
+        name = "VmHWM:" if peak else "VmRSS:"
+        for line in Path(f"/proc/{self._process.pid}/status").read_text("ascii").splitlines():
+            if line.startswith(name):
+                return int(line.split()[1]) * 1024
+        raise AssertionError(f"no {name} in /proc")
 
     def query(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
         """Read its database, whether it runs or not."""
@@ -118,7 +120,8 @@ def listens(port: int) -> bool:
 
 
 def free_port() -> int:
-    """One that nobody listens on, below those that the kernel gives to outgoing connections."""
+    """One that nobody listens on, below those that the kernel gives to outgoing connections: a
+    client that tries such a port while the broker is down can end up connected to itself."""
     while True:
         port = random.randrange(20_001, 32_000)
         with socket.socket() as probe:

@@ -20,10 +20,16 @@ async def world() -> AsyncIterator[World]:
 
 
 async def member(
-    world: World, client_id: str, *, window: int = 100, expiry_s: int = 0, qos: int = 1
+    world: World,
+    client_id: str,
+    *,
+    window: int = 100,
+    expiry_s: int = 0,
+    qos: int = 1,
+    kind: type[Subscriber] = Subscriber,
 ) -> Subscriber:
     """Comes and joins; one that was there before is attached to what it had."""
-    joining = Subscriber(world)
+    joining = kind(world)
     await joining.open(client_id, receive_maximum=window, expiry_s=expiry_s)
     assert joining.session is not None
     if GROUP in joining.session.subscriptions:
@@ -41,6 +47,12 @@ async def member(
 async def publish(world: World, first: int, last: int, *, qos: int = 1) -> None:
     numbers = range(first, last + 1)
     await world.publish(*[message(str(n), "jobs/a", qos=qos) for n in numbers])
+
+
+def unsubscribe(world: World, leaving: Subscriber) -> None:
+    assert leaving.session is not None
+    world.groups.leave(leaving.session, GROUP)
+    world.delivery.unsubscribe(leaving.session, GROUP)
 
 
 def numbers(*subscribers: Subscriber) -> list[int]:
@@ -79,13 +91,10 @@ async def test_a_member_that_leaves_returns_what_it_has_and_it_goes_first(world:
     staying = await member(world, "staying", window=1)
     await publish(world, 4, 4)
     leaving.close()
-    await world.settled()
-    seen: list[bytes] = []
-    for _ in range(4):
-        seen += payloads(staying.got[len(seen) :])
+    await publish(world, 5, 6)
+    for _ in range(6):
         await staying.acknowledge()
-    assert sorted(seen) == [b"1", b"2", b"3", b"4"]
-    assert seen.index(b"1") < seen.index(b"2") < seen.index(b"3")
+    assert payloads(staying.got) == [b"1", b"2", b"3", b"4", b"5", b"6"]
 
 
 async def test_what_was_leased_is_not_sent_again_to_who_comes_back(world: World) -> None:
@@ -134,6 +143,58 @@ async def test_a_crash_loses_no_lease() -> None:
         assert numbers(two) == [1, 3, 4]
 
 
+async def test_a_crash_before_anything_was_acknowledged_loses_nothing() -> None:
+    """The place of the group is stored when it is made."""
+    disk = Disk()
+    async with running(disk) as world:
+        await member(world, "one")
+        await publish(world, 1, 3)
+    async with running(disk) as world:
+        two = await member(world, "two")
+        await world.settled()
+        assert numbers(two) == [1, 2, 3]
+
+
+async def test_a_crash_does_not_repeat_all_of_qos_0() -> None:
+    disk = Disk()
+    async with running(disk) as world:
+        one = await member(world, "one")
+        await publish(world, 1, 3, qos=0)
+        assert numbers(one) == [1, 2, 3]
+        await world.log.flushed()
+    async with running(disk) as world:
+        two = await member(world, "two")
+        await world.settled()
+        assert two.got == []
+
+
+async def test_a_crash_repeats_no_more_than_a_window_for_each_member() -> None:
+    """P4, also for members whose sessions end with them: who has nothing to store does not wait
+    for the disk."""
+    async with running(Disk(), Config(inflight_max=10)) as world:
+        members = [await member(world, "one", window=10), await member(world, "two", window=10)]
+        for each in members:
+            each.limit = 0
+        await publish(world, 1, 50)
+        world.disk.may_commit.clear()
+        for each in members:
+            each.limit = 1 << 20
+            each.wake()
+        for _ in range(10):
+            for each in members:
+                assert each.session is not None
+                each.session.puback(each.packet_ids)
+                each.packet_ids = []
+                world.groups.settle(each.session)
+                each.wake()
+        assert len(numbers(*members)) == 20
+        world.disk.may_commit.set()
+        for _ in range(5):
+            for each in members:
+                await each.acknowledge()
+        assert numbers(*members) == list(range(1, 51))
+
+
 async def test_qos2_stays_with_the_member_it_was_sent_to(world: World) -> None:
     """[MQTT-4.8.2-4, MQTT-4.8.2-5]"""
     leaving = await member(world, "leaving", expiry_s=100, qos=2)
@@ -152,13 +213,62 @@ async def test_who_unsubscribes_finishes_what_it_has_and_gets_no_more(world: Wor
     """[MQTT-3.10.4-2, MQTT-3.10.4-3]"""
     leaving, staying = await member(world, "leaving", window=1), await member(world, "staying")
     await publish(world, 1, 1)
-    assert leaving.session is not None
-    world.groups.leave(leaving.session, GROUP)
-    world.delivery.unsubscribe(leaving.session, GROUP)
+    unsubscribe(world, leaving)
     await leaving.acknowledge()
     await publish(world, 2, 5)
     assert numbers(leaving) == [1]
     assert numbers(staying) == [2, 3, 4, 5]
+
+
+async def test_who_unsubscribes_returns_what_was_not_sent(world: World) -> None:
+    """[MQTT-3.10.4-2]"""
+    leaving, staying = await member(world, "leaving"), await member(world, "staying")
+    leaving.limit = 0
+    await publish(world, 1, 4)
+    unsubscribe(world, leaving)
+    await world.settled()
+    assert numbers(staying) == [1, 2, 3, 4]
+
+
+async def test_who_unsubscribes_and_is_gone_returns_what_it_has(world: World) -> None:
+    leaving, staying = await member(world, "leaving", window=1), await member(world, "staying")
+    await publish(world, 1, 1)
+    unsubscribe(world, leaving)
+    await publish(world, 2, 2)
+    leaving.close()
+    await world.settled()
+    assert numbers(leaving) == [1]
+    assert numbers(staying) == [1, 2]
+
+
+async def test_the_last_to_unsubscribe_finishes_what_it_has_too(world: World) -> None:
+    """Nobody else gets it meanwhile, nor when it is acknowledged."""
+    leaving = await member(world, "leaving")
+    await publish(world, 1, 2)
+    unsubscribe(world, leaving)
+    other = await member(world, "other")
+    await publish(world, 3, 3)
+    assert numbers(other) == [3]
+    await other.acknowledge()
+    other.close()
+    await leaving.acknowledge()
+    assert world.groups.open_count == 0
+    await publish(world, 4, 4)
+    last = await member(world, "last")
+    await world.settled()
+    assert numbers(last) == [4]
+
+
+async def test_who_subscribes_again_is_a_member_like_any(world: World) -> None:
+    back = await member(world, "back")
+    await publish(world, 1, 1)
+    unsubscribe(world, back)
+    assert back.session is not None
+    document = subscription(GROUP, client_id="back")
+    await world.groups.join(back.session, document, back)
+    await back.acknowledge()
+    await publish(world, 2, 2)
+    assert numbers(back) == [1, 2]
 
 
 async def test_qos0_members_have_acknowledged_what_they_took(world: World) -> None:
@@ -170,6 +280,29 @@ async def test_qos0_members_have_acknowledged_what_they_took(world: World) -> No
     await world.settled()
     assert numbers(fast) == [1, 2, 3]
     assert other.got == []
+
+
+async def test_what_a_member_is_to_send_is_not_overtaken_by_what_that_makes_room_for(
+    world: World,
+) -> None:
+    class SettlesBeforeItSends(Subscriber):
+        """As a client does that does not wait for acknowledgements."""
+
+        def wake(self) -> None:
+            session = self.session
+            assert session is not None
+            while session.aside and self.limit:
+                outgoing, _ = session.take(0, self.limit)
+                world.groups.settle(session)
+                self.got += outgoing
+            world.groups.drained(session)
+
+    slow = await member(world, "slow", window=5, qos=0, kind=SettlesBeforeItSends)
+    slow.limit = 0
+    await publish(world, 10, 29)
+    slow.limit = 4  # Payload bytes: two at a time.
+    slow.wake()
+    assert payloads(slow.got) == [b"%d" % number for number in range(10, 30)]
 
 
 async def test_a_group_holds_no_more_in_flight_than_its_members_have_room_for() -> None:
