@@ -26,7 +26,14 @@ SHOWN: dict[str, tuple[str, ...]] = {
     "publishers": ("delivered/s", "broker us"),
     "subscribers": ("delivered/s", "broker us"),
     "topics": ("delivered/s", "new topics: delivered/s"),
-    "filters": ("delivered/s", "KB each", "subscribed/s"),
+    "filters": (
+        *("routing us", "delivered/s", "changing: delivered/s", "changes/s"),
+        *("KB each", "subscribed/s"),
+    ),
+    "subscriptions": (
+        *("resume ms", "stall ms", "connect ms", "subscribe ms", "subscribe in one ms"),
+        *("unsubscribe ms", "disconnect ms"),
+    ),
     "payload": ("delivered/s", "MB/s"),
     "log": ("delivered/s", "replay p50 ms", "replay p99 ms", "rare ms", "start s"),
     "sessions": ("delivered/s", "start s", "resume p50 ms", "MB"),

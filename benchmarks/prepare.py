@@ -12,7 +12,7 @@ import asyncio
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -60,14 +60,14 @@ def newest_offset(path: Path) -> int:
     return int(offset)
 
 
-def add_messages(path: Path, count: int, payload: bytes) -> None:
-    """`count` messages more, round the topics of this module, a second for each RARE_EVERY."""
+def add_messages(path: Path, count: int, payload: bytes, topics: Sequence[str] = TOPICS) -> None:
+    """`count` messages more, round the topics and the rare one, a second for each RARE_EVERY."""
     first = newest_offset(path) + 1
     last = first + count - 1
     with _connected(path) as connection:
-        topic_ids = dict(_ids(connection, "topics", "name", (*TOPICS, RARE_TOPIC)))
+        topic_ids = dict(_ids(connection, "topics", "name", (*topics, RARE_TOPIC)))
         ((_, publisher_id),) = _ids(connection, "publishers", "client_id", (PUBLISHER,))
-        seeds = [seed(topic, PUBLISHER) for topic in TOPICS]
+        seeds = [seed(topic, PUBLISHER) for topic in topics]
         connection.execute("CREATE TEMP TABLE turn (i INTEGER PRIMARY KEY, topic_id, crc)")
         statements = -(-count // RARE_EVERY)
         start_us = time.time_ns() // 1000 - statements * US
@@ -84,7 +84,7 @@ def add_messages(path: Path, count: int, payload: bytes) -> None:
                 "INSERT INTO turn VALUES (?, ?, ?)",
                 (
                     (i, topic_ids[topic], checksum(seeds[i], at_us, 1, 0, 0, payload, b""))
-                    for i, topic in enumerate(TOPICS)
+                    for i, topic in enumerate(topics)
                 ),
             )
             connection.execute(
@@ -93,7 +93,7 @@ def add_messages(path: Path, count: int, payload: bytes) -> None:
                 f" INSERT INTO messages ({COLUMNS})"
                 " SELECT at, topic_id, ?3, ?4, 1, 0, 0, ?5, x'', crc"
                 " FROM n CROSS JOIN turn ON i = at % ?6",
-                (begin + 1, end, publisher_id, at_us, payload, len(TOPICS)),
+                (begin + 1, end, publisher_id, at_us, payload, len(topics)),
             )
         _index(connection, first, last)
     # Or the system writes it back while the broker is measured.
@@ -136,7 +136,9 @@ def add_sessions(path: Path, client_ids: Iterable[str]) -> None:
                 (client_id, SESSION_EXPIRY_S, now_us, expires_at_us),
             )
             connection.execute(
-                "INSERT INTO subscriptions VALUES (?, ?, 1, 0, 0, 0, NULL, ?, NULL, 0, 0, 1)",
+                "INSERT INTO subscriptions (client_id, filter, qos, no_local, retain_as_published,"
+                " retain_handling, start_offset, replaying, metadata, revision)"
+                " VALUES (?, ?, 1, 0, 0, 0, ?, 0, 0, 1)",
                 (client_id, f"away/{client_id}", offset),
             )
             connection.execute(

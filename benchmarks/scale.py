@@ -28,9 +28,17 @@ from benchmarks import prepare
 from benchmarks.brokers import RESULTS, BrokerProcess, running, scratch
 from benchmarks.run import machine, progress, raise_open_files_limit
 from benchmarks.scenarios import PAYLOAD_BYTES, TOPIC, WARM_UP_S, Meter, Result, flow
+from benchmarks.subscriptions import (
+    FILTERS_PER_SESSION,
+    LEVELS,
+    one_session,
+    packet_end,
+    routing_us,
+    topic_filter,
+)
 from broker.mqtt.encode import encode
 from broker.mqtt.fields import string, varint
-from broker.mqtt.packets import MQTT_3_1_1, Subscribe, SubscriptionRequest
+from broker.mqtt.packets import MQTT_3_1_1, Subscribe, SubscriptionRequest, Unsubscribe
 from cli.address import Address
 from cli.load import NAP_MANY_S, NAP_S, Connection, LoadError, Loop, Publisher, Shape, Subscriber
 
@@ -40,7 +48,8 @@ IN_FLIGHT = 1000
 IN_FLIGHT_BYTES_MAX = 8 << 20
 DELIVERIES_AHEAD = 20_000
 """That the publisher may be ahead of the slowest subscriber, over all subscribers."""
-FILTERS_PER_SESSION = 20_000
+TOPIC_LEVELS = 7
+FILTERED_TOPICS = 10_000
 FILTERS_PER_SUBSCRIBE = 1000
 REPLAYS = 100
 REPLAY_MESSAGES = 100
@@ -180,60 +189,73 @@ def topics(count: int, seconds: float) -> Figures:
     return figures
 
 
-def over_topics(loop: Loop, broker: BrokerProcess, seconds: float, count: int) -> Figures:
-    shape = Shape(ALL_TOPICS, 1, PAYLOAD_BYTES)
+def over_topics(
+    loop: Loop, broker: BrokerProcess, seconds: float, count: int, levels: int = TOPIC_LEVELS
+) -> Figures:
+    # The filter is as long as each topic that it matches, so that packets have the same shape.
+    shape = Shape("/".join("+" * levels), 1, PAYLOAD_BYTES)
     subscriber = Subscriber(loop, broker.address, "sub", shape)
-    publisher = TopicsPublisher(loop, broker.address, count)
+    publisher = TopicsPublisher(loop, broker.address, count, levels)
     return stream(loop, broker, seconds, [publisher], [subscriber])
 
 
-TOPIC_DIGITS = 7
-ALL_TOPICS = "/".join("+" * TOPIC_DIGITS)
-"""As long as each topic that it matches, so that packets to it have the same shape."""
-
-
-def topic_name(number: int) -> str:
+def topic_name(number: int, levels: int = TOPIC_LEVELS) -> str:
     """A level for each digit."""
-    return "/".join(f"{number:0{TOPIC_DIGITS}}")
+    return "/".join(f"{number:0{levels}}")
 
 
 class TopicsPublisher(Publisher):
     """Publishes round `topics` topics."""
 
-    def __init__(self, loop: Loop, address: Address, topics: int) -> None:
+    def __init__(
+        self, loop: Loop, address: Address, topics: int, levels: int = TOPIC_LEVELS
+    ) -> None:
         self._topics = topics
-        shape = Shape(topic_name(0), 1, PAYLOAD_BYTES)
+        self._levels = levels
+        shape = Shape(topic_name(0, levels), 1, PAYLOAD_BYTES)
         super().__init__(loop, address, "pub", shape, window=IN_FLIGHT, lead=5 * IN_FLIGHT)
 
     def _renumber(self) -> None:
         super()._renumber()
-        topics, sent = self._topics, self.sent
-        digits = b"".join(
-            [b"%0*d" % (TOPIC_DIGITS, n % topics) for n in range(sent, sent + self._ring)]
-        )
+        topics, levels, sent = self._topics, self._levels, self.sent
+        digits = b"".join([b"%0*d" % (levels, n % topics) for n in range(sent, sent + self._ring)])
         topic_at = len(self.shape.prefix) + 2
-        for place in range(TOPIC_DIGITS):
+        for place in range(levels):
             column = slice(topic_at + 2 * place, None, self.shape.length)
-            self._packets[column] = digits[place::TOPIC_DIGITS]
+            self._packets[column] = digits[place::levels]
 
 
 def filters(count: int, seconds: float) -> Figures:
-    """Subscriptions of others, each a level longer than a topic that is published to, so that
-    matching walks along them to their end."""
+    """Subscriptions of others, which match none of 10,000 topics that are published to; and once
+    more while somebody subscribes and unsubscribes as fast as that is answered."""
+    figures = {"routing us": routing_us(count)}
     with fresh() as (loop, broker):
         before_mb = broker.memory_mb()
-        start = time.perf_counter()
-        for first in range(0, count, FILTERS_PER_SESSION):
-            holder = Holder(loop, broker.address, f"holder{first}")
-            holder.connect()
-            holder.hold(range(first, min(count, first + FILTERS_PER_SESSION)))
-        took_s = time.perf_counter() - start
+        took_s = hold(loop, broker, count)
         grown_mb = broker.memory_mb() - before_mb
-        figures = over_topics(loop, broker, seconds, 1000)
+        figures |= over_topics(loop, broker, seconds, FILTERED_TOPICS, LEVELS)
     if count > 1:
         figures["subscribed/s"] = count / took_s
         figures["KB each"] = grown_mb * 1024 / count
-    return figures
+    with fresh() as (loop, broker):
+        hold(loop, broker, count)
+        fickle = Fickle(loop, broker.address, "fickle")
+        fickle.connect()
+        fickle.begin()
+        start = time.perf_counter()
+        changing = over_topics(loop, broker, seconds, FILTERED_TOPICS, LEVELS)
+        figures["changes/s"] = fickle.changes / (time.perf_counter() - start)
+    return figures | {f"changing: {name}": value for name, value in changing.items()}
+
+
+def hold(loop: Loop, broker: BrokerProcess, count: int) -> float:
+    """Have so many filters. Seconds that the broker took to subscribe to them."""
+    start = time.perf_counter()
+    for first in range(0, count, FILTERS_PER_SESSION):
+        holder = Holder(loop, broker.address, f"holder{first}")
+        holder.connect()
+        holder.hold(range(first, min(count, first + FILTERS_PER_SESSION)))
+    return time.perf_counter() - start
 
 
 class Holder(Connection):
@@ -242,10 +264,32 @@ class Holder(Connection):
     def hold(self, numbers: range) -> None:
         for first in range(numbers.start, numbers.stop, FILTERS_PER_SUBSCRIBE):
             part = range(first, min(numbers.stop, first + FILTERS_PER_SUBSCRIBE))
-            requests = [SubscriptionRequest(f"{topic_name(number)}/x", 0) for number in part]
+            requests = [SubscriptionRequest(topic_filter(number), 0) for number in part]
             suback = b"\x90" + varint(2 + len(part)) + b"\0\1" + bytes(len(part))
             answer = self._ask(encode(Subscribe(1, requests), MQTT_3_1_1), len(suback))
             self._expect(answer, suback)
+
+
+class Fickle(Connection):
+    """Subscribes and unsubscribes, again and again, where nothing is published."""
+
+    SUBSCRIBE = encode(Subscribe(1, [SubscriptionRequest(topic_filter(0), 0)]), MQTT_3_1_1)
+    UNSUBSCRIBE = encode(Unsubscribe(1, [topic_filter(0)]), MQTT_3_1_1)
+    SUBACK, UNSUBACK = b"\x90\x03\0\1\0", b"\xb0\x02\0\1"
+
+    def begin(self) -> None:
+        self.changes = 0
+        self.write(self.SUBSCRIBE)
+
+    def received(self, buffer: bytearray, end: int) -> int:
+        subscribed = self.changes % 2 == 0
+        answer = self.SUBACK if subscribed else self.UNSUBACK
+        if end < len(answer):
+            return 0
+        self._expect(bytes(buffer[:end]), answer)
+        self.changes += 1
+        self.write(self.UNSUBSCRIBE if subscribed else self.SUBSCRIBE)
+        return end
 
 
 def payload(size: int, seconds: float) -> Figures:
@@ -348,18 +392,6 @@ class Replayer(Connection):
         return at
 
 
-def packet_end(buffer: bytes | bytearray, at: int, end: int) -> int | None:
-    """Where the packet at `at` ends; None if it is not whole."""
-    length = shift = 0
-    for place in range(at + 1, min(end, at + 5)):
-        length |= (buffer[place] & 0x7F) << shift
-        shift += 7
-        if buffer[place] < 0x80:
-            stop = place + 1 + length
-            return stop if stop <= end else None
-    return None
-
-
 def sessions(count: int, seconds: float) -> Figures:
     """Durable sessions whose clients are away."""
     with scratch("sessions") as directory:
@@ -400,6 +432,11 @@ CURVES = (
     Curve("subscribers", "subscribers", (1, 10, 100, 1000), each(subscribers)),
     Curve("topics", "topics", (1, 1000, 30_000, 1_000_000), each(topics), budget_s=90),
     Curve("filters", "Topic Filters", (1, 1000, 20_000, 200_000), each(filters), budget_s=90),
+    Curve(
+        *("subscriptions", "Topic Filters of one session"),
+        *((100, 1000, 10_000), each(one_session)),
+        full=(100_000,),
+    ),
     Curve("payload", "payload bytes", (16, 128, 1024, 16 << 10, 128 << 10, 1 << 20), each(payload)),
     Curve(
         "log",

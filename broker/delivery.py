@@ -26,9 +26,10 @@ from broker.errors import StoreError, StoreUnavailable
 from broker.log import Log
 from broker.message import Grant, Message, Offset, Outgoing
 from broker.observe import Counters
+from broker.routes import Routes, RouteTable
 from broker.session import Position, Session, merge_grants
 from broker.store import Skipped
-from broker.topics import TopicTree, matches
+from broker.topics import matches
 
 logger = logging.getLogger(__name__)
 
@@ -43,14 +44,10 @@ ASIDE_MAX = 1000
 TURNS_FOR_ACKNOWLEDGEMENTS = 2
 """Turns of the loop in which a batch's acknowledgements are made and written before it is routed:
 publishers go on meanwhile. `make bench`, qos1-w1 and qos1-w20: 14 % more messages a second."""
-ROUTE_CACHE_MAX = 100_000
-"""Topics whose routes are remembered."""
+RETAINED = "#/retained"
+"""Name of the reader of retained messages among those of a session; no Topic Filter is like it."""
 REPLAY_ENDED = "$replay/ended"
 """Topic on which a client hears that a replay with an end is over; payload: its Topic Filter."""
-
-Route = tuple[Session, Grant | None, Grant | None]
-"""Session, how it gets others' messages, how it gets its own (they differ by No Local)."""
-Routes = tuple[Route, ...]
 
 
 def route(
@@ -152,17 +149,15 @@ class Delivery:
         self._config = config
         self.live = Position(log.high_watermark)
         self._recent = Recent(log.high_watermark)
-        self._tree: TopicTree[Session, tuple[Session, SubscriptionDocument]] = TopicTree()
-        self._routes: dict[str, Routes] = {}
-        self._interned: dict[Routes, Routes] = {}
+        self._routes = RouteTable()
         self._subscribers: dict[Session, Subscriber] = {}
         self._newest_start = Offset(0)
         self._readers: dict[Session, dict[str, Reader]] = {}
 
     @property
     def subscription_count(self) -> int:
-        """Of the attached sessions; without those that replay."""
-        return len(self._tree)
+        """Of the attached sessions."""
+        return len(self._routes)
 
     def attach(self, session: Session, subscriber: Subscriber) -> None:
         """Deliver to this session, from its position on."""
@@ -171,9 +166,10 @@ class Delivery:
         for subscription in session.subscriptions.values():
             if subscription.replaying:
                 self._start(session, Replay(self, session, subscription), subscription.filter)
-            elif not subscription.shared:
-                self._tree.add(subscription.filter, session, (session, subscription))
-        self._forget_routes()
+            if not subscription.shared:
+                self._routes.add(session, subscription)
+        if session.owing_retained():
+            self.send_retained(session)
         if session.subscriptions:
             self._start(session, CatchUp(self, session), "")
         else:
@@ -185,8 +181,7 @@ class Delivery:
         for reader in self._readers.pop(session).values():
             reader.stop()
         for topic_filter in session.subscriptions:
-            self._tree.remove(topic_filter, session)
-        self._forget_routes()
+            self._routes.remove(session, topic_filter)
         session.detach()
 
     def subscribe(self, session: Session, subscription: SubscriptionDocument) -> None:
@@ -195,18 +190,24 @@ class Delivery:
         self._newest_start = max(self._newest_start, subscription.start_offset)
         session.subscribe(subscription)
         if subscription.replaying:
-            self._tree.remove(subscription.filter, session)
             self._start(session, Replay(self, session, subscription), subscription.filter)
-        elif not subscription.shared:
-            self._tree.add(subscription.filter, session, (session, subscription))
-        self._forget_routes()
+        if not subscription.shared:
+            self._routes.add(session, subscription)
 
     def unsubscribe(self, session: Session, topic_filter: str) -> bool:
         """Whether there was such a subscription."""
         self._stop(session, topic_filter)
-        self._tree.remove(topic_filter, session)
-        self._forget_routes()
+        self._routes.remove(session, topic_filter)
         return session.unsubscribe(topic_filter) is not None
+
+    def send_retained(self, session: Session) -> None:
+        """Hand on the retained messages that subscriptions of this session are owed."""
+        self._stop(session, RETAINED)
+        self._start(session, Retained(self, session), RETAINED)
+
+    def is_wanted(self, topic: str) -> bool:
+        """Whether an attached session is subscribed to this topic, now or once it has replayed."""
+        return self._routes.is_wanted(topic)
 
     def drained(self, session: Session) -> None:
         """The client took from the session: whoever reads for it may have room again."""
@@ -230,7 +231,7 @@ class Delivery:
         self._recent.add(batch)
         live = self.live
         woken: list[Session] = []
-        for session, (outgoing, size) in route(batch, self._routes_of).items():
+        for session, (outgoing, size) in route(batch, self._routes.of).items():
             if session.position is not live:
                 continue
             if batch[0].offset <= self._newest_start:
@@ -256,7 +257,7 @@ class Delivery:
 
         Who is slow misses them: nothing else bounds them.
         """
-        for session, (outgoing, _) in route(batch, self._routes_of).items():
+        for session, (outgoing, _) in route(batch, self._routes.of).items():
             if session not in self._subscribers:
                 continue  # What it was woken for closed another's connection.
             if len(session.aside) >= ASIDE_MAX:
@@ -264,31 +265,6 @@ class Delivery:
             else:
                 session.aside.extend(outgoing)
                 self.wake(session)
-
-    def _routes_of(self, topic: str) -> Routes:
-        routes = self._routes.get(topic)
-        if routes is None:
-            if len(self._routes) >= ROUTE_CACHE_MAX:
-                self._forget_routes()
-            subscriptions: dict[Session, list[SubscriptionDocument]] = {}
-            for session, subscription in self._tree.match(topic):
-                subscriptions.setdefault(session, []).append(subscription)
-            routes = tuple(
-                self._route(session, matching) for session, matching in subscriptions.items()
-            )
-            routes = self._routes[topic] = self._interned.setdefault(routes, routes)
-        return routes
-
-    @staticmethod
-    def _route(session: Session, matching: list[SubscriptionDocument]) -> Route:
-        grant = merge_grants(matching)
-        if not any(subscription.no_local for subscription in matching):
-            return session, grant, grant
-        return session, grant, merge_grants(s for s in matching if not s.no_local)
-
-    def _forget_routes(self) -> None:
-        self._routes.clear()
-        self._interned.clear()
 
     def _start(self, session: Session, reader: Reader, name: str) -> None:
         self._readers[session][name] = reader
@@ -305,6 +281,9 @@ class Delivery:
             reader.stop()
 
     # What readers ask of it
+
+    async def retained(self, filters: Sequence[str]) -> list[Message]:
+        return await self._log.store.retained(filters)
 
     async def read(
         self, after: Offset, end: Offset, filters: Iterable[str]
@@ -330,6 +309,12 @@ class Delivery:
         """From here on the session is fed with each batch."""
         session.position = self.live
         self._readers[session].pop("", None)
+
+    def retained_read(self, session: Session, messages: Sequence[Message]) -> None:
+        """This is retained on the topics that the session is owed retained messages of."""
+        self._readers[session].pop(RETAINED, None)
+        session.offer_retained(messages)
+        self.wake(session)
 
     def joined(self, session: Session, subscription: SubscriptionDocument) -> None:
         """A replay came to where its session is: they go on together."""
@@ -430,6 +415,19 @@ class CatchUp(Reader):
                 delivery.wake(session)
             await asyncio.sleep(0)
         delivery.caught_up(session)
+
+
+class Retained(Reader):
+    """What is retained for new subscriptions, once. What the client did not take before it left is
+    read again when it is back: how far it came is kept with each subscription."""
+
+    def has_room(self) -> bool:
+        return True
+
+    async def run(self) -> None:
+        filters = self.session.owing_retained()
+        messages = await self.delivery.retained(filters)
+        self.delivery.retained_read(self.session, messages)
 
 
 class Replay(Reader):

@@ -19,7 +19,7 @@ from broker.errors import TopicFilterInvalid, TopicNameInvalid, TopicNameReserve
 
 BYTES_MAX = 65_535
 """What the two-byte length in front of an MQTT string can say. [MQTT-4.7.3-3]"""
-LEVELS_MAX = 128
+LEVELS_MAX = 200
 SYS = "$SYS"
 """The first level of the topics under which the broker tells about itself."""
 

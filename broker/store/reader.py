@@ -25,16 +25,21 @@ from broker.message import Message, Offset
 from broker.store import Read
 from broker.store.rows import BLOCK_SHIFT, COLUMNS, checksum, seed
 from broker.store.tables import Table
-from broker.topics import is_literal, literal_prefix, matches
+from broker.topics import BYTES_MAX, TopicTree, is_literal, literal_prefix
 
 NAMES_MAX = 32_768
 """Entries of the cache of names; a full one starts over empty."""
 
 FILTERS_SIZE_MAX = 200_000
 """Filters that were read by, and the topics they match, kept in all; then all are forgotten."""
+WILDCARD_SIZE = 8
+"""What a filter with wildcards counts for: it has nodes in a tree."""
 
 SEEK_TOPICS_MAX = 16
 """Topics that are sought one by one in each block; for more, the block's topics are read."""
+
+AFTER_SLASH = chr(ord("/") + 1)
+AFTER_ALL_NAMES = "\U0010ffff" * (BYTES_MAX // 4 + 1)
 
 BLOCKS_PER_STEP_MIN, BLOCKS_PER_STEP_MAX = 8, 2048
 TOPIC_BLOCKS_PER_READ = 100_000
@@ -55,17 +60,44 @@ _READ_BLOCKS = "SELECT block, topic_id FROM topic_blocks WHERE block BETWEEN ? A
 
 
 class _Filters:
-    """The topics that match a set of filters, as far as topics were known at the last look."""
+    """A set of filters, and the topics that match, as far as topics were known at the last look."""
 
-    def __init__(self, filters: Sequence[str]) -> None:
-        self.literals = {filter for filter in filters if is_literal(filter)}
-        self.wildcards = [filter for filter in filters if not is_literal(filter)]
+    def __init__(self, filters: Iterable[str]) -> None:
+        self.literals: set[str] = set()
+        self._wildcards: TopicTree[None, str] = TopicTree()
+        for filter in filters:
+            if is_literal(filter):
+                self.literals.add(filter)
+            else:
+                self._wildcards.add(filter, None, filter)
+        self.name_ranges = _joined(map(_name_range, self._wildcards.filters()))
+        """Where names that match a filter with wildcards are, in their order."""
         self.seen = 0
         """The newest topic identifier that was looked at."""
         self.topic_ids: set[int] = set()
 
+    @property
+    def size(self) -> int:
+        wildcards = WILDCARD_SIZE * len(self._wildcards)
+        return len(self.literals) + wildcards + len(self.topic_ids)
+
     def match(self, name: str) -> bool:
-        return name in self.literals or any(matches(filter, name) for filter in self.wildcards)
+        return name in self.literals or bool(self._wildcards.match(name))
+
+
+def _name_range(filter: str) -> tuple[str, str]:
+    """Names that can match are at or after the first, and before the second."""
+    prefix = literal_prefix(filter)
+    return prefix, prefix.removesuffix("/") + AFTER_SLASH if prefix else AFTER_ALL_NAMES
+
+
+def _joined(ranges: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Without those that lie in another: two of them are never in part the same."""
+    joined: list[tuple[str, str]] = []
+    for low, high in sorted(ranges):
+        if not joined or low >= joined[-1][1]:
+            joined.append((low, high))
+    return joined
 
 
 @dataclass(slots=True)
@@ -239,33 +271,32 @@ class Reader:
                 self._filters.clear()
                 self._filters_size = 0
             known = self._filters[key] = _Filters(filters)
-            self._filters_size += len(filters)
+            self._filters_size += known.size
         (newest,) = self._connection.execute("SELECT ifnull(max(id), 0) FROM topics").fetchone()
         if newest > known.seen:
-            before = len(known.topic_ids)
+            before = known.size
             if known.seen:
                 candidates = self._connection.execute(
                     "SELECT id, name FROM topics WHERE id BETWEEN ? AND ?", (known.seen + 1, newest)
                 )
                 known.topic_ids |= {id for id, name in candidates if known.match(name)}
             else:
-                known.topic_ids |= self._all_topic_ids(known)
+                known.topic_ids |= self._find("t.id", "topics t", known)
             known.seen = newest
-            self._filters_size += len(known.topic_ids) - before
+            self._filters_size += known.size - before
         return known.topic_ids
 
-    def _all_topic_ids(self, filters: _Filters) -> set[int]:
-        found: set[int] = set()
+    def _find(self, column: str, source: str, filters: _Filters) -> set[int]:
+        """`column` of the rows whose topic matches. Looks at each name once, however many filters
+        there are."""
+        select = f"SELECT {column}, t.name FROM {source} WHERE t.name "
         rows = self._connection.execute(
-            "SELECT id FROM topics WHERE name IN (SELECT value FROM json_each(?))",
-            (json.dumps([*filters.literals]),),
+            f"{select} IN (SELECT value FROM json_each(?))", (json.dumps([*filters.literals]),)
         )
-        found.update(topic_id for (topic_id,) in rows)
-        for filter in filters.wildcards:
-            rows = self._connection.execute(
-                "SELECT id, name FROM topics WHERE name BETWEEN ? AND ?", _name_range(filter)
-            )
-            found.update(topic_id for topic_id, name in rows if matches(filter, name))
+        found = {value for value, _ in rows}
+        for name_range in filters.name_ranges:
+            rows = self._connection.execute(f"{select} >= ? AND t.name < ?", name_range)
+            found.update(value for value, name in rows if filters.match(name))
         return found
 
     def nth_last(self, filters: Sequence[str] | None, count: int, start: int, end: int) -> Offset:
@@ -314,15 +345,8 @@ class Reader:
 
     def retained(self, filters: Sequence[str]) -> list[Message]:
         """As `Store.retained`."""
-        offsets: set[int] = set()
-        for filter in filters:
-            rows = self._connection.execute(
-                "SELECT r.offset, t.name FROM topics t JOIN retained r ON r.topic_id = t.id"
-                " WHERE t.name BETWEEN ? AND ?",
-                _name_range(filter),
-            )
-            offsets.update(offset for offset, name in rows if matches(filter, name))
-        return self.fetch(offsets)
+        source = "topics t JOIN retained r ON r.topic_id = t.id"
+        return self.fetch(self._find("r.offset", source, _Filters(filters)))
 
     def documents(self, table: Table, key: tuple[str, ...]) -> list[Any]:
         return table.select(self._connection, key)
@@ -348,9 +372,3 @@ class Reader:
             "SELECT min(offset) FROM messages WHERE offset BETWEEN ? AND ?", (low, end)
         ).fetchone()
         return Offset(end + 1 if row[0] is None else row[0])
-
-
-def _name_range(filter: str) -> tuple[str, str]:
-    """The names that can match lie between; for a literal filter, it alone."""
-    prefix = literal_prefix(filter)
-    return prefix, prefix if is_literal(filter) else prefix + "\U0010ffff"

@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator
 import pytest
 
 from broker.config import Config
-from broker.delivery import REPLAY_ENDED, Recent, Routes, route
+from broker.delivery import REPLAY_ENDED, Recent, route
 from broker.documents import CursorDocument, SubscriptionDocument
 from broker.errors import StoreCorrupt, StoreFull
 from broker.message import Grant, Message, Offset
+from broker.routes import Routes
 from broker.session import Session
 from broker.store import Read
 from tests.unit.world import Disk, Subscriber, World, message, payloads, running, subscription
@@ -312,3 +313,78 @@ async def test_a_full_disk_keeps_nobody_from_reading(monkeypatch: pytest.MonkeyP
             assert isinstance(await heard, StoreFull)
             sub.wake()
         assert payloads(sub.got) == texts(20)
+
+
+# Retained messages
+
+
+async def _keep(world: World, count: int, *, qos: int = 1) -> None:
+    """Retained messages: one on each topic."""
+    await world.publish(
+        *[message(str(n), f"kept/{n}", qos=qos, retain=True) for n in range(1, count + 1)]
+    )
+
+
+def _subscribe(world: World, to: Subscriber, qos: int = 1) -> None:
+    through = world.disk.high_watermark
+    to.subscribe(subscription("kept/+", qos, start=through, retained_through=through))
+    world.delivery.send_retained(placed(to))
+
+
+async def test_what_waits_of_retained_messages_when_the_client_leaves_comes_when_it_is_back() -> (
+    None
+):
+    """P3, P4: each once, then what was published meanwhile."""
+    async with running(Disk()) as world:
+        await _keep(world, 9)
+        sub = Subscriber(world, limit=1)
+        await sub.open(receive_maximum=3)
+        _subscribe(world, sub)
+        await world.settled()
+        assert payloads(sub.got) == texts(3)
+        await sub.acknowledge()
+        sub.close()
+        await world.publish(message("10", "kept/1", retain=True))
+        await sub.open()
+        await world.settled()
+        assert payloads(sub.got) == texts(10)
+        await sub.acknowledge()
+        sub.close()
+        await world.settled()
+        await sub.open()
+        await world.settled()
+        assert len(sub.got) == 10
+
+
+@pytest.mark.parametrize("taken", [0, 4])
+async def test_a_crash_loses_no_retained_message_and_repeats_none_of_qos_2(taken: int) -> None:
+    """P3"""
+    disk = Disk()
+    async with running(disk) as world:
+        await _keep(world, 9, qos=2)
+        sub = Subscriber(world, limit=1 if taken else 0)
+        await sub.open(receive_maximum=taken or 1)
+        _subscribe(world, sub, qos=2)
+        await world.settled()
+        world.log.changed(placed(sub), lambda error: None)
+        await world.settled()
+        assert payloads(sub.got) == texts(taken)
+    async with running(disk) as world:
+        again = Subscriber(world)
+        await again.open()
+        await world.settled()
+        assert [entry.offset for entry in placed(again).unfinished()] == [*range(1, 10)]
+        assert payloads(again.got) == texts(9 - taken, first=1 + taken)
+
+
+async def test_subscriptions_made_together_get_all_that_is_retained(world: World) -> None:
+    """The second is made while the messages of the first are read."""
+    await _keep(world, 3)
+    await world.publish(message("a", "a", retain=True))
+    sub = Subscriber(world)
+    await sub.open()
+    _subscribe(world, sub)
+    sub.subscribe(subscription("a", start=4, retained_through=4))
+    world.delivery.send_retained(placed(sub))
+    await world.settled()
+    assert payloads(sub.got) == [*texts(3), b"a"]
