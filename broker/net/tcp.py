@@ -1,12 +1,12 @@
 """TCP and Unix sockets: moves bytes, keeps one timer a connection, obeys backpressure.
 
 Knows no packet. The first bytes tell who is there: 0x10 begins an MQTT CONNECT, `GET ` is HTTP and
-so WebSocket, anything else is the line protocol.
+so WebSocket, other text is the line protocol, and with anything else the connection is closed.
 
 What a peer can make us keep is bounded:
 
-- It gets no more messages while `write_buffer_bytes_max` wait for it. At twice that it also is not
-  read from, since then it asks for answers that it does not read.
+- It gets no more messages while `write_buffer_bytes_max` wait for it. When answers make that grow
+  to twice as much and a packet more, it also is not read from: it asks and does not read.
 - Who has not said who it is counts as a stranger. When there are `connections_max`, a new one takes
   the place of the oldest stranger, so that silence does not keep others out; if there is none, the
   new one is cut off.
@@ -31,11 +31,17 @@ from broker.net.websocket import HTTP_GET, WebSocket
 from broker.web import unix
 
 MQTT_CONNECT = 0x10
+LINE_STARTS = frozenset(b"\t\n\r" + bytes(range(0x20, 0x7F)))
+SHORTEST_COMMAND = len("PUBLISH ")
+"""A command of the line protocol is ASCII, and so long."""
 FIRST_BYTE_TIMEOUT_S = 60.0
 """A person may type the first line; a CONNECT must be whole after `connect_timeout_s`."""
 CLOSE_TIMEOUT_S = 5.0
 """How long a peer may take to read the last bytes before the connection is cut."""
 BACKLOG = 1024
+TURN_BYTES_MAX = 1 << 16
+"""Who sent more at once is read again only after everybody else was: uvloop reads a socket up to 32
+times before it looks at the next, which made others wait seconds for a flood."""
 FILES_RESERVED = 100
 """Open files that the rest of the broker may need."""
 
@@ -116,10 +122,17 @@ class TcpConnection(asyncio.Protocol):
             if len(data) < len(HTTP_GET) and HTTP_GET.startswith(data):
                 self._wait_for_more(data)
                 return
+            if data[0] != MQTT_CONNECT and not _begins_a_line(data):
+                self._services.counters.protocol_errors += 1
+                self.close()
+                return
             self.client = self._meet(data, now)
         self.client.receive(data, now)
         if self._full:
             self._pause_reading_if_clogged()
+        if len(data) >= TURN_BYTES_MAX:
+            self._pause_reading("turn")
+            self._loop.call_soon(self._resume_reading, "turn")
 
     def _wait_for_more(self, data: bytes) -> None:
         """No person sends less than a line, so the rest is due at once."""
@@ -167,8 +180,9 @@ class TcpConnection(asyncio.Protocol):
 
     def _pause_reading_if_clogged(self) -> None:
         assert self._transport is not None
-        waiting = self._transport.get_write_buffer_size()
-        if waiting > 2 * self._services.config.write_buffer_bytes_max:
+        config = self._services.config
+        bound = 2 * config.write_buffer_bytes_max + config.packet_bytes_max
+        if self._transport.get_write_buffer_size() > bound:
             self._pause_reading("clogged")
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -242,6 +256,12 @@ class TcpConnection(asyncio.Protocol):
             return
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
+
+
+def _begins_a_line(data: bytes) -> bool:
+    """Whether it could be text. Another packet than CONNECT [MQTT-3.1.0-1] can begin with a letter,
+    but has a zero soon: its length is followed by that of a topic, or by a Packet Identifier."""
+    return data[0] in LINE_STARTS and 0 not in data[:SHORTEST_COMMAND]
 
 
 async def listen(services: Services, connections: Connections, config: Config) -> asyncio.Server:

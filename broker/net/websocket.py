@@ -1,12 +1,13 @@
 """WebSocket: MQTT in binary frames, for browsers and whoever may only speak HTTP. [MQTT-6.0.0-1..4]
 
 Stands between a `TcpConnection` and the `Client`, and has the face that each of them expects of
-the other. The `websockets` library reads and writes handshake and frames; here is what is ours:
+the other. The `websockets` library has the handshake, the control frames, the closing and all that
+we send; `FrameReader` has the data frames. Here is what is ours:
 
 - A packet may be spread over frames and a frame may hold many packets: what the frames of one read
-  carry is handed on as if it had come over TCP.
-- Never more than one frame is held. One larger than a packet may be is refused from its header
-  (1009); a message of many frames may be of any size, since nobody waits for its end.
+  carry is handed on as if it had come over TCP. [MQTT-6.0.0-2] So no frame and no message is held,
+  and either may be of any size: `packet_bytes_max` bounds packets, and that is all that is kept.
+- Of the pings in one read the last is answered, which is all that RFC 6455 (5.5.3) asks.
 - permessage-deflate is not negotiated: small packets gain little by it, its window costs hundreds
   of KiB a connection, and a small frame could inflate to any size.
 - A browser lets every page of the web connect to this machine and only tells us the page's Origin.
@@ -21,26 +22,29 @@ import logging
 import re
 from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Protocol, assert_never
+from typing import Protocol
 
-from websockets.exceptions import NegotiationError
-from websockets.frames import CloseCode, Frame, Opcode
-from websockets.http11 import Request, Response
+from websockets.exceptions import InvalidMessage, NegotiationError
+from websockets.frames import CloseCode
+from websockets.http11 import Request
 from websockets.protocol import SEND_EOF, State
 from websockets.server import ServerProtocol
 from websockets.typing import Origin, Subprotocol
 
 from broker.client import Client, Services, Transport
+from broker.net.frames import CLOSE, PING, FrameReader, Refused
 
 logger = logging.getLogger(__name__)
+library_logger = logger.getChild("library")
+library_logger.setLevel(logging.WARNING)
+"""Below that it would log payloads."""
 
+REQUEST_END = b"\r\n\r\n"
 HTTP_GET = b"GET "
 SUBPROTOCOL = Subprotocol("mqtt")
 PATHS = ("/", "/mqtt")
 ANY_ORIGIN = "*"
 LOOPBACK_ORIGIN = re.compile(r"https?://(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?")
-BESIDE_PACKET_BYTES = 64 * 1024
-"""A frame may hold the largest packet and so much of others."""
 
 
 class Socket(Transport, Protocol):
@@ -64,9 +68,11 @@ class WebSocket:
             origins=_origins(config.websocket_origins),
             subprotocols=[SUBPROTOCOL],
             select_subprotocol=_select_subprotocol,
-            max_size=(None, config.packet_bytes_max + BESIDE_PACKET_BYTES),
-            logger=logger,
+            logger=library_logger,
         )
+        self._request_tail = b""
+        """What came last of the HTTP request, as long as its end could begin there."""
+        self._frames = FrameReader()
         self._client: Client | None = None
         """None until the HTTP request is accepted."""
         self._ended = False
@@ -77,31 +83,50 @@ class WebSocket:
     def receive(self, data: bytes, now: float) -> None:
         if self._ended:
             return
-        protocol = self._protocol
-        protocol.receive_data(data)
-        parts: list[bytes | bytearray | memoryview] = []
-        unsupported = False
-        for event in protocol.events_received():
-            match event:
-                case Frame(opcode=Opcode.BINARY | Opcode.CONT):
-                    parts.append(event.data)
-                case Request():
-                    if not self._accept(event):
-                        break
-                case Frame(opcode=Opcode.TEXT):
-                    unsupported = True
-                    break
-                case Frame():
-                    pass  # The library answers PING and CLOSE.
-                case Response():
-                    raise AssertionError("a server gets no response")
-                case _:
-                    assert_never(event)
-        if self._client is not None and (packets := b"".join(parts)):
-            self._client.receive(packets, now)
-        if unsupported:
-            protocol.fail(CloseCode.UNSUPPORTED_DATA, "MQTT is sent in binary frames")
+        if self._client is None:
+            data = self._receive_request(data)
+        if self._client is not None:
+            self._receive_frames(self._client, data, now)
         self._flush()
+
+    def _receive_request(self, data: bytes) -> bytes:
+        """What follows the HTTP request, once that is whole and accepted."""
+        protocol = self._protocol
+        searched = self._request_tail + data
+        end = searched.find(REQUEST_END)
+        size = len(data) if end < 0 else end + len(REQUEST_END) - len(self._request_tail)
+        self._request_tail = searched[1 - len(REQUEST_END) :]
+        protocol.receive_data(data[:size])
+        for event in protocol.events_received():
+            assert isinstance(event, Request)
+            self._accept(event)
+        if isinstance(protocol.handshake_exc, InvalidMessage):
+            # Here the library would say nothing.
+            why = protocol.handshake_exc.__cause__
+            response = protocol.reject(HTTPStatus.BAD_REQUEST, f"Not a valid HTTP request: {why}\n")
+            self._socket.write(response.serialize())
+        return data[size:]
+
+    def _receive_frames(self, client: Client, data: bytes, now: float) -> None:
+        protocol, frames = self._protocol, self._frames
+        payloads: list[bytes] = []
+        last_ping = None
+        frames.feed(data)
+        while (frame := frames.next(payloads)) is not None:
+            if isinstance(frame, Refused) or frame[0] & 0x0F == CLOSE:
+                break
+            if frame[0] & 0x0F == PING:
+                last_ping = frame
+        if last_ping is not None:
+            protocol.receive_data(last_ping)
+        if packets := b"".join(payloads):
+            client.receive(packets, now)
+        if isinstance(frame, Refused):
+            logger.info("%s: %s", self._peer, frame.reason)
+            protocol.fail(frame.code, frame.reason)
+        elif frame is not None:
+            protocol.receive_data(frame)
+        protocol.events_received()
 
     def deadline(self) -> float | None:
         if self._ended:
@@ -133,8 +158,8 @@ class WebSocket:
             self._client.shut_down()
         self._socket.close()
 
-    def _accept(self, request: Request) -> bool:
-        """Answer the HTTP request; whether frames may follow. [MQTT-6.0.0-3, 4]"""
+    def _accept(self, request: Request) -> None:
+        """Answer the HTTP request. [MQTT-6.0.0-3, 4]"""
         protocol = self._protocol
         if request.path.partition("?")[0] in PATHS:
             response = protocol.accept(request)
@@ -145,10 +170,9 @@ class WebSocket:
         if protocol.state is not State.OPEN:
             reason = protocol.handshake_exc or request.path
             logger.info("%s: WebSocket refused (%d): %s", self._peer, response.status_code, reason)
-            return False
+            return
         # As if it had come with the first byte, so that both handshakes share the timeout.
         self._client = Client(self._services, self, self._peer, self._met_at)
-        return True
 
     def _flush(self) -> None:
         """Write what the library wants written; its last word may be that nothing follows."""

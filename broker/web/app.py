@@ -10,6 +10,7 @@ Whoever may open the socket may administer: it is created with mode 0600 and no 
 from __future__ import annotations
 
 import contextlib
+import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -55,6 +56,7 @@ class AdminServer:
 
     def __init__(self, app: Starlette, socket_path: Path) -> None:
         self._path = socket_path
+        self._listener: socket.socket | None = None
         self._server = uvicorn.Server(
             uvicorn.Config(
                 app,
@@ -78,7 +80,9 @@ class AdminServer:
         self._listener = listener
 
     async def stop(self) -> None:
-        """Answers what was asked, closes, and removes the socket file."""
+        """Answers what was asked, closes, and removes the socket file; nothing if not started."""
+        if self._listener is None:
+            return
         await self._server.shutdown(sockets=[self._listener])
         with contextlib.suppress(FileNotFoundError):
             self._path.unlink()

@@ -207,7 +207,6 @@ def test_subscribers_that_never_read_while_publishers_flood(tmp_path: Path, qos:
         assert broker.resident_bytes() - before < GROWTH_BYTES_MAX
 
 
-PING_FRAME = bytes((0x89, 0x80 | 125)) + bytes(4 + 125)
 UNKNOWN_COMMAND = b"ERROR unknown command: use SUBSCRIBE, UNSUBSCRIBE or PUBLISH\n"
 
 
@@ -218,7 +217,6 @@ UNKNOWN_COMMAND = b"ERROR unknown command: use SUBSCRIBE, UNSUBSCRIBE or PUBLISH
             encode(connect_packet("greedy"), MQTT_5), b"\xc0\0" * 1000, b"\xd0\0", id="PINGREQ"
         ),
         pytest.param(b"?\n", b"?\n" * 1000, UNKNOWN_COMMAND, id="line"),
-        pytest.param(handshake(1), PING_FRAME, bytes((0x8A, 125)) + bytes(125), id="ping frame"),
     ],
 )
 def test_who_asks_and_never_reads_the_answers_is_not_read_from(

@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import base64
+import io
 import os
 import socket
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, closing
 from itertools import count
@@ -15,6 +17,8 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
@@ -23,6 +27,7 @@ from broker.mqtt.encode import encode
 from broker.mqtt.packets import (
     MQTT_5,
     Ack,
+    Connack,
     Disconnect,
     PacketType,
     Pingreq,
@@ -43,6 +48,8 @@ MIB = 1024 * 1024
 TIMEOUT_S = 5.0
 NORMAL, PROTOCOL_ERROR, UNSUPPORTED, TOO_BIG = 1000, 1002, 1003, 1009
 MQTT = Subprotocol("mqtt")
+UNMASKED = "00000000"
+"""A mask that changes nothing."""
 Cut = Callable[[bytes], Iterable[bytes | list[bytes]]]
 """How bytes become messages; a list is one message, a frame for each part."""
 
@@ -163,47 +170,78 @@ def test_packets_and_frames_have_nothing_to_do_with_each_other(
     assert [p.payload for p in packets if isinstance(p, Publish)] == payloads
 
 
+@given(
+    st.lists(st.binary(max_size=300), min_size=1, max_size=5),
+    st.lists(st.lists(st.sampled_from([0, 1, 2, 3, 7, 120, 130]), min_size=1, max_size=5)),
+)
+@settings(max_examples=25, deadline=None)
+def test_any_fragmentation(
+    broker: Broker, payloads: list[bytes], messages: list[list[int]]
+) -> None:
+    """[MQTT-6.0.0-2] `messages` are the lengths of the fragments of each; the rest is one more."""
+
+    def cut(data: bytes) -> Iterator[list[bytes]]:
+        stream = io.BytesIO(data)
+        for lengths in messages:
+            yield [stream.read(length) for length in lengths]
+        yield [stream.read()]
+
+    name = uuid.uuid4().hex
+    with WebSocketWire(broker.port, cut) as wire:
+        publishes = [Publish(name, payload, 0, False, False, 0) for payload in payloads]
+        subscribe = Subscribe(1, [SubscriptionRequest(name, 0)])
+        wire.send(connect_packet(name), subscribe, *publishes)
+        wire.expect(Connack)
+        wire.expect(Suback)
+        assert [wire.expect(Publish).payload for _ in payloads] == payloads
+
+
+# What frames declare and what they cost
+
+
+ENDLESS_FRAME = f"82 FF {2**63 - 1:016X} {UNMASKED}"
+FRAME_OF_A_MIB = f"FF {MIB:016X} {UNMASKED}"
+
+
 @pytest.mark.parametrize(
-    "cut",
+    ("first", "each"),
     [
-        pytest.param(one_frame, id="one frame"),
-        pytest.param(frames_of(1000), id="frames of 1000 B"),
-        pytest.param(one_message_of_frames_of(50_000), id="fragments of 50,000 B"),
+        pytest.param(ENDLESS_FRAME, "", id="one frame"),
+        pytest.param(f"02 80 {UNMASKED}", f"00 {FRAME_OF_A_MIB}", id="one message"),
     ],
 )
-def test_one_mebibyte(broker: Broker, name: str, cut: Cut) -> None:
-    payload = os.urandom(MIB)
-    with WebSocketWire(broker.port, cut) as wire:
-        wire.connect(connect_packet(name))
-        wire.subscribe(name, 1)
-        wire.publish_all(name, [payload], 0)
-        assert wire.expect(Publish).payload == payload
-
-
-def test_ten_mebibytes_where_a_packet_may_be_so_large(tmp_path: Path, name: str) -> None:
-    payload = os.urandom(10 * MIB)
-    with (
-        Broker(tmp_path, {"packet_bytes_max": 11 * MIB}) as broker,
-        WebSocketWire(broker.port, one_frame) as wire,
-    ):
-        wire.connect(connect_packet(name))
-        wire.subscribe(name, 1)
-        wire.publish_all(name, [payload], 0)
-        assert wire.expect(Publish).payload == payload
-
-
-def test_a_message_of_many_frames_may_be_larger_than_a_packet(wire: WebSocketWire) -> None:
-    """Nobody waits for its end, so it costs nothing."""
-    packet = encode(Publish("nobody", bytes(MIB), 0, False, False, 0), MQTT_5)
-    wire.websocket.send([packet, packet, packet, encode(Pingreq(), MQTT_5)])
+def test_what_has_no_end_is_not_waited_for(
+    broker: Broker, wire: WebSocketWire, first: str, each: str
+) -> None:
+    """No more than a packet is kept. These are refused, so that they cost no disk."""
+    topic = "$SYS/nobody"
+    beside_payload = len(encode(Publish(topic, bytes(MIB // 2), 0, False, False, 0), MQTT_5))
+    payload = bytes(MIB + MIB // 2 - beside_payload)
+    packet = encode(Publish(topic, payload, 0, False, False, 0), MQTT_5)
+    assert len(packet) == MIB
+    with closing(wire.websocket.socket.dup()) as raw:
+        before = broker.resident_bytes()
+        raw.sendall(bytes.fromhex(first))
+        for _ in range(64):
+            raw.sendall(bytes.fromhex(each) + packet)
+        pingreq = encode(Pingreq(), MQTT_5)
+        raw.sendall((bytes.fromhex(f"00 82 {UNMASKED}") if each else b"") + pingreq)
     wire.expect(Pingresp)
+    assert broker.resident_bytes() - before < 16 * MIB
 
 
-def test_a_frame_larger_than_a_packet_is_refused_from_its_header(wire: WebSocketWire) -> None:
-    masked = 0x80
-    header = bytes((0x82, masked | 127)) + (3 * MIB).to_bytes(8, "big") + b"mask"
-    wire.websocket.socket.sendall(header)
+def test_no_frame_has_two_to_the_63_bytes(wire: WebSocketWire) -> None:
+    """5.2"""
+    wire.websocket.socket.sendall(bytes.fromhex(f"82 FF {2**63:016X} {UNMASKED}"))
     assert closed_with(wire) == TOO_BIG
+
+
+def test_a_packet_that_is_too_large_is_refused_from_its_first_bytes(wire: WebSocketWire) -> None:
+    """Though its frame might hold it. [MQTT-3.2.2-15]"""
+    too_large = "30 80 80 80 01"  # 2 MiB, and these 5 bytes
+    wire.websocket.socket.sendall(bytes.fromhex(ENDLESS_FRAME + too_large))
+    assert wire.expect(Disconnect).reason_code == 0x95
+    assert closed_with(wire) == NORMAL
 
 
 def test_a_slow_subscriber_gets_all_in_order(broker: Broker, name: str) -> None:
@@ -239,9 +277,15 @@ def test_a_text_frame_ends_the_connection(broker: Broker, name: str, text: str |
         assert watcher.expect(Publish).payload == b"will"
 
 
-def test_an_unmasked_frame_is_a_protocol_error(wire: WebSocketWire) -> None:
-    """5.1"""
-    wire.websocket.socket.sendall(b"\x82\x02\xc0\x00")
+@pytest.mark.parametrize(
+    "frame",
+    [
+        pytest.param("82 02 C000", id="unmasked, 5.1"),
+        pytest.param(f"C2 82 {UNMASKED} C000", id="compressed, which was not agreed on, 5.2"),
+    ],
+)
+def test_a_protocol_error(wire: WebSocketWire, frame: str) -> None:
+    wire.websocket.socket.sendall(bytes.fromhex(frame))
     assert closed_with(wire) == PROTOCOL_ERROR
 
 
@@ -253,6 +297,17 @@ def test_ping_is_answered_also_between_fragments(wire: WebSocketWire) -> None:
         assert wire.websocket.ping(b"now").wait(TIMEOUT_S)
         raw.sendall(b"\x80\x81\0\0\0\0" + pingreq[1:])
     wire.expect(Pingresp)
+
+
+def test_of_the_pings_in_one_read_the_last_is_answered(broker: Broker) -> None:
+    """5.5.3: it need not be all. So a flood of them does not come back as one."""
+    pings = [bytes.fromhex(f"89 84 {UNMASKED}") + b"%04d" % number for number in range(10_000)]
+    with Wire(broker.port) as wire:
+        wire.send(handshake(broker.port), *pings)
+        reply = b""
+        while not reply.endswith(bytes.fromhex("8A 04") + b"9999"):
+            reply += wire.socket.recv(1 << 16)
+    assert reply.count(b"\x8a\x04") < 1000
 
 
 # The end
@@ -395,11 +450,37 @@ def test_handshake_and_connect_must_come_in_time(tmp_path: Path, sent: bytes | N
             pass
 
 
-def test_a_client_that_speaks_http_only_is_told_so(broker: Broker) -> None:
+@pytest.mark.parametrize(
+    ("request_", "status", "says"),
+    [
+        pytest.param(
+            b"GET /mqtt HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            b"HTTP/1.1 426 ",
+            b"WebSocket",
+            id="a browser",
+        ),
+        pytest.param(
+            b"GET / HTTP/1.1\r\nUpgrade: websocket\r\n\r\n",
+            b"HTTP/1.1 426 ",
+            b"Connection",
+            id="Upgrade without Connection",
+        ),
+        pytest.param(b"GET / HTTP/1.0\r\n\r\n", b"HTTP/1.1 505 ", b"HTTP", id="HTTP/1.0"),
+        pytest.param(
+            b"GET / HTTP/1.1\r\nno colon\r\n\r\n", b"HTTP/1.1 400 ", b"colon", id="no HTTP"
+        ),
+        pytest.param(
+            b"GET / HTTP/1.1\r\nCookie: " + b"x" * 20_000, b"HTTP/1.1 431 ", b"", id="long header"
+        ),
+    ],
+)
+def test_http_is_answered_in_http(
+    broker: Broker, request_: bytes, status: bytes, says: bytes
+) -> None:
     with Wire(broker.port) as wire:
-        wire.send(b"GET /mqtt HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        wire.send(request_)
         reply = b""
         while data := wire.socket.recv(4096):
             reply += data
-    assert reply.startswith(b"HTTP/1.1 426 ")
-    assert b"WebSocket" in reply
+    assert reply.startswith(status)
+    assert says in reply
