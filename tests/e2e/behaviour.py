@@ -92,6 +92,16 @@ class Behaviour:
         for subscriber in subscribers:
             assert payloads(subscriber.received()) == [b"all"]
 
+    def test_five_hundred_topics(self, connect: Connect, name: str) -> None:
+        subscriber, publisher = connect(name), connect(f"{name}-pub")
+        topics = [f"{name}/{number}" for number in range(500)]
+        for topic in topics:
+            assert subscriber.subscribe(topic, 1) == 1
+        sent = [Message(topic, topic.encode(), 0) for topic in topics]
+        for message in sent:
+            publisher.send(message)
+        assert subscriber.receive_many(500) == sent
+
     def test_wildcards(self, connect: Connect, name: str) -> None:
         """[MQTT-4.7.1-1, 2]"""
         topics = [name, f"{name}/a", f"{name}/b", f"{name}/a/b", f"{name}/a/b/c", f"{name}/a/", "x"]
@@ -356,6 +366,24 @@ class Behaviour:
         late = connect(f"{name}-late")
         late.subscribe(f"$share/group/{name}/#", 1)
         assert late.receive().payload == b"later"
+
+    def test_what_a_dying_member_of_a_group_holds_goes_to_the_others(
+        self, connect: Connect, name: str
+    ) -> None:
+        """Section 4.8.2"""
+        dying = connect(f"{name}-dying", acknowledges=False)
+        other = connect(f"{name}-other")
+        for member in (dying, other):
+            member.subscribe(f"$share/group/{name}", 1)
+        publisher = connect(f"{name}-pub")
+        sent = [b"%d" % number for number in range(20)]
+        for payload in sent:
+            publisher.publish(name, payload)
+        held = payloads(dying.receive_many(10))
+        assert sorted(held + payloads(other.receive_many(10))) == sorted(sent)
+        dying.cut()
+        assert payloads(other.receive_many(10)) == held
+        assert other.received() == []
 
 
 class Behaviour5(Behaviour):

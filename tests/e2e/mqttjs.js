@@ -15,13 +15,15 @@ function withBuffers(properties) {
   return { ...properties, correlationData: decode(properties.correlationData) };
 }
 
-function connect({ peer, options }, answer) {
+function connect({ peer, options, acknowledges }, answer) {
   if (options.will) {
     options.will.payload = decode(options.will.payload);
     options.will.properties = withBuffers(options.will.properties);
   }
   const client = mqtt.connect({ host: "127.0.0.1", reconnectPeriod: 0, ...options });
   clients.set(peer, client);
+  // What was not handled is not acknowledged.
+  if (!acknowledges) client.handleMessage = (_, handled) => handled(new Error("not handled"));
   client.on("connect", (connack) => answer({ sessionPresent: connack.sessionPresent }));
   client.on("error", (error) => answer({ error: error.message }));
   let reasonCode = 0;

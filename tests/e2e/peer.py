@@ -6,18 +6,23 @@ longer than `TIMEOUT_S` fails. What a library cannot say, it leaves at its defau
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from queue import Queue
-from typing import Any
+from typing import Any, ClassVar, TypeVar
+
+import pytest
 
 TIMEOUT_S = 5.0
 
 _fences = count(1)
 
 UserProperties = list[tuple[str, str]]
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -54,6 +59,8 @@ class Options:
     will: Will | None = None
     receive_maximum: int | None = None
     packet_bytes_max: int | None = None
+    acknowledges: bool = True
+    """False: what it receives at QoS 1 stays unacknowledged."""
 
 
 @dataclass(slots=True)
@@ -128,6 +135,30 @@ class Peer(ABC):
         while (message := self.receive()).topic != self._fence:
             messages.append(message)
         return messages
+
+
+class AsyncPeer(Peer):
+    """Of a library for asyncio: its event loop runs in a thread, kept by `WithEventLoop`."""
+
+    loop: ClassVar[asyncio.AbstractEventLoop]
+
+    def run(self, call: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(call, self.loop).result(TIMEOUT_S)
+
+
+class WithEventLoop:
+    """An event loop for the tests of a class."""
+
+    @pytest.fixture(scope="class", autouse=True)
+    @classmethod
+    def event_loop_thread(cls) -> Iterator[None]:
+        loop = AsyncPeer.loop = asyncio.new_event_loop()
+        thread = threading.Thread(target=loop.run_forever)
+        thread.start()
+        yield
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
 
 
 def payloads(messages: Sequence[Message]) -> list[bytes]:

@@ -1,20 +1,24 @@
-"""aiomqtt, with MQTT 3.1.1 and 5.0. It runs in an event loop of its own, in a thread."""
+"""aiomqtt, with MQTT 3.1.1 and 5.0."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import socket
-import threading
-from collections.abc import Coroutine, Iterator
-from typing import Any, ClassVar, TypeVar
+from typing import Any
 
-import pytest
 from aiomqtt import Client, MqttError, ProtocolVersion
 from aiomqtt import Will as AiomqttWill
 
 from tests.e2e.behaviour import Behaviour, Behaviour5
-from tests.e2e.peer import TIMEOUT_S, Message, Options, Peer, Subscription, UserProperties
+from tests.e2e.peer import (
+    AsyncPeer,
+    Message,
+    Options,
+    Subscription,
+    UserProperties,
+    WithEventLoop,
+)
 from tests.e2e.test_paho import (
     connect_properties,
     publish_properties,
@@ -24,18 +28,11 @@ from tests.e2e.test_paho import (
     will_properties,
 )
 
-T = TypeVar("T")
 
-
-class AiomqttPeer(Peer):
-    loop: ClassVar[asyncio.AbstractEventLoop]
-
+class AiomqttPeer(AsyncPeer):
     def __init__(self, port: int, version: int, options: Options) -> None:
         super().__init__(port, version, options)
-        self._run(self._connect())
-
-    def _run(self, call: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(call, self.loop).result(TIMEOUT_S)
+        self.run(self._connect())
 
     async def _connect(self) -> None:
         options, version = self.options, self.version
@@ -59,6 +56,7 @@ class AiomqttPeer(Peer):
             will=will,
             **how,
         )
+        self._client._client.manual_ack_set(not options.acknowledges)
         await self._client.__aenter__()
         self._reading = asyncio.create_task(self._read())
 
@@ -70,7 +68,7 @@ class AiomqttPeer(Peer):
             self.ended.put(None)
 
     def subscribe_to(self, subscription: Subscription) -> int:
-        [code] = self._run(self._subscribe(subscription))
+        [code] = self.run(self._subscribe(subscription))
         return int(getattr(code, "value", code))
 
     async def _subscribe(self, subscription: Subscription) -> Any:
@@ -83,10 +81,10 @@ class AiomqttPeer(Peer):
         )
 
     def unsubscribe(self, filter: str) -> None:
-        self._run(self._client.unsubscribe(filter))
+        self.run(self._client.unsubscribe(filter))
 
     def send(self, message: Message, *, topic_alias: int | None = None) -> UserProperties | None:
-        self._run(
+        self.run(
             self._client.publish(
                 message.topic,
                 message.payload,
@@ -98,7 +96,7 @@ class AiomqttPeer(Peer):
         return None
 
     def disconnect(self) -> None:
-        self._run(self._disconnect())
+        self.run(self._disconnect())
 
     async def _disconnect(self) -> None:
         self._reading.cancel()
@@ -106,7 +104,7 @@ class AiomqttPeer(Peer):
             await self._client.__aexit__(None, None, None)
 
     def cut(self) -> None:
-        self._run(self._cut())
+        self.run(self._cut())
 
     async def _cut(self) -> None:
         sock = self._client._client.socket()
@@ -115,22 +113,11 @@ class AiomqttPeer(Peer):
         await self._reading
 
 
-@pytest.fixture(scope="module", autouse=True)
-def loop() -> Iterator[None]:
-    AiomqttPeer.loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=AiomqttPeer.loop.run_forever)
-    thread.start()
-    yield
-    AiomqttPeer.loop.call_soon_threadsafe(AiomqttPeer.loop.stop)
-    thread.join()
-    AiomqttPeer.loop.close()
-
-
-class TestAiomqtt311(Behaviour):
+class TestAiomqtt311(WithEventLoop, Behaviour):
     peer = AiomqttPeer
     version = 4
 
 
-class TestAiomqtt5(Behaviour5):
+class TestAiomqtt5(WithEventLoop, Behaviour5):
     peer = AiomqttPeer
     version = 5

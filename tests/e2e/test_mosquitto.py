@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 import threading
 import time
@@ -13,7 +14,9 @@ from queue import Queue
 
 import pytest
 
+from broker.mqtt.packets import Publish
 from tests.e2e.process import Broker, wait_until
+from tests.e2e.wire import Wire, connect_packet, publish_many
 
 pytestmark = [
     pytest.mark.skipif(
@@ -258,6 +261,38 @@ def test_one_mebibyte(broker: Broker, version: str, name: str, tmp_path: Path) -
         assert sub.receive().payload == payload
 
 
+def test_five_hundred_topics(broker: Broker, version: str, name: str) -> None:
+    """All in one SUBSCRIBE."""
+    topics = [f"{name}/{number}" for number in range(500)]
+    with (
+        Sub(broker, version, *[word for topic in topics for word in ("-t", topic)]) as sub,
+        Wire(broker.port) as wire,
+    ):
+        wire.connect(connect_packet(name))
+        wire.send(*[Publish(topic, topic.encode(), 0, False, False, 0) for topic in topics])
+        received = sub.receive_many(500)
+    assert [(m.topic, m.payload) for m in received] == [(t, t.encode()) for t in topics]
+
+
+def test_what_a_dying_member_of_a_group_holds_goes_to_the_others(
+    broker: Broker, version: str, name: str
+) -> None:
+    """It holds what it was sent while it is stopped. Section 4.8.2"""
+    shared = ("-t", f"$share/group/{name}", "-q", "1")
+    with Sub(broker, version, *shared) as other:
+        dying = Sub(broker, version, *shared)
+        dying.process.send_signal(signal.SIGSTOP)
+        try:
+            sent = [b"%d" % number for number in range(20)]
+            publish_many(broker.port, name, sent, client_id=f"{name}-pub")
+            own = [message.payload for message in other.receive_many(10)]
+            assert other.inbox.empty()
+        finally:
+            dying.kill()
+        held = [payload for payload in sent if payload not in own]
+        assert [message.payload for message in other.receive_many(10)] == held
+
+
 def properties(packet: str, **values: str | list[tuple[str, str]]) -> Iterator[str]:
     """As arguments of the programs."""
     for name, value in values.items():
@@ -293,8 +328,8 @@ def test_message_expiry(broker: Broker, v5: str, name: str) -> None:
     durable = ("-c", "-i", name, "-t", name, "-q", "1")
     with Sub(broker, v5, *durable):
         pass
-    pub(broker, v5, name, "-m", "short", *properties("publish", message_expiry_interval="1"))
     pub(broker, v5, name, "-m", "long", *properties("publish", message_expiry_interval="3600"))
+    pub(broker, v5, name, "-m", "short", *properties("publish", message_expiry_interval="1"))
     [(due_us,)] = broker.query("SELECT min(expires_at_us) FROM history WHERE topic = ?", name)
     wait_until(lambda: time.time_ns() // 1000 > due_us)
     with Sub(broker, v5, *durable) as sub:

@@ -108,7 +108,8 @@ class MqttJsPeer(Peer):
                 "retain": message.retain,
                 "properties": message_properties(message) | delay,
             }
-        self.session_present = self._ask("connect", options=how)["sessionPresent"]
+        answer = self._ask("connect", options=how, acknowledges=options.acknowledges)
+        self.session_present = answer["sessionPresent"]
 
     def _ask(self, command: str, **parameters: Any) -> dict[str, Any]:
         return self.node.ask(command=command, peer=self._number, **parameters)

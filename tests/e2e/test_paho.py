@@ -32,6 +32,7 @@ class PahoPeer(Peer):
             transport=self.transport,
             reconnect_on_failure=False,
             clean_session=options.clean if version == 4 else None,
+            manual_ack=not options.acknowledges,
         )
         self._client.on_connect = self._on_connect
         self._client.on_disconnect = self._on_disconnect
