@@ -14,25 +14,20 @@ import logging
 import time
 import uuid
 from collections import deque
-from collections.abc import Coroutine, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Protocol
 
-from broker import replays, retained
 from broker.config import Config
 from broker.cursors import InFlight, Stage
-from broker.delivery import Delivery
-from broker.documents import (
-    Delete,
-    Operation,
-    Put,
-    SubscriptionDocument,
-    WillDocument,
-)
-from broker.errors import PeerError, QuotaExceeded, StoreError, StoreFull
+from broker.delivery import Delivery, payload_bytes
+from broker.documents import WillDocument
+from broker.errors import QuotaExceeded, StoreError, StoreFull
 from broker.groups import Groups
 from broker.log import Log
-from broker.message import Grant, Message, Offset, Outgoing
+from broker.message import Grant, Message, Outgoing
+from broker.mqtt.authentication import Methods
 from broker.mqtt.connection import Closed, Connection, Event
 from broker.mqtt.packets import (
     MQTT_5,
@@ -46,15 +41,15 @@ from broker.mqtt.packets import (
     RefusedPublish,
     Suback,
     Subscribe,
-    SubscriptionRequest,
     Unsuback,
     Unsubscribe,
 )
-from broker.mqtt.properties import Property, user_properties
+from broker.mqtt.properties import Property, has_user_property
 from broker.mqtt.reasons import ReasonCode
 from broker.observe import Counters
 from broker.session import Session
 from broker.sessions import Owner, Sessions
+from broker.subscriptions import Subscriptions
 from broker.sys_tree import SysTree
 from broker.wills import Wills
 
@@ -66,8 +61,7 @@ RESEND_MAX = 64
 """Messages that are read from the log at a time, to be sent again."""
 RECEIPT = ("receipt", "true")
 """User Property of a PUBLISH that asks for the message's offset on its acknowledgement."""
-METADATA = ("metadata", "true")
-"""User Property of a SUBSCRIBE that asks for offset, time and publisher of each message."""
+NO_RECEIPTS: Mapping[int, Message] = {}
 US = 1_000_000
 
 
@@ -98,9 +92,11 @@ class Services:
     delivery: Delivery
     sessions: Sessions
     groups: Groups
+    subscriptions: Subscriptions
     wills: Wills
     sys_tree: SysTree
     counters: Counters
+    methods: Methods
 
 
 class Client(Owner):
@@ -116,12 +112,14 @@ class Client(Owner):
             topic_levels_max=config.topic_levels_max,
             receive_max=config.receive_max,
             topic_alias_max=config.topic_alias_max,
+            properties_per_packet_max=config.properties_per_packet_max,
             connect_timeout_s=config.connect_timeout_s,
+            methods=services.methods,
             traffic=services.counters.packets,
         )
         self._session: Session | None = None
         self._client_id = ""
-        self._closed = False
+        self.closed = False
         self._lost = False
         self._will_withdrawn = False
         self._writable = True
@@ -139,7 +137,7 @@ class Client(Owner):
 
     def receive(self, data: bytes, now: float) -> None:
         """Bytes came from the socket."""
-        if self._closed:
+        if self.closed:
             return
         events = self._connection.receive_data(data, now)
         if self._step is not None:
@@ -182,7 +180,7 @@ class Client(Owner):
     def wake(self) -> None:
         """Send what the session has, as far as window and socket permit."""
         session = self._session
-        if session is None or self._closed:
+        if session is None or self.closed:
             return
         if self._may_resend is not None:
             self._may_resend.set()
@@ -200,10 +198,12 @@ class Client(Owner):
                 self._services.log.changed(session, self._send_held)
             else:
                 self._send_publishes(outgoing, packet_ids)
+        self._services.counters.payload_bytes_out += session.taken_bytes
+        session.taken_bytes = 0
         if session.expired:
             self._services.counters.dropped["expired"] += session.expired
             session.expired = 0
-        if not self._closed:
+        if not self.closed:
             self._services.delivery.drained(session)
             self._services.groups.drained(session)
 
@@ -232,7 +232,7 @@ class Client(Owner):
                 self._publish(publishes)
                 publishes = []
             self._obey(event)
-            if self._closed:
+            if self.closed:
                 return
             if self._step is not None:
                 self._backlog.extend(events[index + 1 :])
@@ -249,7 +249,8 @@ class Client(Owner):
             case Subscribe():
                 self._subscribe(event)
             case Unsubscribe():
-                self._unsubscribe(event)
+                assert self._session is not None
+                self._services.subscriptions.unsubscribe(self._session, event, self)
             case Disconnect():
                 self._disconnect(event)
             case Connect():
@@ -270,7 +271,7 @@ class Client(Owner):
                 await step
             finally:
                 self._step = None
-            if self._closed:
+            if self.closed:
                 return
             events, self._backlog = self._backlog, []
             self._perform(events)
@@ -324,7 +325,7 @@ class Client(Owner):
             self._end()
             return
         self._session = session
-        if self._closed:
+        if self.closed:
             services.wills.client_lost(self._client_id, session_expiry_s=expiry_s)
             services.sessions.close(session, self)
             return
@@ -404,7 +405,7 @@ class Client(Owner):
                     self.broken(error)
                 else:
                     self._send_again(session, part, stored)
-            if self._closed:
+            if self.closed:
                 return
         self._may_resend = None
         self.wake()
@@ -412,7 +413,7 @@ class Client(Owner):
     def _send_again(
         self, session: Session, entries: Sequence[InFlight], stored: Sequence[Message]
     ) -> None:
-        if self._closed:
+        if self.closed:
             return
         messages = {message.offset: message for message in stored}
         outgoing: list[Outgoing] = []
@@ -427,6 +428,7 @@ class Client(Owner):
             outgoing.append((message, replace(grant, qos=qos, retained=entry.retained)))
             packet_ids.append(entry.packet_id)
         self._services.counters.redeliveries += len(outgoing)
+        self._services.counters.payload_bytes_out += payload_bytes(outgoing)
         self._send_publishes(outgoing, packet_ids, dup=True)
 
     def _publish(self, publishes: Sequence[Publish]) -> None:
@@ -463,21 +465,22 @@ class Client(Owner):
             )
             messages.append(message)
             size += len(packet.payload)
-            if packet.properties and qos and RECEIPT in user_properties(packet.properties):
+            if packet.properties and qos and has_user_property(packet.properties, RECEIPT):
                 receipts[packet.packet_id] = message
 
         def committed(error: StoreError | None) -> None:
             if error is None:
-                self._acknowledge(PacketType.PUBACK, pubacks, 0, receipts)
-                self._acknowledge(PacketType.PUBREC, pubrecs, 0, receipts)
+                unwanted = self._unwanted(messages, pubacks, received)
+                self._acknowledge(PacketType.PUBACK, pubacks, 0, receipts, unwanted)
+                self._acknowledge(PacketType.PUBREC, pubrecs, 0, receipts, unwanted)
             elif isinstance(error, StoreFull):
                 # The client may be gone, but not its session: what it sends again is new.
                 session.release_qos2(received)
                 counters.dropped["no space"] += sum(not message.qos for message in messages)
                 before = [packet_id for packet_id in pubrecs if packet_id not in received]
-                self._acknowledge(PacketType.PUBACK, pubacks, ReasonCode.QUOTA_EXCEEDED, {})
-                self._acknowledge(PacketType.PUBREC, received, ReasonCode.QUOTA_EXCEEDED, {})
-                self._acknowledge(PacketType.PUBREC, before, 0, {})
+                self._acknowledge(PacketType.PUBACK, pubacks, ReasonCode.QUOTA_EXCEEDED)
+                self._acknowledge(PacketType.PUBREC, received, ReasonCode.QUOTA_EXCEEDED)
+                self._acknowledge(PacketType.PUBREC, before, 0)
 
         if pubacks or pubrecs:
             # MQTT 5 can say that there is no space, to 3.1.1 we do not listen until there is.
@@ -503,18 +506,46 @@ class Client(Owner):
         ack = Ack(kind, [publish.packet_id], publish.reason_code, publish.reason)
 
         def committed(error: StoreError | None) -> None:
-            if error is None and not self._closed:
+            if error is None and not self.closed:
                 self._connection.send(ack)
                 self._schedule_flush()
 
         self._services.log.append([], committed, durable=False)
 
+    def _unwanted(
+        self, messages: Sequence[Message], pubacks: Sequence[int], received: Sequence[int]
+    ) -> Collection[int]:
+        """Packet Identifiers of messages of QoS 1 and 2 that nobody is subscribed to, as far as is
+        known and the client can be told. [section 3.4.2.1]"""
+        if self._connection.version != MQTT_5:
+            return ()
+        topics = self._services.sessions.nobody_gets(messages)
+        if not topics:
+            return ()
+        return {
+            packet_id
+            for qos, packet_ids in ((1, pubacks), (2, received))
+            for packet_id, message in zip(
+                packet_ids, [m for m in messages if m.qos == qos], strict=True
+            )
+            if message.topic in topics
+        }
+
     def _acknowledge(
-        self, kind: PacketType, packet_ids: list[int], code: int, receipts: dict[int, Message]
+        self,
+        kind: PacketType,
+        packet_ids: Sequence[int],
+        code: int,
+        receipts: Mapping[int, Message] = NO_RECEIPTS,
+        unwanted: Collection[int] = (),
     ) -> None:
-        if not packet_ids or self._closed:
+        if not packet_ids or self.closed:
             return
-        if receipts:
+        if unwanted:
+            for nobody, run in groupby(packet_ids, unwanted.__contains__):
+                answer = ReasonCode.NO_MATCHING_SUBSCRIBERS if nobody else code
+                self._acknowledge(kind, [*run], answer, receipts)
+        elif receipts:
             for packet_id in packet_ids:
                 ack = Ack(kind, [packet_id], code)
                 if packet_id in receipts:
@@ -538,8 +569,7 @@ class Client(Owner):
             case PacketType.PUBREC:
                 self._pubrec(session, ack.packet_ids, refused=refused)
             case PacketType.PUBREL:
-                session.release_qos2(ack.packet_ids)
-                self._when_saved(session, Ack(PacketType.PUBCOMP, ack.packet_ids))
+                self._pubrel(session, ack.packet_ids)
             case PacketType.PUBCOMP:
                 session.pubcomp(ack.packet_ids)
                 self._moved(session)
@@ -570,6 +600,17 @@ class Client(Owner):
         if known:
             self._when_saved(session, Ack(PacketType.PUBREL, known))
 
+    def _pubrel(self, session: Session, packet_ids: Sequence[int]) -> None:
+        """Unknown ones wait as well: what released them may not be committed yet."""
+        known = session.release_qos2(packet_ids)
+        if known:
+            self._when_saved(session, Ack(PacketType.PUBCOMP, known))
+        if len(known) < len(packet_ids):
+            found = set(known)
+            unknown = [packet_id for packet_id in packet_ids if packet_id not in found]
+            code = ReasonCode.PACKET_IDENTIFIER_NOT_FOUND
+            self._when_saved(session, Ack(PacketType.PUBCOMP, unknown, code))
+
     def _when_saved(self, session: Session, ack: Ack) -> None:
         """Send this when the session's state as it is now is committed. [MQTT-4.3.3]"""
         if not session.durable:
@@ -577,7 +618,7 @@ class Client(Owner):
             return
 
         def saved(error: StoreError | None) -> None:
-            if error is None and not self._closed:
+            if error is None and not self.closed:
                 self._connection.send(ack)
                 self._schedule_flush()
 
@@ -592,157 +633,23 @@ class Client(Owner):
         self._will_withdrawn = packet.reason_code == ReasonCode.SUCCESS
         self._end()
 
-    # Subscriptions
-
     def _subscribe(self, packet: Subscribe) -> None:
-        if replays.asked_for(packet):
-            self._wait_for(self._subscribe_from(packet))
-            return
-        results = [self._subscription(request, packet) for request in packet.requests]
-        if any(isinstance(result, SubscriptionDocument) and result.shared for result in results):
-            self._wait_for(self._subscribe_shared(packet, results))
-        else:
-            self._grant(packet, results)
-
-    async def _subscribe_shared(
-        self, packet: Subscribe, results: list[SubscriptionDocument | int]
-    ) -> None:
-        """A SUBSCRIBE with Shared Subscriptions: their groups are opened first."""
-        session = self._session
-        assert session is not None
-        for index, result in enumerate(results):
-            if isinstance(result, SubscriptionDocument) and result.shared:
-                try:
-                    await self._services.groups.join(session, result, self)
-                except (StoreError, QuotaExceeded) as error:
-                    logger.warning("client %r: %s", self._client_id, error)
-                    results[index] = ReasonCode.QUOTA_EXCEEDED
-        if not self._closed:
-            self._grant(packet, results)
-
-    async def _subscribe_from(self, packet: Subscribe) -> None:
-        """A SUBSCRIBE that replays: where from is for the log to say."""
-        session = self._session
-        assert session is not None
-        words = dict(packet.user_properties)
-        results: list[SubscriptionDocument | int] = []
-        for request in packet.requests:
-            result = self._subscription(request, packet)
-            if isinstance(result, SubscriptionDocument):
-                try:
-                    await replays.place(self._services.log.store, session, result, words)
-                except PeerError as error:
-                    logger.info("client %r: %s", self._client_id, error.reason)
-                    result = error.reason_code
-                except StoreError as error:
-                    logger.warning("client %r: %s", self._client_id, error)
-                    result = ReasonCode.IMPLEMENTATION_SPECIFIC_ERROR
-            results.append(result)
-        if not self._closed:
-            self._grant(packet, results)
-
-    def _subscription(
-        self, request: SubscriptionRequest, packet: Subscribe
-    ) -> SubscriptionDocument | int:
-        """The subscription asked for, or the Reason Code that refuses it."""
-        session, config = self._session, self._services.config
-        assert session is not None
-        existing = session.subscriptions.get(request.filter)
-        if existing is None and len(session.subscriptions) >= config.subscriptions_per_session_max:
-            return ReasonCode.QUOTA_EXCEEDED
-        return SubscriptionDocument(
-            session.client_id,
-            request.filter,
-            request.qos,
-            request.no_local,
-            request.retain_as_published,
-            request.retain_handling,
-            packet.subscription_id,
-            start_offset=existing.start_offset if existing else self._services.log.high_watermark,
-            until_offset=existing.until_offset if existing else None,
-            replaying=existing.replaying if existing else False,
-            metadata=METADATA in packet.user_properties,
-        )
-
-    def _grant(self, packet: Subscribe, results: list[SubscriptionDocument | int]) -> None:
-        """Make the subscriptions and answer when they are committed. [MQTT-3.8.4-1]"""
-        session, services = self._session, self._services
-        assert session is not None
-        operations: list[Operation] = []
-        codes: list[int] = []
-        wanting_retained: list[SubscriptionDocument] = []
-        through = services.log.high_watermark
-        for result in results:
-            if isinstance(result, int):
-                codes.append(result)
-                continue
-            new = result.filter not in session.subscriptions
-            services.delivery.subscribe(session, result)
-            operations.append(Put(replace(result)))  # A replay changes it while it is written.
-            codes.append(result.qos)
-            if not (result.replaying or result.shared) and (
-                result.retain_handling == 0 or (result.retain_handling == 1 and new)
-            ):
-                wanting_retained.append(result)
-
-        def committed(error: StoreError | None) -> None:
-            if error is not None or self._closed:
-                return
-            self._connection.send(Suback(packet.packet_id, codes))
-            self._schedule_flush()
-            if wanting_retained:
-                self._spawn(self._send_retained(session, wanting_retained, through))
-
-        if session.durable and operations:
-            services.log.append([], committed, operations=operations)
-            services.log.changed(session)
-        else:
-            committed(None)
-
-    async def _send_retained(
-        self, session: Session, subscriptions: list[SubscriptionDocument], through: Offset
-    ) -> None:
-        """The retained messages that subscriptions get when they are made. [MQTT-3.3.1-9]"""
-        store = self._services.log.store
-        try:
-            outgoing = await retained.matching(store, session, subscriptions, through)
-        except StoreError as error:
-            self.broken(error)
-            return
-        if not self._closed:
-            session.aside.extend(outgoing)
-            session.aside.extend(self._services.sys_tree.matching(subscriptions))
-            self.wake()
-
-    def _unsubscribe(self, packet: Unsubscribe) -> None:
-        session, services = self._session, self._services
-        assert session is not None
-        operations: list[Operation] = []
-        codes: list[int] = []
-        for topic_filter in map(replays.kept_as, packet.filters):
-            services.groups.leave(session, topic_filter)
-            if services.delivery.unsubscribe(session, topic_filter):
-                operations.append(Delete(SubscriptionDocument, (session.client_id, topic_filter)))
-                codes.append(ReasonCode.SUCCESS)
-            else:
-                codes.append(ReasonCode.NO_SUBSCRIPTION_EXISTED)
-
-        def committed(error: StoreError | None) -> None:
-            if error is None and not self._closed:
-                self._connection.send(Unsuback(packet.packet_id, codes))
-                self._schedule_flush()
-
-        if session.durable and operations:
-            services.log.append([], committed, operations=operations)
-            services.log.changed(session)
-        else:
-            committed(None)
+        assert self._session is not None
+        waiting = self._services.subscriptions.subscribe(self._session, packet, self)
+        if waiting is not None:
+            self._wait_for(waiting)
 
     # Outgoing bytes
 
+    def answer(self, packet: Suback | Unsuback) -> None:
+        """What the client asked for is done."""
+        if not self.closed:
+            self._connection.send(packet)
+            self._schedule_flush()
+
     def _send_held(self, error: StoreError | None) -> None:
         """Packet Identifiers are committed: what waited for that may go."""
-        if error is None and not self._closed:
+        if error is None and not self.closed:
             outgoing, packet_ids = self._held.pop(0)
             self._send_publishes(outgoing, packet_ids)
 
@@ -754,6 +661,8 @@ class Client(Owner):
         self._services.counters.messages_out += len(outgoing) - len(left_out)
         if left_out:
             assert self._session is not None
+            too_much = payload_bytes([outgoing[index] for index in left_out])
+            self._services.counters.payload_bytes_out -= too_much
             too_large = [packet_ids[index] for index in left_out]
             self._discard(self._session, too_large, "packet too large for the client")
         self._flush()
@@ -776,7 +685,7 @@ class Client(Owner):
         data = self._connection.data_to_send()
         if data and not self._lost:
             self._transport.write(data)
-        if self._connection.closed and not self._closed and self._step is None:
+        if self._connection.closed and not self.closed and self._step is None:
             self._end()
 
     def _pause_reading(self, reason: str) -> None:
@@ -787,7 +696,7 @@ class Client(Owner):
     def _resume_reading(self, reason: str) -> None:
         if reason in self._reading_paused_by:
             self._reading_paused_by.discard(reason)
-            if not self._reading_paused_by and not self._closed:
+            if not self._reading_paused_by and not self.closed:
                 self._transport.resume_reading()
 
     # The end
@@ -799,9 +708,9 @@ class Client(Owner):
         self._transport.close()
 
     def _leave(self) -> None:
-        if self._closed:
+        if self.closed:
             return
-        self._closed = True
+        self.closed = True
         if self._may_resend is not None:
             self._may_resend.set()
         session = self._session

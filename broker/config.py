@@ -43,7 +43,9 @@ class Config:
     """What MQTT 5 clients that ask get as Response Information; empty: nothing."""
     connections_max: int = 20_000
     topic_bytes_max: int = 4096
-    topic_levels_max: int = 128
+    topic_levels_max: int = 200
+    properties_per_packet_max: int = 1000
+    """Of one MQTT 5 packet, User Properties included; those of a Will count on their own."""
     subscriptions_per_session_max: int = 100_000
     session_expiry_default_s: int = 30 * DAY_S
     """What a 3.1.1 client gets with Clean Session = 0: that long unused."""

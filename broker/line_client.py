@@ -12,11 +12,13 @@ import logging
 import time
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 
-from broker import replays, retained
+from broker import replays
 from broker.client import TAKE_BYTES_MAX, Services, Transport
 from broker.documents import Delete, Operation, Put, SubscriptionDocument
 from broker.errors import (
+    ClientIdentifierNotValid,
     PeerError,
     QuotaExceeded,
     SharedSubscriptionsNotSupported,
@@ -201,22 +203,27 @@ class LineClient:
                 await replays.place(services.log.store, session, subscription, {})
                 if subscriber.session is not session:
                     raise QuotaExceeded(TAKEN_OVER)
+            if not subscription.replaying:
+                subscription.retained_through = through
             services.delivery.subscribe(session, subscription)
-            operation = Put(subscription)
+            operation = Put(replace(subscription))
         services.log.changed(session)
         await services.log.committed([operation])
-        if isinstance(event, LineSubscribe) and not subscription.replaying:
-            outgoing = await retained.matching(services.log.store, session, [subscription], through)
-            if subscriber.session is session:
-                session.aside.extend(outgoing)
-                session.aside.extend(services.sys_tree.matching([subscription]))
-                subscriber.wake()
+        if (
+            isinstance(event, LineSubscribe)
+            and not subscription.replaying
+            and subscriber.session is session
+        ):
+            session.aside.extend(services.sys_tree.matching([subscription]))
+            services.delivery.send_retained(session)
 
     async def _subscriber(self, client_id: str) -> _LineSubscriber:
         """The subscriber of this connection, who takes the session from wherever it was."""
         subscriber = self._subscribers.get(client_id)
         if subscriber is not None:
             return subscriber
+        if client_id.startswith("$share/"):
+            raise ClientIdentifierNotValid("subscribers with $share/ are groups: use another name")
         subscriber = _LineSubscriber(self, client_id)
         subscriber.session, _ = await self.services.sessions.open(
             client_id,
@@ -301,6 +308,8 @@ class _LineSubscriber(Owner):
             client.services.counters.messages_out += len(outgoing)
             if client.writable_now:
                 self.taken()
+        client.services.counters.payload_bytes_out += session.taken_bytes
+        session.taken_bytes = 0
         client.services.delivery.drained(session)
 
     def taken(self) -> None:

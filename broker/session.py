@@ -7,7 +7,8 @@ A session is fed by its reader (delivery.py) and emptied by its client (client.p
 - Only offsets are kept in flight, no payloads: what must be sent again is read from the log.
 - `aside` holds what does not come from the session's own place in the log: retained messages and
   replays. It goes first, being older, and the cursor does not wait for it. The place of a replay is
-  the `start_offset` of its subscription: it moves with what is taken and is stored with the cursor.
+  the `start_offset` of its subscription, that of retained messages its `retained_after`: they move
+  with what is taken and are stored with the cursor.
 - For a durable session `operations` is what the next commit must hold of it. A QoS 2 message leaves
   only after its Packet Identifier is committed, PUBREL only after the PUBREC, or a crash of the
   broker could deliver it twice.
@@ -85,6 +86,8 @@ class Session:
         self.subscriptions: dict[str, SubscriptionDocument] = {}
         self._replays: dict[str, SubscriptionDocument] = {}
         """Of the subscriptions, those that replay."""
+        self._retained_moved: dict[str, None] = {}
+        """Topic Filters of those whose retained messages were taken since the last commit."""
         self._tree: TopicTree[str, SubscriptionDocument] = TopicTree()
         self._grants: dict[str, tuple[list[SubscriptionDocument], Grant | None]] = {}
 
@@ -94,6 +97,8 @@ class Session:
         self.aside: deque[Outgoing] = deque()
         self.expired = 0
         """Messages left out because their Message Expiry Interval had passed."""
+        self.taken_bytes = 0
+        """Payload that was taken and that nobody has counted yet."""
 
         self._next_packet_id = 1
         self._qos1: dict[int, Offset] = {}
@@ -167,6 +172,41 @@ class Session:
 
     # Outgoing messages
 
+    def owing_retained(self) -> list[str]:
+        """Topic Filters of the subscriptions that may be owed retained messages."""
+        return [
+            topic_filter
+            for topic_filter, subscription in self.subscriptions.items()
+            if subscription.owes_retained(subscription.retained_through)
+        ]
+
+    def offer_retained(self, messages: Iterable[Message]) -> None:
+        """Put `messages`, all that is retained on the topics of `owing_retained` by offset, into
+        `aside` for those that are still owed them; in place of what waited there of them.
+
+        One copy of each, however many subscriptions match. [MQTT-3.3.1-9]
+        """
+        # What has no offset is from $SYS, not from the log.
+        self.aside = deque(e for e in self.aside if not (e[1].retained and e[0].offset))
+        last: dict[str, Offset] = {}
+        for message in messages:
+            wanting = [
+                s
+                for s in self._owed_retained(message)
+                if not (s.no_local and message.publisher == self.client_id)
+            ]
+            grant = merge_grants(wanting)
+            if grant is not None:
+                self.aside.append((message, replace(grant, retained=True)))
+                last |= dict.fromkeys([s.filter for s in wanting], message.offset)
+        for topic_filter in self.owing_retained():
+            subscription = self.subscriptions[topic_filter]
+            subscription.retained_through = last.get(topic_filter, subscription.retained_after)
+            self._retained_moved[topic_filter] = None
+
+    def _owed_retained(self, message: Message) -> list[SubscriptionDocument]:
+        return [s for s in self._tree.match(message.topic) if s.owes_retained(message.offset)]
+
     def offer(self, outgoing: Iterable[Outgoing], size: int) -> None:
         """Put messages, `size` payload bytes, into the outbox; whoever reads moves the position."""
         self.outbox.extend(outgoing)
@@ -193,8 +233,8 @@ class Session:
                 queue.popleft()
                 self.expired += 1
                 expired_size += len(message.payload)
-                if grant.lease:
-                    self.settled.append(grant.lease)
+                if aside:
+                    self._note_aside([outgoing], [0])
                 continue
             if not (qos := message.qos if message.qos < grant.qos else grant.qos):
                 taken.append(outgoing)
@@ -215,6 +255,7 @@ class Session:
             queue.popleft()
             size += len(message.payload)
         self._next_packet_id = packet_id
+        self.taken_bytes += size
         if aside:
             self._note_aside(taken, packet_ids)
         else:
@@ -222,8 +263,13 @@ class Session:
         return taken, packet_ids
 
     def _note_aside(self, taken: Iterable[Outgoing], packet_ids: Iterable[int]) -> None:
-        """A replay goes on after what was taken of it; a lease ends here unless it is of QoS 1."""
+        """A replay goes on after what was taken of it, and so do retained messages; a lease ends
+        here unless it is of QoS 1."""
         for (message, grant), packet_id in zip(taken, packet_ids, strict=True):
+            if grant.retained:
+                for subscription in self._owed_retained(message):
+                    subscription.retained_after = message.offset
+                    self._retained_moved[subscription.filter] = None
             if grant.replay:
                 self._replays[grant.replay].start_offset = message.offset
             if grant.lease and packet_id in self._qos1:
@@ -316,11 +362,12 @@ class Session:
                     self.settled.append(lease)
 
     def unfinished(self) -> list[InFlight]:
-        """Every exchange to continue on a new connection, in order of delivery. [MQTT-4.4.0-1]
+        """Every exchange to continue on a new connection. [MQTT-4.4.0-1]
 
-        Not what is leased: that goes back to its group.
+        First what was released, in the order of the PUBRECs [MQTT-4.6.0-4], then what was sent, in
+        order of delivery. Not what is leased: that goes back to its group.
         """
-        return sorted(self._entries(), key=lambda entry: entry.offset)
+        return sorted(self._entries(), key=lambda e: 0 if e.stage is Stage.RELEASED else e.offset)
 
     def _entries(self) -> Iterator[InFlight]:
         for stage, flight in (
@@ -365,10 +412,13 @@ class Session:
         self._received_changed = True
         return True
 
-    def release_qos2(self, packet_ids: Iterable[int]) -> None:
-        """PUBREL, or a message that could not be stored: the identifiers may be used again."""
-        self.received_qos2.difference_update(packet_ids)
+    def release_qos2(self, packet_ids: Iterable[int]) -> list[int]:
+        """PUBREL, or a message that could not be stored: the identifiers may be used again. Which
+        of them are known."""
+        known = [packet_id for packet_id in packet_ids if packet_id in self.received_qos2]
+        self.received_qos2.difference_update(known)
         self._received_changed = True
+        return known
 
     # What the log keeps of it
 
@@ -399,6 +449,9 @@ class Session:
             operations.append(Put(cursor))
         # Copies, since a replay goes on while they are written.
         operations += [Put(replace(subscription)) for subscription in self._replays.values()]
+        if self._retained_moved:
+            moved, self._retained_moved = self._retained_moved, {}
+            operations += [Put(replace(s)) for s in map(self.subscriptions.get, moved) if s]
         self._acknowledged_committing = self._acknowledged
         return operations
 
@@ -412,6 +465,9 @@ class Session:
         self._committing = False
         self._cursor_written = None
         self._received_changed = True
+        self._retained_moved = {
+            f: None for f, s in self.subscriptions.items() if s.retained_through
+        }
 
     def _cursor_document(self) -> CursorDocument:
         """The full form once the client has left, and whenever the compact one would not do."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 from weakref import WeakValueDictionary
 
@@ -26,6 +26,7 @@ from broker.documents import (
 )
 from broker.errors import QuotaExceeded, StoreError
 from broker.log import Log
+from broker.message import Message
 from broker.session import Session
 from broker.wills import Wills
 
@@ -58,6 +59,10 @@ class Sessions:
         """Every durable session: when it expires (NEVER_US while it is connected)."""
         self._expiries: list[tuple[int, str]] = []
         """A heap; an entry that does not agree with `_stored` is out of date."""
+        self.absent_count = 0
+        """Durable sessions that nobody is connected to."""
+        self._absent_unsubscribed: set[str] = set()
+        """Of these, those known to have no subscription. After a start none is."""
         self.expired_count = 0
         """Since the broker started."""
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -70,10 +75,9 @@ class Sessions:
     def durable_count(self) -> int:
         return len(self._stored)
 
-    @property
-    def absent_count(self) -> int:
-        """Durable sessions that nobody is connected to. Looks at each that somebody is."""
-        return len(self._stored) - sum(map(self._stored.__contains__, self._owners))
+    def has_durable(self, client_id: str) -> bool:
+        """Whether the client's session outlives its connection, and is stored."""
+        return client_id in self._stored
 
     async def start(self) -> None:
         """Take up the stored sessions: none has a client yet, so each begins to expire."""
@@ -84,6 +88,7 @@ class Sessions:
                 document.expires_at_us = _expires_at_us(document.session_expiry_s, now_us)
                 orphans.append(Put(document))
             self._expire_at(document.client_id, document.expires_at_us)
+        self.absent_count = len(self._stored)
         if orphans:
             self._log.append([], operations=orphans)
 
@@ -129,6 +134,8 @@ class Sessions:
             self._sessions[client_id] = session
             session.attach(receive_maximum)
             self._delivery.attach(session, owner)
+            if expires_at_us is not None:
+                self._not_absent(client_id)
             return session, present
 
     async def _take_up(
@@ -175,6 +182,9 @@ class Sessions:
         del self._owners[client_id]
         self._delivery.detach(session)
         if session.durable:
+            self.absent_count += 1
+            if not session.subscriptions:
+                self._absent_unsubscribed.add(client_id)
             expiry_s = session.session_expiry_s
             self._expire_at(client_id, _expires_at_us(expiry_s, time.time_ns() // 1000))
             self._save(session)
@@ -195,6 +205,21 @@ class Sessions:
         self._log.append([], operations=[Put(document)])
         self._log.changed(session, saved)
 
+    def _not_absent(self, client_id: str) -> None:
+        self.absent_count -= 1
+        self._absent_unsubscribed.discard(client_id)
+
+    def nobody_gets(self, messages: Sequence[Message]) -> Collection[str]:
+        """Those of their topics that certainly nobody is subscribed to.
+
+        What sessions are subscribed to whose client is away is not in memory, so there is no such
+        topic while one of them may be subscribed to anything at all.
+        """
+        if self.absent_count > len(self._absent_unsubscribed):
+            return ()
+        topics = {message.topic for message in messages}
+        return {topic for topic in topics if not self._delivery.is_wanted(topic)}
+
     async def expire_forever(self) -> None:
         """End sessions whose Session Expiry Interval has passed. [MQTT-3.1.2-23]"""
         while True:
@@ -203,6 +228,7 @@ class Sessions:
             while self._expiries and self._expiries[0][0] <= now_us:
                 expires_at_us, client_id = heapq.heappop(self._expiries)
                 if self._stored.get(client_id) == expires_at_us:
+                    self._not_absent(client_id)
                     self._log.append([], operations=self._end(client_id))
                     self._wills.session_ended(client_id)
                     self.expired_count += 1

@@ -8,17 +8,23 @@
 - Only the broker publishes here: a client's PUBLISH is refused (`topics.refuse_reserved`). Filters
   that begin with a wildcard do not match. [MQTT-4.7.2-1]
 
-Not there, since they would need work per message or a count that no store keeps:
-`publish/bytes/sent`, `retained messages/count`. `subscriptions/count` is of connected clients.
+Names that mean a little else than with Mosquitto: `store/messages/...` is the whole log, by offsets
+and with all that it takes on the disk; `heap/...` is the memory that the process has resident
+(`current` where the system tells, as Linux does); `subscriptions/count` is of connected clients.
+Not there: `messages/inflight`, which would mean to ask every session.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
+import resource
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from broker import __version__
 from broker.delivery import Delivery
@@ -29,6 +35,7 @@ from broker.message import Message, Outgoing
 from broker.observe import Counters
 from broker.session import merge_grants
 from broker.sessions import Sessions
+from broker.store import StoreStats
 from broker.topics import SYS, matches
 
 PREFIX = f"{SYS}/broker/"
@@ -60,14 +67,15 @@ class SysTree:
 
     async def publish_forever(self, interval_s: float) -> None:
         while True:
-            self.publish(time.monotonic())
+            await self.publish(time.monotonic())
             await asyncio.sleep(interval_s)
 
-    def publish(self, now: float) -> None:
+    async def publish(self, now: float) -> None:
         """Give those who are subscribed what has changed since the last time."""
+        stats = await self._log.store.stats()
         now_us = time.time_ns() // 1000
         changed: list[Message] = []
-        for name, value in self._values(now).items():
+        for name, value in self._values(now, stats).items():
             topic, payload = PREFIX + name, str(value).encode()
             last = self._messages.get(topic)
             if last is None or last.payload != payload:
@@ -88,20 +96,21 @@ class SysTree:
                     outgoing.append((message, replace(grant, retained=True)))
         return outgoing
 
-    def _values(self, now: float) -> dict[str, object]:
-        sessions, counters, store = self._sessions, self._counters, self._log.store
+    def _values(self, now: float, stats: StoreStats) -> dict[str, object]:
+        sessions, counters = self._sessions, self._counters
         connected = sessions.connected_count - self._groups.open_count
         disconnected = sessions.absent_count
         self._connected_most = max(self._connected_most, connected)
         received, sent = counters.messages_in, counters.messages_out
         dropped = counters.dropped.total()
-        stored = store.high_watermark - store.log_start + 1
         values: dict[str, object] = {
             "version": f"pubsub version {__version__}",
             "uptime": f"{now - self._started_at:.0f} seconds",
             "clients/total": connected + disconnected,
             "clients/connected": connected,
+            "clients/active": connected,
             "clients/disconnected": disconnected,
+            "clients/inactive": disconnected,
             "clients/expired": sessions.expired_count,
             "clients/maximum": self._connected_most,
             "subscriptions/count": self._delivery.subscription_count,
@@ -110,15 +119,19 @@ class SysTree:
             "bytes/sent": counters.bytes_out,
             "messages/received": counters.packets.received,
             "messages/sent": counters.packets.sent,
-            "messages/stored": stored,
+            "messages/stored": stats.messages,
+            "retained messages/count": stats.retained,
             "publish/messages/received": received,
             "publish/messages/sent": sent,
             "publish/messages/dropped": dropped,
             "publish/bytes/received": counters.payload_bytes_in,
-            "store/messages/count": stored,
-            "store/high_watermark": store.high_watermark,
-            "store/log_start": store.log_start,
+            "publish/bytes/sent": counters.payload_bytes_out,
+            "store/messages/count": stats.messages,
+            "store/messages/bytes": stats.bytes_on_disk,
+            "store/high_watermark": stats.high_watermark,
+            "store/log_start": stats.log_start,
             "commits": counters.commits,
+            **dict(_memory()),
         }
         elapsed_s = now - self._published_at
         for name, total in (
@@ -137,6 +150,15 @@ class SysTree:
             for minutes, rate in load.per_minute.items():
                 values[f"load/{name}/{minutes}min"] = f"{rate:.2f}"
         return values
+
+
+def _memory() -> Iterator[tuple[str, int]]:
+    """The resident memory of this process in bytes."""
+    with contextlib.suppress(OSError):
+        pages = int(Path("/proc/self/statm").read_bytes().split()[1])
+        yield "heap/current", pages * resource.getpagesize()
+    unit = 1 if sys.platform == "darwin" else 1024
+    yield "heap/maximum", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 class Load:

@@ -1,13 +1,15 @@
 """Will Messages and their delay. A will is stored at CONNECT, so a crash of the broker keeps it.
 
 It is published, and removed in the same commit, when its client is lost: at once, or after the Will
-Delay Interval if the client does not come back before. [MQTT-3.1.2-8, MQTT-3.1.3-9]
+Delay Interval if the client does not come back before, but not after its session has ended.
+[MQTT-3.1.2-8, MQTT-3.1.3-9]
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 
 from broker.documents import Delete, Operation, Put, WillDocument
 from broker.log import Log
@@ -22,11 +24,16 @@ class Wills:
         self._wills: dict[str, WillDocument] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
-    async def start(self) -> None:
-        """Take up what an earlier run left: whoever was connected when it died is lost now."""
+    async def start(self, has_session: Callable[[str], bool]) -> None:
+        """Take up what an earlier run left: whoever was connected when it died is lost now.
+
+        A session that was not to outlive its connection ended then, and nothing waits for it.
+        """
         for will in await self._log.store.scan(WillDocument):
             self._wills[will.client_id] = will
-            if will.due_at_us is None:
+            if not has_session(will.client_id):
+                self._publish(will)
+            elif will.due_at_us is None:
                 self.client_lost(will.client_id, session_expiry_s=will.delay_s)
             else:
                 self._publish_at(will, will.due_at_us)

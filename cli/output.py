@@ -43,6 +43,12 @@ def note(sentence: str) -> None:
     print(sentence, file=sys.stderr, flush=True)
 
 
+def hint(sentence: str) -> None:
+    """A note that only a person can use: not for what reads our standard error."""
+    if sys.stderr.isatty():
+        note(sentence)
+
+
 def error(sentence: str) -> None:
     print(f"pubsub: {sentence}", file=sys.stderr, flush=True)
 

@@ -20,6 +20,7 @@ from broker.topics import validate_name
 from cli import output
 from cli.address import Address
 from cli.client import (
+    NO_MATCHING_SUBSCRIBERS,
     NOT_AUTHORIZED_CODES,
     Acknowledged,
     Client,
@@ -56,6 +57,8 @@ class Publisher:
         )
         self._unacknowledged: dict[int, tuple[str, int]] = {}  # topic and bytes, by Packet Id
         self.taken = 0
+        self.unwanted = False
+        """Whether the broker said of any that nobody is subscribed to its topic."""
         self.refused: Counter[str] = Counter()
         self.exit_code = Exit.OK
 
@@ -107,6 +110,7 @@ class Publisher:
                 self.exit_code = Exit.NOT_AUTHORIZED if not_authorized else Exit.FAILED
             else:
                 self.taken += 1
+                self.unwanted |= reason.value == NO_MATCHING_SUBSCRIBERS
             if self._options.json:
                 lines.append(output.json_line(self._receipt(acknowledged, topic, size)))
         if lines:
@@ -133,7 +137,7 @@ def publish(options: Options, topic: str, read_payload: Callable[[], bytes]) -> 
             publisher.turn(1.0)
     finally:
         publisher.close()
-    _fail_if_refused(publisher)
+    _conclude(publisher, topic)
 
 
 def publish_lines(options: Options, topic: str) -> None:
@@ -154,7 +158,7 @@ def publish_lines(options: Options, topic: str) -> None:
                     lines.read()
     finally:
         publisher.close()
-    _fail_if_refused(publisher)
+    _conclude(publisher, topic)
 
 
 def read_file(path: Path) -> bytes:
@@ -171,7 +175,10 @@ def _check(topic: str) -> None:
         raise CommandFailed(f"{topic!r}: {error}", code=Exit.USAGE) from error
 
 
-def _fail_if_refused(publisher: Publisher) -> None:
+def _conclude(publisher: Publisher, topic: str) -> None:
+    """Raises CommandFailed if the broker refused any."""
+    if publisher.unwanted:
+        output.hint(f"accepted; nobody is subscribed to {output.escaped(topic)} now")
     if publisher.refused:
         reasons = ", ".join(
             reason if count == 1 else f"{reason} ({count} times)"

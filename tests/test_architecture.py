@@ -21,6 +21,7 @@ ROWS = (
         "web",
         "line_client",
         "client",
+        "subscriptions",
         "sys_tree",
         "groups",
         "replays",
@@ -29,8 +30,8 @@ ROWS = (
         "retention",
         "wills",
     ),
-    ("log", "retained", "store", "observe", "failpoints"),
-    ("session", "cursors", "lines", "mqtt", "security", "replay"),
+    ("log", "store", "observe", "failpoints"),
+    ("routes", "session", "cursors", "lines", "mqtt", "security", "replay"),
     ("documents", "topics", "message", "config", "errors", "__init__"),
 )
 PURE = frozenset(ROWS[3] + ROWS[4])

@@ -1,4 +1,5 @@
-"""Enhanced authentication (section 4.12): what a method has to be, to be plugged in. No method yet.
+"""Enhanced authentication (section 4.12): what a method has to be, to be plugged in. No method yet
+of our own; a program that has the broker in its process gives `Server` its `methods`.
 
 `Connection` runs the exchange: CONNECT names the method and may bring the first data, AUTH packets
 go to and fro until the exchange is done, and only then is there a `Connect` event. A connected

@@ -100,6 +100,7 @@ class Connection:
         topic_levels_max: int,
         receive_max: int,
         topic_alias_max: int,
+        properties_per_packet_max: int,
         connect_timeout_s: float,
         methods: Methods | None = None,
         traffic: Traffic | None = None,
@@ -117,6 +118,7 @@ class Connection:
             topic_bytes_max=topic_bytes_max,
             topic_levels_max=topic_levels_max,
             topic_alias_max=topic_alias_max,
+            properties_per_packet_max=properties_per_packet_max,
         )
         self._limits: Properties = {}
         """Of those we hold the client to, the ones that CONNACK must tell: no default says them."""
@@ -232,6 +234,8 @@ class Connection:
             raise ClientIdentifierNotValid(  # [MQTT3-3.1.3-8]
                 "an empty client identifier needs Clean Session = 1"
             )
+        if connect.client_id.startswith("$share/"):  # [MQTT-3.1.3-8]
+            raise ClientIdentifierNotValid("client identifiers with $share/ are those of groups")
         self.client_id = connect.client_id
         self.keep_alive_s = connect.keep_alive_s
         self.receive_maximum = connect.receive_maximum
@@ -399,6 +403,8 @@ class Connection:
             return None
         if self._accepted:
             closed = Closed(ReasonCode.KEEP_ALIVE_TIMEOUT, "no packet for 1.5 times the keep alive")
+        elif self._unauthenticated is not None:
+            closed = Closed(ReasonCode.NOT_AUTHORIZED, "the client did not authenticate in time")
         elif self.version:
             closed = Closed(ReasonCode.SERVER_UNAVAILABLE, "CONNECT could not be answered in time")
         else:

@@ -38,6 +38,7 @@ from broker.mqtt.packets import (
     FromClient,
     PacketType,
     Pingreq,
+    Properties,
     Publish,
     RefusedPublish,
     Subscribe,
@@ -106,6 +107,7 @@ class Decoder:
         "_packet_bytes_max",
         "_pending",
         "_position",
+        "_properties_max",
         "_refused",
         "_topic_alias_max",
         "_topics",
@@ -120,6 +122,7 @@ class Decoder:
         topic_bytes_max: int,
         topic_levels_max: int,
         topic_alias_max: int,
+        properties_per_packet_max: int,
     ) -> None:
         assert packet_bytes_max >= PACKET_BYTES_MIN
         self.version: int | None = None
@@ -129,6 +132,7 @@ class Decoder:
         self._packet_bytes_max = packet_bytes_max
         self._topics = topic_names(topic_bytes_max, topic_levels_max)
         self._topic_alias_max = topic_alias_max
+        self._properties_max = properties_per_packet_max
         self._aliases: dict[int, bytes] = {}
         self._refused: RefusedPublish | None = None
         self._data = b""
@@ -270,7 +274,8 @@ class Decoder:
         payload_start = start + length
         if payload_start > end:
             raise MalformedPacket("a PUBLISH is shorter than its properties")
-        properties = message_properties(data[start:payload_start], _PUBLISH)
+        section = data[start:payload_start]
+        properties = message_properties(section, _PUBLISH, self._properties_max)
         publish.payload = data[payload_start:end]
         publish.properties = properties.forwarded
         publish.message_expiry_s = properties.message_expiry_s
@@ -340,21 +345,22 @@ class Decoder:
     def _packet(self, kind: PacketType, reader: Reader) -> FromClient:
         """The packet that `reader` spans, whose header is legal."""
         version_5 = self.version == MQTT_5
+        properties_max = self._properties_max
         packet: FromClient
         if kind in _ACK_TYPES:
-            packet = _ack(kind, reader, version_5)
+            packet = _ack(kind, reader, version_5, properties_max)
         elif kind == PacketType.PINGREQ:
             packet = Pingreq()
         elif kind == PacketType.SUBSCRIBE:
-            packet = _subscribe(reader, version_5)
+            packet = _subscribe(reader, version_5, properties_max)
         elif kind == PacketType.UNSUBSCRIBE:
-            packet = _unsubscribe(reader, version_5)
+            packet = _unsubscribe(reader, version_5, properties_max)
         elif kind == PacketType.DISCONNECT:
-            packet = _disconnect(reader, version_5)
+            packet = _disconnect(reader, version_5, properties_max)
         elif kind == PacketType.CONNECT:
             packet = self._connect(reader)
         elif kind == PacketType.AUTH:
-            packet = _auth(reader)
+            packet = _auth(reader, properties_max)
         else:  # `_publishes` took all but those that are too short
             raise MalformedPacket("a PUBLISH is shorter than its fields")
         reader.expect_end()
@@ -373,7 +379,9 @@ class Decoder:
         if has_password and not has_username and not version_5:  # [MQTT3-3.1.2-22]
             raise MalformedPacket("CONNECT has a password without a user name")
         keep_alive_s = reader.u16()
-        properties = read_properties(reader, PacketType.CONNECT) if version_5 else {}
+        properties: Properties = {}
+        if version_5:
+            properties = read_properties(reader, PacketType.CONNECT, self._properties_max)
         connect = Connect(
             version=version,
             client_id=reader.string(),
@@ -419,7 +427,8 @@ class Decoder:
     def _will(self, reader: Reader, qos: int, retain: bool, version_5: bool) -> Will:
         properties = MessageProperties()
         if version_5:
-            properties = message_properties(reader.take(reader.varint()), WILL)
+            section = reader.take(reader.varint())
+            properties = message_properties(section, WILL, self._properties_max)
         return Will(
             topic=self._topics[reader.binary()],
             payload=reader.binary(),
@@ -490,22 +499,22 @@ def _acks(data: bytes, position: int, stride: int) -> Sequence[int]:
     return packet_ids[: packet_ids.index(0)] if 0 in packet_ids else packet_ids
 
 
-def _ack(kind: PacketType, reader: Reader, version_5: bool) -> Ack:
+def _ack(kind: PacketType, reader: Reader, version_5: bool, properties_max: int) -> Ack:
     """One acknowledgement of any length."""
     ack = Ack(kind, (reader.packet_id(),))
     if version_5 and not reader.at_end():
         ack.reason_code = _reason_code(kind, reader)
         if not reader.at_end():
-            properties = read_properties(reader, kind)
+            properties = read_properties(reader, kind, properties_max)
             ack.reason_string = properties.get(Property.REASON_STRING)
             ack.user_properties = properties.get(Property.USER_PROPERTY, [])
     return ack
 
 
-def _subscribe(reader: Reader, version_5: bool) -> Subscribe:
+def _subscribe(reader: Reader, version_5: bool, properties_max: int) -> Subscribe:
     subscribe = Subscribe(reader.packet_id(), [])
     if version_5:
-        properties = read_properties(reader, PacketType.SUBSCRIBE)
+        properties = read_properties(reader, PacketType.SUBSCRIBE, properties_max)
         subscribe.subscription_id = properties.get(Property.SUBSCRIPTION_IDENTIFIER)
         subscribe.user_properties = properties.get(Property.USER_PROPERTY, [])
     while not reader.at_end():
@@ -524,33 +533,33 @@ def _subscribe(reader: Reader, version_5: bool) -> Subscribe:
     return subscribe
 
 
-def _unsubscribe(reader: Reader, version_5: bool) -> Unsubscribe:
+def _unsubscribe(reader: Reader, version_5: bool, properties_max: int) -> Unsubscribe:
     unsubscribe = Unsubscribe(reader.packet_id(), [])
     if version_5:
-        properties = read_properties(reader, PacketType.UNSUBSCRIBE)
+        properties = read_properties(reader, PacketType.UNSUBSCRIBE, properties_max)
         unsubscribe.user_properties = properties.get(Property.USER_PROPERTY, [])
     while not reader.at_end():
         unsubscribe.filters.append(reader.string())
     return unsubscribe
 
 
-def _disconnect(reader: Reader, version_5: bool) -> Disconnect:
+def _disconnect(reader: Reader, version_5: bool, properties_max: int) -> Disconnect:
     disconnect = Disconnect()
     if version_5 and not reader.at_end():
         disconnect.reason_code = _reason_code(PacketType.DISCONNECT, reader)
         if not reader.at_end():
-            properties = read_properties(reader, PacketType.DISCONNECT)
+            properties = read_properties(reader, PacketType.DISCONNECT, properties_max)
             disconnect.session_expiry_s = properties.get(Property.SESSION_EXPIRY_INTERVAL)
             disconnect.reason_string = properties.get(Property.REASON_STRING)
             disconnect.user_properties = properties.get(Property.USER_PROPERTY, [])
     return disconnect
 
 
-def _auth(reader: Reader) -> Auth:
+def _auth(reader: Reader, properties_max: int) -> Auth:
     auth = Auth(0)
     if not reader.at_end():
         auth.reason_code = _reason_code(PacketType.AUTH, reader)
-        properties = read_properties(reader, PacketType.AUTH)
+        properties = read_properties(reader, PacketType.AUTH, properties_max)
         auth.method = properties.get(Property.AUTHENTICATION_METHOD)
         auth.data = properties.get(Property.AUTHENTICATION_DATA)
         auth.reason_string = properties.get(Property.REASON_STRING)

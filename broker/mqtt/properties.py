@@ -3,6 +3,8 @@
 - A property in a packet that may not carry it, twice where it may stand once, or with a value out
   of its range is a Protocol Error. An identifier that MQTT does not know, and a section that does
   not end where it says, is a Malformed Packet. (section 2.2.2.2)
+- A section has at most `count_max` properties: each costs about 3 µs, and a packet that is within
+  its limit of bytes could have 400,000 empty ones.
 - What subscribers get of a message's properties stays encoded, byte for byte and in its order, from
   publisher to subscriber: `MessageProperties.forwarded`. [MQTT-3.3.2-4, 15, 16, 17, 18, 20]
 """
@@ -15,11 +17,13 @@ from enum import Enum, IntEnum, auto
 from functools import lru_cache
 from typing import Any
 
-from broker.errors import MalformedPacket, ProtocolViolation
+from broker.errors import MalformedPacket, ProtocolViolation, QuotaExceeded
 from broker.mqtt import fields
 from broker.mqtt.fields import VARINT_MAX, Reader
 from broker.mqtt.packets import PacketType, Properties, UserProperties
 
+COUNT_MAX = VARINT_MAX
+"""As many properties as a section can have bytes: no limit."""
 WILL = 0
 """Stands for the Will Properties among the packet types that carry properties."""
 
@@ -141,7 +145,7 @@ _FORWARDED = frozenset(
 )
 
 
-def read_properties(reader: Reader, carrier: int) -> Properties:
+def read_properties(reader: Reader, carrier: int, count_max: int = COUNT_MAX) -> Properties:
     """The property section that stands next in a packet of type `carrier` (or WILL)."""
     properties: Properties = {}
     section = Reader(reader.data, reader.position, reader.end)
@@ -149,7 +153,7 @@ def read_properties(reader: Reader, carrier: int) -> Properties:
     reader.position = section.position
     reader.take(length)
     section.end = reader.position
-    for identifier, value in _walk(section, carrier):
+    for identifier, value in _walk(section, carrier, count_max):
         if carrier in TABLE[identifier].repeats:
             properties.setdefault(identifier, []).append(value)
         else:
@@ -182,31 +186,33 @@ class MessageProperties:
     delay_s: int = 0
 
 
-def message_properties(section: bytes, carrier: int) -> MessageProperties:
+def message_properties(
+    section: bytes, carrier: int, count_max: int = COUNT_MAX
+) -> MessageProperties:
     """Split the properties of a PUBLISH or a Will, `section` being without its length."""
     if len(section) <= _REMEMBERED_BYTES_MAX:
-        return _remembered(section, carrier)
-    return _message_properties(section, carrier)
+        return _remembered(section, carrier, count_max)
+    return _message_properties(section, carrier, count_max)
 
 
 _REMEMBERED_BYTES_MAX = 64
 
 
 @lru_cache(maxsize=4096)
-def _remembered(section: bytes, carrier: int) -> MessageProperties:
+def _remembered(section: bytes, carrier: int, count_max: int) -> MessageProperties:
     """A publisher mostly sends the same section again (a Topic Alias, a Content Type).
 
     Looking it up costs 0.1 µs, splitting it 2 µs and more.
     """
-    return _message_properties(section, carrier)
+    return _message_properties(section, carrier, count_max)
 
 
-def _message_properties(section: bytes, carrier: int) -> MessageProperties:
+def _message_properties(section: bytes, carrier: int, count_max: int) -> MessageProperties:
     forwarded: list[bytes] = []
     others: Properties = {}
     reader = Reader(section, 0, len(section))
     start = 0
-    for identifier, value in _walk(reader, carrier):
+    for identifier, value in _walk(reader, carrier, count_max):
         if identifier in _FORWARDED:
             forwarded.append(section[start : reader.position])
         elif identifier == Property.SUBSCRIPTION_IDENTIFIER:
@@ -229,14 +235,27 @@ def user_properties(encoded: bytes) -> UserProperties:
     if Property.USER_PROPERTY not in encoded:
         return []
     reader = Reader(encoded, 0, len(encoded))
-    walk = _walk(reader, PacketType.PUBLISH)
+    walk = _walk(reader, PacketType.PUBLISH, COUNT_MAX)
     return [value for identifier, value in walk if identifier == Property.USER_PROPERTY]
 
 
-def _walk(reader: Reader, carrier: int) -> Iterator[tuple[int, Any]]:
+def has_user_property(encoded: bytes, pair: tuple[str, str]) -> bool:
+    """Whether `user_properties` has it: a search of the bytes tells that it has not."""
+    return _encoded_pair(pair) in encoded and pair in user_properties(encoded)
+
+
+@lru_cache(maxsize=8)
+def _encoded_pair(pair: tuple[str, str]) -> bytes:
+    return bytes((Property.USER_PROPERTY,)) + _write_value(Kind.PAIR, pair)
+
+
+def _walk(reader: Reader, carrier: int, count_max: int) -> Iterator[tuple[int, Any]]:
     """Every property up to the end of `reader`, checked against the table."""
-    seen = 0
+    seen = count = 0
     while not reader.at_end():
+        if count == count_max:
+            raise QuotaExceeded(f"a packet has more than {count_max} properties")
+        count += 1
         identifier = reader.byte()
         row = TABLE.get(identifier)
         if row is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,12 +20,13 @@ from broker.mqtt.packets import (
     Will,
 )
 from broker.mqtt.properties import Property
-from tests.e2e.process import Broker
+from tests.e2e.process import Broker, wait_until
 from tests.e2e.test_flow import Dial, expect_nothing
 from tests.e2e.wire import Wire, connect_packet, publish_many
 
 QUOTA_EXCEEDED, SERVER_UNAVAILABLE_3_1_1 = 0x97, 3
 CLIENT_IDENTIFIER_REJECTED_3_1_1 = 2
+US = 1_000_000
 
 
 def test_session_present_says_whether_there_was_a_session(
@@ -91,6 +93,18 @@ def test_who_has_no_name_has_no_session_in_3_1_1(broker: Broker) -> None:
     with Wire(broker.port, MQTT_3_1_1) as wire:
         refused = wire.connect(connect_packet("", version=MQTT_3_1_1, durable=True))
         assert refused == Connack(False, CLIENT_IDENTIFIER_REJECTED_3_1_1)
+        assert wire.closed()
+
+
+@pytest.mark.parametrize("expected", [0x85, CLIENT_IDENTIFIER_REJECTED_3_1_1])
+def test_who_has_the_name_of_a_group_is_rejected(
+    own_broker: Broker, name: str, expected: int
+) -> None:
+    """[MQTT-3.1.3-8, MQTT3-3.1.3-9] The group keeps its place in the log under that name."""
+    version = MQTT_5 if expected == 0x85 else MQTT_3_1_1
+    with Wire(own_broker.port, version) as wire:
+        thief = connect_packet(f"$share/group/{name}", version=version, durable=True)
+        assert wire.connect(thief).reason_code == expected
         assert wire.closed()
 
 
@@ -197,6 +211,33 @@ def test_a_client_that_breaks_a_rule_is_lost(dial: Dial, name: str, version: int
     assert watcher.expect(Publish).payload == b"gone"
 
 
+def test_a_client_that_falls_silent_is_lost(dial: Dial, name: str, version: int) -> None:
+    """[MQTT-3.1.2-8, 22, MQTT3-3.1.2-8, 24] Nothing else tells that it is gone."""
+    watcher = dial(connect_packet(f"{name}-watcher"))
+    watcher.subscribe(name, 1)
+    silent = with_will(name, version, Will(name, b"gone", 1, False))
+    dial(replace(silent, keep_alive_s=1))
+    assert watcher.expect(Publish).payload == b"gone"
+
+
+def test_a_crash_of_the_broker_ends_sessions_and_so_the_will_delay(
+    own_broker: Broker, dial: Dial, name: str
+) -> None:
+    """[MQTT-3.1.2-8, MQTT-3.1.3-9] Of those that have no Session Expiry Interval."""
+    watching = connect_packet(f"{name}-watcher", durable=True)
+    dial(watching, port=own_broker.port).subscribe(f"{name}/#", 1)
+    for durable in (False, True):
+        will = Will(f"{name}/{durable}", b"gone", 1, False, delay_s=3600)
+        lost = with_will(f"{name}-{durable}", MQTT_5, will, durable=durable)
+        dial(lost, port=own_broker.port)
+    own_broker.kill()
+    own_broker.start()
+    watcher = dial(watching, port=own_broker.port, present=True)
+    watcher.publish_all(f"{name}/after", [b""], 0)
+    assert watcher.expect(Publish).topic == f"{name}/False"
+    assert watcher.expect(Publish).topic == f"{name}/after"
+
+
 @pytest.mark.parametrize("delay_s", [0, 3600])
 @pytest.mark.parametrize("clean_start", [False, True])
 def test_a_takeover_publishes_the_will_unless_it_waits_for_the_same_session(
@@ -226,6 +267,22 @@ def test_a_disconnect_that_is_not_normal_keeps_the_will(dial: Dial, name: str) -
         wire = dial(with_will(name, MQTT_5, Will(name, b"%d" % code, 1, False)))
         wire.send(Disconnect(code))
         assert watcher.expect(Publish).payload == b"%d" % code
+
+
+def test_disconnect_may_extend_a_session(dial: Dial, name: str, broker: Broker) -> None:
+    """Section 3.14.2.2.2: its Session Expiry Interval replaces that of CONNECT."""
+
+    def kept_until_us() -> int:
+        sql = "SELECT expires_at_us FROM sessions WHERE client_id = ?"
+        [(expires_at_us,)] = broker.query(sql, name)
+        return expires_at_us or 0
+
+    started_us = time.time_ns() // 1000
+    dial(replace(connect_packet(name, durable=True), session_expiry_s=1)).send(
+        Disconnect(session_expiry_s=7200)
+    )
+    wait_until(lambda: kept_until_us() > started_us + 7199 * US)
+    assert kept_until_us() <= time.time_ns() // 1000 + 7200 * US
 
 
 def test_retained_messages_are_no_part_of_a_session(dial: Dial, name: str, version: int) -> None:

@@ -64,7 +64,7 @@ async def test_what_finds_no_space_is_refused_and_may_be_sent_again(
         full.setattr(Disk, "full", True)
         await exchange(f"{one} {two}", "40 03 0001 97  50 03 0002 97")
         await exchange(two, "50 03 0002 97")
-    await exchange(f"{one} {two}", "40 02 0001  50 02 0002")
+    await exchange(f"{one} {two}", "40 03 0001 10  50 03 0002 10")  # Nobody is subscribed.
     await exchange(two, "50 02 0002")
     writer.close()
     await writer.wait_closed()

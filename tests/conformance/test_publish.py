@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from broker.mqtt.packets import (
+    MQTT_3_1_1,
     MQTT_5,
     Ack,
     Disconnect,
@@ -26,7 +27,8 @@ from tests.e2e.wire import Wire, connect_packet, publish_many
 
 PUBACK, PUBREC = PacketType.PUBACK, PacketType.PUBREC
 PUBREL, PUBCOMP = PacketType.PUBREL, PacketType.PUBCOMP
-TOPIC_NAME_INVALID = 0x90
+TOPIC_NAME_INVALID, NO_MATCHING_SUBSCRIBERS = 0x90, 0x10
+PACKET_IDENTIFIER_NOT_FOUND = 0x92
 
 
 def publish(topic: str, payload: bytes, qos: int = 1, packet_id: int = 1) -> Publish:
@@ -158,7 +160,7 @@ def test_acknowledgements_have_the_order_of_what_they_answer(
     wire.send(*(publish(name, b"", 1, packet_id) for packet_id in order))
     assert [wire.expect(Ack).packet_ids[0] for _ in order] == order
     wire.send(*(publish(name, b"", 2, packet_id) for packet_id in order))
-    assert [wire.expect(Ack) for _ in order] == [Ack(PUBREC, [i]) for i in order]
+    assert [wire.expect(Ack).packet_ids[0] for _ in order] == order
     wire.send(*(Ack(PUBREL, [packet_id]) for packet_id in order))
     assert [wire.expect(Ack) for _ in order] == [Ack(PUBCOMP, [i]) for i in order]
 
@@ -181,11 +183,71 @@ def test_what_is_not_allowed_is_acknowledged(dial: Dial, name: str, version: int
     expect_nothing(subscriber)
 
 
+def answers(publisher: Wire, *topics: str, qos: int = 1) -> list[int]:
+    """Reason Codes of PUBACK or PUBREC, in order; all PUBLISH go in one write."""
+    publisher.send(*(publish(topic, b"", qos, n) for n, topic in enumerate(topics, 1)))
+    acks = [publisher.expect(Ack) for _ in topics]
+    kind = PUBACK if qos == 1 else PUBREC
+    assert [(a.type, [*a.packet_ids]) for a in acks] == [(kind, [n + 1]) for n in range(len(acks))]
+    if qos == 2:
+        publisher.send(Ack(PUBREL, range(1, len(topics) + 1)))
+        for _ in topics:
+            publisher.expect(Ack)
+    return [ack.reason_code for ack in acks]
+
+
+@pytest.mark.parametrize("qos", [1, 2])
+def test_who_publishes_to_nobody_is_told(dial: Dial, own_broker: Broker, qos: int) -> None:
+    """Section 3.4.2.1: 0x10, No matching subscribers; in its place among the others."""
+    publisher = dial(connect_packet("pub"), port=own_broker.port)
+    subscriber = dial(connect_packet("sub"), port=own_broker.port)
+    subscriber.subscribe("a/+", 0)
+    subscriber.subscribe("$share/group/b", 0)
+    topics = ("c", "a/1", "b", "a", "c", "a/2")
+    codes = [NO_MATCHING_SUBSCRIBERS, 0, 0, NO_MATCHING_SUBSCRIBERS, NO_MATCHING_SUBSCRIBERS, 0]
+    assert answers(publisher, *topics, qos=qos) == codes
+    old = dial(connect_packet("old", version=MQTT_3_1_1), port=own_broker.port)
+    assert answers(old, *topics, qos=qos) == [0] * 6
+
+
+def test_a_session_that_is_away_may_be_subscribed_to_anything(
+    dial: Dial, own_broker: Broker
+) -> None:
+    """Section 3.4.2.1. To what is not in memory (P7), so nobody is told that there is nobody."""
+    port = own_broker.port
+    publisher = dial(connect_packet("pub"), port=port)
+    for client_id in ("never", "no more"):
+        wire = dial(connect_packet(client_id, durable=True), port=port)
+        if client_id == "no more":
+            wire.subscribe("a", 0)
+            assert answers(publisher, "a", "b") == [0, NO_MATCHING_SUBSCRIBERS]
+            wire.expect(Publish)
+            wire.send(Unsubscribe(9, ["a"]))
+            wire.expect(Unsuback)
+        wire.send(Disconnect())
+        assert wire.closed()
+    assert answers(publisher, "a") == [NO_MATCHING_SUBSCRIBERS]
+    subscriber = dial(connect_packet("sub", durable=True), port=port)
+    subscriber.subscribe("a", 0)
+    subscriber.send(Disconnect())
+    assert subscriber.closed()
+    assert answers(publisher, "a", "b") == [0, 0]
+    own_broker.kill()
+    own_broker.start()
+    publisher = dial(connect_packet("pub"), port=port)
+    assert answers(publisher, "a", "b") == [0, 0]
+    for client_id in ("never", "no more", "sub"):
+        dial(connect_packet(client_id, durable=True), port=port, present=True)
+    assert answers(publisher, "a", "b") == [0, NO_MATCHING_SUBSCRIBERS]
+
+
 def test_releases_have_the_order_of_receipts(
     dial: Dial, name: str, version: int, broker: Broker
 ) -> None:
-    """[MQTT3-4.6.0-4] PUBREL in the order of the client's PUBREC, here not that of PUBLISH."""
-    subscriber = dial(connect_packet(name, version=version, durable=True))
+    """[MQTT-4.6.0-4, MQTT3-4.6.0-4] PUBREL in the order of the client's PUBREC, here not that of
+    PUBLISH, and so again when the session is resumed."""
+    connect = connect_packet(name, version=version, durable=True)
+    subscriber = dial(connect)
     subscriber.subscribe(name, 2)
     publisher = dial(connect_packet(f"{name}-pub"))
     publisher.send(*(publish(name, b"", 2, packet_id) for packet_id in range(1, 6)))
@@ -194,6 +256,27 @@ def test_releases_have_the_order_of_receipts(
     for packet_id in received:
         subscriber.send(Ack(PUBREC, [packet_id]))
     assert [subscriber.expect(Ack) for _ in got] == [Ack(PUBREL, [i]) for i in received]
+    subscriber.socket.close()
+    resumed = dial(connect, present=True)
+    assert [resumed.expect(Ack) for _ in got] == [Ack(PUBREL, [i]) for i in received]
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_the_release_of_what_is_unknown_is_told(
+    dial: Dial, name: str, version: int, durable: bool
+) -> None:
+    """Section 3.7.2.1: 0x92, Packet Identifier not found. 3.1.1 has no word for it."""
+    wire = dial(connect_packet(name, version=version, durable=durable))
+    wire.send(publish(name, b"", 2, 2))
+    assert wire.expect(Ack).type == PUBREC
+    code = PACKET_IDENTIFIER_NOT_FOUND if version == MQTT_5 else 0
+    wire.send(Ack(PUBREL, [1, 2]))
+    answers = sorted(
+        (ack.type, *ack.packet_ids, ack.reason_code) for ack in (wire.expect(Ack), wire.expect(Ack))
+    )
+    assert answers == [(PUBCOMP, 1, code), (PUBCOMP, 2, 0)]
+    wire.send(Ack(PUBREL, [2]))
+    assert wire.expect(Ack) == Ack(PUBCOMP, [2], code)
 
 
 def test_messages_of_a_client_arrive_in_its_order(
@@ -280,6 +363,34 @@ def test_a_retained_message_expires(dial: Dial, name: str, broker: Broker) -> No
     assert got.message_expiry_s is not None
     assert got.message_expiry_s < 100
     expect_nothing(late)
+
+
+def test_expiry_counts_on_while_the_broker_is_dead(
+    own_broker: Broker, dial: Dial, name: str
+) -> None:
+    """[MQTT-3.3.2-5, 6] For a retained message and for one that a session is owed."""
+    subscribing = connect_packet(name, durable=True)
+    dial(subscribing, port=own_broker.port).subscribe(f"{name}/#", 1)
+    publisher = dial(connect_packet(f"{name}-pub"), port=own_broker.port)
+    for level, expiry_s in (("long", 100), ("short", 1)):
+        message = replace(publish(f"{name}/{level}", b"x"), retain=True, message_expiry_s=expiry_s)
+        publisher.send(message)
+        publisher.expect(Ack)
+    own_broker.kill()
+    [(due_us,)] = own_broker.query(
+        "SELECT expires_at_us FROM history WHERE topic = ?", f"{name}/short"
+    )
+    own_broker.start()
+    wait_until(lambda: time.time_ns() // 1000 > due_us)
+    owed = dial(subscribing, port=own_broker.port, present=True)
+    late = dial(connect_packet(f"{name}-late"), port=own_broker.port)
+    late.subscribe(f"{name}/#", 1)
+    for wire in (owed, late):
+        got = wire.expect(Publish)
+        assert (got.topic, got.retain) == (f"{name}/long", wire is late)
+        assert got.message_expiry_s is not None
+        assert 50 < got.message_expiry_s < 100
+        expect_nothing(wire)
 
 
 def test_the_connection_says_nothing_of_expiry_in_3_1_1(dial: Dial, name: str) -> None:

@@ -159,7 +159,7 @@ def test_a_topic_that_cannot_be_published_to(
 
 
 def test_a_topic_over_the_limits(wire: Wire, bystanders: Bystanders) -> None:
-    wire.send(Publish("/".join("a" * 129), b"", 1, False, False, 1))
+    wire.send(Publish("/".join("a" * 201), b"", 1, False, False, 1))
     expect_refusal(wire, TOPIC_NAME_INVALID)
 
 
@@ -262,8 +262,7 @@ def test_what_came_before_the_bad_packet_counts(wire: Wire, bystanders: Bystande
         pytest.param(b"GET / HTTP/1.1\r\n\r\n", b"HTTP/1.1 426 Upgrade Required", id="HTTP"),
         pytest.param(b"POST / HTTP/1.1\r\n", b"ERROR unknown command", id="HTTP with a body"),
         pytest.param(b"GETTING\n", b"ERROR unknown command", id="nearly HTTP"),
-        pytest.param(b"\x16\x03\x01\x02\x00\x01\xff\n", b"ERROR line is not valid", id="TLS"),
-        pytest.param(b"\0\0\0\n", b"ERROR line has a NUL", id="zeros"),
+        pytest.param(b"PUBLISH \0\n", b"ERROR line has a NUL", id="a line with a zero"),
     ],
 )
 def test_another_protocol(
@@ -272,6 +271,23 @@ def test_another_protocol(
     with socket.create_connection(("127.0.0.1", broker.port), 5) as other:
         other.sendall(first)
         assert other.recv(1000).startswith(answer)
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        pytest.param(b"\x16\x03\x01\x02\x00\x01", id="TLS"),
+        pytest.param(b"\0", id="a zero"),
+        pytest.param(b"\xc0", id="half a PINGREQ"),
+        pytest.param(b"\x82", id="part of a SUBSCRIBE"),
+    ],
+)
+def test_what_no_protocol_begins_with_is_closed_at_once(
+    broker: Broker, bystanders: Bystanders, first: bytes
+) -> None:
+    with socket.create_connection(("127.0.0.1", broker.port), 5) as other:
+        other.sendall(first)
+        assert other.recv(1) == b""
 
 
 @pytest.mark.parametrize(
@@ -330,12 +346,18 @@ def test_a_will_on_a_wildcard(broker: Broker, bystanders: Bystanders, name: str)
 def test_any_packet_instead_of_connect_is_answered_by_nothing(
     broker: Broker, bystanders: Bystanders, version: int
 ) -> None:
-    """[MQTT-3.1.0-1] Its first byte does not say MQTT, so it is a line, which has no end."""
-    others: list[Packet] = [Pingreq(), Disconnect(), Subscribe(1, [SubscriptionRequest("a", 0)])]
+    """[MQTT-3.1.0-1] And at once, though all but CONNECT could be the line protocol."""
+    others: list[Packet] = [
+        Publish("a", b"", 0, False, False, 0),
+        *(Ack(PacketType(kind), [1]) for kind in range(PacketType.PUBACK, PacketType.SUBSCRIBE)),
+        Subscribe(1, [SubscriptionRequest("a", 0)]),
+        Unsubscribe(1, ["a"]),
+        Pingreq(),
+        Disconnect(),
+    ]
     for other in others:
         with Wire(broker.port, version) as wire:
             wire.send(encode(other, version))
-            wire.socket.shutdown(socket.SHUT_WR)
             assert wire.closed()
 
 

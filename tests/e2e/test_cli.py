@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import re
 import signal
 import subprocess
@@ -175,6 +177,18 @@ def test_ten_thousand_lines_are_ten_thousand_messages_in_order(broker: Broker, n
     succeed("pub", name, "-l", *at(broker), stdin="\n".join(numbers).encode())
     replayed = succeed("sub", name, "--from", "earliest", "--until", "latest", *at(broker))
     assert replayed == numbers
+
+
+def test_a_person_is_told_that_nobody_is_subscribed(own_broker: Broker) -> None:
+    """And a script is not: the message is as good as any other, and in the log."""
+    primary, secondary = pty.openpty()
+    command = [*COMMAND, "pub", "weather", "Rainy", *at(own_broker)]
+    subprocess.run(command, stderr=secondary, cwd=ROOT, timeout=TIMEOUT_S, check=True)
+    assert os.read(primary, 1000) == b"accepted; nobody is subscribed to weather now\r\n"
+    os.close(primary)
+    os.close(secondary)
+    quiet = pubsub("pub", "weather", "Rainy", *at(own_broker))
+    assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, b"", b"")
 
 
 @pytest.mark.parametrize("qos", ["0", "1", "2"])

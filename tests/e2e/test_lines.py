@@ -229,6 +229,7 @@ def test_replay(lines: Lines, others: Lines, name: str) -> None:
         ("SUBSCRIBE weather sub 1", "SUBSCRIBE takes"),
         ("SUBSCRIBE a/#/b sub1", "#"),
         ("SUBSCRIBE $share/group/a sub1", "shared"),
+        ("SUBSCRIBE a $share/group/a", "groups"),
         ("SUBSCRIBE $replay/yesterday/a sub1", "replay spec"),
         ("SUBSCRIBE $replay/earliest/$share/group/a sub1", "Shared"),
         ("UNSUBSCRIBE a+ sub1", "+"),

@@ -97,8 +97,8 @@ def test_the_line_protocol_reads_them_and_may_not_write_them(broker: Broker, nam
     with Lines(broker.port) as lines:
         lines.write(f"SUBSCRIBE $SYS/broker/version {name}\n")
         version = f"pubsub version {__version__}"
-        assert lines.delivered() == f"$SYS/broker/version {version} $SYS"
         assert lines.read() == "OK"
+        assert lines.delivered() == f"$SYS/broker/version {version} $SYS"
         answer = lines.ask(f"PUBLISH $SYS/broker/version 9 {name}")
         assert answer.startswith("ERROR Topic Name begins with $SYS")
 
@@ -126,6 +126,31 @@ def test_packets_and_bytes_are_counted(dial: Dial, name: str, counted: str) -> N
     expect_nothing(wire)
     size = len(encode(connect, MQTT_5) + encode(acks, MQTT_5) + 2 * encode(Pingreq(), MQTT_5))
     assert value() - before == (1 + 100 + 2 if counted == "messages" else size)
+
+
+@pytest.mark.parametrize("qos", [0, 1])
+def test_payload_that_was_sent_is_counted(dial: Dial, name: str, broker: Broker, qos: int) -> None:
+    """Each time that it was sent, and not where it was too large for the client."""
+    watcher = dial(connect_packet(f"{name}-watcher"))
+    watcher.subscribe("$SYS/broker/publish/bytes/sent")
+    before = int(watcher.expect(Publish).payload)
+    durable = connect_packet(name, durable=True)
+    subscriber = dial(durable)
+    subscriber.subscribe(name, qos)
+    small = dial(replace(connect_packet(f"{name}-small"), packet_bytes_max=1000))
+    small.subscribe(name, qos)
+    size = 1_000_000
+    publisher = dial(connect_packet(f"{name}-pub"))
+    publisher.publish_all(name, [bytes(size)])
+    subscriber.expect(Publish)
+    sent = size
+    if qos == 1:
+        subscriber.socket.close()
+        dial(durable, present=True).expect(Publish)
+        sent += size
+    while (now := int(watcher.expect(Publish).payload)) < before + sent:
+        pass
+    assert now < before + sent + size // 2
 
 
 @pytest.mark.parametrize("topic", ["$SYS/broker/version", "$SYS/a", "$SYS"])

@@ -13,6 +13,7 @@ from broker.mqtt.fields import Reader
 from broker.mqtt.packets import (
     MQTT_5,
     Ack,
+    Auth,
     Connack,
     Connect,
     Disconnect,
@@ -176,6 +177,11 @@ def _parse(first: int, reader: Reader, version_5: bool) -> FromServer:
             if not reader.at_end():
                 properties = read_properties(reader, kind)
                 packet.reason_string = properties.get(Property.REASON_STRING)
+        case PacketType.AUTH:
+            packet = Auth(reader.byte())
+            properties = read_properties(reader, kind)
+            packet.method = properties[Property.AUTHENTICATION_METHOD]
+            packet.data = properties.get(Property.AUTHENTICATION_DATA)
         case _:
             raise AssertionError(f"a broker does not send {kind.name}")
     reader.expect_end()

@@ -38,6 +38,7 @@ LIMITS: dict[str, Any] = {
     "topic_bytes_max": 65_535,
     "topic_levels_max": 128,
     "topic_alias_max": 3,
+    "properties_per_packet_max": 1000,
 }
 
 versions = st.sampled_from([4, 5])

@@ -210,6 +210,16 @@ def test_a_refused_qos_2_message_is_finished() -> None:
     assert sub.cursor() == 1
 
 
+def test_releases_keep_the_order_of_the_receipts() -> None:
+    """[MQTT-4.6.0-4, MQTT3-4.6.0-4] Also when the session comes back from the log."""
+    sub = session()
+    offer(sub, *numbered(4, qos=2))
+    sub.take(0, ALL)
+    sub.pubrec([3, 1], refused=False)
+    assert [e.packet_id for e in sub.unfinished()] == [3, 1, 2, 4]
+    assert [e.packet_id for e in restored(cursor_of(sub)).unfinished()] == [3, 1, 2, 4]
+
+
 def test_unknown_identifiers_change_nothing() -> None:
     sub = session(inflight_max=1)
     offer(sub, *numbered(2))
@@ -415,3 +425,94 @@ def test_what_waits_of_a_replay_goes_when_the_subscription_is_made_anew_or_ended
     aside(sub, *numbered(2), replay="t")
     sub.unsubscribe("t")
     assert payloads(list(sub.aside)) == [b"9"]
+
+
+# What is retained
+
+
+def kept(topic: str, offset: int, publisher: str = "pub1") -> Message:
+    return message(topic=topic, offset=offset, publisher=publisher, retain=True)
+
+
+def stored_places(of: Session) -> dict[str, tuple[int, int]]:
+    """What is owed of retained messages, as the next commit stores it."""
+    return {
+        put.document.filter: (put.document.retained_after, put.document.retained_through)
+        for put in of.operations()
+        if isinstance(put, Put) and isinstance(put.document, SubscriptionDocument)
+    }
+
+
+def test_overlapping_subscriptions_get_one_copy_of_what_is_retained() -> None:
+    """[MQTT-3.3.1-9, MQTT3-3.3.1-8]"""
+    sub = session()
+    sub.subscribe(subscription("a/+", 0, identifier=1, retained_through=9))
+    sub.subscribe(subscription("a/1", 2, identifier=2, retained_through=9))
+    sub.offer_retained([kept("a/1", 3), kept("a/2", 5)])
+    assert [(m.offset, g.qos, g.subscription_ids, g.retained) for m, g in sub.aside] == [
+        (3, 2, (1, 2), True),
+        (5, 0, (1,), True),
+    ]
+
+
+def test_retained_are_only_those_from_before_the_subscription_was_made() -> None:
+    """[MQTT-3.8.4-3] Made again it gets all again, wherever it began; later ones are live."""
+    sub = session()
+    sub.subscribe(subscription("#", start=1, retained_through=4))
+    sub.offer_retained([kept("a", 1), kept("b", 4), kept("c", 5)])
+    assert [m.offset for m, _ in sub.aside] == [1, 4]
+
+
+def test_no_local_leaves_out_what_is_retained_of_the_client_itself() -> None:
+    sub = session()
+    sub.subscribe(subscription("#", no_local=True, retained_through=9))
+    sub.offer_retained([kept("a", 1, publisher="sub1"), kept("b", 2)])
+    assert [m.offset for m, _ in sub.aside] == [2]
+
+
+def test_what_is_owed_of_retained_messages_goes_on_after_what_was_taken() -> None:
+    """And is stored with the Packet Identifiers of that, or QoS 2 would come twice. (P3)"""
+    sub = session(window=2)
+    sub.subscribe(subscription("a/+", retained_through=90))
+    sub.subscribe(subscription("b", retained_through=90))
+    retained = [kept("a/1", 3), kept("b", 5), kept("a/2", 7)]
+    sub.offer_retained(retained)
+    assert stored_places(sub) == {"a/+": (0, 7), "b": (0, 5)}
+    sub.take(0, ALL)
+    assert stored_places(sub) == {"a/+": (3, 7), "b": (5, 5)}
+    assert stored_places(sub) == {}
+    sub.not_committed()
+    assert stored_places(sub) == {"a/+": (3, 7), "b": (5, 5)}
+    sub.detach()
+    assert sub.owing_retained() == ["a/+"]
+    sub.attach(100)
+    sub.offer_retained(retained)
+    assert [m.offset for m, _ in sub.aside] == [7]
+
+
+def test_what_waits_is_replaced_when_retained_messages_are_read_again() -> None:
+    """As for another subscription, made while those of the first wait: nothing comes twice."""
+    sub = session()
+    sub.subscribe(subscription("a", retained_through=9))
+    sub.offer_retained([kept("a", 3)])
+    sub.aside.append((message("from $SYS"), Grant(0, retained=True)))
+    sub.subscribe(subscription("#", retained_through=9))
+    sub.offer_retained([kept("b", 2), kept("a", 3)])
+    assert [m.offset for m, _ in sub.aside] == [0, 2, 3]
+
+
+def test_a_retained_message_that_expires_while_it_waits_is_not_owed_for_ever() -> None:
+    sub = session()
+    sub.subscribe(subscription("a", retained_through=9))
+    sub.offer_retained([message(topic="a", offset=3, retain=True, expires_at_us=5)])
+    assert sub.take(6, ALL) == ([], [])
+    assert (sub.expired, sub.owing_retained()) == (1, [])
+
+
+def test_who_unsubscribed_is_owed_nothing_that_is_retained() -> None:
+    """The subscription must not come back by what is stored with the cursor."""
+    sub = session()
+    sub.subscribe(subscription("a", retained_through=9))
+    sub.offer_retained([kept("a", 3)])
+    sub.unsubscribe("a")
+    assert stored_places(sub) == {}

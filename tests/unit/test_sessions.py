@@ -260,3 +260,75 @@ async def test_a_clean_start_publishes_the_will_that_waited(world: World) -> Non
     await subscriber.open(clean_start=True, operations=lambda: world.wills.connected("sub1", None))
     await world.settled()
     assert [batch for batch, _, _ in world.disk.commits if batch] == [[b"gone"]]
+
+
+# Who gets a message
+
+
+async def test_of_no_topic_it_is_known_that_nobody_gets_it_while_a_subscriber_is_away(
+    world: World, clock: SimpleNamespace
+) -> None:
+    """P7: what it is subscribed to is not in memory."""
+    batch = [message(topic="t"), message(topic="x")]
+    assert set(world.sessions.nobody_gets(batch)) == {"t", "x"}
+    subscriber = await subscribed(world)
+    assert set(world.sessions.nobody_gets(batch)) == {"x"}
+    subscriber.close()
+    assert not world.sessions.nobody_gets(batch)
+    again = Subscriber(world)
+    opening = asyncio.create_task(again.open())
+    while not opening.done():
+        assert not world.sessions.nobody_gets(batch), "not before it is routed to"
+        await asyncio.sleep(0)
+    assert set(world.sessions.nobody_gets(batch)) == {"x"}
+    again.close()
+    await world.settled()
+    clock.now_s += 101
+    await world.settled()
+    assert world.sessions.durable_count == world.sessions.absent_count == 0
+    assert set(world.sessions.nobody_gets(batch)) == {"t", "x"}
+
+
+async def test_who_left_without_a_subscription_gets_nothing(world: World) -> None:
+    idle = Subscriber(world)
+    await idle.open()
+    idle.close()
+    assert world.sessions.absent_count == 1
+    assert set(world.sessions.nobody_gets([message(topic="t")])) == {"t"}
+
+
+async def test_after_a_start_nothing_is_known_of_who_is_away() -> None:
+    disk = Disk()
+    async with running(disk) as world:
+        await Subscriber(world).open()
+    async with running(disk) as world:
+        assert world.sessions.absent_count == 1
+        assert not world.sessions.nobody_gets([message(topic="t")])
+
+
+async def test_a_session_that_cannot_be_opened_is_still_away(world: World) -> None:
+    subscriber = await subscribed(world)
+    subscriber.close()
+    await world.settled()
+    world.disk.full = True
+    with pytest.raises(StoreFull):
+        await Subscriber(world).open()
+    world.disk.full = False
+    assert world.sessions.absent_count == 1
+    assert not world.sessions.nobody_gets([message(topic="x")])
+
+
+async def test_a_subscription_that_replays_wants_what_is_published_meanwhile(world: World) -> None:
+    await world.publish(message("1"))
+    subscriber = Subscriber(world, limit=0)
+    await subscriber.open()
+    subscriber.subscribe(subscription(replaying=True))
+    await world.settled()
+    assert subscriber.session is not None
+    assert subscriber.session.subscriptions["t"].replaying
+    assert not world.sessions.nobody_gets([message(topic="t")])
+    await world.publish(message("2"))
+    subscriber.limit = 1 << 20
+    subscriber.wake()
+    await world.settled()
+    assert payloads(subscriber.got) == [b"1", b"2"]

@@ -57,6 +57,11 @@ class Run:
         self.log = Log(disk, Counters(), append_bytes_max=1 << 20)
         self.wills = Wills(self.log)
 
+    async def after_crash(self, *, durable: bool = True) -> Run:
+        """What the run before left is taken up; the client's session was `durable` or not."""
+        await self.wills.start(lambda client_id: durable and client_id == "c")
+        return self
+
     async def connect(self, will: WillDocument | None) -> None:
         self.log.append([], operations=self.wills.connected("c", will))
         await self.commit()
@@ -153,10 +158,33 @@ async def test_a_crash_of_the_broker_loses_its_clients_and_not_their_wills(
 ) -> None:
     run = Run(disk)
     await run.connect(will())
-    run = Run(disk)
-    await run.wills.start()
+    run = await Run(disk).after_crash()
     assert await run.published() == GONE
     assert await disk.scan(WillDocument) == []
+
+
+@pytest.mark.parametrize("was_lost", [False, True])
+async def test_a_crash_ends_sessions_that_nothing_keeps_and_so_their_wills_delays(
+    disk: Disk, timers: Timers, was_lost: bool
+) -> None:
+    """[MQTT-3.1.2-8] The Will Delay Interval, or the end of the session if that is earlier."""
+    run = Run(disk)
+    await run.connect(will(delay_s=30))
+    if was_lost:
+        run.wills.client_lost("c", session_expiry_s=100)
+    await run.commit()
+    run.wills.stop()
+    run = await Run(disk).after_crash(durable=False)
+    assert await run.published() == GONE
+    assert (await disk.scan(WillDocument), timers.set) == ([], [])
+
+
+async def test_a_crash_lets_the_delay_of_a_kept_session_begin(disk: Disk, timers: Timers) -> None:
+    run = Run(disk)
+    await run.connect(will(delay_s=30))
+    run = await Run(disk).after_crash()
+    assert await run.published() == []
+    assert [delay_s for delay_s, _ in timers.set] == [30]
 
 
 async def test_a_delay_goes_on_over_a_restart(
@@ -170,8 +198,7 @@ async def test_a_delay_goes_on_over_a_restart(
     assert timers.set == []
     times = SimpleNamespace(time_ns=lambda: (NOW_S + 12) * 1_000_000_000)
     monkeypatch.setattr("broker.wills.time", times)
-    run = Run(disk)
-    await run.wills.start()
+    run = await Run(disk).after_crash()
     assert [delay_s for delay_s, _ in timers.set] == [18]
 
 

@@ -47,6 +47,7 @@ def subscription(
     no_local: bool = False,
     identifier: int | None = None,
     replaying: bool = False,
+    retained_through: int = 0,
 ) -> SubscriptionDocument:
     return SubscriptionDocument(
         client_id,
@@ -59,6 +60,7 @@ def subscription(
         start_offset=Offset(start),
         until_offset=None if until is None else Offset(until),
         replaying=replaying,
+        retained_through=Offset(retained_through),
     )
 
 
@@ -197,7 +199,7 @@ async def running(disk: Disk, config: Config | None = None) -> AsyncIterator[Wor
     await disk.open()
     world = World(disk, config or Config())
     await world.sessions.start()
-    await world.wills.start()
+    await world.wills.start(world.sessions.has_durable)
     before = asyncio.all_tasks()
     for work in (
         world.log.commit_forever(),

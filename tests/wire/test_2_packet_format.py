@@ -22,12 +22,18 @@ def test_a_reserved_type_or_flag_is_malformed(wire: Wire, version: int, header: 
     wire.closed()
 
 
-@pytest.mark.parametrize("packet", ["40 02 0000", "62 02 0000", "32 06 0001 't' 0000 00"])
-def test_packet_identifier_0_is_malformed(wire: Wire, packet: str) -> None:
-    """[MQTT-2.2.1-3]"""
-    wire.connect()
-    wire.client(packet)
-    wire.broker("E0 .. 81 *")
+@pytest.mark.parametrize("version", [4, 5])
+@pytest.mark.parametrize(
+    "packet",
+    ["32 (0001 't' 0000 {})", "34 (0001 't' 0000 {})", "82 (0000 {} 0001 't' 00)",
+     "A2 (0000 {} 0001 't')", "40 02 0000", "50 02 0000", "62 02 0000", "70 02 0000"],
+)  # fmt: skip
+def test_packet_identifier_0_is_malformed(wire: Wire, version: int, packet: str) -> None:
+    """[MQTT-2.2.1-3, MQTT3-2.3.1-1]"""
+    wire.connect(version)
+    wire.client(packet.format("00" if version == 5 else ""))
+    assert [type(event) for event in wire.took()] == [Closed]
+    wire.broker("E0 .. 81 *" if version == 5 else "")
     wire.closed()
 
 
@@ -153,11 +159,35 @@ def test_a_packet_over_the_limit_is_refused_when_it_is_declared(wire: Wire) -> N
     wire.closed()
 
 
+def test_the_largest_packet_there_is_costs_no_more_than_its_header(wire: Wire) -> None:
+    """256 MB are announced; what comes of them is not kept."""
+    wire.limits(packet_bytes_max=2 * 1024 * 1024)
+    wire.connect()
+    wire.client("30 FF FF FF 7F  00*100")
+    wire.broker("E0 .. 95 *")
+    wire.closed()
+
+
 def test_a_packet_over_the_limit_is_refused_when_it_is_whole(wire: Wire) -> None:
     wire.limits(packet_bytes_max=300)
     wire.connect()
     wire.client("30 AA 02 0001 't' 00 41*294")
     wire.broker("E0 .. 95 *")
+    wire.closed()
+
+
+def test_more_properties_than_are_permitted_are_refused(wire: Wire) -> None:
+    """Reason Code 0x97: a limit that the implementation sets was exceeded."""
+    wire.limits(properties_per_packet_max=2)
+    wire.connect()
+    wire.client("30 0E 0001 't' (26 0000 0000  26 0000 0000)")
+    assert len(wire.took()) == 1
+    wire.client("30 10 0001 't' (26 0000 0000  26 0000 0000  01 00)")
+    wire.broker("E0 .. 97 *")
+    wire.closed()
+    wire.limits(properties_per_packet_max=2)
+    wire.client("10 1D  0004 'MQTT' 05 02 003C (26 0000 0000  26 0000 0000  26 0000 0000) 0001 'a'")
+    wire.broker("20 .. 00 97 *")
     wire.closed()
 
 

@@ -48,12 +48,14 @@ def test_properties_to_forward_stay_as_they_are(wire: Wire) -> None:
     assert publish.payload == b"hi"
 
 
+@pytest.mark.parametrize("version", [4, 5])
 @pytest.mark.parametrize("header", ["36", "37", "38", "39", "3E", "3F"])
-def test_qos_3_and_dup_without_qos_are_malformed(wire: Wire, header: str) -> None:
-    """[MQTT-3.3.1-2, MQTT-3.3.1-4]"""
-    wire.connect()
+def test_qos_3_and_dup_without_qos_are_malformed(wire: Wire, version: int, header: str) -> None:
+    """[MQTT-3.3.1-2, MQTT-3.3.1-4, MQTT3-3.3.1-2, MQTT3-3.3.1-4]"""
+    wire.connect(version)
     wire.client(f"{header} 06 0001 't' 0001 00")
-    wire.broker("E0 .. 81 *")
+    assert [type(event) for event in wire.took()] == [Closed]
+    wire.broker("E0 .. 81 *" if version == 5 else "")
     wire.closed()
 
 
@@ -111,6 +113,14 @@ def test_topic_limits(wire: Wire) -> None:
     wire.client("30 06 0003 'a/b' 00")
     wire.open()
     wire.client("30 08 0005 'a/bcd' 00")
+    wire.broker("E0 .. 90 *")
+    wire.closed()
+
+
+def test_the_most_levels_there_can_be(wire: Wire) -> None:
+    """65,536 of them: as many as a string can have."""
+    wire.connect()
+    wire.client(f"30 82 80 04 FFFF {'2F' * 65_535} 00")
     wire.broker("E0 .. 90 *")
     wire.closed()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from broker.mqtt.connection import Closed
 from broker.mqtt.packets import Suback, Subscribe, SubscriptionRequest, Unsuback, Unsubscribe
 from tests.wire.wire import Wire
 
@@ -64,6 +65,11 @@ def test_unsubscribe_3_1_1(wire: Wire) -> None:
         ("A2 07 0001 00 0002 'a+'", "8F"),
         ("82 10 0001 00 000A '$share/g/t' 04", "82"),  # No Local [MQTT-3.8.3-4]
         ("82 0E 0001 00 0008 '$share/g' 00", "8F"),  # [MQTT-4.8.2-2]
+        ("82 (0001 00 00 ('$share//t') 00)", "8F"),  # [MQTT-4.8.2-1]
+        ("82 (0001 00 00 ('$share/+/t') 00)", "8F"),
+        ("82 (0001 00 00 ('$share/g#/t') 00)", "8F"),
+        ("82 (0001 00 00 ('$share/g/') 00)", "8F"),
+        ("82 (0001 00 00 ('$share/g/a+') 00)", "8F"),
         ("82 07 0000 00 0001 't' 00", "81"),
     ],
 )
@@ -74,8 +80,10 @@ def test_bad_subscribe(wire: Wire, packet: str, code: str) -> None:
     wire.closed()
 
 
-def test_options_of_5_are_reserved_in_3_1_1(wire: Wire) -> None:
+@pytest.mark.parametrize("options", ["03", "04", "08", "10", "20", "40", "80"])
+def test_options_of_5_and_qos_3_are_none_of_3_1_1(wire: Wire, options: str) -> None:
     """[MQTT3-3.8.3-4]"""
     wire.connect(4)
-    wire.client("82 06 0001 0001 't' 04")
+    wire.client(f"82 06 0001 0001 't' {options}")
+    assert [type(event) for event in wire.took()] == [Closed]
     wire.closed()

@@ -102,6 +102,17 @@ def test_auth_that_nobody_asked_for_is_a_protocol_error(sums: Wire) -> None:
     sums.closed()
 
 
+@pytest.mark.parametrize("code", ["00", "01", "80", "87"])
+def test_reason_codes_that_are_not_for_a_client_s_auth(sums: Wire, code: str) -> None:
+    """[MQTT-3.15.2-1] Success is the server's to say."""
+    sums.client(CONNECT)
+    said(sums, CHALLENGE)
+    sums.client(f"F0 ( {code} ( 15 0003 'sum' 16 0001 '2' ) )")
+    sums.broker("20 .. 00 82 *")
+    assert [type(event) for event in sums.took()] == [Closed]
+    sums.closed()
+
+
 def test_auth_without_a_method_in_connect_is_a_protocol_error(wire: Wire) -> None:
     """[MQTT-4.12.0-6]"""
     wire.connect()
@@ -134,6 +145,8 @@ def test_a_client_that_does_not_answer_has_its_time(sums: Wire) -> None:
     sums.client(CONNECT)
     said(sums, CHALLENGE)
     assert sums.connection.deadline() == 10.0
+    sums.connection.expire(10.0)
+    sums.broker("20 .. 00 87 *")
 
 
 def test_what_comes_too_early_is_the_mistake_whatever_follows(sums: Wire) -> None:

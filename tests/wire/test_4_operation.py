@@ -6,7 +6,16 @@ import pytest
 
 from broker.message import Grant, Message
 from broker.mqtt.connection import Closed
-from broker.mqtt.packets import Ack, Auth, PacketType, Properties, Publish, Suback, Unsuback
+from broker.mqtt.packets import (
+    Ack,
+    Auth,
+    FromServer,
+    PacketType,
+    Properties,
+    Publish,
+    Suback,
+    Unsuback,
+)
 from broker.mqtt.properties import Property
 from tests.wire.wire import Wire
 
@@ -216,12 +225,30 @@ class TestMaximumPacketSize:
         small.closed()
 
 
-def test_problem_information_is_only_sent_to_who_wants_it(wire: Wire) -> None:
-    """[MQTT-3.1.2-29]"""
+TOLD: Properties = {Property.REASON_STRING: "sorry", Property.USER_PROPERTY: [("k", "v")]}
+
+
+@pytest.mark.parametrize(
+    ("packet", "answer"),
+    [
+        (Ack(PUBACK, [1], 0x87, "sorry", [("k", "v")]), "40 03 0001 87"),
+        (Ack(PUBREC, [1], 0x97, "sorry", [("k", "v")]), "50 03 0001 97"),
+        (Ack(PUBREL, [1], 0x92, "sorry", [("k", "v")]), "62 03 0001 92"),
+        (Ack(PUBCOMP, [1], 0x92, "sorry", [("k", "v")]), "70 03 0001 92"),
+        (Suback(1, [0x87], TOLD), "90 04 0001 00 87"),
+        (Unsuback(1, [0x87], TOLD), "B0 04 0001 00 87"),
+        (Auth(0x18, "m", None, "sorry", [("k", "v")]), "F0 06 18 04 15 0001 'm'"),
+    ],
+)
+def test_problem_information_is_only_sent_to_who_wants_it(
+    wire: Wire, packet: FromServer, answer: str
+) -> None:
+    """[MQTT-3.1.2-29] Only CONNACK, PUBLISH and DISCONNECT may have it all the same."""
+    wire.connack = dict(TOLD)
     wire.client("10 10  0004 'MQTT' 05 02 003C 02 17 00  0001 'a'")
-    wire.broker("20 03 00 00 00")
-    wire.send(Ack(PUBACK, [1], 0x87, "sorry"))
-    wire.broker("40 03 0001 87")
+    wire.broker("20 12 00 00 0F 1F 0005 'sorry' 26 0001 'k' 0001 'v'")
+    wire.send(packet)
+    wire.broker(answer)
     wire.connection.close(0x8E, "elsewhere")
     wire.broker("E0 0E 8E 0C 1F 0009 'elsewhere'")
 

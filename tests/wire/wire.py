@@ -37,6 +37,7 @@ class Wire:
             "topic_levels_max": 128,
             "receive_max": RECEIVE_MAXIMUM_DEFAULT,
             "topic_alias_max": 0,
+            "properties_per_packet_max": 1000,
             "connect_timeout_s": 10.0,
         }
         self.connection = Connection(now=self.now, **(given | limits))

@@ -29,6 +29,7 @@ def connection() -> Connection:
         topic_levels_max=128,
         receive_max=10,
         topic_alias_max=0,
+        properties_per_packet_max=1000,
         connect_timeout_s=10.0,
     )
 
@@ -134,6 +135,7 @@ def test_every_packet_is_counted_once() -> None:
         topic_levels_max=10,
         receive_max=10,
         topic_alias_max=0,
+        properties_per_packet_max=1000,
         connect_timeout_s=10.0,
         traffic=traffic,
     )

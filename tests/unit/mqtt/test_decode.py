@@ -18,7 +18,11 @@ BIG = Publish("t", b"x" * 2_000_000, 1, False, False, 1)
 def decoder() -> Decoder:
     """Of a connection past its CONNECT."""
     decoder = Decoder(
-        packet_bytes_max=2 << 20, topic_bytes_max=4096, topic_levels_max=128, topic_alias_max=0
+        packet_bytes_max=2 << 20,
+        topic_bytes_max=4096,
+        topic_levels_max=128,
+        topic_alias_max=0,
+        properties_per_packet_max=1000,
     )
     decoder.version = MQTT_5
     return decoder

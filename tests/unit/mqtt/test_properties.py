@@ -1,15 +1,21 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from broker.errors import ProtocolViolation
+from broker.errors import ProtocolViolation, QuotaExceeded
+from broker.mqtt import fields
+from broker.mqtt import properties as module
+from broker.mqtt.decode import Decoder
 from broker.mqtt.fields import VARINT_MAX, Reader
-from broker.mqtt.packets import PacketType
+from broker.mqtt.packets import MQTT_5, PacketType
 from broker.mqtt.properties import (
     TABLE,
     WILL,
     Kind,
     Property,
+    has_user_property,
     message_properties,
     property_section,
     read_properties,
@@ -94,3 +100,75 @@ def test_no_user_properties() -> None:
     assert user_properties(b"") == []
     assert user_properties(b"\x01\x01") == []
     assert user_properties(b"\x03\x00\x01\x26") == []
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Kind]:
+    """The kind of each property that was decoded: the work that they cost."""
+    decoded: list[Kind] = []
+    read_value = module._read_value
+
+    def counted(kind: Kind, reader: Reader) -> Any:
+        decoded.append(kind)
+        return read_value(kind, reader)
+
+    monkeypatch.setattr(module, "_read_value", counted)
+    return decoded
+
+
+EMPTY = b"\x26\0\0\0\0"
+MANY = fields.varint(400_000 * len(EMPTY)) + 400_000 * EMPTY
+
+
+@pytest.mark.parametrize(
+    ("header", "before", "after"),
+    [
+        pytest.param(0x10, b"\0\x04MQTT\x05\x02\0\0", b"\0\0", id="CONNECT"),
+        pytest.param(0x10, b"\0\x04MQTT\x05\x06\0\0\0\0\0", b"\0\1t\0\0", id="Will"),
+        pytest.param(0x30, b"\0\1t", b"", id="PUBLISH"),
+        pytest.param(0x40, b"\0\1\0", b"", id="PUBACK"),
+        pytest.param(0x82, b"\0\1", b"\0\1t\0", id="SUBSCRIBE"),
+        pytest.param(0xA2, b"\0\1", b"\0\1t", id="UNSUBSCRIBE"),
+        pytest.param(0xE0, b"\0", b"", id="DISCONNECT"),
+        pytest.param(0xF0, b"\x18", b"", id="AUTH"),
+    ],
+)
+def test_a_packet_of_empty_properties_costs_no_more_than_are_permitted(
+    decoded: list[Kind], header: int, before: bytes, after: bytes
+) -> None:
+    """2 MB hold 400,000 of them."""
+    decoder = Decoder(
+        packet_bytes_max=4 << 20,
+        topic_bytes_max=100,
+        topic_levels_max=10,
+        topic_alias_max=0,
+        properties_per_packet_max=1000,
+    )
+    if header != 0x10:
+        decoder.version = MQTT_5
+    body = before + MANY + after
+    decoder.feed(bytes((header,)) + fields.varint(len(body)) + body)
+    with pytest.raises(QuotaExceeded):
+        decoder.next([])
+    assert len(decoded) == 1000
+
+
+@pytest.mark.parametrize("size", [0, 100])
+def test_as_many_properties_as_are_permitted(size: int) -> None:
+    """Of any kind, in a section that is remembered and in one that is not."""
+    section = b"\x01\1\x02\0\0\0\1\x26\0\0" + fields.string("v" * size)
+    assert message_properties(section, PacketType.PUBLISH, 3).message_expiry_s == 1
+    with pytest.raises(QuotaExceeded):
+        message_properties(section, PacketType.PUBLISH, 2)
+
+
+def test_a_user_property_is_looked_for_without_decoding_the_others(decoded: list[Kind]) -> None:
+    pair = ("receipt", "true")
+    others = write_properties({Property.USER_PROPERTY: [("receipt", "false")] * 5})[1:]
+    assert not has_user_property(b"", pair)
+    assert not has_user_property(others, pair)
+    assert decoded == []
+    asked = write_properties({Property.USER_PROPERTY: [pair]})[1:]
+    assert has_user_property(others + asked, pair)
+    within = write_properties({Property.CORRELATION_DATA: asked})[1:]
+    assert not has_user_property(within, pair)
