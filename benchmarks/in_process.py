@@ -9,6 +9,7 @@ makes up each commit is known, however loaded the machine is.
 from __future__ import annotations
 
 import asyncio
+import socket
 import struct
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -84,7 +85,7 @@ class Wire(asyncio.Transport):
     """Where a socket would be: counts what is written, and keeps it until it is taken."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__({"socket": socket.socket(socket.AF_UNIX)})
         self.writes = 0
         self.bytes = 0
         self._chunks: list[bytes] = []

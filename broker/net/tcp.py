@@ -42,6 +42,11 @@ BACKLOG = 1024
 TURN_BYTES_MAX = 1 << 16
 """Who sent more at once is read again only after everybody else was: uvloop reads a socket up to 32
 times before it looks at the next, which made others wait seconds for a flood."""
+QUICK_ACK_BYTES_MAX = 64
+"""As little as a PUBACK, which gets no answer that the kernel's own acknowledgement could travel
+with. It would keep that back for 40 ms, and a client with Nagle's algorithm on sends nothing
+meanwhile: each message that it publishes after a PUBACK would wait for so long."""
+_HAS_QUICK_ACK = hasattr(socket, "TCP_QUICKACK")
 FILES_RESERVED = 100
 """Open files that the rest of the broker may need."""
 
@@ -88,12 +93,15 @@ class TcpConnection(asyncio.Protocol):
         self._full = False
         """Whether `write_buffer_bytes_max` wait to be sent."""
         self._reading_paused_by: set[str] = set()
+        self._quick_ack = False
         self.client: NetworkClient | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are no subclass of it, though they have all of its methods.
         transport = cast(asyncio.Transport, transport)
         self._transport = transport
+        family = transport.get_extra_info("socket").family
+        self._quick_ack = family in (socket.AF_INET, socket.AF_INET6) and _HAS_QUICK_ACK
         self._services.counters.connections += 1
         if not self._make_room():
             transport.abort()
@@ -133,6 +141,20 @@ class TcpConnection(asyncio.Protocol):
         if len(data) >= TURN_BYTES_MAX:
             self._pause_reading("turn")
             self._loop.call_soon(self._resume_reading, "turn")
+        elif len(data) <= QUICK_ACK_BYTES_MAX and self._quick_ack:
+            self._acknowledge_at_once()
+
+    def _acknowledge_at_once(self) -> None:
+        """On a socket object of our own, as uvloop's duplicates the file for each call."""
+        assert self._transport is not None
+        if self._transport.is_closing():
+            return
+        fileno = self._transport.get_extra_info("socket").fileno()
+        tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno)
+        try:
+            tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        finally:
+            tcp.detach()
 
     def _wait_for_more(self, data: bytes) -> None:
         """No person sends less than a line, so the rest is due at once."""
