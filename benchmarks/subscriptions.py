@@ -35,6 +35,8 @@ OTHER_TOPICS, OTHER_MESSAGES = 20_000, 200_000
 MISSED = 1000
 PAYLOAD = b"x" * 128
 FILTERS_PER_SUBSCRIBE = 100
+FILTERS_PER_PACKET = 10_000
+"""As many as the broker permits."""
 PERIOD_S = 0.001
 TIMEOUT_S = 60.0
 
@@ -122,11 +124,14 @@ def one_session(count: int, seconds: float) -> dict[str, float]:
             watch.came("connect", session, CONNACK)
             watch.came("first message", session, PUBLISH)
             watch.came("last message", session, PUBLISH, MISSED)
-            session.write(encode(Unsubscribe(1, filters), MQTT_3_1_1))
-            watch.came("unsubscribe", session, UNSUBACK)
-            requests = [SubscriptionRequest(filter, 1) for filter in filters]
-            session.write(encode(Subscribe(1, requests), MQTT_3_1_1))
-            watch.came("subscribe in one", session, SUBACK)
+            parts = range(0, count, FILTERS_PER_PACKET)
+            for at in parts:
+                some = filters[at : at + FILTERS_PER_PACKET]
+                session.write(encode(Unsubscribe(1, some), MQTT_3_1_1))
+            watch.came("unsubscribe", session, UNSUBACK, len(parts))
+            for packets in divided(filters, FILTERS_PER_PACKET):
+                session.write(packets)
+            watch.came("subscribe in one", session, SUBACK, len(parts))
             session.write(packet(0xC0, b""))
             watch.came("", session, PINGRESP)
             if session.came[PUBLISH] != MISSED:

@@ -3,8 +3,9 @@
     bytes ─▶ Connection ─▶ perform ─▶ Session, Log.append ─▶ (committed) ─▶ acknowledgements
     bytes ◀─ Connection ◀─ wake    ◀─ Session.take        ◀─ Delivery
 
-CONNECT, and a SUBSCRIBE that replays, wait for the log; what arrives meanwhile waits its turn, and
-the socket is not read. Everything else is done at once, its acknowledgement when it is committed.
+CONNECT, and a SUBSCRIBE that replays, wait for the log, and many Topic Filters take several turns;
+what arrives meanwhile waits its turn, and the socket is not read. Everything else is done at once,
+its acknowledgement when it is committed.
 """
 
 from __future__ import annotations
@@ -113,6 +114,7 @@ class Client(Owner):
             receive_max=config.receive_max,
             topic_alias_max=config.topic_alias_max,
             properties_per_packet_max=config.properties_per_packet_max,
+            filters_per_packet_max=config.filters_per_packet_max,
             connect_timeout_s=config.connect_timeout_s,
             methods=services.methods,
             traffic=services.counters.packets,
@@ -246,11 +248,8 @@ class Client(Owner):
                 self._acknowledged(event)
             case RefusedPublish():
                 self._refuse(event)
-            case Subscribe():
+            case Subscribe() | Unsubscribe():
                 self._subscribe(event)
-            case Unsubscribe():
-                assert self._session is not None
-                self._services.subscriptions.unsubscribe(self._session, event, self)
             case Disconnect():
                 self._disconnect(event)
             case Connect():
@@ -317,12 +316,7 @@ class Client(Owner):
                 operations=lambda: services.wills.connected(self._client_id, self._will(packet)),
             )
         except (QuotaExceeded, StoreError) as error:
-            services.counters.refused_connects += 1
-            full = isinstance(error, QuotaExceeded | StoreFull)
-            code = ReasonCode.QUOTA_EXCEEDED if full else ReasonCode.SERVER_UNAVAILABLE
-            logger.warning("client %r refused: %s", self._client_id, error)
-            self._connection.close(code, str(error))
-            self._end()
+            self._refuse_connect(error)
             return
         self._session = session
         if self.closed:
@@ -333,8 +327,21 @@ class Client(Owner):
         self._transport.deadline_moved()  # From the connect timeout to the keep alive.
         self._continue(session)
         self._flush()
-        await services.groups.attach(session, self)
+        try:
+            await services.groups.attach(session, self)
+        except (QuotaExceeded, StoreError) as error:
+            # Better to come again than to stay and not to get its share.
+            self._refuse_connect(error)
+            return
         self.wake()
+
+    def _refuse_connect(self, error: QuotaExceeded | StoreError) -> None:
+        self._services.counters.refused_connects += 1
+        full = isinstance(error, QuotaExceeded | StoreFull)
+        code = ReasonCode.QUOTA_EXCEEDED if full else ReasonCode.SERVER_UNAVAILABLE
+        logger.warning("client %r refused: %s", self._client_id, error)
+        self._connection.close(code, str(error))
+        self._end()
 
     def _properties_asked_for(self, packet: Connect) -> Properties:
         """Response Information and Server Keep Alive. [MQTT-3.1.2-28, MQTT-3.2.2-21]
@@ -633,9 +640,13 @@ class Client(Owner):
         self._will_withdrawn = packet.reason_code == ReasonCode.SUCCESS
         self._end()
 
-    def _subscribe(self, packet: Subscribe) -> None:
-        assert self._session is not None
-        waiting = self._services.subscriptions.subscribe(self._session, packet, self)
+    def _subscribe(self, packet: Subscribe | Unsubscribe) -> None:
+        session, subscriptions = self._session, self._services.subscriptions
+        assert session is not None
+        if isinstance(packet, Subscribe):
+            waiting = subscriptions.subscribe(session, packet, self)
+        else:
+            waiting = subscriptions.unsubscribe(session, packet, self)
         if waiting is not None:
             self._wait_for(waiting)
 

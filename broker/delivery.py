@@ -456,7 +456,7 @@ class Replay(Reader):
         while True:
             await self.room()
             # What was offered so far was taken; from here to `joined` nothing is awaited.
-            subscription.start_offset = through
+            session.replayed(subscription.filter, through)
             end = delivery.live.through if until is None else until
             if through >= end:
                 break

@@ -32,6 +32,7 @@ from broker.documents import Put, SubscriptionDocument
 from broker.errors import QuotaExceeded, StoreError, StoreFull
 from broker.log import Log
 from broker.message import Lease, Message
+from broker.observe import Counters
 from broker.session import PACKET_IDENTIFIER_MAX, Session, merge_grants
 from broker.sessions import Owner, Sessions
 from broker.topics import parse_shared
@@ -46,10 +47,18 @@ RETURNED_MAX = 64
 
 
 class Groups:
-    def __init__(self, log: Log, delivery: Delivery, sessions: Sessions, config: Config) -> None:
+    def __init__(
+        self,
+        log: Log,
+        delivery: Delivery,
+        sessions: Sessions,
+        counters: Counters,
+        config: Config,
+    ) -> None:
         self._log = log
         self._delivery = delivery
         self._sessions = sessions
+        self._counters = counters
         self._config = config
         self._groups: dict[str, Group] = {}
         self._memberships: dict[Session, set[Group]] = {}
@@ -99,7 +108,7 @@ class Groups:
             receive_maximum=self._config.inflight_max,
             operations=list,
         )
-        group.opened(session, self._log, self._delivery, self._config.inflight_max)
+        group.opened(session, self._log, self._delivery, self._counters, self._config.inflight_max)
         _, topic_filter = shared
         if topic_filter not in session.subscriptions:
             subscription = SubscriptionDocument(
@@ -188,11 +197,19 @@ class Group(Owner):
         """Nobody has a lease, and nobody can get one."""
         return not (self.members or self.leaving)
 
-    def opened(self, session: Session, log: Log, delivery: Delivery, inflight_max: int) -> None:
+    def opened(
+        self,
+        session: Session,
+        log: Log,
+        delivery: Delivery,
+        counters: Counters,
+        inflight_max: int,
+    ) -> None:
         """The session is ours. What an earlier run had leased is leased again."""
         self.session = session
         self._log = log
         self._delivery = delivery
+        self._counters = counters
         self._inflight_max = inflight_max
         self._returned = deque(entry.packet_id for entry in session.unfinished())
 
@@ -253,6 +270,9 @@ class Group(Owner):
                 # Nobody acknowledges QoS 0, and a crash must not repeat all of it.
                 self._log.changed(session)
             self._lease([message for message, _ in outgoing], packet_ids)
+        if session.expired:
+            self._counters.dropped["expired"] += session.expired
+            session.expired = 0
         self._delivery.drained(session)
 
     async def _lease_returned(self, session: Session) -> None:
@@ -268,7 +288,9 @@ class Group(Owner):
                 gone = [p for p in packet_ids if offsets.get(p) not in found]
                 leased = [p for p in packet_ids if offsets.get(p) in found]
                 self._returned = deque(p for p in self._returned if p not in packet_ids)
-                session.discard(gone)
+                if gone:
+                    self._counters.dropped["removed by retention"] += len(gone)
+                    session.discard(gone)
                 self._lease([found[offsets[p]] for p in leased], leased)
         except StoreError as error:
             self.broken(error)

@@ -94,7 +94,7 @@ class Server:
         self._delivery = Delivery(self._log, self.counters, config)
         self._wills = Wills(self._log)
         self._sessions = Sessions(self._log, self._delivery, self._wills, config)
-        groups = Groups(self._log, self._delivery, self._sessions, config)
+        groups = Groups(self._log, self._delivery, self._sessions, self.counters, config)
         sys_tree = SysTree(
             self._log, self._delivery, self._sessions, groups, self.counters, time.monotonic()
         )

@@ -36,6 +36,11 @@ PACKET_IDENTIFIER_MAX = 65_535
 GRANT_CACHE_MAX = 10_000
 """Topics whose merged grant one session remembers while it reads the log."""
 
+MOVED_MAX = 100
+"""Subscriptions that a commit writes again at most because nothing retained was found for them. If
+they are not written, that is looked for once more on the next connection: no reason to write all of
+10,000 at once, in the commit that others wait for."""
+
 
 def merge_grants(subscriptions: Iterable[SubscriptionDocument]) -> Grant | None:
     """One copy for overlapping subscriptions: highest QoS, all identifiers. [MQTT-3.3.4-2..3]
@@ -86,8 +91,14 @@ class Session:
         self.subscriptions: dict[str, SubscriptionDocument] = {}
         self._replays: dict[str, SubscriptionDocument] = {}
         """Of the subscriptions, those that replay."""
-        self._retained_moved: dict[str, None] = {}
-        """Topic Filters of those whose retained messages were taken since the last commit."""
+        self._owing: dict[str, SubscriptionDocument] = {}
+        """Of the subscriptions, those that may be owed retained messages."""
+        self._moved: dict[str, None] = {}
+        """Topic Filters of those whose replay or retained messages were taken and that are not
+        written since."""
+        self._moved_committing: dict[str, None] = {}
+        self._owed_nothing: dict[str, None] = {}
+        """Likewise of those for which nothing retained was found."""
         self._tree: TopicTree[str, SubscriptionDocument] = TopicTree()
         self._grants: dict[str, tuple[list[SubscriptionDocument], Grant | None]] = {}
 
@@ -133,6 +144,10 @@ class Session:
         self._forget_replay(subscription.filter)
         if subscription.replaying:
             self._replays[subscription.filter] = subscription
+        if subscription.owes_retained(subscription.retained_through):
+            self._owing[subscription.filter] = subscription
+        else:
+            self._owing.pop(subscription.filter, None)
         self.subscriptions[subscription.filter] = subscription
         if not subscription.shared:
             self._tree.add(subscription.filter, subscription.filter, subscription)
@@ -141,6 +156,8 @@ class Session:
     def unsubscribe(self, topic_filter: str) -> SubscriptionDocument | None:
         """Remove it; None if there was none. What is in flight goes on. [MQTT-3.10.4-3]"""
         self._forget_replay(topic_filter)
+        for changed in (self._owing, self._moved, self._owed_nothing):
+            changed.pop(topic_filter, None)
         self._tree.remove(topic_filter, topic_filter)
         self._grants.clear()
         return self.subscriptions.pop(topic_filter, None)
@@ -174,11 +191,7 @@ class Session:
 
     def owing_retained(self) -> list[str]:
         """Topic Filters of the subscriptions that may be owed retained messages."""
-        return [
-            topic_filter
-            for topic_filter, subscription in self.subscriptions.items()
-            if subscription.owes_retained(subscription.retained_through)
-        ]
+        return list(self._owing)
 
     def offer_retained(self, messages: Iterable[Message]) -> None:
         """Put `messages`, all that is retained on the topics of `owing_retained` by offset, into
@@ -199,10 +212,10 @@ class Session:
             if grant is not None:
                 self.aside.append((message, replace(grant, retained=True)))
                 last |= dict.fromkeys([s.filter for s in wanting], message.offset)
-        for topic_filter in self.owing_retained():
-            subscription = self.subscriptions[topic_filter]
+        for topic_filter, subscription in self._owing.items():
             subscription.retained_through = last.get(topic_filter, subscription.retained_after)
-            self._retained_moved[topic_filter] = None
+        self._owed_nothing |= dict.fromkeys([f for f in self._owing if f not in last])
+        self._owing = {f: self._owing[f] for f in last}
 
     def _owed_retained(self, message: Message) -> list[SubscriptionDocument]:
         return [s for s in self._tree.match(message.topic) if s.owes_retained(message.offset)]
@@ -269,13 +282,22 @@ class Session:
             if grant.retained:
                 for subscription in self._owed_retained(message):
                     subscription.retained_after = message.offset
-                    self._retained_moved[subscription.filter] = None
+                    self._moved[subscription.filter] = None
+                    if message.offset == subscription.retained_through:
+                        del self._owing[subscription.filter]
             if grant.replay:
-                self._replays[grant.replay].start_offset = message.offset
+                self.replayed(grant.replay, message.offset)
             if grant.lease and packet_id in self._qos1:
                 self._leases[packet_id] = grant.lease
             elif grant.lease:
                 self.settled.append(grant.lease)
+
+    def replayed(self, topic_filter: str, through: Offset) -> None:
+        """Everything of this replay up to here was taken, or did not match."""
+        subscription = self._replays[topic_filter]
+        if subscription.start_offset != through:
+            subscription.start_offset = through
+            self._moved[topic_filter] = None
 
     def return_leases(self, group: str, *, inflight: bool) -> list[Lease]:
         """Give back to the group what waits here, and if `inflight` what is not acknowledged."""
@@ -447,11 +469,12 @@ class Session:
         if cursor != self._cursor_written:
             self._cursor_written = cursor
             operations.append(Put(cursor))
+        moved, self._moved = self._moved, {}
+        while self._owed_nothing and len(moved) < MOVED_MAX:
+            moved[self._owed_nothing.popitem()[0]] = None
+        self._moved_committing = moved
         # Copies, since a replay goes on while they are written.
-        operations += [Put(replace(subscription)) for subscription in self._replays.values()]
-        if self._retained_moved:
-            moved, self._retained_moved = self._retained_moved, {}
-            operations += [Put(replace(s)) for s in map(self.subscriptions.get, moved) if s]
+        operations += [Put(replace(s)) for s in map(self.subscriptions.get, moved) if s]
         self._acknowledged_committing = self._acknowledged
         return operations
 
@@ -465,9 +488,7 @@ class Session:
         self._committing = False
         self._cursor_written = None
         self._received_changed = True
-        self._retained_moved = {
-            f: None for f, s in self.subscriptions.items() if s.retained_through
-        }
+        self._moved |= self._moved_committing
 
     def _cursor_document(self) -> CursorDocument:
         """The full form once the client has left, and whenever the compact one would not do."""

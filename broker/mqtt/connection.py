@@ -101,6 +101,7 @@ class Connection:
         receive_max: int,
         topic_alias_max: int,
         properties_per_packet_max: int,
+        filters_per_packet_max: int,
         connect_timeout_s: float,
         methods: Methods | None = None,
         traffic: Traffic | None = None,
@@ -119,6 +120,7 @@ class Connection:
             topic_levels_max=topic_levels_max,
             topic_alias_max=topic_alias_max,
             properties_per_packet_max=properties_per_packet_max,
+            filters_per_packet_max=filters_per_packet_max,
         )
         self._limits: Properties = {}
         """Of those we hold the client to, the ones that CONNACK must tell: no default says them."""

@@ -22,6 +22,7 @@ from broker.errors import (
     MalformedPacket,
     PacketTooLarge,
     ProtocolViolation,
+    QuotaExceeded,
     ReceiveMaximumExceeded,
     TopicAliasInvalid,
     TopicNameReserved,
@@ -103,6 +104,7 @@ class Decoder:
     __slots__ = (
         "_aliases",
         "_data",
+        "_filters_max",
         "_needed",
         "_packet_bytes_max",
         "_pending",
@@ -123,6 +125,7 @@ class Decoder:
         topic_levels_max: int,
         topic_alias_max: int,
         properties_per_packet_max: int,
+        filters_per_packet_max: int,
     ) -> None:
         assert packet_bytes_max >= PACKET_BYTES_MIN
         self.version: int | None = None
@@ -133,6 +136,7 @@ class Decoder:
         self._topics = topic_names(topic_bytes_max, topic_levels_max)
         self._topic_alias_max = topic_alias_max
         self._properties_max = properties_per_packet_max
+        self._filters_max = filters_per_packet_max
         self._aliases: dict[int, bytes] = {}
         self._refused: RefusedPublish | None = None
         self._data = b""
@@ -352,9 +356,9 @@ class Decoder:
         elif kind == PacketType.PINGREQ:
             packet = Pingreq()
         elif kind == PacketType.SUBSCRIBE:
-            packet = _subscribe(reader, version_5, properties_max)
+            packet = _subscribe(reader, version_5, properties_max, self._filters_max)
         elif kind == PacketType.UNSUBSCRIBE:
-            packet = _unsubscribe(reader, version_5, properties_max)
+            packet = _unsubscribe(reader, version_5, properties_max, self._filters_max)
         elif kind == PacketType.DISCONNECT:
             packet = _disconnect(reader, version_5, properties_max)
         elif kind == PacketType.CONNECT:
@@ -511,13 +515,15 @@ def _ack(kind: PacketType, reader: Reader, version_5: bool, properties_max: int)
     return ack
 
 
-def _subscribe(reader: Reader, version_5: bool, properties_max: int) -> Subscribe:
+def _subscribe(reader: Reader, version_5: bool, properties_max: int, filters_max: int) -> Subscribe:
     subscribe = Subscribe(reader.packet_id(), [])
     if version_5:
         properties = read_properties(reader, PacketType.SUBSCRIBE, properties_max)
         subscribe.subscription_id = properties.get(Property.SUBSCRIPTION_IDENTIFIER)
         subscribe.user_properties = properties.get(Property.USER_PROPERTY, [])
     while not reader.at_end():
+        if len(subscribe.requests) == filters_max:
+            raise QuotaExceeded(f"a SUBSCRIBE has more than {filters_max} Topic Filters")
         filter = reader.string()
         options = reader.byte()
         if options & (0b1100_0000 if version_5 else 0b1111_1100):  # [MQTT-3.8.3-5]
@@ -533,12 +539,16 @@ def _subscribe(reader: Reader, version_5: bool, properties_max: int) -> Subscrib
     return subscribe
 
 
-def _unsubscribe(reader: Reader, version_5: bool, properties_max: int) -> Unsubscribe:
+def _unsubscribe(
+    reader: Reader, version_5: bool, properties_max: int, filters_max: int
+) -> Unsubscribe:
     unsubscribe = Unsubscribe(reader.packet_id(), [])
     if version_5:
         properties = read_properties(reader, PacketType.UNSUBSCRIBE, properties_max)
         unsubscribe.user_properties = properties.get(Property.USER_PROPERTY, [])
     while not reader.at_end():
+        if len(unsubscribe.filters) == filters_max:
+            raise QuotaExceeded(f"an UNSUBSCRIBE has more than {filters_max} Topic Filters")
         unsubscribe.filters.append(reader.string())
     return unsubscribe
 

@@ -153,8 +153,9 @@ def test_a_flood_of_connects(tmp_path: Path) -> None:
 
 
 def test_bytes_that_trickle_in_do_not_count_as_life(tmp_path: Path) -> None:
-    """Neither before CONNECT nor after it, where only a whole packet keeps alive."""
-    with abused(tmp_path, connect_timeout_s=0.5) as (broker, bystanders), ExitStack() as stack:
+    """Neither before CONNECT nor after it, where only a whole packet keeps alive. At 10 ms a byte
+    none of what they send is whole before they should be gone for long."""
+    with abused(tmp_path, connect_timeout_s=1.0) as (broker, bystanders), ExitStack() as stack:
         packet = encode(connect_packet("c" * 2000), MQTT_5)
         start = time.monotonic()
         connected = stack.enter_context(Wire(broker.port))
@@ -173,7 +174,8 @@ def test_bytes_that_trickle_in_do_not_count_as_life(tmp_path: Path) -> None:
             if not slow:
                 break
             not_noticed(bystanders)
-            assert time.monotonic() - start < 5
+            time.sleep(0.01)
+            assert time.monotonic() - start < 15
         assert time.monotonic() - start >= 1.5
 
 

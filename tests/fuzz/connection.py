@@ -82,6 +82,7 @@ def connection(before: Connect | None, *, packet_bytes_max: int = 256) -> Connec
         receive_max=4,
         topic_alias_max=3,
         properties_per_packet_max=20,
+        filters_per_packet_max=20,
         connect_timeout_s=10.0,
         methods={"m": Echo},
     )

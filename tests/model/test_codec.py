@@ -39,6 +39,7 @@ LIMITS: dict[str, Any] = {
     "topic_levels_max": 128,
     "topic_alias_max": 3,
     "properties_per_packet_max": 1000,
+    "filters_per_packet_max": 1000,
 }
 
 versions = st.sampled_from([4, 5])

@@ -295,6 +295,20 @@ async def test_who_leaves_in_a_replay_goes_on_there_and_gets_nothing_twice() -> 
     assert payloads(sub.got) == texts(15, first=6)
 
 
+async def test_a_replay_goes_on_after_what_it_did_not_match(world: World) -> None:
+    """Or each connection would read all of that again."""
+    await world.publish(*numbered(6, "other"))
+    await world.publish(message("wanted"))
+    sub = Subscriber(world, limit=0)
+    await sub.open()
+    sub.subscribe(subscription(replaying=True))
+    await world.settled()
+    sub.close()
+    await world.settled()
+    [stored] = await world.disk.scan(SubscriptionDocument)
+    assert (stored.replaying, stored.start_offset) == (True, 6)
+
+
 async def test_a_full_disk_keeps_nobody_from_reading(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cursors cannot be stored then, so what a crash could repeat is not bounded meanwhile."""
     monkeypatch.setattr("broker.log.FULL_RETRY_S", 0.01)

@@ -8,6 +8,7 @@ import pytest
 
 from broker.config import Config
 from broker.documents import CursorDocument
+from broker.message import Offset
 from tests.unit.world import Disk, Subscriber, World, message, payloads, running, subscription
 
 GROUP = "$share/workers/jobs/#"
@@ -303,6 +304,30 @@ async def test_what_a_member_is_to_send_is_not_overtaken_by_what_that_makes_room
     slow.limit = 4  # Payload bytes: two at a time.
     slow.wake()
     assert payloads(slow.got) == [b"%d" % number for number in range(10, 30)]
+
+
+async def test_what_expires_before_it_is_leased_is_counted(world: World) -> None:
+    """P5"""
+    one = await member(world, "one")
+    await world.publish(message("late", "jobs/a", expires_at_us=1), message("kept", "jobs/a"))
+    assert payloads(one.got) == [b"kept"]
+    assert world.counters.dropped == {"expired": 1}
+
+
+async def test_what_retention_removed_before_it_was_leased_again_is_counted(world: World) -> None:
+    """P5, and the group goes on without it."""
+    leaving = await member(world, "leaving")
+    await publish(world, 1, 3)
+    await world.disk.trim(Offset(3))
+    leaving.close()
+    staying = await member(world, "staying")
+    await world.settled()
+    assert numbers(staying) == [3]
+    assert world.counters.dropped == {"removed by retention": 2}
+    await staying.acknowledge()
+    stored = await world.disk.get(CursorDocument, (GROUP,))
+    assert stored is not None
+    assert stored.offset == 3
 
 
 async def test_a_group_holds_no_more_in_flight_than_its_members_have_room_for() -> None:

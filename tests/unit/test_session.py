@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from broker.cursors import InFlight, Stage, pack, unpack
 from broker.documents import CursorDocument, Put, ReceivedQos2Document, SubscriptionDocument
 from broker.message import Grant, Message, Offset, Outgoing, PacketIdentifier
-from broker.session import Session, merge_grants
+from broker.session import MOVED_MAX, Session, merge_grants
 from tests.unit.world import message, payloads, subscription
 
 ALL = 1 << 30
@@ -477,17 +477,54 @@ def test_what_is_owed_of_retained_messages_goes_on_after_what_was_taken() -> Non
     sub.subscribe(subscription("b", retained_through=90))
     retained = [kept("a/1", 3), kept("b", 5), kept("a/2", 7)]
     sub.offer_retained(retained)
-    assert stored_places(sub) == {"a/+": (0, 7), "b": (0, 5)}
+    assert stored_places(sub) == {}
     sub.take(0, ALL)
     assert stored_places(sub) == {"a/+": (3, 7), "b": (5, 5)}
-    assert stored_places(sub) == {}
     sub.not_committed()
     assert stored_places(sub) == {"a/+": (3, 7), "b": (5, 5)}
+    sub.committed()
+    assert stored_places(sub) == {}
     sub.detach()
     assert sub.owing_retained() == ["a/+"]
     sub.attach(100)
     sub.offer_retained(retained)
     assert [m.offset for m, _ in sub.aside] == [7]
+
+
+def test_of_many_that_are_owed_nothing_few_are_written_with_each_commit() -> None:
+    """And until they are they stay owed in the log, where nobody finds anything for them."""
+    sub = session()
+    filters = [str(number) for number in range(MOVED_MAX + 2)]
+    for name in filters:
+        sub.subscribe(subscription(name, retained_through=9))
+    sub.offer_retained([kept("0", 3)])
+    assert sub.owing_retained() == ["0"]
+    sub.take(0, ALL)
+    first = stored_places(sub)
+    sub.unsubscribe((set(filters) - set(first)).pop())
+    sub.committed()
+    second = stored_places(sub)
+    assert (len(first), first["0"]) == (MOVED_MAX, (3, 3))
+    assert len(second) == 1
+    assert second.keys().isdisjoint(first)
+    assert stored_places(sub) == {}
+
+
+def test_of_replays_those_are_written_that_went_on() -> None:
+    sub = session()
+    for name in ("a", "b", "c"):
+        sub.subscribe(subscription(name, replaying=True))
+    sub.aside.append((message("x", "b", offset=4), Grant(1, replay="b")))
+    sub.take(0, ALL)
+    sub.replayed("a", Offset(0))
+    sub.replayed("c", Offset(7))
+    written = {
+        put.document.filter: put.document.start_offset
+        for put in sub.operations()
+        if isinstance(put, Put) and isinstance(put.document, SubscriptionDocument)
+    }
+    assert written == {"b": 4, "c": 7}
+    assert stored_places(sub) == {}
 
 
 def test_what_waits_is_replaced_when_retained_messages_are_read_again() -> None:
@@ -509,10 +546,13 @@ def test_a_retained_message_that_expires_while_it_waits_is_not_owed_for_ever() -
     assert (sub.expired, sub.owing_retained()) == (1, [])
 
 
-def test_who_unsubscribed_is_owed_nothing_that_is_retained() -> None:
+def test_who_unsubscribed_or_subscribed_otherwise_is_owed_nothing_that_is_retained() -> None:
     """The subscription must not come back by what is stored with the cursor."""
     sub = session()
     sub.subscribe(subscription("a", retained_through=9))
     sub.offer_retained([kept("a", 3)])
+    sub.subscribe(subscription("b", retained_through=9))
     sub.unsubscribe("a")
+    sub.subscribe(subscription("b"))
+    assert sub.owing_retained() == []
     assert stored_places(sub) == {}

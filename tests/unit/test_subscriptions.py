@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -8,7 +9,7 @@ from broker.config import Config
 from broker.documents import SubscriptionDocument
 from broker.mqtt.packets import Suback, Subscribe, SubscriptionRequest, Unsuback, Unsubscribe
 from broker.session import Session
-from broker.subscriptions import Subscriptions
+from broker.subscriptions import FILTERS_PER_TURN, Subscriptions
 from broker.sys_tree import SysTree
 from tests.unit.world import Disk, Subscriber, World, message, payloads, running
 
@@ -32,15 +33,18 @@ class Client(Subscriber):
 
 @pytest.fixture
 async def world() -> AsyncIterator[World]:
-    async with running(Disk(), Config(subscriptions_per_session_max=3)) as world:
+    async with running(Disk()) as world:
         yield world
+
+
+def subscriptions_of(world: World, config: Config) -> Subscriptions:
+    sys_tree = SysTree(world.log, world.delivery, world.sessions, world.groups, world.counters, 0)
+    return Subscriptions(world.log, world.delivery, world.groups, sys_tree, config)
 
 
 @pytest.fixture
 def subscriptions(world: World) -> Subscriptions:
-    sys_tree = SysTree(world.log, world.delivery, world.sessions, world.groups, world.counters, 0)
-    config = Config(subscriptions_per_session_max=3)
-    return Subscriptions(world.log, world.delivery, world.groups, sys_tree, config)
+    return subscriptions_of(world, Config(subscriptions_per_session_max=3))
 
 
 @pytest.fixture
@@ -155,3 +159,77 @@ async def test_who_takes_a_session_over_is_in_no_group_that_was_just_asked_for(
     assert client.answers == []
     assert session.subscriptions == {}
     assert world.groups.open_count == 0
+
+
+# Many Topic Filters
+
+MANY = [str(number) for number in range(3 * FILTERS_PER_TURN - 1)]
+
+
+@pytest.fixture
+def many(world: World) -> Subscriptions:
+    return subscriptions_of(world, Config(subscriptions_per_session_max=2 * FILTERS_PER_TURN))
+
+
+async def stored(world: World) -> set[str]:
+    return {s.filter for s in await world.disk.scan(SubscriptionDocument)}
+
+
+async def test_many_filters_of_one_packet_are_granted_and_taken_back_in_turns(
+    world: World, many: Subscriptions, client: Client
+) -> None:
+    """One answer when all is committed, though nothing of the last part was to be stored."""
+    session = session_of(client)
+    world.disk.may_commit.clear()
+    for waiting, counts in (
+        (many.subscribe(session, subscribe(*MANY), client), [100, 200]),
+        (many.unsubscribe(session, Unsubscribe(7, MANY), client), [100, 0]),
+    ):
+        assert waiting is not None
+        working = asyncio.create_task(waiting)
+        seen = []
+        while not working.done():
+            await asyncio.sleep(0)
+            if len(session.subscriptions) not in seen:
+                seen.append(len(session.subscriptions))
+        assert seen[-2:] == counts
+    assert client.answers == []
+    world.disk.may_commit.set()
+    await world.settled()
+    assert client.answers == [[1] * 200 + [0x97] * 99, [0] * 200 + [0x11] * 99]
+    assert await stored(world) == set()
+
+
+async def test_many_packets_that_come_at_once_are_no_more_than_one_with_as_many_filters(
+    world: World, many: Subscriptions, client: Client
+) -> None:
+    session = session_of(client)
+    for name in MANY[:FILTERS_PER_TURN]:
+        assert many.subscribe(session, subscribe(name), client) is None
+    waiting = many.subscribe(session, subscribe("next"), client)
+    assert waiting is not None
+    await waiting
+    assert many.unsubscribe(session, Unsubscribe(7, ["next"]), client) is None
+    await world.settled()
+    assert client.answers == [[1]] * (FILTERS_PER_TURN + 1) + [[0]]
+
+
+async def test_who_is_cut_off_between_two_parts_is_subscribed_to_what_the_log_knows_of(
+    world: World, many: Subscriptions, client: Client
+) -> None:
+    """And the rest is not granted to whoever has the session then."""
+    session = session_of(client)
+    world.disk.may_commit.clear()
+    waiting = many.subscribe(session, subscribe(*MANY), client)
+    assert waiting is not None
+    working = asyncio.create_task(waiting)
+    while not session.subscriptions:  # noqa: ASYNC110  No event.
+        await asyncio.sleep(0)
+    client.taken_over()
+    await working
+    world.disk.may_commit.set()
+    again = Client(world)
+    await again.open()
+    assert session_of(again) is session
+    assert await stored(world) == set(session.subscriptions) == set(MANY[:FILTERS_PER_TURN])
+    assert client.answers == []

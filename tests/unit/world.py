@@ -177,7 +177,7 @@ class World:
         self.delivery = Delivery(self.log, self.counters, config)
         self.wills = Wills(self.log)
         self.sessions = Sessions(self.log, self.delivery, self.wills, config)
-        self.groups = Groups(self.log, self.delivery, self.sessions, config)
+        self.groups = Groups(self.log, self.delivery, self.sessions, self.counters, config)
 
     async def publish(self, *messages: Message) -> None:
         """Returns when they are stored and routed."""

@@ -34,6 +34,22 @@ def test_subscribe_3_1_1(wire: Wire) -> None:
     wire.broker("90 04 0005 02 80")  # [MQTT3-3.9.3-2]
 
 
+@pytest.mark.parametrize("packet", ["82 0F 0001 00 {} 00 {} 00 {} 00", "A2 0C 0001 00 {} {} {}"])
+def test_more_filters_than_are_permitted_are_refused(wire: Wire, packet: str) -> None:
+    """Reason Code 0x97: they would be decoded in one go, while nobody else is attended to."""
+    wire.limits(filters_per_packet_max=3)
+    wire.connect()
+    wire.client(packet.format(*["0001 't'"] * 3))
+    assert len(wire.took()) == 1
+    wire.open()
+    wire.limits(filters_per_packet_max=2)
+    wire.connect()
+    wire.client(packet.format(*["0001 't'"] * 3))
+    assert [type(event) for event in wire.took()] == [Closed]
+    wire.broker("E0 .. 97 *")
+    wire.closed()
+
+
 def test_unsubscribe(wire: Wire) -> None:
     wire.connect()
     wire.client("A2 0B 0005 00  0003 'a/#'  0001 '+'")

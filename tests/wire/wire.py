@@ -38,6 +38,7 @@ class Wire:
             "receive_max": RECEIVE_MAXIMUM_DEFAULT,
             "topic_alias_max": 0,
             "properties_per_packet_max": 1000,
+            "filters_per_packet_max": 1000,
             "connect_timeout_s": 10.0,
         }
         self.connection = Connection(now=self.now, **(given | limits))

@@ -30,6 +30,7 @@ def connection() -> Connection:
         receive_max=10,
         topic_alias_max=0,
         properties_per_packet_max=1000,
+        filters_per_packet_max=1000,
         connect_timeout_s=10.0,
     )
 
@@ -136,6 +137,7 @@ def test_every_packet_is_counted_once() -> None:
         receive_max=10,
         topic_alias_max=0,
         properties_per_packet_max=1000,
+        filters_per_packet_max=1000,
         connect_timeout_s=10.0,
         traffic=traffic,
     )

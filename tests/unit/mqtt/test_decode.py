@@ -23,6 +23,7 @@ def decoder() -> Decoder:
         topic_levels_max=128,
         topic_alias_max=0,
         properties_per_packet_max=1000,
+        filters_per_packet_max=1000,
     )
     decoder.version = MQTT_5
     return decoder

@@ -143,6 +143,7 @@ def test_a_packet_of_empty_properties_costs_no_more_than_are_permitted(
         topic_levels_max=10,
         topic_alias_max=0,
         properties_per_packet_max=1000,
+        filters_per_packet_max=1000,
     )
     if header != 0x10:
         decoder.version = MQTT_5
