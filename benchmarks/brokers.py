@@ -92,7 +92,16 @@ def relay(port: int, directory: Path) -> list[str]:
     return [sys.executable, "-m", "benchmarks.limits", str(port)]
 
 
-BROKERS: dict[str, Command] = {"pubsub": ours, "mosquitto": mosquitto, "relay": relay}
+def committing_relay(port: int, directory: Path) -> list[str]:
+    return [*relay(port, directory), str(directory / "relay.db")]
+
+
+BROKERS: dict[str, Command] = {
+    "pubsub": ours,
+    "mosquitto": mosquitto,
+    "relay": relay,
+    "committing relay": committing_relay,
+}
 
 
 @contextmanager

@@ -6,8 +6,10 @@
 - *relay*: messages (or deliveries) a second through one Python process with a bare uvloop Protocol
   that acknowledges by stride and copies what it read to every subscriber: the same load generator,
   sockets and scheduler, and none of a broker's work.
+- *committing relay*: the same, with each read committed by bare SQLite as above, in the loop,
+  before it is acknowledged and copied: what the next message waits for where the window is small.
 
-`python -m benchmarks.limits PORT` is the relay; `measure()` is everything.
+`python -m benchmarks.limits PORT [DATABASE]` is the relay; `measure()` is everything.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from typing import ClassVar, cast
 import uvloop
 
 from benchmarks.brokers import RESULTS, running
-from benchmarks.scenarios import PAYLOAD_BYTES, Result, stream
+from benchmarks.scenarios import PAYLOAD_BYTES, Result, Run, latency, stream
 from cli.load import ANSWER_BYTES, ANSWERS_PER_READ, PUBACK, Loop
 
 COLUMNS = (
@@ -118,18 +120,29 @@ def _commit(database: sqlite3.Connection, rows: int, payload_bytes: int) -> Call
 
 def relayed(seconds: float) -> dict[str, float]:
     limits = {}
-    for name, run in (
-        ("relay QoS 1", stream(qos=1, lead=5000)),
-        ("relay QoS 0", stream(qos=0, lead=5000)),
-        ("relay QoS 1 to 100", stream(qos=1, lead=2000, subscribers=100)),
-        ("relay QoS 0 to 100", stream(qos=0, lead=2000, subscribers=100)),
+    for name, broker, run in (
+        ("relay QoS 1", "relay", stream(qos=1, lead=5000)),
+        ("relay QoS 0", "relay", stream(qos=0, lead=5000)),
+        ("relay QoS 1 to 100", "relay", stream(qos=1, lead=2000, subscribers=100)),
+        ("relay QoS 0 to 100", "relay", stream(qos=0, lead=2000, subscribers=100)),
+        ("committing relay", "committing relay", stream(qos=1, lead=5000)),
+        ("committing relay, window 20", "committing relay", stream(qos=1, window=20, lead=1000)),
+        ("committing relay, window 1", "committing relay", stream(qos=1, window=1, lead=1000)),
     ):
-        result = Result(name, "relay")
-        with running("relay") as broker, contextlib.closing(Loop()) as loop:
-            run(broker, loop, seconds, result)
+        result = _run_on(broker, run, seconds)
         assert result.delivered_per_s is not None
         limits[name] = result.delivered_per_s
+    result = _run_on("committing relay", latency(qos=1, per_s=1000), seconds)
+    for quantile in ("p50 ms", "p99 ms"):
+        limits[f"committing relay {quantile}"] = result.details[quantile]
     return limits
+
+
+def _run_on(name: str, run: Run, seconds: float) -> Result:
+    result = Result(name, name)
+    with running(name) as broker, contextlib.closing(Loop()) as loop:
+        run(broker, loop, seconds, result)
+    return result
 
 
 class Relay(asyncio.Protocol):
@@ -140,6 +153,7 @@ class Relay(asyncio.Protocol):
     """
 
     subscribers: ClassVar[set[asyncio.WriteTransport]] = set()
+    database: ClassVar[sqlite3.Connection | None] = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.WriteTransport, transport)
@@ -174,6 +188,8 @@ class Relay(asyncio.Protocol):
         count = len(data) // self._length
         whole = count * self._length
         packets, self._partial = data[:whole], data[whole:]
+        if self.database is not None and count:
+            _commit(self.database, count, PAYLOAD_BYTES)()
         for subscriber in self.subscribers:
             subscriber.write(packets)
         if at := self._identifier_at:
@@ -190,4 +206,6 @@ async def serve(port: int) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) > 2:
+        Relay.database = _database(Path(sys.argv[2]), durable=True)
     uvloop.run(serve(int(sys.argv[1])))

@@ -21,6 +21,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+import sys
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -31,7 +32,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 import aiosqlite
 
 from broker import __version__
-from broker.documents import D, Document, Operation
+from broker.documents import D, Delete, Document, Operation
 from broker.errors import (
     SchemaMismatch,
     StoreConflict,
@@ -60,6 +61,9 @@ QUICK_COMMIT_S = 0.0005
 QUICK_COMMITS_MIN = 32
 """... if so many commits before were all as quick as that: then the event loop waits less for the
 disk than it would take to hand the batch over. `make bench`, qos1-w1 and latency-qos1."""
+
+CLOSED = "the store is closed"
+WRITE_ERRORS = (sqlite3.Error, OSError, StoreError)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -113,7 +117,7 @@ class SqliteStore:
 
     async def close(self) -> None:
         """Also after a failure or on a full disk: the next `open` takes it for an unclean stop."""
-        failure, self._failure = self._failure, "the store is closed"
+        failure, self._failure = self._failure, CLOSED
         for tail in self._tails:
             tail.end()
         if self._checkpointing is not None:
@@ -153,12 +157,13 @@ class SqliteStore:
         self, batch: Sequence[Message], state: Sequence[Operation], durable: bool
     ) -> bool:
         """Whether to commit this in the loop's own thread: it is small, the disk is quick, and
-        nothing is under way."""
+        nothing is under way. What is deleted may take a lot with it."""
         return (
             len(batch) + len(state) <= HERE_MAX
             and self._quick_commits[durable] >= QUICK_COMMITS_MIN
             and not self._writes
-            and sum([len(message.payload) for message in batch]) <= HERE_BYTES_MAX
+            and Delete not in map(type, state)
+            and sum([len(m.payload) + len(m.properties) for m in batch]) <= HERE_BYTES_MAX
         )
 
     def _commit_here(
@@ -168,8 +173,8 @@ class SqliteStore:
         began = perf_counter()
         try:
             last, size = self._writer.commit(batch, state, durable, waits=False)
-        except (sqlite3.Error, OSError) as error:
-            raise self._ended_by(_store_error(error, self.path)) from error
+        except WRITE_ERRORS as error:
+            raise self._failed(error) from error
         self._committed(batch, last, size, durable, perf_counter() - began)
 
     async def transact(self, operations: Sequence[Operation]) -> None:
@@ -267,8 +272,10 @@ class SqliteStore:
             return Read([], start)
         return await self._read(Reader.read, start, end, filters, limit, bytes_max)
 
-    async def fetch(self, offsets: Sequence[Offset]) -> list[Message]:
-        return await self._read(Reader.fetch, offsets) if offsets else []
+    async def fetch(
+        self, offsets: Sequence[Offset], *, bytes_max: int = sys.maxsize
+    ) -> list[Message]:
+        return await self._read(Reader.fetch, offsets, bytes_max) if offsets else []
 
     async def offset_at(self, time_us: int) -> Offset:
         return await self._read(Reader.offset_at, time_us, self._log_start, self._high_watermark)
@@ -339,18 +346,18 @@ class SqliteStore:
         self._require_writable()
         loop = asyncio.get_running_loop()
 
+        # Whoever waits for this may be cancelled meanwhile, and the thread goes on all the same: so
+        # that it is done, and how, is noted here.
         def call(connection: sqlite3.Connection) -> T:
             try:
                 return function(connection, *args, **kwargs)
+            except WRITE_ERRORS as error:
+                raise self._failed(error) from error
             finally:
-                # Not when the caller goes on: it may have been cancelled meanwhile.
                 loop.call_soon_threadsafe(self._written)
 
         self._writes += 1
-        try:
-            return await self._run(self._connections[0], call)
-        except StoreError as error:
-            raise self._ended_by(error) from error.__cause__
+        return await self._run(self._connections[0], call)
 
     def _written(self) -> None:
         self._writes -= 1
@@ -359,11 +366,12 @@ class SqliteStore:
         if self._failure is not None:
             raise StoreUnavailable(self._failure)
 
-    def _ended_by(self, error: StoreError) -> StoreError:
-        """The error of a write, after which nothing may be written unless it was a full disk."""
-        if not isinstance(error, StoreFull | StoreConflict | _Busy):
-            self._failure = f"no more writes since: {error}"
-        return error
+    def _failed(self, error: sqlite3.Error | OSError | StoreError) -> StoreError:
+        """What to raise for it. Nothing may be written after it unless it was a full disk."""
+        failure = error if isinstance(error, StoreError) else _store_error(error, self.path)
+        if not isinstance(failure, StoreFull | StoreConflict | _Busy):
+            self._failure = f"no more writes since: {failure}"
+        return failure
 
     async def _read(
         self,
@@ -448,7 +456,8 @@ class SqliteStore:
         return writer
 
     def _stop_writer(self, connection: sqlite3.Connection) -> None:
-        self._writer.stop()
+        if self._failure == CLOSED:  # No write that was still under way has failed.
+            self._writer.stop()
 
 
 class _Tail:

@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from broker.documents import CursorDocument, Put, SessionDocument
+from broker.documents import CursorDocument, Delete, Operation, Put, SessionDocument
 from broker.errors import SchemaMismatch, StoreCorrupt, StoreError, StoreFull, StoreUnavailable
 from broker.message import Message, Offset
 from broker.store import Read, Skipped, writer
@@ -368,16 +368,18 @@ async def test_one_slow_commit_ends_that(
 
 @pytest.mark.usefixtures("quick_disk")
 @pytest.mark.parametrize(
-    "large",
+    ("large", "state"),
     [
-        numbered(sqlite_module.HERE_MAX + 1),
-        [message(bytes(sqlite_module.HERE_BYTES_MAX + 1))],
+        (numbered(sqlite_module.HERE_MAX + 1), []),
+        ([message(bytes(sqlite_module.HERE_BYTES_MAX + 1))], []),
+        ([message(properties=bytes(sqlite_module.HERE_BYTES_MAX + 1))], []),
+        ([], [Delete(SessionDocument, ("with all its subscriptions",))]),
     ],
 )
 async def test_what_is_large_goes_to_the_writers_thread(
-    sqlite: SqliteStore, threads: list[int], large: list[Message]
+    sqlite: SqliteStore, threads: list[int], large: list[Message], state: list[Operation]
 ) -> None:
-    await sqlite.append(large)
+    await sqlite.append(large, state)
     await sqlite.append([message()])
     assert [thread == threading.get_ident() for thread in threads] == [False, True]
 
@@ -416,6 +418,26 @@ async def test_the_loop_does_not_wait_for_a_lock_of_another_program(sqlite: Sqli
         other.execute("ROLLBACK")
     await append
     assert payloads(await read_all(sqlite)) == [b"before", b"waits"]
+
+
+async def test_a_failure_that_nobody_waited_for_leaves_an_unclean_stop(
+    sqlite: SqliteStore,
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def fail(connection: sqlite3.Connection) -> None:
+        begun.set()
+        assert go_on.wait(10)
+        raise sqlite3.OperationalError("disk I/O error")
+
+    task = asyncio.create_task(sqlite._write(fail))
+    await asyncio.to_thread(begun.wait, 10)
+    task.cancel()
+    closed = asyncio.create_task(sqlite.close())
+    await asyncio.sleep(0)
+    go_on.set()
+    await closed
+    assert ask(sqlite.path, "SELECT stopped_at_us FROM broker_runs") == [(None,)]
 
 
 @pytest.mark.usefixtures("quick_disk")
