@@ -15,14 +15,14 @@ import logging
 import time
 import uuid
 from collections import deque
-from collections.abc import Collection, Coroutine, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Protocol
 
 from broker.config import Config
 from broker.cursors import InFlight, Stage
-from broker.delivery import Delivery, payload_bytes
+from broker.delivery import Delivery
 from broker.documents import WillDocument
 from broker.errors import QuotaExceeded, StoreError, StoreFull
 from broker.groups import Groups
@@ -57,7 +57,7 @@ from broker.wills import Wills
 logger = logging.getLogger(__name__)
 
 TAKE_BYTES_MAX = 256 * 1024
-"""Payload that one turn of `deliver` moves from the session to the socket."""
+"""What one turn moves from the session to the socket, or reads again from the log."""
 RESEND_MAX = 64
 """Messages that are read from the log at a time, to be sent again."""
 RECEIPT = ("receipt", "true")
@@ -405,13 +405,20 @@ class Client(Owner):
                 self._may_resend.clear()
                 await self._may_resend.wait()
             else:
-                part = [waiting.popleft() for _ in range(min(room, RESEND_MAX, len(waiting)))]
+                part = [*islice(waiting, min(room, RESEND_MAX))]
                 try:
-                    stored = await self._services.log.store.fetch([e.offset for e in part])
+                    stored = await self._services.log.store.fetch(
+                        [entry.offset for entry in part], bytes_max=TAKE_BYTES_MAX
+                    )
                 except StoreError as error:
                     self.broken(error)
-                else:
-                    self._send_again(session, part, stored)
+                    return
+                # What is above the last that was found was maybe not looked for.
+                last = stored[-1].offset if stored else part[-1].offset
+                part = [entry for entry in part if entry.offset <= last]
+                for _ in part:
+                    waiting.popleft()
+                self._send_again(session, part, stored)
             if self.closed:
                 return
         self._may_resend = None
@@ -435,7 +442,7 @@ class Client(Owner):
             outgoing.append((message, replace(grant, qos=qos, retained=entry.retained)))
             packet_ids.append(entry.packet_id)
         self._services.counters.redeliveries += len(outgoing)
-        self._services.counters.payload_bytes_out += payload_bytes(outgoing)
+        self._services.counters.payload_bytes_out += _payload_bytes(outgoing)
         self._send_publishes(outgoing, packet_ids, dup=True)
 
     def _publish(self, publishes: Sequence[Publish]) -> None:
@@ -449,7 +456,6 @@ class Client(Owner):
         pubrecs: list[int] = []
         received: list[int] = []
         receipts: dict[int, Message] = {}
-        size = 0
         for packet in publishes:
             qos = packet.qos
             if qos == 1:
@@ -471,7 +477,6 @@ class Client(Owner):
                 packet.properties,
             )
             messages.append(message)
-            size += len(packet.payload)
             if packet.properties and qos and has_user_property(packet.properties, RECEIPT):
                 receipts[packet.packet_id] = message
 
@@ -492,11 +497,11 @@ class Client(Owner):
         if pubacks or pubrecs:
             # MQTT 5 can say that there is no space, to 3.1.1 we do not listen until there is.
             waits = self._connection.version != MQTT_5 or not messages
-            log.append(messages, committed, size=size, waits=waits)
+            log.append(messages, committed, waits=waits)
             if pubrecs and session.durable:
                 log.changed(session)
         else:
-            log.append(messages, size=size, durable=False)
+            log.append(messages, durable=False)
         if log.congested:
             self._pause_reading("log")
             log.when_uncongested(lambda: self._resume_reading("log"))
@@ -672,7 +677,7 @@ class Client(Owner):
         self._services.counters.messages_out += len(outgoing) - len(left_out)
         if left_out:
             assert self._session is not None
-            too_much = payload_bytes([outgoing[index] for index in left_out])
+            too_much = _payload_bytes([outgoing[index] for index in left_out])
             self._services.counters.payload_bytes_out -= too_much
             too_large = [packet_ids[index] for index in left_out]
             self._discard(self._session, too_large, "packet too large for the client")
@@ -734,3 +739,7 @@ class Client(Owner):
             wills.client_lost(self._client_id, session_expiry_s=session.session_expiry_s)
         self._services.groups.detach(session)
         self._services.sessions.close(session, self)
+
+
+def _payload_bytes(outgoing: Iterable[Outgoing]) -> int:
+    return sum([len(message.payload) for message, _ in outgoing])

@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from array import array
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -53,7 +55,7 @@ REPLAY_ENDED = "$replay/ended"
 def route(
     batch: Sequence[Message], routes_of: Callable[[str], Routes]
 ) -> dict[Session, tuple[list[Outgoing], int]]:
-    """What each session gets of a batch, in order, and its payload bytes.
+    """What each session gets of a batch, in order, and its size.
 
     Runs of messages with the same routes are handled together, and all sessions with the same grant
     share the run's entries: one publisher to 100 subscribers builds one list.
@@ -63,7 +65,7 @@ def route(
         if not routes:
             continue
         messages = list(run)
-        size = sum([len(message.payload) for message in messages])
+        size = sum([message.size for message in messages])
         entries: dict[Grant | None, list[Outgoing]] = {}
         for session, grant, own in routes:
             if grant is not own:
@@ -72,7 +74,7 @@ def route(
                     for message in messages
                     if (granted := own if message.publisher == session.client_id else grant)
                 ]
-                runs.setdefault(session, []).append((outgoing, payload_bytes(outgoing)))
+                runs.setdefault(session, []).append((outgoing, size_of(outgoing)))
                 continue
             outgoing = entries.get(grant, [])
             if not outgoing:
@@ -87,8 +89,8 @@ def route(
     }
 
 
-def payload_bytes(outgoing: Iterable[Outgoing]) -> int:
-    return sum([len(message.payload) for message, _ in outgoing])
+def size_of(outgoing: Iterable[Outgoing]) -> int:
+    return sum([message.size for message, _ in outgoing])
 
 
 class Recent:
@@ -101,7 +103,7 @@ class Recent:
         self._bytes = 0
 
     def add(self, batch: Sequence[Message]) -> None:
-        size = sum([len(message.payload) for message in batch])
+        size = sum([message.size for message in batch])
         self._batches.append((batch, size))
         self._messages += len(batch)
         self._bytes += size
@@ -115,7 +117,8 @@ class Recent:
         """About a read's worth of messages above `after`, and how far that goes."""
         messages: list[Message] = []
         through = after
-        for batch, _ in self._batches:
+        size = 0
+        for batch, batch_size in self._batches:
             if batch[-1].offset <= after:
                 continue
             if batch[0].offset > after:
@@ -123,7 +126,8 @@ class Recent:
             else:
                 messages += [message for message in batch if message.offset > after]
             through = batch[-1].offset
-            if len(messages) >= READ_MESSAGES_MAX:
+            size += batch_size
+            if len(messages) >= READ_MESSAGES_MAX or size >= READ_BYTES_MAX:
                 break
         return messages, through
 
@@ -237,7 +241,7 @@ class Delivery:
             if batch[0].offset <= self._newest_start:
                 # The batch was committed before a subscription and is routed after it.
                 outgoing = [(m, grant) for m, _ in outgoing if (grant := session.grant(m))]
-                size = payload_bytes(outgoing)
+                size = size_of(outgoing)
             if (
                 len(session.outbox) + len(outgoing) > self._config.outbox_messages_max
                 or session.outbox_bytes + size > self._config.outbox_bytes_max
@@ -282,8 +286,12 @@ class Delivery:
 
     # What readers ask of it
 
-    async def retained(self, filters: Sequence[str]) -> list[Message]:
+    async def retained(self, filters: Sequence[str]) -> list[Offset]:
         return await self._log.store.retained(filters)
+
+    async def fetch(self, offsets: Sequence[Offset]) -> list[Message]:
+        """A read's worth of these; the last of them says how far it came."""
+        return await self._log.store.fetch(offsets, bytes_max=READ_BYTES_MAX)
 
     async def read(
         self, after: Offset, end: Offset, filters: Iterable[str]
@@ -310,10 +318,13 @@ class Delivery:
         session.position = self.live
         self._readers[session].pop("", None)
 
-    def retained_read(self, session: Session, messages: Sequence[Message]) -> None:
-        """This is retained on the topics that the session is owed retained messages of."""
-        self._readers[session].pop(RETAINED, None)
-        session.offer_retained(messages)
+    def retained_read(
+        self, session: Session, messages: Sequence[Message], *, last_part: bool
+    ) -> None:
+        """These are the next on the topics that the session is owed retained messages of."""
+        if last_part:
+            self._readers[session].pop(RETAINED, None)
+        session.offer_retained(messages, last_part=last_part)
         self.wake(session)
 
     def joined(self, session: Session, subscription: SubscriptionDocument) -> None:
@@ -409,7 +420,7 @@ class CatchUp(Reader):
                 for message in messages
                 if (grant := session.grant(message)) is not None
             ]
-            session.offer(outgoing, payload_bytes(outgoing))
+            session.offer(outgoing, size_of(outgoing))
             position.through = through
             if outgoing:
                 delivery.wake(session)
@@ -418,16 +429,36 @@ class CatchUp(Reader):
 
 
 class Retained(Reader):
-    """What is retained for new subscriptions, once. What the client did not take before it left is
-    read again when it is back: how far it came is kept with each subscription."""
+    """What is retained for new subscriptions, once; of what does not wait in `aside` yet it keeps
+    the offsets, eight bytes each. (P7)
+
+    Offers a part only when the one before was taken. What the client did not take before it left
+    is looked for again when it is back: how far it came is kept with each subscription.
+    """
 
     def has_room(self) -> bool:
-        return True
+        return not self.session.aside
 
     async def run(self) -> None:
-        filters = self.session.owing_retained()
-        messages = await self.delivery.retained(filters)
-        self.delivery.retained_read(self.session, messages)
+        session, delivery = self.session, self.delivery
+        owing = session.read_retained()
+        after = min([s.retained_after for s in owing], default=Offset(0))
+        found = await delivery.retained([s.filter for s in owing])
+        offsets = array("q", found[bisect_right(found, after) :])
+        del found
+        delivery.wake(session)  # What is from $SYS goes first, to make room.
+        await asyncio.sleep(0)
+        done = 0
+        while True:
+            await self.room()
+            part = [Offset(offset) for offset in offsets[done : done + READ_MESSAGES_MAX]]
+            messages = await delivery.fetch(part)
+            done = bisect_right(offsets, messages[-1].offset) if messages else done + len(part)
+            last_part = done >= len(offsets)
+            delivery.retained_read(session, messages, last_part=last_part)
+            if last_part:
+                break
+            await asyncio.sleep(0)
 
 
 class Replay(Reader):

@@ -55,6 +55,11 @@ class SubscriptionDocument:
         """Whether a group has the place in the log, and this is a share of what it gets."""
         return self.filter.startswith("$share/")
 
+    @property
+    def owed_retained(self) -> tuple[Offset, Offset]:
+        """Above which offset, and up to which, retained messages are still to be handed on."""
+        return self.retained_after, self.retained_through
+
     def owes_retained(self, offset: Offset) -> bool:
         """Whether the retained message with this offset is still to be handed on."""
         return self.retained_after < offset <= self.retained_through

@@ -133,8 +133,8 @@ class Groups:
             self._let_finished_go(group, session)
 
     def _let_finished_go(self, group: Group, session: Session) -> None:
-        """One that unsubscribed has nothing in flight any more, of this group or else."""
-        if session in group.leaving and not session.inflight:
+        """If one that unsubscribed has nothing in flight of this group any more."""
+        if session in group.leaving and not session.has_lease(group.name):
             self._memberships[session].discard(group)
             self._remove(group, session)
 
@@ -281,9 +281,14 @@ class Group(Owner):
                 count = min(room, RETURNED_MAX, len(self._returned))
                 packet_ids = [self._returned[i] for i in range(count)]
                 offsets = session.offsets(packet_ids)
-                messages = await self._log.store.fetch(list(offsets.values()))
+                messages = await self._log.store.fetch(
+                    list(offsets.values()), bytes_max=TAKE_BYTES_MAX
+                )
                 if self.session is not session or not self._room():
                     break
+                if messages:  # What is above the last that was found was maybe not looked for.
+                    last = messages[-1].offset
+                    packet_ids = [p for p in packet_ids if offsets.get(p, last) <= last]
                 found = {message.offset: message for message in messages}
                 gone = [p for p in packet_ids if offsets.get(p) not in found]
                 leased = [p for p in packet_ids if offsets.get(p) in found]

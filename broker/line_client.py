@@ -13,9 +13,11 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
 
 from broker import replays
-from broker.client import TAKE_BYTES_MAX, Services, Transport
+from broker.client import RESEND_MAX, TAKE_BYTES_MAX, Services, Transport
+from broker.cursors import InFlight
 from broker.documents import Delete, Operation, Put, SubscriptionDocument
 from broker.errors import (
     ClientIdentifierNotValid,
@@ -147,7 +149,7 @@ class LineClient:
             self._flush_answers()
 
         log = self.services.log
-        log.append(messages, committed, size=sum([len(m.payload) for m in messages]), waits=False)
+        log.append(messages, committed, waits=False)
         if log.congested:
             self._transport.pause_reading()
             log.when_uncongested(self._resume)
@@ -234,8 +236,7 @@ class LineClient:
             operations=lambda: self.services.wills.connected(client_id, None),
         )
         self._subscribers[client_id] = subscriber
-        await subscriber.resend()
-        subscriber.wake()
+        subscriber.begin()
         return subscriber
 
     def let_go(self, client_id: str) -> None:
@@ -288,15 +289,30 @@ class _LineSubscriber(Owner):
         self._client = client
         self._client_id = client_id
         self.session: Session | None = None
-        self._resent = False
-        """Whether what an earlier connection left was delivered: nothing new goes before it."""
+        self._resending: asyncio.Task[None] | None = None
+        """Delivers again what an earlier connection left: nothing new goes before it."""
+        self._may_resend = asyncio.Event()
+        """Set when there may be room for more of that."""
         self._written: list[int] = []
         """Packet Identifiers of what was written and not yet taken by the operating system."""
 
+    def begin(self) -> None:
+        """The session is ours: deliver again what an earlier connection may not have got."""
+        assert self.session is not None
+        unfinished = deque(sorted(self.session.unfinished(), key=lambda entry: entry.offset))
+        if unfinished:
+            self._resending = asyncio.create_task(self._resend(self.session, unfinished))
+        else:
+            self.wake()
+
     def wake(self) -> None:
         session, client = self.session, self._client
-        if session is None or not self._resent or client.input_ended:
+        if session is None or client.input_ended:
             return
+        if self._resending is not None:
+            self._may_resend.set()
+            return
+        counters = client.services.counters
         while client.writable_now and (session.aside or session.outbox):
             outgoing, packet_ids = session.take(time.time_ns() // 1000, TAKE_BYTES_MAX)
             if not outgoing:
@@ -305,11 +321,14 @@ class _LineSubscriber(Owner):
             if 0 in packet_ids:
                 client.services.log.changed(session)  # Nobody acknowledges QoS 0.
             client.deliver([message for message, _ in outgoing])
-            client.services.counters.messages_out += len(outgoing)
+            counters.messages_out += len(outgoing)
             if client.writable_now:
                 self.taken()
-        client.services.counters.payload_bytes_out += session.taken_bytes
+        counters.payload_bytes_out += session.taken_bytes
         session.taken_bytes = 0
+        if session.expired:
+            counters.dropped["expired"] += session.expired
+            session.expired = 0
         client.services.delivery.drained(session)
 
     def taken(self) -> None:
@@ -324,24 +343,40 @@ class _LineSubscriber(Owner):
         if error is None or isinstance(error, StoreFull):
             self.wake()
 
-    async def resend(self) -> None:
-        """Deliver again what an earlier connection may not have got."""
-        session = self.session
-        assert session is not None
-        unfinished = session.unfinished()
-        if unfinished:
-            store = self._client.services.log.store
-            messages = await store.fetch([entry.offset for entry in unfinished])
-            if self.session is None or self._client.input_ended:
+    async def _resend(self, session: Session, waiting: deque[InFlight]) -> None:
+        """A part at a time, as the messages are to be read from the log."""
+        client, counters = self._client, self._client.services.counters
+        while waiting:
+            while not client.writable_now:
+                self._may_resend.clear()
+                await self._may_resend.wait()
+            part = [*islice(waiting, RESEND_MAX)]
+            try:
+                messages = await client.services.log.store.fetch(
+                    [entry.offset for entry in part], bytes_max=TAKE_BYTES_MAX
+                )
+            except StoreError as error:
+                self.broken(error)
                 return
-            packet_ids = [entry.packet_id for entry in unfinished]
+            if client.input_ended:
+                return
+            # What is above the last that was found was maybe not looked for.
+            last = messages[-1].offset if messages else part[-1].offset
+            packet_ids = [waiting.popleft().packet_id for entry in part if entry.offset <= last]
+            found = {message.offset for message in messages}
+            if gone := sum([e.offset <= last and e.offset not in found for e in part]):
+                counters.dropped["removed by retention"] += gone
+            counters.redeliveries += len(messages)
+            counters.messages_out += len(messages)
+            counters.payload_bytes_out += sum([len(message.payload) for message in messages])
             session.pubrec(packet_ids, refused=True)
             session.pubcomp(packet_ids)
             self._written += packet_ids
-            self._client.deliver(messages)
-            if self._client.writable_now:
+            client.deliver(messages)
+            if client.writable_now:
                 self.taken()
-        self._resent = True
+        self._resending = None
+        self.wake()
 
     def broken(self, error: StoreError) -> None:
         logger.error("subscriber %r: %s", self._client_id, error)
@@ -354,5 +389,7 @@ class _LineSubscriber(Owner):
     def leave(self) -> None:
         """Let go of the session, which may be another's from now on."""
         session, self.session = self.session, None
+        if self._resending is not None:
+            self._resending.cancel()
         if session is not None:
             self._client.services.sessions.close(session, self)

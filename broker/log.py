@@ -106,17 +106,17 @@ class Log:
         messages: Sequence[Message],
         on_committed: OnCommitted | None = None,
         *,
-        size: int = 0,
         durable: bool = True,
         waits: bool = True,
         operations: Sequence[Operation] = (),
     ) -> None:
-        """Put messages (`size` payload bytes) and operations into the next commit.
+        """Put messages and operations into the next commit.
 
         `durable=False` where nobody waits for the disk: QoS 0. `waits=False`: should the store be
         full then, nothing of this is stored and the callback gets StoreFull.
         """
         pending = self._pending
+        size = sum([message.size for message in messages])
         pending.appends.append(_Append(messages, operations, size, durable, waits, on_committed))
         pending.size += size
         self._wake()
@@ -228,7 +228,7 @@ class Log:
             raise
         self._counters.commits += 1
         self._counters.messages_in += len(messages)
-        self._counters.payload_bytes_in += batch.size
+        self._counters.payload_bytes_in += sum([len(message.payload) for message in messages])
         for source in batch.sources:
             source.committed()
         for append in appends:

@@ -6,7 +6,7 @@ A message is shared by all who deliver it, so it is read-only by custom once it 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import NewType
 
@@ -19,14 +19,15 @@ PacketIdentifier = NewType("PacketIdentifier", int)
 NOT_STORED = Offset(0)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class Message:
     """One application message.
 
     `publisher` is the client identifier it came from; times are microseconds since the epoch
     (UTC). `properties` are the MQTT 5 properties to pass on unchanged, encoded, without their
     length and without Message Expiry Interval, Topic Alias and Subscription Identifier.
-    `offset` is `NOT_STORED` until the log has committed the message.
+    `offset` is `NOT_STORED` until the log has committed the message. `size` is what it counts in
+    every bound that is in bytes, since either part may be as large as a packet.
     """
 
     topic: str
@@ -38,6 +39,31 @@ class Message:
     expires_at_us: int | None = None
     properties: bytes = b""
     offset: Offset = NOT_STORED
+    size: int = field(init=False, repr=False, compare=False)
+
+    def __init__(
+        self,
+        topic: str,
+        payload: bytes,
+        qos: int,
+        retain: bool,
+        publisher: str,
+        published_at_us: int,
+        expires_at_us: int | None = None,
+        properties: bytes = b"",
+        offset: Offset = NOT_STORED,
+    ) -> None:
+        """Written out, since `__post_init__` would be one more call for each message."""
+        self.topic = topic
+        self.payload = payload
+        self.qos = qos
+        self.retain = retain
+        self.publisher = publisher
+        self.published_at_us = published_at_us
+        self.expires_at_us = expires_at_us
+        self.properties = properties
+        self.offset = offset
+        self.size = len(payload) + len(properties)
 
 
 @dataclass(slots=True, frozen=True)

@@ -14,10 +14,10 @@ from broker.session import Session, merge_grants
 from broker.topics import TopicTree
 
 REMEMBERED_MAX = 100_000
-"""Topics whose routes are remembered."""
+"""Topics whose routes are remembered, and different routes that they had since all were forgotten.
+Sessions that are gone stay in memory with those, but for what waited in them."""
 CHANGED_MAX = 256
-"""Filters that changed, beyond which all routes are forgotten instead. So many sessions that are
-gone can be kept in memory by doubtful routes, but for what waited in them."""
+"""Filters that changed, beyond which all routes, doubtful or interned, are forgotten instead."""
 
 Route = tuple[Session, Grant | None, Grant | None]
 """Session, how it gets others' messages, how it gets its own (they differ by No Local)."""
@@ -35,6 +35,7 @@ class RouteTable:
         self._changed: TopicTree[None, str] = TopicTree()
         """Filters that changed since there were no doubtful routes."""
         self._interned: dict[Routes, Routes] = {}
+        """Each of the different routes, once; also of those that no topic has any more."""
 
     def __len__(self) -> int:
         """How many subscriptions there are."""
@@ -57,7 +58,8 @@ class RouteTable:
             routes = self._doubtful.pop(topic, None)
             if routes is None or self._changed.match(topic):
                 routes = self._find(topic)
-            if len(self._routes) + len(self._doubtful) >= REMEMBERED_MAX:
+            remembered = len(self._routes) + len(self._doubtful)
+            if max(remembered, len(self._interned)) >= REMEMBERED_MAX:
                 self._forget()
             routes = self._routes[topic] = self._interned.setdefault(routes, routes)
         return routes

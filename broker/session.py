@@ -37,8 +37,8 @@ GRANT_CACHE_MAX = 10_000
 """Topics whose merged grant one session remembers while it reads the log."""
 
 MOVED_MAX = 100
-"""Subscriptions that a commit writes again at most because nothing retained was found for them. If
-they are not written, that is looked for once more on the next connection: no reason to write all of
+"""Subscriptions that a commit writes again at most because nothing more was found for them. If they
+are not written, that is looked for once more on the next connection: no reason to write all of
 10,000 at once, in the commit that others wait for."""
 
 
@@ -93,12 +93,18 @@ class Session:
         """Of the subscriptions, those that replay."""
         self._owing: dict[str, SubscriptionDocument] = {}
         """Of the subscriptions, those that may be owed retained messages."""
+        self._owing_unread: set[str] = set()
+        """Topic Filters of those that were made since the reading of retained messages began. What
+        is taken of these is not handed on to them: what lies before it is still to be read."""
         self._moved: dict[str, None] = {}
         """Topic Filters of those whose replay or retained messages were taken and that are not
         written since."""
         self._moved_committing: dict[str, None] = {}
         self._owed_nothing: dict[str, None] = {}
-        """Likewise of those for which nothing retained was found."""
+        """Likewise of those for which nothing more that is retained was found."""
+        self._retained_to_come = False
+        """Not all that is retained is in `aside` yet. The outbox waits for it, or a topic's older
+        message could come after the newer."""
         self._tree: TopicTree[str, SubscriptionDocument] = TopicTree()
         self._grants: dict[str, tuple[list[SubscriptionDocument], Grant | None]] = {}
 
@@ -144,10 +150,11 @@ class Session:
         self._forget_replay(subscription.filter)
         if subscription.replaying:
             self._replays[subscription.filter] = subscription
+        former = self._owing.pop(subscription.filter, None)
         if subscription.owes_retained(subscription.retained_through):
             self._owing[subscription.filter] = subscription
-        else:
-            self._owing.pop(subscription.filter, None)
+            if former is None or former.owed_retained != subscription.owed_retained:
+                self._owing_unread.add(subscription.filter)
         self.subscriptions[subscription.filter] = subscription
         if not subscription.shared:
             self._tree.add(subscription.filter, subscription.filter, subscription)
@@ -158,6 +165,7 @@ class Session:
         self._forget_replay(topic_filter)
         for changed in (self._owing, self._moved, self._owed_nothing):
             changed.pop(topic_filter, None)
+        self._owing_unread.discard(topic_filter)
         self._tree.remove(topic_filter, topic_filter)
         self._grants.clear()
         return self.subscriptions.pop(topic_filter, None)
@@ -189,18 +197,25 @@ class Session:
 
     # Outgoing messages
 
-    def owing_retained(self) -> list[str]:
-        """Topic Filters of the subscriptions that may be owed retained messages."""
-        return list(self._owing)
+    def owing_retained(self) -> list[SubscriptionDocument]:
+        """The subscriptions that may be owed retained messages."""
+        return list(self._owing.values())
 
-    def offer_retained(self, messages: Iterable[Message]) -> None:
-        """Put `messages`, all that is retained on the topics of `owing_retained` by offset, into
-        `aside` for those that are still owed them; in place of what waited there of them.
+    def read_retained(self) -> list[SubscriptionDocument]:
+        """Begin anew to offer retained messages, for those that may be owed them now. What waits
+        of them in `aside` will be offered again."""
+        # What has no offset is from $SYS, not from the log.
+        self.aside = deque(e for e in self.aside if not (e[1].retained and e[0].offset))
+        self._owing_unread.clear()
+        self._retained_to_come = True
+        return self.owing_retained()
+
+    def offer_retained(self, messages: Iterable[Message], *, last_part: bool) -> None:
+        """Put `messages`, the next that are retained on the topics of `read_retained`, into
+        `aside` for those that are still owed them, when all that was offered before is taken.
 
         One copy of each, however many subscriptions match. [MQTT-3.3.1-9]
         """
-        # What has no offset is from $SYS, not from the log.
-        self.aside = deque(e for e in self.aside if not (e[1].retained and e[0].offset))
         last: dict[str, Offset] = {}
         for message in messages:
             wanting = [
@@ -212,40 +227,51 @@ class Session:
             if grant is not None:
                 self.aside.append((message, replace(grant, retained=True)))
                 last |= dict.fromkeys([s.filter for s in wanting], message.offset)
-        for topic_filter, subscription in self._owing.items():
+        if not last_part:
+            return
+        self._retained_to_come = False
+        read = [f for f in self._owing if f not in self._owing_unread]
+        for topic_filter in read:
+            subscription = self._owing[topic_filter]
             subscription.retained_through = last.get(topic_filter, subscription.retained_after)
-        self._owed_nothing |= dict.fromkeys([f for f in self._owing if f not in last])
-        self._owing = {f: self._owing[f] for f in last}
+            if topic_filter not in last:
+                self._owed_nothing[topic_filter] = None
+                del self._owing[topic_filter]
 
     def _owed_retained(self, message: Message) -> list[SubscriptionDocument]:
-        return [s for s in self._tree.match(message.topic) if s.owes_retained(message.offset)]
+        """Of the subscriptions that it was read for, those that it was not handed on to yet."""
+        return [
+            s
+            for s in self._tree.match(message.topic)
+            if s.owes_retained(message.offset) and s.filter not in self._owing_unread
+        ]
 
     def offer(self, outgoing: Iterable[Outgoing], size: int) -> None:
-        """Put messages, `size` payload bytes, into the outbox; whoever reads moves the position."""
+        """Put messages, `size` bytes, into the outbox; whoever reads moves the position."""
         self.outbox.extend(outgoing)
         self.outbox_bytes += size
 
     def take(self, now_us: int, bytes_max: int) -> tuple[list[Outgoing], list[int]]:
         """Move what the window permits into flight: messages, and Packet Identifiers (QoS 0: 0).
 
-        Stops beyond `bytes_max` of payload; one message at least. A message that finds no room in
-        the window holds up those after it, which keeps the order. Empty: nothing may go now.
+        Stops beyond `bytes_max`; one message at least. A message that finds no room in the window
+        holds up those after it, which keeps the order. Empty: nothing may go now.
         """
         aside = bool(self.aside)
-        queue = self.aside or self.outbox
+        queue = self.aside if aside or self._retained_to_come else self.outbox
         room = self.room()
         packet_id = self._next_packet_id
         qos1, qos2, released = self._qos1, self._qos2, self._released
         taken: list[Outgoing] = []
         packet_ids: list[int] = []
-        size = expired_size = 0
+        size = payload_bytes = expired_size = 0
         while queue and size < bytes_max:
             outgoing = queue[0]
             message, grant = outgoing
             if message.expires_at_us is not None and message.expires_at_us <= now_us:
                 queue.popleft()
                 self.expired += 1
-                expired_size += len(message.payload)
+                expired_size += message.size
                 if aside:
                     self._note_aside([outgoing], [0])
                 continue
@@ -266,9 +292,10 @@ class Session:
                 packet_id = packet_id % PACKET_IDENTIFIER_MAX + 1
                 self._sent += 1
             queue.popleft()
-            size += len(message.payload)
+            size += message.size
+            payload_bytes += len(message.payload)
         self._next_packet_id = packet_id
-        self.taken_bytes += size
+        self.taken_bytes += payload_bytes
         if aside:
             self._note_aside(taken, packet_ids)
         else:
@@ -284,7 +311,7 @@ class Session:
                     subscription.retained_after = message.offset
                     self._moved[subscription.filter] = None
                     if message.offset == subscription.retained_through:
-                        del self._owing[subscription.filter]
+                        self._owing.pop(subscription.filter, None)
             if grant.replay:
                 self.replayed(grant.replay, message.offset)
             if grant.lease and packet_id in self._qos1:
@@ -312,6 +339,10 @@ class Session:
             del self._aside_ids[packet_id]
         self._acknowledged += len(returned)
         return [*returned.values(), *waiting]
+
+    def has_lease(self, group: str) -> bool:
+        """Whether anything in flight is leased from this group."""
+        return any(lease.group == group for lease in self._leases.values())
 
     def offsets(self, packet_ids: Iterable[int]) -> dict[int, Offset]:
         """Where in the log those of them are that are in flight at QoS 1."""
@@ -420,6 +451,7 @@ class Session:
         self.outbox.clear()
         self.outbox_bytes = 0
         self.aside.clear()
+        self._retained_to_come = False
 
     def _taken_through(self) -> Offset:
         return Offset(self.outbox[0][0].offset - 1) if self.outbox else self.position.through

@@ -99,11 +99,7 @@ class Wills:
             None if will.expiry_s is None else now_us + will.expiry_s * US,
             will.properties,
         )
-        self._log.append(
-            [message],
-            size=len(will.payload),
-            operations=[Delete(WillDocument, (will.client_id,))],
-        )
+        self._log.append([message], operations=[Delete(WillDocument, (will.client_id,))])
 
     def _cancel_timer(self, client_id: str) -> None:
         timer = self._timers.pop(client_id, None)

@@ -21,6 +21,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,16 +107,19 @@ class Store(Protocol):
     ) -> Read:
         """Messages in start..end (closed) that match any filter (None: all), oldest first.
 
-        Stops after `limit` messages or when their payloads exceed `bytes_max` (at least one is
+        Stops after `limit` messages or when their sizes reach `bytes_max` (at least one is
         returned), or after looking at much that does not match: `next` says where to go on, and
         is above `end`, or the high watermark, when there is no more. Reading begins at the log
         start if `start` is below it; who must know what `trim` took looks at `log_start` after.
         """
         ...
 
-    async def fetch(self, offsets: Sequence[Offset]) -> list[Message]:
+    async def fetch(
+        self, offsets: Sequence[Offset], *, bytes_max: int = sys.maxsize
+    ) -> list[Message]:
         """Exactly these messages, oldest first; without those that are gone. At most 100,000.
 
+        Stops when their sizes reach `bytes_max`: what is above the last of them may be there too.
         A retained message is there also below the log start.
         """
         ...
@@ -132,8 +136,8 @@ class Store(Protocol):
         high watermark + 1 for none."""
         ...
 
-    async def retained(self, filters: Sequence[str]) -> list[Message]:
-        """The retained message of every topic that matches any filter, in offset order (S5)."""
+    async def retained(self, filters: Sequence[str]) -> list[Offset]:
+        """Where the retained messages of all topics that match any filter are, in order (S5)."""
         ...
 
     async def get(self, kind: type[D], key: tuple[str, ...]) -> D | None: ...

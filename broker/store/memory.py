@@ -8,6 +8,7 @@ time grows with what it holds, and what it holds is gone with the process; `clos
 from __future__ import annotations
 
 import asyncio
+import sys
 from bisect import bisect_left
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import replace
@@ -116,15 +117,22 @@ class MemoryStore:
         messages: list[Message] = []
         for message in _matching(self._between(start, end), filters):
             messages.append(message)
-            bytes_max -= len(message.payload)
+            bytes_max -= message.size
             if len(messages) >= limit or bytes_max <= 0:
                 return Read(messages, Offset(message.offset + 1))
         return Read(messages, Offset(max(start, end + 1)))
 
-    async def fetch(self, offsets: Sequence[Offset]) -> list[Message]:
+    async def fetch(
+        self, offsets: Sequence[Offset], *, bytes_max: int = sys.maxsize
+    ) -> list[Message]:
         self._require_open()
         wanted = set(offsets)
-        return [message for message in self._log if message.offset in wanted]
+        messages: list[Message] = []
+        for message in self._log:
+            if message.offset in wanted and bytes_max > 0:
+                messages.append(message)
+                bytes_max -= message.size
+        return messages
 
     async def offset_at(self, time_us: int) -> Offset:
         self._require_open()
@@ -141,10 +149,9 @@ class MemoryStore:
         last = [*_matching(log, filters)][-count:]
         return last[0].offset if len(last) == count else self._log_start
 
-    async def retained(self, filters: Sequence[str]) -> list[Message]:
+    async def retained(self, filters: Sequence[str]) -> list[Offset]:
         self._require_open()
-        found = _matching(self._retained.values(), filters)
-        return sorted(found, key=lambda message: message.offset)
+        return sorted([m.offset for m in _matching(self._retained.values(), filters)])
 
     async def get(self, kind: type[D], key: tuple[str, ...]) -> D | None:
         documents = await self.scan(kind, key)

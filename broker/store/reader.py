@@ -148,7 +148,7 @@ class Reader:
             last = min(end, run.last)
             part = self._read_range(position, last, run.topic_ids, limit - len(messages), bytes_max)
             messages += part.messages
-            bytes_max -= sum(len(message.payload) for message in part.messages)
+            bytes_max -= sum([message.size for message in part.messages])
             position = part.next
             if len(messages) >= limit or bytes_max <= 0:
                 break
@@ -201,12 +201,12 @@ class Reader:
             )
         with closing(rows):  # Else a damaged row would leave it open, and with it the snapshot.
             messages = self.messages(rows, bytes_max)
-        size = sum(len(message.payload) for message in messages)
+        size = sum([message.size for message in messages])
         full = len(messages) >= limit or (messages and size >= bytes_max)
         return Read(messages, Offset(messages[-1].offset + 1 if full else end + 1))
 
     def messages(self, rows: Iterable[Any], bytes_max: int = sys.maxsize) -> list[Message]:
-        """The rows as messages, until their payloads reach `bytes_max`. Hot: `make bench`.
+        """The rows as messages, until they reach `bytes_max`. Hot: `make bench`.
 
         Raises StoreCorrupt: a checksum is wrong. (S8)
         """
@@ -238,7 +238,7 @@ class Reader:
                     offset,
                 )
             )
-            bytes_max -= len(payload)
+            bytes_max -= len(payload) + len(properties)
             if bytes_max <= 0:
                 break
         return messages
@@ -333,7 +333,7 @@ class Reader:
             step = min(step * 2, BLOCKS_PER_STEP_MAX)
         return Offset(start)
 
-    def fetch(self, offsets: Iterable[int]) -> list[Message]:
+    def fetch(self, offsets: Iterable[int], bytes_max: int = sys.maxsize) -> list[Message]:
         """As `Store.fetch`."""
         rows = self._connection.execute(
             f"SELECT {COLUMNS} FROM messages"
@@ -341,12 +341,13 @@ class Reader:
             (json.dumps([*offsets]),),
         )
         with closing(rows):
-            return self.messages(rows)
+            return self.messages(rows, bytes_max)
 
-    def retained(self, filters: Sequence[str]) -> list[Message]:
+    def retained(self, filters: Sequence[str]) -> list[Offset]:
         """As `Store.retained`."""
         source = "topics t JOIN retained r ON r.topic_id = t.id"
-        return self.fetch(self._find("r.offset", source, _Filters(filters)))
+        found = self._find("r.offset", source, _Filters(filters))
+        return sorted(map(Offset, found))
 
     def documents(self, table: Table, key: tuple[str, ...]) -> list[Any]:
         return table.select(self._connection, key)

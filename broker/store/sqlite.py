@@ -163,7 +163,7 @@ class SqliteStore:
             and self._quick_commits[durable] >= QUICK_COMMITS_MIN
             and not self._writes
             and Delete not in map(type, state)
-            and sum([len(m.payload) + len(m.properties) for m in batch]) <= HERE_BYTES_MAX
+            and sum([message.size for message in batch]) <= HERE_BYTES_MAX
         )
 
     def _commit_here(
@@ -287,7 +287,7 @@ class SqliteStore:
             Reader.nth_last, filters, count, self._log_start, self._high_watermark
         )
 
-    async def retained(self, filters: Sequence[str]) -> list[Message]:
+    async def retained(self, filters: Sequence[str]) -> list[Offset]:
         return await self._read(Reader.retained, filters)
 
     async def get(self, kind: type[D], key: tuple[str, ...]) -> D | None:

@@ -1,7 +1,7 @@
 """Documents as rows: the table, the columns and the statements of each document class.
 
 They follow from the dataclass: its fields are the columns, its `KEY` the leading ones and the
-primary key. Every table has a last column `revision` besides.
+primary key. Every table has a column `revision` besides.
 """
 
 from __future__ import annotations

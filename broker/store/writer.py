@@ -1,9 +1,9 @@
-"""The writer's half of SqliteStore: what runs in the one thread that writes and checkpoints.
+"""The writer's half of SqliteStore: all that writes and checkpoints, on the one connection for it.
 
-Everything here is called with that thread's connection, one call at a time, and not always from
-there: see SqliteStore. An append is one
-transaction: names that are new, the messages in few statements, the sparse index, the retained
-pointers, the documents. What the caches here know is forgotten when a transaction is rolled back.
+Called in that connection's thread or, for a small commit, in the event loop's; one call at a time
+(see SqliteStore). An append is one transaction: names that are new, the messages in few statements,
+the sparse index, the retained pointers, the documents. What the caches here know is forgotten when
+a transaction is rolled back.
 """
 
 from __future__ import annotations
@@ -151,19 +151,16 @@ class Writer:
         *,
         waits: bool = True,
     ) -> tuple[Offset | None, int]:
-        """Store all of it or nothing, and set the offsets; the last one, and the payload's size.
+        """Store all of it or nothing, and set the offsets; the last one, and the size of all.
 
         `waits`: for another program that has locked the database. Raises StoreConflict and
         sqlite3.Error.
         """
         self._set_synchronous(durable or self._unsynced + len(batch) >= UNSYNCED_MAX)
         firsts: list[int] = []
-        size = 0
         with self.transaction(waits=waits):
             for i in range(0, len(batch), ROWS_PER_STATEMENT):
-                first, payload_bytes = self._insert(batch[i : i + ROWS_PER_STATEMENT])
-                firsts.append(first)
-                size += payload_bytes
+                firsts.append(self._insert(batch[i : i + ROWS_PER_STATEMENT]))
             if state:
                 tables.apply(self._connection, state)
         last = None
@@ -172,6 +169,7 @@ class Writer:
             for offset, message in enumerate(part, first):
                 message.offset = Offset(offset)
             last = Offset(first + len(part) - 1)
+        size = sum([message.size for message in batch])
         self._unsynced = 0 if self._synced else self._unsynced + len(batch)
         self._pages += 4 + (size + 64 * len(batch)) // 4096
         return last, size
@@ -204,15 +202,15 @@ class Writer:
             self._connection.execute(f"PRAGMA synchronous = {'FULL' if synced else 'NORMAL'}")
             self._synced = synced
 
-    def _insert(self, part: Sequence[Message]) -> tuple[int, int]:
-        """Insert up to ROWS_PER_STATEMENT messages; the first offset, and the payload's size."""
+    def _insert(self, part: Sequence[Message]) -> int:
+        """Insert up to ROWS_PER_STATEMENT messages; the first offset."""
         parameters = self._parameters(part)
         last = insert_rows(self._connection, _INSERT_MESSAGES, _MESSAGE, "", _WIDTH, parameters)
         first = last - len(part) + 1
         self._index(first, parameters[_TOPIC_ID::_WIDTH])
         if 1 in parameters[_RETAIN::_WIDTH]:
             self._retain(first, parameters)
-        return first, sum(map(len, parameters[_PAYLOAD::_WIDTH]))
+        return first
 
     def _parameters(self, part: Sequence[Message]) -> list[Any]:
         """The rows, flat. Hot: `make bench` shows it.

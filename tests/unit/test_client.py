@@ -10,13 +10,14 @@ from broker.client import Client, Services
 from broker.config import Config
 from broker.documents import SubscriptionDocument
 from broker.errors import QuotaExceeded, StoreError, StoreFull, StoreUnavailable
+from broker.message import Offset
 from broker.mqtt.encode import encode
-from broker.mqtt.packets import MQTT_5
+from broker.mqtt.packets import MQTT_5, Connect
 from broker.subscriptions import Subscriptions
 from broker.sys_tree import SysTree
 from tests.e2e.wire import connect_packet
 from tests.unit.test_groups import GROUP, member
-from tests.unit.world import Disk, World, running
+from tests.unit.world import Disk, Subscriber, World, message, running, subscription
 
 
 class Transport:
@@ -93,6 +94,32 @@ async def test_who_cannot_have_its_share_is_told_so_and_keeps_its_session(
         assert caplog.messages == [f"client 'worker' refused: {error}"]
         assert (world.sessions.connected_count, world.counters.refused_connects) == (0, 1)
         assert await world.disk.get(SubscriptionDocument, ("worker", GROUP)) is not None
+
+
+async def test_what_is_sent_again_is_read_in_parts_that_are_bounded_in_bytes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """P7: or who comes back costs a window of messages as large as packets, all at once."""
+    monkeypatch.setattr("broker.client.TAKE_BYTES_MAX", 100)
+    async with running(Disk()) as world:
+        earlier = Subscriber(world)
+        await earlier.open()
+        earlier.subscribe(subscription())
+        reason = b"\x26\x00\x01r\x00\x2d" + b"x" * 45
+        await world.publish(*[message(str(n), properties=reason) for n in range(1, 7)])
+        assert len(earlier.got) == 6
+        earlier.close()
+        await world.disk.trim(Offset(2))
+        transport = Transport()
+        client = Client(services(world, Config()), transport, "here", 0.0)
+        client.receive(
+            encode(Connect(MQTT_5, "sub1", False, 60, session_expiry_s=3600), MQTT_5), 0.0
+        )
+        await world.settled()
+        _, *publishes = packets_of(transport.written)
+        assert [packet[-1:] for packet in publishes] == [b"2", b"3", b"4", b"5", b"6"]
+        assert [len(part) for part in world.disk.fetched] == [2, 2, 1]
+        assert world.counters.dropped == {"removed by retention": 1}
 
 
 def packets_of(written: bytes) -> list[bytes]:

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
 from broker.config import Config
-from broker.delivery import REPLAY_ENDED, Recent, route
+from broker.delivery import READ_BYTES_MAX, REPLAY_ENDED, Recent, route
 from broker.documents import CursorDocument, SubscriptionDocument
 from broker.errors import StoreCorrupt, StoreFull
 from broker.message import Grant, Message, Offset
@@ -87,6 +87,14 @@ def test_no_local_takes_out_a_clients_own_messages_and_their_size() -> None:
     assert (payloads(outgoing), size) == ([b"6"], 1)
 
 
+def test_properties_count_in_the_size_of_what_a_session_gets() -> None:
+    """P7"""
+    grant, plain, no_local = Grant(1), _session("s"), _session("t")
+    batch = [message("123", properties=b"4567"), message("8")]
+    routed = route(batch, lambda topic: ((plain, grant, grant), (no_local, grant, None)))
+    assert (routed[plain][1], routed[no_local][1]) == (8, 8)
+
+
 def test_recent_batches_are_read_above_an_offset_and_forgotten_oldest_first(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -98,6 +106,18 @@ def test_recent_batches_are_read_above_an_offset_and_forgotten_oldest_first(
     messages, through = recent.read(Offset(3))
     assert ([m.offset for m in messages], through) == ([4, 5, 6], 6)
     assert recent.read(Offset(6)) == ([], 6)
+
+
+def test_recent_batches_are_bounded_in_bytes_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    """P7: what is kept, and what a reader takes of it at a time."""
+    monkeypatch.setattr("broker.delivery.RECENT_BYTES_MAX", 400)
+    monkeypatch.setattr("broker.delivery.READ_BYTES_MAX", 200)
+    recent = Recent(Offset(0))
+    for offset in range(1, 7):
+        recent.add([message("1", offset=offset, properties=bytes(99))])
+    assert recent.after == 2
+    messages, through = recent.read(Offset(2))
+    assert ([m.offset for m in messages], through) == ([3, 4], 4)
 
 
 # Live and behind
@@ -138,7 +158,7 @@ async def test_a_reader_that_is_behind_keeps_to_bytes_as_well(
     monkeypatch.setattr("broker.delivery.READ_BYTES_MAX", 1000)
     sub.limit = 0
     for n in range(100):
-        await world.publish(message(str(n).encode().ljust(100)))
+        await world.publish(message(str(n).encode().ljust(40), properties=bytes(60)))
     assert len(placed(sub).outbox) <= 20
     assert placed(sub).outbox_bytes == 100 * len(placed(sub).outbox)
 
@@ -389,6 +409,65 @@ async def test_a_crash_loses_no_retained_message_and_repeats_none_of_qos_2(taken
         await world.settled()
         assert [entry.offset for entry in placed(again).unfinished()] == [*range(1, 10)]
         assert payloads(again.got) == texts(9 - taken, first=1 + taken)
+
+
+async def test_a_slow_client_has_few_retained_messages_wait_for_it(world: World) -> None:
+    """P7: no more than were read at a time. All come when it takes them, and then what is newer."""
+    size = READ_BYTES_MAX // 4
+    await world.publish(*[message(bytes([n]) * size, f"kept/{n}", retain=True) for n in range(10)])
+    sub = Subscriber(world, limit=0)
+    await sub.open()
+    _subscribe(world, sub)
+    await world.settled()
+    assert len(placed(sub).aside) == 4
+    await world.publish(message(b"\x0a", "kept/9", retain=True))
+    sub.limit = size
+    sub.wake()
+    assert len(sub.got) == 4
+    await world.settled()
+    assert [payload[0] for payload in payloads(sub.got)] == [*range(11)]
+    assert placed(sub).owing_retained() == []
+
+
+async def test_what_is_removed_while_retained_messages_are_handed_on_is_passed_over(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broker.delivery.READ_MESSAGES_MAX", 2)
+    await _keep(world, 6)
+    sub = Subscriber(world, limit=0)
+    await sub.open()
+    _subscribe(world, sub)
+    await world.settled()
+    await world.publish(*[message("", f"kept/{n}", retain=True) for n in (3, 4, 5)])
+    await world.disk.trim(world.disk.high_watermark)
+    sub.limit = 1 << 20
+    sub.wake()
+    await world.settled()
+    retained = [message.payload for message, grant in sub.got if grant.retained]
+    assert retained == [b"1", b"2", b"6"]
+    assert placed(sub).owing_retained() == []
+
+
+async def test_what_was_taken_of_retained_messages_is_not_read_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await _keep(world, 5)
+    sub = Subscriber(world, limit=1)
+    await sub.open(receive_maximum=3)
+    _subscribe(world, sub)
+    await world.settled()
+    sub.close()
+    read: list[Offset] = []
+    fetch = world.disk.fetch
+
+    async def noting(offsets: Sequence[Offset], *, bytes_max: int) -> list[Message]:
+        read.extend(offsets)
+        return await fetch(offsets, bytes_max=bytes_max)
+
+    monkeypatch.setattr(world.disk, "fetch", noting)
+    await sub.open()
+    await world.settled()
+    assert read == [4, 5]
 
 
 async def test_subscriptions_made_together_get_all_that_is_retained(world: World) -> None:

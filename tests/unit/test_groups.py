@@ -260,6 +260,24 @@ async def test_the_last_to_unsubscribe_finishes_what_it_has_too(world: World) ->
     assert numbers(last) == [4]
 
 
+async def test_who_unsubscribes_need_not_finish_what_is_not_of_the_group(world: World) -> None:
+    one = await member(world, "one", expiry_s=100)
+    one.subscribe(subscription("own", client_id="one"))
+    await world.publish(message("x", "own"))
+    await publish(world, 1, 1)
+    own, leased = one.packet_ids
+    unsubscribe(world, one)
+    assert world.groups.open_count == 1
+    one.packet_ids = [leased]
+    await one.acknowledge()
+    assert world.groups.open_count == 0
+    one.packet_ids = [own]
+    await one.acknowledge()
+    two = await member(world, "two")
+    await publish(world, 2, 2)
+    assert numbers(two) == [2]
+
+
 async def test_who_subscribes_again_is_a_member_like_any(world: World) -> None:
     back = await member(world, "back")
     await publish(world, 1, 1)
@@ -328,6 +346,24 @@ async def test_what_retention_removed_before_it_was_leased_again_is_counted(worl
     stored = await world.disk.get(CursorDocument, (GROUP,))
     assert stored is not None
     assert stored.offset == 3
+
+
+async def test_what_is_leased_again_is_read_in_parts_that_are_bounded_in_bytes(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P7, and none is taken for removed because it was not in the part."""
+    monkeypatch.setattr("broker.groups.TAKE_BYTES_MAX", 200)
+    leaving = await member(world, "leaving")
+    await world.publish(*[message(str(n), "jobs/a", properties=bytes(99)) for n in range(1, 8)])
+    assert numbers(leaving) == [1, 2, 3, 4, 5, 6, 7]
+    await world.disk.trim(Offset(2))
+    parts = world.disk.fetched
+    leaving.close()
+    staying = await member(world, "staying")
+    await world.settled()
+    assert payloads(staying.got) == [b"2", b"3", b"4", b"5", b"6", b"7"]
+    assert [sum(m.size for m in part) for part in parts] == [200, 200, 200]
+    assert world.counters.dropped == {"removed by retention": 1}
 
 
 async def test_a_group_holds_no_more_in_flight_than_its_members_have_room_for() -> None:

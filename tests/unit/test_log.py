@@ -217,13 +217,14 @@ async def test_what_does_not_wait_is_refused_by_a_full_store_and_not_stored_late
 
 
 async def test_publishers_are_not_read_from_while_too_much_waits(log: Log, disk: Disk) -> None:
+    """P7: of payload and properties together."""
     resumed: list[str] = []
     disk.may_commit.clear()
-    log.append([message("1")], size=11)
+    log.append([message("1" * 6, properties=b"2" * 5)])
     assert log.congested
     await turns()
     assert not log.congested, "it is being committed"
-    log.append([message("2")], size=11)
+    log.append([message("2" * 11)])
     log.when_uncongested(lambda: resumed.append("again"))
     await turns()
     assert resumed == []
@@ -236,7 +237,7 @@ async def test_publishers_are_not_read_from_while_the_store_is_full(log: Log, di
     """Or what they sent would pile up in memory."""
     resumed: list[str] = []
     disk.full = True
-    log.append([message("1")], size=11)
+    log.append([message("1" * 11)])
     await turns()
     assert log.congested
     log.when_uncongested(lambda: resumed.append("again"))
@@ -270,8 +271,8 @@ async def test_messages_and_commits_are_counted(disk: Disk) -> None:
     counters = Counters()
     log = Log(disk, counters, append_bytes_max=10)
     task = asyncio.create_task(log.commit_forever())
-    batch: list[Message] = [message("1"), message("2")]
+    batch: list[Message] = [message("1"), message("23", properties=b"not counted")]
     log.append(batch)
     await log.flushed()
     task.cancel()
-    assert (counters.commits, counters.messages_in) == (1, 2)
+    assert (counters.commits, counters.messages_in, counters.payload_bytes_in) == (1, 2, 3)

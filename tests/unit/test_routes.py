@@ -111,6 +111,21 @@ def test_after_many_changes_nothing_is_remembered_of_who_is_gone(found_anew: lis
     assert found_anew == ["t"]
 
 
+def test_routes_that_no_topic_has_any_more_are_not_kept_without_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As when clients with the same filter come and go."""
+    monkeypatch.setattr(routes, "REMEMBERED_MAX", 50)
+    table = RouteTable()
+    for n in range(200):
+        visitor = session(f"visitor {n}")
+        table.add(visitor, subscription("#"))
+        assert [who for who, _, _ in table.of("t")] == [visitor]
+        table.remove(visitor, "#")
+        assert table.of("t") == ()
+    assert len(table._interned) <= 50
+
+
 def test_equal_routes_are_the_same_object() -> None:
     table = RouteTable()
     table.add(SESSIONS[0], subscription("#"))

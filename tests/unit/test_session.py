@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from broker.cursors import InFlight, Stage, pack, unpack
 from broker.documents import CursorDocument, Put, ReceivedQos2Document, SubscriptionDocument
@@ -21,7 +22,7 @@ def session(*, durable: bool = True, inflight_max: int = 100, window: int = 100)
 
 def offer(to: Session, *messages: Message, qos: int = 2) -> None:
     """As a live reader does."""
-    to.offer([(m, Grant(qos)) for m in messages], sum(len(m.payload) for m in messages))
+    to.offer([(m, Grant(qos)) for m in messages], sum(m.size for m in messages))
     to.position.through = messages[-1].offset
 
 
@@ -111,6 +112,18 @@ def test_taking_stops_at_a_number_of_bytes_but_takes_one_message_at_least() -> N
     assert len(sub.take(0, 1)[0]) == 1
     assert len(sub.take(0, 11)[0]) == 2
     assert sub.outbox_bytes == 0
+
+
+def test_properties_count_for_the_bounds_and_not_as_payload_taken() -> None:
+    """P7"""
+    sub = session()
+    heavy = [message("1", offset=n, properties=bytes(99)) for n in (1, 2, 3)]
+    offer(sub, *heavy, message("1", offset=4, properties=bytes(99), expires_at_us=1))
+    assert sub.outbox_bytes == 400
+    assert len(sub.take(2, 200)[0]) == 2
+    assert (sub.outbox_bytes, sub.taken_bytes) == (200, 2)
+    assert len(sub.take(2, 200)[0]) == 1
+    assert (sub.outbox_bytes, sub.taken_bytes) == (0, 3)
 
 
 def test_expired_messages_are_left_out_and_hold_up_nothing() -> None:
@@ -434,6 +447,16 @@ def kept(topic: str, offset: int, publisher: str = "pub1") -> Message:
     return message(topic=topic, offset=offset, publisher=publisher, retain=True)
 
 
+def offer_kept(to: Session, messages: list[Message]) -> None:
+    """Read them anew, and all at once."""
+    to.read_retained()
+    to.offer_retained(messages, last_part=True)
+
+
+def owing(of: Session) -> list[str]:
+    return [subscription.filter for subscription in of.owing_retained()]
+
+
 def stored_places(of: Session) -> dict[str, tuple[int, int]]:
     """What is owed of retained messages, as the next commit stores it."""
     return {
@@ -448,7 +471,7 @@ def test_overlapping_subscriptions_get_one_copy_of_what_is_retained() -> None:
     sub = session()
     sub.subscribe(subscription("a/+", 0, identifier=1, retained_through=9))
     sub.subscribe(subscription("a/1", 2, identifier=2, retained_through=9))
-    sub.offer_retained([kept("a/1", 3), kept("a/2", 5)])
+    offer_kept(sub, [kept("a/1", 3), kept("a/2", 5)])
     assert [(m.offset, g.qos, g.subscription_ids, g.retained) for m, g in sub.aside] == [
         (3, 2, (1, 2), True),
         (5, 0, (1,), True),
@@ -459,14 +482,14 @@ def test_retained_are_only_those_from_before_the_subscription_was_made() -> None
     """[MQTT-3.8.4-3] Made again it gets all again, wherever it began; later ones are live."""
     sub = session()
     sub.subscribe(subscription("#", start=1, retained_through=4))
-    sub.offer_retained([kept("a", 1), kept("b", 4), kept("c", 5)])
+    offer_kept(sub, [kept("a", 1), kept("b", 4), kept("c", 5)])
     assert [m.offset for m, _ in sub.aside] == [1, 4]
 
 
 def test_no_local_leaves_out_what_is_retained_of_the_client_itself() -> None:
     sub = session()
     sub.subscribe(subscription("#", no_local=True, retained_through=9))
-    sub.offer_retained([kept("a", 1, publisher="sub1"), kept("b", 2)])
+    offer_kept(sub, [kept("a", 1, publisher="sub1"), kept("b", 2)])
     assert [m.offset for m, _ in sub.aside] == [2]
 
 
@@ -476,7 +499,7 @@ def test_what_is_owed_of_retained_messages_goes_on_after_what_was_taken() -> Non
     sub.subscribe(subscription("a/+", retained_through=90))
     sub.subscribe(subscription("b", retained_through=90))
     retained = [kept("a/1", 3), kept("b", 5), kept("a/2", 7)]
-    sub.offer_retained(retained)
+    offer_kept(sub, retained)
     assert stored_places(sub) == {}
     sub.take(0, ALL)
     assert stored_places(sub) == {"a/+": (3, 7), "b": (5, 5)}
@@ -485,9 +508,9 @@ def test_what_is_owed_of_retained_messages_goes_on_after_what_was_taken() -> Non
     sub.committed()
     assert stored_places(sub) == {}
     sub.detach()
-    assert sub.owing_retained() == ["a/+"]
+    assert owing(sub) == ["a/+"]
     sub.attach(100)
-    sub.offer_retained(retained)
+    offer_kept(sub, retained)
     assert [m.offset for m, _ in sub.aside] == [7]
 
 
@@ -497,8 +520,8 @@ def test_of_many_that_are_owed_nothing_few_are_written_with_each_commit() -> Non
     filters = [str(number) for number in range(MOVED_MAX + 2)]
     for name in filters:
         sub.subscribe(subscription(name, retained_through=9))
-    sub.offer_retained([kept("0", 3)])
-    assert sub.owing_retained() == ["0"]
+    offer_kept(sub, [kept("0", 3)])
+    assert owing(sub) == ["0"]
     sub.take(0, ALL)
     first = stored_places(sub)
     sub.unsubscribe((set(filters) - set(first)).pop())
@@ -531,28 +554,85 @@ def test_what_waits_is_replaced_when_retained_messages_are_read_again() -> None:
     """As for another subscription, made while those of the first wait: nothing comes twice."""
     sub = session()
     sub.subscribe(subscription("a", retained_through=9))
-    sub.offer_retained([kept("a", 3)])
+    offer_kept(sub, [kept("a", 3)])
     sub.aside.append((message("from $SYS"), Grant(0, retained=True)))
     sub.subscribe(subscription("#", retained_through=9))
-    sub.offer_retained([kept("b", 2), kept("a", 3)])
+    offer_kept(sub, [kept("b", 2), kept("a", 3)])
     assert [m.offset for m, _ in sub.aside] == [0, 2, 3]
+
+
+def test_what_is_taken_is_not_handed_on_to_a_subscription_made_since_it_was_read() -> None:
+    """P3: what lies before was not read for that one, and it is not over when the reading is."""
+    sub = session(window=9)
+    sub.subscribe(subscription("a", retained_through=9))
+    sub.read_retained()
+    sub.subscribe(subscription("#", retained_through=9))
+    sub.offer_retained([kept("a", 3)], last_part=True)
+    assert [g.subscription_ids for _, g in sub.aside] == [()]
+    sub.take(0, ALL)
+    assert owing(sub) == ["#"]
+    assert stored_places(sub) == {"a": (3, 3)}
+    offer_kept(sub, [kept("b", 2), kept("a", 3)])
+    assert [m.offset for m, _ in sub.aside] == [2, 3]
+
+
+def test_what_is_read_in_parts_is_owed_until_the_last_was_offered_and_taken() -> None:
+    sub = session(window=9)
+    sub.subscribe(subscription("#", retained_through=5))
+    sub.read_retained()
+    sub.offer_retained([kept("a", 1), kept("b", 2)], last_part=False)
+    sub.take(0, ALL)
+    assert stored_places(sub) == {"#": (2, 5)}
+    sub.offer_retained([kept("c", 5)], last_part=True)
+    assert stored_places(sub) == {}
+    sub.take(0, ALL)
+    assert stored_places(sub) == {"#": (5, 5)}
+    assert owing(sub) == []
+
+
+def test_who_comes_back_and_is_owed_nothing_retained_does_not_wait_for_it() -> None:
+    """It left before the reading had come to its end, and had all."""
+    sub = session()
+    sub.subscribe(subscription("#", retained_through=5))
+    sub.read_retained()
+    sub.offer_retained([kept("a", 5)], last_part=False)
+    sub.take(0, ALL)
+    sub.detach()
+    assert owing(sub) == []
+    sub.attach(100)
+    offer(sub, *numbered(1, first=6))
+    assert payloads(sub.take(0, ALL)[0]) == [b"6"]
+
+
+def test_a_subscription_repeated_while_retained_messages_are_read_goes_on_with_them() -> None:
+    """With Retain Handling 1 or 2 it is owed what it was; nothing of it comes twice."""
+    sub = session(window=9)
+    sub.subscribe(subscription("#", retained_through=9))
+    sub.read_retained()
+    sub.offer_retained([kept("a", 1)], last_part=False)
+    sub.subscribe(replace(sub.subscriptions["#"], qos=0))
+    sub.take(0, ALL)
+    sub.offer_retained([kept("b", 2)], last_part=True)
+    assert [(m.offset, g.qos) for m, g in sub.aside] == [(2, 0)]
+    sub.take(0, ALL)
+    assert stored_places(sub) == {"#": (2, 2)}
 
 
 def test_a_retained_message_that_expires_while_it_waits_is_not_owed_for_ever() -> None:
     sub = session()
     sub.subscribe(subscription("a", retained_through=9))
-    sub.offer_retained([message(topic="a", offset=3, retain=True, expires_at_us=5)])
+    offer_kept(sub, [message(topic="a", offset=3, retain=True, expires_at_us=5)])
     assert sub.take(6, ALL) == ([], [])
-    assert (sub.expired, sub.owing_retained()) == (1, [])
+    assert (sub.expired, owing(sub)) == (1, [])
 
 
 def test_who_unsubscribed_or_subscribed_otherwise_is_owed_nothing_that_is_retained() -> None:
     """The subscription must not come back by what is stored with the cursor."""
     sub = session()
     sub.subscribe(subscription("a", retained_through=9))
-    sub.offer_retained([kept("a", 3)])
+    offer_kept(sub, [kept("a", 3)])
     sub.subscribe(subscription("b", retained_through=9))
     sub.unsubscribe("a")
     sub.subscribe(subscription("b"))
-    assert sub.owing_retained() == []
+    assert owing(sub) == []
     assert stored_places(sub) == {}

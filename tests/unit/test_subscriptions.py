@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
 from broker.config import Config
 from broker.documents import SubscriptionDocument
+from broker.message import Message, Offset
 from broker.mqtt.packets import Suback, Subscribe, SubscriptionRequest, Unsuback, Unsubscribe
 from broker.session import Session
 from broker.subscriptions import FILTERS_PER_TURN, Subscriptions
@@ -118,6 +119,53 @@ async def test_retain_handling_says_when_what_is_retained_is_sent(
         subscriptions.subscribe(session_of(client), packet, client)
         await world.settled()
     assert payloads(client.got) == got
+
+
+async def test_what_was_read_before_a_subscription_was_committed_is_not_taken_for_its_own(
+    world: World, subscriptions: Subscriptions, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P3: each gets what is retained for it, whenever the reading for the other ends."""
+    await world.publish(message("1", "a", retain=True), message("2", "b", retain=True))
+    may_read = asyncio.Event()
+    fetch = world.disk.fetch
+
+    async def slowly(offsets: Sequence[Offset], *, bytes_max: int) -> list[Message]:
+        await may_read.wait()
+        return await fetch(offsets, bytes_max=bytes_max)
+
+    monkeypatch.setattr(world.disk, "fetch", slowly)
+    subscriptions.subscribe(session_of(client), subscribe("a"), client)
+    await world.settled()
+    world.disk.may_commit.clear()
+    subscriptions.subscribe(session_of(client), subscribe("b"), client)
+    may_read.set()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert payloads(client.got) == [b"1"]
+    world.disk.may_commit.set()
+    await world.settled()
+    assert payloads(client.got) == [b"1", b"2"]
+
+
+async def test_who_subscribes_to_more_while_retained_messages_come_gets_all_of_that_too(
+    world: World, subscriptions: Subscriptions
+) -> None:
+    """P3: also those that are older than what was just taken."""
+    await world.publish(
+        *[message(str(n), f"b/{n}", retain=True) for n in range(3)],
+        *[message(str(n), f"a/{n}", retain=True) for n in range(3, 9)],
+    )
+    client = Client(world)
+    await client.open(receive_maximum=1)
+    subscriptions.subscribe(session_of(client), subscribe("a/#"), client)
+    await world.settled()
+    subscriptions.subscribe(session_of(client), subscribe("#"), client)
+    session_of(client).puback(client.packet_ids)
+    client.packet_ids = []
+    client.wake()
+    for _ in range(12):
+        await client.acknowledge()
+    assert payloads(client.got)[-9:] == [b"%d" % n for n in range(9)]
 
 
 async def test_what_is_owed_of_retained_messages_stays_owed_when_the_subscription_is_repeated(

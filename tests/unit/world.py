@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -30,10 +31,11 @@ def message(
     publisher: str = "pub1",
     retain: bool = False,
     expires_at_us: int | None = None,
+    properties: bytes = b"",
 ) -> Message:
     payload = payload.encode() if isinstance(payload, str) else payload
     return Message(
-        topic, payload, qos, retain, publisher, 1, expires_at_us, b"", offset=Offset(offset)
+        topic, payload, qos, retain, publisher, 1, expires_at_us, properties, Offset(offset)
     )
 
 
@@ -69,13 +71,14 @@ def payloads(outgoing: Sequence[Outgoing]) -> list[bytes]:
 
 
 class Disk(MemoryStore):
-    """Can be full or broken, can be held up, and remembers what each commit was."""
+    """Can be full or broken, can be held up, and remembers commits and what was fetched."""
 
     def __init__(self) -> None:
         super().__init__()
         self.full = False
         self.broken: StoreError | None = None
         self.commits: list[tuple[list[bytes], list[Operation], bool]] = []
+        self.fetched: list[list[Message]] = []
         self.may_commit = asyncio.Event()
         self.may_commit.set()
 
@@ -89,6 +92,13 @@ class Disk(MemoryStore):
             raise self.broken
         await super().append(batch, state, durable=durable)
         self.commits.append(([m.payload for m in batch], list(state), durable))
+
+    async def fetch(
+        self, offsets: Sequence[Offset], *, bytes_max: int = sys.maxsize
+    ) -> list[Message]:
+        messages = await super().fetch(offsets, bytes_max=bytes_max)
+        self.fetched.append(messages)
+        return messages
 
 
 class Subscriber(Owner):

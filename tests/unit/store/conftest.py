@@ -76,6 +76,10 @@ async def read_all(store: Store, filters: Sequence[str] | None = None) -> list[M
     return found
 
 
+async def retained(store: Store, filters: Sequence[str]) -> list[Message]:
+    return await store.fetch(await store.retained(filters))
+
+
 async def tail_until(store: Store, start: int, last: int) -> list[Message | Skipped]:
     """What `tail` yields from `start` on, flat, until it came to offset `last`."""
     found: list[Message | Skipped] = []

@@ -20,7 +20,7 @@ from broker.documents import (
 from broker.errors import StoreConflict, StoreUnavailable
 from broker.message import NOT_STORED, Message, Offset
 from broker.store import Skipped, Store
-from tests.unit.store.conftest import message, numbered, payloads, read_all, tail_until
+from tests.unit.store.conftest import message, numbered, payloads, read_all, retained, tail_until
 
 END = Offset(1 << 62)
 
@@ -76,7 +76,7 @@ async def test_a_conflict_undoes_the_whole_append(store: Store) -> None:
         )
     assert refused[0].offset == NOT_STORED
     assert await store.get(CursorDocument, ("sub1",)) is None
-    assert await store.retained(["#"]) == []
+    assert await retained(store, ["#"]) == []
 
     await store.append([message("after", topic="new")])
     assert [(m.topic, m.payload) for m in await read_all(store)] == [
@@ -236,9 +236,15 @@ async def test_read_begins_and_ends_where_it_is_told(store: Store) -> None:
     assert read.next == 6
 
 
+@pytest.mark.parametrize("properties", [0, 60])
 @pytest.mark.parametrize("filters", [None, ["#"], ["weather"]])
-async def test_read_stops_at_its_limits(store: Store, filters: list[str] | None) -> None:
-    await store.append([message(bytes(100)) for _ in range(10)])
+async def test_read_stops_at_its_limits(
+    store: Store, filters: list[str] | None, properties: int
+) -> None:
+    """P7: of payload and properties together."""
+    await store.append(
+        [message(bytes(100 - properties), properties=bytes(properties)) for _ in range(10)]
+    )
     by_count = await store.read(Offset(1), END, filters, limit=4)
     assert [m.offset for m in by_count.messages] == [1, 2, 3, 4]
     assert by_count.next == 5
@@ -247,6 +253,13 @@ async def test_read_stops_at_its_limits(store: Store, filters: list[str] | None)
     at_least_one = await store.read(Offset(9), END, filters, bytes_max=1)
     assert [m.offset for m in at_least_one.messages] == [9]
     assert at_least_one.next == 10
+
+
+async def test_messages_far_apart_count_together(store: Store) -> None:
+    for _ in range(3):
+        await store.append([message("heavy", "rare", properties=bytes(95)), *numbered(2500)])
+    read = await store.read(Offset(1), END, ["rare"], bytes_max=200)
+    assert len(read.messages) == 2
 
 
 async def test_read_beyond_the_end_finds_nothing(store: Store) -> None:
@@ -319,6 +332,15 @@ async def test_fetch_finds_exactly_what_is_still_there(store: Store) -> None:
     assert await store.fetch([]) == []
 
 
+async def test_fetch_stops_at_a_number_of_bytes_but_finds_one_at_least(store: Store) -> None:
+    """P7"""
+    batch = [message(str(n), properties=bytes(99)) for n in range(4)]
+    await store.append(batch)
+    wanted = [m.offset for m in batch]
+    assert payloads(await store.fetch(wanted, bytes_max=200)) == [b"0", b"1"]
+    assert payloads(await store.fetch(wanted[2:], bytes_max=1)) == [b"2"]
+
+
 async def test_offset_at_finds_the_first_at_or_after_a_time(store: Store) -> None:
     await store.append([message(at=t) for t in (100, 100, 200, 300)])
     assert await store.offset_at(0) == 1
@@ -352,16 +374,16 @@ async def test_the_last_retained_message_of_a_topic_is_kept(store: Store) -> Non
     await store.append(
         [message("1", "a", retain=True), message("2", "b", retain=True), message("3", "a")]
     )
-    assert payloads(await store.retained(["#"])) == [b"1", b"2"]
+    assert payloads(await retained(store, ["#"])) == [b"1", b"2"]
     await store.append([message("4", "a", retain=True), message("5", "a", retain=True)])
-    assert payloads(await store.retained(["a"])) == [b"5"]
-    assert payloads(await store.retained(["#", "a"])) == [b"2", b"5"]
-    assert payloads(await store.retained(["+/x"])) == []
+    assert payloads(await retained(store, ["a"])) == [b"5"]
+    assert payloads(await retained(store, ["#", "a"])) == [b"2", b"5"]
+    assert payloads(await retained(store, ["+/x"])) == []
 
 
 async def test_an_empty_payload_removes_the_retained_message_and_is_logged(store: Store) -> None:
     await store.append([message("1", retain=True), message(b"", retain=True)])
-    assert await store.retained(["#"]) == []
+    assert await retained(store, ["#"]) == []
     assert payloads(await read_all(store)) == [b"1", b""]
 
 
@@ -386,20 +408,20 @@ async def test_retained_messages_are_counted(store: Store) -> None:
 
 async def test_retained_does_not_show_dollar_topics_to_wildcards(store: Store) -> None:
     await store.append([message("1", "$a/b", retain=True)])
-    assert await store.retained(["#", "+/b"]) == []
-    assert payloads(await store.retained(["$a/+"])) == [b"1"]
+    assert await retained(store, ["#", "+/b"]) == []
+    assert payloads(await retained(store, ["$a/+"])) == [b"1"]
 
 
 async def test_a_retained_message_outlives_trim_until_it_is_replaced(store: Store) -> None:
     await store.append([message("keep", retain=True), *numbered(5000)])
     assert await store.trim(Offset(4000)) == 3998
-    assert payloads(await store.retained(["weather"])) == [b"keep"]
+    assert payloads(await retained(store, ["weather"])) == [b"keep"]
     assert store.log_start == 4000
     assert payloads((await store.read(Offset(1), END, limit=1)).messages) == [b"3998"]
     assert len(await read_all(store, ["weather"])) == 1002
     await store.append([message("new", retain=True)])
     assert await store.trim(Offset(4001)) == 2
-    assert payloads(await store.retained(["weather"])) == [b"new"]
+    assert payloads(await retained(store, ["weather"])) == [b"new"]
 
 
 async def test_trim_stops_at_the_end_and_never_goes_back(store: Store) -> None:

@@ -10,7 +10,7 @@ import pytest
 from broker.message import Offset
 from broker.store.sqlite import SqliteStore
 from broker.topics import matches
-from tests.unit.store.conftest import message, read_all
+from tests.unit.store.conftest import message, read_all, retained
 
 LEVELS = ("", "a", "a!", "a.", "a0", "\U0010ffff", "\U0010ffffb", "$x")
 """What sorts right before and after `a`, `a/` and the last character there is."""
@@ -42,7 +42,7 @@ async def test_the_topics_of_many_filters_are_found(sqlite: SqliteStore, seed: i
         for filters in sets:
             wanted = [name for name in published if any(matches(f, name) for f in filters)]
             assert [m.topic for m in await read_all(sqlite, filters)] == wanted, filters
-            assert [m.topic for m in await sqlite.retained(filters)] == wanted, filters
+            assert [m.topic for m in await retained(sqlite, filters)] == wanted, filters
 
 
 async def test_names_are_looked_through_once_however_many_filters_there_are(

@@ -648,9 +648,10 @@ async def test_a_slow_reader_of_tail_holds_a_bounded_queue(
         seen += batch
         if sqlite.high_watermark < 100:
             for _ in range(33):
-                await sqlite.append([message(bytes(10_000))])
+                await sqlite.append([message(bytes(5_000), properties=bytes(5_000))])
         (tail,) = sqlite._tails
         assert tail._size <= 100_000
+        assert sum(m.size for _, batch, _ in tail._batches for m in batch) <= 100_000
     assert [m.offset for m in seen] == [*range(1, 101)]
 
 
