@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
-
 from broker.mqtt.packets import (
     MQTT_5,
     Ack,
