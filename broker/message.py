@@ -63,7 +63,7 @@ class Message:
         self.expires_at_us = expires_at_us
         self.properties = properties
         self.offset = offset
-        self.size = len(payload) + len(properties)
+        self.size = len(payload) + len(properties) if properties else len(payload)
 
 
 @dataclass(slots=True, frozen=True)
