@@ -307,10 +307,13 @@ def log(points: Sequence[int], seconds: float, repeat: int) -> Results:
     """Write rate, replay latency and time to start on a log of so many messages.
 
     A replay is the time from a SUBSCRIBE to the last of 100 messages at a random place; *rare*: to
-    the last 5 messages of a topic that has one in 50,000.
+    the last messages of a topic that has one in 50,000. *to empty*: beside the same on a broker
+    whose log is empty, measured just after, since a machine changes more in minutes than a log does
+    in millions.
     """
     with scratch("log") as directory:
         path = prepare.database(directory)
+        filled = False
         for point in points:
             missing = point - prepare.newest_offset(path)
             if missing * BYTES_PER_MESSAGE > DISK_PART_MAX * free_bytes(directory):
@@ -318,8 +321,9 @@ def log(points: Sequence[int], seconds: float, repeat: int) -> Results:
                 return
             if missing > 0:
                 prepare.add_messages(path, missing, bytes(PAYLOAD_BYTES))
+                filled = True
             for _ in range(repeat):
-                yield point, attempt(on_log, directory, path, point, seconds)
+                yield point, attempt(on_log_beside_empty, directory, path, filled, seconds)
 
 
 def free_bytes(directory: Path) -> int:
@@ -327,7 +331,16 @@ def free_bytes(directory: Path) -> int:
     return stat.f_bavail * stat.f_frsize
 
 
-def on_log(directory: Path, path: Path, filled: int, seconds: float) -> Figures:
+def on_log_beside_empty(directory: Path, path: Path, filled: bool, seconds: float) -> Figures:
+    figures = on_log(directory, path, filled, seconds)
+    with scratch("empty") as other:
+        empty = on_log(other, prepare.database(other), False, seconds)
+    for figure, name in (("delivered/s", "rate"), ("replay p50 ms", "replay time")):
+        figures[f"{name} to empty"] = figures[figure] / empty[figure]
+    return figures
+
+
+def on_log(directory: Path, path: Path, filled: bool, seconds: float) -> Figures:
     begin = time.perf_counter()
     with running("pubsub", directory) as broker, closing(Loop()) as loop:
         started_s = time.perf_counter() - begin

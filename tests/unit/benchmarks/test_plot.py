@@ -36,18 +36,18 @@ def test_a_row_has_the_median_and_the_spread_or_says_that_it_failed() -> None:
 
 def test_decay_is_less_of_a_rate_and_more_of_a_time() -> None:
     measured = curve(
-        (0, [{"x/s": 100.0, "y ms": 10.0}]),
-        (10, [{"x/s": 70.0, "y ms": 11.0}]),
-        (20, [{"x/s": 90.0, "y ms": 9.0}]),
+        (0, [{"rate": 1.0, "time": 1.0}]),
+        (10, [{"rate": 0.7, "time": 1.1}]),
+        (20, [{"rate": 0.9, "time": 0.9}]),
     )
-    assert plot.decay(measured, "x/s") == (
-        "x/s: 30 % worse than at the first point where it is worst, at 10: beyond the 20 % allowed."
+    assert plot.decay(measured, "rate") == (
+        "rate: 30 % worse where it is worst, at 10: beyond the 20 % allowed."
     )
-    assert "10 % worse" in plot.decay(measured, "y ms")
-    assert "within" in plot.decay(measured, "y ms")
-    faster = curve((0, [{"x/s": 100.0}]), (10, [{"x/s": 150.0}]))
-    assert "50 % better" in plot.decay(faster, "x/s")
-    assert "not enough points" in plot.decay(curve((0, [{"x/s": 1.0}])), "x/s")
+    assert "10 % worse" in plot.decay(measured, "time")
+    assert "within" in plot.decay(measured, "time")
+    faster = curve((0, [{"rate": 1.0}]), (10, [{"rate": 1.5}]))
+    assert "50 % better" in plot.decay(faster, "rate")
+    assert "not enough points" in plot.decay(curve((0, [{"rate": 1.0}])), "rate")
 
 
 def test_only_what_stands_between_the_marks_is_replaced() -> None:
