@@ -313,7 +313,7 @@ def log(points: Sequence[int], seconds: float, repeat: int) -> Results:
     """
     with scratch("log") as directory:
         path = prepare.database(directory)
-        filled = False
+        rare = 0
         for point in points:
             missing = point - prepare.newest_offset(path)
             if missing * BYTES_PER_MESSAGE > DISK_PART_MAX * free_bytes(directory):
@@ -321,9 +321,9 @@ def log(points: Sequence[int], seconds: float, repeat: int) -> Results:
                 return
             if missing > 0:
                 prepare.add_messages(path, missing, bytes(PAYLOAD_BYTES))
-                filled = True
+                rare += -(-missing // prepare.RARE_EVERY)
             for _ in range(repeat):
-                yield point, attempt(on_log_beside_empty, directory, path, filled, seconds)
+                yield point, attempt(on_log_beside_empty, directory, path, rare, seconds)
 
 
 def free_bytes(directory: Path) -> int:
@@ -331,16 +331,16 @@ def free_bytes(directory: Path) -> int:
     return stat.f_bavail * stat.f_frsize
 
 
-def on_log_beside_empty(directory: Path, path: Path, filled: bool, seconds: float) -> Figures:
-    figures = on_log(directory, path, filled, seconds)
+def on_log_beside_empty(directory: Path, path: Path, rare: int, seconds: float) -> Figures:
+    figures = on_log(directory, path, rare, seconds)
     with scratch("empty") as other:
-        empty = on_log(other, prepare.database(other), False, seconds)
+        empty = on_log(other, prepare.database(other), 0, seconds)
     for figure, name in (("delivered/s", "rate"), ("replay p50 ms", "replay time")):
         figures[f"{name} to empty"] = figures[figure] / empty[figure]
     return figures
 
 
-def on_log(directory: Path, path: Path, filled: bool, seconds: float) -> Figures:
+def on_log(directory: Path, path: Path, rare: int, seconds: float) -> Figures:
     begin = time.perf_counter()
     with running("pubsub", directory) as broker, closing(Loop()) as loop:
         started_s = time.perf_counter() - begin
@@ -358,9 +358,9 @@ def on_log(directory: Path, path: Path, filled: bool, seconds: float) -> Figures
             took_ms.append(replayer.replay(f"$replay/{span}/#", REPLAY_MESSAGES))
         figures["replay p50 ms"] = median(took_ms)
         figures["replay p99 ms"] = sorted(took_ms)[int(0.99 * len(took_ms))]
-        if filled:
-            filter = f"$replay/-{RARE_MESSAGES}/{prepare.RARE_TOPIC}"
-            figures["rare ms"] = replayer.replay(filter, RARE_MESSAGES, has_end=False)
+        if count := min(rare, RARE_MESSAGES):
+            filter = f"$replay/-{count}/{prepare.RARE_TOPIC}"
+            figures["rare ms"] = replayer.replay(filter, count, has_end=False)
     return figures
 
 
