@@ -232,7 +232,7 @@ async def broker(directory: Path, store: Store | None = None) -> AsyncIterator[B
     assert isinstance(loop, StillLoop)
     server = Server(Config(port=0, data_dir=directory))
     # As on a quick disk, whatever this one is: which thread commits must not depend on the time.
-    with mock.patch("broker.store.sqlite.QUICK_COMMITS_MIN", 0):
+    with mock.patch("broker.store.sqlite.store.QUICK_COMMITS_MIN", 0):
         if store is None:
             await server.start()
         else:

@@ -17,8 +17,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from broker.server import DATABASE
-from broker.store.rows import BLOCK_SHIFT, COLUMNS, checksum, seed
-from broker.store.sqlite import SqliteStore
+from broker.store.sqlite.rows import BLOCK_SHIFT, COLUMNS, checksum, seed
+from broker.store.sqlite.store import SqliteStore
 
 PUBLISHER = "filler"
 TOPICS = tuple(f"filler/{number}" for number in range(20))

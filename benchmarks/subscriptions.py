@@ -16,12 +16,12 @@ from contextlib import closing
 
 from benchmarks import prepare
 from benchmarks.brokers import running, scratch
+from broker.delivery.routes import RouteTable
 from broker.documents import SubscriptionDocument
 from broker.message import Offset
 from broker.mqtt.encode import encode
 from broker.mqtt.packets import MQTT_3_1_1, Publish, Subscribe, SubscriptionRequest, Unsubscribe
-from broker.routes import RouteTable
-from broker.session import Session
+from broker.session.session import Session
 from broker.topics import is_literal
 from cli.address import Address
 from cli.load import HANDSHAKE_S, Connection, ConnectionClosed, LoadError, Loop, packet, text

@@ -22,21 +22,21 @@ from pathlib import Path
 from typing import IO
 
 from broker import __version__
-from broker.client import Services
+from broker.clients.client import Services
+from broker.clients.subscriptions import Subscriptions
 from broker.config import Config
-from broker.delivery import Delivery
+from broker.counters import Counters
+from broker.delivery.delivery import Delivery
 from broker.errors import ConfigError, StoreError
-from broker.groups import Groups
-from broker.log import Log
+from broker.log.log import Log
 from broker.mqtt.authentication import Methods
 from broker.net.tcp import Connections, connections_possible, listen, listen_unix
-from broker.observe import Counters
-from broker.sessions import Sessions
-from broker.store.sqlite import SqliteStore
-from broker.subscriptions import Subscriptions
-from broker.sys_tree import SysTree
-from broker.web.app import AdminServer, create_app
-from broker.wills import Wills
+from broker.observe.sys_tree import SysTree
+from broker.registry.groups import Groups
+from broker.registry.sessions import Sessions
+from broker.registry.wills import Wills
+from broker.store.sqlite.store import SqliteStore
+from broker.web.admin import AdminServer, create_app
 
 logger = logging.getLogger(__name__)
 

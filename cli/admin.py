@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from broker.web import unix
+from broker.net import unix
 from cli import output
 from cli.failure import CommandFailed, Exit
 

@@ -17,11 +17,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from broker import replay
 from broker.errors import SchemaMismatch, StoreCorrupt, StoreUnavailable
 from broker.message import Message, rfc3339
-from broker.store import schema
-from broker.store.reader import Reader
+from broker.replay import spec
+from broker.store.sqlite import schema
+from broker.store.sqlite.reader import Reader
 from broker.topics import validate_filter
 from cli import output
 from cli.failure import CommandFailed, Exit
@@ -81,8 +81,8 @@ class History:
         except re.error as error:
             raise CommandFailed(f"--grep: {error}", code=Exit.USAGE) from error
         now_us = time.time_ns() // 1000
-        span = replay.parse(options.start or "earliest", now_us)
-        end = replay.parse_point(options.until, now_us) if options.until else span.end
+        span = spec.parse(options.start or "earliest", now_us)
+        end = spec.parse_point(options.until, now_us) if options.until else span.end
         self._high_watermark = self._newest_offset()
         self._log_start = self._select("SELECT ifnull(min(offset), 1) FROM messages")
         self._start = max(self._log_start, self._from(span.start))
@@ -122,32 +122,32 @@ class History:
             return True
         return self._pattern.search(message.payload.decode("utf-8", "replace")) is not None
 
-    def _from(self, start: replay.Start) -> int:
+    def _from(self, start: spec.Start) -> int:
         match start:
-            case replay.Earliest():
+            case spec.Earliest():
                 return self._log_start
-            case replay.Latest():
+            case spec.Latest():
                 return self._high_watermark + 1
-            case replay.AtOffset(offset):
+            case spec.AtOffset(offset):
                 return offset
-            case replay.AtTime(time_us):
+            case spec.AtTime(time_us):
                 return self._offset_at(time_us)
-            case replay.Last(count):
+            case spec.Last(count):
                 return self._reader.nth_last(
                     self._filters, count, self._log_start, self._high_watermark
                 )
-            case replay.Resume():
+            case spec.Resume():
                 raise CommandFailed(
                     "--from resume is for a subscriber", "use `pubsub sub --resume`", Exit.USAGE
                 )
 
-    def _through(self, end: replay.Point | None) -> int:
+    def _through(self, end: spec.Point | None) -> int:
         match end:
-            case replay.AtOffset(offset):
+            case spec.AtOffset(offset):
                 return offset
-            case replay.AtTime(time_us):
+            case spec.AtTime(time_us):
                 return self._offset_at(time_us) - 1
-            case replay.Latest() | None:
+            case spec.Latest() | None:
                 return self._high_watermark
 
     def _offset_at(self, time_us: int) -> int:

@@ -1,1 +1,1 @@
-"""Forward-only SQL, one file per schema version; `broker/store/schema.py` applies it."""
+"""Forward-only SQL, one file per schema version; `broker/store/sqlite/schema.py` applies it."""

@@ -24,6 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import assert_never
 
+from broker.counters import Traffic
 from broker.errors import (
     BadAuthenticationMethod,
     ClientIdentifierNotValid,
@@ -52,7 +53,6 @@ from broker.mqtt.packets import (
     RefusedPublish,
     Suback,
     Subscribe,
-    Traffic,
     Unsuback,
     Unsubscribe,
 )

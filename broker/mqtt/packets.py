@@ -194,11 +194,3 @@ class Auth:
 FromClient = Connect | Publish | Ack | Subscribe | Unsubscribe | Pingreq | Disconnect | Auth
 FromServer = Connack | Publish | Ack | Suback | Unsuback | Pingresp | Disconnect | Auth
 Packet = FromClient | FromServer
-
-
-@dataclass(slots=True)
-class Traffic:
-    """How many packets of every type went by, each acknowledgement of a run counted."""
-
-    received: int = 0
-    sent: int = 0

@@ -23,12 +23,12 @@ import socket
 from pathlib import Path
 from typing import Protocol, cast
 
-from broker.client import Client, Services
+from broker.clients.client import Client, Services
+from broker.clients.line_client import LineClient
 from broker.config import Config
 from broker.errors import ConfigError
-from broker.line_client import LineClient
+from broker.net import unix
 from broker.net.websocket import HTTP_GET, WebSocket
-from broker.web import unix
 
 MQTT_CONNECT = 0x10
 LINE_STARTS = frozenset(b"\t\n\r" + bytes(range(0x20, 0x7F)))

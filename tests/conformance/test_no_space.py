@@ -17,7 +17,7 @@ from broker.message import Message
 from broker.mqtt.encode import encode
 from broker.mqtt.packets import MQTT_5
 from broker.server import DATABASE, Server
-from broker.store.sqlite import SqliteStore
+from broker.store.sqlite.store import SqliteStore
 from tests.e2e.wire import connect_packet
 from tests.wire.wire import script_bytes
 
@@ -36,7 +36,7 @@ class Disk(SqliteStore):
 @pytest.fixture
 async def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Server]:
     monkeypatch.setattr("broker.server.SqliteStore", Disk)
-    monkeypatch.setattr("broker.log.FULL_RETRY_S", 0.01)
+    monkeypatch.setattr("broker.log.log.FULL_RETRY_S", 0.01)
     server = Server(Config(port=0, data_dir=tmp_path))
     await server.start()
     yield server

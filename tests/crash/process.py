@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
-from broker.cursors import Stage, unpack
+from broker.session.in_flight import Stage, unpack
 from tests.crash.checker import check_growth
 from tests.crash.history import Cursor, History, Stored, decode_payload
 from tests.e2e.process import Broker

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from broker.lines import LineConnection, LineError, LineEvent, LinePublish, LineSubscribe
+from broker.lines.connection import LineConnection, LineError, LineEvent, LinePublish, LineSubscribe
 from tests.wire.wire import chunks
 
 LINE_BYTES_MAX = 60

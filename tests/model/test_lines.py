@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from broker.lines import LineConnection, LineEvent, LinePublish
+from broker.lines.connection import LineConnection, LineEvent, LinePublish
 
 WORDS = st.sampled_from(
     [

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.errors import ReplaySpecInvalid
-from broker.replay import AtTime, Span, parse
+from broker.replay.spec import AtTime, Span, parse
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 NOW_US = 1_800_000_000_000_000

@@ -36,8 +36,8 @@ from hypothesis.stateful import (
 )
 
 from broker.config import Config
-from broker.cursors import Stage, unpack
-from broker.delivery import Delivery
+from broker.counters import Counters
+from broker.delivery.delivery import Delivery
 from broker.documents import (
     CursorDocument,
     Delete,
@@ -47,16 +47,16 @@ from broker.documents import (
     SubscriptionDocument,
 )
 from broker.errors import StoreError, StoreFull
-from broker.log import Log
+from broker.log.log import Log
 from broker.message import Message, Offset, Outgoing
-from broker.observe import Counters
-from broker.session import Session
-from broker.sessions import Owner, Sessions
+from broker.registry.sessions import Owner, Sessions
+from broker.registry.wills import Wills
+from broker.session.in_flight import Stage, unpack
+from broker.session.session import Session
 from broker.store import Store
 from broker.store.memory import MemoryStore
-from broker.store.sqlite import SqliteStore
+from broker.store.sqlite.store import SqliteStore
 from broker.topics import matches
-from broker.wills import Wills
 
 INFLIGHT_MAX = 4
 EXPIRY_S = 1000
@@ -746,13 +746,13 @@ def test_no_promise_is_broken_by_drops_takeovers_crashes_and_full_disks(
     """P1, P3, P4."""
     clock = SimpleNamespace(now_us=1_000_000_000_000_000)
     monkeypatch.setattr(
-        "broker.sessions.time", SimpleNamespace(time_ns=lambda: clock.now_us * 1000)
+        "broker.registry.sessions.time", SimpleNamespace(time_ns=lambda: clock.now_us * 1000)
     )
-    monkeypatch.setattr("broker.sessions.EXPIRE_PERIOD_S", 0.002)
-    monkeypatch.setattr("broker.log.FULL_RETRY_S", 0.001)
-    monkeypatch.setattr("broker.log.CURSOR_COMMIT_DELAY_S", 0)
-    monkeypatch.setattr("broker.delivery.READ_MESSAGES_MAX", 4)
-    monkeypatch.setattr("broker.delivery.RECENT_MESSAGES_MAX", 6)
+    monkeypatch.setattr("broker.registry.sessions.EXPIRE_PERIOD_S", 0.002)
+    monkeypatch.setattr("broker.log.log.FULL_RETRY_S", 0.001)
+    monkeypatch.setattr("broker.log.log.CURSOR_COMMIT_DELAY_S", 0)
+    monkeypatch.setattr("broker.delivery.readers.READ_MESSAGES_MAX", 4)
+    monkeypatch.setattr("broker.delivery.recent.RECENT_MESSAGES_MAX", 6)
 
     class OnMemory(SessionMachine):
         def __init__(self) -> None:

@@ -9,17 +9,17 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from broker.config import Config
-from broker.delivery import Delivery
+from broker.counters import Counters
+from broker.delivery.delivery import Delivery
 from broker.documents import Operation, Put, SubscriptionDocument
 from broker.errors import StoreError, StoreFull
-from broker.groups import Groups
-from broker.log import Log
+from broker.log.log import Log
 from broker.message import Message, Offset, Outgoing
-from broker.observe import Counters
-from broker.session import Session
-from broker.sessions import Owner, Sessions
+from broker.registry.groups import Groups
+from broker.registry.sessions import Owner, Sessions
+from broker.registry.wills import Wills
+from broker.session.session import Session
 from broker.store.memory import MemoryStore
-from broker.wills import Wills
 
 
 def message(

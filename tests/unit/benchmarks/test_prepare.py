@@ -12,7 +12,7 @@ from benchmarks import prepare
 from broker.documents import CursorDocument, SessionDocument, SubscriptionDocument
 from broker.message import Message, Offset
 from broker.server import DATABASE
-from broker.store.sqlite import SqliteStore
+from broker.store.sqlite.store import SqliteStore
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 
 from broker.errors import SchemaMismatch, StoreCorrupt
 from broker.message import Message
-from broker.store.sqlite import SqliteStore
+from broker.store.sqlite.store import SqliteStore
 from cli.failure import CommandFailed, Exit
 from cli.log import Options, Table, show
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from broker.counters import Traffic
 from broker.message import Grant, Message
 from broker.mqtt.connection import Closed, Connection
 from broker.mqtt.encode import encode
@@ -15,7 +16,6 @@ from broker.mqtt.packets import (
     PacketType,
     Pingreq,
     Publish,
-    Traffic,
 )
 from tests.wire.wire import script_bytes
 

@@ -10,9 +10,9 @@ import pytest
 
 from broker.message import Message, Offset
 from broker.store import Skipped, Store
-from broker.store import sqlite as sqlite_module
 from broker.store.memory import MemoryStore
-from broker.store.sqlite import SqliteStore
+from broker.store.sqlite import store as sqlite_module
+from broker.store.sqlite.store import SqliteStore
 
 
 @pytest.fixture

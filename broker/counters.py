@@ -1,0 +1,39 @@
+"""Counters: what the broker did, and each message that it did not deliver, with a reason (P5)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Traffic:
+    """How many packets of every type went by, each acknowledgement of a run counted."""
+
+    received: int = 0
+    sent: int = 0
+
+
+@dataclass(slots=True)
+class Counters:
+    """Since the broker started. `bytes_in` and `bytes_out` went through sockets, `packets` are
+    those of MQTT, `payload_bytes_in` is of `messages_in`, `payload_bytes_out` of `messages_out`.
+    `dropped` counts deliveries given up, by reason; each reason is one that MQTT or the operator
+    ordered: "expired", "packet too large for the client", ...
+    """
+
+    connections: int = 0
+    connects: int = 0
+    refused_connects: int = 0
+    protocol_errors: int = 0
+    commits: int = 0
+    append_failures: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    packets: Traffic = field(default_factory=Traffic)
+    messages_in: int = 0
+    payload_bytes_in: int = 0
+    messages_out: int = 0
+    payload_bytes_out: int = 0
+    redeliveries: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)

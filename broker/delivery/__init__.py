@@ -1,0 +1,1 @@
+"""Every committed message to every session that is owed it."""

@@ -1,0 +1,235 @@
+"""Readers: what reads the log for one session, a part whenever there is room for one.
+
+`CatchUp` is the session's own, `Replay` one of a subscription, `Retained` reads what is retained.
+What they read and what they tell when they are done is the `Feed`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from broker.documents import SubscriptionDocument
+from broker.errors import StoreError, StoreUnavailable
+from broker.message import Message, Offset, Outgoing
+from broker.session.session import Position, Session, merge_grants
+from broker.topics import matches
+
+logger = logging.getLogger(__name__)
+
+READ_MESSAGES_MAX = 2000
+READ_BYTES_MAX = 512 * 1024
+"""What a reader that is behind takes from the log at a time."""
+
+
+def size_of(outgoing: Iterable[Outgoing]) -> int:
+    return sum([message.size for message, _ in outgoing])
+
+
+class Feed(Protocol):
+    """What a reader needs: delivery."""
+
+    live: Position
+
+    def wake(self, session: Session) -> None: ...
+
+    def broken(self, session: Session, error: StoreError) -> None:
+        """A reader could not go on."""
+        ...
+
+    async def retained(self, filters: Sequence[str]) -> list[Offset]: ...
+
+    async def fetch(self, offsets: Sequence[Offset]) -> list[Message]:
+        """A read's worth of these; the last of them says how far it came."""
+        ...
+
+    async def read(
+        self, after: Offset, end: Offset, filters: Iterable[str]
+    ) -> tuple[list[Message], Offset]:
+        """Messages above `after` that may match, and how far that went."""
+        ...
+
+    def caught_up(self, session: Session) -> None:
+        """From here on the session is fed with each batch."""
+        ...
+
+    def retained_read(
+        self, session: Session, messages: Sequence[Message], *, last_part: bool
+    ) -> None:
+        """These are the next on the topics that the session is owed retained messages of."""
+        ...
+
+    def joined(self, session: Session, subscription: SubscriptionDocument) -> None:
+        """A replay came to where its session is: they go on together."""
+        ...
+
+    def ended(self, session: Session, subscription: SubscriptionDocument) -> None:
+        """A replay came to its end: the subscription is over, and its client is told."""
+        ...
+
+
+class Reader:
+    """Reads the log for one session, a batch whenever there is room for one, until it caught up."""
+
+    def __init__(self, delivery: Feed, session: Session) -> None:
+        self.delivery = delivery
+        self.session = session
+        self._room = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self.look_for_room()
+        self._task = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        try:
+            await self.run()
+        except StoreError as error:
+            self.delivery.broken(self.session, error)
+        except Exception as error:
+            # A mistake of ours; whoever reads must not wait for ever because of it.
+            logger.critical("reader of %r", self.session.client_id, exc_info=error)
+            self.delivery.broken(self.session, StoreUnavailable("the log could not be read"))
+
+    def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    def look_for_room(self) -> None:
+        """Called when the client took messages."""
+        if self.has_room():
+            self._room.set()
+        else:
+            self._room.clear()
+
+    async def room(self) -> None:
+        self.look_for_room()
+        await self._room.wait()
+
+    def has_room(self) -> bool:
+        raise NotImplementedError
+
+    async def run(self) -> None:
+        raise NotImplementedError
+
+
+class CatchUp(Reader):
+    """The session's own reader: from its position to the newest routed offset; then it is live."""
+
+    def has_room(self) -> bool:
+        session = self.session
+        return (
+            len(session.outbox) < READ_MESSAGES_MAX // 2
+            and session.outbox_bytes < READ_BYTES_MAX // 2
+        )
+
+    async def run(self) -> None:
+        session, delivery = self.session, self.delivery
+        position = session.position
+        while position.through < delivery.live.through:
+            await self.room()
+            filters = [f for f, s in session.subscriptions.items() if not (s.replaying or s.shared)]
+            messages, through = await delivery.read(
+                position.through, delivery.live.through, filters
+            )
+            outgoing = [
+                (message, grant)
+                for message in messages
+                if (grant := session.grant(message)) is not None
+            ]
+            session.offer(outgoing, size_of(outgoing))
+            position.through = through
+            if outgoing:
+                delivery.wake(session)
+            await asyncio.sleep(0)
+        delivery.caught_up(session)
+
+
+class Retained(Reader):
+    """What is retained for new subscriptions, once; of what does not wait in `aside` yet it keeps
+    the offsets, eight bytes each. (P7)
+
+    Offers a part only when the one before was taken. What the client did not take before it left
+    is looked for again when it is back: how far it came is kept with each subscription.
+    """
+
+    def has_room(self) -> bool:
+        return not self.session.aside
+
+    async def run(self) -> None:
+        session, delivery = self.session, self.delivery
+        owing = session.read_retained()
+        after = min([s.retained_after for s in owing], default=Offset(0))
+        found = await delivery.retained([s.filter for s in owing])
+        offsets = array("q", found[bisect_right(found, after) :])
+        del found
+        delivery.wake(session)  # What is from $SYS goes first, to make room.
+        await asyncio.sleep(0)
+        done = 0
+        while True:
+            await self.room()
+            part = [Offset(offset) for offset in offsets[done : done + READ_MESSAGES_MAX]]
+            messages = await delivery.fetch(part)
+            done = bisect_right(offsets, messages[-1].offset) if messages else done + len(part)
+            last_part = done >= len(offsets)
+            delivery.retained_read(session, messages, last_part=last_part)
+            if last_part:
+                break
+            await asyncio.sleep(0)
+
+
+class Replay(Reader):
+    """One subscription's history, beside the session's own place, until it comes to that place.
+
+    Offers a batch only when the one before was taken. `start_offset`, which is where it goes on
+    after a crash, moves with what is taken and, when that is all, over what did not match.
+    """
+
+    def __init__(
+        self, delivery: Feed, session: Session, subscription: SubscriptionDocument
+    ) -> None:
+        super().__init__(delivery, session)
+        self.subscription = subscription
+
+    def has_room(self) -> bool:
+        return not self.session.aside
+
+    async def run(self) -> None:
+        session, delivery, subscription = self.session, self.delivery, self.subscription
+        until = subscription.until_offset
+        through = subscription.start_offset
+        merged = merge_grants([subscription])
+        assert merged is not None
+        grant = replace(merged, replay=subscription.filter)
+        while True:
+            await self.room()
+            # What was offered so far was taken; from here to `joined` nothing is awaited.
+            session.replayed(subscription.filter, through)
+            end = delivery.live.through if until is None else until
+            if through >= end:
+                break
+            messages, through = await delivery.read(through, end, [subscription.filter])
+            outgoing = [
+                (message, grant)
+                for message in messages
+                if message.offset <= end and self._matches(message)
+            ]
+            if outgoing:
+                session.aside.extend(outgoing)
+                delivery.wake(session)
+            await asyncio.sleep(0)
+        if until is None:
+            delivery.joined(session, subscription)
+        else:
+            delivery.ended(session, subscription)
+
+    def _matches(self, message: Message) -> bool:
+        own = message.publisher == self.session.client_id
+        return matches(self.subscription.filter, message.topic) and not (
+            own and self.subscription.no_local
+        )

@@ -1,0 +1,97 @@
+"""Routes: which attached sessions get the messages of a topic, and how.
+
+They are found through the tree of all subscriptions and remembered by topic. A change of one
+subscription concerns few topics, but to look for these among all that are remembered would take
+longer than to forget them. So what is remembered becomes doubtful: when it is asked for the next
+time, it is right if no filter that changed matches the topic, and is found anew otherwise.
+"""
+
+from __future__ import annotations
+
+from broker.documents import SubscriptionDocument
+from broker.message import Grant
+from broker.session.session import Session, merge_grants
+from broker.topics import TopicTree
+
+REMEMBERED_MAX = 100_000
+"""Topics whose routes are remembered, and different routes that they had since all were forgotten.
+Sessions that are gone stay in memory with those, but for what waited in them."""
+CHANGED_MAX = 256
+"""Filters that changed, beyond which all routes, doubtful or interned, are forgotten instead."""
+
+Route = tuple[Session, Grant | None, Grant | None]
+"""Session, how it gets others' messages, how it gets its own (they differ by No Local)."""
+Routes = tuple[Route, ...]
+
+
+class RouteTable:
+    """The subscriptions of attached sessions. Those that replay have no route yet."""
+
+    def __init__(self) -> None:
+        self._tree: TopicTree[Session, tuple[Session, SubscriptionDocument]] = TopicTree()
+        self._routes: dict[str, Routes] = {}
+        self._doubtful: dict[str, Routes] = {}
+        """What was in `_routes` before the newest change."""
+        self._changed: TopicTree[None, str] = TopicTree()
+        """Filters that changed since there were no doubtful routes."""
+        self._interned: dict[Routes, Routes] = {}
+        """Each of the different routes, once; also of those that no topic has any more."""
+
+    def __len__(self) -> int:
+        """How many subscriptions there are."""
+        return len(self._tree)
+
+    def add(self, session: Session, subscription: SubscriptionDocument) -> None:
+        """Also in place of the session's former one with this filter."""
+        self._tree.add(subscription.filter, session, (session, subscription))
+        self._doubt(subscription.filter)
+
+    def remove(self, session: Session, topic_filter: str) -> None:
+        """Of no effect if there is no such subscription."""
+        if self._tree.remove(topic_filter, session) is not None:
+            self._doubt(topic_filter)
+
+    def of(self, topic: str) -> Routes:
+        """Topics with equal routes get the same object. Hot: `benchmarks.scale --only filters`."""
+        routes = self._routes.get(topic)
+        if routes is None:
+            routes = self._doubtful.pop(topic, None)
+            if routes is None or self._changed.match(topic):
+                routes = self._find(topic)
+            remembered = len(self._routes) + len(self._doubtful)
+            if max(remembered, len(self._interned)) >= REMEMBERED_MAX:
+                self._forget()
+            routes = self._routes[topic] = self._interned.setdefault(routes, routes)
+        return routes
+
+    def is_wanted(self, topic: str) -> bool:
+        """Whether there is any subscription that matches."""
+        return bool(self.of(topic) or self._tree.match(topic))
+
+    def _find(self, topic: str) -> Routes:
+        subscriptions: dict[Session, list[SubscriptionDocument]] = {}
+        for session, subscription in self._tree.match(topic):
+            if not subscription.replaying:
+                subscriptions.setdefault(session, []).append(subscription)
+        return tuple([_route(session, matching) for session, matching in subscriptions.items()])
+
+    def _doubt(self, topic_filter: str) -> None:
+        self._doubtful.update(self._routes)
+        self._routes.clear()
+        if len(self._changed) >= CHANGED_MAX:
+            self._forget()
+        elif self._doubtful:
+            self._changed.add(topic_filter, None, topic_filter)
+
+    def _forget(self) -> None:
+        self._routes.clear()
+        self._doubtful.clear()
+        self._changed = TopicTree()
+        self._interned.clear()
+
+
+def _route(session: Session, matching: list[SubscriptionDocument]) -> Route:
+    grant = merge_grants(matching)
+    if not any(subscription.no_local for subscription in matching):
+        return session, grant, grant
+    return session, grant, merge_grants([s for s in matching if not s.no_local])

@@ -1,0 +1,1 @@
+"""The line protocol: SUBSCRIBE, PUBLISH, DELIVER as lines of text."""

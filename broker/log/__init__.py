@@ -1,0 +1,1 @@
+"""The log: group commit and the high watermark."""

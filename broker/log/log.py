@@ -1,0 +1,253 @@
+"""The log: every accepted message, in the order accepted, appended by group commit.
+
+What arrives while one commit runs is the next one's batch: no timer, and no await, task, lock or
+transaction per message. A few that wait let those join whose turn it is after an acknowledgement.
+A commit takes all that is pending, so messages and the Session State that belongs to them are
+stored together or not at all. Knows nothing of MQTT, topics or sessions: who has state to commit is
+a `StateSource`.
+
+- Acknowledgements by subscribers alone are in no hurry: they wait a few ms for company.
+- `append` and `changed` are plain calls; what is to happen once it is durable comes as a callback.
+- Callbacks run in the order of the calls, each with None, or with the error that prevented it.
+- While the store is full all waits in its order, so that no state can be stored without the message
+  that it belongs to; only appends that are not to wait fail. The store is tried every second.
+- Any other failure ends the log (P6): nothing is acknowledged any more, and the broker stops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Protocol
+
+from broker.counters import Counters
+from broker.documents import Operation
+from broker.errors import StoreError, StoreFull
+from broker.message import Message, Offset
+from broker.store import Store
+
+CURSOR_COMMIT_DELAY_S = 0.005
+"""How long acknowledgements by subscribers alone wait for company before they are committed."""
+FULL_RETRY_S = 1.0
+FEW_MESSAGES = 64
+TURNS_FOR_COMPANY = 3
+"""So many turns of the loop do fewer messages than that wait after a commit: whom it acknowledged
+sends more just then. Otherwise the halves of a small window follow each other in commits of their
+own, each at the price of a whole one. `make bench`, qos1-w20: 1.5 times the messages a second."""
+
+OnCommitted = Callable[[StoreError | None], None]
+
+
+class StateSource(Protocol):
+    """Whoever has state that changes with the log: a session."""
+
+    def operations(self) -> list[Operation]:
+        """What has changed and must be in the next commit."""
+        ...
+
+    def committed(self) -> None:
+        """What `operations` last returned is stored."""
+        ...
+
+    def not_committed(self) -> None:
+        """What `operations` last returned was not stored."""
+        ...
+
+
+@dataclass(slots=True)
+class _Append:
+    """One call of `append`, or of `changed` with a callback."""
+
+    messages: Sequence[Message]
+    operations: Sequence[Operation]
+    size: int
+    durable: bool
+    waits: bool
+    on_committed: OnCommitted | None
+
+
+class _Batch:
+    """All that waits for the next commit."""
+
+    __slots__ = ("appends", "size", "sources")
+
+    def __init__(self) -> None:
+        self.appends: list[_Append] = []
+        self.sources: dict[StateSource, None] = {}
+        self.size = 0
+
+    @property
+    def empty(self) -> bool:
+        return not (self.appends or self.sources)
+
+
+class Log:
+    def __init__(self, store: Store, counters: Counters, *, append_bytes_max: int) -> None:
+        self.store = store
+        self.failure: StoreError | None = None
+        self._counters = counters
+        self._append_bytes_max = append_bytes_max
+        self._pending = _Batch()
+        self._cursor_timer: asyncio.TimerHandle | None = None
+        self._arrived = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._full = False
+        self._uncongested: list[Callable[[], None]] = []
+
+    @property
+    def high_watermark(self) -> Offset:
+        return self.store.high_watermark
+
+    def append(
+        self,
+        messages: Sequence[Message],
+        on_committed: OnCommitted | None = None,
+        *,
+        durable: bool = True,
+        waits: bool = True,
+        operations: Sequence[Operation] = (),
+    ) -> None:
+        """Put messages and operations into the next commit.
+
+        `durable=False` where nobody waits for the disk: QoS 0. `waits=False`: should the store be
+        full then, nothing of this is stored and the callback gets StoreFull.
+        """
+        pending = self._pending
+        size = sum([message.size for message in messages])
+        pending.appends.append(_Append(messages, operations, size, durable, waits, on_committed))
+        pending.size += size
+        self._wake()
+
+    def changed(
+        self, source: StateSource, on_committed: OnCommitted | None = None, *, urgent: bool = True
+    ) -> None:
+        """The state of `source` goes into the next commit.
+
+        It is fsynced and does not wait for company if somebody waits for it: a callback that is
+        `urgent`. One that is not also hears of a full store, while the state waits.
+        """
+        pending = self._pending
+        pending.sources[source] = None
+        if on_committed is not None:
+            pending.appends.append(_Append((), (), 0, urgent, urgent, on_committed))
+        if on_committed is not None and urgent:
+            self._wake()
+        else:
+            self._wake_soon()
+
+    async def committed(self, operations: Sequence[Operation], *, waits: bool = True) -> None:
+        """Return when these are durable. Raises StoreError: they are not."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def settle(error: StoreError | None) -> None:
+            if done.done():
+                return
+            if error is None:
+                done.set_result(None)
+            else:
+                done.set_exception(error)
+
+        self.append([], settle, waits=waits, operations=operations)
+        await done
+
+    @property
+    def congested(self) -> bool:
+        """More waits for the disk than should: publishers are to be read from later."""
+        return self._pending.size > self._append_bytes_max
+
+    def when_uncongested(self, resume: Callable[[], None]) -> None:
+        """Call `resume` when the running commit is done and the waiting one has begun, and not
+        while the store is full."""
+        self._uncongested.append(resume)
+
+    async def flushed(self) -> None:
+        """Return when nothing waits and no commit runs. Raises the error that ended the log."""
+        while not self._idle.is_set():
+            await self._idle.wait()
+        if self.failure is not None:
+            raise self.failure
+
+    def _wake(self) -> None:
+        self._idle.clear()
+        self._arrived.set()
+
+    def _wake_soon(self) -> None:
+        self._idle.clear()
+        if self._cursor_timer is None:
+            loop = asyncio.get_running_loop()
+            self._cursor_timer = loop.call_later(CURSOR_COMMIT_DELAY_S, self._arrived.set)
+
+    async def commit_forever(self) -> None:
+        """Commit batch after batch until cancelled. Raises the StoreError that ended the log."""
+        while True:
+            await self._arrived.wait()
+            self._arrived.clear()
+            if self._cursor_timer is not None:
+                self._cursor_timer.cancel()
+                self._cursor_timer = None
+            batch, self._pending = self._pending, _Batch()
+            if not self._full:
+                self._resume()
+            await self._commit(batch)
+            if self._pending.empty:
+                self._idle.set()
+            elif sum([len(append.messages) for append in self._pending.appends]) < FEW_MESSAGES:
+                for _ in range(TURNS_FOR_COMPANY):
+                    await asyncio.sleep(0)
+
+    def _resume(self) -> None:
+        resumed, self._uncongested = self._uncongested, []
+        for resume in resumed:
+            resume()
+
+    async def _commit(self, batch: _Batch) -> None:
+        appends = batch.appends
+        messages = list(chain.from_iterable([append.messages for append in appends]))
+        operations = list(chain.from_iterable([append.operations for append in appends]))
+        for source in batch.sources:
+            operations += source.operations()
+        try:
+            if messages or operations:
+                durable = any(append.durable for append in appends)
+                await self.store.append(messages, operations, durable=durable)
+        except StoreFull as error:
+            self._counters.append_failures += 1
+            self._keep(batch, error)
+            await asyncio.sleep(FULL_RETRY_S)
+            self._arrived.set()
+            return
+        except StoreError as error:
+            self.failure = error
+            for append in appends:
+                if append.on_committed is not None:
+                    append.on_committed(error)
+            self._idle.set()
+            raise
+        self._counters.commits += 1
+        self._counters.messages_in += len(messages)
+        self._counters.payload_bytes_in += sum([len(message.payload) for message in messages])
+        for source in batch.sources:
+            source.committed()
+        for append in appends:
+            if append.on_committed is not None:
+                append.on_committed(None)
+        if self._full:
+            self._full = False
+            self._resume()
+
+    def _keep(self, batch: _Batch, error: StoreFull) -> None:
+        """The store is full: what waits goes before all that came meanwhile, the rest fails."""
+        self._full = True
+        later, self._pending = self._pending, batch
+        refused = [append for append in batch.appends if not append.waits]
+        batch.appends = [append for append in batch.appends if append.waits] + later.appends
+        batch.size += later.size - sum([append.size for append in refused])
+        for source in batch.sources:
+            source.not_committed()
+        batch.sources |= later.sources
+        for append in refused:
+            if append.on_committed is not None:
+                append.on_committed(error)

@@ -1,0 +1,181 @@
+"""`$SYS/broker/...`: what the broker tells about itself, under the names that Mosquitto gave it.
+
+- The values are messages, but not of the log: that is the history of what clients published, and
+  on a quiet broker would be mostly this. So they have no offset, nobody can replay or query them,
+  and who is away misses them.
+- Every interval those that changed go, at QoS 0, to whoever is subscribed. A new subscription gets
+  all that match, as retained messages.
+- Only the broker publishes here: a client's PUBLISH is refused (`topics.refuse_reserved`). Filters
+  that begin with a wildcard do not match. [MQTT-4.7.2-1]
+
+Names that mean a little else than with Mosquitto: `store/messages/...` is the whole log, by offsets
+and with all that it takes on the disk; `heap/...` is the memory that the process has resident
+(`current` where the system tells, as Linux does); `subscriptions/count` is of connected clients.
+Not there: `messages/inflight`, which would mean to ask every session.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import resource
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from broker import __version__
+from broker.counters import Counters
+from broker.delivery.delivery import Delivery
+from broker.documents import SubscriptionDocument
+from broker.log.log import Log
+from broker.message import Message, Outgoing
+from broker.registry.groups import Groups
+from broker.registry.sessions import Sessions
+from broker.session.session import merge_grants
+from broker.store import StoreStats
+from broker.topics import SYS, matches
+
+PREFIX = f"{SYS}/broker/"
+LOAD_MINUTES = (1, 5, 15)
+
+
+class SysTree:
+    """Times are seconds of one monotonic clock, the caller's."""
+
+    def __init__(
+        self,
+        log: Log,
+        delivery: Delivery,
+        sessions: Sessions,
+        groups: Groups,
+        counters: Counters,
+        now: float,
+    ) -> None:
+        self._log = log
+        self._delivery = delivery
+        self._sessions = sessions
+        self._groups = groups
+        self._counters = counters
+        self._started_at = self._published_at = now
+        self._connected_most = 0
+        self._loads: dict[str, Load] = {}
+        self._messages: dict[str, Message] = {}
+        """By topic, as last published."""
+
+    async def publish_forever(self, interval_s: float) -> None:
+        while True:
+            await self.publish(time.monotonic())
+            await asyncio.sleep(interval_s)
+
+    async def publish(self, now: float) -> None:
+        """Give those who are subscribed what has changed since the last time."""
+        stats = await self._log.store.stats()
+        now_us = time.time_ns() // 1000
+        changed: list[Message] = []
+        for name, value in self._values(now, stats).items():
+            topic, payload = PREFIX + name, str(value).encode()
+            last = self._messages.get(topic)
+            if last is None or last.payload != payload:
+                message = Message(topic, payload, 0, True, SYS, now_us)
+                self._messages[topic] = message
+                changed.append(message)
+        self._published_at = now
+        self._delivery.offer_beside(changed)
+
+    def matching(self, subscriptions: Sequence[SubscriptionDocument]) -> list[Outgoing]:
+        """What these subscriptions of one SUBSCRIBE get as retained messages. [MQTT-3.3.1-9]"""
+        ours = [s for s in subscriptions if s.filter.startswith(f"{SYS}/")]
+        outgoing: list[Outgoing] = []
+        if ours:
+            for message in self._messages.values():
+                grant = merge_grants(s for s in ours if matches(s.filter, message.topic))
+                if grant is not None:
+                    outgoing.append((message, replace(grant, retained=True)))
+        return outgoing
+
+    def _values(self, now: float, stats: StoreStats) -> dict[str, object]:
+        sessions, counters = self._sessions, self._counters
+        connected = sessions.connected_count - self._groups.open_count
+        disconnected = sessions.absent_count
+        self._connected_most = max(self._connected_most, connected)
+        received, sent = counters.messages_in, counters.messages_out
+        dropped = counters.dropped.total()
+        values: dict[str, object] = {
+            "version": f"pubsub version {__version__}",
+            "uptime": f"{now - self._started_at:.0f} seconds",
+            "clients/total": connected + disconnected,
+            "clients/connected": connected,
+            "clients/active": connected,
+            "clients/disconnected": disconnected,
+            "clients/inactive": disconnected,
+            "clients/expired": sessions.expired_count,
+            "clients/maximum": self._connected_most,
+            "subscriptions/count": self._delivery.subscription_count,
+            "shared_subscriptions/count": self._groups.open_count,
+            "bytes/received": counters.bytes_in,
+            "bytes/sent": counters.bytes_out,
+            "messages/received": counters.packets.received,
+            "messages/sent": counters.packets.sent,
+            "messages/stored": stats.messages,
+            "retained messages/count": stats.retained,
+            "publish/messages/received": received,
+            "publish/messages/sent": sent,
+            "publish/messages/dropped": dropped,
+            "publish/bytes/received": counters.payload_bytes_in,
+            "publish/bytes/sent": counters.payload_bytes_out,
+            "store/messages/count": stats.messages,
+            "store/messages/bytes": stats.bytes_on_disk,
+            "store/high_watermark": stats.high_watermark,
+            "store/log_start": stats.log_start,
+            "commits": counters.commits,
+            **dict(_memory()),
+        }
+        elapsed_s = now - self._published_at
+        for name, total in (
+            ("bytes/received", counters.bytes_in),
+            ("bytes/sent", counters.bytes_out),
+            ("connections", counters.connects),
+            ("messages/received", counters.packets.received),
+            ("messages/sent", counters.packets.sent),
+            ("publish/dropped", dropped),
+            ("publish/received", received),
+            ("publish/sent", sent),
+            ("sockets", counters.connections),
+        ):
+            load = self._loads.setdefault(name, Load())
+            load.update(total, elapsed_s)
+            for minutes, rate in load.per_minute.items():
+                values[f"load/{name}/{minutes}min"] = f"{rate:.2f}"
+        return values
+
+
+def _memory() -> Iterator[tuple[str, int]]:
+    """The resident memory of this process in bytes."""
+    with contextlib.suppress(OSError):
+        pages = int(Path("/proc/self/statm").read_bytes().split()[1])
+        yield "heap/current", pages * resource.getpagesize()
+    unit = 1 if sys.platform == "darwin" else 1024
+    yield "heap/maximum", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+class Load:
+    """How much a total grows per minute: over about the last 1, 5 and 15, the latest counting most.
+
+    The exponentially damped average that Unix knows as its load.
+    """
+
+    def __init__(self) -> None:
+        self.per_minute = dict.fromkeys(LOAD_MINUTES, 0.0)
+        self._total = 0
+
+    def update(self, total: int, elapsed_s: float) -> None:
+        if elapsed_s <= 0:
+            return
+        rate = (total - self._total) * 60 / elapsed_s
+        self._total = total
+        for minutes, average in self.per_minute.items():
+            remains = math.exp(-elapsed_s / (60 * minutes))
+            self.per_minute[minutes] = rate + (average - rate) * remains

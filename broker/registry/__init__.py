@@ -1,0 +1,1 @@
+"""Who is there, until when, in whose name: sessions, groups, wills."""

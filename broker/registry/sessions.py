@@ -1,0 +1,288 @@
+"""Sessions: which client identifiers have Session State, who is connected to it, when it expires.
+
+In memory are only the sessions of connected clients, and of those that just left until their last
+state is committed. All others are documents in the log: an offline subscriber costs an offset.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import time
+from collections.abc import Callable, Collection, Sequence
+from typing import Protocol
+from weakref import WeakValueDictionary
+
+from broker.config import Config
+from broker.delivery.delivery import Delivery, Subscriber
+from broker.documents import (
+    CursorDocument,
+    Delete,
+    Operation,
+    Put,
+    ReceivedQos2Document,
+    SessionDocument,
+    SubscriptionDocument,
+)
+from broker.errors import QuotaExceeded, StoreError
+from broker.log.log import Log
+from broker.message import Message
+from broker.registry.wills import Wills
+from broker.session.session import Session
+
+US = 1_000_000
+NEVER_US = 1 << 62
+SESSION_EXPIRY_NEVER = 0xFFFF_FFFF
+"""A Session Expiry Interval that means: does not expire. [section 3.1.2.11.2]"""
+EXPIRE_PERIOD_S = 1.0
+OUT_OF_DATE_MAX = 1000
+"""Entries of the heap of expiries that may be out of date, beside one for each session."""
+
+
+class Owner(Subscriber, Protocol):
+    """Whoever is connected to a session."""
+
+    def taken_over(self) -> None:
+        """Another connection uses the client identifier: let go of the session. [MQTT-3.1.4-3]"""
+        ...
+
+
+class Sessions:
+    def __init__(self, log: Log, delivery: Delivery, wills: Wills, config: Config) -> None:
+        self._log = log
+        self._delivery = delivery
+        self._wills = wills
+        self._config = config
+        self._sessions: dict[str, Session] = {}
+        self._owners: dict[str, Owner] = {}
+        self._stored: dict[str, int] = {}
+        """Every durable session: when it expires (NEVER_US while it is connected)."""
+        self._expiries: list[tuple[int, str]] = []
+        """A heap; an entry that does not agree with `_stored` is out of date."""
+        self.absent_count = 0
+        """Durable sessions that nobody is connected to."""
+        self._absent_unsubscribed: set[str] = set()
+        """Of these, those known to have no subscription. After a start none is."""
+        self.expired_count = 0
+        """Since the broker started."""
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    @property
+    def connected_count(self) -> int:
+        return len(self._owners)
+
+    @property
+    def durable_count(self) -> int:
+        return len(self._stored)
+
+    def has_durable(self, client_id: str) -> bool:
+        """Whether the client's session outlives its connection, and is stored."""
+        return client_id in self._stored
+
+    async def start(self) -> None:
+        """Take up the stored sessions: none has a client yet, so each begins to expire."""
+        now_us = time.time_ns() // 1000
+        orphans: list[Operation] = []
+        for document in await self._log.store.scan(SessionDocument):
+            if document.expires_at_us is None:
+                document.expires_at_us = _expires_at_us(document.session_expiry_s, now_us)
+                orphans.append(Put(document))
+            self._expire_at(document.client_id, document.expires_at_us)
+        self.absent_count = len(self._stored)
+        if orphans:
+            self._log.append([], operations=orphans)
+
+    async def open(
+        self,
+        client_id: str,
+        owner: Owner,
+        *,
+        clean_start: bool,
+        session_expiry_s: int,
+        receive_maximum: int,
+        operations: Callable[[], list[Operation]],
+    ) -> tuple[Session, bool]:
+        """The session, now of `owner`, and whether it was there before (Session Present).
+
+        A connection that has it is told to let go. What `operations` returns is committed with the
+        session before this returns. Raises QuotaExceeded, StoreError: then nothing has changed but
+        that the other connection is gone.
+        """
+        async with self._locks.setdefault(client_id, asyncio.Lock()):
+            previous = self._owners.get(client_id)
+            if previous is not None:
+                previous.taken_over()
+            expires_at_us = self._stored.get(client_id)
+            if expires_at_us is not None:
+                self._stored[client_id] = NEVER_US
+            self._owners[client_id] = owner
+            try:
+                session, present = await self._take_up(
+                    client_id, clean_start, session_expiry_s, operations
+                )
+            except (QuotaExceeded, StoreError):
+                del self._owners[client_id]
+                if expires_at_us is not None:
+                    self._expire_at(client_id, expires_at_us)
+                if client_id in self._sessions:
+                    self._save(self._sessions[client_id])
+                raise
+            if session.durable:
+                self._stored[client_id] = NEVER_US
+            else:
+                self._stored.pop(client_id, None)
+            self._sessions[client_id] = session
+            session.attach(receive_maximum)
+            self._delivery.attach(session, owner)
+            if expires_at_us is not None:
+                self._not_absent(client_id)
+            return session, present
+
+    async def _take_up(
+        self,
+        client_id: str,
+        clean_start: bool,
+        session_expiry_s: int,
+        operations: Callable[[], list[Operation]],
+    ) -> tuple[Session, bool]:
+        """Find the session or make a new one, and commit that it is open. Undone if that fails."""
+        session = None if clean_start else await self._find(client_id)
+        present = session is not None
+        stored = client_id in self._stored
+        if session is None:
+            if session_expiry_s and not stored and self.durable_count >= self._config.sessions_max:
+                raise QuotaExceeded(f"the broker keeps {self.durable_count} sessions already")
+            session = self._new(client_id, time.time_ns() // 1000)
+            if clean_start:
+                self._wills.session_ended(client_id)
+        before = self._sessions.get(client_id, session)
+        expiry_before_s, session.session_expiry_s = session.session_expiry_s, session_expiry_s
+        before.ended = before is not session
+        state: list[Operation] = []
+        if stored and not (present and session.durable):
+            # Without expiry it lasts as long as this connection: a crash must not bring it back.
+            state.append(Delete(SessionDocument, (client_id,)))
+        if session.durable:
+            state.append(Put(_document(session, expires_at_us=None)))
+        state += operations()
+        try:
+            if state:
+                await self._log.committed(state, waits=False)
+        except StoreError:
+            before.ended = False
+            session.session_expiry_s = expiry_before_s
+            raise
+        return session, present
+
+    def close(self, session: Session, owner: Owner) -> None:
+        """The connection is gone: the session ends, or waits in the log until it expires."""
+        client_id = session.client_id
+        if self._owners.get(client_id) is not owner:
+            return
+        del self._owners[client_id]
+        self._delivery.detach(session)
+        if session.durable:
+            self.absent_count += 1
+            if not session.subscriptions:
+                self._absent_unsubscribed.add(client_id)
+            expiry_s = session.session_expiry_s
+            self._expire_at(client_id, _expires_at_us(expiry_s, time.time_ns() // 1000))
+            self._save(session)
+        else:
+            if operations := self._end(client_id):
+                self._log.append([], operations=operations)
+            self._wills.session_ended(client_id)
+
+    def _save(self, session: Session) -> None:
+        """Commit the state of a session whose client left; then memory may forget it."""
+
+        def saved(error: StoreError | None) -> None:
+            client_id = session.client_id
+            if self._sessions.get(client_id) is session and client_id not in self._owners:
+                del self._sessions[client_id]
+
+        document = _document(session, expires_at_us=self._stored[session.client_id])
+        self._log.append([], operations=[Put(document)])
+        self._log.changed(session, saved)
+
+    def _not_absent(self, client_id: str) -> None:
+        self.absent_count -= 1
+        self._absent_unsubscribed.discard(client_id)
+
+    def nobody_gets(self, messages: Sequence[Message]) -> Collection[str]:
+        """Those of their topics that certainly nobody is subscribed to.
+
+        What sessions are subscribed to whose client is away is not in memory, so there is no such
+        topic while one of them may be subscribed to anything at all.
+        """
+        if self.absent_count > len(self._absent_unsubscribed):
+            return ()
+        topics = {message.topic for message in messages}
+        return {topic for topic in topics if not self._delivery.is_wanted(topic)}
+
+    async def expire_forever(self) -> None:
+        """End sessions whose Session Expiry Interval has passed. [MQTT-3.1.2-23]"""
+        while True:
+            await asyncio.sleep(EXPIRE_PERIOD_S)
+            now_us = time.time_ns() // 1000
+            while self._expiries and self._expiries[0][0] <= now_us:
+                expires_at_us, client_id = heapq.heappop(self._expiries)
+                if self._stored.get(client_id) == expires_at_us:
+                    self._not_absent(client_id)
+                    self._log.append([], operations=self._end(client_id))
+                    self._wills.session_ended(client_id)
+                    self.expired_count += 1
+
+    def _expire_at(self, client_id: str, expires_at_us: int) -> None:
+        self._stored[client_id] = expires_at_us
+        if expires_at_us == NEVER_US:
+            return
+        heapq.heappush(self._expiries, (expires_at_us, client_id))
+        if len(self._expiries) > 2 * len(self._stored) + OUT_OF_DATE_MAX:
+            self._expiries = [(at_us, of) for of, at_us in self._stored.items() if at_us < NEVER_US]
+            heapq.heapify(self._expiries)
+
+    async def _find(self, client_id: str) -> Session | None:
+        """The session from memory, or from the log; None if there is none."""
+        session = self._sessions.get(client_id)
+        if session is not None or client_id not in self._stored:
+            return session
+        store = self._log.store
+        document = await store.get(SessionDocument, (client_id,))
+        if document is None:
+            return None
+        session = self._new(client_id, document.created_at_us)
+        session.session_expiry_s = document.session_expiry_s
+        session.restore(
+            await store.get(CursorDocument, (client_id,)),
+            await store.get(ReceivedQos2Document, (client_id,)),
+            await store.scan(SubscriptionDocument, (client_id,)),
+        )
+        return session
+
+    def _new(self, client_id: str, created_at_us: int) -> Session:
+        return Session(
+            client_id,
+            created_at_us=created_at_us,
+            start=self._log.high_watermark,
+            inflight_max=self._config.inflight_max,
+        )
+
+    def _end(self, client_id: str) -> list[Operation]:
+        """Forget the session; what to commit so that the log does too."""
+        session = self._sessions.pop(client_id, None)
+        if session is not None:
+            session.ended = True
+        stored = self._stored.pop(client_id, None) is not None
+        return [Delete(SessionDocument, (client_id,))] if stored else []
+
+
+def _document(session: Session, *, expires_at_us: int | None) -> SessionDocument:
+    return SessionDocument(
+        session.client_id, session.session_expiry_s, session.created_at_us, expires_at_us
+    )
+
+
+def _expires_at_us(session_expiry_s: int, now_us: int) -> int:
+    never = session_expiry_s == SESSION_EXPIRY_NEVER
+    return NEVER_US if never else now_us + session_expiry_s * US

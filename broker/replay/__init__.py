@@ -1,0 +1,1 @@
+"""Replay: from the words of a subscriber to offsets of the log."""

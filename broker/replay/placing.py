@@ -1,0 +1,113 @@
+"""Where a replay begins and ends: from the words of a SUBSCRIBE to offsets of the log.
+
+User Properties `from` and `until` of the SUBSCRIBE speak for all its filters, a filter prefix
+`$replay/<spec>/` for its own. Clients subscribe again at every reconnect, so `from` counts only
+for a subscription that is new, unless `from-mode` is `always`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from broker.documents import SubscriptionDocument
+from broker.errors import ReplaySpecInvalid, SharedSubscriptionsNotSupported
+from broker.message import Offset
+from broker.mqtt.packets import Subscribe
+from broker.replay.spec import (
+    AtOffset,
+    AtTime,
+    Earliest,
+    Last,
+    Latest,
+    Point,
+    Resume,
+    Start,
+    parse,
+    parse_point,
+    split_filter,
+)
+from broker.session.session import Session
+from broker.store import Store
+
+_WORDS = ("from", "until")
+
+
+def asked_for(packet: Subscribe) -> bool:
+    """Whether any of its filters is to be replayed."""
+    return any(key in _WORDS for key, _ in packet.user_properties) or any(
+        request.filter.startswith("$replay/") for request in packet.requests
+    )
+
+
+def kept_as(topic_filter: str) -> str:
+    """The filter that a subscription to `topic_filter` is kept under: itself without the prefix, so
+    that what was subscribed to can be unsubscribed from by the same words."""
+    try:
+        prefixed = split_filter(topic_filter)
+    except ReplaySpecInvalid:
+        return topic_filter
+    return topic_filter if prefixed is None else prefixed[1]
+
+
+async def place(
+    store: Store, session: Session, subscription: SubscriptionDocument, words: Mapping[str, str]
+) -> None:
+    """Give the subscription its start and its end, as its filter and the User Properties say.
+
+    Raises ReplaySpecInvalid, SharedSubscriptionsNotSupported, StoreError.
+
+    A subscription with an end never waits for the future: it ends at the high watermark at the
+    latest.
+    """
+    now_us = time.time_ns() // 1000
+    spec = words.get("from", "latest")
+    prefixed = split_filter(subscription.filter)
+    if prefixed is not None:
+        spec, subscription.filter = prefixed
+    if subscription.filter.startswith("$share/"):
+        raise SharedSubscriptionsNotSupported("a Shared Subscription cannot be replayed")
+    span = parse(spec, now_us)
+    until: Point | None = span.end
+    if "until" in words:
+        until = parse_point(words["until"], now_us)
+    existing = session.subscriptions.get(subscription.filter)
+    if existing is not None and words.get("from-mode") != "always":
+        subscription.start_offset = existing.start_offset
+        subscription.until_offset = existing.until_offset
+        subscription.replaying = existing.replaying
+        return
+    filters = [subscription.filter]
+    subscription.start_offset = await _start(store, session, span.start, filters)
+    subscription.until_offset = None if until is None else await _end(store, until)
+    subscription.replaying = True
+
+
+async def _start(store: Store, session: Session, start: Start, filters: list[str]) -> Offset:
+    """The offset after which it begins."""
+    match start:
+        case Earliest():
+            first = store.log_start
+        case Latest():
+            return store.high_watermark
+        case Resume():
+            return session.cursor()
+        case AtOffset(offset):
+            first = offset
+        case Last(count):
+            first = await store.nth_last(filters, count)
+        case AtTime(time_us):
+            first = await store.offset_at(time_us)
+    return Offset(min(max(first - 1, 0), store.high_watermark))
+
+
+async def _end(store: Store, end: Point) -> Offset:
+    """The last offset that belongs to it."""
+    match end:
+        case Latest():
+            return store.high_watermark
+        case AtOffset(offset):
+            last = offset
+        case AtTime(time_us):
+            last = Offset(await store.offset_at(time_us) - 1)
+    return min(last, store.high_watermark)

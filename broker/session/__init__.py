@@ -1,0 +1,1 @@
+"""Session State of one client identifier; pure."""

@@ -1,0 +1,128 @@
+"""Documents as rows: the table, the columns and the statements of each document class.
+
+They follow from the dataclass: its fields are the columns, its `KEY` the leading ones and the
+primary key. Every table has a column `revision` besides.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import fields
+from itertools import groupby
+from operator import attrgetter
+from typing import Any
+
+from broker.documents import (
+    CursorDocument,
+    Delete,
+    Document,
+    Operation,
+    Put,
+    ReceivedQos2Document,
+    SessionDocument,
+    SubscriptionDocument,
+    WillDocument,
+)
+from broker.errors import StoreConflict
+from broker.store.sqlite.rows import insert_rows
+
+
+class Table:
+    """The table `name`, which keeps the documents of class `kind`."""
+
+    def __init__(self, kind: type[Document], name: str) -> None:
+        columns = [field.name for field in fields(kind)]
+        listed = ", ".join(columns)
+        changes = ", ".join(f"{column} = excluded.{column}" for column in columns)
+        self.kind = kind
+        self.values = attrgetter(*columns)
+        self.key = attrgetter(*kind.KEY)
+        self.width = len(columns)
+        self.insert = f"INSERT INTO {name} ({listed}, revision) VALUES "
+        self.row = f"({'?, ' * len(columns)}1)"
+        self.on_conflict = (
+            f" ON CONFLICT ({', '.join(kind.KEY)}) DO UPDATE SET {changes}, revision = revision + 1"
+        )
+        self._name = name
+        self._select = f"SELECT {listed} FROM {name}"
+        self._order = f" ORDER BY {', '.join(kind.KEY)}"
+        self._booleans = [i for i, field in enumerate(fields(kind)) if field.type == "bool"]
+
+    def select(self, connection: sqlite3.Connection, key: tuple[str, ...]) -> list[Any]:
+        """The documents whose key begins with `key`, in key order."""
+        rows = connection.execute(self._select + self._where(key) + self._order, key)
+        return [self._document(row) for row in rows]
+
+    def revision(self, connection: sqlite3.Connection, key: tuple[str, ...]) -> int:
+        sql = f"SELECT revision FROM {self._name}{self._where(key)}"
+        row = connection.execute(sql, key).fetchone()
+        return row[0] if row else 0
+
+    def delete(self, connection: sqlite3.Connection, key: tuple[str, ...]) -> None:
+        connection.execute(f"DELETE FROM {self._name}{self._where(key)}", key)
+
+    def _where(self, key: tuple[str, ...]) -> str:
+        conditions = [f"{column} = ?" for column in self.kind.KEY[: len(key)]]
+        return f" WHERE {' AND '.join(conditions)}" if conditions else ""
+
+    def _document(self, row: Sequence[Any]) -> Document:
+        if self._booleans:
+            row = list(row)
+            for i in self._booleans:
+                row[i] = row[i] != 0
+        return self.kind(*row)
+
+
+TABLES: dict[type[Document], Table] = {
+    SessionDocument: Table(SessionDocument, "sessions"),
+    SubscriptionDocument: Table(SubscriptionDocument, "subscriptions"),
+    CursorDocument: Table(CursorDocument, "cursors"),
+    ReceivedQos2Document: Table(ReceivedQos2Document, "received_qos2"),
+    WillDocument: Table(WillDocument, "wills"),
+}
+
+
+def apply(connection: sqlite3.Connection, operations: Sequence[Operation]) -> None:
+    """Do the operations, in order, in the transaction that is open.
+
+    A run of Puts of one class is one statement: many cursors move in every commit.
+    Raises StoreConflict.
+    """
+    for kind, run in groupby(operations, _put_class):
+        if kind is not None:
+            _put(connection, TABLES[kind], [op.document for op in run if isinstance(op, Put)])
+            continue
+        for operation in run:
+            if isinstance(operation, Delete):
+                TABLES[operation.kind].delete(connection, operation.key)
+            else:
+                _compare_and_put(connection, operation)
+
+
+def _put_class(operation: Operation) -> type[Document] | None:
+    """The class of an unconditional Put; None for what is done one by one."""
+    if isinstance(operation, Put) and operation.revision is None:
+        return type(operation.document)
+    return None
+
+
+def _compare_and_put(connection: sqlite3.Connection, put: Put) -> None:
+    table = TABLES[type(put.document)]
+    key = table.key(put.document)
+    found = table.revision(connection, (key,) if isinstance(key, str) else key)
+    if found != put.revision:
+        raise StoreConflict(f"{put.document.KEY} {key!r}: revision {found}, not {put.revision}")
+    _put(connection, table, [put.document])
+
+
+def _put(connection: sqlite3.Connection, table: Table, documents: Sequence[Document]) -> None:
+    parameters: list[Any] = []
+    for document in documents:
+        parameters.extend(table.values(document))
+    try:
+        insert_rows(connection, table.insert, table.row, table.on_conflict, table.width, parameters)
+    except sqlite3.IntegrityError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY:
+            raise
+        raise StoreConflict(f"{table.kind.__name__} without its SessionDocument") from error

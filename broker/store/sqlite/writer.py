@@ -1,0 +1,359 @@
+"""The writer's half of SqliteStore: all that writes and checkpoints, on the one connection for it.
+
+Called in that connection's thread or, for a small commit, in the event loop's; one call at a time
+(see SqliteStore). An append is one transaction: names that are new, the messages in few statements,
+the sparse index, the retained pointers, the documents. What the caches here know is forgotten when
+a transaction is rolled back.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Generic, TypeVar
+
+from broker.documents import Operation
+from broker.message import Message, Offset
+from broker.store.sqlite import tables
+from broker.store.sqlite.rows import (
+    BLOCK_SHIFT,
+    COLUMNS,
+    ROWS_PER_STATEMENT,
+    checksum,
+    insert_rows,
+    seed,
+)
+
+NAMES_MAX = 32_768
+"""Entries of a cache of names; a full one starts over empty."""
+
+UNSYNCED_MAX = 1 << 19
+"""Messages committed since the last fsync, at most; then one commit is fsynced all the same."""
+
+OFFSETS_LOST_MAX = 1 << 20
+"""Offsets left unused after a power cut: more than could have been given out without fsync."""
+
+CHECKPOINT_PAGES = 2000
+"""Pages (4 KiB) of write-ahead log after which they are copied into the database: 10-20 ms."""
+
+WAL_PAGES_MAX = 65_536
+"""Pages after which a checkpoint waits for readers, so that the write-ahead log starts over."""
+
+CHECKPOINT_WAIT_MS = 100
+LOCK_WAIT_MS = 5000
+"""How long a transaction waits for another program that locked the database."""
+
+_INSERT_MESSAGES = f"INSERT INTO messages ({COLUMNS.removeprefix('offset, ')}) VALUES "
+_MESSAGE = "(?,?,?,?,?,?,?,?,?)"
+_WIDTH = 9
+_TOPIC_ID, _RETAIN, _PAYLOAD = 0, 4, 6
+"""Where they stand among the parameters of a message."""
+
+_NO_BYTES = bytearray()
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class _Cache(dict[K, V], Generic[K, V]):
+    """Looks up what it does not hold, so that the hot loop has no branch for it."""
+
+    def __init__(self, look_up: Callable[[K], V]) -> None:
+        self._look_up = look_up
+
+    def __missing__(self, key: K) -> V:
+        if len(self) >= NAMES_MAX:
+            self.clear()
+        value = self[key] = self._look_up(key)
+        return value
+
+
+class Writer:
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        connection.execute("PRAGMA secure_delete = FAST")  # ON writes every page that trim frees.
+        self._connection = connection
+        self._topics = _Cache(self._topic_id)
+        self._publishers = _Cache(self._publisher_id)
+        self._pairs = _Cache(self._pair)
+        self._block = -1
+        self._block_topics: set[int] = set()
+        """Topics that `topic_blocks` has for `_block`, the newest; older blocks get no more."""
+        self._synced = True
+        """Whether commits are fsynced (`synchronous`), as the connection is set now."""
+        self._unsynced = 0
+        self._lock_wait_ms = -1
+        self.retained_count = 0
+        """Topics that have a retained message."""
+        self._pages = 0
+        """About how much was written since the last checkpoint."""
+
+    def start(self, boot_id: str | None, version: str) -> tuple[Offset, Offset]:
+        """Begin a run on this database; the log start and the high watermark.
+
+        If the last run did not stop cleanly and the machine was started anew since, the newest
+        unsynced commits may be gone, though subscribers have seen their offsets: leave a gap. (S2)
+
+        A write-ahead log that an unclean stop left is folded in first: if an fsync failed then,
+        parts of it may be in memory only, and what is appended to it would be lost with them.
+        """
+        self._checkpoint_after_readers("TRUNCATE")
+        (log_start,) = self._connection.execute("SELECT start FROM log").fetchone()
+        (newest,) = self._connection.execute(
+            "SELECT ifnull(max(offset), 0) FROM messages"
+        ).fetchone()
+        high_watermark = max(newest, log_start - 1)
+        (self.retained_count,) = self._connection.execute(
+            "SELECT count(*) FROM retained"
+        ).fetchone()
+        last_run = self._connection.execute(
+            "SELECT stopped_at_us, boot_id FROM broker_runs ORDER BY id DESC LIMIT 1"
+        ).fetchone()
+        with self.transaction():
+            if last_run and last_run[0] is None and (boot_id is None or boot_id != last_run[1]):
+                self._leave_gap()
+            self._connection.execute(
+                "INSERT INTO broker_runs (started_at_us, boot_id, version) VALUES (?, ?, ?)",
+                (time.time_ns() // 1000, boot_id, version),
+            )
+        return Offset(log_start), Offset(high_watermark)
+
+    def _leave_gap(self) -> None:
+        changed = self._connection.execute(
+            "UPDATE sqlite_sequence SET seq = seq + ? WHERE name = 'messages'", (OFFSETS_LOST_MAX,)
+        ).rowcount
+        if not changed:
+            self._connection.execute(
+                "INSERT INTO sqlite_sequence VALUES ('messages', ?)", (OFFSETS_LOST_MAX,)
+            )
+
+    def stop(self) -> None:
+        """End the run cleanly, with everything in the one database file."""
+        self._set_synchronous(True)
+        with self.transaction():
+            self._connection.execute(
+                "UPDATE broker_runs SET stopped_at_us = ?"
+                " WHERE id = (SELECT max(id) FROM broker_runs)",
+                (time.time_ns() // 1000,),
+            )
+        self._checkpoint_after_readers("TRUNCATE")
+
+    @property
+    def wants_checkpoint(self) -> bool:
+        return self._pages >= CHECKPOINT_PAGES
+
+    def commit(
+        self,
+        batch: Sequence[Message],
+        state: Sequence[Operation],
+        durable: bool,
+        *,
+        waits: bool = True,
+    ) -> tuple[Offset | None, int]:
+        """Store all of it or nothing, and set the offsets; the last one, and the size of all.
+
+        `waits`: for another program that has locked the database. Raises StoreConflict and
+        sqlite3.Error.
+        """
+        self._set_synchronous(durable or self._unsynced + len(batch) >= UNSYNCED_MAX)
+        firsts: list[int] = []
+        with self.transaction(waits=waits):
+            for i in range(0, len(batch), ROWS_PER_STATEMENT):
+                firsts.append(self._insert(batch[i : i + ROWS_PER_STATEMENT]))
+            if state:
+                tables.apply(self._connection, state)
+        last = None
+        for i, first in enumerate(firsts):
+            part = batch[i * ROWS_PER_STATEMENT : (i + 1) * ROWS_PER_STATEMENT]
+            for offset, message in enumerate(part, first):
+                message.offset = Offset(offset)
+            last = Offset(first + len(part) - 1)
+        size = sum([message.size for message in batch])
+        self._unsynced = 0 if self._synced else self._unsynced + len(batch)
+        self._pages += 4 + (size + 64 * len(batch)) // 4096
+        return last, size
+
+    @contextmanager
+    def transaction(self, *, waits: bool = True) -> Iterator[None]:
+        self._set_lock_wait(LOCK_WAIT_MS if waits else 0)
+        self._connection.execute("BEGIN IMMEDIATE")
+        retained_count = self.retained_count
+        try:
+            yield
+            self._connection.execute("COMMIT")
+        except BaseException:
+            self.retained_count = retained_count
+            for cache in (self._topics, self._publishers, self._pairs):
+                cache.clear()
+            self._block = -1
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
+
+    def _set_lock_wait(self, milliseconds: int) -> None:
+        if milliseconds != self._lock_wait_ms:
+            self._connection.execute(f"PRAGMA busy_timeout = {milliseconds}")
+            self._lock_wait_ms = milliseconds
+
+    def _set_synchronous(self, synced: bool) -> None:
+        """In WAL mode FULL is an fsync at each commit, NORMAL one at each checkpoint."""
+        if synced != self._synced:
+            self._connection.execute(f"PRAGMA synchronous = {'FULL' if synced else 'NORMAL'}")
+            self._synced = synced
+
+    def _insert(self, part: Sequence[Message]) -> int:
+        """Insert up to ROWS_PER_STATEMENT messages; the first offset."""
+        parameters = self._parameters(part)
+        last = insert_rows(self._connection, _INSERT_MESSAGES, _MESSAGE, "", _WIDTH, parameters)
+        first = last - len(part) + 1
+        self._index(first, parameters[_TOPIC_ID::_WIDTH])
+        if 1 in parameters[_RETAIN::_WIDTH]:
+            self._retain(first, parameters)
+        return first
+
+    def _parameters(self, part: Sequence[Message]) -> list[Any]:
+        """The rows, flat. Hot: `make bench` shows it.
+
+        sqlite3 binds exact ints and bytearrays directly, while bool, None and bytes first go
+        through its adapters, at 0.3 µs each.
+        """
+        parameters: list[Any] = []
+        extend = parameters.extend
+        pairs = self._pairs
+        for message in part:
+            topic_id, publisher_id, seed = pairs[message.topic, message.publisher]
+            published_at_us = message.published_at_us
+            qos = message.qos
+            retain = 1 if message.retain else 0
+            expires_at_us = message.expires_at_us or 0
+            payload = message.payload
+            properties = message.properties
+            extend(
+                (
+                    topic_id,
+                    publisher_id,
+                    published_at_us,
+                    qos,
+                    retain,
+                    expires_at_us,
+                    bytearray(payload),
+                    bytearray(properties) if properties else _NO_BYTES,
+                    checksum(
+                        seed, published_at_us, qos, retain, expires_at_us, payload, properties
+                    ),
+                )
+            )
+        return parameters
+
+    def _index(self, first: int, topic_ids: list[int]) -> None:
+        """Note in `topic_blocks` the topics that are new in their block."""
+        rows: list[int] = []
+        end = first + len(topic_ids)
+        for block in range(first >> BLOCK_SHIFT, (end - 1 >> BLOCK_SHIFT) + 1):
+            if block != self._block:
+                self._block = block
+                self._block_topics = set()
+            here = slice(
+                max(0, (block << BLOCK_SHIFT) - first), ((block + 1) << BLOCK_SHIFT) - first
+            )
+            new = set(topic_ids[here]) - self._block_topics
+            self._block_topics |= new
+            for topic_id in new:
+                rows += block, topic_id
+        if rows:
+            insert_rows(
+                self._connection, "INSERT OR IGNORE INTO topic_blocks VALUES ", "(?,?)", "", 2, rows
+            )
+
+    def _retain(self, first: int, parameters: list[Any]) -> None:
+        """Move the topics' retained pointers; an empty payload removes one. [MQTT-3.3.1-6]"""
+        for i, retain in enumerate(parameters[_RETAIN::_WIDTH]):
+            if not retain:
+                continue
+            topic_id = parameters[i * _WIDTH + _TOPIC_ID]
+            if parameters[i * _WIDTH + _PAYLOAD]:
+                moved = self._connection.execute(
+                    "UPDATE retained SET offset = ? WHERE topic_id = ?", (first + i, topic_id)
+                ).rowcount
+                if not moved:
+                    self._connection.execute(
+                        "INSERT INTO retained VALUES (?, ?)", (topic_id, first + i)
+                    )
+                    self.retained_count += 1
+            else:
+                self.retained_count -= self._connection.execute(
+                    "DELETE FROM retained WHERE topic_id = ?", (topic_id,)
+                ).rowcount
+
+    def _pair(self, pair: tuple[str, str]) -> tuple[int, int, int]:
+        topic, publisher = pair
+        return self._topics[topic], self._publishers[publisher], seed(topic, publisher)
+
+    def _topic_id(self, name: str) -> int:
+        return self._intern("topics", "name", name)
+
+    def _publisher_id(self, client_id: str) -> int:
+        return self._intern("publishers", "client_id", client_id)
+
+    def _intern(self, table: str, column: str, text: str) -> int:
+        row = self._connection.execute(
+            f"SELECT id FROM {table} WHERE {column} = ?", (text,)
+        ).fetchone()
+        if row is None:
+            row = self._connection.execute(
+                f"INSERT INTO {table} ({column}) VALUES (?) RETURNING id", (text,)
+            ).fetchone()
+        return int(row[0])
+
+    def trim_some(self, before: int, position: int) -> tuple[int, int]:
+        """Remove messages in [position, before) that are not retained, of one block, in 3 ms.
+
+        How many went, and the position to go on from. `before` is at or below the log start, so
+        the index of the blocks that are behind goes with them.
+        """
+        row = self._connection.execute(
+            "SELECT min(offset) FROM messages WHERE offset >= ?", (position,)
+        ).fetchone()
+        if row[0] is None or row[0] >= before:
+            return 0, before
+        end = min(before, ((row[0] >> BLOCK_SHIFT) + 1) << BLOCK_SHIFT)
+        self._set_synchronous(False)  # What comes back after a power cut is below the log start.
+        with self.transaction():
+            gone = self._connection.execute(
+                "DELETE FROM messages WHERE offset >= ? AND offset < ?"
+                " AND offset NOT IN (SELECT offset FROM retained)",
+                (row[0], end),
+            ).rowcount
+            self._connection.execute(
+                "DELETE FROM topic_blocks WHERE block < ?", (end >> BLOCK_SHIFT,)
+            )
+        self._pages += 4 + gone // 16
+        return gone, end
+
+    def move_log_start(self, start: int) -> None:
+        """In its own transaction, before anything is removed: a reader is told, never surprised."""
+        self._set_synchronous(True)
+        with self.transaction():
+            self._connection.execute("UPDATE log SET start = ?", (start,))
+
+    def checkpoint(self) -> None:
+        """Copy the write-ahead log into the database, as far as readers allow."""
+        self._pages = 0
+        if self._checkpoint("PASSIVE") > WAL_PAGES_MAX:
+            self._checkpoint_after_readers("RESTART")
+
+    def _checkpoint_after_readers(self, mode: str) -> None:
+        """One that waits for readers, but not for long: somebody else's may never end."""
+        self._set_lock_wait(CHECKPOINT_WAIT_MS)
+        self._checkpoint(mode)
+
+    def _checkpoint(self, mode: str) -> int:
+        """The pages of the write-ahead log. On a full disk they stay there, and safe."""
+        try:
+            row = self._connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+                raise
+            return 0
+        return int(row[1])

@@ -1,0 +1,88 @@
+"""Administration over HTTP on a Unix socket in the data directory: reads snapshots, no sessions.
+
+Whoever may open the socket may administer: it is created with mode 0600 and no TCP port is opened.
+
+- GET /status   what the broker is doing now, as JSON
+- GET /healthz  200 while the broker runs
+- POST /stop    asks the broker to stop, and answers before it does
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from broker.net import unix
+
+
+def create_app(
+    status: Callable[[], Mapping[str, object]], request_stop: Callable[[], None]
+) -> Starlette:
+    """The administration as an ASGI application; `request_stop` must return at once."""
+
+    async def get_status(_: Request) -> JSONResponse:
+        return JSONResponse(dict(status()))
+
+    async def get_health(_: Request) -> JSONResponse:
+        return JSONResponse({"status": "ok"})
+
+    async def post_stop(_: Request) -> JSONResponse:
+        request_stop()
+        return JSONResponse({"status": "stopping"}, status_code=202)
+
+    return Starlette(
+        routes=[
+            Route("/status", get_status, methods=["GET"]),
+            Route("/healthz", get_health, methods=["GET"]),
+            Route("/stop", post_stop, methods=["POST"]),
+        ]
+    )
+
+
+class AdminServer:
+    """uvicorn inside the running event loop: no signal handlers, no logging, no timer of its own.
+
+    The owner of the data directory calls `start`, so a socket file that is there already was left
+    behind by a broker that is gone, and is replaced.
+    """
+
+    def __init__(self, app: Starlette, socket_path: Path) -> None:
+        self._path = socket_path
+        self._listener: socket.socket | None = None
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                app,
+                http="h11",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                date_header=False,
+                timeout_graceful_shutdown=1,
+            )
+        )
+
+    async def start(self) -> None:
+        """Raises ConfigError: the path is too long for a Unix socket, or cannot be created."""
+        listener = unix.listen(self._path)
+        self._server.config.load()
+        self._server.lifespan = self._server.config.lifespan_class(self._server.config)
+        await self._server.startup(sockets=[listener])
+        self._listener = listener
+
+    async def stop(self) -> None:
+        """Answers what was asked, closes, and removes the socket file; nothing if not started."""
+        if self._listener is None:
+            return
+        await self._server.shutdown(sockets=[self._listener])
+        with contextlib.suppress(FileNotFoundError):
+            self._path.unlink()

@@ -1,0 +1,278 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from broker.counters import Counters
+from broker.documents import Operation, Put, ReceivedQos2Document, SessionDocument
+from broker.errors import StoreError, StoreFull, StoreUnavailable
+from broker.log.log import FEW_MESSAGES, Log
+from broker.message import Message
+from tests.unit.world import Disk, message
+
+SESSION = Put(SessionDocument("sub1", 60, 1, None))
+
+
+class Source:
+    """Counts what is asked of it."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.packet_ids = b""
+
+    def operations(self) -> list[Operation]:
+        self.calls.append("operations")
+        return [Put(ReceivedQos2Document("sub1", self.packet_ids))]
+
+    def committed(self) -> None:
+        self.calls.append("committed")
+
+    def not_committed(self) -> None:
+        self.calls.append("not committed")
+
+
+@pytest.fixture
+async def disk() -> Disk:
+    disk = Disk()
+    await disk.open()
+    await disk.transact([SESSION])
+    disk.commits.clear()
+    return disk
+
+
+@pytest.fixture
+async def log(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Log]:
+    monkeypatch.setattr("broker.log.log.FULL_RETRY_S", 0)
+    log = Log(disk, Counters(), append_bytes_max=10)
+    task = asyncio.create_task(log.commit_forever())
+    yield log
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def turns(count: int = 5) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+def messages(disk: Disk) -> list[list[bytes]]:
+    return [batch for batch, _, _ in disk.commits]
+
+
+async def test_what_arrives_during_a_commit_is_the_next_one(log: Log, disk: Disk) -> None:
+    disk.may_commit.clear()
+    log.append([message("1")])
+    await turns()
+    log.append([message("2"), message("3")])
+    log.append([message("4")])
+    disk.may_commit.set()
+    await log.flushed()
+    assert messages(disk) == [[b"1"], [b"2", b"3", b"4"]]
+
+
+async def test_a_few_that_wait_are_joined_by_who_was_just_acknowledged(
+    log: Log, disk: Disk
+) -> None:
+    """Or the halves of a small window would be commits of their own for ever."""
+
+    def acknowledged(error: StoreError | None) -> None:
+        asyncio.get_running_loop().call_soon(log.append, [message("3")])
+
+    disk.may_commit.clear()
+    log.append([message("1")], acknowledged)
+    await turns()
+    log.append([message("2")])
+    disk.may_commit.set()
+    await log.flushed()
+    assert messages(disk) == [[b"1"], [b"2", b"3"]]
+
+
+async def test_many_that_wait_do_not_wait_longer(log: Log, disk: Disk) -> None:
+
+    def acknowledged(error: StoreError | None) -> None:
+        asyncio.get_running_loop().call_soon(log.append, [message("3")])
+
+    disk.may_commit.clear()
+    log.append([message("1")], acknowledged)
+    await turns()
+    log.append([message("2")] * FEW_MESSAGES)
+    disk.may_commit.set()
+    await log.flushed()
+    assert messages(disk) == [[b"1"], [b"2"] * FEW_MESSAGES, [b"3"]]
+
+
+async def test_callbacks_come_after_the_commit_in_the_order_of_the_calls(
+    log: Log, disk: Disk
+) -> None:
+    """P1"""
+    heard: list[str] = []
+    disk.may_commit.clear()
+    stored = message("1")
+    log.append([stored], lambda error: heard.append(f"append {stored.offset} {error}"))
+    log.changed(Source(), lambda error: heard.append(f"changed {error}"))
+    log.append([], lambda error: heard.append(f"nothing {error}"))
+    await turns()
+    assert heard == []
+    disk.may_commit.set()
+    await log.flushed()
+    assert heard == ["append 1 None", "changed None", "nothing None"]
+
+
+async def test_messages_and_the_state_that_belongs_to_them_are_one_commit(
+    log: Log, disk: Disk
+) -> None:
+    source = Source()
+    log.append([message("1")])
+    source.packet_ids = b"\0\1"
+    log.changed(source)
+    await log.flushed()
+    [(batch, state, _)] = disk.commits
+    assert (batch, state) == ([b"1"], [Put(ReceivedQos2Document("sub1", b"\0\1"))])
+    assert source.calls == ["operations", "committed"]
+
+
+async def test_a_commit_is_fsynced_if_anybody_in_it_waits_for_the_disk(
+    log: Log, disk: Disk
+) -> None:
+    log.append([message("1", qos=0)], durable=False)
+    await log.flushed()
+    log.append([message("2", qos=0)], durable=False)
+    log.append([message("3")])
+    await log.flushed()
+    log.changed(Source(), lambda error: None, urgent=False)
+    await log.flushed()
+    log.changed(Source(), lambda error: None)
+    await log.flushed()
+    assert [durable for _, _, durable in disk.commits] == [False, True, False, True]
+
+
+async def test_cursors_wait_for_company_and_go_with_the_first_that_does_not(
+    log: Log, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broker.log.log.CURSOR_COMMIT_DELAY_S", 1000)
+    one, other = Source(), Source()
+    log.changed(one)
+    log.changed(other, lambda error: None, urgent=False)
+    log.changed(one)
+    await turns()
+    assert disk.commits == []
+    log.append([message("1")])
+    await log.flushed()
+    assert len(disk.commits) == 1
+    assert one.calls == other.calls == ["operations", "committed"]
+
+
+async def test_cursors_alone_are_committed_in_a_moment(log: Log, disk: Disk) -> None:
+    log.changed(Source())
+    async with asyncio.timeout(5):
+        await log.flushed()
+    assert len(disk.commits) == 1
+
+
+async def test_committed_returns_when_it_is(log: Log, disk: Disk) -> None:
+    await log.committed([Put(SessionDocument("sub2", 60, 1, None))])
+    assert len(disk.commits) == 1
+
+
+async def test_while_the_store_is_full_what_waits_keeps_its_order(log: Log, disk: Disk) -> None:
+    """One publisher's messages, and the state that may only be stored with them."""
+    heard: list[StoreError | None] = []
+    source = Source()
+    disk.may_commit.clear()
+    log.append([message("1"), message("2")], heard.append)
+    log.changed(source)
+    await turns()
+    log.append([message("3")], heard.append)
+    disk.full = True
+    disk.may_commit.set()
+    await turns()
+    assert heard == []
+    disk.full = False
+    await log.flushed()
+    assert [m for batch in messages(disk) for m in batch] == [b"1", b"2", b"3"]
+    assert heard == [None, None]
+    [(batch, state, _), *_] = disk.commits
+    assert b"1" in batch
+    assert state == [Put(ReceivedQos2Document("sub1", b""))]
+    assert source.calls[:2] == ["operations", "not committed"]
+
+
+async def test_what_does_not_wait_is_refused_by_a_full_store_and_not_stored_later(
+    log: Log, disk: Disk
+) -> None:
+    heard: list[StoreError | None] = []
+    disk.full = True
+    log.append([message("refused")], heard.append, waits=False)
+    log.append([message("waits")])
+    await turns()
+    assert [type(error) for error in heard] == [StoreFull]
+    with pytest.raises(StoreFull):
+        await log.committed([SESSION], waits=False)
+    disk.full = False
+    await log.flushed()
+    assert messages(disk) == [[b"waits"]]
+    assert len(heard) == 1
+
+
+async def test_publishers_are_not_read_from_while_too_much_waits(log: Log, disk: Disk) -> None:
+    """P7: of payload and properties together."""
+    resumed: list[str] = []
+    disk.may_commit.clear()
+    log.append([message("1" * 6, properties=b"2" * 5)])
+    assert log.congested
+    await turns()
+    assert not log.congested, "it is being committed"
+    log.append([message("2" * 11)])
+    log.when_uncongested(lambda: resumed.append("again"))
+    await turns()
+    assert resumed == []
+    disk.may_commit.set()
+    await log.flushed()
+    assert resumed == ["again"]
+
+
+async def test_publishers_are_not_read_from_while_the_store_is_full(log: Log, disk: Disk) -> None:
+    """Or what they sent would pile up in memory."""
+    resumed: list[str] = []
+    disk.full = True
+    log.append([message("1" * 11)])
+    await turns()
+    assert log.congested
+    log.when_uncongested(lambda: resumed.append("again"))
+    await turns(20)
+    assert (resumed, log.congested) == ([], True)
+    disk.full = False
+    await log.flushed()
+    assert (resumed, log.congested) == (["again"], False)
+
+
+async def test_after_a_failed_write_nothing_is_acknowledged_any_more(disk: Disk) -> None:
+    """P6"""
+    log = Log(disk, Counters(), append_bytes_max=10)
+    heard: list[StoreError | None] = []
+    disk.broken = StoreUnavailable("fsync failed")
+    log.append([message("1")], heard.append)
+    task = asyncio.create_task(log.commit_forever())
+    with pytest.raises(StoreUnavailable):
+        await task
+    assert heard == [disk.broken]
+    with pytest.raises(StoreUnavailable):
+        await log.flushed()
+    disk.broken = None
+    log.append([message("2")], heard.append)
+    await turns()
+    assert len(heard) == 1
+    assert disk.commits == []
+
+
+async def test_messages_and_commits_are_counted(disk: Disk) -> None:
+    counters = Counters()
+    log = Log(disk, counters, append_bytes_max=10)
+    task = asyncio.create_task(log.commit_forever())
+    batch: list[Message] = [message("1"), message("23", properties=b"not counted")]
+    log.append(batch)
+    await log.flushed()
+    task.cancel()
+    assert (counters.commits, counters.messages_in, counters.payload_bytes_in) == (1, 2, 3)

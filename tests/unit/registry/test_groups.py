@@ -1,0 +1,382 @@
+"""Shared Subscriptions: one member a message, and none is lost with a member."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from broker.config import Config
+from broker.documents import CursorDocument
+from broker.message import Offset
+from tests.unit.world import Disk, Subscriber, World, message, payloads, running, subscription
+
+GROUP = "$share/workers/jobs/#"
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    async with running(Disk()) as world:
+        yield world
+
+
+async def member(
+    world: World,
+    client_id: str,
+    *,
+    window: int = 100,
+    expiry_s: int = 0,
+    qos: int = 1,
+    kind: type[Subscriber] = Subscriber,
+) -> Subscriber:
+    """Comes and joins; one that was there before is attached to what it had."""
+    joining = kind(world)
+    await joining.open(client_id, receive_maximum=window, expiry_s=expiry_s)
+    assert joining.session is not None
+    if GROUP in joining.session.subscriptions:
+        await world.groups.attach(joining.session, joining)
+    else:
+        document = subscription(GROUP, qos, client_id=client_id)
+        await world.groups.join(joining.session, document, joining)
+        if expiry_s:
+            joining.subscribe(document)
+        else:
+            world.delivery.subscribe(joining.session, document)
+    return joining
+
+
+async def publish(world: World, first: int, last: int, *, qos: int = 1) -> None:
+    numbers = range(first, last + 1)
+    await world.publish(*[message(str(n), "jobs/a", qos=qos) for n in numbers])
+
+
+def unsubscribe(world: World, leaving: Subscriber) -> None:
+    assert leaving.session is not None
+    world.groups.leave(leaving.session, GROUP)
+    world.delivery.unsubscribe(leaving.session, GROUP)
+
+
+def numbers(*subscribers: Subscriber) -> list[int]:
+    return sorted(int(payload) for s in subscribers for payload in payloads(s.got))
+
+
+async def test_each_message_goes_to_one_member_in_turn(world: World) -> None:
+    members = [await member(world, f"m{n}") for n in range(3)]
+    await publish(world, 1, 9)
+    assert numbers(*members) == list(range(1, 10))
+    assert [len(m.got) for m in members] == [3, 3, 3]
+
+
+async def test_a_member_without_room_is_passed_over(world: World) -> None:
+    """And gets its share again when it has acknowledged."""
+    narrow, wide = await member(world, "narrow", window=2), await member(world, "wide")
+    await publish(world, 1, 10)
+    assert len(narrow.got) == 2
+    assert numbers(narrow, wide) == list(range(1, 11))
+    await narrow.acknowledge()
+    await publish(world, 11, 12)
+    assert len(narrow.got) == 3
+
+
+async def test_what_finds_no_room_anywhere_waits_for_the_first_that_has(world: World) -> None:
+    one, two = await member(world, "one", window=1), await member(world, "two", window=1)
+    await publish(world, 1, 5)
+    assert numbers(one, two) == [1, 2]
+    await two.acknowledge()
+    assert numbers(one, two) == [1, 2, 3]
+
+
+async def test_a_member_that_leaves_returns_what_it_has_and_it_goes_first(world: World) -> None:
+    leaving = await member(world, "leaving", expiry_s=100)
+    await publish(world, 1, 3)
+    staying = await member(world, "staying", window=1)
+    await publish(world, 4, 4)
+    leaving.close()
+    await publish(world, 5, 6)
+    for _ in range(6):
+        await staying.acknowledge()
+    assert payloads(staying.got) == [b"1", b"2", b"3", b"4", b"5", b"6"]
+
+
+async def test_what_was_leased_is_not_sent_again_to_who_comes_back(world: World) -> None:
+    """It went to another: the session must not keep it as well."""
+    leaving, staying = await member(world, "leaving", expiry_s=100), await member(world, "staying")
+    await publish(world, 1, 2)
+    leaving.close()
+    await world.settled()
+    assert numbers(staying) == [1, 2]
+    back = await member(world, "leaving", expiry_s=100)
+    assert back.session is not None
+    assert back.session.unfinished() == []
+    assert back.got == []
+
+
+async def test_the_group_keeps_its_place_while_nobody_is_there(world: World) -> None:
+    first = await member(world, "first")
+    await publish(world, 1, 2)
+    await first.acknowledge()
+    first.close()
+    await publish(world, 3, 4)
+    second = await member(world, "second")
+    await world.settled()
+    assert numbers(second) == [3, 4]
+
+
+async def test_a_crash_loses_no_lease() -> None:
+    disk = Disk()
+    async with running(disk) as world:
+        one = await member(world, "one", expiry_s=100)
+        await publish(world, 1, 4)
+        assert one.session is not None
+        one.session.puback(one.packet_ids[1:2])
+        world.groups.settle(one.session)
+        world.log.changed(one.session)
+        await world.log.flushed()
+        stored = await disk.get(CursorDocument, (GROUP,))
+        assert stored is not None
+        assert stored.offset == 0
+        of_member = await disk.get(CursorDocument, ("one",))
+        assert of_member is not None
+        assert of_member.inflight == b""
+    async with running(disk) as world:
+        two = await member(world, "two")
+        await world.settled()
+        assert numbers(two) == [1, 3, 4]
+
+
+async def test_a_crash_before_anything_was_acknowledged_loses_nothing() -> None:
+    """The place of the group is stored when it is made."""
+    disk = Disk()
+    async with running(disk) as world:
+        await member(world, "one")
+        await publish(world, 1, 3)
+    async with running(disk) as world:
+        two = await member(world, "two")
+        await world.settled()
+        assert numbers(two) == [1, 2, 3]
+
+
+async def test_a_crash_does_not_repeat_all_of_qos_0() -> None:
+    disk = Disk()
+    async with running(disk) as world:
+        one = await member(world, "one")
+        await publish(world, 1, 3, qos=0)
+        assert numbers(one) == [1, 2, 3]
+        await world.log.flushed()
+    async with running(disk) as world:
+        two = await member(world, "two")
+        await world.settled()
+        assert two.got == []
+
+
+async def test_a_crash_repeats_no_more_than_a_window_for_each_member() -> None:
+    """P4, also for members whose sessions end with them: who has nothing to store does not wait
+    for the disk."""
+    async with running(Disk(), Config(inflight_max=10)) as world:
+        members = [await member(world, "one", window=10), await member(world, "two", window=10)]
+        for each in members:
+            each.limit = 0
+        await publish(world, 1, 50)
+        world.disk.may_commit.clear()
+        for each in members:
+            each.limit = 1 << 20
+            each.wake()
+        for _ in range(10):
+            for each in members:
+                assert each.session is not None
+                each.session.puback(each.packet_ids)
+                each.packet_ids = []
+                world.groups.settle(each.session)
+                each.wake()
+        assert len(numbers(*members)) == 20
+        world.disk.may_commit.set()
+        for _ in range(5):
+            for each in members:
+                await each.acknowledge()
+        assert numbers(*members) == list(range(1, 51))
+
+
+async def test_qos2_stays_with_the_member_it_was_sent_to(world: World) -> None:
+    """[MQTT-4.8.2-4, MQTT-4.8.2-5]"""
+    leaving = await member(world, "leaving", expiry_s=100, qos=2)
+    await publish(world, 1, 1, qos=2)
+    await world.log.flushed()
+    leaving.close()
+    other = await member(world, "other", qos=2)
+    await world.settled()
+    assert other.got == []
+    back = await member(world, "leaving", expiry_s=100, qos=2)
+    assert back.session is not None
+    assert len(back.session.unfinished()) == 1
+
+
+async def test_who_unsubscribes_finishes_what_it_has_and_gets_no_more(world: World) -> None:
+    """[MQTT-3.10.4-2, MQTT-3.10.4-3]"""
+    leaving, staying = await member(world, "leaving", window=1), await member(world, "staying")
+    await publish(world, 1, 1)
+    unsubscribe(world, leaving)
+    await leaving.acknowledge()
+    await publish(world, 2, 5)
+    assert numbers(leaving) == [1]
+    assert numbers(staying) == [2, 3, 4, 5]
+
+
+async def test_who_unsubscribes_returns_what_was_not_sent(world: World) -> None:
+    """[MQTT-3.10.4-2]"""
+    leaving, staying = await member(world, "leaving"), await member(world, "staying")
+    leaving.limit = 0
+    await publish(world, 1, 4)
+    unsubscribe(world, leaving)
+    await world.settled()
+    assert numbers(staying) == [1, 2, 3, 4]
+
+
+async def test_who_unsubscribes_and_is_gone_returns_what_it_has(world: World) -> None:
+    leaving, staying = await member(world, "leaving", window=1), await member(world, "staying")
+    await publish(world, 1, 1)
+    unsubscribe(world, leaving)
+    await publish(world, 2, 2)
+    leaving.close()
+    await world.settled()
+    assert numbers(leaving) == [1]
+    assert numbers(staying) == [1, 2]
+
+
+async def test_the_last_to_unsubscribe_finishes_what_it_has_too(world: World) -> None:
+    """Nobody else gets it meanwhile, nor when it is acknowledged."""
+    leaving = await member(world, "leaving")
+    await publish(world, 1, 2)
+    unsubscribe(world, leaving)
+    other = await member(world, "other")
+    await publish(world, 3, 3)
+    assert numbers(other) == [3]
+    await other.acknowledge()
+    other.close()
+    await leaving.acknowledge()
+    assert world.groups.open_count == 0
+    await publish(world, 4, 4)
+    last = await member(world, "last")
+    await world.settled()
+    assert numbers(last) == [4]
+
+
+async def test_who_unsubscribes_need_not_finish_what_is_not_of_the_group(world: World) -> None:
+    one = await member(world, "one", expiry_s=100)
+    one.subscribe(subscription("own", client_id="one"))
+    await world.publish(message("x", "own"))
+    await publish(world, 1, 1)
+    own, leased = one.packet_ids
+    unsubscribe(world, one)
+    assert world.groups.open_count == 1
+    one.packet_ids = [leased]
+    await one.acknowledge()
+    assert world.groups.open_count == 0
+    one.packet_ids = [own]
+    await one.acknowledge()
+    two = await member(world, "two")
+    await publish(world, 2, 2)
+    assert numbers(two) == [2]
+
+
+async def test_who_subscribes_again_is_a_member_like_any(world: World) -> None:
+    back = await member(world, "back")
+    await publish(world, 1, 1)
+    unsubscribe(world, back)
+    assert back.session is not None
+    document = subscription(GROUP, client_id="back")
+    await world.groups.join(back.session, document, back)
+    await back.acknowledge()
+    await publish(world, 2, 2)
+    assert numbers(back) == [1, 2]
+
+
+async def test_qos0_members_have_acknowledged_what_they_took(world: World) -> None:
+    fast = await member(world, "fast", qos=0)
+    await publish(world, 1, 3)
+    await world.log.flushed()
+    fast.close()
+    other = await member(world, "other")
+    await world.settled()
+    assert numbers(fast) == [1, 2, 3]
+    assert other.got == []
+
+
+async def test_what_a_member_is_to_send_is_not_overtaken_by_what_that_makes_room_for(
+    world: World,
+) -> None:
+    class SettlesBeforeItSends(Subscriber):
+        """As a client does that does not wait for acknowledgements."""
+
+        def wake(self) -> None:
+            session = self.session
+            assert session is not None
+            while session.aside and self.limit:
+                outgoing, _ = session.take(0, self.limit)
+                world.groups.settle(session)
+                self.got += outgoing
+            world.groups.drained(session)
+
+    slow = await member(world, "slow", window=5, qos=0, kind=SettlesBeforeItSends)
+    slow.limit = 0
+    await publish(world, 10, 29)
+    slow.limit = 4  # Payload bytes: two at a time.
+    slow.wake()
+    assert payloads(slow.got) == [b"%d" % number for number in range(10, 30)]
+
+
+async def test_what_expires_before_it_is_leased_is_counted(world: World) -> None:
+    """P5"""
+    one = await member(world, "one")
+    await world.publish(message("late", "jobs/a", expires_at_us=1), message("kept", "jobs/a"))
+    assert payloads(one.got) == [b"kept"]
+    assert world.counters.dropped == {"expired": 1}
+
+
+async def test_what_retention_removed_before_it_was_leased_again_is_counted(world: World) -> None:
+    """P5, and the group goes on without it."""
+    leaving = await member(world, "leaving")
+    await publish(world, 1, 3)
+    await world.disk.trim(Offset(3))
+    leaving.close()
+    staying = await member(world, "staying")
+    await world.settled()
+    assert numbers(staying) == [3]
+    assert world.counters.dropped == {"removed by retention": 2}
+    await staying.acknowledge()
+    stored = await world.disk.get(CursorDocument, (GROUP,))
+    assert stored is not None
+    assert stored.offset == 3
+
+
+async def test_what_is_leased_again_is_read_in_parts_that_are_bounded_in_bytes(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P7, and none is taken for removed because it was not in the part."""
+    monkeypatch.setattr("broker.registry.groups.TAKE_BYTES_MAX", 200)
+    leaving = await member(world, "leaving")
+    await world.publish(*[message(str(n), "jobs/a", properties=bytes(99)) for n in range(1, 8)])
+    assert numbers(leaving) == [1, 2, 3, 4, 5, 6, 7]
+    await world.disk.trim(Offset(2))
+    parts = world.disk.fetched
+    leaving.close()
+    staying = await member(world, "staying")
+    await world.settled()
+    assert payloads(staying.got) == [b"2", b"3", b"4", b"5", b"6", b"7"]
+    assert [sum(m.size for m in part) for part in parts] == [200, 200, 200]
+    assert world.counters.dropped == {"removed by retention": 1}
+
+
+async def test_a_group_holds_no_more_in_flight_than_its_members_have_room_for() -> None:
+    """P7: a slow worker costs its window."""
+    async with running(Disk(), Config(outbox_messages_max=10)) as world:
+        slow = await member(world, "slow", window=3)
+        for first in range(1, 100, 9):
+            await publish(world, first, first + 8)
+        assert numbers(slow) == [1, 2, 3]
+        assert slow.session is not None
+        assert len(slow.session.aside) == 0
+        got = 0
+        while len(slow.got) > got:
+            got = len(slow.got)
+            await slow.acknowledge()
+        assert numbers(slow) == list(range(1, 100))

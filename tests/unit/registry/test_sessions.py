@@ -1,0 +1,334 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
+
+import pytest
+
+from broker.config import Config
+from broker.documents import CursorDocument, SessionDocument, SubscriptionDocument, WillDocument
+from broker.errors import QuotaExceeded, StoreFull
+from broker.registry.sessions import OUT_OF_DATE_MAX
+from tests.unit.world import Disk, Subscriber, World, message, payloads, running, subscription
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """`now_s`, as sessions see it."""
+    clock = SimpleNamespace(now_s=1000)
+    times = SimpleNamespace(time_ns=lambda: clock.now_s * 1_000_000_000)
+    monkeypatch.setattr("broker.registry.sessions.time", times)
+    monkeypatch.setattr("broker.registry.sessions.EXPIRE_PERIOD_S", 0)
+    return clock
+
+
+@pytest.fixture
+async def world(clock: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+    monkeypatch.setattr("broker.log.log.FULL_RETRY_S", 0)
+    async with running(Disk(), Config(sessions_max=2)) as world:
+        yield world
+
+
+async def subscribed(world: World, client_id: str = "sub1", *, expiry_s: int = 100) -> Subscriber:
+    subscriber = Subscriber(world)
+    await subscriber.open(client_id, expiry_s=expiry_s)
+    subscriber.subscribe(subscription(client_id=client_id))
+    await world.settled()
+    return subscriber
+
+
+async def test_a_session_is_there_again_with_its_subscriptions_and_its_place(world: World) -> None:
+    """[MQTT-3.1.2-5]"""
+    first = await subscribed(world)
+    await world.publish(message("1"))
+    await first.acknowledge()
+    first.close()
+    await world.publish(message("2"))
+    second = Subscriber(world)
+    assert await second.open()
+    await world.settled()
+    assert payloads(second.got) == [b"2"]
+
+
+async def test_only_connected_sessions_are_in_memory(world: World) -> None:
+    """P7"""
+    subscriber = await subscribed(world)
+    session = subscriber.session
+    subscriber.close()
+    await world.settled()
+    again = Subscriber(world)
+    await again.open()
+    assert again.session is not session
+    assert world.sessions.connected_count == 1
+    assert world.sessions.durable_count == 1
+
+
+async def test_who_takes_over_has_the_session_and_the_other_nothing(world: World) -> None:
+    """[MQTT-3.1.4-3]"""
+    first, second = await subscribed(world), Subscriber(world)
+    assert await second.open()
+    assert first.lost
+    first.close()
+    await world.publish(message("1"))
+    assert (payloads(first.got), payloads(second.got)) == ([], [b"1"])
+
+
+async def test_of_many_that_open_one_session_at_once_the_last_has_it(world: World) -> None:
+    subscribers = [Subscriber(world) for _ in range(5)]
+    present = await asyncio.gather(*[subscriber.open() for subscriber in subscribers])
+    assert present == [False, True, True, True, True]
+    assert [subscriber.lost for subscriber in subscribers] == [True] * 4 + [False]
+
+
+async def test_a_clean_start_forgets_the_session(world: World) -> None:
+    """[MQTT-3.1.2-4]"""
+    (await subscribed(world)).close()
+    await world.settled()
+    again = Subscriber(world)
+    assert not await again.open(clean_start=True)
+    assert await world.disk.scan(SubscriptionDocument) == []
+    await world.publish(message("1"))
+    assert again.got == []
+
+
+async def test_a_clean_start_leaves_nothing_of_a_session_that_is_just_being_saved(
+    world: World,
+) -> None:
+    """Whose place in the log would else become that of the new one."""
+    old = await subscribed(world)
+    await world.publish(message("1"))
+    new = Subscriber(world)
+    assert not await new.open(clean_start=True)
+    await world.settled()
+    assert old.lost
+    assert await world.disk.get(CursorDocument, ("sub1",)) is None
+    assert await world.disk.get(SessionDocument, ("sub1",)) is not None
+
+
+async def test_a_session_without_expiry_ends_with_the_connection(world: World) -> None:
+    """[MQTT-3.1.2-23]"""
+    subscriber = Subscriber(world)
+    await subscriber.open(expiry_s=0)
+    assert await world.disk.scan(SessionDocument) == []
+    subscriber.close()
+    assert not await Subscriber(world).open()
+
+
+async def test_a_session_opened_without_expiry_does_not_come_back_after_a_crash(
+    world: World,
+) -> None:
+    (await subscribed(world)).close()
+    last = Subscriber(world)
+    assert await last.open(expiry_s=0)
+    await world.publish(message("1"))
+    assert payloads(last.got) == [b"1"]
+    await world.settled()
+    assert await world.disk.scan(SessionDocument) == []
+    assert await world.disk.scan(SubscriptionDocument) == []
+
+
+async def test_an_unused_session_expires(world: World, clock: SimpleNamespace) -> None:
+    (await subscribed(world, expiry_s=100)).close()
+    clock.now_s += 99
+    await world.settled()
+    assert world.sessions.durable_count == 1
+    clock.now_s += 1
+    await world.settled()
+    assert world.sessions.durable_count == 0
+    assert world.sessions.expired_count == 1
+    assert await world.disk.scan(SessionDocument) == []
+    assert not await Subscriber(world).open()
+
+
+async def test_a_session_in_use_does_not_expire_nor_one_that_was_used_since(
+    world: World, clock: SimpleNamespace
+) -> None:
+    subscriber = await subscribed(world, expiry_s=100)
+    clock.now_s += 1000
+    subscriber.close()
+    clock.now_s += 60
+    assert await subscriber.open(expiry_s=100)
+    subscriber.close()
+    clock.now_s += 60
+    await world.settled()
+    assert world.sessions.durable_count == 1
+
+
+async def test_the_longest_expiry_is_for_ever(world: World, clock: SimpleNamespace) -> None:
+    (await subscribed(world, expiry_s=0xFFFF_FFFF)).close()
+    clock.now_s += 1 << 40
+    await world.settled()
+    assert world.sessions.durable_count == 1
+
+
+async def test_a_session_does_not_expire_while_it_is_being_opened(
+    world: World, clock: SimpleNamespace
+) -> None:
+    (await subscribed(world, expiry_s=100)).close()
+    await world.settled()
+    world.disk.may_commit.clear()
+    again = Subscriber(world)
+    opening = asyncio.create_task(again.open())
+    await asyncio.sleep(0)
+    clock.now_s += 100
+    for _ in range(5):
+        await asyncio.sleep(0)
+    world.disk.may_commit.set()
+    assert await opening
+    await world.publish(message("1"))
+    assert payloads(again.got) == [b"1"]
+    assert len(await world.disk.scan(SubscriptionDocument)) == 1
+
+
+async def test_coming_and_going_leaves_nothing_behind(world: World) -> None:
+    subscriber = Subscriber(world)
+    for _ in range(OUT_OF_DATE_MAX + 50):
+        await subscriber.open()
+        subscriber.close()
+    assert len(world.sessions._expiries) <= OUT_OF_DATE_MAX + 2
+    assert not world.sessions._locks
+
+
+async def test_there_is_a_limit_to_stored_sessions_and_none_for_those_that_are_there(
+    world: World,
+) -> None:
+    for client_id in ("sub1", "sub2"):
+        (await subscribed(world, client_id)).close()
+    with pytest.raises(QuotaExceeded):
+        await Subscriber(world).open("sub3")
+    await Subscriber(world).open("sub3", expiry_s=0)
+    assert await Subscriber(world).open("sub1")
+    assert not await Subscriber(world).open("sub2", clean_start=True)
+
+
+@pytest.mark.parametrize("clean_start", [False, True])
+@pytest.mark.parametrize("expiry_s", [0, 100])
+async def test_a_full_disk_refuses_the_connection_and_keeps_the_session(
+    world: World, clean_start: bool, expiry_s: int
+) -> None:
+    """P3: or everything that it is owed would be lost."""
+    subscriber = await subscribed(world)
+    world.disk.full = True
+    late = Subscriber(world)
+    with pytest.raises(StoreFull):
+        await late.open(clean_start=clean_start, expiry_s=expiry_s)
+    assert subscriber.lost
+    assert world.sessions.connected_count == 0
+    world.disk.full = False
+    await world.publish(message("1"))
+    assert await late.open()
+    await world.settled()
+    assert payloads(late.got) == [b"1"]
+
+
+async def test_an_end_that_a_full_disk_could_not_take_is_stored_later(world: World) -> None:
+    subscriber = await subscribed(world)
+    session = subscriber.session
+    assert session is not None
+    world.disk.full = True
+    session.session_expiry_s = 0
+    subscriber.close()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    world.disk.full = False
+    await world.settled()
+    assert await world.disk.scan(SessionDocument) == []
+
+
+async def test_after_a_crash_sessions_begin_to_expire(clock: SimpleNamespace) -> None:
+    disk = Disk()
+    async with running(disk) as world:
+        await subscribed(world)
+        [document] = await disk.scan(SessionDocument)
+        assert document.expires_at_us is None
+    clock.now_s += 5000
+    async with running(disk) as world:
+        await world.settled()
+        [document] = await disk.scan(SessionDocument)
+        assert document.expires_at_us == (clock.now_s + 100) * 1_000_000
+        assert await Subscriber(world).open()
+
+
+async def test_a_clean_start_publishes_the_will_that_waited(world: World) -> None:
+    """The session that it belonged to ends. [MQTT-3.1.2-8]"""
+    will = WillDocument("sub1", "will", b"gone", 1, False, b"", None, 50, None)
+    subscriber = Subscriber(world)
+    await subscriber.open(operations=lambda: world.wills.connected("sub1", will))
+    world.wills.client_lost("sub1", session_expiry_s=100)
+    subscriber.close()
+    await subscriber.open(clean_start=True, operations=lambda: world.wills.connected("sub1", None))
+    await world.settled()
+    assert [batch for batch, _, _ in world.disk.commits if batch] == [[b"gone"]]
+
+
+# Who gets a message
+
+
+async def test_of_no_topic_it_is_known_that_nobody_gets_it_while_a_subscriber_is_away(
+    world: World, clock: SimpleNamespace
+) -> None:
+    """P7: what it is subscribed to is not in memory."""
+    batch = [message(topic="t"), message(topic="x")]
+    assert set(world.sessions.nobody_gets(batch)) == {"t", "x"}
+    subscriber = await subscribed(world)
+    assert set(world.sessions.nobody_gets(batch)) == {"x"}
+    subscriber.close()
+    assert not world.sessions.nobody_gets(batch)
+    again = Subscriber(world)
+    opening = asyncio.create_task(again.open())
+    while not opening.done():
+        assert not world.sessions.nobody_gets(batch), "not before it is routed to"
+        await asyncio.sleep(0)
+    assert set(world.sessions.nobody_gets(batch)) == {"x"}
+    again.close()
+    await world.settled()
+    clock.now_s += 101
+    await world.settled()
+    assert world.sessions.durable_count == world.sessions.absent_count == 0
+    assert set(world.sessions.nobody_gets(batch)) == {"t", "x"}
+
+
+async def test_who_left_without_a_subscription_gets_nothing(world: World) -> None:
+    idle = Subscriber(world)
+    await idle.open()
+    idle.close()
+    assert world.sessions.absent_count == 1
+    assert set(world.sessions.nobody_gets([message(topic="t")])) == {"t"}
+
+
+async def test_after_a_start_nothing_is_known_of_who_is_away() -> None:
+    disk = Disk()
+    async with running(disk) as world:
+        await Subscriber(world).open()
+    async with running(disk) as world:
+        assert world.sessions.absent_count == 1
+        assert not world.sessions.nobody_gets([message(topic="t")])
+
+
+async def test_a_session_that_cannot_be_opened_is_still_away(world: World) -> None:
+    subscriber = await subscribed(world)
+    subscriber.close()
+    await world.settled()
+    world.disk.full = True
+    with pytest.raises(StoreFull):
+        await Subscriber(world).open()
+    world.disk.full = False
+    assert world.sessions.absent_count == 1
+    assert not world.sessions.nobody_gets([message(topic="x")])
+
+
+async def test_a_subscription_that_replays_wants_what_is_published_meanwhile(world: World) -> None:
+    await world.publish(message("1"))
+    subscriber = Subscriber(world, limit=0)
+    await subscriber.open()
+    subscriber.subscribe(subscription(replaying=True))
+    await world.settled()
+    assert subscriber.session is not None
+    assert subscriber.session.subscriptions["t"].replaying
+    assert not world.sessions.nobody_gets([message(topic="t")])
+    await world.publish(message("2"))
+    subscriber.limit = 1 << 20
+    subscriber.wake()
+    await world.settled()
+    assert payloads(subscriber.got) == [b"1", b"2"]

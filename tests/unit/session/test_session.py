@@ -1,0 +1,638 @@
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from broker.documents import CursorDocument, Put, ReceivedQos2Document, SubscriptionDocument
+from broker.message import Grant, Message, Offset, Outgoing, PacketIdentifier
+from broker.session.in_flight import InFlight, Stage, pack, unpack
+from broker.session.session import MOVED_MAX, Session, merge_grants
+from tests.unit.world import message, payloads, subscription
+
+ALL = 1 << 30
+
+
+def session(*, durable: bool = True, inflight_max: int = 100, window: int = 100) -> Session:
+    """A connected session that has nothing to store but what the test makes."""
+    made = Session("sub1", created_at_us=1, start=Offset(0), inflight_max=inflight_max)
+    made.session_expiry_s = 60 if durable else 0
+    made.attach(window)
+    return made
+
+
+def offer(to: Session, *messages: Message, qos: int = 2) -> None:
+    """As a live reader does."""
+    to.offer([(m, Grant(qos)) for m in messages], sum(m.size for m in messages))
+    to.position.through = messages[-1].offset
+
+
+def numbered(count: int, *, first: int = 1, qos: int = 1) -> list[Message]:
+    return [message(str(n), offset=n, qos=qos) for n in range(first, first + count)]
+
+
+def cursor_of(of: Session) -> CursorDocument:
+    [put] = [p for p in of.operations() if isinstance(p, Put)]
+    assert isinstance(put.document, CursorDocument)
+    return put.document
+
+
+def commit(of: Session) -> None:
+    of.operations()
+    of.committed()
+
+
+def restored(
+    cursor: CursorDocument | None,
+    received: ReceivedQos2Document | None = None,
+    subscriptions: Iterable[SubscriptionDocument] = (),
+) -> Session:
+    made = Session("sub1", created_at_us=1, start=Offset(0), inflight_max=100)
+    made.session_expiry_s = 60
+    made.restore(cursor, received, subscriptions)
+    return made
+
+
+# What it is subscribed to
+
+
+def test_overlapping_subscriptions_give_one_copy_with_the_highest_qos_and_all_identifiers() -> None:
+    """[MQTT-3.3.4-2, MQTT-3.3.4-3]"""
+    sub = session()
+    sub.subscribe(subscription("a/#", 0, identifier=9))
+    sub.subscribe(subscription("a/+", 2, identifier=3))
+    sub.subscribe(subscription("b", 1))
+    assert sub.grant(message(topic="a/b", offset=1)) == Grant(2, subscription_ids=(3, 9))
+    assert sub.grant(message(topic="c", offset=1)) is None
+    assert merge_grants([]) is None
+
+
+def test_a_message_from_before_a_subscription_is_not_owed_by_it() -> None:
+    sub = session()
+    sub.subscribe(subscription("a/#", 1, start=5))
+    sub.subscribe(subscription("a/b", 2, start=7))
+    grants = [sub.grant(message(topic="a/b", offset=offset)) for offset in (5, 6, 7, 8)]
+    assert grants == [None, Grant(1), Grant(1), Grant(2)]
+
+
+def test_no_local_leaves_out_what_the_client_published_itself() -> None:
+    """[MQTT-3.8.3-3]"""
+    sub = session()
+    sub.subscribe(subscription("a/#", 2, no_local=True))
+    sub.subscribe(subscription("a/b", 1))
+    assert sub.grant(message(topic="a/b", publisher="sub1", offset=1)) == Grant(1)
+    assert sub.grant(message(topic="a/c", publisher="sub1", offset=2)) is None
+    assert sub.grant(message(topic="a/c", publisher="other", offset=3)) == Grant(2)
+
+
+def test_a_subscription_that_replays_is_owed_nothing_by_the_session_itself() -> None:
+    sub = session()
+    sub.subscribe(subscription("t", replaying=True))
+    assert sub.grant(message(offset=9)) is None
+
+
+# Taking
+
+
+def test_what_finds_no_room_in_the_window_holds_up_what_comes_after_it() -> None:
+    """[MQTT-3.3.4-9, MQTT-4.9.0-2]"""
+    sub = session(window=2)
+    qos0 = message("0", qos=0, offset=4)
+    offer(sub, *numbered(3), qos0)
+    taken, packet_ids = sub.take(0, ALL)
+    assert (payloads(taken), packet_ids) == ([b"1", b"2"], [1, 2])
+    assert sub.take(0, ALL) == ([], [])
+    sub.puback([2])
+    taken, packet_ids = sub.take(0, ALL)
+    assert (payloads(taken), packet_ids) == ([b"3", b"0"], [3, 0])
+
+
+def test_taking_stops_at_a_number_of_bytes_but_takes_one_message_at_least() -> None:
+    sub = session()
+    offer(sub, *[message(b"x" * 10, offset=n) for n in (1, 2, 3)])
+    assert len(sub.take(0, 1)[0]) == 1
+    assert len(sub.take(0, 11)[0]) == 2
+    assert sub.outbox_bytes == 0
+
+
+def test_properties_count_for_the_bounds_and_not_as_payload_taken() -> None:
+    """P7"""
+    sub = session()
+    heavy = [message("1", offset=n, properties=bytes(99)) for n in (1, 2, 3)]
+    offer(sub, *heavy, message("1", offset=4, properties=bytes(99), expires_at_us=1))
+    assert sub.outbox_bytes == 400
+    assert len(sub.take(2, 200)[0]) == 2
+    assert (sub.outbox_bytes, sub.taken_bytes) == (200, 2)
+    assert len(sub.take(2, 200)[0]) == 1
+    assert (sub.outbox_bytes, sub.taken_bytes) == (0, 3)
+
+
+def test_expired_messages_are_left_out_and_hold_up_nothing() -> None:
+    """[MQTT-3.3.2-5]; however many they are: nobody would wake the session for the next ones."""
+    sub = session()
+    old = [message(b"x" * 100, offset=n, expires_at_us=5) for n in range(1, 50)]
+    offer(sub, *old, message("new", offset=50, expires_at_us=6))
+    taken, _ = sub.take(5, 200)
+    assert payloads(taken) == [b"new"]
+    assert sub.expired == 49
+    assert sub.outbox_bytes == 0
+
+
+def test_the_lower_qos_of_message_and_subscription_counts() -> None:
+    """[MQTT-3.8.4-8]"""
+    sub = session()
+    offer(sub, message(qos=2, offset=1), qos=1)
+    offer(sub, message(qos=0, offset=2), qos=2)
+    sub.take(0, ALL)
+    assert [(e.stage, e.offset) for e in sub.unfinished()] == [(Stage.SENT_QOS1, 1)]
+
+
+def test_identifiers_start_over_after_the_last_and_pass_over_those_in_use() -> None:
+    """[MQTT-2.2.1-4]"""
+    sub = restored(CursorDocument("sub1", Offset(0), Offset(0), 65_534, b""))
+    sub.attach(100)
+    offer(sub, *numbered(3))
+    assert sub.take(0, ALL)[1] == [65_534, 65_535, 1]
+    in_use = [
+        InFlight(Offset(1), PacketIdentifier(65_535), Stage.SENT_QOS1),
+        InFlight(Offset(2), PacketIdentifier(1), Stage.RELEASED),
+    ]
+    again = restored(CursorDocument("sub1", Offset(0), Offset(2), 65_535, pack(in_use)))
+    again.attach(100)
+    offer(again, *numbered(2, first=4))
+    assert again.take(0, ALL)[1] == [2, 3]
+
+
+def test_what_a_crash_could_repeat_counts_against_the_window_until_it_is_committed() -> None:
+    """P4"""
+    sub = session(inflight_max=2)
+    offer(sub, *numbered(3))
+    sub.puback(sub.take(0, ALL)[1])
+    assert sub.take(0, ALL) == ([], [])
+    sub.operations()
+    assert sub.take(0, ALL) == ([], [])
+    sub.committed()
+    assert payloads(sub.take(0, ALL)[0]) == [b"3"]
+
+
+def test_without_a_stored_session_nothing_waits_for_a_commit() -> None:
+    sub = session(durable=False, inflight_max=2)
+    offer(sub, *numbered(3, qos=2))
+    first = sub.take(0, ALL)[1]
+    assert not sub.holds(first)
+    sub.pubrec(first, refused=False)
+    sub.pubcomp(first)
+    assert payloads(sub.take(0, ALL)[0]) == [b"3"]
+    assert sub.operations() == []
+
+
+def test_qos_2_waits_until_its_identifier_is_committed_and_qos_1_does_not() -> None:
+    sub = session()
+    offer(sub, *numbered(1))
+    assert not sub.holds(sub.take(0, ALL)[1])
+    offer(sub, *numbered(1, first=2, qos=2), *numbered(1, first=3))
+    assert sub.holds(sub.take(0, ALL)[1])
+    offer(sub, *numbered(1, first=4))
+    assert not sub.holds(sub.take(0, ALL)[1])
+
+
+# The exchanges
+
+
+def test_a_qos_2_exchange_goes_through_its_stages() -> None:
+    """[MQTT-4.3.3-5..9]"""
+    sub = session()
+    offer(sub, *numbered(2, qos=2))
+    sub.take(0, ALL)
+    assert sub.pubrec([1], refused=False) == [1]
+    assert [(e.packet_id, e.stage) for e in sub.unfinished()] == [
+        (1, Stage.RELEASED),
+        (2, Stage.SENT_QOS2),
+    ]
+    assert sub.pubrec([1, 77], refused=False) == [1], "a repeated PUBREC is answered again"
+    sub.pubcomp([1])
+    assert [e.packet_id for e in sub.unfinished()] == [2]
+
+
+def test_a_refused_qos_2_message_is_finished() -> None:
+    """[MQTT-4.3.3-4]"""
+    sub = session()
+    offer(sub, *numbered(1, qos=2))
+    sub.take(0, ALL)
+    assert sub.pubrec([1], refused=True) == [1]
+    assert sub.unfinished() == []
+    assert sub.cursor() == 1
+
+
+def test_releases_keep_the_order_of_the_receipts() -> None:
+    """[MQTT-4.6.0-4, MQTT3-4.6.0-4] Also when the session comes back from the log."""
+    sub = session()
+    offer(sub, *numbered(4, qos=2))
+    sub.take(0, ALL)
+    sub.pubrec([3, 1], refused=False)
+    assert [e.packet_id for e in sub.unfinished()] == [3, 1, 2, 4]
+    assert [e.packet_id for e in restored(cursor_of(sub)).unfinished()] == [3, 1, 2, 4]
+
+
+def test_unknown_identifiers_change_nothing() -> None:
+    sub = session(inflight_max=1)
+    offer(sub, *numbered(2))
+    sub.take(0, ALL)
+    sub.puback([5, 6])
+    sub.pubcomp([1])
+    assert sub.pubrec([1], refused=False) == []
+    commit(sub)
+    assert sub.take(0, ALL) == ([], [])
+    assert [e.packet_id for e in sub.unfinished()] == [1]
+
+
+def test_what_cannot_be_sent_counts_as_acknowledged() -> None:
+    sub = session()
+    offer(sub, *numbered(1), *numbered(1, first=2, qos=2))
+    sub.discard(sub.take(0, ALL)[1])
+    assert sub.cursor() == 2
+    assert sub.unfinished() == []
+
+
+def test_a_message_is_new_once_until_it_is_released() -> None:
+    """[MQTT-4.3.3-10]"""
+    sub = session()
+    assert sub.receive_qos2(7)
+    assert not sub.receive_qos2(7)
+    sub.release_qos2([7])
+    assert sub.receive_qos2(7)
+
+
+def test_received_and_released_identifiers_are_stored() -> None:
+    """Or a message with a released identifier would be taken for one that was sent again. (P1)"""
+    sub = session()
+    commit(sub)
+    sub.receive_qos2(258)
+    assert sub.operations() == [Put(ReceivedQos2Document("sub1", b"\x01\x02"))]
+    sub.release_qos2([258])
+    assert sub.operations() == [Put(ReceivedQos2Document("sub1", b""))]
+
+
+# The cursor
+
+
+def test_the_cursor_stays_before_the_oldest_unacknowledged_message() -> None:
+    sub = session()
+    offer(sub, *numbered(4))
+    assert sub.cursor() == 0
+    sub.take(0, ALL)
+    sub.puback([2, 4])
+    assert sub.cursor() == 0
+    sub.puback([1])
+    assert sub.cursor() == 2
+    sub.puback([3])
+    assert sub.cursor() == 4
+
+
+def test_a_message_that_waits_for_pubcomp_keeps_the_cursor_back() -> None:
+    sub = session()
+    offer(sub, *numbered(3, qos=2))
+    sub.pubrec(reversed(sub.take(0, ALL)[1]), refused=False)
+    assert sub.cursor() == 0
+    sub.pubcomp([1, 3])
+    assert sub.cursor() == 1
+
+
+def test_the_cursor_of_a_message_not_taken_is_before_it() -> None:
+    sub = session(window=1)
+    offer(sub, *numbered(2))
+    sub.puback(sub.take(0, ALL)[1])
+    assert sub.cursor() == 1
+
+
+def test_acknowledged_in_order_the_cursor_is_stored_without_a_list() -> None:
+    sub = session()
+    offer(sub, *numbered(3))
+    sub.take(0, ALL)
+    sub.puback([1])
+    assert cursor_of(sub) == CursorDocument("sub1", Offset(1), Offset(1), 4, b"")
+
+
+def test_out_of_order_the_stored_cursor_names_what_is_missing() -> None:
+    """Also when what is missing has no gap in itself: 2 to 4 must not come again. (P4)"""
+    sub = session()
+    offer(sub, *numbered(4))
+    sub.take(0, ALL)
+    sub.puback([2, 3, 4])
+    stored = cursor_of(sub)
+    assert (stored.offset, stored.sent_through) == (0, 4)
+    assert [(e.offset, e.packet_id) for e in unpack(stored.inflight)] == [(1, 1)]
+
+
+def test_a_qos_2_message_that_is_finished_is_not_forgotten_for_an_older_one_that_is_not() -> None:
+    """Or a crash would deliver it twice. (P3)"""
+    sub = session()
+    offer(sub, *numbered(1), *numbered(1, first=2, qos=2))
+    sub.take(0, ALL)
+    sub.pubrec([2], refused=False)
+    sub.pubcomp([2])
+    assert cursor_of(sub).sent_through == 2
+
+
+def test_a_restored_session_goes_on_where_it_was() -> None:
+    sub = session()
+    offer(sub, *numbered(2), *numbered(2, first=3, qos=2))
+    sub.take(0, ALL)
+    sub.puback([2])
+    sub.pubrec([4], refused=False)
+    sub.receive_qos2(300)
+    sub.detach()
+    stored = {type(p.document): p.document for p in sub.operations() if isinstance(p, Put)}
+    cursor, received = stored[CursorDocument], stored[ReceivedQos2Document]
+    assert isinstance(cursor, CursorDocument)
+    assert isinstance(received, ReceivedQos2Document)
+    again = restored(cursor, received)
+    assert again.unfinished() == sub.unfinished()
+    assert again.position.through == 4
+    assert again.cursor() == 0
+    assert not again.receive_qos2(300)
+    again.attach(4)
+    offer(again, *numbered(2, first=5))
+    assert again.take(0, ALL)[1] == [5], "three are in flight already"
+
+
+def test_the_full_form_is_stored_when_the_client_leaves() -> None:
+    sub = session()
+    offer(sub, *numbered(3))
+    sub.take(0, ALL)
+    sub.detach()
+    assert [e.packet_id for e in unpack(cursor_of(sub).inflight)] == [1, 2, 3]
+
+
+def test_what_has_not_changed_is_not_written_again_unless_it_was_not_stored() -> None:
+    sub = session()
+    sub.receive_qos2(1)
+    assert len(sub.operations()) == 2
+    assert sub.operations() == []
+    sub.not_committed()
+    assert len(sub.operations()) == 2
+
+
+def test_a_session_that_ended_has_nothing_to_store() -> None:
+    sub = session()
+    sub.receive_qos2(1)
+    sub.ended = True
+    assert sub.operations() == []
+
+
+def test_who_leaves_keeps_a_place_in_the_log_and_nothing_in_memory() -> None:
+    """P7"""
+    sub = session(window=1)
+    offer(sub, *numbered(3))
+    sub.take(0, ALL)
+    aside(sub, *numbered(1, first=9))
+    sub.detach()
+    assert (len(sub.outbox), sub.outbox_bytes, len(sub.aside)) == (0, 0, 0)
+    assert sub.position.through == 1
+
+
+# Beside the session's own place
+
+
+def aside(of: Session, *messages: Message, replay: str = "") -> None:
+    entries: list[Outgoing] = [(m, Grant(2, retained=not replay, replay=replay)) for m in messages]
+    of.aside.extend(entries)
+
+
+def test_what_is_aside_goes_first_and_the_cursor_does_not_wait_for_it() -> None:
+    sub = session()
+    offer(sub, *numbered(1, first=8))
+    aside(sub, *numbered(1, first=2))
+    assert payloads(sub.take(0, ALL)[0] + sub.take(0, ALL)[0]) == [b"2", b"8"]
+    sub.puback([2])
+    assert sub.cursor() == 8
+    [entry] = sub.unfinished()
+    assert (entry.offset, entry.retained, entry.aside) == (2, True, True)
+    assert unpack(cursor_of(sub).inflight) == [entry]
+
+
+def test_a_replay_goes_on_after_what_was_taken_of_it() -> None:
+    """However much of what it offered was not: nothing is repeated, nothing lost. (P3, P4)"""
+    sub = session(window=3)
+    replay, other = subscription("t", replaying=True), subscription("#", replaying=True)
+    sub.subscribe(replay)
+    sub.subscribe(other)
+    aside(sub, *numbered(2, first=70), replay="#")
+    aside(sub, *numbered(4), replay="t")
+    sub.take(0, ALL)
+    stored = [p.document for p in sub.operations() if isinstance(p, Put)]
+    sub.puback([1, 2, 3])
+    commit(sub)
+    sub.take(0, ALL)
+    places = {s.filter: s.start_offset for s in stored if isinstance(s, SubscriptionDocument)}
+    assert places == {"t": 1, "#": 71}, "what was to be stored has not moved on meanwhile"
+    assert (replay.start_offset, other.start_offset) == (4, 71)
+
+
+def test_what_waits_of_a_replay_goes_when_the_subscription_is_made_anew_or_ended() -> None:
+    sub = session()
+    sub.subscribe(subscription("t", replaying=True))
+    aside(sub, *numbered(2), replay="t")
+    aside(sub, *numbered(1, first=9))
+    sub.subscribe(subscription("t", replaying=True))
+    assert payloads(list(sub.aside)) == [b"9"]
+    aside(sub, *numbered(2), replay="t")
+    sub.unsubscribe("t")
+    assert payloads(list(sub.aside)) == [b"9"]
+
+
+# What is retained
+
+
+def kept(topic: str, offset: int, publisher: str = "pub1") -> Message:
+    return message(topic=topic, offset=offset, publisher=publisher, retain=True)
+
+
+def offer_kept(to: Session, messages: list[Message]) -> None:
+    """Read them anew, and all at once."""
+    to.read_retained()
+    to.offer_retained(messages, last_part=True)
+
+
+def owing(of: Session) -> list[str]:
+    return [subscription.filter for subscription in of.owing_retained()]
+
+
+def stored_places(of: Session) -> dict[str, tuple[int, int]]:
+    """What is owed of retained messages, as the next commit stores it."""
+    return {
+        put.document.filter: (put.document.retained_after, put.document.retained_through)
+        for put in of.operations()
+        if isinstance(put, Put) and isinstance(put.document, SubscriptionDocument)
+    }
+
+
+def test_overlapping_subscriptions_get_one_copy_of_what_is_retained() -> None:
+    """[MQTT-3.3.1-9, MQTT3-3.3.1-8]"""
+    sub = session()
+    sub.subscribe(subscription("a/+", 0, identifier=1, retained_through=9))
+    sub.subscribe(subscription("a/1", 2, identifier=2, retained_through=9))
+    offer_kept(sub, [kept("a/1", 3), kept("a/2", 5)])
+    assert [(m.offset, g.qos, g.subscription_ids, g.retained) for m, g in sub.aside] == [
+        (3, 2, (1, 2), True),
+        (5, 0, (1,), True),
+    ]
+
+
+def test_retained_are_only_those_from_before_the_subscription_was_made() -> None:
+    """[MQTT-3.8.4-3] Made again it gets all again, wherever it began; later ones are live."""
+    sub = session()
+    sub.subscribe(subscription("#", start=1, retained_through=4))
+    offer_kept(sub, [kept("a", 1), kept("b", 4), kept("c", 5)])
+    assert [m.offset for m, _ in sub.aside] == [1, 4]
+
+
+def test_no_local_leaves_out_what_is_retained_of_the_client_itself() -> None:
+    sub = session()
+    sub.subscribe(subscription("#", no_local=True, retained_through=9))
+    offer_kept(sub, [kept("a", 1, publisher="sub1"), kept("b", 2)])
+    assert [m.offset for m, _ in sub.aside] == [2]
+
+
+def test_what_is_owed_of_retained_messages_goes_on_after_what_was_taken() -> None:
+    """And is stored with the Packet Identifiers of that, or QoS 2 would come twice. (P3)"""
+    sub = session(window=2)
+    sub.subscribe(subscription("a/+", retained_through=90))
+    sub.subscribe(subscription("b", retained_through=90))
+    retained = [kept("a/1", 3), kept("b", 5), kept("a/2", 7)]
+    offer_kept(sub, retained)
+    assert stored_places(sub) == {}
+    sub.take(0, ALL)
+    assert stored_places(sub) == {"a/+": (3, 7), "b": (5, 5)}
+    sub.not_committed()
+    assert stored_places(sub) == {"a/+": (3, 7), "b": (5, 5)}
+    sub.committed()
+    assert stored_places(sub) == {}
+    sub.detach()
+    assert owing(sub) == ["a/+"]
+    sub.attach(100)
+    offer_kept(sub, retained)
+    assert [m.offset for m, _ in sub.aside] == [7]
+
+
+def test_of_many_that_are_owed_nothing_few_are_written_with_each_commit() -> None:
+    """And until they are they stay owed in the log, where nobody finds anything for them."""
+    sub = session()
+    filters = [str(number) for number in range(MOVED_MAX + 2)]
+    for name in filters:
+        sub.subscribe(subscription(name, retained_through=9))
+    offer_kept(sub, [kept("0", 3)])
+    assert owing(sub) == ["0"]
+    sub.take(0, ALL)
+    first = stored_places(sub)
+    sub.unsubscribe((set(filters) - set(first)).pop())
+    sub.committed()
+    second = stored_places(sub)
+    assert (len(first), first["0"]) == (MOVED_MAX, (3, 3))
+    assert len(second) == 1
+    assert second.keys().isdisjoint(first)
+    assert stored_places(sub) == {}
+
+
+def test_of_replays_those_are_written_that_went_on() -> None:
+    sub = session()
+    for name in ("a", "b", "c"):
+        sub.subscribe(subscription(name, replaying=True))
+    sub.aside.append((message("x", "b", offset=4), Grant(1, replay="b")))
+    sub.take(0, ALL)
+    sub.replayed("a", Offset(0))
+    sub.replayed("c", Offset(7))
+    written = {
+        put.document.filter: put.document.start_offset
+        for put in sub.operations()
+        if isinstance(put, Put) and isinstance(put.document, SubscriptionDocument)
+    }
+    assert written == {"b": 4, "c": 7}
+    assert stored_places(sub) == {}
+
+
+def test_what_waits_is_replaced_when_retained_messages_are_read_again() -> None:
+    """As for another subscription, made while those of the first wait: nothing comes twice."""
+    sub = session()
+    sub.subscribe(subscription("a", retained_through=9))
+    offer_kept(sub, [kept("a", 3)])
+    sub.aside.append((message("from $SYS"), Grant(0, retained=True)))
+    sub.subscribe(subscription("#", retained_through=9))
+    offer_kept(sub, [kept("b", 2), kept("a", 3)])
+    assert [m.offset for m, _ in sub.aside] == [0, 2, 3]
+
+
+def test_what_is_taken_is_not_handed_on_to_a_subscription_made_since_it_was_read() -> None:
+    """P3: what lies before was not read for that one, and it is not over when the reading is."""
+    sub = session(window=9)
+    sub.subscribe(subscription("a", retained_through=9))
+    sub.read_retained()
+    sub.subscribe(subscription("#", retained_through=9))
+    sub.offer_retained([kept("a", 3)], last_part=True)
+    assert [g.subscription_ids for _, g in sub.aside] == [()]
+    sub.take(0, ALL)
+    assert owing(sub) == ["#"]
+    assert stored_places(sub) == {"a": (3, 3)}
+    offer_kept(sub, [kept("b", 2), kept("a", 3)])
+    assert [m.offset for m, _ in sub.aside] == [2, 3]
+
+
+def test_what_is_read_in_parts_is_owed_until_the_last_was_offered_and_taken() -> None:
+    sub = session(window=9)
+    sub.subscribe(subscription("#", retained_through=5))
+    sub.read_retained()
+    sub.offer_retained([kept("a", 1), kept("b", 2)], last_part=False)
+    sub.take(0, ALL)
+    assert stored_places(sub) == {"#": (2, 5)}
+    sub.offer_retained([kept("c", 5)], last_part=True)
+    assert stored_places(sub) == {}
+    sub.take(0, ALL)
+    assert stored_places(sub) == {"#": (5, 5)}
+    assert owing(sub) == []
+
+
+def test_who_comes_back_and_is_owed_nothing_retained_does_not_wait_for_it() -> None:
+    """It left before the reading had come to its end, and had all."""
+    sub = session()
+    sub.subscribe(subscription("#", retained_through=5))
+    sub.read_retained()
+    sub.offer_retained([kept("a", 5)], last_part=False)
+    sub.take(0, ALL)
+    sub.detach()
+    assert owing(sub) == []
+    sub.attach(100)
+    offer(sub, *numbered(1, first=6))
+    assert payloads(sub.take(0, ALL)[0]) == [b"6"]
+
+
+def test_a_subscription_repeated_while_retained_messages_are_read_goes_on_with_them() -> None:
+    """With Retain Handling 1 or 2 it is owed what it was; nothing of it comes twice."""
+    sub = session(window=9)
+    sub.subscribe(subscription("#", retained_through=9))
+    sub.read_retained()
+    sub.offer_retained([kept("a", 1)], last_part=False)
+    sub.subscribe(replace(sub.subscriptions["#"], qos=0))
+    sub.take(0, ALL)
+    sub.offer_retained([kept("b", 2)], last_part=True)
+    assert [(m.offset, g.qos) for m, g in sub.aside] == [(2, 0)]
+    sub.take(0, ALL)
+    assert stored_places(sub) == {"#": (2, 2)}
+
+
+def test_a_retained_message_that_expires_while_it_waits_is_not_owed_for_ever() -> None:
+    sub = session()
+    sub.subscribe(subscription("a", retained_through=9))
+    offer_kept(sub, [message(topic="a", offset=3, retain=True, expires_at_us=5)])
+    assert sub.take(6, ALL) == ([], [])
+    assert (sub.expired, owing(sub)) == (1, [])
+
+
+def test_who_unsubscribed_or_subscribed_otherwise_is_owed_nothing_that_is_retained() -> None:
+    """The subscription must not come back by what is stored with the cursor."""
+    sub = session()
+    sub.subscribe(subscription("a", retained_through=9))
+    offer_kept(sub, [kept("a", 3)])
+    sub.subscribe(subscription("b", retained_through=9))
+    sub.unsubscribe("a")
+    sub.subscribe(subscription("b"))
+    assert owing(sub) == []
+    assert stored_places(sub) == {}

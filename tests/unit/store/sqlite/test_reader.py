@@ -1,0 +1,63 @@
+"""Reading by many filters: what is found, and that no name is looked at once for each of them."""
+
+from __future__ import annotations
+
+import random
+from itertools import product
+
+import pytest
+
+from broker.message import Offset
+from broker.store.sqlite.store import SqliteStore
+from broker.topics import matches
+from tests.unit.store.conftest import message, read_all, retained
+
+LEVELS = ("", "a", "a!", "a.", "a0", "\U0010ffff", "\U0010ffffb", "$x")
+"""What sorts right before and after `a`, `a/` and the last character there is."""
+NAMES = [
+    name
+    for depth in (1, 2, 3)
+    for levels in product(LEVELS, repeat=depth)
+    if (name := "/".join(levels))
+]
+FILTERS = [
+    "/".join(levels)
+    for depth in (1, 2, 3)
+    for levels in product((*LEVELS, "+"), repeat=depth)
+    if any(levels)
+] + ["#", *(f"{name}/#" for name in NAMES if name.count("/") < 2), "+/#", "/#"]
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_the_topics_of_many_filters_are_found(sqlite: SqliteStore, seed: int) -> None:
+    chosen = random.Random(seed)
+    known = chosen.sample(NAMES, len(NAMES) // 2)
+    later = [name for name in NAMES if name not in known]
+    sets = [chosen.sample(FILTERS, count) for count in (1, 1, 1, 2, 2, 5, 20)]
+    sets.append(["a/#", "a0/#"])  # The names of one come right after those of the other.
+    published: list[str] = []
+    for names in (known, later):  # The second time it is only asked which new topics match.
+        await sqlite.append([message(name, name, retain=True) for name in names])
+        published += names
+        for filters in sets:
+            wanted = [name for name in published if any(matches(f, name) for f in filters)]
+            assert [m.topic for m in await read_all(sqlite, filters)] == wanted, filters
+            assert [m.topic for m in await retained(sqlite, filters)] == wanted, filters
+
+
+async def test_names_are_looked_through_once_however_many_filters_there_are(
+    sqlite: SqliteStore,
+) -> None:
+    await sqlite.append([message(topic=name, retain=True) for name in NAMES])
+    statements: list[str] = []
+    for connection in sqlite._connections[1:]:
+        await connection.set_trace_callback(statements.append)
+    filters = [f"{first}/{n}/+" for first in ("+", "a", "a0") for n in range(100)]
+    for statements_max in (10, 2):  # What matches is remembered.
+        statements.clear()
+        assert (await sqlite.read(Offset(1), sqlite.high_watermark, filters)).messages == []
+        assert len(statements) <= statements_max
+        await sqlite.read(Offset(1), sqlite.high_watermark, filters)  # By the other reader.
+    statements.clear()
+    assert await sqlite.retained(filters) == []
+    assert len(statements) <= 3

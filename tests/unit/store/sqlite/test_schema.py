@@ -1,0 +1,119 @@
+"""Making a database, bringing it up to date, and refusing what is not ours to touch."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from broker.errors import SchemaMismatch
+from broker.store.sqlite import schema
+from broker.store.sqlite.schema import Migration, migrate, migrations
+
+FIRST = Migration(1, "0001_initial.sql", "CREATE TABLE things (a INTEGER) STRICT;\n")
+SECOND = Migration(2, "0002_more.sql", "ALTER TABLE things ADD COLUMN b INTEGER;\n")
+BROKEN = Migration(2, "0002_broken.sql", "DELETE FROM things;\nSELECT nothing;\n")
+VERSIONS = Migration(
+    1,
+    FIRST.name,
+    FIRST.sql + "CREATE TABLE schema_migrations (version INTEGER PRIMARY KEY, name TEXT NOT NULL,"
+    " sha256 TEXT NOT NULL, applied_at_us INTEGER NOT NULL) STRICT;\n",
+)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "pubsub.db"
+
+
+@pytest.fixture
+def connection(path: Path) -> Iterator[sqlite3.Connection]:
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        yield connection
+
+
+def version(connection: sqlite3.Connection) -> int:
+    value: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    return value
+
+
+def test_the_files_of_the_package_make_a_database(
+    connection: sqlite3.Connection, path: Path
+) -> None:
+    known = migrations()
+    assert [migration.version for migration in known] == [*range(1, len(known) + 1)]
+    migrate(connection, path, known)
+    assert version(connection) == len(known)
+    assert connection.execute("PRAGMA application_id").fetchone() == (schema.APPLICATION_ID,)
+    rows = connection.execute("SELECT version, name, sha256 FROM schema_migrations").fetchall()
+    assert rows == [(m.version, m.name, m.sha256) for m in known]
+    for (view,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'view'"):
+        connection.execute(f"SELECT * FROM {view}").fetchall()
+    not_strict = (
+        "SELECT name FROM pragma_table_list"
+        " WHERE type = 'table' AND NOT strict AND name NOT LIKE 'sqlite_%'"
+    )
+    assert connection.execute(not_strict).fetchall() == []
+
+
+def test_a_second_start_changes_nothing(connection: sqlite3.Connection, path: Path) -> None:
+    migrate(connection, path, migrations())
+    before = connection.execute("SELECT * FROM schema_migrations").fetchall()
+    migrate(connection, path, migrations())
+    assert connection.execute("SELECT * FROM schema_migrations").fetchall() == before
+    assert [*path.parent.iterdir()] == [path]
+
+
+def test_an_older_database_is_copied_and_then_migrated(
+    connection: sqlite3.Connection, path: Path
+) -> None:
+    migrate(connection, path, [VERSIONS])
+    connection.execute("INSERT INTO things VALUES (7)")
+    migrate(connection, path, [VERSIONS, SECOND])
+    assert connection.execute("SELECT a, b FROM things").fetchall() == [(7, None)]
+    assert version(connection) == 2
+    backup = path.with_name("pubsub.db.schema-1.backup")
+    with closing(sqlite3.connect(backup)) as copy:
+        assert copy.execute("SELECT * FROM things").fetchall() == [(7,)]
+        assert version(copy) == 1
+
+
+def test_a_migration_that_fails_leaves_nothing_behind(
+    connection: sqlite3.Connection, path: Path
+) -> None:
+    migrate(connection, path, [VERSIONS])
+    connection.execute("INSERT INTO things VALUES (7)")
+    with pytest.raises(sqlite3.OperationalError):
+        migrate(connection, path, [VERSIONS, BROKEN])
+    assert connection.execute("SELECT a FROM things").fetchall() == [(7,)]
+    assert version(connection) == 1
+    migrate(connection, path, [VERSIONS, SECOND])
+    assert version(connection) == 2
+
+
+def test_a_newer_database_is_refused(connection: sqlite3.Connection, path: Path) -> None:
+    migrate(connection, path, [VERSIONS, SECOND])
+    with pytest.raises(SchemaMismatch, match=r"schema 2, this program knows 1\); upgrade pubsub"):
+        migrate(connection, path, [VERSIONS])
+
+
+def test_an_edited_migration_is_refused(connection: sqlite3.Connection, path: Path) -> None:
+    migrate(connection, path, [VERSIONS])
+    edited = Migration(1, VERSIONS.name, VERSIONS.sql + "-- edited\n")
+    with pytest.raises(SchemaMismatch, match=r"another 0001_initial\.sql"):
+        migrate(connection, path, [edited])
+
+
+@pytest.mark.parametrize("foreign", ["CREATE TABLE x (a)", "PRAGMA application_id = 5"])
+def test_the_database_of_another_program_is_left_alone(
+    connection: sqlite3.Connection, path: Path, foreign: str
+) -> None:
+    connection.execute(foreign)
+    before = path.read_bytes()
+    with pytest.raises(SchemaMismatch, match="another program") as caught:
+        migrate(connection, path, migrations())
+    assert str(path) in str(caught.value)
+    assert path.read_bytes() == before
