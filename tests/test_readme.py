@@ -1,9 +1,10 @@
-"""README stays true: the walk names what exists, every setting and command is there as it is."""
+"""README and the reference stay true: what they name exists, and what exists is in them."""
 
 from __future__ import annotations
 
 import importlib
 import re
+import sqlite3
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,19 @@ import pytest
 import typer
 
 from broker.config import Config
+from broker.store.sqlite import schema
+from cli.failure import Exit
 from cli.main import app
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+REFERENCE = (ROOT / "docs/reference.md").read_text(encoding="utf-8")
+PAGES = {page.name: page.read_text(encoding="utf-8") for page in sorted(ROOT.glob("docs/*.md"))}
+README_LINES_MAX = 200
 
 
-def section(title: str) -> str:
-    match = re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", README, re.MULTILINE | re.DOTALL)
+def section(title: str, page: str = README) -> str:
+    match = re.search(rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL)
     assert match, title
     return match[1]
 
@@ -46,12 +52,38 @@ def _has(place: object, names: list[str]) -> bool:
 
 @pytest.mark.parametrize("setting", [field.name for field in fields(Config)])
 def test_every_setting_is_listed(setting: str) -> None:
-    assert f"`{setting}`" in section("Limits and defaults")
+    assert f"`{setting}`" in section("Settings", REFERENCE)
 
 
-def test_tests_and_files_that_it_names_exist() -> None:
-    for name in re.findall(r"`((?:tests|broker|benchmarks|docs)/[^` ]+)`", README):
+def test_every_exit_code_is_listed() -> None:
+    listed = re.findall(r"^\| (\d+) \|", section("Exit codes", REFERENCE), re.MULTILINE)
+    assert [int(code) for code in listed] == sorted(Exit)
+
+
+def test_the_views_have_the_columns_that_are_listed() -> None:
+    connection = sqlite3.connect(":memory:")
+    for migration in schema.migrations():
+        connection.executescript(f"{migration.sql};")
+    names = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'view'").fetchall()
+    listed = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", section("Views", REFERENCE), re.MULTILINE))
+    assert sorted(listed) == sorted(name for (name,) in names)
+    for name, columns in listed.items():
+        found = connection.execute(f"SELECT * FROM {name}").description
+        assert re.findall(r"`(\w+)`", columns) == [column[0] for column in found], name
+    connection.close()
+
+
+def test_readme_is_short() -> None:
+    assert len(README.splitlines()) <= README_LINES_MAX
+
+
+@pytest.mark.parametrize("page", ["README.md", *PAGES])
+def test_tests_and_files_that_it_names_exist(page: str) -> None:
+    text = PAGES.get(page, README)
+    for name in re.findall(r"`((?:tests|broker|benchmarks|docs)/[^` ]+)`", text):
         assert (ROOT / name).exists(), name
+    for name in re.findall(r"\]\(([^):#]+)\)", text):
+        assert (ROOT / "docs" / name).exists() or (ROOT / name).exists(), name
 
 
 def test_every_command_is_listed_and_every_flag_named_exists() -> None:
