@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from broker.server import DATABASE
+from broker.config import DATABASE
 from broker.store.sqlite.rows import BLOCK_SHIFT, COLUMNS, checksum, seed
 from broker.store.sqlite.store import SqliteStore
 

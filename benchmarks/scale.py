@@ -39,6 +39,7 @@ from benchmarks.subscriptions import (
 from broker.mqtt.encode import encode
 from broker.mqtt.fields import string, varint
 from broker.mqtt.packets import MQTT_3_1_1, Subscribe, SubscriptionRequest, Unsubscribe
+from broker.topics import REPLAY_ENDED, REPLAY_PREFIX
 from cli.address import Address
 from cli.load import NAP_MANY_S, NAP_S, Connection, LoadError, Loop, Publisher, Shape, Subscriber
 
@@ -355,11 +356,11 @@ def on_log(directory: Path, path: Path, rare: int, seconds: float) -> Figures:
         for _ in range(REPLAYS):
             first = places.randrange(1, newest - REPLAY_MESSAGES)
             span = f"{first}:{first + REPLAY_MESSAGES - 1}"
-            took_ms.append(replayer.replay(f"$replay/{span}/#", REPLAY_MESSAGES))
+            took_ms.append(replayer.replay(f"{REPLAY_PREFIX}{span}/#", REPLAY_MESSAGES))
         figures["replay p50 ms"] = median(took_ms)
         figures["replay p99 ms"] = sorted(took_ms)[int(0.99 * len(took_ms))]
         if count := min(rare, RARE_MESSAGES):
-            filter = f"$replay/-{count}/{prepare.RARE_TOPIC}"
+            filter = f"{REPLAY_PREFIX}-{count}/{prepare.RARE_TOPIC}"
             figures["rare ms"] = replayer.replay(filter, count, has_end=False)
     return figures
 
@@ -367,7 +368,7 @@ def on_log(directory: Path, path: Path, rare: int, seconds: float) -> Figures:
 class Replayer(Connection):
     """Asks for parts of the history, one after the other, and waits until all of each is here."""
 
-    ENDED = string("$replay/ended")
+    ENDED = string(REPLAY_ENDED)
 
     def replay(self, topic_filter: str, count: int, *, has_end: bool = True) -> float:
         """Milliseconds until `count` messages were here, and word that the replay is over, if it

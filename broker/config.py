@@ -12,6 +12,11 @@ from typing import Any, get_type_hints
 
 from broker.errors import ConfigError
 
+DATABASE = "pubsub.db"
+ADMIN_SOCKET = "admin.sock"
+LOCK = "broker.lock"
+"""The files of a data directory; `LOCK` is locked while a broker has it."""
+
 MIB = 1024 * 1024
 DAY_S = 86_400
 PACKET_BYTES_MAX_LEAST = 256

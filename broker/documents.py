@@ -51,11 +51,6 @@ class SubscriptionDocument:
     retained_through: Offset = BEFORE_ALL
 
     @property
-    def shared(self) -> bool:
-        """Whether a group has the place in the log, and this is a share of what it gets."""
-        return self.filter.startswith("$share/")
-
-    @property
     def owed_retained(self) -> tuple[Offset, Offset]:
         """Above which offset, and up to which, retained messages are still to be handed on."""
         return self.retained_after, self.retained_through

@@ -24,7 +24,7 @@ from typing import IO
 from broker import __version__
 from broker.clients.client import Services
 from broker.clients.subscriptions import Subscriptions
-from broker.config import Config
+from broker.config import ADMIN_SOCKET, DATABASE, LOCK, Config
 from broker.counters import Counters
 from broker.delivery.delivery import Delivery
 from broker.errors import ConfigError, StoreError
@@ -40,9 +40,6 @@ from broker.web.admin import AdminServer, create_app
 
 logger = logging.getLogger(__name__)
 
-DATABASE = "pubsub.db"
-ADMIN_SOCKET = "admin.sock"
-LOCK = "broker.lock"
 SWITCH_INTERVAL_S = 0.0005
 """How long the loop keeps the interpreter while the store's thread wants it. With Python's 5 ms a
 busy loop holds up a commit that is through by as much; `make bench`: 5 % more throughput."""

@@ -22,8 +22,13 @@ BYTES_MAX = 65_535
 LEVELS_MAX = 200
 SYS = "$SYS"
 """The first level of the topics under which the broker tells about itself."""
+SHARE_PREFIX = "$share/"
+"""What the Topic Filter of a Shared Subscription begins with. [MQTT-4.8.2-1]"""
+REPLAY_PREFIX = "$replay/"
+"""What a Topic Filter begins with that names its place in the log (`replay.spec`)."""
+REPLAY_ENDED = f"{REPLAY_PREFIX}ended"
+"""Topic on which a client hears that a replay with an end is over; payload: its Topic Filter."""
 
-_SHARED = "$share/"
 _FROM_FIRST_WILDCARD = re.compile(r"\+|/?#")
 
 K = TypeVar("K", bound=Hashable)
@@ -41,7 +46,7 @@ def validate_name(topic: str, *, bytes_max: int = BYTES_MAX, levels_max: int = L
 def refuse_reserved(topic: str) -> None:
     """Raises TopicNameReserved for `$SYS` and all below it: the broker's own. [section 4.7.2]"""
     if topic.partition("/")[0] == SYS:
-        raise TopicNameReserved("Topic Name begins with $SYS: only the broker publishes there")
+        raise TopicNameReserved(f"Topic Name begins with {SYS}: only the broker publishes there")
 
 
 def validate_filter(
@@ -105,18 +110,24 @@ def matches(filter: str, name: str) -> bool:
     return all(want in ("+", level) for want, level in zip(wanted, levels, strict=True))
 
 
+def is_shared(filter: str) -> bool:
+    """Whether it is the filter of a Shared Subscription; not whether it is a complete one."""
+    return filter.startswith(SHARE_PREFIX)
+
+
 def parse_shared(filter: str) -> tuple[str, str] | None:
     """The ShareName and the filter in `$share/<ShareName>/<filter>`; None for any other filter.
 
     Raises TopicFilterInvalid: the ShareName is empty or has a wildcard, or no legal filter follows
     it. [MQTT-4.8.2-1, 4.8.2-2]
     """
-    if not filter.startswith(_SHARED):
+    if not is_shared(filter):
         return None
-    share_name, _, inner = filter.removeprefix(_SHARED).partition("/")
+    share_name, _, inner = filter.removeprefix(SHARE_PREFIX).partition("/")
     if not share_name or not is_literal(share_name) or not inner:
         raise TopicFilterInvalid(
-            "Shared Subscription is incomplete: use $share/<name>/<filter>, no + or # in the name"
+            f"Shared Subscription is incomplete: use {SHARE_PREFIX}<name>/<filter>, "
+            "no + or # in the name"
         )
     validate_filter(inner, levels_max=len(filter))  # the whole was held to the limits already
     return share_name, inner

@@ -12,11 +12,11 @@ from typing import Any
 
 import httpx
 
+from broker.config import ADMIN_SOCKET, LOCK
 from broker.net import unix
 from cli import output
 from cli.failure import CommandFailed, Exit
 
-LOCK = "broker.lock"
 REQUEST_TIMEOUT_S = 10.0
 POLL_S = 0.05
 
@@ -46,7 +46,7 @@ def stop(data_dir: Path, *, timeout_s: float) -> None:
 
 
 def _request(method: str, path: str, data_dir: Path) -> dict[str, Any]:
-    transport = httpx.HTTPTransport(uds=unix.reachable(data_dir / unix.SOCKET_NAME))
+    transport = httpx.HTTPTransport(uds=unix.reachable(data_dir / ADMIN_SOCKET))
     with httpx.Client(
         transport=transport, base_url="http://broker", timeout=REQUEST_TIMEOUT_S
     ) as client:

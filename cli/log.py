@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from broker.config import DATABASE
 from broker.errors import SchemaMismatch, StoreCorrupt, StoreUnavailable
 from broker.message import Message, rfc3339
 from broker.replay import spec
@@ -26,7 +27,6 @@ from broker.topics import validate_filter
 from cli import output
 from cli.failure import CommandFailed, Exit
 
-DATABASE = "pubsub.db"
 PAGE_MESSAGES = 1000
 PAGE_BYTES = 4 << 20
 LOOK_BACK_MESSAGES_MAX = 20_000

@@ -290,6 +290,7 @@ def sub(
     quiet: Annotated[bool, typer.Option("--quiet", help="No status on standard error.")] = False,
 ) -> None:
     """Subscribe, and write each message to standard output."""
+    from broker.topics import SHARE_PREFIX
     from cli import subscribe
     from cli.address import Address
     from cli.format import compile_format, json_format, plain_format
@@ -314,7 +315,9 @@ def sub(
         address=Address(
             host=host, port=port, username=username, password=password, keep_alive_s=keep_alive
         ),
-        filters=tuple(f"$share/{group}/{one}" if group is not None else one for one in filters),
+        filters=tuple(
+            f"{SHARE_PREFIX}{group}/{one}" if group is not None else one for one in filters
+        ),
         client_id=client_id or f"pubsub-sub-{secrets.token_hex(6)}",
         durable=client_id is not None,
         resume=resume,

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from broker.config import Config
-from broker.server import DATABASE, Server, run
+from broker.config import DATABASE, Config
+from broker.server import Server, run
 from cli import output
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from paho.mqtt.client import MQTTMessage
 
 from broker.errors import TopicFilterInvalid
-from broker.topics import validate_filter
+from broker.topics import REPLAY_ENDED, validate_filter
 from cli import output
 from cli.address import Address
 from cli.client import (
@@ -36,7 +36,6 @@ PREFETCH_MESSAGES = 1000
 TURN_S = 60.0
 RECONNECT_FIRST_S = 0.5
 RECONNECT_MAX_S = 10.0
-REPLAY_ENDED = "$replay/ended"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

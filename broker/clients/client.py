@@ -53,6 +53,7 @@ from broker.registry.sessions import Owner, Sessions
 from broker.registry.wills import Wills
 from broker.session.in_flight import InFlight, Stage
 from broker.session.session import Session
+from broker.topics import SYS
 
 logger = logging.getLogger(__name__)
 
@@ -511,7 +512,7 @@ class Client(Owner):
 
         3.1.1 cannot say that it was refused, and is to be answered all the same. [MQTT3-3.3.5-2]
         """
-        self._services.counters.dropped["published to $SYS"] += 1
+        self._services.counters.dropped[f"published to {SYS}"] += 1
         if not publish.qos:
             return
         kind = PacketType.PUBACK if publish.qos == 1 else PacketType.PUBREC

@@ -38,6 +38,7 @@ from broker.registry.sessions import Owner
 from broker.replay import placing
 from broker.session.in_flight import InFlight
 from broker.session.session import Session
+from broker.topics import REPLAY_PREFIX, SHARE_PREFIX, is_shared
 
 logger = logging.getLogger(__name__)
 
@@ -187,7 +188,7 @@ class LineClient:
             operation = Delete(SubscriptionDocument, (session.client_id, topic_filter))
         elif event.filter in session.subscriptions:
             return
-        elif event.filter.startswith("$share/"):
+        elif is_shared(event.filter):
             raise SharedSubscriptionsNotSupported("shared subscriptions are not supported")
         else:
             through = services.log.high_watermark
@@ -201,7 +202,7 @@ class LineClient:
                 subscription_id=None,
                 start_offset=through,
             )
-            if event.filter.startswith("$replay/"):
+            if event.filter.startswith(REPLAY_PREFIX):
                 await placing.place(services.log.store, session, subscription, {})
                 if subscriber.session is not session:
                     raise QuotaExceeded(TAKEN_OVER)
@@ -224,8 +225,10 @@ class LineClient:
         subscriber = self._subscribers.get(client_id)
         if subscriber is not None:
             return subscriber
-        if client_id.startswith("$share/"):
-            raise ClientIdentifierNotValid("subscribers with $share/ are groups: use another name")
+        if client_id.startswith(SHARE_PREFIX):
+            raise ClientIdentifierNotValid(
+                f"subscribers with {SHARE_PREFIX} are groups: use another name"
+            )
         subscriber = _LineSubscriber(self, client_id)
         subscriber.session, _ = await self.services.sessions.open(
             client_id,

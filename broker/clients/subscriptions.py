@@ -32,6 +32,7 @@ from broker.observe.sys_tree import SysTree
 from broker.registry.groups import Groups
 from broker.replay import placing
 from broker.session.session import Session
+from broker.topics import is_shared
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ class Subscriptions:
         if (
             self._begin_part(session, packet.requests)
             and not placing.asked_for(packet)
-            and not any(request.filter.startswith("$share/") for request in packet.requests)
+            and not any(is_shared(request.filter) for request in packet.requests)
         ):
             asked_for = [self._asked_for(session, request, packet) for request in packet.requests]
             self._grant(session, packet, asked_for, _Granted(), client)
@@ -110,7 +111,7 @@ class Subscriptions:
                 result: Result = subscription
                 if words is not None:
                     result = await self._placed(session, subscription, words)
-                elif subscription.shared:
+                elif is_shared(subscription.filter):
                     result = await self._joined(session, subscription, client)
                 results.append(result)
             if client.closed:
@@ -218,7 +219,7 @@ class Subscriptions:
         If not, what is still owed from when it was made stays owed.
         """
         existing = session.subscriptions.get(subscription.filter)
-        if subscription.replaying or subscription.shared:
+        if subscription.replaying or is_shared(subscription.filter):
             return False
         if subscription.retain_handling == 0 or (
             subscription.retain_handling == 1 and existing is None

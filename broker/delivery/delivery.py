@@ -31,6 +31,7 @@ from broker.log.log import Log
 from broker.message import Grant, Message, Offset, Outgoing
 from broker.session.session import Position, Session
 from broker.store import Skipped
+from broker.topics import REPLAY_ENDED, is_shared
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +43,6 @@ TURNS_FOR_ACKNOWLEDGEMENTS = 2
 publishers go on meanwhile. `make bench`, qos1-w1 and qos1-w20: 14 % more messages a second."""
 RETAINED = "#/retained"
 """Name of the reader of retained messages among those of a session; no Topic Filter is like it."""
-REPLAY_ENDED = "$replay/ended"
-"""Topic on which a client hears that a replay with an end is over; payload: its Topic Filter."""
 
 
 def route(
@@ -121,7 +120,7 @@ class Delivery:
         for subscription in session.subscriptions.values():
             if subscription.replaying:
                 self._start(session, Replay(self, session, subscription), subscription.filter)
-            if not subscription.shared:
+            if not is_shared(subscription.filter):
                 self._routes.add(session, subscription)
         if session.owing_retained():
             self.send_retained(session)
@@ -146,7 +145,7 @@ class Delivery:
         session.subscribe(subscription)
         if subscription.replaying:
             self._start(session, Replay(self, session, subscription), subscription.filter)
-        if not subscription.shared:
+        if not is_shared(subscription.filter):
             self._routes.add(session, subscription)
 
     def unsubscribe(self, session: Session, topic_filter: str) -> bool:

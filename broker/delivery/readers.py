@@ -18,7 +18,7 @@ from broker.documents import SubscriptionDocument
 from broker.errors import StoreError, StoreUnavailable
 from broker.message import Message, Offset, Outgoing
 from broker.session.session import Position, Session, merge_grants
-from broker.topics import matches
+from broker.topics import is_shared, matches
 
 logger = logging.getLogger(__name__)
 
@@ -133,7 +133,9 @@ class CatchUp(Reader):
         position = session.position
         while position.through < delivery.live.through:
             await self.room()
-            filters = [f for f, s in session.subscriptions.items() if not (s.replaying or s.shared)]
+            filters = [
+                f for f, s in session.subscriptions.items() if not (s.replaying or is_shared(f))
+            ]
             messages, through = await delivery.read(
                 position.through, delivery.live.through, filters
             )

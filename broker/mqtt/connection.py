@@ -64,7 +64,7 @@ from broker.mqtt.reasons import (
     connect_return_code,
     disconnect_reason,
 )
-from broker.topics import parse_shared, validate_filter
+from broker.topics import SHARE_PREFIX, is_shared, parse_shared, validate_filter
 
 RECEIVE_MAXIMUM_DEFAULT = 65_535
 PACKET_BYTES_DEFAULT = VARINT_MAX + 5
@@ -236,8 +236,10 @@ class Connection:
             raise ClientIdentifierNotValid(  # [MQTT3-3.1.3-8]
                 "an empty client identifier needs Clean Session = 1"
             )
-        if connect.client_id.startswith("$share/"):  # [MQTT-3.1.3-8]
-            raise ClientIdentifierNotValid("client identifiers with $share/ are those of groups")
+        if connect.client_id.startswith(SHARE_PREFIX):  # [MQTT-3.1.3-8]
+            raise ClientIdentifierNotValid(
+                f"client identifiers with {SHARE_PREFIX} are those of groups"
+            )
         self.client_id = connect.client_id
         self.keep_alive_s = connect.keep_alive_s
         self.receive_maximum = connect.receive_maximum
@@ -295,7 +297,7 @@ class Connection:
             raise ProtocolViolation("SUBSCRIBE has no Topic Filter")
         for request in subscribe.requests:
             self._check_filter(request.filter)
-            if request.no_local and request.filter.startswith("$share/"):  # [MQTT-3.8.3-4]
+            if request.no_local and is_shared(request.filter):  # [MQTT-3.8.3-4]
                 raise ProtocolViolation("a Shared Subscription has No Local set")
 
     def _check_filter(self, filter: str) -> None:

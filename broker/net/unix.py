@@ -1,4 +1,4 @@
-"""Unix sockets: their permissions, the length a path may have, the name of administration's."""
+"""Unix sockets: their permissions, and the length a path may have."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 
 from broker.errors import ConfigError
 
-SOCKET_NAME = "admin.sock"
 SOCKET_PATH_BYTES_MAX = 103
 """What the smallest `sun_path` in use holds (macOS 104, Linux 108, both with a NUL at the end)."""
 

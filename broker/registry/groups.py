@@ -35,7 +35,7 @@ from broker.log.log import Log
 from broker.message import Lease, Message
 from broker.registry.sessions import Owner, Sessions
 from broker.session.session import PACKET_IDENTIFIER_MAX, Session, merge_grants
-from broker.topics import parse_shared
+from broker.topics import is_shared, parse_shared
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class Groups:
     async def attach(self, session: Session, subscriber: Subscriber) -> None:
         """A client came back to its session: it is a member of its groups again."""
         for subscription in list(session.subscriptions.values()):
-            if subscription.shared:
+            if is_shared(subscription.filter):
                 await self.join(session, subscription, subscriber)
 
     async def join(

@@ -29,6 +29,7 @@ from broker.replay.spec import (
 )
 from broker.session.session import Session
 from broker.store import Store
+from broker.topics import REPLAY_PREFIX, is_shared
 
 _WORDS = ("from", "until")
 
@@ -36,7 +37,7 @@ _WORDS = ("from", "until")
 def asked_for(packet: Subscribe) -> bool:
     """Whether any of its filters is to be replayed."""
     return any(key in _WORDS for key, _ in packet.user_properties) or any(
-        request.filter.startswith("$replay/") for request in packet.requests
+        request.filter.startswith(REPLAY_PREFIX) for request in packet.requests
     )
 
 
@@ -65,7 +66,7 @@ async def place(
     prefixed = split_filter(subscription.filter)
     if prefixed is not None:
         spec, subscription.filter = prefixed
-    if subscription.filter.startswith("$share/"):
+    if is_shared(subscription.filter):
         raise SharedSubscriptionsNotSupported("a Shared Subscription cannot be replayed")
     span = parse(spec, now_us)
     until: Point | None = span.end

@@ -21,11 +21,11 @@ from datetime import UTC, datetime, timedelta
 
 from broker.errors import ReplaySpecInvalid
 from broker.message import Offset
+from broker.topics import REPLAY_PREFIX
 
 SPEC_LENGTH_MAX = 100
 OFFSET_MAX = 2**63 - 1
 
-_PREFIX = "$replay/"
 _FORMS = (
     "use earliest, latest, resume, N (offset), -N (last N), N:M, @TIME or @T1:T2, where TIME is "
     "like 2025-03-14T10:30:00Z, 2025-03-14, 1741948200 (epoch s, ms or us) or -1d2h (ago), "
@@ -138,11 +138,11 @@ def split_filter(filter: str) -> tuple[str, str] | None:
 
     Neither is looked at yet. Raises ReplaySpecInvalid: one of them is missing.
     """
-    if not filter.startswith(_PREFIX):
+    if not filter.startswith(REPLAY_PREFIX):
         return None
-    spec, _, inner = filter.removeprefix(_PREFIX).partition("/")
+    spec, _, inner = filter.removeprefix(REPLAY_PREFIX).partition("/")
     if not spec or not inner:
-        raise ReplaySpecInvalid("replay is incomplete: use $replay/<spec>/<filter>")
+        raise ReplaySpecInvalid(f"replay is incomplete: use {REPLAY_PREFIX}<spec>/<filter>")
     return spec, inner
 
 

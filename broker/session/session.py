@@ -30,7 +30,7 @@ from broker.documents import (
 )
 from broker.message import Grant, Lease, Message, Offset, Outgoing, PacketIdentifier
 from broker.session.in_flight import InFlight, Stage, pack, unpack
-from broker.topics import TopicTree
+from broker.topics import TopicTree, is_shared
 
 PACKET_IDENTIFIER_MAX = 65_535
 GRANT_CACHE_MAX = 10_000
@@ -156,7 +156,7 @@ class Session:
             if former is None or former.owed_retained != subscription.owed_retained:
                 self._owing_unread.add(subscription.filter)
         self.subscriptions[subscription.filter] = subscription
-        if not subscription.shared:
+        if not is_shared(subscription.filter):
             self._tree.add(subscription.filter, subscription.filter, subscription)
             self._grants.clear()
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from broker.config import Config
+from broker.config import DATABASE, Config
 from broker.documents import Operation
 from broker.errors import StoreFull
 from broker.message import Message
 from broker.mqtt.encode import encode
 from broker.mqtt.packets import MQTT_5
-from broker.server import DATABASE, Server
+from broker.server import Server
 from broker.store.sqlite.store import SqliteStore
 from tests.e2e.wire import connect_packet
 from tests.wire.wire import script_bytes

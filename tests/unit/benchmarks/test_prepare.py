@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks import prepare
+from broker.config import DATABASE
 from broker.documents import CursorDocument, SessionDocument, SubscriptionDocument
 from broker.message import Message, Offset
-from broker.server import DATABASE
 from broker.store.sqlite.store import SqliteStore
 
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from broker.config import Config
-from broker.delivery.delivery import REPLAY_ENDED, route
+from broker.delivery.delivery import route
 from broker.delivery.readers import READ_BYTES_MAX
 from broker.delivery.recent import Recent
 from broker.delivery.routes import Routes
@@ -15,6 +15,7 @@ from broker.errors import StoreCorrupt, StoreFull
 from broker.message import Grant, Message, Offset
 from broker.session.session import Session
 from broker.store import Read
+from broker.topics import REPLAY_ENDED
 from tests.unit.world import Disk, Subscriber, World, message, payloads, running, subscription
 
 
