@@ -6,5 +6,6 @@
 
 `scale.py` measures curves, on what `prepare.py` puts into a data directory, and `plot.py` writes
 them into `docs/performance.md`. `work.py` counts what a message costs instead of timing it, with
-the whole broker in one process (`in_process.py`): the guard that CI runs.
+the whole broker in one process (`in_process.py`): the guard that CI runs. `codec.py` times parts of
+the broker by themselves, in microseconds: what comments quote.
 """
