@@ -188,8 +188,13 @@ class Client(Owner):
         if self._may_resend is not None:
             self._may_resend.set()
             return
+        counters = self._services.counters
         while self._writable and (session.aside or session.outbox):
-            outgoing, packet_ids = session.take(time.time_ns() // 1000, TAKE_BYTES_MAX)
+            taken = session.take(time.time_ns() // 1000, TAKE_BYTES_MAX)
+            outgoing, packet_ids = taken.outgoing, taken.packet_ids
+            counters.payload_bytes_out += taken.payload_bytes
+            if taken.expired:
+                counters.dropped["expired"] += len(taken.expired)
             if not outgoing:
                 break
             if 0 in packet_ids and session.durable:
@@ -201,11 +206,6 @@ class Client(Owner):
                 self._services.log.changed(session, self._send_held)
             else:
                 self._send_publishes(outgoing, packet_ids)
-        self._services.counters.payload_bytes_out += session.taken_bytes
-        session.taken_bytes = 0
-        if session.expired:
-            self._services.counters.dropped["expired"] += session.expired
-            session.expired = 0
         if not self.closed:
             self._services.delivery.drained(session)
             self._services.groups.drained(session)

@@ -317,7 +317,11 @@ class _LineSubscriber(Owner):
             return
         counters = client.services.counters
         while client.writable_now and (session.aside or session.outbox):
-            outgoing, packet_ids = session.take(time.time_ns() // 1000, TAKE_BYTES_MAX)
+            taken = session.take(time.time_ns() // 1000, TAKE_BYTES_MAX)
+            outgoing, packet_ids = taken.outgoing, taken.packet_ids
+            counters.payload_bytes_out += taken.payload_bytes
+            if taken.expired:
+                counters.dropped["expired"] += len(taken.expired)
             if not outgoing:
                 break
             self._written += [packet_id for packet_id in packet_ids if packet_id]
@@ -327,11 +331,6 @@ class _LineSubscriber(Owner):
             counters.messages_out += len(outgoing)
             if client.writable_now:
                 self.taken()
-        counters.payload_bytes_out += session.taken_bytes
-        session.taken_bytes = 0
-        if session.expired:
-            counters.dropped["expired"] += session.expired
-            session.expired = 0
         client.services.delivery.drained(session)
 
     def taken(self) -> None:

@@ -263,16 +263,15 @@ class Group(Owner):
         while room := self._room():
             # Nothing is taken that no member can have now.
             session.receive_maximum = session.inflight + room
-            outgoing, packet_ids = session.take(time.time_ns() // 1000, TAKE_BYTES_MAX)
-            if not outgoing:
+            taken = session.take(time.time_ns() // 1000, TAKE_BYTES_MAX)
+            if taken.expired:
+                self._counters.dropped["expired"] += len(taken.expired)
+            if not taken.outgoing:
                 break
-            if 0 in packet_ids:
+            if 0 in taken.packet_ids:
                 # Nobody acknowledges QoS 0, and a crash must not repeat all of it.
                 self._log.changed(session)
-            self._lease([message for message, _ in outgoing], packet_ids)
-        if session.expired:
-            self._counters.dropped["expired"] += session.expired
-            session.expired = 0
+            self._lease([message for message, _ in taken.outgoing], taken.packet_ids)
         self._delivery.drained(session)
 
     async def _lease_returned(self, session: Session) -> None:

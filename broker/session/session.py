@@ -20,6 +20,7 @@ import struct
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from broker.documents import (
     CursorDocument,
@@ -57,6 +58,18 @@ def merge_grants(subscriptions: Iterable[SubscriptionDocument]) -> Grant | None:
         subscription_ids=tuple(sorted(identifiers)),
         metadata=any(s.metadata for s in matching),
     )
+
+
+class Taken(NamedTuple):
+    """What one `take` moved out of a session. A tuple, since one is built per batch."""
+
+    outgoing: list[Outgoing]
+    packet_ids: list[int]
+    """One for each of `outgoing`; 0 for QoS 0."""
+    expired: list[Outgoing]
+    """Left out: their Message Expiry Interval had passed. [MQTT-3.3.2-5]"""
+    payload_bytes: int
+    """Of `outgoing`, without properties."""
 
 
 class Position:
@@ -112,10 +125,6 @@ class Session:
         self.outbox: deque[Outgoing] = deque()
         self.outbox_bytes = 0
         self.aside: deque[Outgoing] = deque()
-        self.expired = 0
-        """Messages left out because their Message Expiry Interval had passed."""
-        self.taken_bytes = 0
-        """Payload that was taken and that nobody has counted yet."""
 
         self._next_packet_id = 1
         self._qos1: dict[int, Offset] = {}
@@ -251,11 +260,11 @@ class Session:
         self.outbox.extend(outgoing)
         self.outbox_bytes += size
 
-    def take(self, now_us: int, bytes_max: int) -> tuple[list[Outgoing], list[int]]:
-        """Move what the window permits into flight: messages, and Packet Identifiers (QoS 0: 0).
+    def take(self, now_us: int, bytes_max: int) -> Taken:
+        """Move what the window permits into flight.
 
         Stops beyond `bytes_max`; one message at least. A message that finds no room in the window
-        holds up those after it, which keeps the order. Empty: nothing may go now.
+        holds up those after it, which keeps the order. No `outgoing`: nothing may go now.
         """
         aside = bool(self.aside)
         queue = self.aside if aside or self._retained_to_come else self.outbox
@@ -264,16 +273,15 @@ class Session:
         qos1, qos2, released = self._qos1, self._qos2, self._released
         taken: list[Outgoing] = []
         packet_ids: list[int] = []
+        expired: list[Outgoing] = []
         size = payload_bytes = expired_size = 0
         while queue and size < bytes_max:
             outgoing = queue[0]
             message, grant = outgoing
             if message.expires_at_us is not None and message.expires_at_us <= now_us:
                 queue.popleft()
-                self.expired += 1
+                expired.append(outgoing)
                 expired_size += message.size
-                if aside:
-                    self._note_aside([outgoing], [0])
                 continue
             if not (qos := message.qos if message.qos < grant.qos else grant.qos):
                 taken.append(outgoing)
@@ -295,12 +303,12 @@ class Session:
             size += message.size
             payload_bytes += len(message.payload)
         self._next_packet_id = packet_id
-        self.taken_bytes += payload_bytes
         if aside:
+            self._note_aside(expired, [0] * len(expired))
             self._note_aside(taken, packet_ids)
         else:
             self.outbox_bytes -= size + expired_size
-        return taken, packet_ids
+        return Taken(taken, packet_ids, expired, payload_bytes)
 
     def _note_aside(self, taken: Iterable[Outgoing], packet_ids: Iterable[int]) -> None:
         """A replay goes on after what was taken of it, and so do retained messages; a lease ends

@@ -250,7 +250,8 @@ class Link(Owner):
         if session is None or not self.resent:
             return
         while session.aside or session.outbox:
-            outgoing, packet_ids = session.take(0, 100)
+            taken = session.take(0, 100)
+            outgoing, packet_ids = taken.outgoing, taken.packet_ids
             if not outgoing:
                 break
             if session.durable and 0 in packet_ids:

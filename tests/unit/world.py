@@ -143,11 +143,11 @@ class Subscriber(Owner):
         session = self.session
         assert session is not None
         while self.limit and (session.aside or session.outbox):
-            outgoing, packet_ids = session.take(0, self.limit)
-            if not outgoing:
+            taken = session.take(0, self.limit)
+            if not taken.outgoing:
                 break
-            self.got += outgoing
-            self.packet_ids += packet_ids
+            self.got += taken.outgoing
+            self.packet_ids += taken.packet_ids
             self.world.groups.settle(session)
         self.world.delivery.drained(session)
         self.world.groups.drained(session)

@@ -311,9 +311,9 @@ async def test_what_a_member_is_to_send_is_not_overtaken_by_what_that_makes_room
             session = self.session
             assert session is not None
             while session.aside and self.limit:
-                outgoing, _ = session.take(0, self.limit)
+                taken = session.take(0, self.limit)
                 world.groups.settle(session)
-                self.got += outgoing
+                self.got += taken.outgoing
             world.groups.drained(session)
 
     slow = await member(world, "slow", window=5, qos=0, kind=SettlesBeforeItSends)

@@ -98,19 +98,19 @@ def test_what_finds_no_room_in_the_window_holds_up_what_comes_after_it() -> None
     sub = session(window=2)
     qos0 = message("0", qos=0, offset=4)
     offer(sub, *numbered(3), qos0)
-    taken, packet_ids = sub.take(0, ALL)
-    assert (payloads(taken), packet_ids) == ([b"1", b"2"], [1, 2])
-    assert sub.take(0, ALL) == ([], [])
+    taken = sub.take(0, ALL)
+    assert (payloads(taken.outgoing), taken.packet_ids) == ([b"1", b"2"], [1, 2])
+    assert not sub.take(0, ALL).outgoing
     sub.puback([2])
-    taken, packet_ids = sub.take(0, ALL)
-    assert (payloads(taken), packet_ids) == ([b"3", b"0"], [3, 0])
+    taken = sub.take(0, ALL)
+    assert (payloads(taken.outgoing), taken.packet_ids) == ([b"3", b"0"], [3, 0])
 
 
 def test_taking_stops_at_a_number_of_bytes_but_takes_one_message_at_least() -> None:
     sub = session()
     offer(sub, *[message(b"x" * 10, offset=n) for n in (1, 2, 3)])
-    assert len(sub.take(0, 1)[0]) == 1
-    assert len(sub.take(0, 11)[0]) == 2
+    assert len(sub.take(0, 1).outgoing) == 1
+    assert len(sub.take(0, 11).outgoing) == 2
     assert sub.outbox_bytes == 0
 
 
@@ -120,10 +120,10 @@ def test_properties_count_for_the_bounds_and_not_as_payload_taken() -> None:
     heavy = [message("1", offset=n, properties=bytes(99)) for n in (1, 2, 3)]
     offer(sub, *heavy, message("1", offset=4, properties=bytes(99), expires_at_us=1))
     assert sub.outbox_bytes == 400
-    assert len(sub.take(2, 200)[0]) == 2
-    assert (sub.outbox_bytes, sub.taken_bytes) == (200, 2)
-    assert len(sub.take(2, 200)[0]) == 1
-    assert (sub.outbox_bytes, sub.taken_bytes) == (0, 3)
+    taken = sub.take(2, 200)
+    assert (len(taken.outgoing), taken.payload_bytes, sub.outbox_bytes) == (2, 2, 200)
+    taken = sub.take(2, 200)
+    assert (len(taken.outgoing), taken.payload_bytes, sub.outbox_bytes) == (1, 1, 0)
 
 
 def test_expired_messages_are_left_out_and_hold_up_nothing() -> None:
@@ -131,9 +131,9 @@ def test_expired_messages_are_left_out_and_hold_up_nothing() -> None:
     sub = session()
     old = [message(b"x" * 100, offset=n, expires_at_us=5) for n in range(1, 50)]
     offer(sub, *old, message("new", offset=50, expires_at_us=6))
-    taken, _ = sub.take(5, 200)
-    assert payloads(taken) == [b"new"]
-    assert sub.expired == 49
+    taken = sub.take(5, 200)
+    assert payloads(taken.outgoing) == [b"new"]
+    assert [m.offset for m, _ in taken.expired] == [*range(1, 50)]
     assert sub.outbox_bytes == 0
 
 
@@ -151,7 +151,7 @@ def test_identifiers_start_over_after_the_last_and_pass_over_those_in_use() -> N
     sub = restored(CursorDocument("sub1", Offset(0), Offset(0), 65_534, b""))
     sub.attach(100)
     offer(sub, *numbered(3))
-    assert sub.take(0, ALL)[1] == [65_534, 65_535, 1]
+    assert sub.take(0, ALL).packet_ids == [65_534, 65_535, 1]
     in_use = [
         InFlight(Offset(1), PacketIdentifier(65_535), Stage.SENT_QOS1),
         InFlight(Offset(2), PacketIdentifier(1), Stage.RELEASED),
@@ -159,40 +159,40 @@ def test_identifiers_start_over_after_the_last_and_pass_over_those_in_use() -> N
     again = restored(CursorDocument("sub1", Offset(0), Offset(2), 65_535, pack(in_use)))
     again.attach(100)
     offer(again, *numbered(2, first=4))
-    assert again.take(0, ALL)[1] == [2, 3]
+    assert again.take(0, ALL).packet_ids == [2, 3]
 
 
 def test_what_a_crash_could_repeat_counts_against_the_window_until_it_is_committed() -> None:
     """P4"""
     sub = session(inflight_max=2)
     offer(sub, *numbered(3))
-    sub.puback(sub.take(0, ALL)[1])
-    assert sub.take(0, ALL) == ([], [])
+    sub.puback(sub.take(0, ALL).packet_ids)
+    assert not sub.take(0, ALL).outgoing
     sub.operations()
-    assert sub.take(0, ALL) == ([], [])
+    assert not sub.take(0, ALL).outgoing
     sub.committed()
-    assert payloads(sub.take(0, ALL)[0]) == [b"3"]
+    assert payloads(sub.take(0, ALL).outgoing) == [b"3"]
 
 
 def test_without_a_stored_session_nothing_waits_for_a_commit() -> None:
     sub = session(durable=False, inflight_max=2)
     offer(sub, *numbered(3, qos=2))
-    first = sub.take(0, ALL)[1]
+    first = sub.take(0, ALL).packet_ids
     assert not sub.holds(first)
     sub.pubrec(first, refused=False)
     sub.pubcomp(first)
-    assert payloads(sub.take(0, ALL)[0]) == [b"3"]
+    assert payloads(sub.take(0, ALL).outgoing) == [b"3"]
     assert sub.operations() == []
 
 
 def test_qos_2_waits_until_its_identifier_is_committed_and_qos_1_does_not() -> None:
     sub = session()
     offer(sub, *numbered(1))
-    assert not sub.holds(sub.take(0, ALL)[1])
+    assert not sub.holds(sub.take(0, ALL).packet_ids)
     offer(sub, *numbered(1, first=2, qos=2), *numbered(1, first=3))
-    assert sub.holds(sub.take(0, ALL)[1])
+    assert sub.holds(sub.take(0, ALL).packet_ids)
     offer(sub, *numbered(1, first=4))
-    assert not sub.holds(sub.take(0, ALL)[1])
+    assert not sub.holds(sub.take(0, ALL).packet_ids)
 
 
 # The exchanges
@@ -241,14 +241,14 @@ def test_unknown_identifiers_change_nothing() -> None:
     sub.pubcomp([1])
     assert sub.pubrec([1], refused=False) == []
     commit(sub)
-    assert sub.take(0, ALL) == ([], [])
+    assert not sub.take(0, ALL).outgoing
     assert [e.packet_id for e in sub.unfinished()] == [1]
 
 
 def test_what_cannot_be_sent_counts_as_acknowledged() -> None:
     sub = session()
     offer(sub, *numbered(1), *numbered(1, first=2, qos=2))
-    sub.discard(sub.take(0, ALL)[1])
+    sub.discard(sub.take(0, ALL).packet_ids)
     assert sub.cursor() == 2
     assert sub.unfinished() == []
 
@@ -291,7 +291,7 @@ def test_the_cursor_stays_before_the_oldest_unacknowledged_message() -> None:
 def test_a_message_that_waits_for_pubcomp_keeps_the_cursor_back() -> None:
     sub = session()
     offer(sub, *numbered(3, qos=2))
-    sub.pubrec(reversed(sub.take(0, ALL)[1]), refused=False)
+    sub.pubrec(reversed(sub.take(0, ALL).packet_ids), refused=False)
     assert sub.cursor() == 0
     sub.pubcomp([1, 3])
     assert sub.cursor() == 1
@@ -300,7 +300,7 @@ def test_a_message_that_waits_for_pubcomp_keeps_the_cursor_back() -> None:
 def test_the_cursor_of_a_message_not_taken_is_before_it() -> None:
     sub = session(window=1)
     offer(sub, *numbered(2))
-    sub.puback(sub.take(0, ALL)[1])
+    sub.puback(sub.take(0, ALL).packet_ids)
     assert sub.cursor() == 1
 
 
@@ -352,7 +352,7 @@ def test_a_restored_session_goes_on_where_it_was() -> None:
     assert not again.receive_qos2(300)
     again.attach(4)
     offer(again, *numbered(2, first=5))
-    assert again.take(0, ALL)[1] == [5], "three are in flight already"
+    assert again.take(0, ALL).packet_ids == [5], "three are in flight already"
 
 
 def test_the_full_form_is_stored_when_the_client_leaves() -> None:
@@ -402,7 +402,7 @@ def test_what_is_aside_goes_first_and_the_cursor_does_not_wait_for_it() -> None:
     sub = session()
     offer(sub, *numbered(1, first=8))
     aside(sub, *numbered(1, first=2))
-    assert payloads(sub.take(0, ALL)[0] + sub.take(0, ALL)[0]) == [b"2", b"8"]
+    assert payloads(sub.take(0, ALL).outgoing + sub.take(0, ALL).outgoing) == [b"2", b"8"]
     sub.puback([2])
     assert sub.cursor() == 8
     [entry] = sub.unfinished()
@@ -601,7 +601,7 @@ def test_who_comes_back_and_is_owed_nothing_retained_does_not_wait_for_it() -> N
     assert owing(sub) == []
     sub.attach(100)
     offer(sub, *numbered(1, first=6))
-    assert payloads(sub.take(0, ALL)[0]) == [b"6"]
+    assert payloads(sub.take(0, ALL).outgoing) == [b"6"]
 
 
 def test_a_subscription_repeated_while_retained_messages_are_read_goes_on_with_them() -> None:
@@ -622,8 +622,8 @@ def test_a_retained_message_that_expires_while_it_waits_is_not_owed_for_ever() -
     sub = session()
     sub.subscribe(subscription("a", retained_through=9))
     offer_kept(sub, [message(topic="a", offset=3, retain=True, expires_at_us=5)])
-    assert sub.take(6, ALL) == ([], [])
-    assert (sub.expired, owing(sub)) == (1, [])
+    taken = sub.take(6, ALL)
+    assert (len(taken.outgoing), len(taken.expired), owing(sub)) == (0, 1, [])
 
 
 def test_who_unsubscribed_or_subscribed_otherwise_is_owed_nothing_that_is_retained() -> None:
