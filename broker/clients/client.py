@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Collection, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
-from typing import Protocol
+from typing import Protocol, assert_never
 
 from broker.clients.subscriptions import Subscriptions
 from broker.config import Config
@@ -29,7 +29,7 @@ from broker.errors import QuotaExceeded, StoreError, StoreFull
 from broker.log.log import Log
 from broker.message import Grant, Message, Outgoing
 from broker.mqtt.authentication import Methods
-from broker.mqtt.connection import Closed, Connection, Event
+from broker.mqtt.connection import Closed, Connection, ControlEvent, Event
 from broker.mqtt.packets import (
     MQTT_5,
     Ack,
@@ -243,7 +243,7 @@ class Client(Owner):
         if publishes:
             self._publish(publishes)
 
-    def _obey(self, event: Event) -> None:
+    def _obey(self, event: ControlEvent) -> None:
         match event:
             case Ack():
                 self._acknowledged(event)
@@ -260,7 +260,7 @@ class Client(Owner):
                 logger.info("client %r at %s: %s", self._client_id, self._peer, event.reason)
                 self._end()
             case _:
-                raise AssertionError(f"{event!r} should have been refused by the connection")
+                assert_never(event)
 
     def _wait_for(self, step: Coroutine[None, None, None]) -> None:
         """Do this before anything else that came or comes from the client."""

@@ -83,9 +83,10 @@ class Closed:
     reason: str
 
 
-Event = (
-    Connect | Publish | RefusedPublish | Ack | Subscribe | Unsubscribe | Disconnect | Auth | Closed
-)
+ControlEvent = Connect | RefusedPublish | Ack | Subscribe | Unsubscribe | Disconnect | Closed
+"""Every event but a PUBLISH. AUTH is none: the exchange that it belongs to is carried on here."""
+
+Event = Publish | ControlEvent
 
 
 class Connection:
@@ -249,11 +250,11 @@ class Connection:
         if connect.version == MQTT_5:
             self._decoder.receive_quota = self._receive_max
 
-    def _check_authenticated(self, received: Sequence[Event | Pingreq]) -> None:
+    def _check_authenticated(self, received: Sequence[Event | FromClient]) -> None:
         if (refusal := self._too_early(received)) is not None:
             raise refusal
 
-    def _too_early(self, received: Sequence[Event | Pingreq]) -> PeerError | None:
+    def _too_early(self, received: Sequence[Event | FromClient]) -> PeerError | None:
         """Until the client is authenticated nothing else may come. [MQTT-3.1.2-30]"""
         if self._unauthenticated is not None and any(
             not isinstance(packet, Auth | Disconnect) for packet in received

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any
+from typing import Any, final
 
 MQTT_3_1_1 = 4
 MQTT_5 = 5
@@ -83,6 +83,7 @@ class Connack:
     properties: Properties = field(default_factory=dict)
 
 
+@final
 @dataclass(slots=True)
 class Publish:
     """`properties` are those to pass on to subscribers: Payload Format Indicator, Content Type,
