@@ -497,8 +497,8 @@ class Client(Owner):
 
         if pubacks or pubrecs:
             # MQTT 5 can say that there is no space, to 3.1.1 we do not listen until there is.
-            waits = self._connection.version != MQTT_5 or not messages
-            log.append(messages, committed, waits=waits)
+            keep_if_full = self._connection.version != MQTT_5 or not messages
+            log.append(messages, committed, keep_if_full=keep_if_full)
             if pubrecs and session.durable:
                 log.changed(session)
         else:

@@ -150,7 +150,7 @@ class LineClient:
             self._flush_answers()
 
         log = self.services.log
-        log.append(messages, committed, waits=False)
+        log.append(messages, committed, keep_if_full=False)
         if log.congested:
             self._transport.pause_reading()
             log.when_uncongested(self._resume)
@@ -211,7 +211,7 @@ class LineClient:
             services.delivery.subscribe(session, subscription)
             operation = Put(replace(subscription))
         services.log.changed(session)
-        await services.log.committed([operation])
+        await services.log.commit_now([operation])
         if (
             isinstance(event, LineSubscribe)
             and not subscription.replaying

@@ -43,16 +43,16 @@ OnCommitted = Callable[[StoreError | None], None]
 class StateSource(Protocol):
     """Whoever has state that changes with the log: a session."""
 
-    def operations(self) -> list[Operation]:
-        """What has changed and must be in the next commit."""
+    def take_changes(self) -> list[Operation]:
+        """The changes that the next commit must hold; each is given once, unless it fails."""
         ...
 
     def committed(self) -> None:
-        """What `operations` last returned is stored."""
+        """What `take_changes` last returned is stored."""
         ...
 
     def not_committed(self) -> None:
-        """What `operations` last returned was not stored."""
+        """What `take_changes` last returned was not stored."""
         ...
 
 
@@ -64,7 +64,7 @@ class _Append:
     operations: Sequence[Operation]
     size: int
     durable: bool
-    waits: bool
+    keep_if_full: bool
     on_committed: OnCommitted | None
 
 
@@ -107,17 +107,19 @@ class Log:
         on_committed: OnCommitted | None = None,
         *,
         durable: bool = True,
-        waits: bool = True,
+        keep_if_full: bool = True,
         operations: Sequence[Operation] = (),
     ) -> None:
         """Put messages and operations into the next commit.
 
-        `durable=False` where nobody waits for the disk: QoS 0. `waits=False`: should the store be
-        full then, nothing of this is stored and the callback gets StoreFull.
+        `durable=False` where nobody waits for the disk: QoS 0. `keep_if_full=False`: if the store
+        is full then, nothing of this is stored and the callback gets StoreFull.
         """
         pending = self._pending
         size = sum([message.size for message in messages])
-        pending.appends.append(_Append(messages, operations, size, durable, waits, on_committed))
+        pending.appends.append(
+            _Append(messages, operations, size, durable, keep_if_full, on_committed)
+        )
         pending.size += size
         self._wake()
 
@@ -138,7 +140,9 @@ class Log:
         else:
             self._wake_soon()
 
-    async def committed(self, operations: Sequence[Operation], *, waits: bool = True) -> None:
+    async def commit_now(
+        self, operations: Sequence[Operation], *, keep_if_full: bool = True
+    ) -> None:
         """Return when these are durable. Raises StoreError: they are not."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -150,7 +154,7 @@ class Log:
             else:
                 done.set_exception(error)
 
-        self.append([], settle, waits=waits, operations=operations)
+        self.append([], settle, keep_if_full=keep_if_full, operations=operations)
         await done
 
     @property
@@ -208,7 +212,7 @@ class Log:
         messages = list(chain.from_iterable([append.messages for append in appends]))
         operations = list(chain.from_iterable([append.operations for append in appends]))
         for source in batch.sources:
-            operations += source.operations()
+            operations += source.take_changes()
         try:
             if messages or operations:
                 durable = any(append.durable for append in appends)
@@ -242,8 +246,8 @@ class Log:
         """The store is full: what waits goes before all that came meanwhile, the rest fails."""
         self._full = True
         later, self._pending = self._pending, batch
-        refused = [append for append in batch.appends if not append.waits]
-        batch.appends = [append for append in batch.appends if append.waits] + later.appends
+        refused = [append for append in batch.appends if not append.keep_if_full]
+        batch.appends = [append for append in batch.appends if append.keep_if_full] + later.appends
         batch.size += later.size - sum([append.size for append in refused])
         for source in batch.sources:
             source.not_committed()

@@ -124,7 +124,7 @@ class Groups:
             self._delivery.subscribe(session, subscription)
             # With the cursor: whatever comes from here on is owed, also after a crash.
             self._log.changed(session)
-            await self._log.committed([Put(replace(subscription))])
+            await self._log.commit_now([Put(replace(subscription))])
 
     def leave(self, session: Session, name: str) -> None:
         """The session unsubscribed: it gets no more, and finishes what it has. [MQTT-3.10.4-3]"""

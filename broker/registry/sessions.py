@@ -167,7 +167,7 @@ class Sessions:
         state += operations()
         try:
             if state:
-                await self._log.committed(state, waits=False)
+                await self._log.commit_now(state, keep_if_full=False)
         except StoreError:
             before.ended = False
             session.session_expiry_s = expiry_before_s

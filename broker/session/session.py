@@ -9,7 +9,7 @@ A session is fed by its reader (delivery.py) and emptied by its client (client.p
   replays. It goes first, being older, and the cursor does not wait for it. The place of a replay is
   the `start_offset` of its subscription, that of retained messages its `retained_after`: they move
   with what is taken and are stored with the cursor.
-- For a durable session `operations` is what the next commit must hold of it. A QoS 2 message leaves
+- `take_changes` gives what the next commit must hold of a durable session. A QoS 2 message leaves
   only after its Packet Identifier is committed, PUBREL only after the PUBREC, or a crash of the
   broker could deliver it twice.
 """
@@ -496,7 +496,7 @@ class Session:
                         break
         return Offset(oldest - 1)
 
-    def operations(self) -> list[Operation]:
+    def take_changes(self) -> list[Operation]:
         """What the next commit must write so that a crash after it breaks no promise."""
         if self.ended or not self.durable:
             return []
@@ -519,12 +519,12 @@ class Session:
         return operations
 
     def committed(self) -> None:
-        """What `operations` last returned is durable."""
+        """What `take_changes` last returned is durable."""
         self._committing = True
         self._acknowledged_committed = self._acknowledged_committing
 
     def not_committed(self) -> None:
-        """What `operations` last returned was not stored: the next must write it again."""
+        """What `take_changes` last returned was not stored: the next must write it again."""
         self._committing = False
         self._cursor_written = None
         self._received_changed = True

@@ -314,7 +314,7 @@ class Link(Owner):
                 del device.unacknowledged[packet_id]
                 device.unreleased.append(packet_id)
 
-        log.append(messages, committed, waits=device.name != "a" or not messages)
+        log.append(messages, committed, keep_if_full=device.name != "a" or not messages)
         if qos == 2 and session.durable:
             log.changed(session)
 

@@ -170,7 +170,7 @@ class SqliteStore:
         self._require_writable()
         began = perf_counter()
         try:
-            last, size = self._writer.commit(batch, state, durable, waits=False)
+            last, size = self._writer.commit(batch, state, durable, wait_for_lock=False)
         except WRITE_ERRORS as error:
             raise self._failed(error) from error
         self._committed(batch, last, size, durable, perf_counter() - began)

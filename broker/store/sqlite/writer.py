@@ -149,16 +149,16 @@ class Writer:
         state: Sequence[Operation],
         durable: bool,
         *,
-        waits: bool = True,
+        wait_for_lock: bool = True,
     ) -> tuple[Offset | None, int]:
         """Store all of it or nothing, and set the offsets; the last one, and the size of all.
 
-        `waits`: for another program that has locked the database. Raises StoreConflict and
+        `wait_for_lock`: while another program has locked the database. Raises StoreConflict and
         sqlite3.Error.
         """
         self._set_synchronous(durable or self._unsynced + len(batch) >= UNSYNCED_MAX)
         firsts: list[int] = []
-        with self.transaction(waits=waits):
+        with self.transaction(wait_for_lock=wait_for_lock):
             for i in range(0, len(batch), ROWS_PER_STATEMENT):
                 firsts.append(self._insert(batch[i : i + ROWS_PER_STATEMENT]))
             if state:
@@ -175,8 +175,8 @@ class Writer:
         return last, size
 
     @contextmanager
-    def transaction(self, *, waits: bool = True) -> Iterator[None]:
-        self._set_lock_wait(LOCK_WAIT_MS if waits else 0)
+    def transaction(self, *, wait_for_lock: bool = True) -> Iterator[None]:
+        self._set_lock_wait(LOCK_WAIT_MS if wait_for_lock else 0)
         self._connection.execute("BEGIN IMMEDIATE")
         retained_count = self.retained_count
         try:

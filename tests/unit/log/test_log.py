@@ -22,8 +22,8 @@ class Source:
         self.calls: list[str] = []
         self.packet_ids = b""
 
-    def operations(self) -> list[Operation]:
-        self.calls.append("operations")
+    def take_changes(self) -> list[Operation]:
+        self.calls.append("take changes")
         return [Put(ReceivedQos2Document("sub1", self.packet_ids))]
 
     def committed(self) -> None:
@@ -130,7 +130,7 @@ async def test_messages_and_the_state_that_belongs_to_them_are_one_commit(
     await log.flushed()
     [(batch, state, _)] = disk.commits
     assert (batch, state) == ([b"1"], [Put(ReceivedQos2Document("sub1", b"\0\1"))])
-    assert source.calls == ["operations", "committed"]
+    assert source.calls == ["take changes", "committed"]
 
 
 async def test_a_commit_is_fsynced_if_anybody_in_it_waits_for_the_disk(
@@ -161,7 +161,7 @@ async def test_cursors_wait_for_company_and_go_with_the_first_that_does_not(
     log.append([message("1")])
     await log.flushed()
     assert len(disk.commits) == 1
-    assert one.calls == other.calls == ["operations", "committed"]
+    assert one.calls == other.calls == ["take changes", "committed"]
 
 
 async def test_cursors_alone_are_committed_in_a_moment(log: Log, disk: Disk) -> None:
@@ -171,8 +171,8 @@ async def test_cursors_alone_are_committed_in_a_moment(log: Log, disk: Disk) -> 
     assert len(disk.commits) == 1
 
 
-async def test_committed_returns_when_it_is(log: Log, disk: Disk) -> None:
-    await log.committed([Put(SessionDocument("sub2", 60, 1, None))])
+async def test_commit_now_returns_when_it_is_durable(log: Log, disk: Disk) -> None:
+    await log.commit_now([Put(SessionDocument("sub2", 60, 1, None))])
     assert len(disk.commits) == 1
 
 
@@ -196,7 +196,7 @@ async def test_while_the_store_is_full_what_waits_keeps_its_order(log: Log, disk
     [(batch, state, _), *_] = disk.commits
     assert b"1" in batch
     assert state == [Put(ReceivedQos2Document("sub1", b""))]
-    assert source.calls[:2] == ["operations", "not committed"]
+    assert source.calls[:2] == ["take changes", "not committed"]
 
 
 async def test_what_does_not_wait_is_refused_by_a_full_store_and_not_stored_later(
@@ -204,12 +204,12 @@ async def test_what_does_not_wait_is_refused_by_a_full_store_and_not_stored_late
 ) -> None:
     heard: list[StoreError | None] = []
     disk.full = True
-    log.append([message("refused")], heard.append, waits=False)
+    log.append([message("refused")], heard.append, keep_if_full=False)
     log.append([message("waits")])
     await turns()
     assert [type(error) for error in heard] == [StoreFull]
     with pytest.raises(StoreFull):
-        await log.committed([SESSION], waits=False)
+        await log.commit_now([SESSION], keep_if_full=False)
     disk.full = False
     await log.flushed()
     assert messages(disk) == [[b"waits"]]

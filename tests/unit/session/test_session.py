@@ -31,13 +31,13 @@ def numbered(count: int, *, first: int = 1, qos: int = 1) -> list[Message]:
 
 
 def cursor_of(of: Session) -> CursorDocument:
-    [put] = [p for p in of.operations() if isinstance(p, Put)]
+    [put] = [p for p in of.take_changes() if isinstance(p, Put)]
     assert isinstance(put.document, CursorDocument)
     return put.document
 
 
 def commit(of: Session) -> None:
-    of.operations()
+    of.take_changes()
     of.committed()
 
 
@@ -168,7 +168,7 @@ def test_what_a_crash_could_repeat_counts_against_the_window_until_it_is_committ
     offer(sub, *numbered(3))
     sub.puback(sub.take(0, ALL).packet_ids)
     assert not sub.take(0, ALL).outgoing
-    sub.operations()
+    sub.take_changes()
     assert not sub.take(0, ALL).outgoing
     sub.committed()
     assert payloads(sub.take(0, ALL).outgoing) == [b"3"]
@@ -182,7 +182,7 @@ def test_without_a_stored_session_nothing_waits_for_a_commit() -> None:
     sub.pubrec(first, refused=False)
     sub.pubcomp(first)
     assert payloads(sub.take(0, ALL).outgoing) == [b"3"]
-    assert sub.operations() == []
+    assert sub.take_changes() == []
 
 
 def test_qos_2_waits_until_its_identifier_is_committed_and_qos_1_does_not() -> None:
@@ -267,9 +267,9 @@ def test_received_and_released_identifiers_are_stored() -> None:
     sub = session()
     commit(sub)
     sub.receive_qos2(258)
-    assert sub.operations() == [Put(ReceivedQos2Document("sub1", b"\x01\x02"))]
+    assert sub.take_changes() == [Put(ReceivedQos2Document("sub1", b"\x01\x02"))]
     sub.release_qos2([258])
-    assert sub.operations() == [Put(ReceivedQos2Document("sub1", b""))]
+    assert sub.take_changes() == [Put(ReceivedQos2Document("sub1", b""))]
 
 
 # The cursor
@@ -341,7 +341,7 @@ def test_a_restored_session_goes_on_where_it_was() -> None:
     sub.pubrec([4], refused=False)
     sub.receive_qos2(300)
     sub.detach()
-    stored = {type(p.document): p.document for p in sub.operations() if isinstance(p, Put)}
+    stored = {type(p.document): p.document for p in sub.take_changes() if isinstance(p, Put)}
     cursor, received = stored[CursorDocument], stored[ReceivedQos2Document]
     assert isinstance(cursor, CursorDocument)
     assert isinstance(received, ReceivedQos2Document)
@@ -366,17 +366,17 @@ def test_the_full_form_is_stored_when_the_client_leaves() -> None:
 def test_what_has_not_changed_is_not_written_again_unless_it_was_not_stored() -> None:
     sub = session()
     sub.receive_qos2(1)
-    assert len(sub.operations()) == 2
-    assert sub.operations() == []
+    assert len(sub.take_changes()) == 2
+    assert sub.take_changes() == []
     sub.not_committed()
-    assert len(sub.operations()) == 2
+    assert len(sub.take_changes()) == 2
 
 
 def test_a_session_that_ended_has_nothing_to_store() -> None:
     sub = session()
     sub.receive_qos2(1)
     sub.ended = True
-    assert sub.operations() == []
+    assert sub.take_changes() == []
 
 
 def test_who_leaves_keeps_a_place_in_the_log_and_nothing_in_memory() -> None:
@@ -419,7 +419,7 @@ def test_a_replay_goes_on_after_what_was_taken_of_it() -> None:
     aside(sub, *numbered(2, first=70), replay="#")
     aside(sub, *numbered(4), replay="t")
     sub.take(0, ALL)
-    stored = [p.document for p in sub.operations() if isinstance(p, Put)]
+    stored = [p.document for p in sub.take_changes() if isinstance(p, Put)]
     sub.puback([1, 2, 3])
     commit(sub)
     sub.take(0, ALL)
@@ -461,7 +461,7 @@ def stored_places(of: Session) -> dict[str, tuple[int, int]]:
     """What is owed of retained messages, as the next commit stores it."""
     return {
         put.document.filter: (put.document.retained_after, put.document.retained_through)
-        for put in of.operations()
+        for put in of.take_changes()
         if isinstance(put, Put) and isinstance(put.document, SubscriptionDocument)
     }
 
@@ -543,7 +543,7 @@ def test_of_replays_those_are_written_that_went_on() -> None:
     sub.replayed("c", Offset(7))
     written = {
         put.document.filter: put.document.start_offset
-        for put in sub.operations()
+        for put in sub.take_changes()
         if isinstance(put, Put) and isinstance(put.document, SubscriptionDocument)
     }
     assert written == {"b": 4, "c": 7}
