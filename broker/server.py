@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO
 
 from broker import __version__
-from broker.clients.client import Services
+from broker.clients.services import Services
 from broker.clients.subscriptions import Subscriptions
 from broker.config import ADMIN_SOCKET, DATABASE, LOCK, Config
 from broker.counters import Counters

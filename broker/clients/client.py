@@ -16,19 +16,15 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Collection, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import groupby, islice
-from typing import Protocol, assert_never
+from typing import assert_never
 
-from broker.clients.subscriptions import Subscriptions
-from broker.config import Config
-from broker.counters import Counters
-from broker.delivery.delivery import Delivery
+from broker.clients.faces import Transport
+from broker.clients.services import Services
 from broker.documents import WillDocument
 from broker.errors import QuotaExceeded, StoreError, StoreFull
-from broker.log.log import Log
 from broker.message import Grant, Message, Outgoing
-from broker.mqtt.authentication import Methods
 from broker.mqtt.connection import Closed, Connection, ControlEvent, Event
 from broker.mqtt.packets import (
     MQTT_5,
@@ -47,10 +43,7 @@ from broker.mqtt.packets import (
 )
 from broker.mqtt.properties import Property, has_user_property
 from broker.mqtt.reasons import ReasonCode
-from broker.observe.sys_tree import SysTree
-from broker.registry.groups import Groups
-from broker.registry.sessions import Owner, Sessions
-from broker.registry.wills import Wills
+from broker.registry.sessions import Owner
 from broker.session.in_flight import InFlight, Stage
 from broker.session.session import Session
 from broker.topics import SYS
@@ -65,40 +58,6 @@ RECEIPT = ("receipt", "true")
 """User Property of a PUBLISH that asks for the message's offset on its acknowledgement."""
 NO_RECEIPTS: Mapping[int, Message] = {}
 US = 1_000_000
-
-
-class Transport(Protocol):
-    """The rim's side: moves bytes."""
-
-    def write(self, data: bytes) -> None: ...
-
-    def close(self) -> None:
-        """Send what was written, then close."""
-        ...
-
-    def pause_reading(self) -> None: ...
-
-    def resume_reading(self) -> None: ...
-
-    def deadline_moved(self) -> None:
-        """The client's deadline may be earlier than it was."""
-        ...
-
-
-@dataclass(slots=True, frozen=True)
-class Services:
-    """What every client works with."""
-
-    config: Config
-    log: Log
-    delivery: Delivery
-    sessions: Sessions
-    groups: Groups
-    subscriptions: Subscriptions
-    wills: Wills
-    sys_tree: SysTree
-    counters: Counters
-    methods: Methods
 
 
 class Client(Owner):

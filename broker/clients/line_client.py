@@ -15,7 +15,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
 
-from broker.clients.client import RESEND_MAX, TAKE_BYTES_MAX, Services, Transport
+from broker.clients.client import RESEND_MAX, TAKE_BYTES_MAX
+from broker.clients.faces import Transport
+from broker.clients.services import Services
 from broker.documents import Delete, Operation, Put, SubscriptionDocument
 from broker.errors import (
     ClientIdentifierNotValid,

@@ -21,10 +21,12 @@ import errno
 import resource
 import socket
 from pathlib import Path
-from typing import Protocol, cast
+from typing import cast
 
-from broker.clients.client import Client, Services
+from broker.clients.client import Client
+from broker.clients.faces import NetworkClient
 from broker.clients.line_client import LineClient
+from broker.clients.services import Services
 from broker.config import Config
 from broker.errors import ConfigError
 from broker.net import unix
@@ -49,22 +51,6 @@ meanwhile: each message that it publishes after a PUBACK would wait for so long.
 _HAS_QUICK_ACK = hasattr(socket, "TCP_QUICKACK")
 FILES_RESERVED = 100
 """Open files that the rest of the broker may need."""
-
-
-class NetworkClient(Protocol):
-    """What the rim needs of a client, whatever it speaks."""
-
-    def receive(self, data: bytes, now: float) -> None: ...
-
-    def deadline(self) -> float | None: ...
-
-    def expire(self, now: float) -> None: ...
-
-    def writable(self, *, yes: bool) -> None: ...
-
-    def lost(self) -> None: ...
-
-    def shut_down(self) -> None: ...
 
 
 class Connections(set["TcpConnection"]):

@@ -31,7 +31,9 @@ from websockets.protocol import SEND_EOF, State
 from websockets.server import ServerProtocol
 from websockets.typing import Origin, Subprotocol
 
-from broker.clients.client import Client, Services, Transport
+from broker.clients.client import Client
+from broker.clients.faces import Transport
+from broker.clients.services import Services
 from broker.net.frames import CLOSE, PING, FrameReader, Refused
 
 logger = logging.getLogger(__name__)

@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from broker.clients.client import Client, Services
+from broker.clients.client import Client
+from broker.clients.services import Services
 from broker.clients.subscriptions import Subscriptions
 from broker.config import Config
 from broker.documents import SubscriptionDocument

@@ -1,0 +1,55 @@
+"""What the rim (net/) and a client know of each other: two faces, and nothing else.
+
+The rim moves bytes and keeps one timer for each connection. `now` is in seconds of its monotonic
+clock.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Transport(Protocol):
+    """The rim, as a client sees it: one connection to write to."""
+
+    def write(self, data: bytes) -> None: ...
+
+    def close(self) -> None:
+        """Send what was written, then close."""
+        ...
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+    def deadline_moved(self) -> None:
+        """The client's deadline may be earlier than it was."""
+        ...
+
+
+class NetworkClient(Protocol):
+    """A client, as the rim sees it, whatever protocol it speaks."""
+
+    def receive(self, data: bytes, now: float) -> None:
+        """Bytes came from the socket."""
+        ...
+
+    def deadline(self) -> float | None:
+        """Monotonic second at which `expire` is to be called; None: never."""
+        ...
+
+    def expire(self, now: float) -> None:
+        """Give up what is overdue at `now`; of no effect if nothing is."""
+        ...
+
+    def writable(self, *, yes: bool) -> None:
+        """The socket's buffer has room again, or is full."""
+        ...
+
+    def lost(self) -> None:
+        """The connection is gone, whoever ended it."""
+        ...
+
+    def shut_down(self) -> None:
+        """The broker stops: say so and close."""
+        ...

@@ -1,0 +1,32 @@
+"""Services: the parts of the broker that every client works with, handed to it in one object."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from broker.clients.subscriptions import Subscriptions
+from broker.config import Config
+from broker.counters import Counters
+from broker.delivery.delivery import Delivery
+from broker.log.log import Log
+from broker.mqtt.authentication import Methods
+from broker.observe.sys_tree import SysTree
+from broker.registry.groups import Groups
+from broker.registry.sessions import Sessions
+from broker.registry.wills import Wills
+
+
+@dataclass(slots=True, frozen=True)
+class Services:
+    """One for the whole broker."""
+
+    config: Config
+    log: Log
+    delivery: Delivery
+    sessions: Sessions
+    groups: Groups
+    subscriptions: Subscriptions
+    wills: Wills
+    sys_tree: SysTree
+    counters: Counters
+    methods: Methods
