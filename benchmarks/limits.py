@@ -31,7 +31,7 @@ import uvloop
 
 from benchmarks.brokers import RESULTS, running
 from benchmarks.scenarios import PAYLOAD_BYTES, Result, Run, latency, stream
-from cli.load import ANSWER_BYTES, ANSWERS_PER_READ, PUBACK, Loop
+from cli.bench.load import ANSWER_BYTES, ANSWERS_PER_READ, PUBACK, Loop
 
 COLUMNS = (
     "topic_id, publisher_id, published_at_us, qos, retain, expires_at_us, payload, properties, crc"

@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from benchmarks.brokers import BrokerProcess
-from cli.histogram import Histogram
-from cli.load import (
+from cli.bench.histogram import Histogram
+from cli.bench.load import (
     NAP_MANY_S,
     NAP_S,
     UNLIMITED,

@@ -456,8 +456,8 @@ def bench(
 ) -> None:
     """Measure a broker: publishing, delivery and latency."""
     from cli.address import Address
-    from cli.bench import bench as run
-    from cli.measure import Options
+    from cli.bench.measurement import Options
+    from cli.bench.report import bench as run
 
     if backlog and (qos == 0 or not subscribers or rate):
         raise typer.BadParameter("--backlog needs subscribers, QoS 1 or 2, and no --rate")

@@ -1,6 +1,6 @@
 """`pubsub bench`: how fast a broker is, any MQTT broker, and whether it loses anything meanwhile.
 
-`measure.py` measures. Here is what is said about it: one result, also after Ctrl-C or when the
+`measurement.py` measures. Here is what is said about it: one result, also after Ctrl-C or when the
 connection broke, as a few lines and histograms for people or as one JSON object. A result with lost
 or misplaced messages says so and fails.
 """
@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 from broker.topics import validate_name
 from cli import output
+from cli.bench.histogram import Histogram
+from cli.bench.load import RING_STEP, Loop, Shape
+from cli.bench.measurement import Measurement, Options
 from cli.failure import CommandFailed, Exit
-from cli.histogram import Histogram
 from cli.interrupt import Interrupt
-from cli.load import RING_STEP, Loop, Shape
-from cli.measure import Measurement, Options
 
 RING_BYTES_MAX = 1 << 30
 BAR_CHARACTERS = 40

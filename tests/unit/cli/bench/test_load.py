@@ -11,8 +11,8 @@ from functools import partial
 import pytest
 
 from cli.address import Address
-from cli.histogram import Histogram
-from cli.load import (
+from cli.bench.histogram import Histogram
+from cli.bench.load import (
     Connection,
     ConnectionRefused,
     LoadError,
@@ -34,7 +34,7 @@ CONNACK = b"\x20\x02\0\0"
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr("cli.load.now_us", clock)
+    monkeypatch.setattr("cli.bench.load.now_us", clock)
     return clock
 
 

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from cli.histogram import Histogram
+from cli.bench.histogram import Histogram
 
 
 def histogram(*durations_us: int) -> Histogram:

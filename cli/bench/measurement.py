@@ -1,6 +1,6 @@
 """Measurement: one run of `pubsub bench`, and what has been counted of it so far.
 
-- Publishers send to subscribers of the same topic, by `cli/load.py`; each subscriber checks that
+- Publishers send to subscribers of the same topic, by `load.py`; each subscriber checks that
   the messages of each publisher come complete, once and in order. Every message carries the time
   when it was sent, so the latency of each is counted, not of a sample.
 - As fast as possible, a publisher has at most `window` messages under way: sent, and not yet
@@ -23,10 +23,8 @@ from dataclasses import dataclass
 
 from cli import output
 from cli.address import Address
-from cli.failure import CommandFailed, Exit
-from cli.histogram import Histogram
-from cli.interrupt import Interrupt
-from cli.load import (
+from cli.bench.histogram import Histogram
+from cli.bench.load import (
     NAP_MANY_S,
     NAP_S,
     UNLIMITED,
@@ -39,6 +37,8 @@ from cli.load import (
     Subscriber,
     follow,
 )
+from cli.failure import CommandFailed, Exit
+from cli.interrupt import Interrupt
 
 STALL_S = 10.0
 """What has not come after so long without anything coming does not come any more."""

@@ -35,7 +35,7 @@ from functools import cached_property, lru_cache
 
 from broker.errors import PubSubError
 from cli.address import Address
-from cli.histogram import Histogram
+from cli.bench.histogram import Histogram
 
 READ_BYTES = 256 * 1024
 WRITE_BYTES = 128 * 1024

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 from cli.address import Address
-from cli.bench import bench
+from cli.bench.load import text
+from cli.bench.measurement import Options
+from cli.bench.report import bench
 from cli.failure import CommandFailed, Exit
-from cli.load import text
-from cli.measure import Options
 
 Deliver = Callable[[int, bytes], list[bytes]]
 """From the number of a PUBLISH, and it, to what the subscriber gets."""
@@ -135,8 +135,8 @@ def options(broker: Broker) -> Options:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """For what never comes: no need to wait long for it."""
-    monkeypatch.setattr("cli.measure.TICK_S", 0.02)
-    monkeypatch.setattr("cli.measure.STALL_S", 0.2)
+    monkeypatch.setattr("cli.bench.measurement.TICK_S", 0.02)
+    monkeypatch.setattr("cli.bench.measurement.STALL_S", 0.2)
 
 
 def measured(options: Options, capsysbinary: pytest.CaptureFixture[bytes]) -> Any:
