@@ -28,10 +28,12 @@ from typing import Any
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
+from broker.config import Config
 from broker.message import Grant, Message, Outgoing
 from broker.mqtt.decode import Decoder, TopicNames
 from broker.mqtt.encode import encode, encode_aliased, encode_publishes
-from broker.mqtt.fields import string, u16, varint
+from broker.mqtt.fields import PACKET_BYTES_MAX, string, u16, varint
+from broker.mqtt.limits import Limits
 from broker.mqtt.packets import (
     MQTT_3_1_1,
     MQTT_5,
@@ -62,6 +64,7 @@ READ_BYTES = 1000
 """Of a split run: a packet in seven is in two of them."""
 FILTERS = 10
 TREE_FILTERS = 1000
+LIMITS = Limits.of(Config())
 VERSIONS = {MQTT_3_1_1: "3.1.1", MQTT_5: "5"}
 MASK = b"\1\2\3\4"
 COLUMNS = 9
@@ -165,14 +168,7 @@ def connect_row() -> Row:
 
 
 def new_decoder() -> Decoder:
-    return Decoder(
-        packet_bytes_max=2 << 20,
-        topic_bytes_max=4096,
-        topic_levels_max=200,
-        topic_alias_max=64,
-        properties_per_packet_max=1000,
-        filters_per_packet_max=10_000,
-    )
+    return Decoder(LIMITS)
 
 
 def publish(qos: int, number: int, properties: bytes = b"") -> Publish:
@@ -191,7 +187,7 @@ def encoded(packets: Sequence[Packet], version: int) -> bytes:
 def aliased() -> bytes:
     run = [(message(TOPIC), Grant(1)) for _ in range(RUN)]
     data, _ = encode_aliased(
-        run, range(1, RUN + 1), {}, 1, dup=False, now_us=0, packet_bytes_max=None
+        run, range(1, RUN + 1), {}, 1, dup=False, now_us=0, packet_bytes_max=PACKET_BYTES_MAX
     )
     return data
 
@@ -215,7 +211,7 @@ def encoding() -> Iterator[Row]:
 
     def encode_by_alias() -> int:
         _, left_out = encode_aliased(
-            same, ids, aliases, 1, dup=False, now_us=0, packet_bytes_max=None
+            same, ids, aliases, 1, dup=False, now_us=0, packet_bytes_max=PACKET_BYTES_MAX
         )
         return RUN - len(left_out)
 
@@ -236,7 +232,7 @@ def publishes_row(
         done = 0
         for part in parts:
             _, left_out = encode_publishes(
-                version, part, packet_ids, dup=False, now_us=0, packet_bytes_max=None
+                version, part, packet_ids, dup=False, now_us=0, packet_bytes_max=PACKET_BYTES_MAX
             )
             done += len(part) - len(left_out)
         return done
@@ -264,7 +260,7 @@ def each(name: str, call: Callable[[Any], object], arguments: Sequence[Any]) -> 
 
 def parts_of_decoding() -> Iterator[Row]:
     encoded_topics = [f"bench/{n:05}".encode() for n in range(RUN)]
-    names = TopicNames(4096, 200)
+    names = TopicNames(LIMITS.topic_bytes_max, LIMITS.topic_levels_max)
     yield each("Topic Name remembered", names.__getitem__, encoded_topics)
     yield each("Topic Name made", names.__missing__, encoded_topics)
     short, long = content_type("text/plain"), content_type("x" * 100)

@@ -30,6 +30,7 @@ from broker.delivery.delivery import Delivery
 from broker.errors import ConfigError, StoreError
 from broker.log.log import Log
 from broker.mqtt.authentication import Methods
+from broker.mqtt.limits import Limits
 from broker.net.tcp import Connections, connections_possible, listen, listen_unix
 from broker.observe.sys_tree import SysTree
 from broker.registry.groups import Groups
@@ -105,6 +106,7 @@ class Server:
             self._wills,
             sys_tree,
             self.counters,
+            Limits.of(config),
             self._methods,
         )
         await self._sessions.start()

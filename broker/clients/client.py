@@ -62,20 +62,12 @@ US = 1_000_000
 
 class Client(Owner):
     def __init__(self, services: Services, transport: Transport, peer: str, now: float) -> None:
-        config = services.config
         self._services = services
         self._transport = transport
         self._peer = peer
         self._connection = Connection(
             now=now,
-            packet_bytes_max=config.packet_bytes_max,
-            topic_bytes_max=config.topic_bytes_max,
-            topic_levels_max=config.topic_levels_max,
-            receive_max=config.receive_max,
-            topic_alias_max=config.topic_alias_max,
-            properties_per_packet_max=config.properties_per_packet_max,
-            filters_per_packet_max=config.filters_per_packet_max,
-            connect_timeout_s=config.connect_timeout_s,
+            limits=services.limits,
             methods=services.methods,
             traffic=services.counters.packets,
         )

@@ -10,6 +10,7 @@ from broker.counters import Counters
 from broker.delivery.delivery import Delivery
 from broker.log.log import Log
 from broker.mqtt.authentication import Methods
+from broker.mqtt.limits import Limits
 from broker.observe.sys_tree import SysTree
 from broker.registry.groups import Groups
 from broker.registry.sessions import Sessions
@@ -29,4 +30,5 @@ class Services:
     wills: Wills
     sys_tree: SysTree
     counters: Counters
+    limits: Limits
     methods: Methods

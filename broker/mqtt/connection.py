@@ -35,9 +35,11 @@ from broker.message import Outgoing
 from broker.mqtt.authentication import Exchange, Methods
 from broker.mqtt.decode import Decoder
 from broker.mqtt.encode import encode, encode_aliased, encode_publishes
-from broker.mqtt.fields import VARINT_MAX
+from broker.mqtt.fields import PACKET_BYTES_MAX
+from broker.mqtt.limits import Limits
 from broker.mqtt.packets import (
     MQTT_5,
+    RECEIVE_MAXIMUM_DEFAULT,
     Ack,
     Auth,
     Connack,
@@ -66,11 +68,6 @@ from broker.mqtt.reasons import (
 )
 from broker.topics import SHARE_PREFIX, is_shared, parse_shared, validate_filter
 
-RECEIVE_MAXIMUM_DEFAULT = 65_535
-PACKET_BYTES_DEFAULT = VARINT_MAX + 5
-"""What holds where nothing is said: all that the formats can say."""
-
-
 TOPIC_ALIASES_OUT_MAX = 1000
 """Of those that a client permits towards it, so many are used: each costs a topic in memory."""
 
@@ -90,20 +87,13 @@ Event = Publish | ControlEvent
 
 
 class Connection:
-    """See the module. Limits are in bytes, messages and seconds, as their names say."""
+    """See the module."""
 
     def __init__(
         self,
         *,
         now: float,
-        packet_bytes_max: int,
-        topic_bytes_max: int,
-        topic_levels_max: int,
-        receive_max: int,
-        topic_alias_max: int,
-        properties_per_packet_max: int,
-        filters_per_packet_max: int,
-        connect_timeout_s: float,
+        limits: Limits,
         methods: Methods | None = None,
         traffic: Traffic | None = None,
     ) -> None:
@@ -112,29 +102,11 @@ class Connection:
         self.closed = False
         self.receive_maximum = RECEIVE_MAXIMUM_DEFAULT
         """QoS 1 and 2 messages that the client will have unacknowledged. [MQTT-3.3.4-9]"""
-        self.packet_bytes_max: int | None = None
+        self.packet_bytes_max = PACKET_BYTES_MAX
         """The client's Maximum Packet Size."""
         self.keep_alive_s = 0
-        self._decoder = Decoder(
-            packet_bytes_max=packet_bytes_max,
-            topic_bytes_max=topic_bytes_max,
-            topic_levels_max=topic_levels_max,
-            topic_alias_max=topic_alias_max,
-            properties_per_packet_max=properties_per_packet_max,
-            filters_per_packet_max=filters_per_packet_max,
-        )
-        self._limits: Properties = {}
-        """Of those we hold the client to, the ones that CONNACK must tell: no default says them."""
-        if receive_max < RECEIVE_MAXIMUM_DEFAULT:
-            self._limits[Property.RECEIVE_MAXIMUM] = receive_max
-        if packet_bytes_max < PACKET_BYTES_DEFAULT:
-            self._limits[Property.MAXIMUM_PACKET_SIZE] = packet_bytes_max
-        if topic_alias_max:
-            self._limits[Property.TOPIC_ALIAS_MAXIMUM] = topic_alias_max
-        self._topic_bytes_max = topic_bytes_max
-        self._topic_levels_max = topic_levels_max
-        self._receive_max = receive_max
-        self._connect_timeout_s = connect_timeout_s
+        self._limits = limits
+        self._decoder = Decoder(limits)
         self._opened_at = now
         self._last_packet_at = now
         self._accepted = False
@@ -228,7 +200,8 @@ class Connection:
         events.append(packet)
 
     def _connect(self, connect: Connect) -> None:
-        self.packet_bytes_max = connect.packet_bytes_max
+        if connect.packet_bytes_max is not None:
+            self.packet_bytes_max = connect.packet_bytes_max
         self._problem_information = connect.request_problem_information
         method = connect.authentication_method
         if method is not None and method not in self._methods:  # [MQTT-4.12.0-1]
@@ -248,7 +221,7 @@ class Connection:
         self._method = method
         self._session_expires = bool(connect.session_expiry_s)
         if connect.version == MQTT_5:
-            self._decoder.receive_quota = self._receive_max
+            self._decoder.receive_quota = self._limits.receive_max
 
     def _check_authenticated(self, received: Sequence[Event | FromClient]) -> None:
         if (refusal := self._too_early(received)) is not None:
@@ -302,7 +275,10 @@ class Connection:
                 raise ProtocolViolation("a Shared Subscription has No Local set")
 
     def _check_filter(self, filter: str) -> None:
-        validate_filter(filter, bytes_max=self._topic_bytes_max, levels_max=self._topic_levels_max)
+        limits = self._limits
+        validate_filter(
+            filter, bytes_max=limits.topic_bytes_max, levels_max=limits.topic_levels_max
+        )
         parse_shared(filter)
 
     def accept(self, connack: Connack) -> None:
@@ -318,7 +294,7 @@ class Connection:
         self.keep_alive_s = properties.get(Property.SERVER_KEEP_ALIVE, self.keep_alive_s)
         self.client_id = properties.get(Property.ASSIGNED_CLIENT_IDENTIFIER, self.client_id)
         self._accepted = True
-        properties = properties | self._limits
+        properties = properties | _announced(self._limits)
         if self._method is not None:  # [MQTT-4.12.0-4, MQTT-4.12.0-5]
             properties[Property.AUTHENTICATION_METHOD] = self._method
         if self._authentication_data is not None:
@@ -398,7 +374,7 @@ class Connection:
         if self.closed:
             return None
         if not self._accepted:
-            return self._opened_at + self._connect_timeout_s
+            return self._opened_at + self._limits.connect_timeout_s
         return self._last_packet_at + 1.5 * self.keep_alive_s if self.keep_alive_s else None
 
     def expire(self, now: float) -> Closed | None:
@@ -443,13 +419,23 @@ class Connection:
         )
         if ends and self.version == MQTT_5:
             quota = self._decoder.receive_quota + len(ack.packet_ids)
-            self._decoder.receive_quota = min(quota, self._receive_max)
+            self._decoder.receive_quota = min(quota, self._limits.receive_max)
 
     def _fits(self, packet: FromServer, encoded: bytes) -> bool:
-        if self.packet_bytes_max is None:
-            return True
         packets = len(packet.packet_ids) if isinstance(packet, Ack) else 1
         return len(encoded) // packets <= self.packet_bytes_max
+
+
+def _announced(limits: Limits) -> Properties:
+    """What CONNACK must say of them, since no default says it."""
+    properties: Properties = {}
+    if limits.receive_max < RECEIVE_MAXIMUM_DEFAULT:
+        properties[Property.RECEIVE_MAXIMUM] = limits.receive_max
+    if limits.packet_bytes_max < PACKET_BYTES_MAX:
+        properties[Property.MAXIMUM_PACKET_SIZE] = limits.packet_bytes_max
+    if limits.topic_alias_max:
+        properties[Property.TOPIC_ALIAS_MAXIMUM] = limits.topic_alias_max
+    return properties
 
 
 def _bare(packet: FromServer) -> FromServer:

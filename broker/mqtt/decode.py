@@ -29,9 +29,11 @@ from broker.errors import (
     UnsupportedProtocolVersion,
 )
 from broker.mqtt.fields import Reader, text
+from broker.mqtt.limits import Limits
 from broker.mqtt.packets import (
     MQTT_3_1_1,
     MQTT_5,
+    RECEIVE_MAXIMUM_DEFAULT,
     Ack,
     Auth,
     Connect,
@@ -91,9 +93,6 @@ _ACK_STARTS = {
 Packet Identifier, and in MQTT 5 with a Reason Code, and with an empty property section."""
 
 _PUBLISH = PacketType.PUBLISH
-PACKET_BYTES_MIN = 256
-"""The least Maximum Packet Size that we may be set to: `_publishes` relies on it."""
-
 UNLIMITED = 1 << 62
 _new_publish: Callable[[type[Publish]], Publish] = object.__new__
 
@@ -104,39 +103,24 @@ class Decoder:
     __slots__ = (
         "_aliases",
         "_data",
-        "_filters_max",
+        "_limits",
         "_needed",
-        "_packet_bytes_max",
         "_pending",
         "_position",
-        "_properties_max",
         "_refused",
-        "_topic_alias_max",
         "_topics",
         "receive_quota",
         "version",
     )
 
-    def __init__(
-        self,
-        *,
-        packet_bytes_max: int,
-        topic_bytes_max: int,
-        topic_levels_max: int,
-        topic_alias_max: int,
-        properties_per_packet_max: int,
-        filters_per_packet_max: int,
-    ) -> None:
-        assert packet_bytes_max >= PACKET_BYTES_MIN
+    def __init__(self, limits: Limits) -> None:
+        assert limits.packet_bytes_max >= 2 + 0x7F, "`_publishes` relies on it"
         self.version: int | None = None
         """What CONNECT is in, also one that is then refused; None until that is known."""
         self.receive_quota = UNLIMITED
         """How many more PUBLISHes with a QoS may come before we acknowledge one. [MQTT-4.9.0-1]"""
-        self._packet_bytes_max = packet_bytes_max
-        self._topics = topic_names(topic_bytes_max, topic_levels_max)
-        self._topic_alias_max = topic_alias_max
-        self._properties_max = properties_per_packet_max
-        self._filters_max = filters_per_packet_max
+        self._limits = limits
+        self._topics = topic_names(limits.topic_bytes_max, limits.topic_levels_max)
         self._aliases: dict[int, bytes] = {}
         self._refused: RefusedPublish | None = None
         self._data = b""
@@ -197,7 +181,7 @@ class Decoder:
         size = len(data)
         last = size - 4  # with an empty topic, which is refused, a PUBLISH has 4 bytes
         property_bytes = 1 if self.version == MQTT_5 else 0
-        packet_bytes_max = self._packet_bytes_max
+        packet_bytes_max = self._limits.packet_bytes_max
         topics = self._topics
         quota = self.receive_quota
         previous = -1
@@ -279,7 +263,7 @@ class Decoder:
         if payload_start > end:
             raise MalformedPacket("a PUBLISH is shorter than its properties")
         section = data[start:payload_start]
-        properties = message_properties(section, _PUBLISH, self._properties_max)
+        properties = message_properties(section, _PUBLISH, self._limits.properties_per_packet_max)
         publish.payload = data[payload_start:end]
         publish.properties = properties.forwarded
         publish.message_expiry_s = properties.message_expiry_s
@@ -287,8 +271,10 @@ class Decoder:
         if alias is None:
             publish.topic = self._topics[topic]
             return
-        if not 1 <= alias <= self._topic_alias_max:  # [MQTT-3.3.2-8, MQTT-3.3.2-9]
-            raise TopicAliasInvalid(f"Topic Alias {alias} is not in 1..{self._topic_alias_max}")
+        if not 1 <= alias <= self._limits.topic_alias_max:  # [MQTT-3.3.2-8, MQTT-3.3.2-9]
+            raise TopicAliasInvalid(
+                f"Topic Alias {alias} is not in 1..{self._limits.topic_alias_max}"
+            )
         if topic:
             self._aliases[alias] = topic
         elif alias not in self._aliases:
@@ -342,23 +328,27 @@ class Decoder:
         if byte == 0 and index > 1 and self.version == MQTT_5:  # [MQTT-1.5.5-1]
             raise MalformedPacket("the Remaining Length is longer than it needs to be")
         body = position + 1 + index
-        if body + length - position > self._packet_bytes_max:
-            raise PacketTooLarge(f"a packet is larger than {self._packet_bytes_max} bytes")
+        if body + length - position > self._limits.packet_bytes_max:
+            raise PacketTooLarge(f"a packet is larger than {self._limits.packet_bytes_max} bytes")
         return body, body + length
 
     def _packet(self, kind: PacketType, reader: Reader) -> FromClient:
         """The packet that `reader` spans, whose header is legal."""
         version_5 = self.version == MQTT_5
-        properties_max = self._properties_max
+        properties_max = self._limits.properties_per_packet_max
         packet: FromClient
         if kind in _ACK_TYPES:
             packet = _ack(kind, reader, version_5, properties_max)
         elif kind == PacketType.PINGREQ:
             packet = Pingreq()
         elif kind == PacketType.SUBSCRIBE:
-            packet = _subscribe(reader, version_5, properties_max, self._filters_max)
+            packet = _subscribe(
+                reader, version_5, properties_max, self._limits.filters_per_packet_max
+            )
         elif kind == PacketType.UNSUBSCRIBE:
-            packet = _unsubscribe(reader, version_5, properties_max, self._filters_max)
+            packet = _unsubscribe(
+                reader, version_5, properties_max, self._limits.filters_per_packet_max
+            )
         elif kind == PacketType.DISCONNECT:
             packet = _disconnect(reader, version_5, properties_max)
         elif kind == PacketType.CONNECT:
@@ -385,14 +375,16 @@ class Decoder:
         keep_alive_s = reader.u16()
         properties: Properties = {}
         if version_5:
-            properties = read_properties(reader, PacketType.CONNECT, self._properties_max)
+            properties = read_properties(
+                reader, PacketType.CONNECT, self._limits.properties_per_packet_max
+            )
         connect = Connect(
             version=version,
             client_id=reader.string(),
             clean_start=flags & 0b10 != 0,
             keep_alive_s=keep_alive_s,
             session_expiry_s=properties.get(Property.SESSION_EXPIRY_INTERVAL),
-            receive_maximum=properties.get(Property.RECEIVE_MAXIMUM, 65_535),
+            receive_maximum=properties.get(Property.RECEIVE_MAXIMUM, RECEIVE_MAXIMUM_DEFAULT),
             packet_bytes_max=properties.get(Property.MAXIMUM_PACKET_SIZE),
             topic_alias_maximum=properties.get(Property.TOPIC_ALIAS_MAXIMUM, 0),
             request_response_information=bool(
@@ -432,7 +424,7 @@ class Decoder:
         properties = MessageProperties()
         if version_5:
             section = reader.take(reader.varint())
-            properties = message_properties(section, WILL, self._properties_max)
+            properties = message_properties(section, WILL, self._limits.properties_per_packet_max)
         return Will(
             topic=self._topics[reader.binary()],
             payload=reader.binary(),

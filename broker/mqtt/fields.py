@@ -9,6 +9,8 @@ from __future__ import annotations
 from broker.errors import MalformedPacket
 
 VARINT_MAX = 268_435_455
+PACKET_BYTES_MAX = 5 + VARINT_MAX
+"""Of any packet: the first byte, four of Remaining Length, and the most that these can say."""
 
 
 class Reader:

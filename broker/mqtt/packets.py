@@ -16,6 +16,9 @@ MQTT_3_1_1 = 4
 MQTT_5 = 5
 """Protocol versions, as CONNECT numbers them."""
 
+RECEIVE_MAXIMUM_DEFAULT = 65_535
+"""Where the other side names no Receive Maximum. (MQTT 5, section 3.1.2.11.3)"""
+
 Properties = dict[int, Any]
 """Values by identifier. The table in `properties.py` says of which type each is; what may repeat
 has a list."""
@@ -66,7 +69,7 @@ class Connect:
     username: str | None = None
     password: bytes | None = None
     session_expiry_s: int | None = None
-    receive_maximum: int = 65_535
+    receive_maximum: int = RECEIVE_MAXIMUM_DEFAULT
     packet_bytes_max: int | None = None
     topic_alias_maximum: int = 0
     request_response_information: bool = False

@@ -6,11 +6,14 @@ wants little) and how the rest is cut.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from broker.errors import NotAuthorized
 from broker.message import Grant, Message
 from broker.mqtt.connection import Closed, Connection, Event
 from broker.mqtt.encode import encode
 from broker.mqtt.fields import Reader
+from broker.mqtt.limits import Limits
 from broker.mqtt.packets import (
     MQTT_3_1_1,
     MQTT_5,
@@ -52,6 +55,18 @@ ANSWERS = {
 PROPERTIES: Properties = {Property.REASON_STRING: "why", Property.USER_PROPERTY: [("k", "v")]}
 
 
+LIMITS = Limits(
+    packet_bytes_max=256,
+    topic_bytes_max=40,
+    topic_levels_max=6,
+    receive_max=4,
+    topic_alias_max=3,
+    properties_per_packet_max=20,
+    filters_per_packet_max=20,
+    connect_timeout_s=10.0,
+)
+
+
 def check(data: bytes) -> None:
     if not data:
         return
@@ -73,17 +88,12 @@ class Echo:
         return data, data == b"ok"
 
 
-def connection(before: Connect | None, *, packet_bytes_max: int = 256) -> Connection:
+def connection(
+    before: Connect | None, *, packet_bytes_max: int = LIMITS.packet_bytes_max
+) -> Connection:
     connection = Connection(
         now=0.0,
-        packet_bytes_max=packet_bytes_max,
-        topic_bytes_max=40,
-        topic_levels_max=6,
-        receive_max=4,
-        topic_alias_max=3,
-        properties_per_packet_max=20,
-        filters_per_packet_max=20,
-        connect_timeout_s=10.0,
+        limits=replace(LIMITS, packet_bytes_max=packet_bytes_max),
         methods={"m": Echo},
     )
     if before is not None:
@@ -130,7 +140,7 @@ def readable(before: Connect | None, parts: list[bytes]) -> None:
             answer(peer, event)
         written = peer.data_to_send()
         for length in frames(written):
-            assert length <= (peer.packet_bytes_max or len(written))
+            assert length <= peer.packet_bytes_max
         if peer.closed:
             assert peer.receive_data(b"\xc0\0", 2.0) == []
             assert peer.data_to_send() == b""

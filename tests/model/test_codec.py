@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -13,6 +14,8 @@ from broker.message import Grant, Message
 from broker.mqtt.connection import Closed, Connection, Event
 from broker.mqtt.decode import Decoder
 from broker.mqtt.encode import encode, encode_publishes
+from broker.mqtt.fields import PACKET_BYTES_MAX
+from broker.mqtt.limits import Limits
 from broker.mqtt.packets import (
     MQTT_5,
     Ack,
@@ -33,14 +36,16 @@ from broker.mqtt.properties import Property, property_section, user_properties
 from broker.mqtt.reasons import FROM_CLIENT
 from tests.wire.wire import one_by_one
 
-LIMITS: dict[str, Any] = {
-    "packet_bytes_max": 2000,
-    "topic_bytes_max": 65_535,
-    "topic_levels_max": 128,
-    "topic_alias_max": 3,
-    "properties_per_packet_max": 1000,
-    "filters_per_packet_max": 1000,
-}
+LIMITS = Limits(
+    packet_bytes_max=2000,
+    topic_bytes_max=65_535,
+    topic_levels_max=128,
+    receive_max=5,
+    topic_alias_max=3,
+    properties_per_packet_max=1000,
+    filters_per_packet_max=1000,
+    connect_timeout_s=10.0,
+)
 
 versions = st.sampled_from([4, 5])
 packet_ids = st.integers(1, 65_535)
@@ -195,7 +200,7 @@ def after_connect(version: int) -> st.SearchStrategy[FromClient]:
 
 
 def decoded(data: bytes, version: int | None) -> list[Any]:
-    decoder = Decoder(**LIMITS | {"packet_bytes_max": 100_000})
+    decoder = Decoder(replace(LIMITS, packet_bytes_max=100_000))
     decoder.version = version
     decoder.feed(data)
     packets: list[Any] = []
@@ -254,10 +259,10 @@ GRANTS = [
 @given(
     versions.flatmap(lambda v: st.tuples(st.just(v), st.lists(deliveries(v), max_size=8))),
     st.booleans(),
-    st.none() | st.integers(20, 400),
+    st.integers(20, 400) | st.just(PACKET_BYTES_MAX),
 )
 def test_the_hot_path_writes_what_the_plain_one_writes(
-    case: tuple[int, list[tuple[Message, Grant]]], dup: bool, packet_bytes_max: int | None
+    case: tuple[int, list[tuple[Message, Grant]]], dup: bool, packet_bytes_max: int
 ) -> None:
     version, outgoing = case
     now_us = 500_000
@@ -286,9 +291,10 @@ def test_the_hot_path_writes_what_the_plain_one_writes(
         now_us=now_us,
         packet_bytes_max=packet_bytes_max,
     )
-    limit = packet_bytes_max or 10**9
-    assert data == b"".join(packet for packet in wanted if len(packet) <= limit)
-    assert left_out == [index for index, packet in enumerate(wanted) if len(packet) > limit]
+    assert data == b"".join(packet for packet in wanted if len(packet) <= packet_bytes_max)
+    assert left_out == [
+        index for index, packet in enumerate(wanted) if len(packet) > packet_bytes_max
+    ]
 
 
 @st.composite
@@ -308,7 +314,7 @@ def damaged_streams(draw: st.DrawFn) -> tuple[int | None, bytes]:
 
 def received(version: int | None, chunks: Iterator[bytes]) -> tuple[list[Event], bytes]:
     """The events of a stream, and what is answered."""
-    connection = Connection(now=0.0, receive_max=5, connect_timeout_s=10.0, **LIMITS)
+    connection = Connection(now=0.0, limits=LIMITS)
     if version is not None:
         connection.receive_data(encode(Connect(version, "c", True, 0), version), 0.0)
         connection.accept(Connack(False, 0))

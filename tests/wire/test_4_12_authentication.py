@@ -35,7 +35,7 @@ def said(wire: Wire, script: str) -> None:
 
 @pytest.fixture
 def sums(wire: Wire) -> Wire:
-    wire.limits(methods={"sum": Sum})
+    wire.methods({"sum": Sum})
     return wire
 
 

@@ -10,10 +10,33 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
-from broker.mqtt.connection import PACKET_BYTES_DEFAULT, RECEIVE_MAXIMUM_DEFAULT, Connection, Event
-from broker.mqtt.packets import Ack, Connack, Connect, FromServer, Properties
+from broker.mqtt.authentication import Methods
+from broker.mqtt.connection import Connection, Event
+from broker.mqtt.fields import PACKET_BYTES_MAX
+from broker.mqtt.limits import Limits
+from broker.mqtt.packets import (
+    RECEIVE_MAXIMUM_DEFAULT,
+    Ack,
+    Connack,
+    Connect,
+    FromServer,
+    Properties,
+)
+
+LIMITS = Limits(
+    packet_bytes_max=PACKET_BYTES_MAX,
+    topic_bytes_max=65_535,
+    topic_levels_max=128,
+    receive_max=RECEIVE_MAXIMUM_DEFAULT,
+    topic_alias_max=0,
+    properties_per_packet_max=1000,
+    filters_per_packet_max=1000,
+    connect_timeout_s=10.0,
+)
+"""What MQTT takes for granted, where it does."""
 
 _TOKEN = re.compile(
     r"'(?P<text>[^']*)'|(?P<hex>[0-9A-Fa-f]+)(?:\*(?P<times>\d+))?|(?P<any>\.\.|\*)|(?P<length>[()])"
@@ -30,18 +53,12 @@ class Wire:
         self.limits()
 
     def limits(self, **limits: Any) -> None:
-        """Begin a connection with these limits instead of what MQTT takes for granted."""
-        given: dict[str, Any] = {
-            "packet_bytes_max": PACKET_BYTES_DEFAULT,
-            "topic_bytes_max": 65_535,
-            "topic_levels_max": 128,
-            "receive_max": RECEIVE_MAXIMUM_DEFAULT,
-            "topic_alias_max": 0,
-            "properties_per_packet_max": 1000,
-            "filters_per_packet_max": 1000,
-            "connect_timeout_s": 10.0,
-        }
-        self.connection = Connection(now=self.now, **(given | limits))
+        """Begin a connection with these limits instead of `LIMITS`."""
+        self.connection = Connection(now=self.now, limits=replace(LIMITS, **limits))
+
+    def methods(self, methods: Methods) -> None:
+        """Begin a connection with these methods of authentication."""
+        self.connection = Connection(now=self.now, limits=LIMITS, methods=methods)
 
     def client(self, script: str) -> None:
         """The client writes."""

@@ -14,6 +14,7 @@ from broker.documents import SubscriptionDocument
 from broker.errors import QuotaExceeded, StoreError, StoreFull, StoreUnavailable
 from broker.message import Offset
 from broker.mqtt.encode import encode
+from broker.mqtt.limits import Limits
 from broker.mqtt.packets import MQTT_5, Connect
 from broker.observe.sys_tree import SysTree
 from tests.e2e.wire import connect_packet
@@ -56,6 +57,7 @@ def services(world: World, config: Config) -> Services:
         world.wills,
         sys_tree,
         world.counters,
+        Limits.of(config),
         {},
     )
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from broker.config import Config
 from broker.counters import Traffic
 from broker.message import Grant, Message
 from broker.mqtt.connection import Closed, Connection
 from broker.mqtt.encode import encode
+from broker.mqtt.limits import Limits
 from broker.mqtt.packets import (
     Ack,
     Connack,
@@ -19,20 +21,12 @@ from broker.mqtt.packets import (
 )
 from tests.wire.wire import script_bytes
 
+LIMITS = Limits.of(Config(connect_timeout_s=10.0))
+
 
 @pytest.fixture
 def connection() -> Connection:
-    return Connection(
-        now=0.0,
-        packet_bytes_max=2 << 20,
-        topic_bytes_max=4096,
-        topic_levels_max=128,
-        receive_max=10,
-        topic_alias_max=0,
-        properties_per_packet_max=1000,
-        filters_per_packet_max=1000,
-        connect_timeout_s=10.0,
-    )
+    return Connection(now=0.0, limits=LIMITS)
 
 
 def connect(version: int) -> bytes:
@@ -129,18 +123,7 @@ def test_what_was_queued_before_the_end_is_still_sent(connection: Connection) ->
 
 def test_every_packet_is_counted_once() -> None:
     traffic = Traffic()
-    connection = Connection(
-        now=0.0,
-        packet_bytes_max=1000,
-        topic_bytes_max=100,
-        topic_levels_max=10,
-        receive_max=10,
-        topic_alias_max=0,
-        properties_per_packet_max=1000,
-        filters_per_packet_max=1000,
-        connect_timeout_s=10.0,
-        traffic=traffic,
-    )
+    connection = Connection(now=0.0, limits=LIMITS, traffic=traffic)
     connection.receive_data(connect(4), 0.0)
     connection.accept(Connack(False, 0))
     assert (traffic.received, traffic.sent) == (1, 1)

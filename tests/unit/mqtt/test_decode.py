@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 
+from broker.config import Config
 from broker.errors import MalformedPacket, TopicNameInvalid, TopicNameReserved
 from broker.mqtt.decode import Decoder, TopicNames
 from broker.mqtt.encode import encode
+from broker.mqtt.limits import Limits
 from broker.mqtt.packets import MQTT_3_1_1, MQTT_5, Ack, PacketType, Pingreq, Publish
 from tests.wire.wire import chunks
 
@@ -17,14 +19,7 @@ BIG = Publish("t", b"x" * 2_000_000, 1, False, False, 1)
 @pytest.fixture
 def decoder() -> Decoder:
     """Of a connection past its CONNECT."""
-    decoder = Decoder(
-        packet_bytes_max=2 << 20,
-        topic_bytes_max=4096,
-        topic_levels_max=128,
-        topic_alias_max=0,
-        properties_per_packet_max=1000,
-        filters_per_packet_max=1000,
-    )
+    decoder = Decoder(Limits.of(Config()))
     decoder.version = MQTT_5
     return decoder
 

@@ -5,7 +5,7 @@ import pytest
 from broker.message import Grant, Message, Outgoing
 from broker.mqtt import encode as encode_module
 from broker.mqtt.encode import encode, encode_publishes
-from broker.mqtt.fields import Reader
+from broker.mqtt.fields import PACKET_BYTES_MAX, Reader
 from broker.mqtt.packets import (
     MQTT_3_1_1,
     MQTT_5,
@@ -36,7 +36,7 @@ def written(
         range(first_id, first_id + len(outgoing)),
         dup=dup,
         now_us=NOW_US,
-        packet_bytes_max=None,
+        packet_bytes_max=PACKET_BYTES_MAX,
     )
     assert left_out == []
     return data

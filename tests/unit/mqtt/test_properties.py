@@ -4,11 +4,13 @@ from typing import Any
 
 import pytest
 
+from broker.config import Config
 from broker.errors import ProtocolViolation, QuotaExceeded
 from broker.mqtt import fields
 from broker.mqtt import properties as module
 from broker.mqtt.decode import Decoder
 from broker.mqtt.fields import VARINT_MAX, Reader
+from broker.mqtt.limits import Limits
 from broker.mqtt.packets import MQTT_5, PacketType
 from broker.mqtt.properties import (
     TABLE,
@@ -137,14 +139,7 @@ def test_a_packet_of_empty_properties_costs_no_more_than_are_permitted(
     decoded: list[Kind], header: int, before: bytes, after: bytes
 ) -> None:
     """2 MB hold 400,000 of them."""
-    decoder = Decoder(
-        packet_bytes_max=4 << 20,
-        topic_bytes_max=100,
-        topic_levels_max=10,
-        topic_alias_max=0,
-        properties_per_packet_max=1000,
-        filters_per_packet_max=1000,
-    )
+    decoder = Decoder(Limits.of(Config(packet_bytes_max=4 << 20)))
     if header != 0x10:
         decoder.version = MQTT_5
     body = before + MANY + after
