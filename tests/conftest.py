@@ -6,6 +6,8 @@ import random
 
 import pytest
 
+pytest.register_assert_rewrite("tests.support", "tests.e2e.behaviour")
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--cycles", type=int, default=20, help="kills per crash test")

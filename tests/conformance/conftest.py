@@ -1,12 +1,11 @@
-"""The broker and the raw client of the end-to-end tests, and a line on the table at the end."""
+"""A line on the table of statements at the end of the run."""
 
 from __future__ import annotations
 
 import pytest
 
 from tests.conformance.table import summary
-from tests.e2e.conftest import broker, name, own_broker
-from tests.e2e.test_flow import dial, version
+from tests.support.fixtures import broker, dial, name, own_broker, version
 
 __all__ = ["broker", "dial", "name", "own_broker", "version"]
 

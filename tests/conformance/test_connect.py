@@ -20,9 +20,8 @@ from broker.mqtt.packets import (
     Will,
 )
 from broker.mqtt.properties import Property
-from tests.e2e.process import Broker, wait_until
-from tests.e2e.test_flow import Dial, expect_nothing
-from tests.e2e.wire import Wire, connect_packet, publish_many
+from tests.support.broker_process import BrokerProcess, wait_until
+from tests.support.raw_client import Dial, RawClient, connect_packet, expect_nothing, publish_many
 
 QUOTA_EXCEEDED, SERVER_UNAVAILABLE_3_1_1 = 0x97, 3
 CLIENT_IDENTIFIER_REJECTED_3_1_1 = 2
@@ -35,32 +34,32 @@ def test_session_present_says_whether_there_was_a_session(
     """[MQTT-3.1.2-5, 6, MQTT-3.2.2-2, 3, MQTT3-3.1.2-4, 6, MQTT3-3.2.2-1..3]"""
     durable = connect_packet(name, version=version, durable=True)
     for present in (False, True):
-        wire = dial(durable, present=present)
-        wire.send(Disconnect())
-        assert wire.closed()
+        client = dial(durable, present=present)
+        client.send(Disconnect())
+        assert client.closed()
     for _ in range(2):
-        wire = dial(replace(durable, clean_start=True, session_expiry_s=None), present=False)
-        wire.send(Disconnect())
-        assert wire.closed()
+        client = dial(replace(durable, clean_start=True, session_expiry_s=None), present=False)
+        client.send(Disconnect())
+        assert client.closed()
     dial(durable, present=False)
 
 
 def test_each_client_identifier_has_a_session_of_its_own(
-    dial: Dial, name: str, version: int, broker: Broker
+    dial: Dial, name: str, version: int, broker: BrokerProcess
 ) -> None:
     """[MQTT-3.1.3-2, MQTT3-3.1.3-2] Names that differ in case or in a blank are others."""
     names = [name, name.upper(), f"{name} ", f" {name}"]
     for client_id in names:
-        wire = dial(connect_packet(client_id, version=version, durable=True))
-        wire.subscribe(f"{name}/{names.index(client_id)}", 1)
-        wire.send(Disconnect())
-        assert wire.closed()
+        client = dial(connect_packet(client_id, version=version, durable=True))
+        client.subscribe(f"{name}/{names.index(client_id)}", 1)
+        client.send(Disconnect())
+        assert client.closed()
     for index in range(len(names)):
         publish_many(broker.port, f"{name}/{index}", [b"%d" % index], client_id=f"{name}-pub")
     for index, client_id in enumerate(names):
-        wire = dial(connect_packet(client_id, version=version, durable=True), present=True)
-        assert wire.expect(Publish).payload == b"%d" % index
-        expect_nothing(wire)
+        client = dial(connect_packet(client_id, version=version, durable=True), present=True)
+        assert client.expect(Publish).payload == b"%d" % index
+        expect_nothing(client)
 
 
 def test_letters_and_digits_make_a_client_identifier(dial: Dial, version: int) -> None:
@@ -70,48 +69,48 @@ def test_letters_and_digits_make_a_client_identifier(dial: Dial, version: int) -
         dial(connect_packet(client_id, version=version))
 
 
-def test_who_has_no_name_is_given_one(dial: Dial, name: str, broker: Broker) -> None:
+def test_who_has_no_name_is_given_one(dial: Dial, name: str, broker: BrokerProcess) -> None:
     """[MQTT-3.1.3-6, 7, MQTT-3.2.2-16] It is unique, and as good as one of its own."""
     nameless = connect_packet("", durable=True)
     given = []
     for _ in range(3):
-        with Wire(broker.port) as wire:
-            given.append(wire.connect(nameless).properties[Property.ASSIGNED_CLIENT_IDENTIFIER])
-            wire.send(Disconnect())
-            assert wire.closed()
+        with RawClient(broker.port) as client:
+            given.append(client.connect(nameless).properties[Property.ASSIGNED_CLIENT_IDENTIFIER])
+            client.send(Disconnect())
+            assert client.closed()
     assert len({*given}) == 3
     for client_id in given:
         dial(connect_packet(client_id, durable=True), present=True)
 
 
-def test_who_has_no_name_has_no_session_in_3_1_1(broker: Broker) -> None:
+def test_who_has_no_name_has_no_session_in_3_1_1(broker: BrokerProcess) -> None:
     """[MQTT3-3.1.3-6..9]"""
-    with Wire(broker.port, MQTT_3_1_1) as wire, Wire(broker.port, MQTT_3_1_1) as other:
-        for nameless in (wire, other):
+    with RawClient(broker.port, MQTT_3_1_1) as client, RawClient(broker.port, MQTT_3_1_1) as other:
+        for nameless in (client, other):
             assert nameless.connect(connect_packet("", version=MQTT_3_1_1)).reason_code == 0
-        expect_nothing(wire)
-    with Wire(broker.port, MQTT_3_1_1) as wire:
-        refused = wire.connect(connect_packet("", version=MQTT_3_1_1, durable=True))
+        expect_nothing(client)
+    with RawClient(broker.port, MQTT_3_1_1) as client:
+        refused = client.connect(connect_packet("", version=MQTT_3_1_1, durable=True))
         assert refused == Connack(False, CLIENT_IDENTIFIER_REJECTED_3_1_1)
-        assert wire.closed()
+        assert client.closed()
 
 
 @pytest.mark.parametrize("expected", [0x85, CLIENT_IDENTIFIER_REJECTED_3_1_1])
 def test_who_has_the_name_of_a_group_is_rejected(
-    own_broker: Broker, name: str, expected: int
+    own_broker: BrokerProcess, name: str, expected: int
 ) -> None:
     """[MQTT-3.1.3-8, MQTT3-3.1.3-9] The group keeps its place in the log under that name."""
     version = MQTT_5 if expected == 0x85 else MQTT_3_1_1
-    with Wire(own_broker.port, version) as wire:
+    with RawClient(own_broker.port, version) as client:
         thief = connect_packet(f"$share/group/{name}", version=version, durable=True)
-        assert wire.connect(thief).reason_code == expected
-        assert wire.closed()
+        assert client.connect(thief).reason_code == expected
+        assert client.closed()
 
 
-def test_connack_has_nothing_that_was_not_asked_for(broker: Broker, name: str) -> None:
+def test_connack_has_nothing_that_was_not_asked_for(broker: BrokerProcess, name: str) -> None:
     """[MQTT-3.1.2-28, MQTT-4.12.0-6, MQTT-3.2.2-22] And limits none of what is supported."""
-    with Wire(broker.port) as wire:
-        properties = wire.connect(connect_packet(name)).properties
+    with RawClient(broker.port) as client:
+        properties = client.connect(connect_packet(name)).properties
     for absent in (
         Property.RESPONSE_INFORMATION,
         Property.AUTHENTICATION_METHOD,
@@ -133,11 +132,11 @@ def test_a_refused_client_is_not_obeyed(tmp_path: Path, version: int) -> None:
 
     The broker keeps one session here, and it is another's.
     """
-    with Broker(tmp_path, {"sessions_max": 1}) as broker:
-        with Wire(broker.port) as wire:
-            wire.connect(connect_packet("first", durable=True))
-            wire.subscribe("t", 1)
-            with Wire(broker.port, version) as refused:
+    with BrokerProcess(tmp_path, {"sessions_max": 1}) as broker:
+        with RawClient(broker.port) as client:
+            client.connect(connect_packet("first", durable=True))
+            client.subscribe("t", 1)
+            with RawClient(broker.port, version) as refused:
                 refused.send(
                     connect_packet("second", version=version, durable=True),
                     Publish("t", b"not obeyed", 1, False, False, 1),
@@ -147,8 +146,8 @@ def test_a_refused_client_is_not_obeyed(tmp_path: Path, version: int) -> None:
                 wanted = QUOTA_EXCEEDED if version == MQTT_5 else SERVER_UNAVAILABLE_3_1_1
                 assert (connack.reason_code, connack.session_present) == (wanted, False)
                 assert refused.closed()
-            wire.publish_all("t", [b"own"], 0)
-            assert wire.expect(Publish).payload == b"own"
+            client.publish_all("t", [b"own"], 0)
+            assert client.expect(Publish).payload == b"own"
         assert broker.query("SELECT payload FROM history") == [(b"own",)]
         assert broker.stop() == 0
     assert broker.complaints() == []
@@ -195,8 +194,8 @@ def test_a_will_is_published_once(dial: Dial, name: str, version: int) -> None:
     lost = with_will(name, version, Will(name, b"gone", 1, False), durable=True)
     dial(lost).socket.close()
     assert watcher.expect(Publish).payload == b"gone"
-    wire = dial(replace(lost, will=None), present=True)
-    wire.socket.close()
+    client = dial(replace(lost, will=None), present=True)
+    client.socket.close()
     dial(replace(lost, will=Will(name, b"again", 1, False)), present=True).socket.close()
     assert watcher.expect(Publish).payload == b"again"
 
@@ -206,8 +205,8 @@ def test_a_client_that_breaks_a_rule_is_lost(dial: Dial, name: str, version: int
     """[MQTT-3.1.2-8, MQTT3-3.1.2-8, MQTT3-4.8.0-1] So that its will is published."""
     watcher = dial(connect_packet(f"{name}-watcher"))
     watcher.subscribe(name, 1)
-    wire = dial(with_will(name, version, Will(name, b"gone", 1, False)))
-    wire.send(bytes.fromhex(bad))
+    client = dial(with_will(name, version, Will(name, b"gone", 1, False)))
+    client.send(bytes.fromhex(bad))
     assert watcher.expect(Publish).payload == b"gone"
 
 
@@ -221,7 +220,7 @@ def test_a_client_that_falls_silent_is_lost(dial: Dial, name: str, version: int)
 
 
 def test_a_crash_of_the_broker_ends_sessions_and_so_the_will_delay(
-    own_broker: Broker, dial: Dial, name: str
+    own_broker: BrokerProcess, dial: Dial, name: str
 ) -> None:
     """[MQTT-3.1.2-8, MQTT-3.1.3-9] Of those that have no Session Expiry Interval."""
     watching = connect_packet(f"{name}-watcher", durable=True)
@@ -264,12 +263,12 @@ def test_a_disconnect_that_is_not_normal_keeps_the_will(dial: Dial, name: str) -
     watcher = dial(connect_packet(f"{name}-watcher"))
     watcher.subscribe(name, 1)
     for code in (0x04, 0x80, 0x98):
-        wire = dial(with_will(name, MQTT_5, Will(name, b"%d" % code, 1, False)))
-        wire.send(Disconnect(code))
+        client = dial(with_will(name, MQTT_5, Will(name, b"%d" % code, 1, False)))
+        client.send(Disconnect(code))
         assert watcher.expect(Publish).payload == b"%d" % code
 
 
-def test_disconnect_may_extend_a_session(dial: Dial, name: str, broker: Broker) -> None:
+def test_disconnect_may_extend_a_session(dial: Dial, name: str, broker: BrokerProcess) -> None:
     """Section 3.14.2.2.2: its Session Expiry Interval replaces that of CONNECT."""
 
     def kept_until_us() -> int:
@@ -287,9 +286,9 @@ def test_disconnect_may_extend_a_session(dial: Dial, name: str, broker: Broker) 
 
 def test_retained_messages_are_no_part_of_a_session(dial: Dial, name: str, version: int) -> None:
     """[MQTT3-3.1.2-7]"""
-    wire = dial(connect_packet(name, version=version))
-    wire.send(Publish(name, b"kept", 0, True, False, 0), Disconnect())
-    assert wire.closed()
+    client = dial(connect_packet(name, version=version))
+    client.send(Publish(name, b"kept", 0, True, False, 0), Disconnect())
+    assert client.closed()
     late = dial(connect_packet(name, version=version))
     late.subscribe(name, 1)
     assert late.expect(Publish).payload == b"kept"

@@ -18,8 +18,8 @@ from broker.mqtt.encode import encode
 from broker.mqtt.packets import MQTT_5
 from broker.server import Server
 from broker.store.sqlite.store import SqliteStore
-from tests.e2e.wire import connect_packet
-from tests.wire.wire import script_bytes
+from tests.support.raw_client import connect_packet
+from tests.support.wire import script_bytes
 
 
 class Disk(SqliteStore):

@@ -21,9 +21,8 @@ from broker.mqtt.packets import (
     Unsubscribe,
 )
 from broker.mqtt.properties import Property
-from tests.e2e.process import Broker, wait_until
-from tests.e2e.test_flow import Dial, expect_nothing
-from tests.e2e.wire import Wire, connect_packet, publish_many
+from tests.support.broker_process import BrokerProcess, wait_until
+from tests.support.raw_client import Dial, RawClient, connect_packet, expect_nothing, publish_many
 
 PUBACK, PUBREC = PacketType.PUBACK, PacketType.PUBREC
 PUBREL, PUBCOMP = PacketType.PUBREL, PacketType.PUBCOMP
@@ -77,7 +76,7 @@ def test_retain_is_for_what_was_there_before(dial: Dial, name: str, version: int
 
 
 def test_topics_are_compared_as_they_are(
-    dial: Dial, name: str, version: int, broker: Broker
+    dial: Dial, name: str, version: int, broker: BrokerProcess
 ) -> None:
     """[MQTT-4.7.3-4, MQTT-3.3.2-3, MQTT-1.5.4-3, MQTT3-4.7.3-4, MQTT3-1.5.3-3, MQTT3-3.3.2-3]
 
@@ -97,24 +96,24 @@ def test_topics_are_compared_as_they_are(
         subscriber.expect(Unsuback)
 
 
-def test_every_topic_alias_that_was_offered_is_accepted(broker: Broker, name: str) -> None:
+def test_every_topic_alias_that_was_offered_is_accepted(broker: BrokerProcess, name: str) -> None:
     """[MQTT-3.3.2-12, MQTT-3.2.2-17] And forgotten with the connection. [MQTT-3.3.2-7]"""
-    with Wire(broker.port) as subscriber, Wire(broker.port) as wire:
+    with RawClient(broker.port) as subscriber, RawClient(broker.port) as client:
         subscriber.connect(connect_packet(f"{name}-sub"))
         subscriber.subscribe(f"{name}/#", 0)
-        connack = wire.connect(connect_packet(name, durable=True))
+        connack = client.connect(connect_packet(name, durable=True))
         aliases = range(1, connack.properties[Property.TOPIC_ALIAS_MAXIMUM] + 1)
         for topics in ([f"{name}/{alias}" for alias in aliases], [""] * len(aliases)):
             for alias, topic in zip(aliases, topics, strict=True):
                 properties = b"\x23" + alias.to_bytes(2, "big")
-                wire.send(replace(publish(topic, b"", 0), properties=properties))
+                client.send(replace(publish(topic, b"", 0), properties=properties))
                 assert subscriber.expect(Publish) == publish(f"{name}/{alias}", b"", 0)
-        wire.send(Disconnect())
-        assert wire.closed()
-    with Wire(broker.port) as wire:
-        assert wire.connect(connect_packet(name, durable=True)).session_present
-        wire.send(replace(publish("", b"", 0), properties=b"\x23\0\1"))
-        assert wire.expect(Disconnect).reason_code == 0x82
+        client.send(Disconnect())
+        assert client.closed()
+    with RawClient(broker.port) as client:
+        assert client.connect(connect_packet(name, durable=True)).session_present
+        client.send(replace(publish("", b"", 0), properties=b"\x23\0\1"))
+        assert client.expect(Disconnect).reason_code == 0x82
 
 
 @pytest.mark.parametrize("qos", [1, 2])
@@ -124,45 +123,45 @@ def test_an_identifier_is_free_when_its_exchange_is_over(
     """[MQTT-4.3.2-5, MQTT-4.3.3-12, MQTT3-4.3.2-2] Then the next is new, even one that says DUP."""
     subscriber = dial(connect_packet(f"{name}-sub", version=version))
     subscriber.subscribe(name, 0)
-    wire = dial(connect_packet(name, version=version))
+    client = dial(connect_packet(name, version=version))
     for payload in (b"1", b"2", b"2"):
-        wire.send(replace(publish(name, payload, qos, 7), dup=True))
-        assert wire.expect(Ack) == Ack(PUBACK if qos == 1 else PUBREC, [7])
+        client.send(replace(publish(name, payload, qos, 7), dup=True))
+        assert client.expect(Ack) == Ack(PUBACK if qos == 1 else PUBREC, [7])
         if qos == 2:
-            wire.send(Ack(PUBREL, [7]))
-            assert wire.expect(Ack) == Ack(PUBCOMP, [7])
+            client.send(Ack(PUBREL, [7]))
+            assert client.expect(Ack) == Ack(PUBCOMP, [7])
         assert subscriber.expect(Publish).payload == payload
 
 
 def test_one_identifier_in_both_directions(dial: Dial, name: str, version: int) -> None:
     """[MQTT-2.2.1-4, MQTT-2.2.1-5, MQTT3-2.3.1-2, 4, 6] Each side has its own."""
-    wire = dial(connect_packet(name, version=version))
-    wire.subscribe(name, 2)
-    wire.send(publish(name, b"x", 2, 1))
-    first, second = wire.receive(), wire.receive()
+    client = dial(connect_packet(name, version=version))
+    client.subscribe(name, 2)
+    client.send(publish(name, b"x", 2, 1))
+    first, second = client.receive(), client.receive()
     got, ack = (first, second) if isinstance(first, Publish) else (second, first)
     assert isinstance(got, Publish)
     assert (got.packet_id, ack) == (1, Ack(PUBREC, [1]))
-    wire.send(Ack(PUBREC, [1]))
-    assert wire.expect(Ack) == Ack(PUBREL, [1])
-    wire.send(Ack(PUBREL, [1]))
-    assert wire.expect(Ack) == Ack(PUBCOMP, [1])
-    wire.send(Ack(PUBCOMP, [1]))
-    expect_nothing(wire)
+    client.send(Ack(PUBREC, [1]))
+    assert client.expect(Ack) == Ack(PUBREL, [1])
+    client.send(Ack(PUBREL, [1]))
+    assert client.expect(Ack) == Ack(PUBCOMP, [1])
+    client.send(Ack(PUBCOMP, [1]))
+    expect_nothing(client)
 
 
 def test_acknowledgements_have_the_order_of_what_they_answer(
     dial: Dial, name: str, version: int
 ) -> None:
     """[MQTT3-4.6.0-1..4] The standard asks it of who sends, be it the server."""
-    wire = dial(connect_packet(name, version=version))
+    client = dial(connect_packet(name, version=version))
     order = [9, 3, 200, 1, 65_535, 40]
-    wire.send(*(publish(name, b"", 1, packet_id) for packet_id in order))
-    assert [wire.expect(Ack).packet_ids[0] for _ in order] == order
-    wire.send(*(publish(name, b"", 2, packet_id) for packet_id in order))
-    assert [wire.expect(Ack).packet_ids[0] for _ in order] == order
-    wire.send(*(Ack(PUBREL, [packet_id]) for packet_id in order))
-    assert [wire.expect(Ack) for _ in order] == [Ack(PUBCOMP, [i]) for i in order]
+    client.send(*(publish(name, b"", 1, packet_id) for packet_id in order))
+    assert [client.expect(Ack).packet_ids[0] for _ in order] == order
+    client.send(*(publish(name, b"", 2, packet_id) for packet_id in order))
+    assert [client.expect(Ack).packet_ids[0] for _ in order] == order
+    client.send(*(Ack(PUBREL, [packet_id]) for packet_id in order))
+    assert [client.expect(Ack) for _ in order] == [Ack(PUBCOMP, [i]) for i in order]
 
 
 def test_what_is_not_allowed_is_acknowledged(dial: Dial, name: str, version: int) -> None:
@@ -170,20 +169,20 @@ def test_what_is_not_allowed_is_acknowledged(dial: Dial, name: str, version: int
     topic = f"$SYS/{name}"
     subscriber = dial(connect_packet(f"{name}-sub"))
     subscriber.subscribe(topic, 2)
-    wire = dial(connect_packet(name, version=version))
+    client = dial(connect_packet(name, version=version))
     code = TOPIC_NAME_INVALID if version == MQTT_5 else 0
     for packet_id, qos, kind in ((5, 1, PUBACK), (6, 2, PUBREC), (5, 2, PUBREC)):
-        wire.send(publish(topic, b"", 0), publish(topic, b"", qos, packet_id))
-        answer = wire.expect(Ack)
+        client.send(publish(topic, b"", 0), publish(topic, b"", qos, packet_id))
+        answer = client.expect(Ack)
         assert (answer.type, answer.packet_ids, answer.reason_code) == (kind, [packet_id], code)
     if version != MQTT_5:
-        wire.send(Ack(PUBREL, [6]))
-        assert wire.expect(Ack) == Ack(PUBCOMP, [6])
-    expect_nothing(wire)
+        client.send(Ack(PUBREL, [6]))
+        assert client.expect(Ack) == Ack(PUBCOMP, [6])
+    expect_nothing(client)
     expect_nothing(subscriber)
 
 
-def answers(publisher: Wire, *topics: str, qos: int = 1) -> list[int]:
+def answers(publisher: RawClient, *topics: str, qos: int = 1) -> list[int]:
     """Reason Codes of PUBACK or PUBREC, in order; all PUBLISH go in one write."""
     publisher.send(*(publish(topic, b"", qos, n) for n, topic in enumerate(topics, 1)))
     acks = [publisher.expect(Ack) for _ in topics]
@@ -197,7 +196,7 @@ def answers(publisher: Wire, *topics: str, qos: int = 1) -> list[int]:
 
 
 @pytest.mark.parametrize("qos", [1, 2])
-def test_who_publishes_to_nobody_is_told(dial: Dial, own_broker: Broker, qos: int) -> None:
+def test_who_publishes_to_nobody_is_told(dial: Dial, own_broker: BrokerProcess, qos: int) -> None:
     """Section 3.4.2.1: 0x10, No matching subscribers; in its place among the others."""
     publisher = dial(connect_packet("pub"), port=own_broker.port)
     subscriber = dial(connect_packet("sub"), port=own_broker.port)
@@ -211,21 +210,21 @@ def test_who_publishes_to_nobody_is_told(dial: Dial, own_broker: Broker, qos: in
 
 
 def test_a_session_that_is_away_may_be_subscribed_to_anything(
-    dial: Dial, own_broker: Broker
+    dial: Dial, own_broker: BrokerProcess
 ) -> None:
     """Section 3.4.2.1. To what is not in memory (P7), so nobody is told that there is nobody."""
     port = own_broker.port
     publisher = dial(connect_packet("pub"), port=port)
     for client_id in ("never", "no more"):
-        wire = dial(connect_packet(client_id, durable=True), port=port)
+        client = dial(connect_packet(client_id, durable=True), port=port)
         if client_id == "no more":
-            wire.subscribe("a", 0)
+            client.subscribe("a", 0)
             assert answers(publisher, "a", "b") == [0, NO_MATCHING_SUBSCRIBERS]
-            wire.expect(Publish)
-            wire.send(Unsubscribe(9, ["a"]))
-            wire.expect(Unsuback)
-        wire.send(Disconnect())
-        assert wire.closed()
+            client.expect(Publish)
+            client.send(Unsubscribe(9, ["a"]))
+            client.expect(Unsuback)
+        client.send(Disconnect())
+        assert client.closed()
     assert answers(publisher, "a") == [NO_MATCHING_SUBSCRIBERS]
     subscriber = dial(connect_packet("sub", durable=True), port=port)
     subscriber.subscribe("a", 0)
@@ -242,7 +241,7 @@ def test_a_session_that_is_away_may_be_subscribed_to_anything(
 
 
 def test_releases_have_the_order_of_receipts(
-    dial: Dial, name: str, version: int, broker: Broker
+    dial: Dial, name: str, version: int, broker: BrokerProcess
 ) -> None:
     """[MQTT-4.6.0-4, MQTT3-4.6.0-4] PUBREL in the order of the client's PUBREC, here not that of
     PUBLISH, and so again when the session is resumed."""
@@ -266,21 +265,22 @@ def test_the_release_of_what_is_unknown_is_told(
     dial: Dial, name: str, version: int, durable: bool
 ) -> None:
     """Section 3.7.2.1: 0x92, Packet Identifier not found. 3.1.1 has no word for it."""
-    wire = dial(connect_packet(name, version=version, durable=durable))
-    wire.send(publish(name, b"", 2, 2))
-    assert wire.expect(Ack).type == PUBREC
+    client = dial(connect_packet(name, version=version, durable=durable))
+    client.send(publish(name, b"", 2, 2))
+    assert client.expect(Ack).type == PUBREC
     code = PACKET_IDENTIFIER_NOT_FOUND if version == MQTT_5 else 0
-    wire.send(Ack(PUBREL, [1, 2]))
+    client.send(Ack(PUBREL, [1, 2]))
     answers = sorted(
-        (ack.type, *ack.packet_ids, ack.reason_code) for ack in (wire.expect(Ack), wire.expect(Ack))
+        (ack.type, *ack.packet_ids, ack.reason_code)
+        for ack in (client.expect(Ack), client.expect(Ack))
     )
     assert answers == [(PUBCOMP, 1, code), (PUBCOMP, 2, 0)]
-    wire.send(Ack(PUBREL, [2]))
-    assert wire.expect(Ack) == Ack(PUBCOMP, [2], code)
+    client.send(Ack(PUBREL, [2]))
+    assert client.expect(Ack) == Ack(PUBCOMP, [2], code)
 
 
 def test_messages_of_a_client_arrive_in_its_order(
-    dial: Dial, name: str, version: int, broker: Broker
+    dial: Dial, name: str, version: int, broker: BrokerProcess
 ) -> None:
     """[MQTT-4.6.0-5, 6, MQTT3-4.6.0-5, 6] Also to one that joins from another version."""
     subscribers = [dial(connect_packet(f"{name}-{qos}", version=version)) for qos in range(3)]
@@ -295,22 +295,22 @@ def test_messages_of_a_client_arrive_in_its_order(
 
 def test_a_full_window_holds_up_nothing_else(dial: Dial, name: str) -> None:
     """[MQTT-3.3.4-10, MQTT-4.9.0-3]"""
-    wire = dial(replace(connect_packet(name), receive_maximum=1))
-    wire.subscribe(name, 1)
+    client = dial(replace(connect_packet(name), receive_maximum=1))
+    client.subscribe(name, 1)
     publisher = dial(connect_packet(f"{name}-pub"))
     publisher.publish_all(name, [b"1", b"2"])
-    assert wire.expect(Publish).payload == b"1"
-    expect_nothing(wire)
-    wire.send(Subscribe(7, [SubscriptionRequest(f"{name}/other", 1)]))
-    assert wire.expect(Suback).packet_id == 7
-    wire.send(publish(f"{name}/x", b"", 1, 9))
-    assert wire.expect(Ack) == Ack(PUBACK, [9])
-    wire.send(publish(f"{name}/x", b"", 2, 9))
-    assert wire.expect(Ack) == Ack(PUBREC, [9])
-    wire.send(Ack(PUBREL, [9]))
-    assert wire.expect(Ack) == Ack(PUBCOMP, [9])
-    wire.send(Unsubscribe(8, [f"{name}/other"]))
-    assert wire.expect(Unsuback).packet_id == 8
+    assert client.expect(Publish).payload == b"1"
+    expect_nothing(client)
+    client.send(Subscribe(7, [SubscriptionRequest(f"{name}/other", 1)]))
+    assert client.expect(Suback).packet_id == 7
+    client.send(publish(f"{name}/x", b"", 1, 9))
+    assert client.expect(Ack) == Ack(PUBACK, [9])
+    client.send(publish(f"{name}/x", b"", 2, 9))
+    assert client.expect(Ack) == Ack(PUBREC, [9])
+    client.send(Ack(PUBREL, [9]))
+    assert client.expect(Ack) == Ack(PUBCOMP, [9])
+    client.send(Unsubscribe(8, [f"{name}/other"]))
+    assert client.expect(Unsuback).packet_id == 8
 
 
 # Message Expiry
@@ -320,34 +320,36 @@ def test_an_expired_message_is_acknowledged_to_the_end(dial: Dial, name: str) ->
     """[MQTT-4.3.3-13, MQTT-3.3.2-5] And nobody gets it."""
     subscriber = dial(connect_packet(f"{name}-sub"))
     subscriber.subscribe(name, 2)
-    wire = dial(connect_packet(name))
-    wire.send(replace(publish(name, b"", 2), message_expiry_s=0))
-    assert wire.expect(Ack) == Ack(PUBREC, [1])
-    wire.send(Ack(PUBREL, [1]))
-    assert wire.expect(Ack) == Ack(PUBCOMP, [1])
-    wire.publish_all(name, [b"after"])
+    client = dial(connect_packet(name))
+    client.send(replace(publish(name, b"", 2), message_expiry_s=0))
+    assert client.expect(Ack) == Ack(PUBREC, [1])
+    client.send(Ack(PUBREL, [1]))
+    assert client.expect(Ack) == Ack(PUBCOMP, [1])
+    client.publish_all(name, [b"after"])
     assert subscriber.expect(Publish).payload == b"after"
 
 
 @pytest.mark.parametrize("qos", [1, 2])
-def test_what_was_sent_does_not_expire(dial: Dial, name: str, broker: Broker, qos: int) -> None:
+def test_what_was_sent_does_not_expire(
+    dial: Dial, name: str, broker: BrokerProcess, qos: int
+) -> None:
     """[MQTT-4.3.3-7, MQTT-4.4.0-1]"""
     connect = connect_packet(name, durable=True)
-    wire = dial(connect)
-    wire.subscribe(name, 2)
+    client = dial(connect)
+    client.subscribe(name, 2)
     publisher = dial(connect_packet(f"{name}-pub"))
     publisher.send(replace(publish(name, b"x", qos), message_expiry_s=1))
-    first = wire.expect(Publish)
+    first = client.expect(Publish)
     assert first.message_expiry_s == 1
-    wire.socket.close()
+    client.socket.close()
     [(due_us,)] = broker.query("SELECT expires_at_us FROM history WHERE topic = ?", name)
     wait_until(lambda: time.time_ns() // 1000 > due_us)
-    wire = dial(connect, present=True)
-    again = wire.expect(Publish)
+    client = dial(connect, present=True)
+    again = client.expect(Publish)
     assert (again.packet_id, again.payload, again.dup) == (first.packet_id, b"x", True)
 
 
-def test_a_retained_message_expires(dial: Dial, name: str, broker: Broker) -> None:
+def test_a_retained_message_expires(dial: Dial, name: str, broker: BrokerProcess) -> None:
     """[MQTT-3.3.2-5, 6] For those who subscribe later; before, they are told what is left of it."""
     publisher = dial(connect_packet(f"{name}-pub"))
     for level, expiry_s in (("long", 100), ("short", 1)):
@@ -366,7 +368,7 @@ def test_a_retained_message_expires(dial: Dial, name: str, broker: Broker) -> No
 
 
 def test_expiry_counts_on_while_the_broker_is_dead(
-    own_broker: Broker, dial: Dial, name: str
+    own_broker: BrokerProcess, dial: Dial, name: str
 ) -> None:
     """[MQTT-3.3.2-5, 6] For a retained message and for one that a session is owed."""
     subscribing = connect_packet(name, durable=True)
@@ -385,12 +387,12 @@ def test_expiry_counts_on_while_the_broker_is_dead(
     owed = dial(subscribing, port=own_broker.port, present=True)
     late = dial(connect_packet(f"{name}-late"), port=own_broker.port)
     late.subscribe(f"{name}/#", 1)
-    for wire in (owed, late):
-        got = wire.expect(Publish)
-        assert (got.topic, got.retain) == (f"{name}/long", wire is late)
+    for client in (owed, late):
+        got = client.expect(Publish)
+        assert (got.topic, got.retain) == (f"{name}/long", client is late)
         assert got.message_expiry_s is not None
         assert 50 < got.message_expiry_s < 100
-        expect_nothing(wire)
+        expect_nothing(client)
 
 
 def test_the_connection_says_nothing_of_expiry_in_3_1_1(dial: Dial, name: str) -> None:

@@ -7,32 +7,31 @@ from dataclasses import replace
 import pytest
 
 from broker.mqtt.packets import Ack, Disconnect, PacketType, Publish
-from tests.e2e.process import Broker
-from tests.e2e.test_flow import Dial, expect_nothing
-from tests.e2e.wire import Wire, connect_packet
+from tests.support.broker_process import BrokerProcess
+from tests.support.raw_client import Dial, RawClient, connect_packet, expect_nothing
 
 PUBACK, PUBREC = PacketType.PUBACK, PacketType.PUBREC
 PUBREL, PUBCOMP = PacketType.PUBREL, PacketType.PUBCOMP
 UNSPECIFIED_ERROR = 0x80
 
 
-def publish(wire: Wire, topic: str, payload: bytes, qos: int) -> None:
-    wire.send(Publish(topic, payload, qos, False, False, 1 if qos else 0))
+def publish(client: RawClient, topic: str, payload: bytes, qos: int) -> None:
+    client.send(Publish(topic, payload, qos, False, False, 1 if qos else 0))
     if qos:
-        assert wire.expect(Ack).packet_ids == [1]
+        assert client.expect(Ack).packet_ids == [1]
     if qos == 2:
-        wire.send(Ack(PUBREL, [1]))
-        assert wire.expect(Ack) == Ack(PUBCOMP, [1])
+        client.send(Ack(PUBREL, [1]))
+        assert client.expect(Ack) == Ack(PUBCOMP, [1])
 
 
-def finish(wire: Wire, message: Publish) -> None:
+def finish(client: RawClient, message: Publish) -> None:
     """Acknowledge it to the end."""
     if message.qos == 1:
-        wire.send(Ack(PUBACK, [message.packet_id]))
+        client.send(Ack(PUBACK, [message.packet_id]))
     elif message.qos == 2:
-        wire.send(Ack(PUBREC, [message.packet_id]))
-        assert wire.expect(Ack) == Ack(PUBREL, [message.packet_id])
-        wire.send(Ack(PUBCOMP, [message.packet_id]))
+        client.send(Ack(PUBREC, [message.packet_id]))
+        assert client.expect(Ack) == Ack(PUBREL, [message.packet_id])
+        client.send(Ack(PUBCOMP, [message.packet_id]))
 
 
 def test_each_member_has_its_own_qos(dial: Dial, name: str, version: int) -> None:
@@ -77,7 +76,7 @@ def test_a_qos_2_message_waits_for_the_member_that_has_it(
 
 
 def test_a_qos_2_message_ends_with_the_session_that_has_it(
-    dial: Dial, name: str, version: int, broker: Broker
+    dial: Dial, name: str, version: int, broker: BrokerProcess
 ) -> None:
     """[MQTT-4.8.2-5]"""
     publisher = dial(connect_packet(f"{name}-pub"))

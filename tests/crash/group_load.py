@@ -20,8 +20,8 @@ from tests.crash.client import (
 )
 from tests.crash.group_checker import inner_filter
 from tests.crash.history import Delivery, History, Key, Unsubscribed
+from tests.crash.killable_broker import KillableBroker
 from tests.crash.load import DRAIN_TIMEOUT_S, Crowd
-from tests.crash.process import BrokerProcess
 
 GROUP = "$share/workers/load/#"
 
@@ -97,7 +97,7 @@ class Member(Subscriber):
 class GroupLoad(Crowd):
     """Six members beside the publishers. All but the first come and go, in every way there is."""
 
-    def __init__(self, seed: int, broker: BrokerProcess, history: History) -> None:
+    def __init__(self, seed: int, broker: KillableBroker, history: History) -> None:
         super().__init__(seed, broker, history)
         self.members = [
             Member("steady", history, 1),

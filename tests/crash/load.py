@@ -16,7 +16,7 @@ from typing import Any, Self
 from tests.crash.checker import matches
 from tests.crash.client import MQTT_3, MQTT_5, Client, Publisher, Subscriber
 from tests.crash.history import History, Key, encode_payload
-from tests.crash.process import BrokerProcess
+from tests.crash.killable_broker import KillableBroker
 
 TOPICS = [f"load/{place}/{kind}" for place in range(3) for kind in "ab"]
 DRAIN_TIMEOUT_S = 30.0
@@ -28,7 +28,7 @@ class Crowd:
     As an async context manager it keeps them connected, and raises what one of them raised.
     """
 
-    def __init__(self, seed: int, broker: BrokerProcess, history: History) -> None:
+    def __init__(self, seed: int, broker: KillableBroker, history: History) -> None:
         self.history = history
         self._seed = seed
         self._broker = broker
@@ -101,7 +101,7 @@ class Load(Crowd):
     never leave without DISCONNECT."""
 
     def __init__(
-        self, seed: int, broker: BrokerProcess, history: History, *, polite: bool = False
+        self, seed: int, broker: KillableBroker, history: History, *, polite: bool = False
     ) -> None:
         super().__init__(seed, broker, history)
         self._polite = polite

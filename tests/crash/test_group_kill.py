@@ -13,7 +13,7 @@ from tests.crash.checker import check
 from tests.crash.group_checker import check_groups
 from tests.crash.group_load import GroupLoad
 from tests.crash.history import History
-from tests.crash.process import BrokerProcess
+from tests.crash.killable_broker import KillableBroker
 
 SETTINGS = {"inflight_max": 50, "outbox_messages_max": 100, "outbox_bytes_max": 20_000}
 """So small that the group is often behind, and the members' windows are full."""
@@ -27,7 +27,7 @@ async def test_a_group_survives_kill_9(tmp_path: Path, seed: int, cycles: int) -
     faults: list[str] = []
     source = random.Random(seed)
     kills = max(2, cycles // CYCLES_PER_KILL)
-    with BrokerProcess(tmp_path, SETTINGS) as broker:
+    with KillableBroker(tmp_path, SETTINGS) as broker:
         async with asyncio.timeout(60 + 10 * kills), GroupLoad(seed, broker, history) as load:
             await broker.start()
             await load.start()

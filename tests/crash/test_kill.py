@@ -15,8 +15,8 @@ import pytest
 from tests.crash.checker import check
 from tests.crash.client import Publisher, Subscriber
 from tests.crash.history import History
+from tests.crash.killable_broker import KillableBroker
 from tests.crash.load import Load, payload_of
-from tests.crash.process import BrokerProcess
 
 SMALL = {"inflight_max": 50, "outbox_messages_max": 100, "outbox_bytes_max": 20_000}
 """Windows and outboxes so small that readers are behind most of the time."""
@@ -31,7 +31,7 @@ async def test_every_promise_survives_kill_9(
     history = History()
     faults: list[str] = []
     source = random.Random(seed)
-    with BrokerProcess(tmp_path, settings) as broker:
+    with KillableBroker(tmp_path, settings) as broker:
         async with asyncio.timeout(60 + 5 * cycles), Load(seed, broker, history) as load:
             await broker.start()
             await load.start()
@@ -59,7 +59,7 @@ async def test_qos_2_that_completed_past_an_unacknowledged_qos_1_is_not_repeated
     history = History()
     publisher = Publisher("p", history)
     subscriber = Subscriber("s", history, {"a": 2}, delay_qos1_s=lambda: 3600.0)
-    with BrokerProcess(tmp_path) as broker:
+    with KillableBroker(tmp_path) as broker:
         async with asyncio.timeout(30):
             await broker.start()
             await subscriber.connect(broker.port)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.crash.client import PUBACK, PUBLISH, Client, Subscriber, packet, string
 from tests.crash.history import History, Key, encode_payload
-from tests.crash.process import BrokerProcess
+from tests.crash.killable_broker import KillableBroker
 
 MESSAGES = 200_000
 BATCH = 1000
@@ -44,7 +44,7 @@ async def test_a_backlog_does_not_grow_the_broker(tmp_path: Path) -> None:
     silent = Subscriber("silent", history, {"#": 1})
     stuck = Subscriber("stuck", history, {"#": 1})
     flood = Flood("flood", history)
-    with BrokerProcess(tmp_path) as broker:
+    with KillableBroker(tmp_path) as broker:
         await broker.start()
         for subscriber in (absent, silent, stuck):
             await subscriber.connect(broker.port)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from tests.crash.checker import check, continued
 from tests.crash.history import History
+from tests.crash.killable_broker import KillableBroker
 from tests.crash.load import Load
-from tests.crash.process import BrokerProcess
 
 STOPS = 4
 
@@ -21,7 +21,7 @@ async def test_a_clean_stop_repeats_nothing_and_continues_what_was_in_flight(
     history = History()
     faults: list[str] = []
     source = random.Random(seed)
-    with BrokerProcess(tmp_path) as broker:
+    with KillableBroker(tmp_path) as broker:
         async with asyncio.timeout(120), Load(seed, broker, history, polite=True) as load:
             subscribers = [*load.subscribers, *load.absent]
             await broker.start()

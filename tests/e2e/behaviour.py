@@ -14,9 +14,9 @@ from typing import Any, ClassVar, Protocol
 
 import pytest
 
-from tests.e2e.peer import TIMEOUT_S, Message, Options, Peer, Will, payloads
-from tests.e2e.process import Broker, wait_until
-from tests.e2e.wire import publish_many
+from tests.support.broker_process import BrokerProcess, wait_until
+from tests.support.peers.peer import TIMEOUT_S, Message, Options, Peer, Will, payloads
+from tests.support.raw_client import publish_many
 
 MIB = 1024 * 1024
 SESSION_TAKEN_OVER = 0x8E
@@ -31,7 +31,7 @@ class Behaviour:
     version: ClassVar[int]
 
     @pytest.fixture
-    def connect(self, broker: Broker) -> Iterator[Connect]:
+    def connect(self, broker: BrokerProcess) -> Iterator[Connect]:
         """Connect to the module's broker, or to that at `port`; whoever is left is disconnected."""
         peers: list[Peer] = []
 
@@ -208,7 +208,9 @@ class Behaviour:
         late.subscribe(name)
         assert late.receive() == Message(name, b"gone", 2, retain=True)
 
-    def test_no_will_after_disconnect(self, connect: Connect, name: str, broker: Broker) -> None:
+    def test_no_will_after_disconnect(
+        self, connect: Connect, name: str, broker: BrokerProcess
+    ) -> None:
         """[MQTT-3.14.4-3]"""
         watcher = connect(f"{name}-watcher")
         watcher.subscribe(name)
@@ -217,7 +219,7 @@ class Behaviour:
         assert watcher.received() == []
 
     def test_a_will_survives_the_kill_of_the_broker(
-        self, connect: Connect, own_broker: Broker, name: str
+        self, connect: Connect, own_broker: BrokerProcess, name: str
     ) -> None:
         watcher = connect(f"{name}-watcher", port=own_broker.port, durable=True)
         watcher.subscribe(name)
@@ -230,7 +232,7 @@ class Behaviour:
     # Sessions
 
     def test_a_durable_session_misses_nothing(
-        self, connect: Connect, name: str, broker: Broker
+        self, connect: Connect, name: str, broker: BrokerProcess
     ) -> None:
         """[MQTT-3.1.2-4, 5]"""
         subscriber = connect(name, durable=True)
@@ -286,7 +288,7 @@ class Behaviour:
         assert old.inbox.empty()
 
     def test_acknowledged_is_kept_when_the_broker_is_killed(
-        self, connect: Connect, own_broker: Broker, name: str
+        self, connect: Connect, own_broker: BrokerProcess, name: str
     ) -> None:
         subscriber = connect(name, port=own_broker.port, durable=True)
         subscriber.subscribe(f"{name}/#", 2)
@@ -334,7 +336,7 @@ class Behaviour:
             assert subscriber.received() == []
 
     def test_a_replay_with_an_end_says_so(
-        self, connect: Connect, name: str, broker: Broker
+        self, connect: Connect, name: str, broker: BrokerProcess
     ) -> None:
         publisher = connect(f"{name}-pub")
         for payload in (b"one", b"two", b"three"):
@@ -470,7 +472,9 @@ class Behaviour5(Behaviour):
         assert watcher.receive() == message
         assert time.monotonic() - cut_at >= 0.95
 
-    def test_coming_back_cancels_a_will(self, connect: Connect, name: str, broker: Broker) -> None:
+    def test_coming_back_cancels_a_will(
+        self, connect: Connect, name: str, broker: BrokerProcess
+    ) -> None:
         """[MQTT-3.1.3-9]"""
         watcher = connect(f"{name}-watcher")
         watcher.subscribe(name)
@@ -504,7 +508,7 @@ class Behaviour5(Behaviour):
         connect(f"{name}-lost")
         assert watcher.receive() == Message(name, b"gone")
 
-    def test_a_session_expires(self, connect: Connect, name: str, broker: Broker) -> None:
+    def test_a_session_expires(self, connect: Connect, name: str, broker: BrokerProcess) -> None:
         """[MQTT-3.1.2-23]"""
         subscriber = connect(name, expiry_s=1)
         subscriber.subscribe(name)
@@ -518,7 +522,7 @@ class Behaviour5(Behaviour):
         back.publish(name)
         assert back.received() == []
 
-    def test_message_expiry(self, connect: Connect, name: str, broker: Broker) -> None:
+    def test_message_expiry(self, connect: Connect, name: str, broker: BrokerProcess) -> None:
         """[MQTT-3.3.2-5, 6]"""
         subscriber = connect(name, durable=True)
         subscriber.subscribe(name)
@@ -567,7 +571,7 @@ class Behaviour5(Behaviour):
         topics = [message.topic for message in subscriber.receive_many(4)]
         assert topics == [f"{name}/a", f"{name}/a", f"{name}/b", f"{name}/b"]
 
-    def test_replay_from_until(self, connect: Connect, name: str, broker: Broker) -> None:
+    def test_replay_from_until(self, connect: Connect, name: str, broker: BrokerProcess) -> None:
         publisher = connect(f"{name}-pub")
         for number in range(4):
             publisher.publish(f"{name}/{number}", b"%d" % number)
@@ -593,7 +597,7 @@ class Behaviour5(Behaviour):
         late.subscribe(name, user=[("from", "earliest"), ("from-mode", "always")])
         assert payloads(late.received()) == [b"old"]
 
-    def test_metadata(self, connect: Connect, name: str, broker: Broker) -> None:
+    def test_metadata(self, connect: Connect, name: str, broker: BrokerProcess) -> None:
         subscriber = connect(name)
         subscriber.subscribe(name, user=[("metadata", "true")])
         connect(f"{name}-pub").publish(name, b"x", user=[("own", "1")])
@@ -608,7 +612,7 @@ class Behaviour5(Behaviour):
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", words["published-at"])
         assert words["publisher"] == f"{name}-pub"
 
-    def test_receipt(self, connect: Connect, name: str, broker: Broker) -> None:
+    def test_receipt(self, connect: Connect, name: str, broker: BrokerProcess) -> None:
         publisher = connect(name)
         receipt = publisher.publish(name, b"x", user=[("receipt", "true")])
         [(offset,)] = broker.query("SELECT offset FROM history WHERE topic = ?", name)

@@ -20,10 +20,10 @@ import pytest
 
 from broker.mqtt.encode import encode
 from broker.mqtt.packets import MQTT_3_1_1, MQTT_5, Connack, Pingreq, Pingresp, Publish
-from tests.e2e.process import Broker, wait_until
-from tests.e2e.test_bad_input import Bystanders
-from tests.e2e.test_websocket import WebSocketWire, handshake, one_frame
-from tests.e2e.wire import Wire, connect_packet, publish_many
+from tests.support.broker_process import BrokerProcess, wait_until
+from tests.support.bystanders import Bystanders
+from tests.support.raw_client import RawClient, connect_packet, publish_many
+from tests.support.websocket_client import WebSocketClient, handshake, one_frame
 
 MIB = 1024 * 1024
 NOTICED_S = 2.0
@@ -32,8 +32,8 @@ GROWTH_BYTES_MAX = 40 * MIB
 
 
 @contextlib.contextmanager
-def abused(directory: Path, **settings: object) -> Iterator[tuple[Broker, Bystanders]]:
-    with Broker(directory, settings) as broker:
+def abused(directory: Path, **settings: object) -> Iterator[tuple[BrokerProcess, Bystanders]]:
+    with BrokerProcess(directory, settings) as broker:
         bystanders = Bystanders(broker.port, "bystander")
         with contextlib.closing(bystanders):
             yield broker, bystanders
@@ -91,7 +91,7 @@ def test_strangers_do_not_keep_anybody_out(tmp_path: Path, first: bytes) -> None
             with contextlib.suppress(ConnectionError):
                 stranger.sendall(first)
             if number % 20 == 0:
-                with Wire(broker.port) as newcomer:
+                with RawClient(broker.port) as newcomer:
                     assert newcomer.connect(connect_packet("newcomer")).reason_code == 0
                 not_noticed(bystanders)
         wait_until(lambda: sum(map(is_open, strangers)) <= 18)
@@ -103,11 +103,11 @@ def test_clients_over_the_maximum_are_cut_off_and_come_in_when_there_is_room(
 ) -> None:
     with abused(tmp_path, connections_max=20) as (broker, bystanders):
         with ExitStack() as stack:
-            clients = [stack.enter_context(Wire(broker.port)) for _ in range(18)]
+            clients = [stack.enter_context(RawClient(broker.port)) for _ in range(18)]
             for number, client in enumerate(clients):
                 client.connect(connect_packet(f"client{number}"))
             for _ in range(50):
-                with Wire(broker.port) as late:
+                with RawClient(broker.port) as late:
                     assert late.closed()
             for client in clients:
                 client.send(Pingreq())
@@ -115,7 +115,7 @@ def test_clients_over_the_maximum_are_cut_off_and_come_in_when_there_is_room(
             not_noticed(bystanders)
 
         def comes_in() -> bool:
-            with Wire(broker.port) as late:
+            with RawClient(broker.port) as late:
                 late.send(connect_packet("late"))
                 return isinstance(late.receive(), Connack)
 
@@ -141,7 +141,7 @@ def test_a_flood_of_connects(tmp_path: Path) -> None:
             until = time.monotonic() + 1.0
             for number in count():
                 not_noticed(bystanders)
-                with Wire(broker.port) as newcomer:
+                with RawClient(broker.port) as newcomer:
                     assert newcomer.connect(connect_packet(f"newcomer{number}")).reason_code == 0
                 if time.monotonic() > until:
                     break
@@ -158,19 +158,22 @@ def test_bytes_that_trickle_in_do_not_count_as_life(tmp_path: Path) -> None:
     with abused(tmp_path, connect_timeout_s=1.0) as (broker, bystanders), ExitStack() as stack:
         packet = encode(connect_packet("c" * 2000), MQTT_5)
         start = time.monotonic()
-        connected = stack.enter_context(Wire(broker.port))
+        connected = stack.enter_context(RawClient(broker.port))
         connected.connect(replace(connect_packet("connected"), keep_alive_s=1))
-        slow: list[tuple[Wire, bytes]] = [
+        slow: list[tuple[RawClient, bytes]] = [
             (connected, encode(Publish("topic", bytes(MIB), 0, False, False, 0), MQTT_5)),
-            (stack.enter_context(Wire(broker.port)), packet),
-            (stack.enter_context(Wire(broker.port)), handshake(broker.port)[:-4] + b"c" * 2000),
+            (stack.enter_context(RawClient(broker.port)), packet),
+            (
+                stack.enter_context(RawClient(broker.port)),
+                handshake(broker.port)[:-4] + b"c" * 2000,
+            ),
         ]
         for at in count():
-            for wire, data in list(slow):
+            for client, data in list(slow):
                 try:
-                    wire.socket.sendall(data[at : at + 1])
+                    client.socket.sendall(data[at : at + 1])
                 except ConnectionError:
-                    slow.remove((wire, data))
+                    slow.remove((client, data))
             if not slow:
                 break
             not_noticed(bystanders)
@@ -195,11 +198,11 @@ def test_subscribers_that_never_read_while_publishers_flood(tmp_path: Path, qos:
         flood()  # What publishing alone costs: batches that are being written, SQLite's cache.
         before = broker.resident_bytes()
         for number in range(5):
-            stuck: Wire = stack.enter_context(Wire(broker.port))
+            stuck: RawClient = stack.enter_context(RawClient(broker.port))
             stuck.connect(connect_packet(f"stuck{number}"))
             stuck.subscribe("flood", qos)
             stuck = stack.enter_context(
-                WebSocketWire(broker.port, one_frame, max_queue=1, close_timeout=0)
+                WebSocketClient(broker.port, one_frame, max_queue=1, close_timeout=0)
             )
             stuck.connect(connect_packet(f"stuck-websocket{number}"))
             stuck.subscribe("flood", qos)

@@ -11,21 +11,21 @@ from aiomqtt import Client, MqttError, ProtocolVersion
 from aiomqtt import Will as AiomqttWill
 
 from tests.e2e.behaviour import Behaviour, Behaviour5
-from tests.e2e.peer import (
-    AsyncPeer,
-    Message,
-    Options,
-    Subscription,
-    UserProperties,
-    WithEventLoop,
-)
-from tests.e2e.test_paho import (
+from tests.support.peers.paho import (
     connect_properties,
     publish_properties,
     received,
     subscribe_options,
     subscribe_properties,
     will_properties,
+)
+from tests.support.peers.peer import (
+    AsyncPeer,
+    Message,
+    Options,
+    Subscription,
+    UserProperties,
+    WithEventLoop,
 )
 
 

@@ -21,7 +21,7 @@ from broker.mqtt.packets import Ack, Auth, Connack, Connect, Disconnect, PacketT
 from broker.mqtt.properties import Property
 from broker.mqtt.reasons import ReasonCode
 from broker.server import Server
-from tests.e2e.wire import TIMEOUT_S, Wire, connect_packet
+from tests.support.raw_client import TIMEOUT_S, RawClient, connect_packet
 
 METHOD = "TEST-CHALLENGE"
 SECRETS = {b"ann": b"sesame", b"bob": b"swordfish"}
@@ -86,9 +86,9 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 
 
 @pytest.fixture
-def wire(port: int) -> Iterator[Wire]:
-    with Wire(port) as wire:
-        yield wire
+def client(port: int) -> Iterator[RawClient]:
+    with RawClient(port) as client:
+        yield client
 
 
 def connect(name: str, *, user: bytes = b"ann") -> Connect:
@@ -100,47 +100,47 @@ def answer(data: bytes | None, method: str = METHOD) -> Auth:
     return Auth(ReasonCode.CONTINUE_AUTHENTICATION, method, data)
 
 
-def challenged(wire: Wire, packet: Connect | Auth) -> bytes:
-    wire.send(packet)
-    asked = wire.expect(Auth)
+def challenged(client: RawClient, packet: Connect | Auth) -> bytes:
+    client.send(packet)
+    asked = client.expect(Auth)
     assert (asked.reason_code, asked.method) == (ReasonCode.CONTINUE_AUTHENTICATION, METHOD)
     assert asked.data
     return asked.data
 
 
-def enter(wire: Wire, packet: Connect, secret: bytes = b"sesame") -> Connack:
-    wire.send(answer(proof(challenged(wire, packet), secret)))
-    return wire.expect(Connack)
+def enter(client: RawClient, packet: Connect, secret: bytes = b"sesame") -> Connack:
+    client.send(answer(proof(challenged(client, packet), secret)))
+    return client.expect(Connack)
 
 
-def works(wire: Wire, name: str) -> None:
-    wire.subscribe(name, 1)
-    wire.send(Publish(name, b"hello", 1, False, False, 9))
-    got = [wire.receive(), wire.receive()]
+def works(client: RawClient, name: str) -> None:
+    client.subscribe(name, 1)
+    client.send(Publish(name, b"hello", 1, False, False, 9))
+    got = [client.receive(), client.receive()]
     assert Ack(PacketType.PUBACK, [9]) in got
     assert [packet.payload for packet in got if isinstance(packet, Publish)] == [b"hello"]
 
 
-def test_who_proves_to_know_the_secret_is_let_in(wire: Wire, name: str) -> None:
+def test_who_proves_to_know_the_secret_is_let_in(client: RawClient, name: str) -> None:
     """[MQTT-4.12.0-2, MQTT-4.12.0-3, MQTT-4.12.0-5] With the broker's last word in CONNACK."""
-    connack = enter(wire, connect(name, user=b"bob"), b"swordfish")
+    connack = enter(client, connect(name, user=b"bob"), b"swordfish")
     assert connack.reason_code == 0
     assert connack.properties[Property.AUTHENTICATION_METHOD] == METHOD
     assert connack.properties[Property.AUTHENTICATION_DATA] == b"bob, 1"
-    works(wire, name)
+    works(client, name)
 
 
 @pytest.mark.parametrize("user", [b"ann", b"nobody", b""])
-def test_who_does_not_is_not(wire: Wire, name: str, user: bytes) -> None:
+def test_who_does_not_is_not(client: RawClient, name: str, user: bytes) -> None:
     """[MQTT-4.12.0-4]"""
-    connack = enter(wire, connect(name, user=user), b"guessed")
+    connack = enter(client, connect(name, user=user), b"guessed")
     assert connack.reason_code == ReasonCode.NOT_AUTHORIZED
-    assert wire.closed()
+    assert client.closed()
 
 
 def test_an_old_proof_is_of_no_use(port: int, name: str) -> None:
     """Each connection has an exchange of its own, however many are under way."""
-    with Wire(port) as one, Wire(port) as other:
+    with RawClient(port) as one, RawClient(port) as other:
         proved = proof(challenged(one, connect(name)), b"sesame")
         challenged(other, connect(f"{name}-2"))
         other.send(answer(proved))
@@ -149,85 +149,91 @@ def test_an_old_proof_is_of_no_use(port: int, name: str) -> None:
         assert one.expect(Connack).reason_code == 0
 
 
-def test_a_method_that_is_not_there_is_refused(wire: Wire, name: str) -> None:
+def test_a_method_that_is_not_there_is_refused(client: RawClient, name: str) -> None:
     """[MQTT-4.12.0-1]"""
-    wire.send(replace(connect(name), authentication_method="SCRAM-SHA-1"))
-    assert wire.expect(Connack).reason_code == ReasonCode.BAD_AUTHENTICATION_METHOD
-    assert wire.closed()
+    client.send(replace(connect(name), authentication_method="SCRAM-SHA-1"))
+    assert client.expect(Connack).reason_code == ReasonCode.BAD_AUTHENTICATION_METHOD
+    assert client.closed()
 
 
-def test_who_names_no_method_comes_in_and_cannot_authenticate_later(wire: Wire, name: str) -> None:
+def test_who_names_no_method_comes_in_and_cannot_authenticate_later(
+    client: RawClient, name: str
+) -> None:
     """[MQTT-4.12.0-6, MQTT-4.12.0-7]"""
-    assert wire.connect(connect_packet(name)).reason_code == 0
-    works(wire, name)
-    wire.send(Auth(ReasonCode.REAUTHENTICATE, METHOD, b"ann"))
-    assert wire.expect(Disconnect).reason_code == ReasonCode.PROTOCOL_ERROR
-    assert wire.closed()
+    assert client.connect(connect_packet(name)).reason_code == 0
+    works(client, name)
+    client.send(Auth(ReasonCode.REAUTHENTICATE, METHOD, b"ann"))
+    assert client.expect(Disconnect).reason_code == ReasonCode.PROTOCOL_ERROR
+    assert client.closed()
 
 
-def test_a_connected_client_authenticates_again_and_loses_nothing(wire: Wire, name: str) -> None:
+def test_a_connected_client_authenticates_again_and_loses_nothing(
+    client: RawClient, name: str
+) -> None:
     """[MQTT-4.12.1-1] Messages go on while it does."""
-    enter(wire, connect(name))
-    challenge = challenged(wire, Auth(ReasonCode.REAUTHENTICATE, METHOD, b"ann"))
-    works(wire, name)
-    wire.send(answer(proof(challenge, b"sesame")))
-    done = wire.expect(Auth)
+    enter(client, connect(name))
+    challenge = challenged(client, Auth(ReasonCode.REAUTHENTICATE, METHOD, b"ann"))
+    works(client, name)
+    client.send(answer(proof(challenge, b"sesame")))
+    done = client.expect(Auth)
     assert (done.reason_code, done.method) == (ReasonCode.SUCCESS, METHOD)
     assert done.data is not None
     assert done.data.startswith(b"ann, ")
 
 
 def test_who_fails_to_do_so_is_cut_off_and_its_will_published(
-    port: int, wire: Wire, name: str
+    port: int, client: RawClient, name: str
 ) -> None:
     """[MQTT-4.12.1-2, MQTT-3.1.2-8]"""
-    with Wire(port) as watcher:
+    with RawClient(port) as watcher:
         watcher.connect(connect_packet(f"{name}-watcher"))
         watcher.subscribe(name, 1)
-        enter(wire, replace(connect(name), will=Will(name, b"gone", 1, False)))
-        challenged(wire, Auth(ReasonCode.REAUTHENTICATE, METHOD, b"ann"))
-        wire.send(answer(b"guessed"))
-        assert wire.expect(Disconnect).reason_code == ReasonCode.NOT_AUTHORIZED
-        assert wire.closed()
+        enter(client, replace(connect(name), will=Will(name, b"gone", 1, False)))
+        challenged(client, Auth(ReasonCode.REAUTHENTICATE, METHOD, b"ann"))
+        client.send(answer(b"guessed"))
+        assert client.expect(Disconnect).reason_code == ReasonCode.NOT_AUTHORIZED
+        assert client.closed()
         assert watcher.expect(Publish).payload == b"gone"
 
 
-def test_another_method_than_that_of_connect_is_a_protocol_error(wire: Wire, name: str) -> None:
+def test_another_method_than_that_of_connect_is_a_protocol_error(
+    client: RawClient, name: str
+) -> None:
     """[MQTT-4.12.0-5]"""
-    challenged(wire, connect(name))
-    wire.send(answer(b"", method="OTHER"))
-    assert wire.expect(Connack).reason_code == ReasonCode.PROTOCOL_ERROR
-    assert wire.closed()
+    challenged(client, connect(name))
+    client.send(answer(b"", method="OTHER"))
+    assert client.expect(Connack).reason_code == ReasonCode.PROTOCOL_ERROR
+    assert client.closed()
 
 
 def test_nothing_but_auth_is_heard_of_who_is_not_authenticated(
-    port: int, wire: Wire, name: str
+    port: int, client: RawClient, name: str
 ) -> None:
     """[MQTT-3.1.2-30]"""
-    with Wire(port) as watcher:
+    with RawClient(port) as watcher:
         watcher.connect(connect_packet(f"{name}-watcher"))
         watcher.subscribe(name, 1)
-        challenged(wire, connect(name))
-        wire.send(Publish(name, b"smuggled", 0, False, False, 0))
-        assert wire.expect(Connack).reason_code == ReasonCode.PROTOCOL_ERROR
-        assert wire.closed()
+        challenged(client, connect(name))
+        client.send(Publish(name, b"smuggled", 0, False, False, 0))
+        assert client.expect(Connack).reason_code == ReasonCode.PROTOCOL_ERROR
+        assert client.closed()
         watcher.publish_all(name, [b"after"], 0)
         assert watcher.expect(Publish).payload == b"after"
 
 
-def test_who_leaves_in_the_exchange_has_left(port: int, wire: Wire, name: str) -> None:
+def test_who_leaves_in_the_exchange_has_left(port: int, client: RawClient, name: str) -> None:
     """And has done nothing to the connection that has its client identifier. [MQTT-3.1.4-3]"""
-    with Wire(port) as connected:
+    with RawClient(port) as connected:
         connected.connect(connect_packet(name))
-        challenged(wire, connect(name))
-        wire.send(Disconnect())
-        assert wire.closed()
+        challenged(client, connect(name))
+        client.send(Disconnect())
+        assert client.closed()
         works(connected, name)
 
 
 def test_who_does_not_answer_in_time_is_refused(tmp_path: Path, name: str) -> None:
     config = Config(port=0, data_dir=tmp_path, connect_timeout_s=0.3)
-    with serving(config) as port, Wire(port) as wire:
-        challenged(wire, connect(name))
-        assert wire.expect(Connack).reason_code == ReasonCode.NOT_AUTHORIZED
-        assert wire.closed()
+    with serving(config) as port, RawClient(port) as client:
+        challenged(client, connect(name))
+        assert client.expect(Connack).reason_code == ReasonCode.NOT_AUTHORIZED
+        assert client.closed()

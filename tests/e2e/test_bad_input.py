@@ -15,7 +15,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import count
 from pathlib import Path
 
 import pytest
@@ -38,8 +37,9 @@ from broker.mqtt.packets import (
     Unsubscribe,
     Will,
 )
-from tests.e2e.process import ROOT, Broker, listens, wait_until
-from tests.e2e.wire import Wire, connect_packet
+from tests.support.broker_process import ROOT, BrokerProcess, listens, wait_until
+from tests.support.bystanders import Bystanders
+from tests.support.raw_client import RawClient, connect_packet
 
 MIB = 1024 * 1024
 USAGE, DAMAGED = 2, 74
@@ -49,37 +49,8 @@ TOPIC_ALIAS_INVALID, PACKET_TOO_LARGE = 0x94, 0x95
 SHARED_SUBSCRIPTIONS_NOT_SUPPORTED = 0x9E
 
 
-class Bystanders:
-    """A healthy subscriber and a healthy publisher."""
-
-    def __init__(self, port: int, name: str) -> None:
-        self.topic = f"bystanders/{name}"
-        self._numbers = count(1)
-        self.subscriber = Wire(port)
-        self.subscriber.connect(connect_packet(f"{name}-subscriber"))
-        self.subscriber.subscribe(self.topic, 1)
-        self.publisher = Wire(port)
-        self.publisher.connect(connect_packet(f"{name}-publisher"))
-
-    def exchange(self) -> None:
-        """One message from one to the other, and nothing else."""
-        payload = b"%d" % next(self._numbers)
-        self.publisher.send(Publish(self.topic, payload, 1, False, False, 1))
-        assert self.publisher.expect(Ack).packet_ids == [1]
-        assert self.received() == payload
-
-    def received(self) -> bytes:
-        publish = self.subscriber.expect(Publish)
-        self.subscriber.send(Ack(PacketType.PUBACK, [publish.packet_id]))
-        return publish.payload
-
-    def close(self) -> None:
-        self.subscriber.socket.close()
-        self.publisher.socket.close()
-
-
 @pytest.fixture
-def bystanders(broker: Broker, name: str) -> Iterator[Bystanders]:
+def bystanders(broker: BrokerProcess, name: str) -> Iterator[Bystanders]:
     bystanders = Bystanders(broker.port, name)
     bystanders.exchange()
     yield bystanders
@@ -88,30 +59,30 @@ def bystanders(broker: Broker, name: str) -> Iterator[Bystanders]:
 
 
 @pytest.fixture(params=[MQTT_3_1_1, MQTT_5])
-def wire(request: pytest.FixtureRequest, broker: Broker, name: str) -> Iterator[Wire]:
-    with Wire(broker.port, request.param) as wire:
-        connack = wire.connect(connect_packet(name, version=request.param))
+def client(request: pytest.FixtureRequest, broker: BrokerProcess, name: str) -> Iterator[RawClient]:
+    with RawClient(broker.port, request.param) as client:
+        connack = client.connect(connect_packet(name, version=request.param))
         assert connack.reason_code == 0
-        yield wire
+        yield client
 
 
-def expect_refusal(wire: Wire, reason_code: int) -> None:
+def expect_refusal(client: RawClient, reason_code: int) -> None:
     """DISCONNECT with the Reason Code in MQTT 5; 3.1.1 has no word for it. Then the end."""
-    if wire.version == MQTT_5:
-        disconnect = wire.expect(Disconnect)
+    if client.version == MQTT_5:
+        disconnect = client.expect(Disconnect)
         assert disconnect.reason_code == reason_code, disconnect
         assert disconnect.reason_string
-    assert wire.closed()
+    assert client.closed()
 
 
 def packet(header: str, body: bytes) -> bytes:
     return bytes.fromhex(header) + bytes((len(body),)) + body
 
 
-def publish(wire: Wire, topic: bytes, properties: bytes = b"\0") -> bytes:
+def publish(client: RawClient, topic: bytes, properties: bytes = b"\0") -> bytes:
     """A PUBLISH with QoS 1 of which `encode` would make nothing."""
     body = len(topic).to_bytes(2, "big") + topic + b"\0\x07"
-    return packet("32", body + (properties if wire.version == MQTT_5 else b"") + b"payload")
+    return packet("32", body + (properties if client.version == MQTT_5 else b"") + b"payload")
 
 
 # After CONNECT
@@ -133,10 +104,10 @@ def publish(wire: Wire, topic: bytes, properties: bytes = b"\0") -> bytes:
     ],
 )
 def test_an_unparsable_packet(
-    wire: Wire, bystanders: Bystanders, bad: str, reason_code: int
+    client: RawClient, bystanders: Bystanders, bad: str, reason_code: int
 ) -> None:
-    wire.send(bytes.fromhex(bad))
-    expect_refusal(wire, reason_code)
+    client.send(bytes.fromhex(bad))
+    expect_refusal(client, reason_code)
 
 
 @pytest.mark.parametrize(
@@ -151,69 +122,69 @@ def test_an_unparsable_packet(
     ],
 )
 def test_a_topic_that_cannot_be_published_to(
-    wire: Wire, bystanders: Bystanders, topic: bytes, reason_code: int
+    client: RawClient, bystanders: Bystanders, topic: bytes, reason_code: int
 ) -> None:
     """[MQTT-3.3.2-2, MQTT-4.7.3-1, 2, MQTT-1.5.4-1, 2]"""
-    wire.send(publish(wire, topic))
-    expect_refusal(wire, reason_code)
+    client.send(publish(client, topic))
+    expect_refusal(client, reason_code)
 
 
-def test_a_topic_over_the_limits(wire: Wire, bystanders: Bystanders) -> None:
-    wire.send(Publish("/".join("a" * 201), b"", 1, False, False, 1))
-    expect_refusal(wire, TOPIC_NAME_INVALID)
+def test_a_topic_over_the_limits(client: RawClient, bystanders: Bystanders) -> None:
+    client.send(Publish("/".join("a" * 201), b"", 1, False, False, 1))
+    expect_refusal(client, TOPIC_NAME_INVALID)
 
 
 @pytest.mark.parametrize("filter", ["a/#/b", "#a", "a+", "a/b#", "+a/b", ""])
-def test_a_bad_filter(wire: Wire, bystanders: Bystanders, filter: str) -> None:
+def test_a_bad_filter(client: RawClient, bystanders: Bystanders, filter: str) -> None:
     """[MQTT-4.7.1-1, 4.7.1-2, 4.7.3-1]"""
-    wire.send(Subscribe(1, [SubscriptionRequest("good", 1), SubscriptionRequest(filter, 1)]))
-    expect_refusal(wire, TOPIC_FILTER_INVALID)
+    client.send(Subscribe(1, [SubscriptionRequest("good", 1), SubscriptionRequest(filter, 1)]))
+    expect_refusal(client, TOPIC_FILTER_INVALID)
 
 
-def test_unsubscribe_from_a_bad_filter(wire: Wire, bystanders: Bystanders) -> None:
-    wire.send(Unsubscribe(1, ["a/#/b"]))
-    expect_refusal(wire, TOPIC_FILTER_INVALID)
+def test_unsubscribe_from_a_bad_filter(client: RawClient, bystanders: Bystanders) -> None:
+    client.send(Unsubscribe(1, ["a/#/b"]))
+    expect_refusal(client, TOPIC_FILTER_INVALID)
 
 
 def test_subscribe_and_unsubscribe_without_a_filter(
-    broker: Broker, bystanders: Bystanders, name: str
+    broker: BrokerProcess, bystanders: Bystanders, name: str
 ) -> None:
     """[MQTT-3.8.3-2, MQTT-3.10.3-2]"""
     for bad in (Subscribe(1, []), Unsubscribe(1, [])):
         for version in (MQTT_3_1_1, MQTT_5):
-            with Wire(broker.port, version) as wire:
-                wire.connect(connect_packet(name, version=version))
-                wire.send(bad)
-                expect_refusal(wire, PROTOCOL_ERROR)
+            with RawClient(broker.port, version) as client:
+                client.connect(connect_packet(name, version=version))
+                client.send(bad)
+                expect_refusal(client, PROTOCOL_ERROR)
 
 
 def test_what_is_not_supported_is_refused_and_the_rest_granted(
-    wire: Wire, bystanders: Bystanders, name: str
+    client: RawClient, bystanders: Bystanders, name: str
 ) -> None:
     shared = f"$replay/earliest/$share/g/{name}"
     requests = [SubscriptionRequest(f, 1) for f in (f"{name}/a", shared, f"{name}/b")]
-    wire.send(Subscribe(1, requests), Pingreq())
-    refused = SHARED_SUBSCRIPTIONS_NOT_SUPPORTED if wire.version == MQTT_5 else 0x80
-    packets = [wire.receive(), wire.receive()]
+    client.send(Subscribe(1, requests), Pingreq())
+    refused = SHARED_SUBSCRIPTIONS_NOT_SUPPORTED if client.version == MQTT_5 else 0x80
+    packets = [client.receive(), client.receive()]
     [suback] = [packet for packet in packets if isinstance(packet, Suback)]
     assert suback.reason_codes == [1, refused, 1]
     assert any(isinstance(packet, Pingresp) for packet in packets)
 
 
 def test_a_replay_that_cannot_be_understood_is_refused_alone(
-    wire: Wire, bystanders: Bystanders, name: str
+    client: RawClient, bystanders: Bystanders, name: str
 ) -> None:
     requests = [SubscriptionRequest(f"$replay/yesterday/{name}", 1), SubscriptionRequest(name, 1)]
-    wire.send(Subscribe(1, requests))
-    first, second = wire.expect(Suback).reason_codes
+    client.send(Subscribe(1, requests))
+    first, second = client.expect(Suback).reason_codes
     assert first >= 0x80
     assert second == 1
 
 
-def test_a_second_connect(wire: Wire, bystanders: Bystanders, name: str) -> None:
+def test_a_second_connect(client: RawClient, bystanders: Bystanders, name: str) -> None:
     """[MQTT-3.1.0-2]"""
-    wire.send(connect_packet(name, version=wire.version))
-    expect_refusal(wire, PROTOCOL_ERROR)
+    client.send(connect_packet(name, version=client.version))
+    expect_refusal(client, PROTOCOL_ERROR)
 
 
 @pytest.mark.parametrize(
@@ -229,27 +200,27 @@ def test_a_second_connect(wire: Wire, bystanders: Bystanders, name: str) -> None
     ],
 )
 def test_bad_properties(
-    broker: Broker, bystanders: Bystanders, name: str, properties: str, reason_code: int
+    broker: BrokerProcess, bystanders: Bystanders, name: str, properties: str, reason_code: int
 ) -> None:
-    with Wire(broker.port) as wire:
-        wire.connect(connect_packet(name))
-        wire.send(publish(wire, b"topic", bytes.fromhex(properties)))
-        expect_refusal(wire, reason_code)
+    with RawClient(broker.port) as client:
+        client.connect(connect_packet(name))
+        client.send(publish(client, b"topic", bytes.fromhex(properties)))
+        expect_refusal(client, reason_code)
 
 
-def test_a_packet_over_the_limit(wire: Wire, bystanders: Bystanders, name: str) -> None:
+def test_a_packet_over_the_limit(client: RawClient, bystanders: Bystanders, name: str) -> None:
     """[MQTT-3.2.2-15] It is refused when its length is known, whatever then still comes."""
     with contextlib.suppress(OSError):  # The broker may be gone before all is written.
-        wire.send(Publish(name, bytes(2 * MIB), 1, False, False, 1))
-    expect_refusal(wire, PACKET_TOO_LARGE)
+        client.send(Publish(name, bytes(2 * MIB), 1, False, False, 1))
+    expect_refusal(client, PACKET_TOO_LARGE)
 
 
-def test_what_came_before_the_bad_packet_counts(wire: Wire, bystanders: Bystanders) -> None:
+def test_what_came_before_the_bad_packet_counts(client: RawClient, bystanders: Bystanders) -> None:
     """Also if it is in the same write."""
     good = Publish(bystanders.topic, b"good", 1, False, False, 1)
-    wire.send(good, publish(wire, b"a/#"), replace(good, payload=b"too late", packet_id=2))
+    client.send(good, publish(client, b"a/#"), replace(good, payload=b"too late", packet_id=2))
     assert bystanders.received() == b"good"
-    while wire.receive() is not None:
+    while client.receive() is not None:
         pass
 
 
@@ -266,7 +237,7 @@ def test_what_came_before_the_bad_packet_counts(wire: Wire, bystanders: Bystande
     ],
 )
 def test_another_protocol(
-    broker: Broker, bystanders: Bystanders, first: bytes, answer: bytes
+    broker: BrokerProcess, bystanders: Bystanders, first: bytes, answer: bytes
 ) -> None:
     with socket.create_connection(("127.0.0.1", broker.port), 5) as other:
         other.sendall(first)
@@ -283,7 +254,7 @@ def test_another_protocol(
     ],
 )
 def test_what_no_protocol_begins_with_is_closed_at_once(
-    broker: Broker, bystanders: Bystanders, first: bytes
+    broker: BrokerProcess, bystanders: Bystanders, first: bytes
 ) -> None:
     with socket.create_connection(("127.0.0.1", broker.port), 5) as other:
         other.sendall(first)
@@ -324,27 +295,27 @@ def test_what_no_protocol_begins_with_is_closed_at_once(
     ],
 )
 def test_a_bad_connect(
-    broker: Broker, bystanders: Bystanders, bad: str, version: int, reason_code: int | None
+    broker: BrokerProcess, bystanders: Bystanders, bad: str, version: int, reason_code: int | None
 ) -> None:
     """CONNACK with the code where the version is known and has one. [MQTT-3.1.4-1, 3.1.2-1, 2]"""
-    with Wire(broker.port, version) as wire:
-        wire.send(bytes.fromhex(bad))
+    with RawClient(broker.port, version) as client:
+        client.send(bytes.fromhex(bad))
         if reason_code is not None:
-            connack = wire.expect(Connack)
+            connack = client.expect(Connack)
             assert (connack.session_present, connack.reason_code) == (False, reason_code)
-        assert wire.closed()
+        assert client.closed()
 
 
-def test_a_will_on_a_wildcard(broker: Broker, bystanders: Bystanders, name: str) -> None:
+def test_a_will_on_a_wildcard(broker: BrokerProcess, bystanders: Bystanders, name: str) -> None:
     connect = replace(connect_packet(name), will=Will("a/#", b"", 0, False))
-    with Wire(broker.port) as wire:
-        assert wire.connect(connect).reason_code == TOPIC_NAME_INVALID
-        assert wire.closed()
+    with RawClient(broker.port) as client:
+        assert client.connect(connect).reason_code == TOPIC_NAME_INVALID
+        assert client.closed()
 
 
 @pytest.mark.parametrize("version", [MQTT_3_1_1, MQTT_5])
 def test_any_packet_instead_of_connect_is_answered_by_nothing(
-    broker: Broker, bystanders: Bystanders, version: int
+    broker: BrokerProcess, bystanders: Bystanders, version: int
 ) -> None:
     """[MQTT-3.1.0-1] And at once, though all but CONNECT could be the line protocol."""
     others: list[Packet] = [
@@ -356,14 +327,14 @@ def test_any_packet_instead_of_connect_is_answered_by_nothing(
         Disconnect(),
     ]
     for other in others:
-        with Wire(broker.port, version) as wire:
-            wire.send(encode(other, version))
-            assert wire.closed()
+        with RawClient(broker.port, version) as client:
+            client.send(encode(other, version))
+            assert client.closed()
 
 
 def test_connect_must_come_in_time(tmp_path: Path) -> None:
-    with Broker(tmp_path, {"connect_timeout_s": 0.2}) as broker:
-        with Wire(broker.port) as slow, Wire(broker.port) as healthy:
+    with BrokerProcess(tmp_path, {"connect_timeout_s": 0.2}) as broker:
+        with RawClient(broker.port) as slow, RawClient(broker.port) as healthy:
             slow.send(bytes.fromhex("10 0E 0004"))
             healthy.connect(connect_packet("healthy"))
             assert slow.closed()
@@ -392,13 +363,13 @@ def start_fails(code: int, data_dir: Path, *arguments: str) -> str:
     return said
 
 
-def test_a_busy_port(broker: Broker, bystanders: Bystanders, tmp_path: Path) -> None:
+def test_a_busy_port(broker: BrokerProcess, bystanders: Bystanders, tmp_path: Path) -> None:
     said = start_fails(USAGE, tmp_path, "--port", str(broker.port))
     assert str(broker.port) in said
     assert "in use" in said
 
 
-def test_a_data_directory_in_use(broker: Broker, bystanders: Bystanders) -> None:
+def test_a_data_directory_in_use(broker: BrokerProcess, bystanders: Bystanders) -> None:
     said = start_fails(USAGE, broker.data_dir)
     assert str(broker.data_dir) in said
     assert "in use by another broker" in said
@@ -436,10 +407,10 @@ def test_the_database_of_another_program(tmp_path: Path) -> None:
 @pytest.fixture
 def used_directory(tmp_path: Path) -> Path:
     """The data directory of a broker that was stopped, with a message in it."""
-    with Broker(tmp_path) as broker:
-        with Wire(broker.port) as wire:
-            wire.connect(connect_packet("publisher"))
-            wire.publish_all("topic", [b"x" * 1000] * 100)
+    with BrokerProcess(tmp_path) as broker:
+        with RawClient(broker.port) as client:
+            client.connect(connect_packet("publisher"))
+            client.publish_all("topic", [b"x" * 1000] * 100)
         assert broker.stop() == 0
     return broker.data_dir
 
@@ -460,7 +431,9 @@ def test_a_damaged_database(used_directory: Path) -> None:
     start_fails(DAMAGED, used_directory)
 
 
-def test_a_failed_start_leaves_everything_as_it_was(used_directory: Path, broker: Broker) -> None:
+def test_a_failed_start_leaves_everything_as_it_was(
+    used_directory: Path, broker: BrokerProcess
+) -> None:
     copy = used_directory.with_name("copy")
     shutil.copytree(used_directory, copy)
     start_fails(USAGE, copy, "--port", str(broker.port))

@@ -6,106 +6,27 @@ import json
 import os
 import pty
 import re
-import signal
 import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.process import ROOT, Broker, free_port, wait_until
-
-TIMEOUT_S = 20.0
-COMMAND = [sys.executable, "-m", "cli.main"]
-
-
-def pubsub(
-    *arguments: str | Path, stdin: bytes = b"", cwd: Path = ROOT
-) -> subprocess.CompletedProcess[bytes]:
-    """Run a command to its end."""
-    return subprocess.run(
-        [*COMMAND, *map(str, arguments)],
-        input=stdin,
-        capture_output=True,
-        timeout=TIMEOUT_S,
-        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
-        cwd=cwd,
-        check=False,
-    )
-
-
-def succeed(*arguments: str | Path, stdin: bytes = b"") -> list[str]:
-    """Run a command that ends well; the lines of its output."""
-    done = pubsub(*arguments, stdin=stdin)
-    assert done.returncode == 0, done.stderr.decode()
-    assert b"Traceback" not in done.stderr
-    return done.stdout.decode().splitlines()
-
-
-def fail(code: int, *arguments: str | Path, stdin: bytes = b"") -> str:
-    """Run a command that ends with `code` and no traceback; what it says."""
-    done = pubsub(*arguments, stdin=stdin)
-    said = done.stderr.decode()
-    assert done.returncode == code, said
-    assert "Traceback" not in said
-    return said
-
-
-class Running:
-    """A command that goes on; `lines` are what it has written so far."""
-
-    def __init__(self, directory: Path, *arguments: str | Path) -> None:
-        self.output = directory / f"output{time.monotonic_ns()}"
-        self.errors = self.output.with_suffix(".errors")
-        with self.output.open("wb") as stdout, self.errors.open("wb") as stderr:
-            self.process = subprocess.Popen(
-                [*COMMAND, *map(str, arguments)],
-                stdin=subprocess.DEVNULL,
-                stdout=stdout,
-                stderr=stderr,
-                cwd=ROOT,
-            )
-
-    def lines(self) -> list[str]:
-        return self.output.read_text().splitlines()
-
-    def said(self) -> str:
-        return self.errors.read_text()
-
-    def wait_said(self, text: str) -> None:
-        wait_until(lambda: text in self.said(), timeout_s=TIMEOUT_S)
-
-    def wait_lines(self, count: int) -> None:
-        wait_until(lambda: len(self.lines()) >= count, timeout_s=TIMEOUT_S)
-
-    def interrupt(self) -> int:
-        """Ctrl-C; the exit code."""
-        self.process.send_signal(signal.SIGINT)
-        return self.process.wait(TIMEOUT_S)
-
-
-@contextmanager
-def running(directory: Path, *arguments: str | Path, says: str) -> Iterator[Running]:
-    command = Running(directory, *arguments)
-    try:
-        command.wait_said(says)
-        yield command
-    finally:
-        command.process.kill()
-        command.process.wait()
-
-
-def at(broker: Broker) -> tuple[str, str]:
-    return "-p", str(broker.port)
-
+from tests.support.broker_process import ROOT, BrokerProcess, free_port, wait_until
+from tests.support.command_line import (
+    COMMAND,
+    TIMEOUT_S,
+    Running,
+    at,
+    fail,
+    pubsub,
+    running,
+    succeed,
+)
 
 # The story
 
 
-def test_the_four_terminals(own_broker: Broker, tmp_path: Path) -> None:
+def test_the_four_terminals(own_broker: BrokerProcess, tmp_path: Path) -> None:
     broker = own_broker
     with running(
         tmp_path, "sub", "weather", "--id", "sub1", *at(broker), says="subscribed to weather"
@@ -141,7 +62,7 @@ def test_the_four_terminals(own_broker: Broker, tmp_path: Path) -> None:
 
 
 def test_a_kill_of_the_broker_loses_nothing_and_its_subscriber_comes_back(
-    own_broker: Broker, tmp_path: Path
+    own_broker: BrokerProcess, tmp_path: Path
 ) -> None:
     with running(
         tmp_path, "sub", "weather", "--id", "sub1", *at(own_broker), says="subscribed"
@@ -158,7 +79,7 @@ def test_a_kill_of_the_broker_loses_nothing_and_its_subscriber_comes_back(
         assert sub.lines() == ["before", "after"]
 
 
-def test_log_follows_what_comes(broker: Broker, name: str, tmp_path: Path) -> None:
+def test_log_follows_what_comes(broker: BrokerProcess, name: str, tmp_path: Path) -> None:
     succeed("pub", name, "first", *at(broker))
     log = Running(tmp_path, "log", name, "-f", "--json", "--data-dir", broker.data_dir)
     log.wait_lines(1)
@@ -172,14 +93,16 @@ def test_log_follows_what_comes(broker: Broker, name: str, tmp_path: Path) -> No
 # pub
 
 
-def test_ten_thousand_lines_are_ten_thousand_messages_in_order(broker: Broker, name: str) -> None:
+def test_ten_thousand_lines_are_ten_thousand_messages_in_order(
+    broker: BrokerProcess, name: str
+) -> None:
     numbers = [str(number) for number in range(10_000)]
     succeed("pub", name, "-l", *at(broker), stdin="\n".join(numbers).encode())
     replayed = succeed("sub", name, "--from", "earliest", "--until", "latest", *at(broker))
     assert replayed == numbers
 
 
-def test_a_person_is_told_that_nobody_is_subscribed(own_broker: Broker) -> None:
+def test_a_person_is_told_that_nobody_is_subscribed(own_broker: BrokerProcess) -> None:
     """And a script is not: the message is as good as any other, and in the log."""
     primary, secondary = pty.openpty()
     command = [*COMMAND, "pub", "weather", "Rainy", *at(own_broker)]
@@ -193,7 +116,7 @@ def test_a_person_is_told_that_nobody_is_subscribed(own_broker: Broker) -> None:
 
 @pytest.mark.parametrize("qos", ["0", "1", "2"])
 def test_standard_input_a_file_and_nothing_are_messages_too(
-    broker: Broker, name: str, qos: str, tmp_path: Path
+    broker: BrokerProcess, name: str, qos: str, tmp_path: Path
 ) -> None:
     (tmp_path / "picture").write_bytes(b"\xff\xd8\n\0")
     succeed("pub", name, "-s", "-q", qos, *at(broker), stdin=b"two\nlines\n")
@@ -216,7 +139,7 @@ def test_standard_input_a_file_and_nothing_are_messages_too(
     assert {record["qos"] for record in records} == {int(qos)}
 
 
-def test_json_tells_the_offset_of_each_message(broker: Broker, name: str) -> None:
+def test_json_tells_the_offset_of_each_message(broker: BrokerProcess, name: str) -> None:
     receipts = [
         json.loads(line)
         for line in succeed("pub", name, "-l", "--json", *at(broker), stdin=b"one\nthree\n")
@@ -231,14 +154,14 @@ def test_json_tells_the_offset_of_each_message(broker: Broker, name: str) -> Non
 # sub
 
 
-def test_a_retained_message_comes_first_unless_left_out(broker: Broker, name: str) -> None:
+def test_a_retained_message_comes_first_unless_left_out(broker: BrokerProcess, name: str) -> None:
     succeed("pub", name, "kept", "--retain", *at(broker))
     assert succeed("sub", name, "-C", "1", "-F", "%r %p", *at(broker)) == ["1 kept"]
     said = fail(27, "sub", name, "-R", "-W", "0.5", *at(broker))
     assert "subscribed" in said
 
 
-def test_formats_verbose_and_json(broker: Broker, name: str) -> None:
+def test_formats_verbose_and_json(broker: BrokerProcess, name: str) -> None:
     succeed("pub", f"{name}/a", "Rainy", "--id", f"{name}pub", *at(broker))
     replay = [f"{name}/#", "--from", "earliest", "--until", "latest", *at(broker)]
     assert succeed("sub", *replay, "-v") == [f"{name}/a Rainy"]
@@ -249,7 +172,7 @@ def test_formats_verbose_and_json(broker: Broker, name: str) -> None:
     assert json.loads(line) == json.loads(stored)
 
 
-def test_what_was_not_written_is_not_acknowledged(broker: Broker, name: str) -> None:
+def test_what_was_not_written_is_not_acknowledged(broker: BrokerProcess, name: str) -> None:
     """`-C 2` of five leaves three to the next."""
     fail(27, "sub", name, "--id", name, "-W", "0.2", *at(broker))
     succeed("pub", name, "-l", *at(broker), stdin=b"1\n2\n3\n4\n5\n")
@@ -259,7 +182,7 @@ def test_what_was_not_written_is_not_acknowledged(broker: Broker, name: str) -> 
     assert (done.returncode, done.stdout) == (27, b"")
 
 
-def test_a_reader_that_goes_away_ends_it_quietly(broker: Broker, name: str) -> None:
+def test_a_reader_that_goes_away_ends_it_quietly(broker: BrokerProcess, name: str) -> None:
     """As in `pubsub sub ... | head -1`, and also while no more messages come."""
     succeed("pub", name, "only", *at(broker))
     sub = subprocess.Popen(
@@ -278,7 +201,9 @@ def test_a_reader_that_goes_away_ends_it_quietly(broker: Broker, name: str) -> N
 
 
 @pytest.mark.parametrize("qos", ["1", "2"])
-def test_what_could_not_be_written_is_not_acknowledged(broker: Broker, name: str, qos: str) -> None:
+def test_what_could_not_be_written_is_not_acknowledged(
+    broker: BrokerProcess, name: str, qos: str
+) -> None:
     fail(27, "sub", name, "--id", name, "-q", qos, "-W", "0.2", *at(broker))
     succeed("pub", name, "kept for later", "-q", qos, *at(broker))
     with Path("/dev/full").open("wb") as full:
@@ -295,13 +220,13 @@ def test_what_could_not_be_written_is_not_acknowledged(broker: Broker, name: str
     assert succeed("sub", "--id", name, "--resume", "-C", "1", *at(broker)) == ["kept for later"]
 
 
-def test_nothing_to_resume(broker: Broker, name: str) -> None:
+def test_nothing_to_resume(broker: BrokerProcess, name: str) -> None:
     for _ in range(2):  # having asked must not have left a session
         said = fail(66, "sub", "--id", name, "--resume", *at(broker))
         assert f"pubsub sub TOPIC --id {name}" in said
 
 
-def test_without_resume_the_same_id_starts_afresh(broker: Broker, name: str) -> None:
+def test_without_resume_the_same_id_starts_afresh(broker: BrokerProcess, name: str) -> None:
     fail(27, "sub", name, "--id", name, "-W", "0.2", *at(broker))
     succeed("pub", name, "missed", *at(broker))
     done = pubsub("sub", name, "--id", name, "-W", "0.5", *at(broker))
@@ -310,7 +235,7 @@ def test_without_resume_the_same_id_starts_afresh(broker: Broker, name: str) -> 
 
 @pytest.mark.parametrize("qos", ["1", "2"])
 def test_exec_acknowledges_what_succeeded_and_keeps_what_failed(
-    broker: Broker, name: str, qos: str, tmp_path: Path
+    broker: BrokerProcess, name: str, qos: str, tmp_path: Path
 ) -> None:
     fail(27, "sub", name, "--id", name, "-q", qos, "-W", "0.2", *at(broker))
     succeed("pub", name, "-l", "-q", qos, *at(broker), stdin=b"good\nbad\nlater\n")
@@ -324,7 +249,7 @@ def test_exec_acknowledges_what_succeeded_and_keeps_what_failed(
 
 
 def test_a_second_client_with_the_same_id_takes_over_for_good(
-    broker: Broker, name: str, tmp_path: Path
+    broker: BrokerProcess, name: str, tmp_path: Path
 ) -> None:
     arguments = ["sub", name, "--id", name, *at(broker)]
     with running(tmp_path, *arguments, says="subscribed") as first:
@@ -365,13 +290,15 @@ def test_nobody_there(tmp_path: Path) -> None:
         (["broker", "start", "--config", "/nonexistent"], "cannot be read"),
     ],
 )
-def test_usage_errors_say_what_to_do(broker: Broker, arguments: list[str], hint: str) -> None:
+def test_usage_errors_say_what_to_do(
+    broker: BrokerProcess, arguments: list[str], hint: str
+) -> None:
     where = at(broker) if arguments[0] in ("pub", "sub") else ()
     where = ("--data-dir", str(broker.data_dir)) if arguments[0] == "log" else where
     assert hint in fail(2, *arguments, *where)
 
 
-def test_broker_status_and_stop(own_broker: Broker) -> None:
+def test_broker_status_and_stop(own_broker: BrokerProcess) -> None:
     where = ["--data-dir", str(own_broker.data_dir)]
     (line,) = succeed("broker", "status", "--json", *where)
     assert json.loads(line)["address"] == f"127.0.0.1:{own_broker.port}"
@@ -381,7 +308,7 @@ def test_broker_status_and_stop(own_broker: Broker) -> None:
     assert "listening on" in own_broker.stderr.read_text()
 
 
-def test_a_broker_that_cannot_start_says_why(broker: Broker, tmp_path: Path) -> None:
+def test_a_broker_that_cannot_start_says_why(broker: BrokerProcess, tmp_path: Path) -> None:
     start = ["broker", "start", "--data-dir"]
     assert "in use" in fail(2, *start, tmp_path / "a", "--port", str(broker.port))
     assert "another broker" in fail(2, *start, broker.data_dir, "--port", "0")

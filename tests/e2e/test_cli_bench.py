@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.process import ROOT, Broker
-from tests.e2e.test_cli import COMMAND, TIMEOUT_S, at, fail, running, succeed
+from tests.support.broker_process import ROOT, BrokerProcess
+from tests.support.command_line import COMMAND, TIMEOUT_S, at, fail, running, succeed
 
 
 @pytest.mark.parametrize("qos", [0, 1, 2])
-def test_each_subscriber_gets_every_message_of_each_publisher(broker: Broker, qos: int) -> None:
+def test_each_subscriber_gets_every_message_of_each_publisher(
+    broker: BrokerProcess, qos: int
+) -> None:
     (line,) = succeed(
         *("bench", "--json", "-n", "1000", "-q", str(qos), "--publishers", "3"),
         *("--subscribers", "2", *at(broker)),
@@ -32,7 +34,9 @@ def test_each_subscriber_gets_every_message_of_each_publisher(broker: Broker, qo
 
 
 @pytest.mark.parametrize("qos", ["0", "1"])
-def test_without_subscribers_everything_is_published(broker: Broker, name: str, qos: str) -> None:
+def test_without_subscribers_everything_is_published(
+    broker: BrokerProcess, name: str, qos: str
+) -> None:
     (line,) = succeed(
         *("bench", "--json", "-n", "1000", "-q", qos, "--subscribers", "0", "-t", name),
         *at(broker),
@@ -41,21 +45,21 @@ def test_without_subscribers_everything_is_published(broker: Broker, name: str, 
     assert broker.query("SELECT count(*) FROM history WHERE topic = ?", name) == [(1000,)]
 
 
-def test_a_backlog_is_drained_and_leaves_no_subscriber(broker: Broker, name: str) -> None:
+def test_a_backlog_is_drained_and_leaves_no_subscriber(broker: BrokerProcess, name: str) -> None:
     (line,) = succeed("bench", "--json", "-n", "2000", "--backlog", "-i", name, *at(broker))
     result = json.loads(line)
     assert (result["problems"], result["delivered_messages"]) == ([], 2000)
     assert broker.query("SELECT * FROM subscribers WHERE client_id = ?", f"{name}-sub0") == []
 
 
-def test_a_rate_is_kept_to(broker: Broker) -> None:
+def test_a_rate_is_kept_to(broker: BrokerProcess) -> None:
     (line,) = succeed("bench", "--json", "-n", "20", "--rate", "100", *at(broker))
     result = json.loads(line)
     assert result["delivered_messages"] == 20
     assert result["publishing_s"] >= 0.19
 
 
-def test_lines_for_people_and_nothing_else_in_a_pipe(broker: Broker, tmp_path: Path) -> None:
+def test_lines_for_people_and_nothing_else_in_a_pipe(broker: BrokerProcess, tmp_path: Path) -> None:
     with running(tmp_path, "bench", "-n", "500", *at(broker), says="") as command:
         assert command.process.wait(TIMEOUT_S) == 0
         assert command.said() == ""
@@ -64,7 +68,7 @@ def test_lines_for_people_and_nothing_else_in_a_pipe(broker: Broker, tmp_path: P
     assert [line.split()[:2] for line in lines if line.startswith("lost")] == [["lost", "0"]]
 
 
-def test_progress_on_a_terminal_until_ctrl_c_and_then_the_result(broker: Broker) -> None:
+def test_progress_on_a_terminal_until_ctrl_c_and_then_the_result(broker: BrokerProcess) -> None:
     primary, secondary = pty.openpty()
     with subprocess.Popen(
         [*COMMAND, "bench", "--json", "--seconds", "600", "--rate", "50", *at(broker)],
@@ -86,7 +90,7 @@ def test_progress_on_a_terminal_until_ctrl_c_and_then_the_result(broker: Broker)
 
 
 def test_a_broker_that_goes_away_ends_it_with_what_was_measured(
-    own_broker: Broker, tmp_path: Path
+    own_broker: BrokerProcess, tmp_path: Path
 ) -> None:
     command = ["bench", "--json", "--rate", "100", "--seconds", "600", *at(own_broker)]
     with running(tmp_path, *command, says="") as bench:
@@ -109,7 +113,7 @@ def test_a_broker_that_goes_away_ends_it_with_what_was_measured(
         (["--size", "3"], "--size"),
     ],
 )
-def test_usage_errors(broker: Broker, arguments: list[str], hint: str) -> None:
+def test_usage_errors(broker: BrokerProcess, arguments: list[str], hint: str) -> None:
     assert hint in fail(2, "bench", *arguments, *at(broker))
 
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests.e2e.process import ROOT, Broker
+from tests.support.broker_process import ROOT, BrokerProcess
 
 TIMEOUT_S = 20.0
 
@@ -70,7 +70,7 @@ def terminal(*arguments: str) -> Iterator[Terminal]:
 
 
 def test_what_is_published_at_one_terminal_is_delivered_at_another(
-    broker: Broker, name: str
+    broker: BrokerProcess, name: str
 ) -> None:
     port = str(broker.port)
     with terminal("sub", "-p", port) as sub, terminal("pub", "-p", port, "--id", "pub1") as pub:
@@ -93,7 +93,7 @@ def test_what_is_published_at_one_terminal_is_delivered_at_another(
         assert pub.ended() == 0
 
 
-def test_errors_do_not_end_it(broker: Broker, name: str) -> None:
+def test_errors_do_not_end_it(broker: BrokerProcess, name: str) -> None:
     port = str(broker.port)
     with terminal("sub", "-p", port) as sub, terminal("pub", "-p", port) as pub:
         sub.type("nonsense")
@@ -113,7 +113,7 @@ def test_errors_do_not_end_it(broker: Broker, name: str) -> None:
         assert sub.ended() == 0
 
 
-def test_both_go_on_when_the_broker_is_back(own_broker: Broker) -> None:
+def test_both_go_on_when_the_broker_is_back(own_broker: BrokerProcess) -> None:
     port = str(own_broker.port)
     with terminal("sub", "-p", port) as sub, terminal("pub", "-p", port) as pub:
         sub.type("subscribe weather")
@@ -134,7 +134,7 @@ def test_both_go_on_when_the_broker_is_back(own_broker: Broker) -> None:
         assert pub.ended() == 0
 
 
-def test_a_payload_does_nothing_to_the_terminal(broker: Broker, name: str) -> None:
+def test_a_payload_does_nothing_to_the_terminal(broker: BrokerProcess, name: str) -> None:
     port = str(broker.port)
     with terminal("sub", name, "-p", port) as sub:
         sub.see("subscribed to")

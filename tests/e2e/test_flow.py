@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import replace
-from typing import Protocol
-
-import pytest
 
 from broker.mqtt.packets import (
     MQTT_3_1_1,
     MQTT_5,
     Ack,
     Connack,
-    Connect,
     Disconnect,
     PacketType,
     Pingreq,
-    Pingresp,
     Publish,
     Suback,
     Subscribe,
@@ -30,9 +23,9 @@ from broker.mqtt.packets import (
     Will,
 )
 from broker.mqtt.properties import Property
-from tests.e2e.process import Broker, wait_until
-from tests.e2e.test_lines import Lines
-from tests.e2e.wire import Wire, connect_packet, publish_many
+from tests.support.broker_process import BrokerProcess, wait_until
+from tests.support.lines import Lines
+from tests.support.raw_client import Dial, RawClient, connect_packet, expect_nothing, publish_many
 
 PUBACK, PUBREC = PacketType.PUBACK, PacketType.PUBREC
 PUBREL, PUBCOMP = PacketType.PUBREL, PacketType.PUBCOMP
@@ -42,39 +35,9 @@ NO_SUBSCRIPTION_EXISTED = 0x11
 RECEIVE_MAXIMUM = 2000
 
 
-class Dial(Protocol):
-    def __call__(self, connect: Connect, *, port: int = 0, present: bool = False) -> Wire: ...
-
-
-@pytest.fixture
-def dial(broker: Broker) -> Iterator[Dial]:
-    """Connect to the module's broker, or to that at `port`."""
-    with ExitStack() as stack:
-
-        def dial(connect: Connect, *, port: int = 0, present: bool = False) -> Wire:
-            wire = stack.enter_context(Wire(port or broker.port, connect.version))
-            connack = wire.connect(connect)
-            assert (connack.reason_code, connack.session_present) == (0, present)
-            return wire
-
-        yield dial
-
-
-@pytest.fixture(params=[MQTT_3_1_1, MQTT_5])
-def version(request: pytest.FixtureRequest) -> int:
-    version: int = request.param
-    return version
-
-
-def expect_nothing(wire: Wire) -> None:
-    """The answer to a ping is the next to come."""
-    wire.send(Pingreq())
-    wire.expect(Pingresp)
-
-
-def test_connack_tells_the_limits(broker: Broker) -> None:
-    with Wire(broker.port) as wire:
-        properties = wire.connect(connect_packet("")).properties
+def test_connack_tells_the_limits(broker: BrokerProcess) -> None:
+    with RawClient(broker.port) as client:
+        properties = client.connect(connect_packet("")).properties
         assert properties[Property.RECEIVE_MAXIMUM] == RECEIVE_MAXIMUM
         assert properties[Property.MAXIMUM_PACKET_SIZE] == 2 * 1024 * 1024
         assert properties[Property.TOPIC_ALIAS_MAXIMUM] > 0
@@ -85,10 +48,10 @@ def test_connack_tells_the_limits(broker: Broker) -> None:
         assert Property.WILDCARD_SUBSCRIPTION_AVAILABLE not in properties
 
 
-def test_all_in_one_write(broker: Broker, name: str, version: int) -> None:
+def test_all_in_one_write(broker: BrokerProcess, name: str, version: int) -> None:
     """A client need not wait for any answer; CONNACK is the first. [MQTT-3.1.4-5, MQTT-3.2.0-1]"""
-    with Wire(broker.port, version) as wire:
-        wire.send(
+    with RawClient(broker.port, version) as client:
+        client.send(
             connect_packet(name, version=version, durable=True),
             Subscribe(1, [SubscriptionRequest(name, 1)]),
             Publish(name, b"own", 1, False, False, 2),
@@ -96,8 +59,8 @@ def test_all_in_one_write(broker: Broker, name: str, version: int) -> None:
             Unsubscribe(3, [name]),
             Disconnect(),
         )
-        wire.expect(Connack)
-        while wire.receive() is not None:
+        client.expect(Connack)
+        while client.receive() is not None:
             pass  # It may be gone before all is committed, so these answers are not certain.
     wait_until(lambda: broker.query("SELECT 1 FROM history WHERE topic = ?", name) == [(1,)])
     wait_until(
@@ -109,14 +72,14 @@ def test_all_in_one_write(broker: Broker, name: str, version: int) -> None:
     assert broker.query("SELECT 1 FROM subscriptions WHERE client_id = ?", name) == []
 
 
-def test_what_was_sent_before_a_cut_counts(broker: Broker, dial: Dial, name: str) -> None:
+def test_what_was_sent_before_a_cut_counts(broker: BrokerProcess, dial: Dial, name: str) -> None:
     watcher = dial(connect_packet(f"{name}-watcher"))
     watcher.subscribe(name, 0)
-    with Wire(broker.port) as wire:
+    with RawClient(broker.port) as client:
         messages = [Publish(name, b"%d" % n, n % 3, False, False, n + 1) for n in range(300)]
-        wire.send(connect_packet(name), *messages)
-        wire.socket.shutdown(socket.SHUT_WR)
-        while wire.receive() is not None:
+        client.send(connect_packet(name), *messages)
+        client.socket.shutdown(socket.SHUT_WR)
+        while client.receive() is not None:
             pass
     assert [int(watcher.expect(Publish).payload) for _ in messages] == [*range(300)]
 
@@ -136,134 +99,136 @@ def test_a_subscriber_that_does_not_read_gets_everything_later(dial: Dial, name:
 
 
 def test_a_thousand_filters_in_one_packet(dial: Dial, name: str, version: int) -> None:
-    wire = dial(connect_packet(name, version=version, durable=True))
+    client = dial(connect_packet(name, version=version, durable=True))
     filters = [f"{name}/{number}" for number in range(1000)]
-    wire.send(Subscribe(1, [SubscriptionRequest(filter, 1) for filter in filters]))
-    assert wire.expect(Suback).reason_codes == [1] * 1000
-    wire.send(Unsubscribe(2, [*filters[:999], "never"]))
+    client.send(Subscribe(1, [SubscriptionRequest(filter, 1) for filter in filters]))
+    assert client.expect(Suback).reason_codes == [1] * 1000
+    client.send(Unsubscribe(2, [*filters[:999], "never"]))
     codes = [0] * 999 + [NO_SUBSCRIPTION_EXISTED] if version == MQTT_5 else []
-    assert wire.expect(Unsuback).reason_codes == codes
+    assert client.expect(Unsuback).reason_codes == codes
     publisher = dial(connect_packet(f"{name}-pub"))
     for level in (998, 999):
         publisher.publish_all(f"{name}/{level}", [b""])
-    assert wire.expect(Publish).topic == f"{name}/999"
+    assert client.expect(Publish).topic == f"{name}/999"
 
 
 # Receive Maximum
 
 
 def test_a_client_with_receive_maximum_1_gets_one_at_a_time(
-    broker: Broker, dial: Dial, name: str
+    broker: BrokerProcess, dial: Dial, name: str
 ) -> None:
     """[MQTT-3.3.4-9, MQTT-4.9.0-1, 2] QoS 0 does not count, and does not overtake."""
-    wire = dial(replace(connect_packet(name), receive_maximum=1))
-    wire.subscribe(f"{name}/1", 1)
-    wire.subscribe(f"{name}/2", 2)
+    client = dial(replace(connect_packet(name), receive_maximum=1))
+    client.subscribe(f"{name}/1", 1)
+    client.subscribe(f"{name}/2", 2)
     publisher = dial(connect_packet(f"{name}-pub"))
     for packet_id, (level, qos) in enumerate(((1, 1), (1, 1), (2, 2), (1, 0), (2, 2)), 1):
         publisher.send(Publish(f"{name}/{level}", b"", qos, False, False, packet_id))
         if qos:
             publisher.expect(Ack)
     for _ in range(2):
-        publish = wire.expect(Publish)
-        expect_nothing(wire)
-        wire.send(Ack(PUBACK, [publish.packet_id]))
+        publish = client.expect(Publish)
+        expect_nothing(client)
+        client.send(Ack(PUBACK, [publish.packet_id]))
     for after in (Publish, None):
-        publish = wire.expect(Publish)
+        publish = client.expect(Publish)
         assert publish.qos == 2
         if after is not None:
-            assert wire.expect(Publish).qos == 0
-        expect_nothing(wire)
-        wire.send(Ack(PUBREC, [publish.packet_id]))
-        assert wire.expect(Ack) == Ack(PUBREL, [publish.packet_id])
-        expect_nothing(wire)
-        wire.send(Ack(PUBCOMP, [publish.packet_id]))
-    expect_nothing(wire)
+            assert client.expect(Publish).qos == 0
+        expect_nothing(client)
+        client.send(Ack(PUBREC, [publish.packet_id]))
+        assert client.expect(Ack) == Ack(PUBREL, [publish.packet_id])
+        expect_nothing(client)
+        client.send(Ack(PUBCOMP, [publish.packet_id]))
+    expect_nothing(client)
 
 
 def test_a_client_that_exceeds_our_receive_maximum(dial: Dial, name: str) -> None:
     """[MQTT-3.3.4-7] Each QoS 2 exchange counts until its PUBCOMP."""
-    wire = dial(connect_packet(name))
-    wire.send(*(Publish(name, b"", 2, False, False, n) for n in range(1, RECEIVE_MAXIMUM + 1)))
+    client = dial(connect_packet(name))
+    client.send(*(Publish(name, b"", 2, False, False, n) for n in range(1, RECEIVE_MAXIMUM + 1)))
     for _ in range(RECEIVE_MAXIMUM):
-        assert wire.expect(Ack).type == PUBREC
-    expect_nothing(wire)
-    wire.send(Ack(PUBREL, [1]))
-    assert wire.expect(Ack) == Ack(PUBCOMP, [1])
-    wire.send(Publish(name, b"", 1, False, False, 1))
-    assert wire.expect(Ack) == Ack(PUBACK, [1])
-    wire.send(Publish(name, b"", 2, False, False, 1))
-    assert wire.expect(Ack) == Ack(PUBREC, [1])
-    wire.send(Publish(name, b"", 1, False, False, RECEIVE_MAXIMUM + 1))
-    assert wire.expect(Disconnect).reason_code == RECEIVE_MAXIMUM_EXCEEDED
-    assert wire.closed()
+        assert client.expect(Ack).type == PUBREC
+    expect_nothing(client)
+    client.send(Ack(PUBREL, [1]))
+    assert client.expect(Ack) == Ack(PUBCOMP, [1])
+    client.send(Publish(name, b"", 1, False, False, 1))
+    assert client.expect(Ack) == Ack(PUBACK, [1])
+    client.send(Publish(name, b"", 2, False, False, 1))
+    assert client.expect(Ack) == Ack(PUBREC, [1])
+    client.send(Publish(name, b"", 1, False, False, RECEIVE_MAXIMUM + 1))
+    assert client.expect(Disconnect).reason_code == RECEIVE_MAXIMUM_EXCEEDED
+    assert client.closed()
 
 
-def test_the_window_may_shrink_between_connections(dial: Dial, name: str, broker: Broker) -> None:
+def test_the_window_may_shrink_between_connections(
+    dial: Dial, name: str, broker: BrokerProcess
+) -> None:
     """[MQTT-3.3.4-9] Also what is sent again keeps to the Receive Maximum."""
-    wire = dial(connect_packet(name, durable=True))
-    wire.subscribe(name, 1)
+    client = dial(connect_packet(name, durable=True))
+    client.subscribe(name, 1)
     publish_many(broker.port, name, [b"%d" % n for n in range(5)], client_id=f"{name}-pub")
-    assert [wire.expect(Publish).payload for _ in range(5)] == [b"0", b"1", b"2", b"3", b"4"]
-    wire.send(Disconnect())
+    assert [client.expect(Publish).payload for _ in range(5)] == [b"0", b"1", b"2", b"3", b"4"]
+    client.send(Disconnect())
     back = replace(connect_packet(name, durable=True), receive_maximum=1)
-    wire = dial(back, present=True)
+    client = dial(back, present=True)
     for payload in (b"0", b"1", b"2", b"3", b"4"):
-        publish = wire.expect(Publish)
+        publish = client.expect(Publish)
         assert (publish.payload, publish.dup) == (payload, True)
-        expect_nothing(wire)
-        wire.send(Ack(PUBACK, [publish.packet_id]))
-    expect_nothing(wire)
+        expect_nothing(client)
+        client.send(Ack(PUBACK, [publish.packet_id]))
+    expect_nothing(client)
 
 
 # Exchanges that go on
 
 
 def test_unacknowledged_messages_come_again_under_the_same_identifier(
-    broker: Broker, dial: Dial, name: str, version: int
+    broker: BrokerProcess, dial: Dial, name: str, version: int
 ) -> None:
     """[MQTT-4.4.0-1, MQTT-3.3.1-1] In order, and before what is new."""
     connect = connect_packet(name, version=version, durable=True)
-    wire = dial(connect)
-    wire.subscribe(name, 1)
+    client = dial(connect)
+    client.subscribe(name, 1)
     publish_many(broker.port, name, [b"%d" % n for n in range(5)], client_id=f"{name}-pub")
-    first = [wire.expect(Publish) for _ in range(5)]
+    first = [client.expect(Publish) for _ in range(5)]
     assert not any(publish.dup for publish in first)
-    wire.send(Ack(PUBACK, [first[0].packet_id]), Ack(PUBACK, [first[2].packet_id]))
-    expect_nothing(wire)
-    wire.socket.close()
+    client.send(Ack(PUBACK, [first[0].packet_id]), Ack(PUBACK, [first[2].packet_id]))
+    expect_nothing(client)
+    client.socket.close()
     publish_many(broker.port, name, [b"new"], client_id=f"{name}-pub")
-    wire = dial(connect, present=True)
+    client = dial(connect, present=True)
     for expected in (first[1], first[3], first[4]):
-        assert wire.expect(Publish) == replace(expected, dup=True)
-    new = wire.expect(Publish)
+        assert client.expect(Publish) == replace(expected, dup=True)
+    new = client.expect(Publish)
     assert (new.payload, new.dup) == (b"new", False)
     assert new.packet_id not in [publish.packet_id for publish in first[1:2] + first[3:]]
 
 
 def test_a_message_that_was_received_is_only_released(
-    broker: Broker, dial: Dial, name: str, version: int
+    broker: BrokerProcess, dial: Dial, name: str, version: int
 ) -> None:
     """QoS 2 towards the client, cut after each step. [MQTT-4.3.3-5..7]"""
     connect = connect_packet(name, version=version, durable=True)
-    wire = dial(connect)
-    wire.subscribe(name, 2)
+    client = dial(connect)
+    client.subscribe(name, 2)
     publisher = dial(connect_packet(f"{name}-pub"))
     publisher.publish_all(name, [b"exactly once"], 2)
     publisher.send(Ack(PUBREL, [1]))
     publisher.expect(Ack)
-    publish = wire.expect(Publish)
-    wire.socket.close()
-    wire = dial(connect, present=True)
-    assert wire.expect(Publish) == replace(publish, dup=True)
-    wire.send(Ack(PUBREC, [publish.packet_id]))
-    wire.expect(Ack)
-    wire.socket.close()
-    wire = dial(connect, present=True)
-    assert wire.expect(Ack) == Ack(PUBREL, [publish.packet_id])
-    wire.send(Ack(PUBCOMP, [publish.packet_id]))
-    expect_nothing(wire)
-    wire.socket.close()
+    publish = client.expect(Publish)
+    client.socket.close()
+    client = dial(connect, present=True)
+    assert client.expect(Publish) == replace(publish, dup=True)
+    client.send(Ack(PUBREC, [publish.packet_id]))
+    client.expect(Ack)
+    client.socket.close()
+    client = dial(connect, present=True)
+    assert client.expect(Ack) == Ack(PUBREL, [publish.packet_id])
+    client.send(Ack(PUBCOMP, [publish.packet_id]))
+    expect_nothing(client)
+    client.socket.close()
     expect_nothing(dial(connect, present=True))
 
 
@@ -273,22 +238,22 @@ def test_a_message_that_is_sent_twice_counts_once(dial: Dial, name: str, version
     watcher = dial(connect_packet(f"{name}-watcher"))
     watcher.subscribe(name, 0)
     message = Publish(name, b"once", 2, False, False, 7)
-    wire = dial(connect)
-    wire.send(message)
-    assert wire.expect(Ack) == Ack(PUBREC, [7])
-    wire.socket.close()
-    wire = dial(connect, present=True)
-    wire.send(replace(message, dup=True))
-    assert wire.expect(Ack) == Ack(PUBREC, [7])
-    wire.send(Ack(PUBREL, [7]))
-    assert wire.expect(Ack) == Ack(PUBCOMP, [7])
-    wire.send(replace(message, payload=b"another"))
-    assert wire.expect(Ack) == Ack(PUBREC, [7])
+    client = dial(connect)
+    client.send(message)
+    assert client.expect(Ack) == Ack(PUBREC, [7])
+    client.socket.close()
+    client = dial(connect, present=True)
+    client.send(replace(message, dup=True))
+    assert client.expect(Ack) == Ack(PUBREC, [7])
+    client.send(Ack(PUBREL, [7]))
+    assert client.expect(Ack) == Ack(PUBCOMP, [7])
+    client.send(replace(message, payload=b"another"))
+    assert client.expect(Ack) == Ack(PUBREC, [7])
     assert [watcher.expect(Publish).payload for _ in range(2)] == [b"once", b"another"]
 
 
 def test_exchanges_go_on_after_a_kill_of_the_broker(
-    own_broker: Broker, dial: Dial, name: str, version: int
+    own_broker: BrokerProcess, dial: Dial, name: str, version: int
 ) -> None:
     """QoS 2 in both directions, killed after PUBREC."""
     publisher_connect = connect_packet(f"{name}-pub", version=version, durable=True)
@@ -316,34 +281,34 @@ def test_exchanges_go_on_after_a_kill_of_the_broker(
 
 def test_a_release_of_the_unknown_is_answered(dial: Dial, name: str, version: int) -> None:
     """Or a client that lost its PUBCOMP would ask for ever. [MQTT-4.3.3-11]"""
-    wire = dial(connect_packet(name, version=version))
-    wire.send(Ack(PUBREL, [9]))
-    ack = wire.expect(Ack)
+    client = dial(connect_packet(name, version=version))
+    client.send(Ack(PUBREL, [9]))
+    ack = client.expect(Ack)
     assert (ack.type, ack.packet_ids) == (PUBCOMP, [9])
 
 
 def test_an_acknowledgement_of_the_unknown_changes_nothing(
     dial: Dial, name: str, version: int
 ) -> None:
-    wire = dial(connect_packet(name, version=version))
-    wire.send(Ack(PUBACK, [9]), Ack(PUBCOMP, [9]), Ack(PUBREC, [9]))
-    answer = wire.expect(Ack)
+    client = dial(connect_packet(name, version=version))
+    client.send(Ack(PUBACK, [9]), Ack(PUBCOMP, [9]), Ack(PUBREC, [9]))
+    answer = client.expect(Ack)
     assert (answer.type, answer.packet_ids) == (PUBREL, [9])
-    expect_nothing(wire)
+    expect_nothing(client)
 
 
 def test_a_subscriber_may_refuse_a_message(dial: Dial, name: str) -> None:
     """A PUBACK or PUBREC with an error ends the exchange. [MQTT-4.4.0-2]"""
     connect = connect_packet(name, durable=True)
-    wire = dial(connect)
-    wire.subscribe(name, 2)
+    client = dial(connect)
+    client.subscribe(name, 2)
     publisher = dial(connect_packet(f"{name}-pub"))
     for packet_id, (qos, kind) in enumerate(((1, PUBACK), (2, PUBREC)), 1):
         publisher.send(Publish(name, b"", qos, False, False, packet_id))
         publisher.expect(Ack)
-        wire.send(Ack(kind, [wire.expect(Publish).packet_id], 0x83))
-    expect_nothing(wire)
-    wire.socket.close()
+        client.send(Ack(kind, [client.expect(Publish).packet_id], 0x83))
+    expect_nothing(client)
+    client.socket.close()
     expect_nothing(dial(connect, present=True))
 
 
@@ -360,10 +325,10 @@ def test_properties_keep_their_order_byte_for_byte(dial: Dial, name: str) -> Non
         for key, value in pairs
     )
     properties += b"\x03\0\4text" + properties + b"\x09\0\2\0\xff\x08\0\1r\x01\1"
-    wire = dial(connect_packet(name))
-    wire.subscribe(name, 1)
-    wire.send(Publish(name, b"", 1, False, False, 1, properties))
-    packets = [wire.receive(), wire.receive()]
+    client = dial(connect_packet(name))
+    client.subscribe(name, 1)
+    client.send(Publish(name, b"", 1, False, False, 1, properties))
+    packets = [client.receive(), client.receive()]
     [publish] = [packet for packet in packets if isinstance(packet, Publish)]
     assert publish.properties == properties
 
@@ -390,12 +355,12 @@ def test_keep_alive(dial: Dial, name: str) -> None:
     expect_nothing(alive)
 
 
-def test_a_session_may_end_with_disconnect(dial: Dial, name: str, broker: Broker) -> None:
+def test_a_session_may_end_with_disconnect(dial: Dial, name: str, broker: BrokerProcess) -> None:
     """Section 3.14.2.2.2: Session Expiry Interval of DISCONNECT replaces that of CONNECT."""
-    wire = dial(connect_packet(name, durable=True))
-    wire.subscribe(name)
-    wire.send(Disconnect(session_expiry_s=0))
-    assert wire.closed()
+    client = dial(connect_packet(name, durable=True))
+    client.subscribe(name)
+    client.send(Disconnect(session_expiry_s=0))
+    assert client.closed()
     dial(connect_packet(name, durable=True), present=False)
 
 
@@ -428,69 +393,71 @@ def test_takeover_has_a_reason(dial: Dial, name: str) -> None:
     assert new.expect(Publish).payload == b"x"
 
 
-def test_many_takeovers_at_once_leave_one(dial: Dial, name: str, broker: Broker) -> None:
+def test_many_takeovers_at_once_leave_one(dial: Dial, name: str, broker: BrokerProcess) -> None:
     connect = connect_packet(name, durable=True)
-    wires = [Wire(broker.port) for _ in range(20)]
-    for wire in wires:
-        wire.send(connect)
+    clients = [RawClient(broker.port) for _ in range(20)]
+    for client in clients:
+        client.send(connect)
     last = dial(connect, present=True)
     last.subscribe(name, 1)
     publish_many(broker.port, name, [b"x"], client_id=f"{name}-pub")
     assert last.expect(Publish).payload == b"x"
-    for wire in wires:
-        while wire.receive() is not None:
+    for client in clients:
+        while client.receive() is not None:
             pass
-        wire.socket.close()
+        client.socket.close()
 
 
 def test_a_subscriber_of_lines_and_a_session_of_mqtt_are_one(
-    dial: Dial, name: str, broker: Broker
+    dial: Dial, name: str, broker: BrokerProcess
 ) -> None:
     """The later connection has it, whatever it speaks."""
     connect = connect_packet(name, durable=True)
-    wire = dial(connect)
-    wire.subscribe(name, 1)
+    client = dial(connect)
+    client.subscribe(name, 1)
     with Lines(broker.port) as lines:
         assert lines.ask(f"SUBSCRIBE {name} {name}") == "OK"
-        assert wire.expect(Disconnect).reason_code == SESSION_TAKEN_OVER
+        assert client.expect(Disconnect).reason_code == SESSION_TAKEN_OVER
         publish_many(broker.port, name, [b"by line"], client_id="pub")
         assert lines.delivered() == f"{name} by line pub"
-        wire = dial(connect, present=True)
+        client = dial(connect, present=True)
         publish_many(broker.port, name, [b"by MQTT"], client_id="pub")
-        assert wire.expect(Publish).payload == b"by MQTT"
+        assert client.expect(Publish).payload == b"by MQTT"
 
 
-def test_a_stopping_broker_says_so(own_broker: Broker, dial: Dial, name: str) -> None:
+def test_a_stopping_broker_says_so(own_broker: BrokerProcess, dial: Dial, name: str) -> None:
     """And what was acknowledged before is not sent again. (P4)"""
     connect = connect_packet(name, durable=True)
-    wire = dial(connect, port=own_broker.port)
-    wire.subscribe(name, 1)
+    client = dial(connect, port=own_broker.port)
+    client.subscribe(name, 1)
     publish_many(own_broker.port, name, [b"1", b"2"], client_id="pub")
-    first, second = wire.expect(Publish), wire.expect(Publish)
-    wire.send(Ack(PUBACK, [first.packet_id]))
-    expect_nothing(wire)
+    first, second = client.expect(Publish), client.expect(Publish)
+    client.send(Ack(PUBACK, [first.packet_id]))
+    expect_nothing(client)
     assert own_broker.stop() == 0
-    assert wire.expect(Disconnect).reason_code == SERVER_SHUTTING_DOWN
-    assert wire.closed()
+    assert client.expect(Disconnect).reason_code == SERVER_SHUTTING_DOWN
+    assert client.closed()
     own_broker.start()
-    wire = dial(connect, port=own_broker.port, present=True)
-    assert wire.expect(Publish) == replace(second, dup=True)
-    expect_nothing(wire)
+    client = dial(connect, port=own_broker.port, present=True)
+    assert client.expect(Publish) == replace(second, dup=True)
+    expect_nothing(client)
 
 
-def test_a_subscription_is_replaced_without_a_gap(dial: Dial, name: str, broker: Broker) -> None:
+def test_a_subscription_is_replaced_without_a_gap(
+    dial: Dial, name: str, broker: BrokerProcess
+) -> None:
     """[MQTT-3.8.4-3, 4]"""
-    wire = dial(connect_packet(name))
-    wire.subscribe(name, 0)
+    client = dial(connect_packet(name))
+    client.subscribe(name, 0)
     publisher = dial(connect_packet(f"{name}-pub"))
     payloads = [b"%d" % number for number in range(1000)]
     packets = [Publish(name, payload, 0, False, False, 0) for payload in payloads]
     publisher.send(*packets[:500])
-    wire.send(Subscribe(1, [SubscriptionRequest(name, 1)]))
+    client.send(Subscribe(1, [SubscriptionRequest(name, 1)]))
     publisher.send(*packets[500:])
     got: list[bytes] = []
     while len(got) < 1000:
-        packet = wire.receive()
+        packet = client.receive()
         assert packet is not None
         if isinstance(packet, Publish):
             got.append(packet.payload)

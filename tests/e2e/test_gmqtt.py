@@ -11,7 +11,7 @@ from gmqtt import Subscription as GmqttSubscription
 from gmqtt.storage import PersistentStorage
 
 from tests.e2e.behaviour import Behaviour, Behaviour5
-from tests.e2e.peer import (
+from tests.support.peers.peer import (
     AsyncPeer,
     Message,
     Options,

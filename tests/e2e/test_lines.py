@@ -6,81 +6,35 @@ import re
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
-from types import TracebackType
 
 import pytest
 
 from broker.mqtt.packets import Ack, Publish
-from tests.e2e.process import Broker
-from tests.e2e.wire import Wire, connect_packet
+from tests.support.broker_process import BrokerProcess
+from tests.support.lines import TIMEOUT_S, Lines
+from tests.support.raw_client import RawClient, connect_packet
 
-TIMEOUT_S = 10.0
 MIB = 1024 * 1024
 
 needs_nc = pytest.mark.skipif(shutil.which("nc") is None, reason="needs nc (netcat-openbsd)")
 
 
-class Lines:
-    """A socket. As a context manager it is closed in the end."""
-
-    def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), TIMEOUT_S)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._file = self.socket.makefile("rb")
-
-    def __enter__(self) -> Lines:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._file.close()
-        self.socket.close()
-
-    def write(self, text: str) -> None:
-        """In one write, as it is."""
-        self.socket.sendall(text.encode())
-
-    def read(self) -> str:
-        """The next line, without its end; empty when the broker has closed the connection."""
-        return self._file.readline().decode().removesuffix("\n")
-
-    def ask(self, command: str) -> str:
-        """Where nothing but the answer can come."""
-        self.write(f"{command}\n")
-        return self.read()
-
-    def delivered(self) -> str:
-        """The next line, a DELIVER, without that word and without its time, which is now."""
-        line = self.read()
-        match = re.fullmatch(r"DELIVER (.*) (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)", line)
-        assert match, line
-        at = datetime.fromisoformat(match[2]).replace(tzinfo=UTC)
-        assert abs(time.time() - at.timestamp()) < 60
-        return match[1]
-
-
 @pytest.fixture
-def lines(broker: Broker) -> Iterator[Lines]:
+def lines(broker: BrokerProcess) -> Iterator[Lines]:
     with Lines(broker.port) as lines:
         yield lines
 
 
 @pytest.fixture
-def others(broker: Broker) -> Iterator[Lines]:
+def others(broker: BrokerProcess) -> Iterator[Lines]:
     """A second connection."""
     with Lines(broker.port) as lines:
         yield lines
 
 
 @needs_nc
-def test_through_nc(broker: Broker, name: str) -> None:
+def test_through_nc(broker: BrokerProcess, name: str) -> None:
     command = ["nc", "127.0.0.1", str(broker.port)]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
@@ -158,7 +112,9 @@ def test_wildcards(lines: Lines, others: Lines, name: str) -> None:
     assert delivered == [f"{name}/{topic} m p" for topic in ("b/x", "a", "a/x", "c/x")]
 
 
-def test_what_was_missed_comes_after_the_return(broker: Broker, lines: Lines, name: str) -> None:
+def test_what_was_missed_comes_after_the_return(
+    broker: BrokerProcess, lines: Lines, name: str
+) -> None:
     with Lines(broker.port) as first:
         assert first.ask(f"SUBSCRIBE {name} {name}") == "OK"
         assert lines.ask(f"PUBLISH {name} live p") == "OK"
@@ -173,7 +129,9 @@ def test_what_was_missed_comes_after_the_return(broker: Broker, lines: Lines, na
         assert [line.removeprefix("DELIVER ").rsplit(" ", 2)[0] for line in read] == sent
 
 
-def test_to_whom_has_hung_up_nothing_is_delivered(broker: Broker, lines: Lines, name: str) -> None:
+def test_to_whom_has_hung_up_nothing_is_delivered(
+    broker: BrokerProcess, lines: Lines, name: str
+) -> None:
     with Lines(broker.port) as first:
         assert first.ask(f"SUBSCRIBE {name} {name}") == "OK"
     assert lines.ask(f"PUBLISH {name} missed p") == "OK"
@@ -188,7 +146,7 @@ def test_to_whom_has_hung_up_nothing_is_delivered(broker: Broker, lines: Lines, 
 
 
 def test_another_connection_takes_the_subscriber_over(
-    broker: Broker, lines: Lines, others: Lines, name: str
+    broker: BrokerProcess, lines: Lines, others: Lines, name: str
 ) -> None:
     assert lines.ask(f"SUBSCRIBE {name} {name}-moves") == "OK"
     assert lines.ask(f"SUBSCRIBE {name} {name}-stays") == "OK"
@@ -267,9 +225,9 @@ def test_a_mebibyte(lines: Lines, others: Lines, name: str) -> None:
     assert lines.delivered() == f"{name} {message} p"
 
 
-def test_from_lines_to_mqtt(broker: Broker, lines: Lines, name: str) -> None:
+def test_from_lines_to_mqtt(broker: BrokerProcess, lines: Lines, name: str) -> None:
     for version in (4, 5):
-        with Wire(broker.port, version) as mqtt:
+        with RawClient(broker.port, version) as mqtt:
             mqtt.connect(connect_packet(f"{name}-{version}", version=version))
             mqtt.subscribe(name, 2)
             assert lines.ask(f"PUBLISH {name} Rainy day pub1") == "OK"
@@ -277,10 +235,10 @@ def test_from_lines_to_mqtt(broker: Broker, lines: Lines, name: str) -> None:
             assert (publish.topic, publish.payload, publish.qos) == (name, b"Rainy day", 1)
 
 
-def test_from_mqtt_to_lines(broker: Broker, lines: Lines, name: str) -> None:
+def test_from_mqtt_to_lines(broker: BrokerProcess, lines: Lines, name: str) -> None:
     """What a line cannot carry is escaped."""
     assert lines.ask(f"SUBSCRIBE {name}/# {name}") == "OK"
-    with Wire(broker.port) as mqtt:
+    with RawClient(broker.port) as mqtt:
         mqtt.connect(connect_packet(f"{name} pub"))
         for qos, (topic, payload) in enumerate(
             (("a", b"Rainy day"), ("b", b"two\nlines \\"), ("with space", b"\xff"))
@@ -294,9 +252,9 @@ def test_from_mqtt_to_lines(broker: Broker, lines: Lines, name: str) -> None:
 
 
 def test_a_retained_message_comes_with_the_subscription(
-    broker: Broker, lines: Lines, name: str
+    broker: BrokerProcess, lines: Lines, name: str
 ) -> None:
-    with Wire(broker.port) as mqtt:
+    with RawClient(broker.port) as mqtt:
         mqtt.connect(connect_packet(name))
         mqtt.send(Publish(name, b"retained", 1, True, False, 1))
         mqtt.expect(Ack)
@@ -307,7 +265,7 @@ def test_a_retained_message_comes_with_the_subscription(
     }
 
 
-def test_ok_means_that_it_is_committed(broker: Broker, lines: Lines, name: str) -> None:
+def test_ok_means_that_it_is_committed(broker: BrokerProcess, lines: Lines, name: str) -> None:
     for number in range(20):
         assert lines.ask(f"PUBLISH {name} {number} p") == "OK"
         [(payload,)] = broker.query(
@@ -316,7 +274,7 @@ def test_ok_means_that_it_is_committed(broker: Broker, lines: Lines, name: str) 
         assert payload == b"%d" % number
 
 
-def test_a_kill_between_ok_and_delivery(own_broker: Broker, name: str) -> None:
+def test_a_kill_between_ok_and_delivery(own_broker: BrokerProcess, name: str) -> None:
     with Lines(own_broker.port) as subscriber:
         assert subscriber.ask(f"SUBSCRIBE {name} {name}") == "OK"
     with Lines(own_broker.port) as publisher:

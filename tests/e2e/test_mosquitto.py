@@ -15,8 +15,8 @@ from queue import Queue
 import pytest
 
 from broker.mqtt.packets import Publish
-from tests.e2e.process import Broker, wait_until
-from tests.e2e.wire import Wire, connect_packet, publish_many
+from tests.support.broker_process import BrokerProcess, wait_until
+from tests.support.raw_client import RawClient, connect_packet, publish_many
 
 pytestmark = [
     pytest.mark.skipif(
@@ -46,7 +46,7 @@ class Sub:
     """A mosquitto_sub that has subscribed. As a context manager it is ended with SIGTERM, upon
     which it disconnects."""
 
-    def __init__(self, broker: Broker, version: str, *arguments: str) -> None:
+    def __init__(self, broker: BrokerProcess, version: str, *arguments: str) -> None:
         command = ["mosquitto_sub", "-p", str(broker.port), "-V", version, "-d", "-F", FORMAT]
         self.process = subprocess.Popen(
             ["stdbuf", "-oL", *command, *arguments], stdout=subprocess.PIPE, text=True
@@ -114,13 +114,13 @@ def v5() -> str:
     return "mqttv5"
 
 
-def pub(broker: Broker, version: str, topic: str, *arguments: str, qos: int = 2) -> None:
+def pub(broker: BrokerProcess, version: str, topic: str, *arguments: str, qos: int = 2) -> None:
     """Returns when it is published: QoS 1 and 2 acknowledged."""
     command = ["mosquitto_pub", "-p", str(broker.port), "-V", version, "-t", topic, "-q", str(qos)]
     subprocess.run([*command, *arguments], check=True, timeout=TIMEOUT_S)
 
 
-def test_every_qos(broker: Broker, version: str, name: str) -> None:
+def test_every_qos(broker: BrokerProcess, version: str, name: str) -> None:
     """[MQTT-3.8.4-8]"""
     for granted in (0, 1, 2):
         with Sub(broker, version, "-t", name, "-q", str(granted)) as sub:
@@ -131,7 +131,7 @@ def test_every_qos(broker: Broker, version: str, name: str) -> None:
             assert sub.inbox.empty()
 
 
-def test_from_one_version_to_the_other(broker: Broker, name: str) -> None:
+def test_from_one_version_to_the_other(broker: BrokerProcess, name: str) -> None:
     with Sub(broker, "mqttv5", "-t", name) as new, Sub(broker, "mqttv311", "-t", name) as old:
         pub(broker, "mqttv311", name, "-m", "from 3.1.1")
         pub(broker, "mqttv5", name, "-m", "from 5", "-D", "publish", "user-property", "a", "b")
@@ -139,7 +139,7 @@ def test_from_one_version_to_the_other(broker: Broker, name: str) -> None:
         assert [m.payload for m in old.receive_many(2)] == [b"from 3.1.1", b"from 5"]
 
 
-def test_wildcards_and_overlapping_filters(broker: Broker, version: str, name: str) -> None:
+def test_wildcards_and_overlapping_filters(broker: BrokerProcess, version: str, name: str) -> None:
     """[MQTT-4.7.1-1, 2, MQTT-3.3.4-2]"""
     filters = ("-t", f"{name}/+/x", "-t", f"{name}/#", "-t", f"{name}/a/x", "-T", f"{name}/b")
     with Sub(broker, version, *filters, "-q", "1") as sub:
@@ -149,21 +149,21 @@ def test_wildcards_and_overlapping_filters(broker: Broker, version: str, name: s
         assert [message.topic for message in sub.receive_many(5)] == topics
 
 
-def test_unsubscribe(broker: Broker, version: str, name: str) -> None:
+def test_unsubscribe(broker: BrokerProcess, version: str, name: str) -> None:
     arguments = ("-t", f"{name}/#", "-t", f"{name}/a", "-U", f"{name}/#", "-q", "1")
     with Sub(broker, version, *arguments) as sub:
         # The UNSUBSCRIBE was sent before the SUBSCRIBE was answered, and is answered in order.
         wait_until(lambda: subscriptions(broker, version, sub, name) == 1)
 
 
-def subscriptions(broker: Broker, version: str, sub: Sub, name: str) -> int:
+def subscriptions(broker: BrokerProcess, version: str, sub: Sub, name: str) -> int:
     """Over how many of two filters `sub` is reached."""
     pub(broker, version, f"{name}/x", "-m", "by wildcard", qos=1)
     pub(broker, version, f"{name}/a", "-m", "end", qos=1)
     return len(sub.received("end")) + 1
 
 
-def test_retained(broker: Broker, version: str, name: str) -> None:
+def test_retained(broker: BrokerProcess, version: str, name: str) -> None:
     """[MQTT-3.3.1-5..8]"""
     for payload in ("first", "second"):
         pub(broker, version, name, "-r", "-m", payload)
@@ -179,7 +179,7 @@ def test_retained(broker: Broker, version: str, name: str) -> None:
         assert later.received("end") == []
 
 
-def test_a_will(broker: Broker, version: str, name: str) -> None:
+def test_a_will(broker: BrokerProcess, version: str, name: str) -> None:
     """[MQTT-3.1.2-8, MQTT-3.14.4-3]"""
     will = ("--will-topic", name, "--will-payload", "gone", "--will-qos", "1")
     with Sub(broker, version, "-t", name, "-q", "1") as watcher:
@@ -192,7 +192,7 @@ def test_a_will(broker: Broker, version: str, name: str) -> None:
         assert watcher.receive().payload == b"gone"
 
 
-def test_disconnect_with_will(broker: Broker, v5: str, name: str) -> None:
+def test_disconnect_with_will(broker: BrokerProcess, v5: str, name: str) -> None:
     """This is how it answers SIGTERM. [MQTT-3.14.4-3]"""
     will = ("--will-topic", name, "--will-payload", "gone")
     with Sub(broker, v5, "-t", name) as watcher:
@@ -201,7 +201,7 @@ def test_disconnect_with_will(broker: Broker, v5: str, name: str) -> None:
         assert watcher.receive().payload == b"gone"
 
 
-def test_a_will_waits_for_its_delay(broker: Broker, v5: str, name: str) -> None:
+def test_a_will_waits_for_its_delay(broker: BrokerProcess, v5: str, name: str) -> None:
     """[MQTT-3.1.3-9]"""
     will = ("--will-topic", name, "--will-payload", "gone")
     delay = ("-D", "will", "will-delay-interval", "1")
@@ -212,7 +212,9 @@ def test_a_will_waits_for_its_delay(broker: Broker, v5: str, name: str) -> None:
         assert time.monotonic() - killed_at >= 0.95
 
 
-def test_a_thousand_offline_messages_in_order(broker: Broker, version: str, name: str) -> None:
+def test_a_thousand_offline_messages_in_order(
+    broker: BrokerProcess, version: str, name: str
+) -> None:
     durable = ("-c", "-i", name, "-t", name, "-q", "1")
     with Sub(broker, version, *durable):
         pass
@@ -230,7 +232,7 @@ def test_a_thousand_offline_messages_in_order(broker: Broker, version: str, name
         assert sub.received("end") == []
 
 
-def test_a_session_expires(broker: Broker, v5: str, name: str) -> None:
+def test_a_session_expires(broker: BrokerProcess, v5: str, name: str) -> None:
     """[MQTT-3.1.2-23]"""
     with Sub(broker, v5, "-c", "-i", name, "-x", "1", "-t", name, "-q", "1"):
         pass
@@ -242,7 +244,7 @@ def test_a_session_expires(broker: Broker, v5: str, name: str) -> None:
 
 
 def test_it_comes_back_after_the_kill_of_the_broker(
-    own_broker: Broker, version: str, name: str
+    own_broker: BrokerProcess, version: str, name: str
 ) -> None:
     with Sub(own_broker, version, "-c", "-i", name, "-t", name, "-q", "2") as sub:
         own_broker.kill()
@@ -252,7 +254,7 @@ def test_it_comes_back_after_the_kill_of_the_broker(
         assert sub.receive().payload == b"after the kill"
 
 
-def test_one_mebibyte(broker: Broker, version: str, name: str, tmp_path: Path) -> None:
+def test_one_mebibyte(broker: BrokerProcess, version: str, name: str, tmp_path: Path) -> None:
     payload = bytes(range(256)) * 4096
     file = tmp_path / "payload"
     file.write_bytes(payload)
@@ -261,21 +263,21 @@ def test_one_mebibyte(broker: Broker, version: str, name: str, tmp_path: Path) -
         assert sub.receive().payload == payload
 
 
-def test_five_hundred_topics(broker: Broker, version: str, name: str) -> None:
+def test_five_hundred_topics(broker: BrokerProcess, version: str, name: str) -> None:
     """All in one SUBSCRIBE."""
     topics = [f"{name}/{number}" for number in range(500)]
     with (
         Sub(broker, version, *[word for topic in topics for word in ("-t", topic)]) as sub,
-        Wire(broker.port) as wire,
+        RawClient(broker.port) as client,
     ):
-        wire.connect(connect_packet(name))
-        wire.send(*[Publish(topic, topic.encode(), 0, False, False, 0) for topic in topics])
+        client.connect(connect_packet(name))
+        client.send(*[Publish(topic, topic.encode(), 0, False, False, 0) for topic in topics])
         received = sub.receive_many(500)
     assert [(m.topic, m.payload) for m in received] == [(t, t.encode()) for t in topics]
 
 
 def test_what_a_dying_member_of_a_group_holds_goes_to_the_others(
-    broker: Broker, version: str, name: str
+    broker: BrokerProcess, version: str, name: str
 ) -> None:
     """It holds what it was sent while it is stopped. Section 4.8.2"""
     shared = ("-t", f"$share/group/{name}", "-q", "1")
@@ -300,7 +302,7 @@ def properties(packet: str, **values: str | list[tuple[str, str]]) -> Iterator[s
             yield from ("-D", packet, name.replace("_", "-"), *each)
 
 
-def test_properties_are_passed_on_unchanged(broker: Broker, v5: str, name: str) -> None:
+def test_properties_are_passed_on_unchanged(broker: BrokerProcess, v5: str, name: str) -> None:
     """[MQTT-3.3.2-4, 15, 16, 17, 18, 20]"""
     sent = properties(
         "publish",
@@ -316,14 +318,14 @@ def test_properties_are_passed_on_unchanged(broker: Broker, v5: str, name: str) 
         assert sub.receive().extra == expected
 
 
-def test_subscription_identifier(broker: Broker, v5: str, name: str) -> None:
+def test_subscription_identifier(broker: BrokerProcess, v5: str, name: str) -> None:
     identifier = properties("subscribe", subscription_identifier="5")
     with Sub(broker, v5, "-t", f"{name}/#", "-t", f"{name}/+", *identifier) as sub:
         pub(broker, v5, f"{name}/a", "-m", "x")
         assert sub.receive().extra[5] == "5"
 
 
-def test_message_expiry(broker: Broker, v5: str, name: str) -> None:
+def test_message_expiry(broker: BrokerProcess, v5: str, name: str) -> None:
     """[MQTT-3.3.2-5, 6]"""
     durable = ("-c", "-i", name, "-t", name, "-q", "1")
     with Sub(broker, v5, *durable):
@@ -338,14 +340,14 @@ def test_message_expiry(broker: Broker, v5: str, name: str) -> None:
         assert 3590 <= int(message.extra[6]) < 3600
 
 
-def test_receive_maximum(broker: Broker, v5: str, name: str) -> None:
+def test_receive_maximum(broker: BrokerProcess, v5: str, name: str) -> None:
     one = properties("connect", receive_maximum="1")
     with Sub(broker, v5, "-t", name, "-q", "2", *one) as sub:
         pub(broker, v5, name, "-m", "again", "--repeat", "20")
         assert [message.payload for message in sub.receive_many(20)] == [b"again"] * 20
 
 
-def test_maximum_packet_size(broker: Broker, v5: str, name: str) -> None:
+def test_maximum_packet_size(broker: BrokerProcess, v5: str, name: str) -> None:
     """[MQTT-3.1.2-24, 25]"""
     small = properties("connect", maximum_packet_size="100")
     with Sub(broker, v5, "-t", name, *small) as sub:
@@ -354,13 +356,13 @@ def test_maximum_packet_size(broker: Broker, v5: str, name: str) -> None:
         assert sub.received("end") == []
 
 
-def test_topic_alias(broker: Broker, v5: str, name: str) -> None:
+def test_topic_alias(broker: BrokerProcess, v5: str, name: str) -> None:
     with Sub(broker, v5, "-t", name) as sub:
         pub(broker, v5, name, "-m", "x", "--repeat", "3", *properties("publish", topic_alias="1"))
         assert [message.topic for message in sub.receive_many(3)] == [name] * 3
 
 
-def test_replay_by_filter(broker: Broker, version: str, name: str) -> None:
+def test_replay_by_filter(broker: BrokerProcess, version: str, name: str) -> None:
     for number in range(3):
         pub(broker, version, f"{name}/{number}", "-m", f"{number}")
     with Sub(broker, version, "-t", f"$replay/earliest/{name}/#", "-q", "1") as sub:
@@ -368,7 +370,7 @@ def test_replay_by_filter(broker: Broker, version: str, name: str) -> None:
         assert sub.received("end") == [b"0", b"1", b"2"]
 
 
-def test_replay_by_property_with_metadata(broker: Broker, v5: str, name: str) -> None:
+def test_replay_by_property_with_metadata(broker: BrokerProcess, v5: str, name: str) -> None:
     for number in range(3):
         pub(broker, v5, name, "-m", f"{number}", "-i", f"{name}-pub")
     [(first,)] = broker.query("SELECT min(offset) FROM history WHERE topic = ?", name)

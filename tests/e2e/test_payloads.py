@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from broker.mqtt.packets import MQTT_5, Publish
-from tests.e2e.process import Broker
-from tests.e2e.test_websocket import (
-    WebSocketWire,
+from tests.support.broker_process import BrokerProcess
+from tests.support.raw_client import TIMEOUT_S, RawClient, connect_packet
+from tests.support.websocket_client import (
+    WebSocketClient,
     frames_of,
     one_frame,
     one_message_of_frames_of,
 )
-from tests.e2e.wire import TIMEOUT_S, Wire, connect_packet
 
 MIB = 1024 * 1024
 SIZES = [
@@ -32,7 +32,7 @@ WAITING_BYTES_MAX = 5 * LARGEST
 """What one subscriber may cost: its buffer, and one message on the way there."""
 
 
-class UnixWire(Wire):
+class UnixSocketClient(RawClient):
     def __init__(self, path: Path) -> None:
         self.version = MQTT_5
         self.socket = socket.socket(socket.AF_UNIX)
@@ -50,44 +50,46 @@ def path() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def broker(path: Path) -> Iterator[Broker]:
+def broker(path: Path) -> Iterator[BrokerProcess]:
     settings = {"packet_bytes_max": LARGEST + MIB, "unix_socket": str(path)}
-    with Broker(path.parent, settings) as broker:
+    with BrokerProcess(path.parent, settings) as broker:
         yield broker
     assert broker.complaints() == []
 
 
-Opened = Callable[[Broker, Path], Wire]
+Opened = Callable[[BrokerProcess, Path], RawClient]
 TRANSPORTS: dict[str, Opened] = {
-    "TCP": lambda broker, _: Wire(broker.port),
-    "Unix socket": lambda _, path: UnixWire(path),
-    "WebSocket": lambda broker, _: WebSocketWire(broker.port, one_frame),
-    "WebSocket, frames of 1000 B": lambda broker, _: WebSocketWire(broker.port, frames_of(1000)),
-    "WebSocket, fragments of 50,000 B": lambda broker, _: WebSocketWire(
+    "TCP": lambda broker, _: RawClient(broker.port),
+    "Unix socket": lambda _, path: UnixSocketClient(path),
+    "WebSocket": lambda broker, _: WebSocketClient(broker.port, one_frame),
+    "WebSocket, frames of 1000 B": lambda broker, _: WebSocketClient(broker.port, frames_of(1000)),
+    "WebSocket, fragments of 50,000 B": lambda broker, _: WebSocketClient(
         broker.port, one_message_of_frames_of(50_000)
     ),
 }
 
 
 @pytest.mark.parametrize("opened", TRANSPORTS.values(), ids=TRANSPORTS.keys())
-def test_all_sizes_there_and_back(broker: Broker, path: Path, name: str, opened: Opened) -> None:
+def test_all_sizes_there_and_back(
+    broker: BrokerProcess, path: Path, name: str, opened: Opened
+) -> None:
     """In one write, so that a frame holds all of the packets, or a packet takes many frames."""
     payloads = [random.Random(size).randbytes(size) for size in SIZES]
-    with opened(broker, path) as wire:
-        wire.connect(connect_packet(name))
-        wire.subscribe(name, 0)
-        wire.publish_all(name, payloads, 0)
+    with opened(broker, path) as client:
+        client.connect(connect_packet(name))
+        client.subscribe(name, 0)
+        client.publish_all(name, payloads, 0)
         for payload in payloads:
-            assert wire.expect(Publish).payload == payload
+            assert client.expect(Publish).payload == payload
 
 
 def test_who_reads_slowly_costs_no_more_than_a_message(tmp_path: Path, name: str) -> None:
     """Over WebSocket as over TCP: the rest waits in the log."""
     payloads = [bytes((number,)) * LARGEST for number in range(10)]
     with (
-        Broker(tmp_path, {"packet_bytes_max": LARGEST + MIB}) as broker,
-        Wire(broker.port) as publisher,
-        WebSocketWire(broker.port, one_frame, max_queue=1) as slow,
+        BrokerProcess(tmp_path, {"packet_bytes_max": LARGEST + MIB}) as broker,
+        RawClient(broker.port) as publisher,
+        WebSocketClient(broker.port, one_frame, max_queue=1) as slow,
     ):
         publisher.connect(connect_packet(f"{name}-pub"))
         for payload in payloads:  # So that what they cost anyway is there before.

@@ -17,8 +17,8 @@ from broker.mqtt.packets import (
     SubscriptionRequest,
     UserProperties,
 )
-from tests.e2e.process import Broker, wait_until
-from tests.e2e.wire import Wire, connect_packet
+from tests.support.broker_process import BrokerProcess, wait_until
+from tests.support.raw_client import RawClient, connect_packet
 
 NUMBERS = range(6000)
 PART = 100
@@ -30,7 +30,7 @@ class Publishing:
 
     def __init__(self, port: int, topic: str) -> None:
         self._topic = topic
-        self._wire = Wire(port)
+        self._wire = RawClient(port)
         self._wire.connect(connect_packet(f"{topic}-pub"))
         quarter = len(NUMBERS) // 4
         self._publish(NUMBERS[:quarter])
@@ -48,54 +48,54 @@ class Publishing:
 
 
 @pytest.fixture
-def publishing(broker: Broker, name: str) -> Iterator[Publishing]:
+def publishing(broker: BrokerProcess, name: str) -> Iterator[Publishing]:
     publishing = Publishing(broker.port, name)
     yield publishing
     publishing.join()
 
 
-def subscribe(wire: Wire, filter: str, qos: int, user: UserProperties) -> None:
+def subscribe(client: RawClient, filter: str, qos: int, user: UserProperties) -> None:
     """The SUBACK comes before, between or after the first messages."""
-    wire.send(Subscribe(9999, [SubscriptionRequest(filter, qos)], None, user))
+    client.send(Subscribe(9999, [SubscriptionRequest(filter, qos)], None, user))
 
 
-def next_number(wire: Wire) -> int:
+def next_number(client: RawClient) -> int:
     """Of the next message, which is acknowledged."""
-    packet = wire.receive()
+    packet = client.receive()
     if isinstance(packet, Suback):
-        packet = wire.receive()
+        packet = client.receive()
     assert isinstance(packet, Publish), packet
     if packet.qos:
-        wire.send(Ack(PacketType.PUBACK, [packet.packet_id]))
+        client.send(Ack(PacketType.PUBACK, [packet.packet_id]))
     return int(packet.payload)
 
 
 @pytest.mark.parametrize("qos", [0, 1])
 def test_a_replay_goes_over_into_live(
-    broker: Broker, publishing: Publishing, name: str, qos: int
+    broker: BrokerProcess, publishing: Publishing, name: str, qos: int
 ) -> None:
-    with Wire(broker.port) as wire:
-        wire.connect(connect_packet(name))
-        subscribe(wire, name, qos, [("from", "earliest")])
-        assert [next_number(wire) for _ in NUMBERS] == [*NUMBERS]
+    with RawClient(broker.port) as client:
+        client.connect(connect_packet(name))
+        subscribe(client, name, qos, [("from", "earliest")])
+        assert [next_number(client) for _ in NUMBERS] == [*NUMBERS]
 
 
 def test_a_replay_beside_a_live_subscription(
-    broker: Broker, publishing: Publishing, name: str
+    broker: BrokerProcess, publishing: Publishing, name: str
 ) -> None:
     """Both match: what is live comes once by each until the replay has caught up, then once."""
-    with Wire(broker.port) as wire:
-        wire.connect(connect_packet(name))
-        subscribe(wire, f"{name}/#", 0, [])
-        subscribe(wire, name, 1, [("from", "earliest")])
+    with RawClient(broker.port) as client:
+        client.connect(connect_packet(name))
+        subscribe(client, f"{name}/#", 0, [])
+        subscribe(client, name, 1, [("from", "earliest")])
         live: list[int] = []
         replayed: list[int] = []
         while not replayed or replayed[-1] != NUMBERS[-1]:
-            packet = wire.receive()
+            packet = client.receive()
             if not isinstance(packet, Publish):
                 assert isinstance(packet, Suback)
             elif packet.qos:
-                wire.send(Ack(PacketType.PUBACK, [packet.packet_id]))
+                client.send(Ack(PacketType.PUBACK, [packet.packet_id]))
                 replayed.append(int(packet.payload))
             else:
                 live.append(int(packet.payload))
@@ -104,45 +104,45 @@ def test_a_replay_beside_a_live_subscription(
 
 
 def test_a_session_that_comes_back_again_and_again(
-    broker: Broker, publishing: Publishing, name: str
+    broker: BrokerProcess, publishing: Publishing, name: str
 ) -> None:
     """It leaves in order whenever it has taken some more."""
     connect = connect_packet(name, durable=True)
     got: list[int] = []
-    with Wire(broker.port) as wire:
-        wire.connect(connect)
-        subscribe(wire, name, 1, [("from", "earliest")])
-        got += [next_number(wire) for _ in range(100)]
+    with RawClient(broker.port) as client:
+        client.connect(connect)
+        subscribe(client, name, 1, [("from", "earliest")])
+        got += [next_number(client) for _ in range(100)]
     while len(got) < len(NUMBERS):
-        with Wire(broker.port) as wire:
-            assert wire.connect(replace(connect, receive_maximum=50)).session_present
+        with RawClient(broker.port) as client:
+            assert client.connect(replace(connect, receive_maximum=50)).session_present
             take = min(500, len(NUMBERS) - len(got))
             for _ in range(take):
-                number = next_number(wire)
+                number = next_number(client)
                 # What was on its way when the connection ended comes again.
                 if not got or number > got[-1]:
                     got.append(number)
     assert got == [*NUMBERS]
 
 
-def test_a_replay_goes_on_after_a_kill(own_broker: Broker, name: str) -> None:
+def test_a_replay_goes_on_after_a_kill(own_broker: BrokerProcess, name: str) -> None:
     """Where it had got to is committed with the cursor."""
     connect = replace(connect_packet(name, durable=True), receive_maximum=10)
-    with Wire(own_broker.port) as publisher:
+    with RawClient(own_broker.port) as publisher:
         publisher.connect(connect_packet(f"{name}-pub"))
         publisher.publish_all(name, [b"%d" % number for number in range(1000)])
-    with Wire(own_broker.port) as wire:
-        wire.connect(connect)
-        subscribe(wire, name, 1, [("from", "earliest")])
-        first = [next_number(wire) for _ in range(500)]
+    with RawClient(own_broker.port) as client:
+        client.connect(connect)
+        subscribe(client, name, 1, [("from", "earliest")])
+        first = [next_number(client) for _ in range(500)]
         assert first == [*range(500)]
         # Ten more are in flight, so all before them is acknowledged.
         wait_until(lambda: own_broker.query("SELECT start_offset FROM subscriptions") == [(510,)])
         own_broker.kill()
     own_broker.start()
-    with Wire(own_broker.port) as wire:
-        assert wire.connect(connect).session_present
-        rest = [next_number(wire)]
+    with RawClient(own_broker.port) as client:
+        assert client.connect(connect).session_present
+        rest = [next_number(client)]
         while rest[-1] != 999:
-            rest.append(next_number(wire))
+            rest.append(next_number(client))
     assert rest == [*range(500, 1000)]

@@ -28,10 +28,10 @@ from broker.mqtt.packets import (
     Will,
 )
 from broker.mqtt.properties import Property
-from tests.e2e.process import Broker
-from tests.e2e.test_flow import Dial, dial, expect_nothing, version
-from tests.e2e.test_lines import Lines
-from tests.e2e.wire import Wire, connect_packet
+from tests.support.broker_process import BrokerProcess
+from tests.support.fixtures import dial, version
+from tests.support.lines import Lines
+from tests.support.raw_client import Dial, RawClient, connect_packet, expect_nothing
 
 __all__ = ["dial", "version"]
 
@@ -41,13 +41,13 @@ TOPIC_NAME_INVALID, KEEP_ALIVE_TIMEOUT = 0x90, 0x8D
 
 
 @pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
     settings = {
         "sys_interval_s": 0.1,
         "keep_alive_max_s": 1,
         "response_information": "answers/here",
     }
-    with Broker(tmp_path_factory.mktemp("broker"), settings) as broker:
+    with BrokerProcess(tmp_path_factory.mktemp("broker"), settings) as broker:
         yield broker
         assert broker.stop() == 0
     assert broker.complaints() == []
@@ -57,7 +57,7 @@ def publish(topic: str, payload: bytes, qos: int, packet_id: int) -> Publish:
     return Publish(topic, payload, qos, False, False, packet_id if qos else 0)
 
 
-def test_mosquitto_sub_reads_the_version(broker: Broker) -> None:
+def test_mosquitto_sub_reads_the_version(broker: BrokerProcess) -> None:
     if shutil.which("mosquitto_sub") is None:
         pytest.skip("needs mosquitto_sub (Debian: mosquitto-clients)")
     command = ["mosquitto_sub", "-p", str(broker.port), "-t", "$SYS/broker/version", "-C", "1"]
@@ -70,30 +70,32 @@ def test_values_come_at_once_and_again_when_they_change(
     dial: Dial, name: str, version: int, counted: str
 ) -> None:
     """At once as retained messages; though QoS 2 is granted at QoS 0."""
-    wire = dial(connect_packet(name, version=version))
+    client = dial(connect_packet(name, version=version))
     topic = f"$SYS/broker/{counted}"
-    wire.send(Subscribe(1, [SubscriptionRequest(topic, 2)]))
-    assert wire.expect(Suback).reason_codes == [2]
-    first = wire.expect(Publish)
+    client.send(Subscribe(1, [SubscriptionRequest(topic, 2)]))
+    assert client.expect(Suback).reason_codes == [2]
+    first = client.expect(Publish)
     assert (first.topic, first.qos, first.retain) == (topic, 0, True)
-    second = wire.expect(Publish)  # SUBSCRIBE and what it got were packets, too.
+    second = client.expect(Publish)  # SUBSCRIBE and what it got were packets, too.
     assert (second.topic, second.qos, second.retain) == (topic, 0, False)
     assert int(second.payload) > int(first.payload)
 
 
 def test_a_wildcard_that_comes_first_does_not_match(dial: Dial, name: str) -> None:
     """[MQTT-4.7.2-1]"""
-    wire, uptime = dial(connect_packet(name)), dial(connect_packet(f"{name}-2"))
-    wire.subscribe("#")
+    client, uptime = dial(connect_packet(name)), dial(connect_packet(f"{name}-2"))
+    client.subscribe("#")
     uptime.subscribe("$SYS/broker/publish/messages/received")
     uptime.expect(Publish)
-    wire.send(publish(name, b"", 0, 0))
+    client.send(publish(name, b"", 0, 0))
     uptime.expect(Publish)  # So a round of values went out while the other was subscribed.
-    assert wire.expect(Publish).topic == name
-    expect_nothing(wire)
+    assert client.expect(Publish).topic == name
+    expect_nothing(client)
 
 
-def test_the_line_protocol_reads_them_and_may_not_write_them(broker: Broker, name: str) -> None:
+def test_the_line_protocol_reads_them_and_may_not_write_them(
+    broker: BrokerProcess, name: str
+) -> None:
     with Lines(broker.port) as lines:
         lines.write(f"SUBSCRIBE $SYS/broker/version {name}\n")
         version = f"pubsub version {__version__}"
@@ -121,15 +123,17 @@ def test_packets_and_bytes_are_counted(dial: Dial, name: str, counted: str) -> N
     before = value()
     connect = connect_packet(f"{name}-2")
     acks = Ack(PUBACK, range(1, 101))
-    wire = dial(connect)
-    wire.send(acks)
-    expect_nothing(wire)
+    client = dial(connect)
+    client.send(acks)
+    expect_nothing(client)
     size = len(encode(connect, MQTT_5) + encode(acks, MQTT_5) + 2 * encode(Pingreq(), MQTT_5))
     assert value() - before == (1 + 100 + 2 if counted == "messages" else size)
 
 
 @pytest.mark.parametrize("qos", [0, 1])
-def test_payload_that_was_sent_is_counted(dial: Dial, name: str, broker: Broker, qos: int) -> None:
+def test_payload_that_was_sent_is_counted(
+    dial: Dial, name: str, broker: BrokerProcess, qos: int
+) -> None:
     """Each time that it was sent, and not where it was too large for the client."""
     watcher = dial(connect_packet(f"{name}-watcher"))
     watcher.subscribe("$SYS/broker/publish/bytes/sent")
@@ -155,20 +159,20 @@ def test_payload_that_was_sent_is_counted(dial: Dial, name: str, broker: Broker,
 
 @pytest.mark.parametrize("topic", ["$SYS/broker/version", "$SYS/a", "$SYS"])
 def test_clients_may_not_publish_there(
-    dial: Dial, name: str, version: int, broker: Broker, topic: str
+    dial: Dial, name: str, version: int, broker: BrokerProcess, topic: str
 ) -> None:
     """[MQTT-4.7.2, MQTT3-3.3.5-2] Refused in its turn, where MQTT can say so; nothing else is."""
     subscriber = dial(connect_packet(f"{name}-sub", version=version))
     subscriber.subscribe(name, 0)
-    wire = dial(connect_packet(name, version=version))
-    wire.send(
+    client = dial(connect_packet(name, version=version))
+    client.send(
         publish(name, b"1", 1, 1),
         publish(topic, b"x", 1, 2),
         publish(topic, b"x", 0, 0),
         publish(topic, b"x", 2, 3),
         publish(name, b"2", 1, 4),
     )
-    acks = [wire.expect(Ack) for _ in range(4)]
+    acks = [client.expect(Ack) for _ in range(4)]
     code = TOPIC_NAME_INVALID if version == MQTT_5 else 0
     assert [(ack.type, *ack.packet_ids, ack.reason_code) for ack in acks] == [
         (PUBACK, 1, 0),
@@ -180,90 +184,92 @@ def test_clients_may_not_publish_there(
         assert acks[1].reason_string is not None
         assert "$SYS" in acks[1].reason_string
     else:
-        wire.send(Ack(PUBREL, [3]))
-        assert wire.expect(Ack) == Ack(PUBCOMP, [3])
+        client.send(Ack(PUBREL, [3]))
+        assert client.expect(Ack) == Ack(PUBCOMP, [3])
     assert [subscriber.expect(Publish).payload for _ in range(2)] == [b"1", b"2"]
     assert broker.query("SELECT count(*) FROM history WHERE topic = ?", topic) == [(0,)]
 
 
 def test_nor_by_topic_alias(dial: Dial, name: str) -> None:
     """And the alias is set all the same. [MQTT-3.3.2-12]"""
-    wire = dial(connect_packet(name))
+    client = dial(connect_packet(name))
     alias = b"\x23\0\1"
-    wire.send(
+    client.send(
         replace(publish("$SYS/x", b"", 1, 1), properties=alias),
         replace(publish("", b"", 1, 2), properties=alias),
         replace(publish(name, b"", 1, 3), properties=alias),
         replace(publish("", b"", 1, 4), properties=alias),
     )
-    codes = [wire.expect(Ack).reason_code for _ in range(4)]
+    codes = [client.expect(Ack).reason_code for _ in range(4)]
     assert codes == [TOPIC_NAME_INVALID, TOPIC_NAME_INVALID, 0, 0]
 
 
 def test_refused_messages_do_not_use_up_receive_maximum(dial: Dial, name: str) -> None:
     """[MQTT-4.9.0-2]"""
-    wire = dial(connect_packet(name))
+    client = dial(connect_packet(name))
     for qos in (1, 2):
         for _ in range(3):
-            wire.send(*[publish("$SYS/x", b"", qos, i) for i in range(1, 1001)])
+            client.send(*[publish("$SYS/x", b"", qos, i) for i in range(1, 1001)])
             for _ in range(1000):
-                assert wire.expect(Ack).reason_code == TOPIC_NAME_INVALID
-    expect_nothing(wire)
+                assert client.expect(Ack).reason_code == TOPIC_NAME_INVALID
+    expect_nothing(client)
 
 
-def test_a_will_there_is_refused(broker: Broker, name: str, version: int) -> None:
+def test_a_will_there_is_refused(broker: BrokerProcess, name: str, version: int) -> None:
     """Reason Code 0x90 of section 3.2.2.2; 3.1.1 has none for it."""
     will = Will("$SYS/broker/version", b"9", 0, False)
-    with Wire(broker.port, version) as wire:
-        wire.send(replace(connect_packet(name, version=version), will=will))
+    with RawClient(broker.port, version) as client:
+        client.send(replace(connect_packet(name, version=version), will=will))
         if version == MQTT_5:
-            assert wire.expect(Connack).reason_code == TOPIC_NAME_INVALID
-        assert wire.closed()
+            assert client.expect(Connack).reason_code == TOPIC_NAME_INVALID
+        assert client.closed()
 
 
 @pytest.mark.parametrize("asked_s", [0, 2, 65_535])
 def test_who_asks_for_a_longer_keep_alive_is_told_ours(
-    broker: Broker, name: str, asked_s: int
+    broker: BrokerProcess, name: str, asked_s: int
 ) -> None:
-    with Wire(broker.port) as wire:
-        connack = wire.connect(replace(connect_packet(name), keep_alive_s=asked_s))
+    with RawClient(broker.port) as client:
+        connack = client.connect(replace(connect_packet(name), keep_alive_s=asked_s))
         assert connack.properties[Property.SERVER_KEEP_ALIVE] == 1
 
 
-def test_and_is_held_to_it(broker: Broker, name: str) -> None:
+def test_and_is_held_to_it(broker: BrokerProcess, name: str) -> None:
     """[MQTT-3.1.2-22, MQTT-3.2.2-21] 3.1.1 cannot be told, and is not held."""
-    with Wire(broker.port) as wire, Wire(broker.port, MQTT_3_1_1) as untold:
-        wire.connect(replace(connect_packet(name), keep_alive_s=0))
+    with RawClient(broker.port) as client, RawClient(broker.port, MQTT_3_1_1) as untold:
+        client.connect(replace(connect_packet(name), keep_alive_s=0))
         untold.connect(replace(connect_packet(f"{name}-old", version=MQTT_3_1_1), keep_alive_s=60))
-        assert wire.expect(Disconnect).reason_code == KEEP_ALIVE_TIMEOUT
-        assert wire.closed()
+        assert client.expect(Disconnect).reason_code == KEEP_ALIVE_TIMEOUT
+        assert client.closed()
         expect_nothing(untold)
 
 
-def test_who_asks_for_less_is_told_nothing(broker: Broker, name: str) -> None:
+def test_who_asks_for_less_is_told_nothing(broker: BrokerProcess, name: str) -> None:
     """[MQTT-3.2.2-22]"""
-    with Wire(broker.port) as wire:
-        connack = wire.connect(replace(connect_packet(name), keep_alive_s=1))
+    with RawClient(broker.port) as client:
+        connack = client.connect(replace(connect_packet(name), keep_alive_s=1))
         assert Property.SERVER_KEEP_ALIVE not in connack.properties
 
 
 @pytest.mark.parametrize("asked", [True, False])
-def test_response_information_is_for_who_asks(broker: Broker, name: str, asked: bool) -> None:
+def test_response_information_is_for_who_asks(
+    broker: BrokerProcess, name: str, asked: bool
+) -> None:
     """[MQTT-3.1.2-28]"""
-    with Wire(broker.port) as wire:
+    with RawClient(broker.port) as client:
         connect = replace(connect_packet(name), request_response_information=asked)
-        information = wire.connect(connect).properties.get(Property.RESPONSE_INFORMATION)
+        information = client.connect(connect).properties.get(Property.RESPONSE_INFORMATION)
         assert information == ("answers/here" if asked else None)
 
 
 def test_all_of_it_can_be_left_out(tmp_path: Path, name: str) -> None:
-    with Broker(tmp_path, {"sys_interval_s": 0}) as broker:
-        with Wire(broker.port) as wire:
+    with BrokerProcess(tmp_path, {"sys_interval_s": 0}) as broker:
+        with RawClient(broker.port) as client:
             connect = replace(
                 connect_packet(name), keep_alive_s=0, request_response_information=True
             )
-            properties = wire.connect(connect).properties
+            properties = client.connect(connect).properties
             assert not {Property.SERVER_KEEP_ALIVE, Property.RESPONSE_INFORMATION} & {*properties}
-            wire.subscribe("$SYS/#")
-            expect_nothing(wire)
+            client.subscribe("$SYS/#")
+            expect_nothing(client)
         assert broker.stop() == 0

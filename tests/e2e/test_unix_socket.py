@@ -15,10 +15,10 @@ from typing import ClassVar
 import pytest
 
 from broker.mqtt.packets import Pingreq, Pingresp
-from tests.e2e.peer import Message, Options
-from tests.e2e.process import ROOT, Broker
-from tests.e2e.test_paho import PahoPeer
-from tests.e2e.wire import Wire, connect_packet
+from tests.support.broker_process import ROOT, BrokerProcess
+from tests.support.peers.paho import PahoPeer
+from tests.support.peers.peer import Message, Options
+from tests.support.raw_client import RawClient, connect_packet
 
 USAGE = 2
 
@@ -49,7 +49,7 @@ def path(directory: Path) -> Path:
 def test_a_client_over_the_unix_socket_and_one_over_tcp_meet(
     directory: Path, path: Path, version: int
 ) -> None:
-    with Broker(directory, {"unix_socket": str(path)}) as broker:
+    with BrokerProcess(directory, {"unix_socket": str(path)}) as broker:
         PahoOverUnix.path = path
         here = PahoOverUnix(broker.port, version, Options("here"))
         there = PahoPeer(broker.port, version, Options("there"))
@@ -66,7 +66,7 @@ def test_a_client_over_the_unix_socket_and_one_over_tcp_meet(
 
 
 def test_the_line_protocol_is_there_too(directory: Path, path: Path) -> None:
-    with Broker(directory, {"unix_socket": str(path)}), connected(path) as client:
+    with BrokerProcess(directory, {"unix_socket": str(path)}), connected(path) as client:
         client.sendall(b"PUBLISH weather Rainy pub1\n")
         assert client.recv(100) == b"OK\n"
 
@@ -74,14 +74,14 @@ def test_the_line_protocol_is_there_too(directory: Path, path: Path) -> None:
 def test_only_its_user_may_open_it_and_it_is_gone_when_the_broker_stopped(
     directory: Path, path: Path
 ) -> None:
-    with Broker(directory, {"unix_socket": str(path)}) as broker:
+    with BrokerProcess(directory, {"unix_socket": str(path)}) as broker:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert broker.stop() == 0
         assert not path.exists()
 
 
 def test_what_a_killed_broker_left_is_replaced(directory: Path, path: Path) -> None:
-    with Broker(directory, {"unix_socket": str(path)}) as broker:
+    with BrokerProcess(directory, {"unix_socket": str(path)}) as broker:
         broker.kill()
         assert path.is_socket()
         broker.start()
@@ -89,12 +89,12 @@ def test_what_a_killed_broker_left_is_replaced(directory: Path, path: Path) -> N
 
 
 def test_another_brokers_socket_is_left_alone(directory: Path, path: Path) -> None:
-    with Broker(directory, {"unix_socket": str(path)}) as broker:
+    with BrokerProcess(directory, {"unix_socket": str(path)}) as broker:
         assert "in use" in start_fails(directory / "other", path)
-        with Wire(broker.port) as wire:
-            wire.connect(connect_packet("healthy"))
-            wire.send(Pingreq())
-            wire.expect(Pingresp)
+        with RawClient(broker.port) as client:
+            client.connect(connect_packet("healthy"))
+            client.send(Pingreq())
+            client.expect(Pingresp)
         connected(path).close()
 
 

@@ -31,7 +31,7 @@ from broker.mqtt.packets import (
     Unsubscribe,
 )
 from broker.mqtt.properties import Property
-from tests.wire.wire import chunks, one_by_one
+from tests.support.wire import chunks, one_by_one
 
 SMALL_BYTES = 24
 BEFORE = (

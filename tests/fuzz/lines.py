@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from broker.lines.connection import LineConnection, LineError, LineEvent, LinePublish, LineSubscribe
-from tests.wire.wire import chunks
+from tests.support.wire import chunks
 
 LINE_BYTES_MAX = 60
 

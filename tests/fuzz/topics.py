@@ -11,7 +11,7 @@ from broker.topics import (
     validate_filter,
     validate_name,
 )
-from tests.model.test_topics import by_definition
+from tests.support.topics import by_definition
 
 LINES_MAX = 12
 """So that each can be tried with each."""

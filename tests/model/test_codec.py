@@ -34,7 +34,7 @@ from broker.mqtt.packets import (
 )
 from broker.mqtt.properties import Property, property_section, user_properties
 from broker.mqtt.reasons import FROM_CLIENT
-from tests.wire.wire import one_by_one
+from tests.support.wire import one_by_one
 
 LIMITS = Limits(
     packet_bytes_max=2000,

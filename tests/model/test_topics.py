@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from broker.errors import TopicFilterInvalid, TopicNameInvalid
 from broker.topics import TopicTree, literal_prefix, matches, validate_filter, validate_name
+from tests.support.topics import by_definition
 
 LEVEL = st.sampled_from(["", "a", "b", "$", "$x"])
 NAMES = st.lists(LEVEL, min_size=1, max_size=5).map("/".join).filter(bool)
@@ -15,17 +16,6 @@ FILTERS = (
     .map(lambda parts: "/".join(parts[0] + parts[1]))
     .filter(bool)
 )
-
-
-def defined_match(wanted: list[str], levels: list[str]) -> bool:
-    if wanted == ["#"] or not wanted or not levels:
-        return wanted == ["#"] or wanted == levels
-    return wanted[0] in ("+", levels[0]) and defined_match(wanted[1:], levels[1:])
-
-
-def by_definition(filter: str, name: str) -> bool:
-    hidden = name.startswith("$") and filter.startswith(("+", "#"))
-    return not hidden and defined_match(filter.split("/"), name.split("/"))
 
 
 @given(FILTERS, NAMES)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.wire.wire import Wire
+from tests.support.wire import Wire
 
 
 @pytest.fixture(params=[False, True], ids=["whole", "byte by byte"])

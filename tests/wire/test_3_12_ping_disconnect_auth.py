@@ -6,7 +6,7 @@ import pytest
 
 from broker.mqtt.connection import Closed
 from broker.mqtt.packets import Disconnect
-from tests.wire.wire import Wire
+from tests.support.wire import Wire
 
 
 @pytest.mark.parametrize("version", [4, 5])

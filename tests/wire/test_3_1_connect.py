@@ -7,7 +7,7 @@ import pytest
 from broker.mqtt.connection import Closed
 from broker.mqtt.packets import Connect, Will
 from broker.mqtt.properties import Property
-from tests.wire.wire import Wire
+from tests.support.wire import Wire
 
 
 def test_connect_is_accepted(wire: Wire) -> None:

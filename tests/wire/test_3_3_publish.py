@@ -6,7 +6,7 @@ import pytest
 
 from broker.mqtt.connection import Closed
 from broker.mqtt.packets import Ack, PacketType, Publish, RefusedPublish
-from tests.wire.wire import Wire
+from tests.support.wire import Wire
 
 
 def test_publish_5(wire: Wire) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from broker.message import Grant, Message
 from broker.mqtt.connection import Connection
-from tests.wire.wire import Wire, script_bytes
+from tests.support.wire import Wire, script_bytes
 
 
 @pytest.fixture

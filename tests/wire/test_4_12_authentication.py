@@ -6,7 +6,7 @@ import pytest
 
 from broker.errors import NotAuthorized
 from broker.mqtt.connection import Closed
-from tests.wire.wire import Wire, script_bytes
+from tests.support.wire import Wire, script_bytes
 
 
 class Sum:

@@ -17,7 +17,7 @@ from broker.mqtt.packets import (
     Unsuback,
 )
 from broker.mqtt.properties import Property
-from tests.wire.wire import Wire
+from tests.support.wire import Wire
 
 PUBACK, PUBREC = PacketType.PUBACK, PacketType.PUBREC
 PUBREL, PUBCOMP = PacketType.PUBREL, PacketType.PUBCOMP

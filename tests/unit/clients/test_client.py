@@ -7,59 +7,16 @@ import asyncio
 import pytest
 
 from broker.clients.client import Client
-from broker.clients.services import Services
-from broker.clients.subscriptions import Subscriptions
 from broker.config import Config
 from broker.documents import SubscriptionDocument
 from broker.errors import QuotaExceeded, StoreError, StoreFull, StoreUnavailable
 from broker.message import Offset
 from broker.mqtt.encode import encode
-from broker.mqtt.limits import Limits
 from broker.mqtt.packets import MQTT_5, Connect
-from broker.observe.sys_tree import SysTree
-from tests.e2e.wire import connect_packet
-from tests.unit.registry.test_groups import GROUP, member
-from tests.unit.world import Disk, Subscriber, World, message, running, subscription
-
-
-class Transport:
-    """Keeps what was written."""
-
-    def __init__(self) -> None:
-        self.written = b""
-        self.closed = asyncio.Event()
-
-    def write(self, data: bytes) -> None:
-        self.written += data
-
-    def close(self) -> None:
-        self.closed.set()
-
-    def pause_reading(self) -> None:
-        pass
-
-    def resume_reading(self) -> None:
-        pass
-
-    def deadline_moved(self) -> None:
-        pass
-
-
-def services(world: World, config: Config) -> Services:
-    sys_tree = SysTree(world.log, world.delivery, world.sessions, world.groups, world.counters, 0)
-    return Services(
-        config,
-        world.log,
-        world.delivery,
-        world.sessions,
-        world.groups,
-        Subscriptions(world.log, world.delivery, world.groups, sys_tree, config),
-        world.wills,
-        sys_tree,
-        world.counters,
-        Limits.of(config),
-        {},
-    )
+from tests.support.clients import Transport, services
+from tests.support.groups import GROUP, member
+from tests.support.raw_client import connect_packet
+from tests.support.world import Disk, Subscriber, message, running, subscription
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ import pytest
 from broker.clients.line_client import LineClient
 from broker.config import Config
 from broker.message import Message, Offset
-from tests.unit.clients.test_client import Transport, services
-from tests.unit.world import Disk, Subscriber, World, message, running, subscription
+from tests.support.clients import Transport, services
+from tests.support.world import Disk, Subscriber, World, message, running, subscription
 
 
 async def subscribed(world: World, *, full: bool = False) -> tuple[LineClient, Transport]:

@@ -12,7 +12,7 @@ from broker.message import Message, Offset
 from broker.mqtt.packets import Suback, Subscribe, SubscriptionRequest, Unsuback, Unsubscribe
 from broker.observe.sys_tree import SysTree
 from broker.session.session import Session
-from tests.unit.world import Disk, Subscriber, World, message, payloads, running
+from tests.support.world import Disk, Subscriber, World, message, payloads, running
 
 
 class Client(Subscriber):

@@ -16,7 +16,7 @@ from broker.message import Grant, Message, Offset
 from broker.session.session import Session
 from broker.store import Read
 from broker.topics import REPLAY_ENDED
-from tests.unit.world import Disk, Subscriber, World, message, payloads, running, subscription
+from tests.support.world import Disk, Subscriber, World, message, payloads, running, subscription
 
 
 def numbered(count: int, topic: str = "t", *, first: int = 1, qos: int = 1) -> list[Message]:

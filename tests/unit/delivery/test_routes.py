@@ -14,7 +14,7 @@ from broker.documents import SubscriptionDocument
 from broker.message import Offset
 from broker.session.session import Session, merge_grants
 from broker.topics import matches
-from tests.unit.world import subscription
+from tests.support.world import subscription
 
 NAMES = ("a", "a/b", "a/c", "b", "$x")
 FILTERS = ("#", "+", "a/#", "a/+", "+/b", *NAMES)

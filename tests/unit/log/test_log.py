@@ -10,7 +10,7 @@ from broker.documents import Operation, Put, ReceivedQos2Document, SessionDocume
 from broker.errors import StoreError, StoreFull, StoreUnavailable
 from broker.log.log import FEW_MESSAGES, Log
 from broker.message import Message
-from tests.unit.world import Disk, message
+from tests.support.world import Disk, message
 
 SESSION = Put(SessionDocument("sub1", 60, 1, None))
 

@@ -19,7 +19,7 @@ from broker.mqtt.packets import (
     Pingreq,
     Publish,
 )
-from tests.wire.wire import script_bytes
+from tests.support.wire import script_bytes
 
 LIMITS = Limits.of(Config(connect_timeout_s=10.0))
 

@@ -11,7 +11,7 @@ from broker.mqtt.decode import Decoder, TopicNames
 from broker.mqtt.encode import encode
 from broker.mqtt.limits import Limits
 from broker.mqtt.packets import MQTT_3_1_1, MQTT_5, Ack, PacketType, Pingreq, Publish
-from tests.wire.wire import chunks
+from tests.support.wire import chunks
 
 BIG = Publish("t", b"x" * 2_000_000, 1, False, False, 1)
 

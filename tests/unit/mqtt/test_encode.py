@@ -18,7 +18,7 @@ from broker.mqtt.packets import (
     Unsuback,
 )
 from broker.mqtt.properties import Property
-from tests.wire.wire import script_bytes
+from tests.support.wire import script_bytes
 
 NOW_US = 1_000_000_000
 

@@ -12,7 +12,7 @@ from broker.config import Config
 from broker.mqtt.encode import encode
 from broker.mqtt.packets import MQTT_5, Ack, PacketType, Publish, Subscribe, SubscriptionRequest
 from broker.server import Server
-from tests.e2e.wire import connect_packet
+from tests.support.raw_client import connect_packet
 
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_QUICKACK"), reason="only Linux has the option")

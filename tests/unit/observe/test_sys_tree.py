@@ -9,7 +9,7 @@ from broker import __version__
 from broker.delivery.delivery import ASIDE_MAX
 from broker.message import Grant, Outgoing
 from broker.observe.sys_tree import Load, SysTree
-from tests.unit.world import Disk, Subscriber, World, message, running, subscription
+from tests.support.world import Disk, Subscriber, World, message, running, subscription
 
 
 @pytest.fixture

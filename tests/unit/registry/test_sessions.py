@@ -10,7 +10,7 @@ from broker.config import Config
 from broker.documents import CursorDocument, SessionDocument, SubscriptionDocument, WillDocument
 from broker.errors import QuotaExceeded, StoreFull
 from broker.registry.sessions import OUT_OF_DATE_MAX
-from tests.unit.world import Disk, Subscriber, World, message, payloads, running, subscription
+from tests.support.world import Disk, Subscriber, World, message, payloads, running, subscription
 
 
 @pytest.fixture

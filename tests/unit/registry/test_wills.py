@@ -10,7 +10,7 @@ from broker.counters import Counters
 from broker.documents import WillDocument
 from broker.log.log import Log
 from broker.registry.wills import Wills
-from tests.unit.world import Disk
+from tests.support.world import Disk
 
 NOW_S = 1000
 

@@ -8,7 +8,7 @@ from broker.message import Message, Offset
 from broker.mqtt.packets import Subscribe, SubscriptionRequest
 from broker.replay import placing
 from broker.session.session import Session
-from tests.unit.world import Disk, message, subscription
+from tests.support.world import Disk, message, subscription
 
 
 def at(time_s: int, topic: str = "t") -> Message:

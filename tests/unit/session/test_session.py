@@ -7,7 +7,7 @@ from broker.documents import CursorDocument, Put, ReceivedQos2Document, Subscrip
 from broker.message import Grant, Message, Offset, Outgoing, PacketIdentifier
 from broker.session.in_flight import InFlight, Stage, pack, unpack
 from broker.session.session import MOVED_MAX, Session, merge_grants
-from tests.unit.world import message, payloads, subscription
+from tests.support.world import message, payloads, subscription
 
 ALL = 1 << 30
 

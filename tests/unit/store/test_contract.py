@@ -20,7 +20,7 @@ from broker.documents import (
 from broker.errors import StoreConflict, StoreUnavailable
 from broker.message import NOT_STORED, Message, Offset
 from broker.store import Skipped, Store
-from tests.unit.store.conftest import message, numbered, payloads, read_all, retained, tail_until
+from tests.support.stores import message, numbered, payloads, read_all, retained, tail_until
 
 END = Offset(1 << 62)
 

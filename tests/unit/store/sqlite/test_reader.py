@@ -10,7 +10,7 @@ import pytest
 from broker.message import Offset
 from broker.store.sqlite.store import SqliteStore
 from broker.topics import matches
-from tests.unit.store.conftest import message, read_all, retained
+from tests.support.stores import message, read_all, retained
 
 LEVELS = ("", "a", "a!", "a.", "a0", "\U0010ffff", "\U0010ffffb", "$x")
 """What sorts right before and after `a`, `a/` and the last character there is."""

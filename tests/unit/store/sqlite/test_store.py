@@ -28,7 +28,7 @@ from broker.store import Read, Skipped
 from broker.store.sqlite import store as sqlite_module
 from broker.store.sqlite import writer
 from broker.store.sqlite.store import SqliteStore
-from tests.unit.store.conftest import message, numbered, payloads, read_all, tail_until
+from tests.support.stores import message, numbered, payloads, read_all, tail_until
 
 END = Offset(1 << 62)
 

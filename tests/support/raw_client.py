@@ -1,4 +1,4 @@
-"""Wire: a client that hides nothing. It sends what it is told and acknowledges nothing itself."""
+"""RawClient: a client that hides nothing. It sends what it is told and acknowledges nothing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import socket
 from collections.abc import Iterable
 from itertools import count
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Protocol, Self, TypeVar
 
 from broker.mqtt.encode import encode
 from broker.mqtt.fields import Reader
@@ -20,6 +20,7 @@ from broker.mqtt.packets import (
     FromClient,
     FromServer,
     PacketType,
+    Pingreq,
     Pingresp,
     Publish,
     Suback,
@@ -34,7 +35,7 @@ TIMEOUT_S = 10.0
 P = TypeVar("P")
 
 
-class Wire:
+class RawClient:
     """A socket to the broker. As a context manager it is closed in the end, without DISCONNECT.
 
     `receive` and what builds on it fail with TimeoutError after `TIMEOUT_S`.
@@ -122,9 +123,19 @@ def connect_packet(client_id: str, *, version: int = MQTT_5, durable: bool = Fal
 
 def publish_many(port: int, topic: str, payloads: Iterable[bytes], *, client_id: str) -> None:
     """By a client of its own, at QoS 1, as fast as can be."""
-    with Wire(port) as wire:
-        wire.connect(connect_packet(client_id))
-        wire.publish_all(topic, payloads)
+    with RawClient(port) as client:
+        client.connect(connect_packet(client_id))
+        client.publish_all(topic, payloads)
+
+
+class Dial(Protocol):
+    def __call__(self, connect: Connect, *, port: int = 0, present: bool = False) -> RawClient: ...
+
+
+def expect_nothing(client: RawClient) -> None:
+    """The answer to a ping is the next to come."""
+    client.send(Pingreq())
+    client.expect(Pingresp)
 
 
 def _frame(buffer: bytearray) -> tuple[int, bytes] | None:

@@ -10,23 +10,23 @@ from types import TracebackType
 from broker.session.in_flight import Stage, unpack
 from tests.crash.checker import check_growth
 from tests.crash.history import Cursor, History, Stored, decode_payload
-from tests.e2e.process import Broker
+from tests.support.broker_process import BrokerProcess
 
 
-class BrokerProcess:
+class KillableBroker:
     """`pubsub broker start` on a data directory of its own, started as often as wanted.
 
     As a context manager it leaves no process behind. `up` is set while it accepts connections.
     """
 
     def __init__(self, directory: Path, settings: Mapping[str, object] | None = None) -> None:
-        self._broker = Broker(directory, settings)
+        self._broker = BrokerProcess(directory, settings)
         self.port = self._broker.port
         self.up = asyncio.Event()
         self.complaints = self._broker.complaints
         self.resident_bytes = self._broker.resident_bytes
 
-    def __enter__(self) -> BrokerProcess:
+    def __enter__(self) -> KillableBroker:
         return self
 
     def __exit__(

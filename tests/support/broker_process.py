@@ -20,7 +20,7 @@ STOP_TIMEOUT_S = 20.0
 WAIT_TIMEOUT_S = 10.0
 
 
-class Broker:
+class BrokerProcess:
     """`pubsub broker start`, as often as wanted. As a context manager it leaves no process behind.
 
     `settings` are those of `broker.config.Config`. What it prints is kept in `stderr`.
@@ -36,7 +36,7 @@ class Broker:
         )
         self._process: subprocess.Popen[bytes] | None = None
 
-    def __enter__(self) -> Broker:
+    def __enter__(self) -> BrokerProcess:
         self.start()
         return self
 
