@@ -16,6 +16,12 @@ Offset = NewType("Offset", int)
 PacketIdentifier = NewType("PacketIdentifier", int)
 """1..65535, names one unfinished exchange within a session. 0 stands for none (QoS 0)."""
 
+WallUs = NewType("WallUs", int)
+"""Microseconds since the epoch (UTC), as the wall clock had it: it may be set, also back."""
+
+Monotonic = NewType("Monotonic", float)
+"""Seconds of a clock that nobody can set. Its zero is this process's own: no use on a disk."""
+
 NOT_STORED = Offset(0)
 
 

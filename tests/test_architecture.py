@@ -18,7 +18,7 @@ ROWS = (
     ("cli", "server"),
     ("web", "bridge", "net"),
     ("clients", "observe", "registry", "delivery"),
-    ("log", "replay"),
+    ("log", "replay", "clock"),
     ("store", "security", "mqtt", "lines", "session"),
     ("documents", "topics", "counters", "message", "config", "errors", "__init__"),
 )

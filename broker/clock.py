@@ -1,0 +1,149 @@
+"""Clock: what time it is, on both clocks, and timers. Beside the rim, only this reads a clock.
+
+- Rules get the time as an argument: `deadline()` is when they want to be called next, `expire(now)`
+  does what is due. `Alarm` keeps one timer for all of them.
+- Deadlines in memory are `Monotonic`: they do not move when somebody sets the wall clock. What
+  outlives the process (messages, documents) has `WallUs`. Only `Instant` turns one into the other.
+- Whoever sets timers or reads the time is given a `Clock`, so that another can stand in for the
+  system's: a test's stands still until the test moves it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from broker.message import Monotonic, WallUs
+
+US = 1_000_000
+NEVER = Monotonic(math.inf)
+NEVER_US = WallUs(1 << 62)
+"""`NEVER` as documents have it."""
+
+
+@dataclass(slots=True, frozen=True)
+class Instant:
+    """One moment on both clocks, and so what a time of one is on the other."""
+
+    monotonic: Monotonic
+    wall_us: WallUs
+
+    def after(self, seconds: float) -> Monotonic:
+        return Monotonic(self.monotonic + seconds)
+
+    def wall_at(self, at: Monotonic) -> WallUs:
+        """What the wall clock will have at `at`, unless somebody sets it before."""
+        if at == NEVER:
+            return NEVER_US
+        return WallUs(self.wall_us + round((at - self.monotonic) * US))
+
+    def monotonic_at(self, at_us: WallUs) -> Monotonic:
+        """When the wall clock will have `at_us`, unless somebody sets it before."""
+        if at_us >= NEVER_US:
+            return NEVER
+        return self.after((at_us - self.wall_us) / US)
+
+
+class Timer(Protocol):
+    def cancel(self) -> None: ...
+
+
+class Clock(Protocol):
+    def now(self) -> Instant: ...
+
+    def monotonic(self) -> Monotonic: ...
+
+    def wall_us(self) -> WallUs: ...
+
+    def call_later(self, delay_s: float, callback: Callable[[], object]) -> Timer:
+        """Call once, in the loop, after `delay_s` (in its next turn if that is not above 0)."""
+        ...
+
+    async def sleep(self, seconds: float) -> None: ...
+
+
+class SystemClock:
+    """This machine's clocks, and the timers of the running event loop."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+
+    def now(self) -> Instant:
+        return Instant(self.monotonic(), self.wall_us())
+
+    def monotonic(self) -> Monotonic:
+        """The loop's: its timers are due by it."""
+        return Monotonic(self._loop.time())
+
+    def wall_us(self) -> WallUs:
+        return WallUs(time.time_ns() // 1000)
+
+    def call_later(self, delay_s: float, callback: Callable[[], object]) -> Timer:
+        return self._loop.call_later(delay_s, callback)
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+class Timed(Protocol):
+    """A rule that something is to be done at a certain time."""
+
+    def deadline(self) -> Monotonic | None:
+        """When to call `expire`, or None. It may have passed: then there is more to do."""
+        ...
+
+    def expire(self, now: Instant) -> None:
+        """Do what is due, or a part of it that does not hold up everybody else."""
+        ...
+
+
+class Alarm:
+    """One timer for all that have a deadline."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._rules: tuple[Timed, ...] = ()
+        self._timer: Timer | None = None
+        self._set_for = NEVER
+        self._rings = asyncio.Event()
+
+    def watch(self, *rules: Timed) -> None:
+        """Call `expire` of each of these from now on."""
+        self._rules += rules
+        self.deadline_moved()
+
+    def deadline_moved(self) -> None:
+        """A deadline may be earlier than it was. (One that is later need not be told.)"""
+        deadlines = [at for rule in self._rules if (at := rule.deadline()) is not None]
+        soonest = min(deadlines, default=NEVER)
+        if soonest < self._set_for:
+            self._cancel_timer()
+            self._set_for = soonest
+            delay_s = soonest - self._clock.monotonic()
+            self._timer = self._clock.call_later(delay_s, self._rings.set)
+
+    async def expire_forever(self) -> None:
+        """Call `expire` of all when the first of their deadlines has come; then the next."""
+        while True:
+            await self._rings.wait()
+            self._rings.clear()
+            self._cancel_timer()
+            now = self._clock.now()
+            for rule in self._rules:
+                rule.expire(now)
+            self.deadline_moved()
+
+    def stop(self) -> None:
+        """Watch nothing any more."""
+        self._rules = ()
+        self._cancel_timer()
+
+    def _cancel_timer(self) -> None:
+        self._set_for = NEVER
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -1,0 +1,73 @@
+"""A clock that stands still until a test moves it."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import Callable
+from itertools import count
+
+from broker.clock import US, Instant, Timer
+from broker.message import Monotonic, WallUs
+
+
+class FakeTimer:
+    def __init__(self, callback: Callable[[], object]) -> None:
+        self.callback = callback
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+class FakeClock:
+    """Timers fire inside `advance`, each at its own time. Both clocks begin far from each other, so
+    that a time of one taken for a time of the other shows."""
+
+    def __init__(self, *, wall_s: int = 1_000_000_000, monotonic_s: float = 5.0) -> None:
+        self._monotonic = monotonic_s
+        self.set_wall(wall_s)
+        self._timers: list[tuple[float, int, FakeTimer]] = []
+        self._order = count()
+
+    def now(self) -> Instant:
+        return Instant(self.monotonic(), self.wall_us())
+
+    def monotonic(self) -> Monotonic:
+        return Monotonic(self._monotonic)
+
+    def wall_us(self) -> WallUs:
+        return WallUs(self._wall_at_zero_us + round(self._monotonic * US))
+
+    def call_later(self, delay_s: float, callback: Callable[[], object]) -> Timer:
+        if delay_s <= 0:
+            return asyncio.get_running_loop().call_soon(callback)
+        timer = FakeTimer(callback)
+        heapq.heappush(self._timers, (self._monotonic + delay_s, next(self._order), timer))
+        return timer
+
+    async def sleep(self, seconds: float) -> None:
+        over = asyncio.Event()
+        self.call_later(seconds, over.set)
+        await over.wait()
+
+    def advance(self, seconds: float) -> None:
+        """Let so much time pass on both clocks."""
+        end = self._monotonic + seconds
+        while self._timers and self._timers[0][0] <= end:
+            at, _, timer = heapq.heappop(self._timers)
+            if not timer.cancelled:
+                self._monotonic = at
+                timer.callback()
+        self._monotonic = end
+
+    def set_wall(self, wall_s: int) -> None:
+        """Set the wall clock, as somebody may at any time."""
+        self._wall_at_zero_us = wall_s * US - round(self._monotonic * US)
+
+    @property
+    def timers(self) -> list[float]:
+        """Of those that are set, in how many seconds each fires."""
+        return [
+            at - self._monotonic for at, _, timer in sorted(self._timers) if not timer.cancelled
+        ]

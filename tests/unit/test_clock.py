@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+
+from broker.clock import NEVER, NEVER_US, US, Alarm, Instant, SystemClock
+from broker.message import Monotonic, WallUs
+from broker.registry.deadlines import Deadlines
+from tests.support.clock import FakeClock
+
+# One moment on both clocks
+
+
+def test_a_time_of_one_clock_is_one_of_the_other_and_back() -> None:
+    now = Instant(Monotonic(7.25), WallUs(1_000 * US))
+    assert now.after(100) == 107.25
+    assert now.wall_at(now.after(100)) == 1_100 * US
+    assert now.monotonic_at(WallUs(1_100 * US)) == now.after(100)
+    assert now.monotonic_at(WallUs(999 * US)) == 6.25
+    assert now.wall_at(Monotonic(7.25 + 1e-6)) == 1_000 * US + 1
+
+
+def test_never_is_never_on_both_clocks() -> None:
+    now = Instant(Monotonic(7), WallUs(1_000 * US))
+    assert now.wall_at(NEVER) == NEVER_US
+    assert now.monotonic_at(NEVER_US) == NEVER
+
+
+def test_the_type_checker_refuses_a_time_of_the_other_clock() -> None:
+    """`make check` fails if one of these ignores is not needed: then the two can be mixed."""
+    now = Instant(Monotonic(7), WallUs(1_000 * US))
+    Instant(now.wall_us, now.monotonic)  # type: ignore[arg-type]
+    now.wall_at(now.wall_us)  # type: ignore[arg-type]
+    now.monotonic_at(now.monotonic)  # type: ignore[arg-type]
+    Deadlines().set("a", now.wall_us)  # type: ignore[arg-type]
+
+
+# The system's
+
+
+async def test_the_system_s_clocks_are_those_of_the_loop_and_of_the_machine() -> None:
+    clock = SystemClock()
+    before_us, now, after_us = time.time_ns() // 1000, clock.now(), time.time_ns() // 1000
+    assert before_us <= now.wall_us <= after_us
+    assert now.monotonic == pytest.approx(asyncio.get_running_loop().time(), abs=1)
+
+
+async def test_the_system_s_timers_fire_unless_cancelled() -> None:
+    clock, fired = SystemClock(), asyncio.Event()
+    clock.call_later(0, lambda: pytest.fail("was cancelled")).cancel()
+    clock.call_later(0.001, fired.set)
+    async with asyncio.timeout(5):
+        await fired.wait()
+        await clock.sleep(0.001)
+
+
+# Alarm
+
+
+class Rule:
+    """Is due at the seconds that are left, and does one of them at a time."""
+
+    def __init__(self, *seconds: float) -> None:
+        self.left = [*seconds]
+        self.expired: list[float] = []
+
+    def deadline(self) -> Monotonic | None:
+        return Monotonic(min(self.left)) if self.left else None
+
+    def expire(self, now: Instant) -> None:
+        if self.left and min(self.left) <= now.monotonic:
+            self.left.remove(min(self.left))
+            self.expired.append(now.monotonic)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock(monotonic_s=0)
+
+
+@pytest.fixture
+async def alarm(clock: FakeClock) -> AsyncIterator[Alarm]:
+    alarm = Alarm(clock)
+    task = asyncio.create_task(alarm.expire_forever())
+    yield alarm
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def turns() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_each_rule_is_called_at_its_deadlines_and_one_timer_does_for_all(
+    clock: FakeClock, alarm: Alarm
+) -> None:
+    one, other = Rule(10, 30), Rule(20)
+    alarm.watch(one, other)
+    for _ in range(40):
+        assert len(clock.timers) <= 1
+        clock.advance(1)
+        await turns()
+    assert (one.expired, other.expired) == ([10, 30], [20])
+    assert clock.timers == []
+
+
+async def test_an_earlier_deadline_moves_the_timer_and_a_later_one_need_not_be_told(
+    clock: FakeClock, alarm: Alarm
+) -> None:
+    rule = Rule(10)
+    alarm.watch(rule)
+    rule.left = [5]
+    alarm.deadline_moved()
+    assert clock.timers == [5]
+    rule.left = [20]
+    clock.advance(5)
+    await turns()
+    assert (rule.expired, clock.timers) == ([], [15])
+
+
+async def test_what_is_due_already_is_done_in_parts_with_turns_between(
+    clock: FakeClock, alarm: Alarm
+) -> None:
+    rule = Rule(-1, -1, -1)
+    alarm.watch(rule)
+    others = 0
+    async with asyncio.timeout(5):
+        while rule.left:
+            others += 1
+            await asyncio.sleep(0)
+    assert others >= 3
+
+
+async def test_a_deadline_at_the_very_zero_of_the_clock_is_one(
+    clock: FakeClock, alarm: Alarm
+) -> None:
+    rule = Rule(0)
+    alarm.watch(rule)
+    await turns()
+    assert rule.expired == [0]
+
+
+async def test_a_stopped_alarm_calls_nobody(clock: FakeClock, alarm: Alarm) -> None:
+    rule = Rule(10)
+    alarm.watch(rule)
+    alarm.stop()
+    alarm.deadline_moved()
+    clock.advance(20)
+    await turns()
+    assert (rule.expired, clock.timers) == ([], [])
+
+
+async def test_a_rule_that_fails_ends_the_alarm_with_its_error(clock: FakeClock) -> None:
+    """So that the broker stops, and does not go on with nothing ever due."""
+
+    class Broken(Rule):
+        def expire(self, now: Instant) -> None:
+            raise ZeroDivisionError
+
+    alarm = Alarm(clock)
+    alarm.watch(Broken(0))
+    with pytest.raises(ZeroDivisionError):
+        await alarm.expire_forever()
