@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
-from broker.message import Offset
+from broker.message import Offset, WallUs
 
 BEFORE_ALL = Offset(0)
 
@@ -21,7 +21,7 @@ class SessionDocument:
     client_id: str
     session_expiry_s: int
     created_at_us: int
-    expires_at_us: int | None
+    expires_at_us: WallUs | None
 
 
 @dataclass(slots=True)
@@ -98,7 +98,7 @@ class WillDocument:
     properties: bytes
     expiry_s: int | None
     delay_s: int
-    due_at_us: int | None
+    due_at_us: WallUs | None
 
 
 Document = (

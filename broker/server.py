@@ -1,6 +1,6 @@
 """Server: builds the broker from a Config; start, drain, stop.
 
-What runs: one task commits (log), one routes (delivery), one ends sessions (sessions), and a reader
+What runs: one task commits (log), one routes (delivery), one does what is due (alarm), and a reader
 for each session that is behind. If the log fails the broker stops, and acknowledges nothing more.
 """
 
@@ -14,7 +14,6 @@ import logging
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from importlib.util import find_spec
@@ -24,6 +23,7 @@ from typing import IO
 from broker import __version__
 from broker.clients.services import Services
 from broker.clients.subscriptions import Subscriptions
+from broker.clock import Alarm, Clock, SystemClock
 from broker.config import ADMIN_SOCKET, DATABASE, LOCK, Config
 from broker.counters import Counters
 from broker.delivery.delivery import Delivery
@@ -67,11 +67,13 @@ class Server:
         self._tasks: list[asyncio.Task[None]] = []
         self._stop_requested = asyncio.Event()
         self._failure: BaseException | None = None
-        self._started_at = time.time()
 
     async def start(self) -> None:
         """Open the log and accept connections. Raises ConfigError, StoreError."""
         config = self.config
+        self._clock: Clock = SystemClock()
+        self._started_at = self._clock.monotonic()
+        self._alarm = Alarm(self._clock)
         self._lock = _lock_data_dir(config.data_dir)
         try:
             self._store = SqliteStore(config.data_dir / DATABASE, durability=config.durability)
@@ -79,6 +81,7 @@ class Server:
             try:
                 await self._start_on_store()
             except BaseException:
+                self._alarm.stop()
                 await self._cancel_tasks()
                 await self._store.close()
                 raise
@@ -87,35 +90,37 @@ class Server:
             raise
 
     async def _start_on_store(self) -> None:
-        config = self.config
+        config, clock, alarm = self.config, self._clock, self._alarm
         self._log = Log(self._store, self.counters, append_bytes_max=config.append_bytes_max)
         self._delivery = Delivery(self._log, self.counters, config)
-        self._wills = Wills(self._log)
-        self._sessions = Sessions(self._log, self._delivery, self._wills, config)
-        groups = Groups(self._log, self._delivery, self._sessions, self.counters, config)
+        wills = Wills(self._log, alarm.deadline_moved)
+        self._sessions = Sessions(self._log, self._delivery, wills, config, alarm.deadline_moved)
+        groups = Groups(self._log, self._delivery, self._sessions, self.counters, config, clock)
         sys_tree = SysTree(
-            self._log, self._delivery, self._sessions, groups, self.counters, time.monotonic()
+            self._log, self._delivery, self._sessions, groups, self.counters, clock.monotonic()
         )
         services = Services(
             config,
+            clock,
             self._log,
             self._delivery,
             self._sessions,
             groups,
-            Subscriptions(self._log, self._delivery, groups, sys_tree, config),
-            self._wills,
+            Subscriptions(self._log, self._delivery, groups, sys_tree, config, clock),
+            wills,
             sys_tree,
             self.counters,
             Limits.of(config),
             self._methods,
         )
-        await self._sessions.start()
-        await self._wills.start(self._sessions.has_durable)
+        await self._sessions.start(clock.now())
+        await wills.start(self._sessions.has_durable, clock.now())
+        alarm.watch(wills, self._sessions)
         self._spawn(self._log.commit_forever())
         self._spawn(self._delivery.deliver_forever())
-        self._spawn(self._sessions.expire_forever())
+        self._spawn(alarm.expire_forever())
         if config.sys_interval_s:
-            self._spawn(sys_tree.publish_forever(config.sys_interval_s))
+            self._spawn(sys_tree.publish_forever(clock, config.sys_interval_s))
         app = create_app(self.status, self.request_stop)
         self._admin = AdminServer(app, config.data_dir / ADMIN_SOCKET)
         try:
@@ -165,7 +170,7 @@ class Server:
             if self._failure is None:
                 async with asyncio.timeout(self.config.drain_timeout_s):
                     await self._log.flushed()
-            self._wills.stop()
+            self._alarm.stop()
             for connection in list(self._connections):
                 if connection.client is None:
                     connection.close()
@@ -191,7 +196,7 @@ class Server:
             "version": __version__,
             "pid": os.getpid(),
             "address": f"{host}:{port}",
-            "uptime_s": round(time.time() - self._started_at, 1),
+            "uptime_s": round(self._clock.monotonic() - self._started_at, 1),
             "data_dir": str(self.config.data_dir.absolute()),
             "durability": self.config.durability,
             "sqlite_version": self._store.sqlite_version,

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 import uuid
 from collections import deque
 from collections.abc import Collection, Coroutine, Iterable, Mapping, Sequence
@@ -24,7 +23,7 @@ from broker.clients.faces import Transport
 from broker.clients.services import Services
 from broker.documents import WillDocument
 from broker.errors import QuotaExceeded, StoreError, StoreFull
-from broker.message import Grant, Message, Outgoing
+from broker.message import Grant, Message, Outgoing, WallUs
 from broker.mqtt.connection import Closed, Connection, ControlEvent, Event
 from broker.mqtt.packets import (
     MQTT_5,
@@ -141,7 +140,8 @@ class Client(Owner):
             return
         counters = self._services.counters
         while self._writable and (session.aside or session.outbox):
-            taken = session.take(time.time_ns() // 1000, TAKE_BYTES_MAX)
+            now_us = self._services.clock.wall_us()
+            taken = session.take(now_us, TAKE_BYTES_MAX)
             outgoing, packet_ids = taken.outgoing, taken.packet_ids
             counters.payload_bytes_out += taken.payload_bytes
             if taken.expired:
@@ -156,7 +156,7 @@ class Client(Owner):
                 self._held.append((outgoing, packet_ids))
                 self._services.log.changed(session, self._send_held)
             else:
-                self._send_publishes(outgoing, packet_ids)
+                self._send_publishes(outgoing, packet_ids, now_us)
         if not self.closed:
             self._services.delivery.drained(session)
             self._services.groups.drained(session)
@@ -266,14 +266,16 @@ class Client(Owner):
                 session_expiry_s=expiry_s,
                 receive_maximum=packet.receive_maximum,
                 operations=lambda: services.wills.connected(self._client_id, self._will(packet)),
+                now=services.clock.now(),
             )
         except (QuotaExceeded, StoreError) as error:
             self._refuse_connect(error)
             return
         self._session = session
         if self.closed:
-            services.wills.client_lost(self._client_id, session_expiry_s=expiry_s)
-            services.sessions.close(session, self)
+            now = services.clock.now()
+            services.wills.client_lost(self._client_id, session_expiry_s=expiry_s, now=now)
+            services.sessions.close(session, self, now)
             return
         self._connection.accept(connack)
         self._transport.deadline_moved()  # From the connect timeout to the keep alive.
@@ -395,14 +397,15 @@ class Client(Owner):
             packet_ids.append(entry.packet_id)
         self._services.counters.redeliveries += len(outgoing)
         self._services.counters.payload_bytes_out += _payload_bytes(outgoing)
-        self._send_publishes(outgoing, packet_ids, dup=True)
+        now_us = self._services.clock.wall_us()
+        self._send_publishes(outgoing, packet_ids, now_us, dup=True)
 
     def _publish(self, publishes: Sequence[Publish]) -> None:
         """Append a read's worth of messages; PUBACK, PUBREC leave when they are committed (P1)."""
         session, log, counters = self._session, self._services.log, self._services.counters
         assert session is not None
         client_id = self._client_id
-        now_us = time.time_ns() // 1000
+        now_us = self._services.clock.wall_us()
         messages: list[Message] = []
         pubacks: list[int] = []
         pubrecs: list[int] = []
@@ -619,12 +622,11 @@ class Client(Owner):
         """Packet Identifiers are committed: what waited for that may go."""
         if error is None and not self.closed:
             outgoing, packet_ids = self._held.pop(0)
-            self._send_publishes(outgoing, packet_ids)
+            self._send_publishes(outgoing, packet_ids, self._services.clock.wall_us())
 
     def _send_publishes(
-        self, outgoing: list[Outgoing], packet_ids: list[int], *, dup: bool = False
+        self, outgoing: list[Outgoing], packet_ids: list[int], now_us: WallUs, *, dup: bool = False
     ) -> None:
-        now_us = time.time_ns() // 1000
         left_out = self._connection.send_publishes(outgoing, packet_ids, dup=dup, now_us=now_us)
         self._services.counters.messages_out += len(outgoing) - len(left_out)
         if left_out:
@@ -684,13 +686,14 @@ class Client(Owner):
         session = self._session
         if session is None:
             return
-        wills = self._services.wills
+        wills, now = self._services.wills, self._services.clock.now()
         if self._will_withdrawn:
             wills.withdrawn(self._client_id)
         else:
-            wills.client_lost(self._client_id, session_expiry_s=session.session_expiry_s)
+            expiry_s = session.session_expiry_s
+            wills.client_lost(self._client_id, session_expiry_s=expiry_s, now=now)
         self._services.groups.detach(session)
-        self._services.sessions.close(session, self)
+        self._services.sessions.close(session, self, now)
 
 
 def _payload_bytes(outgoing: Iterable[Outgoing]) -> int:

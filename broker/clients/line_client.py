@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
@@ -137,7 +136,7 @@ class LineClient:
 
     def _publish(self) -> None:
         """Append all consecutive messages at once."""
-        now_us = time.time_ns() // 1000
+        now_us = self.services.clock.wall_us()
         messages: list[Message] = []
         while self._events and isinstance(event := self._events[0], LinePublish):
             self._events.popleft()
@@ -205,7 +204,9 @@ class LineClient:
                 start_offset=through,
             )
             if event.filter.startswith(REPLAY_PREFIX):
-                await placing.place(services.log.store, session, subscription, {})
+                await placing.place(
+                    services.log.store, session, subscription, {}, services.clock.wall_us()
+                )
                 if subscriber.session is not session:
                     raise QuotaExceeded(TAKEN_OVER)
             if not subscription.replaying:
@@ -239,6 +240,7 @@ class LineClient:
             session_expiry_s=self.services.config.session_expiry_default_s,
             receive_maximum=self.services.config.inflight_max,
             operations=lambda: self.services.wills.connected(client_id, None),
+            now=self.services.clock.now(),
         )
         self._subscribers[client_id] = subscriber
         subscriber.begin()
@@ -319,7 +321,7 @@ class _LineSubscriber(Owner):
             return
         counters = client.services.counters
         while client.writable_now and (session.aside or session.outbox):
-            taken = session.take(time.time_ns() // 1000, TAKE_BYTES_MAX)
+            taken = session.take(client.services.clock.wall_us(), TAKE_BYTES_MAX)
             outgoing, packet_ids = taken.outgoing, taken.packet_ids
             counters.payload_bytes_out += taken.payload_bytes
             if taken.expired:
@@ -396,4 +398,5 @@ class _LineSubscriber(Owner):
         if self._resending is not None:
             self._resending.cancel()
         if session is not None:
-            self._client.services.sessions.close(session, self)
+            services = self._client.services
+            services.sessions.close(session, self, services.clock.now())

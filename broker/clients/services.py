@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from broker.clients.subscriptions import Subscriptions
+from broker.clock import Clock
 from broker.config import Config
 from broker.counters import Counters
 from broker.delivery.delivery import Delivery
@@ -22,6 +23,7 @@ class Services:
     """One for the whole broker."""
 
     config: Config
+    clock: Clock
     log: Log
     delivery: Delivery
     sessions: Sessions

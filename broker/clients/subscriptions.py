@@ -21,6 +21,7 @@ from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
+from broker.clock import Clock
 from broker.config import Config
 from broker.delivery.delivery import Delivery, Subscriber
 from broker.documents import Delete, Operation, Put, SubscriptionDocument
@@ -70,13 +71,20 @@ class _Granted:
 
 class Subscriptions:
     def __init__(
-        self, log: Log, delivery: Delivery, groups: Groups, sys_tree: SysTree, config: Config
+        self,
+        log: Log,
+        delivery: Delivery,
+        groups: Groups,
+        sys_tree: SysTree,
+        config: Config,
+        clock: Clock,
     ) -> None:
         self._log = log
         self._delivery = delivery
         self._groups = groups
         self._sys_tree = sys_tree
         self._config = config
+        self._clock = clock
         self._in_turn: Counter[Session] = Counter()
         """Topic Filters of each that this turn of the loop has seen to."""
 
@@ -138,7 +146,8 @@ class Subscriptions:
     ) -> Result:
         """One that replays: where from is for the log to say."""
         try:
-            await placing.place(self._log.store, session, subscription, words)
+            now_us = self._clock.wall_us()
+            await placing.place(self._log.store, session, subscription, words, now_us)
         except PeerError as error:
             logger.info("client %r: %s", session.client_id, error.reason)
             return error.reason_code

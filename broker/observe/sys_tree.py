@@ -16,22 +16,21 @@ Not there: `messages/inflight`, which would mean to ask every session.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import math
 import resource
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from broker import __version__
+from broker.clock import Clock, Instant
 from broker.counters import Counters
 from broker.delivery.delivery import Delivery
 from broker.documents import SubscriptionDocument
 from broker.log.log import Log
-from broker.message import Message, Outgoing
+from broker.message import Message, Monotonic, Outgoing
 from broker.registry.groups import Groups
 from broker.registry.sessions import Sessions
 from broker.session.session import merge_grants
@@ -43,8 +42,6 @@ LOAD_MINUTES = (1, 5, 15)
 
 
 class SysTree:
-    """Times are seconds of one monotonic clock, the caller's."""
-
     def __init__(
         self,
         log: Log,
@@ -52,7 +49,7 @@ class SysTree:
         sessions: Sessions,
         groups: Groups,
         counters: Counters,
-        now: float,
+        now: Monotonic,
     ) -> None:
         self._log = log
         self._delivery = delivery
@@ -65,24 +62,23 @@ class SysTree:
         self._messages: dict[str, Message] = {}
         """By topic, as last published."""
 
-    async def publish_forever(self, interval_s: float) -> None:
+    async def publish_forever(self, clock: Clock, interval_s: float) -> None:
         while True:
-            await self.publish(time.monotonic())
-            await asyncio.sleep(interval_s)
+            await self.publish(clock.now())
+            await clock.sleep(interval_s)
 
-    async def publish(self, now: float) -> None:
+    async def publish(self, now: Instant) -> None:
         """Give those who are subscribed what has changed since the last time."""
         stats = await self._log.store.stats()
-        now_us = time.time_ns() // 1000
         changed: list[Message] = []
-        for name, value in self._values(now, stats).items():
+        for name, value in self._values(now.monotonic, stats).items():
             topic, payload = PREFIX + name, str(value).encode()
             last = self._messages.get(topic)
             if last is None or last.payload != payload:
-                message = Message(topic, payload, 0, True, SYS, now_us)
+                message = Message(topic, payload, 0, True, SYS, now.wall_us)
                 self._messages[topic] = message
                 changed.append(message)
-        self._published_at = now
+        self._published_at = now.monotonic
         self._delivery.offer_beside(changed)
 
     def matching(self, subscriptions: Sequence[SubscriptionDocument]) -> list[Outgoing]:
@@ -96,7 +92,7 @@ class SysTree:
                     outgoing.append((message, replace(grant, retained=True)))
         return outgoing
 
-    def _values(self, now: float, stats: StoreStats) -> dict[str, object]:
+    def _values(self, now: Monotonic, stats: StoreStats) -> dict[str, object]:
         sessions, counters = self._sessions, self._counters
         connected = sessions.connected_count - self._groups.open_count
         disconnected = sessions.absent_count

@@ -21,11 +21,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from broker.clock import Clock
 from broker.config import Config
 from broker.counters import Counters
 from broker.delivery.delivery import Delivery, Subscriber
@@ -54,12 +54,14 @@ class Groups:
         sessions: Sessions,
         counters: Counters,
         config: Config,
+        clock: Clock,
     ) -> None:
         self._log = log
         self._delivery = delivery
         self._sessions = sessions
         self._counters = counters
         self._config = config
+        self._clock = clock
         self._groups: dict[str, Group] = {}
         self._memberships: dict[Session, set[Group]] = {}
         """The groups that a session is a member of, or has leases of."""
@@ -107,8 +109,16 @@ class Groups:
             session_expiry_s=self._config.session_expiry_default_s,
             receive_maximum=self._config.inflight_max,
             operations=list,
+            now=self._clock.now(),
         )
-        group.opened(session, self._log, self._delivery, self._counters, self._config.inflight_max)
+        group.opened(
+            session,
+            self._log,
+            self._delivery,
+            self._counters,
+            self._clock,
+            self._config.inflight_max,
+        )
         _, topic_filter = shared
         if topic_filter not in session.subscriptions:
             subscription = SubscriptionDocument(
@@ -154,7 +164,7 @@ class Groups:
         session, group.session = group.session, None
         self._groups.pop(group.name, None)
         if session is not None:
-            self._sessions.close(session, group)
+            self._sessions.close(session, group, self._clock.now())
 
     def settle(self, session: Session) -> None:
         """Tell the groups which leases of this member ended."""
@@ -203,6 +213,7 @@ class Group(Owner):
         log: Log,
         delivery: Delivery,
         counters: Counters,
+        clock: Clock,
         inflight_max: int,
     ) -> None:
         """The session is ours. What an earlier run had leased is leased again."""
@@ -210,6 +221,7 @@ class Group(Owner):
         self._log = log
         self._delivery = delivery
         self._counters = counters
+        self._clock = clock
         self._inflight_max = inflight_max
         self._returned = deque(entry.packet_id for entry in session.unfinished())
 
@@ -263,7 +275,7 @@ class Group(Owner):
         while room := self._room():
             # Nothing is taken that no member can have now.
             session.receive_maximum = session.inflight + room
-            taken = session.take(time.time_ns() // 1000, TAKE_BYTES_MAX)
+            taken = session.take(self._clock.wall_us(), TAKE_BYTES_MAX)
             if taken.expired:
                 self._counters.dropped["expired"] += len(taken.expired)
             if not taken.outgoing:

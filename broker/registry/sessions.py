@@ -7,12 +7,12 @@ state is committed. All others are documents in the log: an offline subscriber c
 from __future__ import annotations
 
 import asyncio
-import heapq
-import time
+import math
 from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 from weakref import WeakValueDictionary
 
+from broker.clock import NEVER, Instant
 from broker.config import Config
 from broker.delivery.delivery import Delivery, Subscriber
 from broker.documents import (
@@ -26,17 +26,15 @@ from broker.documents import (
 )
 from broker.errors import QuotaExceeded, StoreError
 from broker.log.log import Log
-from broker.message import Message
+from broker.message import Message, Monotonic, WallUs
+from broker.registry.deadlines import Deadlines
 from broker.registry.wills import Wills
 from broker.session.session import Session
 
-US = 1_000_000
-NEVER_US = 1 << 62
 SESSION_EXPIRY_NEVER = 0xFFFF_FFFF
 """A Session Expiry Interval that means: does not expire. [section 3.1.2.11.2]"""
-EXPIRE_PERIOD_S = 1.0
-OUT_OF_DATE_MAX = 1000
-"""Entries of the heap of expiries that may be out of date, beside one for each session."""
+ENDED_AT_ONCE_MAX = 500
+"""Sessions that expired and are ended in one turn of the loop."""
 
 
 class Owner(Subscriber, Protocol):
@@ -48,17 +46,25 @@ class Owner(Subscriber, Protocol):
 
 
 class Sessions:
-    def __init__(self, log: Log, delivery: Delivery, wills: Wills, config: Config) -> None:
+    """`deadline_moved` is called when a deadline may be earlier than it was."""
+
+    def __init__(
+        self,
+        log: Log,
+        delivery: Delivery,
+        wills: Wills,
+        config: Config,
+        deadline_moved: Callable[[], None],
+    ) -> None:
         self._log = log
         self._delivery = delivery
         self._wills = wills
         self._config = config
+        self._deadline_moved = deadline_moved
         self._sessions: dict[str, Session] = {}
         self._owners: dict[str, Owner] = {}
-        self._stored: dict[str, int] = {}
-        """Every durable session: when it expires (NEVER_US while it is connected)."""
-        self._expiries: list[tuple[int, str]] = []
-        """A heap; an entry that does not agree with `_stored` is out of date."""
+        self._stored = Deadlines()
+        """Every durable session: when it expires (NEVER while it is connected)."""
         self.absent_count = 0
         """Durable sessions that nobody is connected to."""
         self._absent_unsubscribed: set[str] = set()
@@ -79,15 +85,18 @@ class Sessions:
         """Whether the client's session outlives its connection, and is stored."""
         return client_id in self._stored
 
-    async def start(self) -> None:
+    async def start(self, now: Instant) -> None:
         """Take up the stored sessions: none has a client yet, so each begins to expire."""
-        now_us = time.time_ns() // 1000
         orphans: list[Operation] = []
         for document in await self._log.store.scan(SessionDocument):
             if document.expires_at_us is None:
-                document.expires_at_us = _expires_at_us(document.session_expiry_s, now_us)
+                expires_at = _expires_at(document.session_expiry_s, now)
+                document.expires_at_us = now.wall_at(expires_at)
                 orphans.append(Put(document))
-            self._expire_at(document.client_id, document.expires_at_us)
+            else:
+                expires_at = now.monotonic_at(document.expires_at_us)
+            self._stored.set(document.client_id, expires_at)
+        self._deadline_moved()
         self.absent_count = len(self._stored)
         if orphans:
             self._log.append([], operations=orphans)
@@ -101,6 +110,7 @@ class Sessions:
         session_expiry_s: int,
         receive_maximum: int,
         operations: Callable[[], list[Operation]],
+        now: Instant,
     ) -> tuple[Session, bool]:
         """The session, now of `owner`, and whether it was there before (Session Present).
 
@@ -112,29 +122,29 @@ class Sessions:
             previous = self._owners.get(client_id)
             if previous is not None:
                 previous.taken_over()
-            expires_at_us = self._stored.get(client_id)
-            if expires_at_us is not None:
-                self._stored[client_id] = NEVER_US
+            expires_at = self._stored.get(client_id)
+            if expires_at is not None:
+                self._stored.set(client_id, NEVER)
             self._owners[client_id] = owner
             try:
                 session, present = await self._take_up(
-                    client_id, clean_start, session_expiry_s, operations
+                    client_id, clean_start, session_expiry_s, operations, now
                 )
             except (QuotaExceeded, StoreError):
                 del self._owners[client_id]
-                if expires_at_us is not None:
-                    self._expire_at(client_id, expires_at_us)
+                if expires_at is not None:
+                    self._expire_at(client_id, expires_at)
                 if client_id in self._sessions:
-                    self._save(self._sessions[client_id])
+                    self._save(self._sessions[client_id], now)
                 raise
             if session.durable:
-                self._stored[client_id] = NEVER_US
+                self._stored.set(client_id, NEVER)
             else:
-                self._stored.pop(client_id, None)
+                self._stored.remove(client_id)
             self._sessions[client_id] = session
             session.attach(receive_maximum)
             self._delivery.attach(session, owner)
-            if expires_at_us is not None:
+            if expires_at is not None:
                 self._not_absent(client_id)
             return session, present
 
@@ -144,6 +154,7 @@ class Sessions:
         clean_start: bool,
         session_expiry_s: int,
         operations: Callable[[], list[Operation]],
+        now: Instant,
     ) -> tuple[Session, bool]:
         """Find the session or make a new one, and commit that it is open. Undone if that fails."""
         session = None if clean_start else await self._find(client_id)
@@ -152,9 +163,9 @@ class Sessions:
         if session is None:
             if session_expiry_s and not stored and self.durable_count >= self._config.sessions_max:
                 raise QuotaExceeded(f"the broker keeps {self.durable_count} sessions already")
-            session = self._new(client_id, time.time_ns() // 1000)
+            session = self._new(client_id, now.wall_us)
             if clean_start:
-                self._wills.session_ended(client_id)
+                self._wills.session_ended(client_id, now)
         before = self._sessions.get(client_id, session)
         expiry_before_s, session.session_expiry_s = session.session_expiry_s, session_expiry_s
         before.ended = before is not session
@@ -174,7 +185,7 @@ class Sessions:
             raise
         return session, present
 
-    def close(self, session: Session, owner: Owner) -> None:
+    def close(self, session: Session, owner: Owner, now: Instant) -> None:
         """The connection is gone: the session ends, or waits in the log until it expires."""
         client_id = session.client_id
         if self._owners.get(client_id) is not owner:
@@ -185,15 +196,15 @@ class Sessions:
             self.absent_count += 1
             if not session.subscriptions:
                 self._absent_unsubscribed.add(client_id)
-            expiry_s = session.session_expiry_s
-            self._expire_at(client_id, _expires_at_us(expiry_s, time.time_ns() // 1000))
-            self._save(session)
+            self._expire_at(client_id, _expires_at(session.session_expiry_s, now))
+            self._save(session, now)
         else:
-            if operations := self._end(client_id):
-                self._log.append([], operations=operations)
-            self._wills.session_ended(client_id)
+            self._forget(client_id)
+            if self._stored.remove(client_id):
+                self._log.append([], operations=[Delete(SessionDocument, (client_id,))])
+            self._wills.session_ended(client_id, now)
 
-    def _save(self, session: Session) -> None:
+    def _save(self, session: Session, now: Instant) -> None:
         """Commit the state of a session whose client left; then memory may forget it."""
 
         def saved(error: StoreError | None) -> None:
@@ -201,7 +212,9 @@ class Sessions:
             if self._sessions.get(client_id) is session and client_id not in self._owners:
                 del self._sessions[client_id]
 
-        document = _document(session, expires_at_us=self._stored[session.client_id])
+        expires_at = self._stored.get(session.client_id)
+        assert expires_at is not None
+        document = _document(session, expires_at_us=now.wall_at(expires_at))
         self._log.append([], operations=[Put(document)])
         self._log.changed(session, saved)
 
@@ -220,27 +233,24 @@ class Sessions:
         topics = {message.topic for message in messages}
         return {topic for topic in topics if not self._delivery.is_wanted(topic)}
 
-    async def expire_forever(self) -> None:
-        """End sessions whose Session Expiry Interval has passed. [MQTT-3.1.2-23]"""
-        while True:
-            await asyncio.sleep(EXPIRE_PERIOD_S)
-            now_us = time.time_ns() // 1000
-            while self._expiries and self._expiries[0][0] <= now_us:
-                expires_at_us, client_id = heapq.heappop(self._expiries)
-                if self._stored.get(client_id) == expires_at_us:
-                    self._not_absent(client_id)
-                    self._log.append([], operations=self._end(client_id))
-                    self._wills.session_ended(client_id)
-                    self.expired_count += 1
+    def deadline(self) -> Monotonic | None:
+        """When the next session expires, in whole seconds: those of one second share a commit."""
+        soonest = self._stored.soonest()
+        return None if soonest is None else Monotonic(math.ceil(soonest))
 
-    def _expire_at(self, client_id: str, expires_at_us: int) -> None:
-        self._stored[client_id] = expires_at_us
-        if expires_at_us == NEVER_US:
-            return
-        heapq.heappush(self._expiries, (expires_at_us, client_id))
-        if len(self._expiries) > 2 * len(self._stored) + OUT_OF_DATE_MAX:
-            self._expiries = [(at_us, of) for of, at_us in self._stored.items() if at_us < NEVER_US]
-            heapq.heapify(self._expiries)
+    def expire(self, now: Instant) -> None:
+        """End sessions whose Session Expiry Interval has passed. [MQTT-3.1.2-23]"""
+        expired = self._stored.take_due(now.monotonic, ENDED_AT_ONCE_MAX)
+        for client_id in expired:
+            self._not_absent(client_id)
+            self._forget(client_id)
+            self._log.append([], operations=[Delete(SessionDocument, (client_id,))])
+            self._wills.session_ended(client_id, now)
+        self.expired_count += len(expired)
+
+    def _expire_at(self, client_id: str, expires_at: Monotonic) -> None:
+        self._stored.set(client_id, expires_at)
+        self._deadline_moved()
 
     async def _find(self, client_id: str) -> Session | None:
         """The session from memory, or from the log; None if there is none."""
@@ -268,21 +278,18 @@ class Sessions:
             inflight_max=self._config.inflight_max,
         )
 
-    def _end(self, client_id: str) -> list[Operation]:
-        """Forget the session; what to commit so that the log does too."""
+    def _forget(self, client_id: str) -> None:
+        """The session is over."""
         session = self._sessions.pop(client_id, None)
         if session is not None:
             session.ended = True
-        stored = self._stored.pop(client_id, None) is not None
-        return [Delete(SessionDocument, (client_id,))] if stored else []
 
 
-def _document(session: Session, *, expires_at_us: int | None) -> SessionDocument:
+def _document(session: Session, *, expires_at_us: WallUs | None) -> SessionDocument:
     return SessionDocument(
         session.client_id, session.session_expiry_s, session.created_at_us, expires_at_us
     )
 
 
-def _expires_at_us(session_expiry_s: int, now_us: int) -> int:
-    never = session_expiry_s == SESSION_EXPIRY_NEVER
-    return NEVER_US if never else now_us + session_expiry_s * US
+def _expires_at(session_expiry_s: int, now: Instant) -> Monotonic:
+    return NEVER if session_expiry_s == SESSION_EXPIRY_NEVER else now.after(session_expiry_s)

@@ -7,12 +7,11 @@ for a subscription that is new, unless `from-mode` is `always`.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 
 from broker.documents import SubscriptionDocument
 from broker.errors import ReplaySpecInvalid, SharedSubscriptionsNotSupported
-from broker.message import Offset
+from broker.message import Offset, WallUs
 from broker.mqtt.packets import Subscribe
 from broker.replay.spec import (
     AtOffset,
@@ -52,7 +51,11 @@ def kept_as(topic_filter: str) -> str:
 
 
 async def place(
-    store: Store, session: Session, subscription: SubscriptionDocument, words: Mapping[str, str]
+    store: Store,
+    session: Session,
+    subscription: SubscriptionDocument,
+    words: Mapping[str, str],
+    now_us: WallUs,
 ) -> None:
     """Give the subscription its start and its end, as its filter and the User Properties say.
 
@@ -61,7 +64,6 @@ async def place(
     A subscription with an end never waits for the future: it ends at the high watermark at the
     latest.
     """
-    now_us = time.time_ns() // 1000
     spec = words.get("from", "latest")
     prefixed = split_filter(subscription.filter)
     if prefixed is not None:

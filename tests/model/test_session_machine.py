@@ -21,7 +21,6 @@ from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Protocol, TypeVar
 
 import pytest
@@ -35,6 +34,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from broker.clock import Alarm
 from broker.config import Config
 from broker.counters import Counters
 from broker.delivery.delivery import Delivery
@@ -57,6 +57,7 @@ from broker.store import Store
 from broker.store.memory import MemoryStore
 from broker.store.sqlite.store import SqliteStore
 from broker.topics import matches
+from tests.support.clock import FakeClock
 
 INFLIGHT_MAX = 4
 EXPIRY_S = 1000
@@ -225,6 +226,7 @@ class Link(Owner):
             session_expiry_s=session_expiry_s,
             receive_maximum=3,
             operations=list,
+            now=self.broker.clock.now(),
         )
         return present
 
@@ -381,39 +383,44 @@ class Link(Owner):
         session, self.session = self.session, None
         self.device.answers.clear()
         if session is not None:
-            self.broker.sessions.close(session, self)
+            self.broker.sessions.close(session, self, self.broker.clock.now())
 
 
 class Broker:
     """What `Server` puts together."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, clock: FakeClock) -> None:
         config = Config(
             inflight_max=INFLIGHT_MAX, outbox_messages_max=5, outbox_bytes_max=200, sessions_max=10
         )
         self.store = store
+        self.clock = clock
+        self.alarm = Alarm(clock)
         self.log = Log(store, Counters(), append_bytes_max=10_000)
         self.delivery = Delivery(self.log, Counters(), config)
-        self.sessions = Sessions(self.log, self.delivery, Wills(self.log), config)
+        moved = self.alarm.deadline_moved
+        wills = Wills(self.log, moved)
+        self.sessions = Sessions(self.log, self.delivery, wills, config, moved)
         self.tasks: list[asyncio.Task[None]] = []
         self.links: dict[str, Link] = {}
 
     async def start(self) -> None:
-        await self.sessions.start()
+        await self.sessions.start(self.clock.now())
+        self.alarm.watch(self.sessions)
         for work in (
             self.log.commit_forever(),
             self.delivery.deliver_forever(),
-            self.sessions.expire_forever(),
+            self.alarm.expire_forever(),
         ):
             self.tasks.append(asyncio.create_task(work))
 
 
 class SessionMachine(RuleBasedStateMachine):
-    def __init__(self, store: Store, clock: SimpleNamespace) -> None:
+    def __init__(self, store: Store) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
         self.store = store
-        self.clock = clock
+        self.clock = FakeClock()
         self.devices = {name: Device(name) for name in DEVICES}
 
     @property
@@ -433,7 +440,7 @@ class SessionMachine(RuleBasedStateMachine):
 
     async def _open(self) -> None:
         await self.store.open()
-        self.broker = Broker(self.store)
+        self.broker = Broker(self.store, self.clock)
         await self.broker.start()
 
     # What happens
@@ -568,7 +575,7 @@ class SessionMachine(RuleBasedStateMachine):
         before = self.broker.sessions.durable_count
 
         async def gone() -> None:
-            self.clock.now_us += EXPIRY_S * 1_000_000
+            self.clock.advance(EXPIRY_S)
             async with asyncio.timeout(PATIENCE_S):
                 while self.broker.sessions.durable_count == before:  # noqa: ASYNC110  No event.
                     await asyncio.sleep(0.001)
@@ -745,11 +752,6 @@ def test_no_promise_is_broken_by_drops_takeovers_crashes_and_full_disks(
     engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """P1, P3, P4."""
-    clock = SimpleNamespace(now_us=1_000_000_000_000_000)
-    monkeypatch.setattr(
-        "broker.registry.sessions.time", SimpleNamespace(time_ns=lambda: clock.now_us * 1000)
-    )
-    monkeypatch.setattr("broker.registry.sessions.EXPIRE_PERIOD_S", 0.002)
     monkeypatch.setattr("broker.log.log.FULL_RETRY_S", 0.001)
     monkeypatch.setattr("broker.log.log.CURSOR_COMMIT_DELAY_S", 0)
     monkeypatch.setattr("broker.delivery.readers.READ_MESSAGES_MAX", 4)
@@ -757,12 +759,12 @@ def test_no_promise_is_broken_by_drops_takeovers_crashes_and_full_disks(
 
     class OnMemory(SessionMachine):
         def __init__(self) -> None:
-            super().__init__(MemoryDisk(), clock)
+            super().__init__(MemoryDisk())
 
     class OnSqlite(SessionMachine):
         def __init__(self) -> None:
             path = Path(tempfile.mkdtemp(dir=tmp_path)) / "pubsub.db"
-            super().__init__(SqliteDisk(path, durability="os"), clock)
+            super().__init__(SqliteDisk(path, durability="os"))
 
     run_state_machine_as_test(
         OnMemory if engine == "memory" else OnSqlite,

@@ -39,8 +39,9 @@ async def world() -> AsyncIterator[World]:
 
 
 def subscriptions_of(world: World, config: Config) -> Subscriptions:
-    sys_tree = SysTree(world.log, world.delivery, world.sessions, world.groups, world.counters, 0)
-    return Subscriptions(world.log, world.delivery, world.groups, sys_tree, config)
+    now = world.clock.monotonic()
+    sys_tree = SysTree(world.log, world.delivery, world.sessions, world.groups, world.counters, now)
+    return Subscriptions(world.log, world.delivery, world.groups, sys_tree, config, world.clock)
 
 
 @pytest.fixture

@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from broker import __version__
+from broker.clock import Instant
 from broker.delivery.delivery import ASIDE_MAX
-from broker.message import Grant, Outgoing
+from broker.message import Grant, Monotonic, Outgoing, WallUs
 from broker.observe.sys_tree import Load, SysTree
 from tests.support.world import Disk, Subscriber, World, message, running, subscription
 
@@ -21,7 +22,12 @@ async def world() -> AsyncIterator[World]:
 @pytest.fixture
 def tree(world: World) -> SysTree:
     return SysTree(
-        world.log, world.delivery, world.sessions, world.groups, world.counters, now=100.0
+        world.log,
+        world.delivery,
+        world.sessions,
+        world.groups,
+        world.counters,
+        now=Monotonic(100.0),
     )
 
 
@@ -34,6 +40,10 @@ async def subscriber(world: World, *filters: str, client_id: str = "sub1") -> Su
     return subscriber
 
 
+def at(second: float) -> Instant:
+    return Instant(Monotonic(second), WallUs(0))
+
+
 def values(outgoing: list[Outgoing]) -> dict[str, str]:
     """By topic below $SYS/broker; the last of each."""
     return {m.topic.removeprefix("$SYS/broker/"): m.payload.decode() for m, _ in outgoing}
@@ -42,7 +52,7 @@ def values(outgoing: list[Outgoing]) -> dict[str, str]:
 async def published(world: World, tree: SysTree, now: float = 100.0) -> dict[str, str]:
     """What is published to whoever wants all of it, by a client of this call's own."""
     everybody = await subscriber(world, "$SYS/#", client_id="all")
-    await tree.publish(now)
+    await tree.publish(at(now))
     everybody.close()
     await world.settled()
     return values(everybody.got)
@@ -50,13 +60,13 @@ async def published(world: World, tree: SysTree, now: float = 100.0) -> dict[str
 
 async def test_a_subscriber_gets_all_and_then_what_changed(world: World, tree: SysTree) -> None:
     sub = await subscriber(world, "$SYS/broker/uptime", "$SYS/broker/version")
-    await tree.publish(100.0)
+    await tree.publish(at(100.0))
     assert values(sub.got) == {
         "uptime": "0 seconds",
         "version": f"pubsub version {__version__}",
     }
     sub.got.clear()
-    await tree.publish(110.2)
+    await tree.publish(at(110.2))
     assert values(sub.got) == {"uptime": "10 seconds"}
 
 
@@ -65,7 +75,7 @@ async def test_what_it_gets_is_of_qos_0_retained_and_not_of_the_log(
 ) -> None:
     sub = await subscriber(world, "$SYS/#")
     world.disk.commits.clear()
-    await tree.publish(100.0)
+    await tree.publish(at(100.0))
     await world.settled()
     assert {(m.qos, m.retain, m.offset) for m, _ in sub.got} == {(0, True, 0)}
     assert set(sub.packet_ids) == {0}
@@ -79,7 +89,7 @@ async def test_no_wildcard_that_comes_first_matches(
 ) -> None:
     """[MQTT-4.7.2-1, MQTT3-4.7.2-1]"""
     sub = await subscriber(world, topic_filter)
-    await tree.publish(100.0)
+    await tree.publish(at(100.0))
     assert sub.got == []
     assert tree.matching([subscription(topic_filter)]) == []
 
@@ -89,7 +99,7 @@ async def test_a_new_subscription_gets_the_values_as_retained_messages(
 ) -> None:
     """[MQTT-3.3.1-9] One copy, though two filters match."""
     assert tree.matching([subscription("$SYS/#")]) == []
-    await tree.publish(100.0)
+    await tree.publish(at(100.0))
     wanting = [
         subscription("$SYS/broker/+", 1, identifier=1),
         subscription("$SYS/broker/version", 0, identifier=2),
@@ -111,7 +121,7 @@ async def test_a_slow_subscriber_misses_values_instead_of_gathering_them(
     assert session is not None
     slow.limit = 0
     for second in range(ASIDE_MAX + 5):
-        await tree.publish(100.0 + second)
+        await tree.publish(at(100.0 + second))
     assert len(session.aside) == ASIDE_MAX
     assert world.counters.dropped.total() == 5
 
@@ -125,7 +135,7 @@ async def test_of_a_shared_subscription_one_member_gets_each(world: World, tree:
         await world.groups.join(member.session, document, member)
         members.append(member)
     for second in range(4):
-        await tree.publish(100.0 + second)
+        await tree.publish(at(100.0 + second))
     assert [len(member.got) for member in members] == [2, 2]
 
 
@@ -140,10 +150,10 @@ async def test_clients_are_counted_and_not_groups(world: World, tree: SysTree) -
     assert first.session is not None
     await world.groups.join(first.session, subscription("$share/g/t", client_id="a"), first)
     await Subscriber(world).open("of no duration", expiry_s=0)
-    await tree.publish(100.0)
+    await tree.publish(at(100.0))
     assert clients() == {"total": "3", "connected": "3", "disconnected": "0", "maximum": "3"}
     second.close()
-    await tree.publish(101.0)
+    await tree.publish(at(101.0))
     assert clients() == {"total": "3", "connected": "2", "disconnected": "1", "maximum": "3"}
 
 
@@ -164,7 +174,7 @@ async def test_messages_and_subscriptions_are_counted(world: World, tree: SysTre
 
 
 async def test_loads_are_per_minute(world: World, tree: SysTree) -> None:
-    await tree.publish(100.0)
+    await tree.publish(at(100.0))
     world.counters.messages_in += 60
     world.counters.connects += 1
     got = await published(world, tree, 160.0)
@@ -225,4 +235,4 @@ async def test_only_what_somebody_counted_already_is_asked_for(
     """Nothing is looked up in the log, however often this goes."""
     for call in ("read", "fetch", "retained", "scan", "get", "nth_last", "check"):
         monkeypatch.setattr(world.disk, call, None)
-    await tree.publish(100.0)
+    await tree.publish(at(100.0))

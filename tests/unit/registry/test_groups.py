@@ -105,7 +105,7 @@ async def test_a_crash_loses_no_lease() -> None:
         one.session.puback(one.packet_ids[1:2])
         world.groups.settle(one.session)
         world.log.changed(one.session)
-        await world.log.flushed()
+        await world.flushed()
         stored = await disk.get(CursorDocument, (GROUP,))
         assert stored is not None
         assert stored.offset == 0
@@ -136,7 +136,7 @@ async def test_a_crash_does_not_repeat_all_of_qos_0() -> None:
         one = await member(world, "one")
         await publish(world, 1, 3, qos=0)
         assert numbers(one) == [1, 2, 3]
-        await world.log.flushed()
+        await world.flushed()
     async with running(disk) as world:
         two = await member(world, "two")
         await world.settled()
@@ -174,7 +174,7 @@ async def test_qos2_stays_with_the_member_it_was_sent_to(world: World) -> None:
     """[MQTT-4.8.2-4, MQTT-4.8.2-5]"""
     leaving = await member(world, "leaving", expiry_s=100, qos=2)
     await publish(world, 1, 1, qos=2)
-    await world.log.flushed()
+    await world.flushed()
     leaving.close()
     other = await member(world, "other", qos=2)
     await world.settled()
@@ -267,7 +267,7 @@ async def test_who_subscribes_again_is_a_member_like_any(world: World) -> None:
 async def test_qos0_members_have_acknowledged_what_they_took(world: World) -> None:
     fast = await member(world, "fast", qos=0)
     await publish(world, 1, 3)
-    await world.log.flushed()
+    await world.flushed()
     fast.close()
     other = await member(world, "other")
     await world.settled()

@@ -2,31 +2,27 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from types import SimpleNamespace
 
 import pytest
 
+from broker.clock import US
 from broker.config import Config
 from broker.documents import CursorDocument, SessionDocument, SubscriptionDocument, WillDocument
 from broker.errors import QuotaExceeded, StoreFull
-from broker.registry.sessions import OUT_OF_DATE_MAX
+from broker.registry.sessions import ENDED_AT_ONCE_MAX
+from tests.support.clock import FakeClock
 from tests.support.world import Disk, Subscriber, World, message, payloads, running, subscription
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """`now_s`, as sessions see it."""
-    clock = SimpleNamespace(now_s=1000)
-    times = SimpleNamespace(time_ns=lambda: clock.now_s * 1_000_000_000)
-    monkeypatch.setattr("broker.registry.sessions.time", times)
-    monkeypatch.setattr("broker.registry.sessions.EXPIRE_PERIOD_S", 0)
-    return clock
+def clock() -> FakeClock:
+    return FakeClock()
 
 
 @pytest.fixture
-async def world(clock: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+async def world(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
     monkeypatch.setattr("broker.log.log.FULL_RETRY_S", 0)
-    async with running(Disk(), Config(sessions_max=2)) as world:
+    async with running(Disk(), Config(sessions_max=2), clock) as world:
         yield world
 
 
@@ -128,12 +124,12 @@ async def test_a_session_opened_without_expiry_does_not_come_back_after_a_crash(
     assert await world.disk.scan(SubscriptionDocument) == []
 
 
-async def test_an_unused_session_expires(world: World, clock: SimpleNamespace) -> None:
+async def test_an_unused_session_expires(world: World, clock: FakeClock) -> None:
     (await subscribed(world, expiry_s=100)).close()
-    clock.now_s += 99
+    clock.advance(99)
     await world.settled()
     assert world.sessions.durable_count == 1
-    clock.now_s += 1
+    clock.advance(1)
     await world.settled()
     assert world.sessions.durable_count == 0
     assert world.sessions.expired_count == 1
@@ -142,28 +138,28 @@ async def test_an_unused_session_expires(world: World, clock: SimpleNamespace) -
 
 
 async def test_a_session_in_use_does_not_expire_nor_one_that_was_used_since(
-    world: World, clock: SimpleNamespace
+    world: World, clock: FakeClock
 ) -> None:
     subscriber = await subscribed(world, expiry_s=100)
-    clock.now_s += 1000
+    clock.advance(1000)
     subscriber.close()
-    clock.now_s += 60
+    clock.advance(60)
     assert await subscriber.open(expiry_s=100)
     subscriber.close()
-    clock.now_s += 60
+    clock.advance(60)
     await world.settled()
     assert world.sessions.durable_count == 1
 
 
-async def test_the_longest_expiry_is_for_ever(world: World, clock: SimpleNamespace) -> None:
+async def test_the_longest_expiry_is_for_ever(world: World, clock: FakeClock) -> None:
     (await subscribed(world, expiry_s=0xFFFF_FFFF)).close()
-    clock.now_s += 1 << 40
+    clock.advance(1 << 40)
     await world.settled()
     assert world.sessions.durable_count == 1
 
 
 async def test_a_session_does_not_expire_while_it_is_being_opened(
-    world: World, clock: SimpleNamespace
+    world: World, clock: FakeClock
 ) -> None:
     (await subscribed(world, expiry_s=100)).close()
     await world.settled()
@@ -171,7 +167,7 @@ async def test_a_session_does_not_expire_while_it_is_being_opened(
     again = Subscriber(world)
     opening = asyncio.create_task(again.open())
     await asyncio.sleep(0)
-    clock.now_s += 100
+    clock.advance(100)
     for _ in range(5):
         await asyncio.sleep(0)
     world.disk.may_commit.set()
@@ -183,10 +179,9 @@ async def test_a_session_does_not_expire_while_it_is_being_opened(
 
 async def test_coming_and_going_leaves_nothing_behind(world: World) -> None:
     subscriber = Subscriber(world)
-    for _ in range(OUT_OF_DATE_MAX + 50):
+    for _ in range(50):
         await subscriber.open()
         subscriber.close()
-    assert len(world.sessions._expiries) <= OUT_OF_DATE_MAX + 2
     assert not world.sessions._locks
 
 
@@ -236,18 +231,78 @@ async def test_an_end_that_a_full_disk_could_not_take_is_stored_later(world: Wor
     assert await world.disk.scan(SessionDocument) == []
 
 
-async def test_after_a_crash_sessions_begin_to_expire(clock: SimpleNamespace) -> None:
-    disk = Disk()
-    async with running(disk) as world:
+async def test_after_a_crash_sessions_begin_to_expire() -> None:
+    disk, clock = Disk(), FakeClock()
+    async with running(disk, clock=clock) as world:
         await subscribed(world)
         [document] = await disk.scan(SessionDocument)
         assert document.expires_at_us is None
-    clock.now_s += 5000
-    async with running(disk) as world:
+    clock.advance(5000)
+    started_us = clock.wall_us()
+    async with running(disk, clock=clock) as world:
         await world.settled()
         [document] = await disk.scan(SessionDocument)
-        assert document.expires_at_us == (clock.now_s + 100) * 1_000_000
+        assert document.expires_at_us == started_us + 100 * US
         assert await Subscriber(world).open()
+
+
+@pytest.mark.parametrize(("passed_s", "present"), [(99, True), (100, False)])
+async def test_a_session_goes_on_expiring_while_the_broker_is_down(
+    passed_s: int, present: bool
+) -> None:
+    """And the new process counts its seconds from another zero."""
+    disk, clock = Disk(), FakeClock()
+    async with running(disk, clock=clock) as world:
+        subscriber = await subscribed(world, expiry_s=100)
+        closed_s = clock.wall_us() // US
+        subscriber.close()
+        await world.settled()
+    async with running(disk, clock=FakeClock(wall_s=closed_s + passed_s, monotonic_s=777)) as world:
+        await world.settled()
+        assert await Subscriber(world).open() == present
+
+
+async def test_a_session_does_not_expire_when_somebody_sets_the_wall_clock(
+    world: World, clock: FakeClock
+) -> None:
+    (await subscribed(world, expiry_s=100)).close()
+    clock.set_wall(2_000_000_000)
+    clock.advance(90)
+    await world.settled()
+    assert world.sessions.durable_count == 1
+
+
+async def test_sessions_that_expire_in_one_second_share_a_commit() -> None:
+    async with running(Disk()) as world:
+        for n in range(9):
+            (await subscribed(world, str(n), expiry_s=100)).close()
+            world.clock.advance(0.1)
+        await world.settled()
+        world.disk.commits.clear()
+        for _ in range(110):
+            world.clock.advance(1)
+            await world.settled()
+        assert world.sessions.expired_count == 9
+        assert len(world.disk.commits) <= 2
+
+
+async def test_of_many_that_expire_at_once_a_part_is_ended_in_each_turn() -> None:
+    """Or everybody would wait for all of them."""
+    many = 2 * ENDED_AT_ONCE_MAX + 1
+    async with running(Disk(), Config(sessions_max=many)) as world:
+        for n in range(many):
+            subscriber = Subscriber(world)
+            await subscriber.open(str(n), expiry_s=100)
+            subscriber.close()
+        await world.settled()
+        world.clock.advance(100)
+        ended = []
+        while world.sessions.durable_count:
+            before = world.sessions.durable_count
+            await asyncio.sleep(0)
+            ended.append(before - world.sessions.durable_count)
+        assert max(ended) == ENDED_AT_ONCE_MAX
+        assert world.sessions.expired_count == many
 
 
 async def test_a_clean_start_publishes_the_will_that_waited(world: World) -> None:
@@ -255,7 +310,7 @@ async def test_a_clean_start_publishes_the_will_that_waited(world: World) -> Non
     will = WillDocument("sub1", "will", b"gone", 1, False, b"", None, 50, None)
     subscriber = Subscriber(world)
     await subscriber.open(operations=lambda: world.wills.connected("sub1", will))
-    world.wills.client_lost("sub1", session_expiry_s=100)
+    world.wills.client_lost("sub1", session_expiry_s=100, now=world.clock.now())
     subscriber.close()
     await subscriber.open(clean_start=True, operations=lambda: world.wills.connected("sub1", None))
     await world.settled()
@@ -266,7 +321,7 @@ async def test_a_clean_start_publishes_the_will_that_waited(world: World) -> Non
 
 
 async def test_of_no_topic_it_is_known_that_nobody_gets_it_while_a_subscriber_is_away(
-    world: World, clock: SimpleNamespace
+    world: World, clock: FakeClock
 ) -> None:
     """P7: what it is subscribed to is not in memory."""
     batch = [message(topic="t"), message(topic="x")]
@@ -283,7 +338,7 @@ async def test_of_no_topic_it_is_known_that_nobody_gets_it_while_a_subscriber_is
     assert set(world.sessions.nobody_gets(batch)) == {"x"}
     again.close()
     await world.settled()
-    clock.now_s += 101
+    clock.advance(101)
     await world.settled()
     assert world.sessions.durable_count == world.sessions.absent_count == 0
     assert set(world.sessions.nobody_gets(batch)) == {"t", "x"}

@@ -1,47 +1,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from types import SimpleNamespace
+from dataclasses import replace
 
 import pytest
 
+from broker.clock import US
 from broker.counters import Counters
 from broker.documents import WillDocument
 from broker.log.log import Log
-from broker.registry.wills import Wills
+from broker.registry.wills import PUBLISHED_AT_ONCE_MAX, Wills
+from tests.support.clock import FakeClock
 from tests.support.world import Disk
-
-NOW_S = 1000
-
-
-class Timers:
-    """The loop's timers, which this test lets fire."""
-
-    def __init__(self) -> None:
-        self.set: list[tuple[float, Callable[[], object]]] = []
-
-    def call_later(
-        self, delay_s: float, callback: Callable[..., object], *args: object
-    ) -> SimpleNamespace:
-        timer = (delay_s, lambda: callback(*args))
-        self.set.append(timer)
-        return SimpleNamespace(cancel=lambda: self.set.remove(timer))
-
-    def fire(self) -> None:
-        for timer in list(self.set):
-            timer[1]()
 
 
 @pytest.fixture
-def timers(monkeypatch: pytest.MonkeyPatch) -> Timers:
-    timers = Timers()
-    monkeypatch.setattr(
-        "broker.registry.wills.asyncio", SimpleNamespace(get_running_loop=lambda: timers)
-    )
-    times = SimpleNamespace(time_ns=lambda: NOW_S * 1_000_000_000)
-    monkeypatch.setattr("broker.registry.wills.time", times)
-    return timers
+def clock() -> FakeClock:
+    return FakeClock()
 
 
 @pytest.fixture
@@ -54,19 +29,39 @@ async def disk() -> Disk:
 class Run:
     """One run of a broker, as far as wills go."""
 
-    def __init__(self, disk: Disk) -> None:
+    def __init__(self, disk: Disk, clock: FakeClock) -> None:
         self.disk = disk
+        self.clock = clock
         self.log = Log(disk, Counters(), append_bytes_max=1 << 20)
-        self.wills = Wills(self.log)
+        self.moved = 0
+        self.wills = Wills(self.log, self.deadline_moved)
+
+    def deadline_moved(self) -> None:
+        self.moved += 1
 
     async def after_crash(self, *, durable: bool = True) -> Run:
         """What the run before left is taken up; the client's session was `durable` or not."""
-        await self.wills.start(lambda client_id: durable and client_id == "c")
+        await self.wills.start(lambda client_id: durable and client_id == "c", self.clock.now())
         return self
 
     async def connect(self, will: WillDocument | None) -> None:
         self.log.append([], operations=self.wills.connected("c", will))
         await self.commit()
+
+    def lose(self, client_id: str = "c", *, session_expiry_s: int = 100) -> None:
+        now = self.clock.now()
+        self.wills.client_lost(client_id, session_expiry_s=session_expiry_s, now=now)
+
+    @property
+    def due_in_s(self) -> float | None:
+        deadline = self.wills.deadline()
+        return None if deadline is None else deadline - self.clock.monotonic()
+
+    def let_pass(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+        deadline = self.wills.deadline()
+        if deadline is not None and deadline <= self.clock.monotonic():
+            self.wills.expire(self.clock.now())
 
     async def commit(self) -> None:
         task = asyncio.create_task(self.log.commit_forever())
@@ -87,131 +82,180 @@ GONE = [("will", b"gone", 1)]
 
 
 async def test_a_lost_client_s_will_is_published_and_removed_in_one_commit(
-    disk: Disk, timers: Timers
+    disk: Disk, clock: FakeClock
 ) -> None:
     """[MQTT-3.1.2-8]"""
-    run = Run(disk)
+    run = Run(disk, clock)
     await run.connect(will(expiry_s=5))
     assert await disk.scan(WillDocument) == [will(expiry_s=5)]
-    run.wills.client_lost("c", session_expiry_s=100)
+    run.lose()
     assert await run.published() == GONE
     assert len(disk.commits) == 2
     assert await disk.scan(WillDocument) == []
     [message] = await disk.fetch(await disk.retained(["will"]))
     assert message.publisher == "c"
-    assert message.expires_at_us == (NOW_S + 5) * 1_000_000
+    assert message.expires_at_us == clock.wall_us() + 5 * US
 
 
-async def test_a_client_that_says_goodbye_has_no_will_any_more(disk: Disk, timers: Timers) -> None:
+async def test_a_client_that_says_goodbye_has_no_will_any_more(
+    disk: Disk, clock: FakeClock
+) -> None:
     """[MQTT-3.14.4-3]"""
-    run = Run(disk)
+    run = Run(disk, clock)
     await run.connect(will())
     run.wills.withdrawn("c")
-    run.wills.client_lost("c", session_expiry_s=100)
+    run.lose()
     assert await run.published() == []
     assert await disk.scan(WillDocument) == []
 
 
-async def test_a_will_waits_for_its_delay(disk: Disk, timers: Timers) -> None:
-    run = Run(disk)
+async def test_a_will_waits_for_its_delay(disk: Disk, clock: FakeClock) -> None:
+    run = Run(disk, clock)
     await run.connect(will(delay_s=30))
-    run.wills.client_lost("c", session_expiry_s=100)
+    run.lose()
     assert await run.published() == []
-    assert [delay_s for delay_s, _ in timers.set] == [30]
-    timers.fire()
+    assert run.due_in_s == 30
+    run.let_pass(29)
+    assert await run.published() == []
+    run.let_pass(1)
     assert await run.published() == GONE
-    assert timers.set == []
+    assert run.due_in_s is None
 
 
 async def test_a_client_that_comes_back_in_time_prevents_its_will(
-    disk: Disk, timers: Timers
+    disk: Disk, clock: FakeClock
 ) -> None:
     """[MQTT-3.1.3-9]"""
-    run = Run(disk)
+    run = Run(disk, clock)
     await run.connect(will(delay_s=30))
-    run.wills.client_lost("c", session_expiry_s=100)
+    run.lose()
     await run.connect(None)
-    assert timers.set == []
+    assert run.due_in_s is None
     assert await disk.scan(WillDocument) == []
 
 
-async def test_a_will_waits_no_longer_than_its_session_lasts(disk: Disk, timers: Timers) -> None:
+async def test_a_will_waits_no_longer_than_its_session_lasts(disk: Disk, clock: FakeClock) -> None:
     """[MQTT-3.1.2-8]"""
-    run = Run(disk)
+    run = Run(disk, clock)
     await run.connect(will(delay_s=30))
-    run.wills.client_lost("c", session_expiry_s=20)
-    assert [delay_s for delay_s, _ in timers.set] == [20]
-    run.wills.session_ended("c")
+    run.lose(session_expiry_s=20)
+    assert run.due_in_s == 20
+    run.wills.session_ended("c", clock.now())
     assert await run.published() == GONE
-    assert timers.set == []
+    assert run.due_in_s is None
 
 
 async def test_a_connected_client_s_will_does_not_end_with_an_older_session(
-    disk: Disk, timers: Timers
+    disk: Disk, clock: FakeClock
 ) -> None:
-    run = Run(disk)
+    run = Run(disk, clock)
     await run.connect(will())
-    run.wills.session_ended("c")
+    run.wills.session_ended("c", clock.now())
     assert await run.published() == []
 
 
 async def test_a_crash_of_the_broker_loses_its_clients_and_not_their_wills(
-    disk: Disk, timers: Timers
+    disk: Disk, clock: FakeClock
 ) -> None:
-    run = Run(disk)
+    run = Run(disk, clock)
     await run.connect(will())
-    run = await Run(disk).after_crash()
+    run = await Run(disk, clock).after_crash()
     assert await run.published() == GONE
     assert await disk.scan(WillDocument) == []
 
 
 @pytest.mark.parametrize("was_lost", [False, True])
 async def test_a_crash_ends_sessions_that_nothing_keeps_and_so_their_wills_delays(
-    disk: Disk, timers: Timers, was_lost: bool
+    disk: Disk, clock: FakeClock, was_lost: bool
 ) -> None:
     """[MQTT-3.1.2-8] The Will Delay Interval, or the end of the session if that is earlier."""
-    run = Run(disk)
+    run = Run(disk, clock)
     await run.connect(will(delay_s=30))
     if was_lost:
-        run.wills.client_lost("c", session_expiry_s=100)
+        run.lose()
     await run.commit()
-    run.wills.stop()
-    run = await Run(disk).after_crash(durable=False)
+    run = await Run(disk, clock).after_crash(durable=False)
     assert await run.published() == GONE
-    assert (await disk.scan(WillDocument), timers.set) == ([], [])
+    assert (await disk.scan(WillDocument), run.due_in_s) == ([], None)
 
 
-async def test_a_crash_lets_the_delay_of_a_kept_session_begin(disk: Disk, timers: Timers) -> None:
-    run = Run(disk)
+async def test_a_crash_lets_the_delay_of_a_kept_session_begin(disk: Disk, clock: FakeClock) -> None:
+    run = Run(disk, clock)
     await run.connect(will(delay_s=30))
-    run = await Run(disk).after_crash()
+    run = await Run(disk, clock).after_crash()
     assert await run.published() == []
-    assert [delay_s for delay_s, _ in timers.set] == [30]
+    assert run.due_in_s == 30
 
 
-async def test_a_delay_goes_on_over_a_restart(
-    disk: Disk, timers: Timers, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = Run(disk)
+async def test_a_delay_goes_on_over_a_restart(disk: Disk) -> None:
+    """And the new process counts its seconds from another zero."""
+    before, after = FakeClock(), FakeClock(wall_s=1_000_000_012, monotonic_s=777)
+    run = Run(disk, before)
     await run.connect(will(delay_s=30))
-    run.wills.client_lost("c", session_expiry_s=100)
+    run.lose()
     await run.commit()
-    run.wills.stop()
-    assert timers.set == []
-    times = SimpleNamespace(time_ns=lambda: (NOW_S + 12) * 1_000_000_000)
-    monkeypatch.setattr("broker.registry.wills.time", times)
-    run = await Run(disk).after_crash()
-    assert [delay_s for delay_s, _ in timers.set] == [18]
+    run = await Run(disk, after).after_crash()
+    assert run.due_in_s == 18
+
+
+async def test_a_delay_that_passed_while_the_broker_was_down_is_over(disk: Disk) -> None:
+    before, after = FakeClock(), FakeClock(wall_s=1_000_000_031)
+    run = Run(disk, before)
+    await run.connect(will(delay_s=30))
+    run.lose()
+    await run.commit()
+    run = await Run(disk, after).after_crash()
+    run.let_pass(0)
+    assert await run.published() == GONE
+
+
+async def test_a_delay_is_measured_and_not_read_from_the_wall(disk: Disk, clock: FakeClock) -> None:
+    run = Run(disk, clock)
+    await run.connect(will(delay_s=30))
+    run.lose()
+    clock.set_wall(2_000_000_000)
+    run.let_pass(29)
+    assert await run.published() == []
+    clock.set_wall(1_000_000_000)
+    run.let_pass(1)
+    assert await run.published() == GONE
+
+
+async def test_who_keeps_the_timer_is_told_of_each_new_deadline(
+    disk: Disk, clock: FakeClock
+) -> None:
+    run = Run(disk, clock)
+    await run.connect(will(delay_s=30))
+    assert run.moved == 0
+    run.lose()
+    assert run.moved == 1
+
+
+async def test_of_many_that_are_due_a_part_is_published_at_a_time(
+    disk: Disk, clock: FakeClock
+) -> None:
+    """Each can be as large as a packet."""
+    run = Run(disk, clock)
+    for n in range(PUBLISHED_AT_ONCE_MAX + 1):
+        one = replace(will(delay_s=30), client_id=str(n))
+        run.log.append([], operations=run.wills.connected(str(n), one))
+        run.lose(str(n))
+    run.let_pass(30)
+    assert run.due_in_s == 0
+    assert len(await run.published()) == PUBLISHED_AT_ONCE_MAX
+    run.let_pass(0)
+    assert run.due_in_s is None
+    assert len(await run.published()) == PUBLISHED_AT_ONCE_MAX + 1
 
 
 async def test_a_will_that_a_full_disk_cannot_take_is_published_later(
-    disk: Disk, timers: Timers, monkeypatch: pytest.MonkeyPatch
+    disk: Disk, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("broker.log.log.FULL_RETRY_S", 0)
-    run = Run(disk)
+    run = Run(disk, clock)
     await run.connect(will())
     disk.full = True
-    run.wills.client_lost("c", session_expiry_s=100)
+    run.lose()
     task = asyncio.create_task(run.log.commit_forever())
     for _ in range(5):
         await asyncio.sleep(0)

@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import pytest
 
+from broker.clock import US
 from broker.documents import SubscriptionDocument
 from broker.errors import ReplaySpecInvalid, SharedSubscriptionsNotSupported
-from broker.message import Message, Offset
+from broker.message import Message, Offset, WallUs
 from broker.mqtt.packets import Subscribe, SubscriptionRequest
 from broker.replay import placing
 from broker.session.session import Session
 from tests.support.world import Disk, message, subscription
+
+NOW_US = WallUs(100 * US)
 
 
 def at(time_s: int, topic: str = "t") -> Message:
@@ -39,7 +42,7 @@ async def place(
     disk: Disk, session: Session, topic_filter: str = "t", **words: str
 ) -> SubscriptionDocument:
     placed = subscription(topic_filter)
-    await placing.place(disk, session, placed, words)
+    await placing.place(disk, session, placed, words, NOW_US)
     return placed
 
 

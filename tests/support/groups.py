@@ -1,0 +1,32 @@
+"""Members of a Shared Subscription in a `World`."""
+
+from __future__ import annotations
+
+from tests.support.world import Subscriber, World, subscription
+
+GROUP = "$share/workers/jobs/#"
+
+
+async def member(
+    world: World,
+    client_id: str,
+    *,
+    window: int = 100,
+    expiry_s: int = 0,
+    qos: int = 1,
+    kind: type[Subscriber] = Subscriber,
+) -> Subscriber:
+    """Comes and joins; one that was there before is attached to what it had."""
+    joining = kind(world)
+    await joining.open(client_id, receive_maximum=window, expiry_s=expiry_s)
+    assert joining.session is not None
+    if GROUP in joining.session.subscriptions:
+        await world.groups.attach(joining.session, joining)
+    else:
+        document = subscription(GROUP, qos, client_id=client_id)
+        await world.groups.join(joining.session, document, joining)
+        if expiry_s:
+            joining.subscribe(document)
+        else:
+            world.delivery.subscribe(joining.session, document)
+    return joining

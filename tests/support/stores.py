@@ -1,0 +1,64 @@
+"""Short ways to write messages into a store, and to read all that it has."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from broker.message import Message, Offset
+from broker.store import Skipped, Store
+
+
+def message(
+    payload: bytes | str = b"",
+    topic: str = "weather",
+    *,
+    qos: int = 1,
+    retain: bool = False,
+    publisher: str = "pub1",
+    at: int = 1_700_000_000_000_000,
+    expires_at_us: int | None = None,
+    properties: bytes = b"",
+) -> Message:
+    payload = payload.encode() if isinstance(payload, str) else payload
+    return Message(topic, payload, qos, retain, publisher, at, expires_at_us, properties)
+
+
+def numbered(count: int, topic: Callable[[int], str] = lambda i: "weather") -> list[Message]:
+    return [message(str(i), topic(i)) for i in range(count)]
+
+
+def payloads(messages: Sequence[Message]) -> list[bytes]:
+    return [message.payload for message in messages]
+
+
+async def read_all(store: Store, filters: Sequence[str] | None = None) -> list[Message]:
+    """Every message there is, as a reader that resumes would get them."""
+    found: list[Message] = []
+    position = Offset(1)
+    while position <= store.high_watermark:
+        read = await store.read(position, store.high_watermark, filters, limit=700)
+        assert read.next > position or position < store.log_start
+        found += read.messages
+        position = read.next
+    return found
+
+
+async def retained(store: Store, filters: Sequence[str]) -> list[Message]:
+    return await store.fetch(await store.retained(filters))
+
+
+async def tail_until(store: Store, start: int, last: int) -> list[Message | Skipped]:
+    """What `tail` yields from `start` on, flat, until it came to offset `last`."""
+    found: list[Message | Skipped] = []
+    async with asyncio.timeout(10):
+        async for batch in store.tail(Offset(start)):
+            if isinstance(batch, Skipped):
+                found.append(batch)
+                reached = batch.last
+            else:
+                found += batch
+                reached = batch[-1].offset
+            if reached >= last:
+                return found
+    return found

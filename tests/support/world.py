@@ -1,0 +1,247 @@
+"""A broker without clients and sockets, and what stands in for them."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+from broker.clock import Alarm
+from broker.config import Config
+from broker.counters import Counters
+from broker.delivery.delivery import Delivery
+from broker.documents import Operation, Put, SubscriptionDocument
+from broker.errors import StoreError, StoreFull
+from broker.log.log import CURSOR_COMMIT_DELAY_S, Log
+from broker.message import Message, Offset, Outgoing
+from broker.registry.groups import Groups
+from broker.registry.sessions import Owner, Sessions
+from broker.registry.wills import Wills
+from broker.session.session import Session
+from broker.store.memory import MemoryStore
+from tests.support.clock import FakeClock
+
+
+def message(
+    payload: bytes | str = b"",
+    topic: str = "t",
+    *,
+    qos: int = 1,
+    offset: int = 0,
+    publisher: str = "pub1",
+    retain: bool = False,
+    expires_at_us: int | None = None,
+    properties: bytes = b"",
+) -> Message:
+    payload = payload.encode() if isinstance(payload, str) else payload
+    return Message(
+        topic, payload, qos, retain, publisher, 1, expires_at_us, properties, Offset(offset)
+    )
+
+
+def subscription(
+    topic_filter: str = "t",
+    qos: int = 1,
+    *,
+    client_id: str = "sub1",
+    start: int = 0,
+    until: int | None = None,
+    no_local: bool = False,
+    identifier: int | None = None,
+    replaying: bool = False,
+    retained_through: int = 0,
+) -> SubscriptionDocument:
+    return SubscriptionDocument(
+        client_id,
+        topic_filter,
+        qos,
+        no_local,
+        retain_as_published=False,
+        retain_handling=0,
+        subscription_id=identifier,
+        start_offset=Offset(start),
+        until_offset=None if until is None else Offset(until),
+        replaying=replaying,
+        retained_through=Offset(retained_through),
+    )
+
+
+def payloads(outgoing: Sequence[Outgoing]) -> list[bytes]:
+    return [message.payload for message, _ in outgoing]
+
+
+class Disk(MemoryStore):
+    """Can be full or broken, can be held up, and remembers commits and what was fetched."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.full = False
+        self.broken: StoreError | None = None
+        self.commits: list[tuple[list[bytes], list[Operation], bool]] = []
+        self.fetched: list[list[Message]] = []
+        self.may_commit = asyncio.Event()
+        self.may_commit.set()
+
+    async def append(
+        self, batch: Sequence[Message], state: Sequence[Operation] = (), *, durable: bool = True
+    ) -> None:
+        await self.may_commit.wait()
+        if self.full:
+            raise StoreFull("no space")
+        if self.broken is not None:
+            raise self.broken
+        await super().append(batch, state, durable=durable)
+        self.commits.append(([m.payload for m in batch], list(state), durable))
+
+    async def fetch(
+        self, offsets: Sequence[Offset], *, bytes_max: int = sys.maxsize
+    ) -> list[Message]:
+        messages = await super().fetch(offsets, bytes_max=bytes_max)
+        self.fetched.append(messages)
+        return messages
+
+
+class Subscriber(Owner):
+    """Takes what it gets, up to `limit` payload bytes at a time; acknowledges when told to."""
+
+    def __init__(self, world: World, *, limit: int = 1 << 20) -> None:
+        self.world = world
+        self.limit = limit
+        self.session: Session | None = None
+        self.got: list[Outgoing] = []
+        self.packet_ids: list[int] = []
+        self.errors: list[StoreError] = []
+        self.lost = False
+
+    async def open(
+        self,
+        client_id: str = "sub1",
+        *,
+        clean_start: bool = False,
+        expiry_s: int = 100,
+        receive_maximum: int = 100,
+        operations: Callable[[], list[Operation]] = list,
+    ) -> bool:
+        """Returns Session Present."""
+        self.session, present = await self.world.sessions.open(
+            client_id,
+            self,
+            clean_start=clean_start,
+            session_expiry_s=expiry_s,
+            receive_maximum=receive_maximum,
+            operations=operations,
+            now=self.world.clock.now(),
+        )
+        return present
+
+    def subscribe(self, document: SubscriptionDocument) -> None:
+        assert self.session is not None
+        self.world.delivery.subscribe(self.session, document)
+        self.world.log.append([], operations=[Put(replace(document))])
+        self.world.log.changed(self.session)
+
+    def wake(self) -> None:
+        session = self.session
+        assert session is not None
+        while self.limit and (session.aside or session.outbox):
+            taken = session.take(0, self.limit)
+            if not taken.outgoing:
+                break
+            self.got += taken.outgoing
+            self.packet_ids += taken.packet_ids
+            self.world.groups.settle(session)
+        self.world.delivery.drained(session)
+        self.world.groups.drained(session)
+
+    async def acknowledge(self) -> None:
+        """All it has. Returns when that is stored and what it made room for has come."""
+        assert self.session is not None
+        self.session.puback(self.packet_ids)
+        self.packet_ids = []
+        self.world.log.changed(self.session)
+        self.world.groups.settle(self.session)
+        await self.world.flushed()
+        self.wake()
+        await self.world.settled()
+
+    def broken(self, error: StoreError) -> None:
+        self.errors.append(error)
+
+    def taken_over(self) -> None:
+        self.lost = True
+        self.close()
+
+    def close(self) -> None:
+        session, self.session = self.session, None
+        if session is not None:
+            self.world.groups.detach(session)
+            self.world.sessions.close(session, self, self.world.clock.now())
+
+
+class World:
+    """What `Server` puts together, on a `Disk` and on a clock that stands still."""
+
+    def __init__(self, disk: Disk, config: Config, clock: FakeClock) -> None:
+        self.disk = disk
+        self.clock = clock
+        self.alarm = Alarm(clock)
+        self.counters = Counters()
+        self.log = Log(disk, self.counters, append_bytes_max=config.append_bytes_max)
+        self.delivery = Delivery(self.log, self.counters, config)
+        moved = self.alarm.deadline_moved
+        self.wills = Wills(self.log, moved)
+        self.sessions = Sessions(self.log, self.delivery, self.wills, config, moved)
+        self.groups = Groups(self.log, self.delivery, self.sessions, self.counters, config, clock)
+
+    async def publish(self, *messages: Message) -> None:
+        """Returns when they are stored and routed."""
+        self.log.append(messages)
+        await self.settled()
+
+    async def flushed(self) -> None:
+        """Return when nothing waits for the log; time passes as far as that needs it."""
+        async with asyncio.timeout(5):
+            flushing = asyncio.create_task(self.log.flushed())
+            while not flushing.done():
+                for _ in range(20):
+                    await asyncio.sleep(0)
+                if not flushing.done():
+                    self.clock.advance(CURSOR_COMMIT_DELAY_S)
+            await flushing
+
+    async def settled(self) -> None:
+        await self.flushed()
+        async with asyncio.timeout(5):
+            while self.delivery.live.through < self.disk.high_watermark:  # noqa: ASYNC110  No event.
+                await asyncio.sleep(0)
+        for _ in range(20):  # What readers do takes turns, and none of it waits for anything else.
+            await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def running(
+    disk: Disk, config: Config | None = None, clock: FakeClock | None = None
+) -> AsyncIterator[World]:
+    """A broker from start to crash: nothing is saved at the end that was not before."""
+    await disk.open()
+    clock = clock or FakeClock()
+    world = World(disk, config or Config(), clock)
+    await world.sessions.start(clock.now())
+    await world.wills.start(world.sessions.has_durable, clock.now())
+    world.alarm.watch(world.wills, world.sessions)
+    before = asyncio.all_tasks()
+    for work in (
+        world.log.commit_forever(),
+        world.delivery.deliver_forever(),
+        world.alarm.expire_forever(),
+    ):
+        asyncio.create_task(work)  # noqa: RUF006  `before` and the end of this hold them.
+    try:
+        yield world
+    finally:
+        tasks = asyncio.all_tasks() - before - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
