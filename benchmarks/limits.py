@@ -31,7 +31,9 @@ import uvloop
 
 from benchmarks.brokers import RESULTS, running
 from benchmarks.scenarios import PAYLOAD_BYTES, Result, Run, latency, stream
-from cli.bench.load import ANSWER_BYTES, ANSWERS_PER_READ, PUBACK, Loop
+from cli.bench.connection import Loop
+from cli.bench.load import ANSWERS_PER_READ
+from cli.bench.packets import ANSWER_BYTES, PUBACK
 
 COLUMNS = (
     "topic_id, publisher_id, published_at_us, qos, retain, expires_at_us, payload, properties, crc"

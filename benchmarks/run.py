@@ -28,7 +28,7 @@ from statistics import median
 from benchmarks import limits
 from benchmarks.brokers import BROKERS, RESULTS, mosquitto_path, running
 from benchmarks.scenarios import PAYLOAD_BYTES, SCENARIOS, Limit, Result, Scenario
-from cli.bench.load import LoadError
+from cli.bench.connection import LoadError
 
 LIMIT_SECONDS_MAX = 1.5
 HEADINGS = (

@@ -41,16 +41,9 @@ from broker.mqtt.fields import string, varint
 from broker.mqtt.packets import MQTT_3_1_1, Subscribe, SubscriptionRequest, Unsubscribe
 from broker.topics import REPLAY_ENDED, REPLAY_PREFIX
 from cli.address import Address
-from cli.bench.load import (
-    NAP_MANY_S,
-    NAP_S,
-    Connection,
-    LoadError,
-    Loop,
-    Publisher,
-    Shape,
-    Subscriber,
-)
+from cli.bench.connection import NAP_MANY_S, NAP_S, Connection, LoadError, Loop
+from cli.bench.load import Publisher, Subscriber
+from cli.bench.packets import Shape
 
 SCALE_JSON = RESULTS / "scale.json"
 IN_FLIGHT = 1000

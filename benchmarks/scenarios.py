@@ -13,19 +13,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from benchmarks.brokers import BrokerProcess
+from cli.bench.connection import NAP_MANY_S, NAP_S, Connection, LoadError, Loop
 from cli.bench.histogram import Histogram
-from cli.bench.load import (
-    NAP_MANY_S,
-    NAP_S,
-    UNLIMITED,
-    Connection,
-    LoadError,
-    Loop,
-    Publisher,
-    Shape,
-    Subscriber,
-    follow,
-)
+from cli.bench.load import UNLIMITED, Publisher, Subscriber, follow
+from cli.bench.packets import Shape
 
 TOPIC = "bench/topic"
 PAYLOAD_BYTES = 128

@@ -24,7 +24,8 @@ from broker.mqtt.packets import MQTT_3_1_1, Publish, Subscribe, SubscriptionRequ
 from broker.session.session import Session
 from broker.topics import is_literal
 from cli.address import Address
-from cli.bench.load import HANDSHAKE_S, Connection, ConnectionClosed, LoadError, Loop, packet, text
+from cli.bench.connection import HANDSHAKE_S, Connection, ConnectionClosed, LoadError, Loop
+from cli.bench.packets import packet, text
 
 LEVELS = 5
 SPREAD = 7919

@@ -456,31 +456,30 @@ def bench(
 ) -> None:
     """Measure a broker: publishing, delivery and latency."""
     from cli.address import Address
-    from cli.bench.measurement import Options
-    from cli.bench.report import bench as run
+    from cli.bench.measurement import Options, measure
+    from cli.bench.report import report
 
     if backlog and (qos == 0 or not subscribers or rate):
         raise typer.BadParameter("--backlog needs subscribers, QoS 1 or 2, and no --rate")
     if messages is not None and messages < publishers:
         raise typer.BadParameter("-n is less than a message for each publisher")
     unique = secrets.token_hex(6)
-    run(
-        Options(
-            address=Address(host=host, port=port, username=username, password=password),
-            client_id=client_id or f"pubsub-bench-{unique}",
-            topic=topic or f"pubsub-bench/{unique}",
-            qos=qos,
-            size_bytes=size,
-            publishers=publishers,
-            subscribers=subscribers,
-            window=window,
-            rate_per_s=rate,
-            messages=messages,
-            seconds=5.0 if seconds is None and messages is None else seconds,
-            backlog=backlog,
-            json=json,
-        )
+    options = Options(
+        address=Address(host=host, port=port, username=username, password=password),
+        client_id=client_id or f"pubsub-bench-{unique}",
+        topic=topic or f"pubsub-bench/{unique}",
+        qos=qos,
+        size_bytes=size,
+        publishers=publishers,
+        subscribers=subscribers,
+        window=window,
+        rate_per_s=rate,
+        messages=messages,
+        seconds=5.0 if seconds is None and messages is None else seconds,
+        backlog=backlog,
+        json=json,
     )
+    report(measure(options))
 
 
 def _property(text: str) -> tuple[str, str]:

@@ -1,60 +1,37 @@
-"""The load generator: MQTT 3.1.1 publishers and subscribers that cost far less than any broker.
-
-One process, one epoll, and no work per message that a slice over many can do:
-
-- A publisher renders its packets once, in a ring whose index is also the Packet Identifier. A pass
-  through the ring changes only the upper bytes of the sequence numbers, a write the time of
-  sending, both by stride.
-- What has one length is read by stride. A packet that begins with the expected fixed header has
-  the expected length, so the next one begins that many bytes on: `leading_run` needs no parser.
-- Acknowledgements of a publisher's messages come in the order of the messages [MQTT3-4.6.0-2] and
-  [MQTT3-4.6.0-3], so a run of them is compared with a slice of the ring of acknowledgements. (Of
-  PUBCOMP the standard does not say it. All brokers do it, and we insist.)
-- A subscriber acknowledges a run with one write: a template, and the Packet Identifiers by stride.
-
-Being fast must not make it blind: every message carries its publisher's number and a sequence
-number, every subscriber checks that each publisher's messages come complete, once and in order,
-and anything else on the wire (a repeated message, a foreign packet, a closed connection) raises
-`LoadError`. A broker that loses or reorders cannot look fast. Nothing is
-shared with the broker's own codec, whose mistakes would otherwise agree with ours. `pubsub bench`
-and `make bench` both stand on this module.
-"""
+"""The clients of a load: what a Publisher sends is counted, what a Subscriber receives checked."""
 
 from __future__ import annotations
 
-import gc
-import select
-import selectors
-import socket
 import struct
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from collections.abc import Sequence
+from functools import lru_cache
 
-from broker.errors import PubSubError
 from cli.address import Address
+from cli.bench.connection import READ_BYTES, Connection, LoadError, Loop
 from cli.bench.histogram import Histogram
+from cli.bench.packets import (
+    ANSWER_BYTES,
+    PUBACK,
+    PUBCOMP,
+    PUBREC,
+    PUBREL,
+    STAMP_AT,
+    Shape,
+    expected_answers,
+    leading_run,
+    packet,
+    text,
+)
 
-READ_BYTES = 256 * 1024
 WRITE_BYTES = 128 * 1024
 """Of one publisher at a time, so that it looks at acknowledgements in between."""
 RING_STEP = 256
 """Rings are a multiple of it: the lowest byte of a packet's sequence number never changes."""
 UNLIMITED = 1 << 31
-HANDSHAKE_S = 30.0
-PAYLOAD_BYTES_MIN = 10
-"""Publisher (2 bytes), sequence number (4), time of sending (4)."""
-STAMP_AT = 6
 STAMP_MASK = 0xFFFF_FFFF
 """Times are of the monotonic clock in microseconds, modulo 2**32: enough for 71 minutes."""
-NAP_S, NAP_MANY_S = 0.0005, 0.002
-"""How long to let more come before reading again, where the window keeps the broker busy meanwhile:
-for 1 to 1, and for many connections, of which each has less to read."""
-
-PUBACK, PUBREC, PUBREL, PUBCOMP = 0x40, 0x50, 0x62, 0x70
-ANSWER_BYTES = 4
 ANSWERS_PER_READ = READ_BYTES // ANSWER_BYTES
 
 _BYTES = bytes(range(256))
@@ -63,304 +40,8 @@ _SECOND = b"".join(bytes((value,)) * 256 for value in range(256)) * 2
 """The two lower bytes of every sequence number, twice around, to compare any run of them with."""
 
 
-class LoadError(PubSubError):
-    """The broker lost, repeated, reordered or refused something: there is no result."""
-
-
-class ConnectionClosed(LoadError):
-    """By the broker or by the network, and not by us."""
-
-
-class ConnectionRefused(LoadError):
-    """By CONNACK, with a return code of 3.1.1."""
-
-    def __init__(self, return_code: int) -> None:
-        super().__init__(f"the broker refused the connection with return code {return_code}")
-        self.return_code = return_code
-
-
 def now_us() -> int:
     return time.monotonic_ns() // 1000 & STAMP_MASK
-
-
-def remaining_length(value: int) -> bytes:
-    """The Variable Byte Integer of a fixed header (section 2.2.3)."""
-    encoded = bytearray()
-    while True:
-        value, digit = divmod(value, 128)
-        encoded.append(digit | (0x80 if value else 0))
-        if not value:
-            return bytes(encoded)
-
-
-def packet(header: int, body: bytes) -> bytes:
-    return bytes((header,)) + remaining_length(len(body)) + body
-
-
-def text(value: str) -> bytes:
-    encoded = value.encode()
-    return struct.pack(">H", len(encoded)) + encoded
-
-
-def answers(header: int, count: int) -> bytearray:
-    """`count` acknowledgements with the Packet Identifiers 1, 2, 3 ..."""
-    rendered = bytearray(bytes((header, 2, 0, 0)) * count)
-    identifiers = struct.pack(f">{count}H", *range(1, count + 1))
-    rendered[2::4], rendered[3::4] = identifiers[0::2], identifiers[1::2]
-    return rendered
-
-
-@lru_cache
-def expected_answers(ring: int) -> dict[int, bytes]:
-    """All that a publisher with this ring can be answered, twice around: any run is a slice."""
-    return {
-        header: bytes(answers(header, ring)) * 2 for header in (PUBACK, PUBREC, PUBREL, PUBCOMP)
-    }
-
-
-@lru_cache
-def blank_answers(header: int) -> bytearray:
-    """As many acknowledgements as one read can ask for, to cut from and to fill in."""
-    return bytearray(bytes((header, 2, 0, 0)) * ANSWERS_PER_READ)
-
-
-def leading_run(buffer: bytearray, start: int, end: int, prefix: bytes, length: int) -> int:
-    """How many whole packets of `length` bytes, each beginning with `prefix`, stand at `start`.
-
-    `prefix` must hold the whole fixed header, since it is what proves the length.
-    """
-    if buffer[start : start + len(prefix)] != prefix:
-        return 0
-    whole = (end - start) // length
-    look = 8  # Where kinds of packets alternate, runs are short: look far only if it goes far.
-    while True:
-        look = min(look, whole)
-        stop = start + look * length
-        count = look
-        for at, byte in enumerate(prefix):
-            column = buffer[start + at : stop : length]
-            count = min(count, look - len(column.lstrip(bytes((byte,)))))
-        if count < look or look == whole:
-            return count
-        look *= 16
-
-
-@dataclass(frozen=True)
-class Shape:
-    """Topic, QoS and payload size of a scenario's messages: where everything is in its packets."""
-
-    topic: str
-    qos: int
-    payload_bytes: int
-
-    @cached_property
-    def prefix(self) -> bytes:
-        """The fixed header."""
-        return packet(0x30 | self.qos << 1, bytes(self._body_bytes))[: -self._body_bytes]
-
-    @property
-    def _body_bytes(self) -> int:
-        return len(text(self.topic)) + (2 if self.qos else 0) + self.payload_bytes
-
-    @cached_property
-    def length(self) -> int:
-        return len(self.prefix) + self._body_bytes
-
-    @cached_property
-    def payload_at(self) -> int:
-        return self.length - self.payload_bytes
-
-    def render(self, publisher: int, ring: int) -> bytearray:
-        """Packets with sequence numbers 0..ring-1 and Packet Identifiers 1..ring."""
-        filler = b"x" * (self.payload_bytes - PAYLOAD_BYTES_MIN)
-        head = self.prefix + text(self.topic)
-        rendered = bytearray()
-        for index in range(ring):
-            identifier = struct.pack(">H", index + 1) if self.qos else b""
-            rendered += head + identifier + struct.pack(">HII", publisher, index, 0) + filler
-        return rendered
-
-
-class Loop:
-    """One selector over all connections, with one buffer that they all read into.
-
-    The buffer must have room for two of the largest packets that are received.
-    """
-
-    def __init__(self, packet_bytes_max: int = READ_BYTES // 2) -> None:
-        self.buffer = bytearray(max(READ_BYTES, 2 * packet_bytes_max))
-        self.view = memoryview(self.buffer)
-        self.connections: list[Connection] = []
-        self._selector = selectors.DefaultSelector()
-
-    def close(self) -> None:
-        for connection in self.connections.copy():
-            connection.close()
-        self._selector.close()
-
-    def watch(self, connection: Connection, *, read: bool = True, write: bool = False) -> None:
-        events = (selectors.EVENT_READ if read else 0) | (selectors.EVENT_WRITE if write else 0)
-        watched = connection.socket in self._selector.get_map()
-        if watched and events:
-            self._selector.modify(connection.socket, events, connection)
-        elif watched:
-            self._selector.unregister(connection.socket)
-        elif events:
-            self._selector.register(connection.socket, events, connection)
-
-    def run(
-        self,
-        finished: Callable[[], bool],
-        *,
-        timeout_s: float,
-        wait_s: float = 0.01,
-        nap_s: float = 0.0,
-    ) -> None:
-        """Serve the connections until `finished()`, which is asked after every round.
-
-        A round waits at most `wait_s` for something to come: in whole milliseconds, or if it is
-        less than one, exact to some 50 microseconds. After a round with something, `nap_s` lets
-        more come: a broker that writes every message by itself would otherwise have us read every
-        message by itself. Raises LoadError after `timeout_s`.
-        """
-        deadline = time.monotonic() + timeout_s
-        selector = self._selector
-        gc.disable()
-        try:
-            while not finished():
-                if time.monotonic() > deadline:
-                    raise LoadError(f"not finished after {timeout_s:.0f} s: {self.describe()}")
-                if wait_s < 0.001:
-                    select.select([selector.fileno()], [], [], wait_s)
-                for key, events in selector.select(wait_s if wait_s >= 0.001 else 0):
-                    connection: Connection = key.data
-                    if events & selectors.EVENT_READ:
-                        connection.readable()
-                    if events & selectors.EVENT_WRITE:
-                        connection.writable()
-                if nap_s:
-                    time.sleep(nap_s)
-        finally:
-            gc.enable()
-
-    def describe(self) -> str:
-        states = [str(connection) for connection in self.connections]
-        return "; ".join(states[:4]) + (f"; and {len(states) - 4} more" if len(states) > 4 else "")
-
-
-class Connection:
-    """One connected client: a socket, what could not be sent yet, and half a packet at most."""
-
-    def __init__(self, loop: Loop, address: Address, client_id: str) -> None:
-        self.loop = loop
-        self.address = address
-        self.client_id = client_id
-
-    def connect(self, *, clean: bool = True, resume: bool = False) -> None:
-        """Returns after the CONNACK; with `resume`, the broker must still have the session.
-
-        Raises OSError if nobody is there, ConnectionRefused, and LoadError.
-        """
-        self._unsent = bytearray()
-        self._partial = b""
-        address = self.address
-        self.socket = socket.create_connection((address.host, address.port), timeout=HANDSHAKE_S)
-        self.loop.connections.append(self)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        flags = 0x02 if clean else 0
-        fields = text(self.client_id)
-        if address.username is not None:
-            flags |= 0x80
-            fields += text(address.username)
-        if address.password is not None:
-            flags |= 0x40
-            fields += text(address.password)
-        connack = self._ask(packet(0x10, text("MQTT") + bytes((4, flags, 0, 0)) + fields), 4)
-        if connack[:2] == b"\x20\x02" and connack[3]:
-            raise ConnectionRefused(connack[3])
-        self._expect(connack, bytes((0x20, 2, resume, 0)))
-        self.loop.watch(self)
-
-    def _ask(self, request: bytes, answer_bytes: int) -> bytes:
-        """One step of a handshake: the answer, which is waited for."""
-        self.socket.settimeout(HANDSHAKE_S)
-        answer = b""
-        try:
-            self.socket.sendall(request)
-            while len(answer) < answer_bytes:
-                part = self.socket.recv(answer_bytes - len(answer))
-                if not part:
-                    raise ConnectionClosed(f"{self}: the broker closed the connection")
-                answer += part
-        except OSError as error:
-            raise ConnectionClosed(f"{self}: {error}") from error
-        self.socket.setblocking(False)
-        return answer
-
-    def _expect(self, answer: bytes, wanted: bytes) -> None:
-        if answer != wanted:
-            raise LoadError(f"{self}: answered {answer.hex()}, not {wanted.hex()}")
-
-    def disconnect(self) -> None:
-        """Returns when the broker has closed too, and so sends nothing to this connection more."""
-        self.socket.settimeout(HANDSHAKE_S)
-        self.socket.sendall(bytes(self._unsent) + packet(0xE0, b""))
-        while self.socket.recv(READ_BYTES):
-            pass
-        self.close()
-
-    def close(self) -> None:
-        self.loop.watch(self, read=False)
-        self.loop.connections.remove(self)
-        self.socket.close()
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        if self._unsent:
-            self._unsent += data
-            return
-        try:
-            sent = self.socket.send(data)
-        except BlockingIOError:
-            sent = 0
-        except OSError as error:
-            raise ConnectionClosed(f"{self}: {error}") from error
-        if sent < len(data):
-            self._unsent += data[sent:]
-            self.loop.watch(self, write=True)
-
-    def writable(self) -> None:
-        data, self._unsent = self._unsent, bytearray()
-        self.loop.watch(self)
-        self.write(data)
-
-    def readable(self) -> None:
-        buffer, view = self.loop.buffer, self.loop.view
-        start = len(self._partial)
-        view[:start] = self._partial
-        try:
-            count = self.socket.recv_into(view[start:])
-        except BlockingIOError:
-            return
-        except OSError as error:
-            raise ConnectionClosed(f"{self}: {error}") from error
-        if not count:
-            raise ConnectionClosed(f"{self}: the broker closed the connection")
-        end = start + count
-        taken = self.received(buffer, end)
-        self._partial = bytes(view[taken:end])
-
-    def received(self, buffer: bytearray, end: int) -> int:
-        """Handle the whole packets in `buffer[:end]` and return where they end."""
-        raise LoadError(f"{self}: {bytes(buffer[:end])[:16].hex()} was not asked for")
-
-    def _refuse_foreign(self, buffer: bytearray, start: int, end: int, *known: bytes) -> None:
-        """What is left must be the beginning of a known packet."""
-        left = bytes(buffer[start:end])
-        if left and not any(left.startswith(p[: len(left)]) for p in known):
-            raise LoadError(f"{self}: unexpected packet {left[:16].hex()}")
-
-    def __str__(self) -> str:
-        return self.client_id
 
 
 class Publisher(Connection):
@@ -535,6 +216,12 @@ class Publisher(Connection):
 
     def __str__(self) -> str:
         return f"{self.client_id} (sent {self.sent}, acknowledged {self.acked})"
+
+
+@lru_cache
+def blank_answers(header: int) -> bytearray:
+    """As many acknowledgements as one read can ask for, to cut from and to fill in."""
+    return bytearray(bytes((header, 2, 0, 0)) * ANSWERS_PER_READ)
 
 
 class Subscriber(Connection):

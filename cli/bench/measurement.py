@@ -17,26 +17,25 @@ from __future__ import annotations
 
 import contextlib
 import math
+import resource
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from broker.topics import validate_name
 from cli import output
 from cli.address import Address
-from cli.bench.histogram import Histogram
-from cli.bench.load import (
+from cli.bench.connection import (
     NAP_MANY_S,
     NAP_S,
-    UNLIMITED,
     ConnectionClosed,
     ConnectionRefused,
     LoadError,
     Loop,
-    Publisher,
-    Shape,
-    Subscriber,
-    follow,
 )
+from cli.bench.histogram import Histogram
+from cli.bench.load import RING_STEP, UNLIMITED, Publisher, Subscriber, follow
+from cli.bench.packets import Shape
 from cli.failure import CommandFailed, Exit
 from cli.interrupt import Interrupt
 
@@ -47,6 +46,7 @@ SETTLE_S = 0.05
 """At the end, to see a message that should not come any more."""
 WAIT_MIN_S, WAIT_MAX_S = 0.0001, 0.01
 WINDOW_TO_NAP = 100
+RING_BYTES_MAX = 1 << 30
 RETURN_CODES = {
     1: "it does not speak MQTT 3.1.1",
     2: "the client identifier is refused",
@@ -74,6 +74,30 @@ class Options:
     seconds: float | None
     backlog: bool
     json: bool
+
+
+def measure(options: Options) -> Measurement:
+    """One run. Raises TopicNameInvalid, and CommandFailed: it could not begin."""
+    validate_name(options.topic)
+    shape = Shape(options.topic, options.qos, options.size_bytes)
+    ring = max(options.window, RING_STEP) * shape.length * options.publishers
+    if ring > RING_BYTES_MAX:
+        raise CommandFailed(
+            "the messages under way would need more than 1 GiB here",
+            "choose a smaller --window, --size or --publishers",
+            Exit.USAGE,
+        )
+    # Each client is a socket.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    with Interrupt() as interrupt, contextlib.closing(Loop(shape.length)) as loop:
+        run = Measurement(options, shape, loop, interrupt)
+        try:
+            run.connect()
+            run.measure()
+        finally:
+            run.clean_up()
+    return run
 
 
 class Receiver(Subscriber):

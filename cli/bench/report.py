@@ -1,54 +1,28 @@
-"""`pubsub bench`: how fast a broker is, any MQTT broker, and whether it loses anything meanwhile.
+"""What is said about a measurement: a few lines and histograms for people, or one JSON object.
 
-`measurement.py` measures. Here is what is said about it: one result, also after Ctrl-C or when the
-connection broke, as a few lines and histograms for people or as one JSON object. A result with lost
-or misplaced messages says so and fails.
+There is always one result, also after Ctrl-C or when the connection broke. A result with lost or
+misplaced messages says so and fails.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
-import resource
 from dataclasses import dataclass
 
-from broker.topics import validate_name
 from cli import output
 from cli.bench.histogram import Histogram
-from cli.bench.load import RING_STEP, Loop, Shape
-from cli.bench.measurement import Measurement, Options
-from cli.failure import CommandFailed, Exit
-from cli.interrupt import Interrupt
+from cli.bench.measurement import Measurement
+from cli.failure import CommandFailed
 
-RING_BYTES_MAX = 1 << 30
 BAR_CHARACTERS = 40
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999}
 LOST_REMEDY = "if the broker limits its queues, a smaller --window keeps them shorter"
 
 
-def bench(options: Options) -> None:
+def report(run: Measurement) -> None:
     """Raises CommandFailed, after the result was printed, if it is not a good one."""
-    validate_name(options.topic)
-    shape = Shape(options.topic, options.qos, options.size_bytes)
-    ring = max(options.window, RING_STEP) * shape.length * options.publishers
-    if ring > RING_BYTES_MAX:
-        raise CommandFailed(
-            "the messages under way would need more than 1 GiB here",
-            "choose a smaller --window, --size or --publishers",
-            Exit.USAGE,
-        )
-    # Each client is a socket.
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    with Interrupt() as interrupt, contextlib.closing(Loop(shape.length)) as loop:
-        run = Measurement(options, shape, loop, interrupt)
-        try:
-            run.connect()
-            run.measure()
-        finally:
-            run.clean_up()
     result = Result.of(run)
-    if options.json:
+    if run.options.json:
         output.data(output.json_line(record(run, result)))
     else:
         output.text(describe(run, result))

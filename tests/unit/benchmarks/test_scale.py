@@ -26,7 +26,7 @@ from broker.mqtt.encode import encode
 from broker.mqtt.packets import MQTT_3_1_1, Publish
 from broker.topics import matches
 from cli.address import Address
-from cli.bench.load import LoadError, Loop
+from cli.bench.connection import LoadError, Loop
 
 
 def squares(point: int, seconds: float) -> Figures:

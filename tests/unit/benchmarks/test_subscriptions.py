@@ -7,7 +7,8 @@ import pytest
 from benchmarks.subscriptions import LEVELS, Neighbour, SessionClient, topic, topic_filter
 from broker.topics import TopicTree, is_literal, validate_filter
 from cli.address import Address
-from cli.bench.load import Loop, packet, text
+from cli.bench.connection import Loop
+from cli.bench.packets import packet, text
 
 COUNT = 20_000
 

@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-import socket
 import struct
-import threading
-from collections.abc import Iterator
 from functools import partial
 
 import pytest
 
-from cli.address import Address
+from cli.bench.connection import LoadError, Loop
 from cli.bench.histogram import Histogram
-from cli.bench.load import (
-    Connection,
-    ConnectionRefused,
-    LoadError,
-    Loop,
-    Publisher,
-    Shape,
-    Subscriber,
-    answers,
-    follow,
-    leading_run,
-    packet,
-    text,
-)
+from cli.bench.load import Publisher, Subscriber, follow
+from cli.bench.packets import Shape, answers, packet, text
+from tests.support.scripted_broker import ScriptedBroker
 
 QOS0, QOS1, QOS2 = (Shape("t/x", qos, 20) for qos in (0, 1, 2))
 CONNACK = b"\x20\x02\0\0"
@@ -47,57 +33,7 @@ class Clock:
         return self.now
 
 
-@pytest.fixture
-def loop() -> Iterator[Loop]:
-    loop = Loop()
-    yield loop
-    loop.close()
-
-
-class Broker:
-    """A socket that says what the test says: `say` answers, `heard` is what the client wrote."""
-
-    def __init__(self) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.address = Address(port=self._listener.getsockname()[1])
-        self._socket: socket.socket | None = None
-
-    def expect(self, handshake: bytes) -> None:
-        """Let the next client connect, with answers written in advance."""
-        self._thread = threading.Thread(target=self._accept, args=(handshake,))
-        self._thread.start()
-
-    def _accept(self, handshake: bytes) -> None:
-        self._socket, _ = self._listener.accept()
-        self._socket.settimeout(10)
-        self._socket.sendall(handshake)
-
-    @property
-    def socket(self) -> socket.socket:
-        self._thread.join()
-        assert self._socket is not None
-        return self._socket
-
-    def heard(self, count: int) -> bytes:
-        data = b""
-        while len(data) < count:
-            data += self.socket.recv(count - len(data))
-        return data
-
-    def close(self) -> None:
-        self._listener.close()
-        if self._socket is not None:
-            self._socket.close()
-
-
-@pytest.fixture
-def broker() -> Iterator[Broker]:
-    broker = Broker()
-    yield broker
-    broker.close()
-
-
-def subscriber(loop: Loop, broker: Broker, shape: Shape, publishers: int = 1) -> Subscriber:
+def subscriber(loop: Loop, broker: ScriptedBroker, shape: Shape, publishers: int = 1) -> Subscriber:
     broker.expect(CONNACK + packet(0x90, bytes((0, 1, shape.qos))))
     client = Subscriber(loop, broker.address, "sub", shape, publishers=publishers)
     subscribe = packet(0x82, b"\0\x01" + text(shape.topic) + bytes((shape.qos,)))
@@ -105,10 +41,8 @@ def subscriber(loop: Loop, broker: Broker, shape: Shape, publishers: int = 1) ->
     return client
 
 
-def publisher(
-    loop: Loop, broker: Broker, shape: Shape, window: int = 1000, connack: bytes = CONNACK
-) -> Publisher:
-    broker.expect(connack)
+def publisher(loop: Loop, broker: ScriptedBroker, shape: Shape, window: int = 1000) -> Publisher:
+    broker.expect(CONNACK)
     client = Publisher(loop, broker.address, "pub", shape, window=window)
     broker.heard(CONNECT_BYTES)
     return client
@@ -129,7 +63,7 @@ def message(
     return packet(0x30 | shape.qos << 1, body)
 
 
-def say(loop: Loop, broker: Broker, client: Publisher | Subscriber, data: bytes) -> None:
+def say(loop: Loop, broker: ScriptedBroker, client: Publisher | Subscriber, data: bytes) -> None:
     """The client reads exactly this."""
     broker.socket.sendall(data)
     client.socket.setblocking(True)
@@ -137,17 +71,9 @@ def say(loop: Loop, broker: Broker, client: Publisher | Subscriber, data: bytes)
     client.socket.setblocking(False)
 
 
-def test_a_run_ends_where_the_fixed_header_differs_or_the_packet_is_not_whole() -> None:
-    same, other_length, other_kind = b"\x32\x02\x32\x02", b"\x32\x03\x32\x02\x32", b"\x62\x02\0\0"
-    for count in (0, 1, 7, 8, 9, 128, 129, 1000):
-        for rest in (b"", b"\x32", same[:3], other_length, other_kind):
-            data = bytearray(b"\x32" + same * count + rest)
-            assert leading_run(data, 1, len(data), same[:2], 4) == count
-
-
 @pytest.mark.parametrize("shape", [QOS0, QOS1, QOS2])
 def test_messages_are_counted_wherever_reads_split_them(
-    loop: Loop, broker: Broker, shape: Shape
+    loop: Loop, broker: ScriptedBroker, shape: Shape
 ) -> None:
     client = subscriber(loop, broker, shape)
     length = 3 * shape.length
@@ -167,7 +93,7 @@ def test_messages_are_counted_wherever_reads_split_them(
         assert client.idle([client.received_count])
 
 
-def test_qos_2_is_finished_when_it_is_released(loop: Loop, broker: Broker) -> None:
+def test_qos_2_is_finished_when_it_is_released(loop: Loop, broker: ScriptedBroker) -> None:
     client = subscriber(loop, broker, QOS2)
     data = message(QOS2, 0, 7) + b"\x62\x02\0\x07" + message(QOS2, 1, 9)
     say(loop, broker, client, data)
@@ -192,7 +118,7 @@ def test_qos_2_is_finished_when_it_is_released(loop: Loop, broker: Broker) -> No
     ],
 )
 def test_what_is_lost_repeated_or_out_of_order_is_no_result(
-    loop: Loop, broker: Broker, sequences: list[int]
+    loop: Loop, broker: ScriptedBroker, sequences: list[int]
 ) -> None:
     client = subscriber(loop, broker, QOS1)
     data = b"".join(message(QOS1, sequence) for sequence in sequences)
@@ -201,7 +127,7 @@ def test_what_is_lost_repeated_or_out_of_order_is_no_result(
 
 
 def test_the_order_of_each_publisher_counts_and_not_the_order_between_them(
-    loop: Loop, broker: Broker
+    loop: Loop, broker: ScriptedBroker
 ) -> None:
     client = subscriber(loop, broker, QOS1, publishers=300)
     order = [(0, 0), (299, 0), (299, 1), (0, 1), (255, 0)]
@@ -221,21 +147,15 @@ def test_the_order_of_each_publisher_counts_and_not_the_order_between_them(
         pytest.param(b"\x62\x02\0\x01", id="PUBREL at QoS 1"),
     ],
 )
-def test_any_other_packet_is_no_result(loop: Loop, broker: Broker, foreign: bytes) -> None:
+def test_any_other_packet_is_no_result(loop: Loop, broker: ScriptedBroker, foreign: bytes) -> None:
     client = subscriber(loop, broker, QOS1)
     with pytest.raises(LoadError, match="unexpected packet"):
         say(loop, broker, client, message(QOS1, 0) + foreign)
 
 
-def test_a_closed_connection_is_no_result(loop: Loop, broker: Broker) -> None:
-    client = subscriber(loop, broker, QOS1)
-    broker.socket.shutdown(socket.SHUT_WR)
-    client.socket.setblocking(True)
-    with pytest.raises(LoadError, match="closed the connection"):
-        client.readable()
-
-
-def test_acknowledgements_are_counted_wherever_reads_split_them(loop: Loop, broker: Broker) -> None:
+def test_acknowledgements_are_counted_wherever_reads_split_them(
+    loop: Loop, broker: ScriptedBroker
+) -> None:
     client = publisher(loop, broker, QOS1)
     for split in range(1, 12):
         client.allow(3)
@@ -258,14 +178,16 @@ def test_acknowledgements_are_counted_wherever_reads_split_them(loop: Loop, brok
         pytest.param(bytes(answers(0x50, 1)), id="of another QoS"),
     ],
 )
-def test_a_wrong_acknowledgement_is_no_result(loop: Loop, broker: Broker, wrong: bytes) -> None:
+def test_a_wrong_acknowledgement_is_no_result(
+    loop: Loop, broker: ScriptedBroker, wrong: bytes
+) -> None:
     client = publisher(loop, broker, QOS1)
     client.allow(2)
     with pytest.raises(LoadError, match=r"acknowledgements|unexpected packet"):
         say(loop, broker, client, wrong)
 
 
-def test_the_window_holds_back_until_acknowledged(loop: Loop, broker: Broker) -> None:
+def test_the_window_holds_back_until_acknowledged(loop: Loop, broker: ScriptedBroker) -> None:
     client = publisher(loop, broker, QOS2, window=2)
     client.allow(5)
     assert client.sent == 2
@@ -278,7 +200,7 @@ def test_the_window_holds_back_until_acknowledged(loop: Loop, broker: Broker) ->
 
 
 def test_every_number_is_right_when_the_ring_goes_round_and_bytes_carry(
-    loop: Loop, broker: Broker, clock: Clock
+    loop: Loop, broker: ScriptedBroker, clock: Clock
 ) -> None:
     """The ring of 1280 does not end at 65,536."""
     client = publisher(loop, broker, QOS0, window=1280)
@@ -290,7 +212,9 @@ def test_every_number_is_right_when_the_ring_goes_round_and_bytes_carry(
         assert sent == b"".join(message(QOS0, first + n, stamp=first) for n in range(batch))
 
 
-def test_a_subscriber_follows_the_numbers_through_a_carry(loop: Loop, broker: Broker) -> None:
+def test_a_subscriber_follows_the_numbers_through_a_carry(
+    loop: Loop, broker: ScriptedBroker
+) -> None:
     client = subscriber(loop, broker, QOS0)
     batch = 1000
     for first in range(0, 70_000, batch):
@@ -299,7 +223,7 @@ def test_a_subscriber_follows_the_numbers_through_a_carry(loop: Loop, broker: Br
 
 
 def test_latency_is_counted_for_each_message_from_when_it_was_sent(
-    loop: Loop, broker: Broker, clock: Clock
+    loop: Loop, broker: ScriptedBroker, clock: Clock
 ) -> None:
     client = subscriber(loop, broker, QOS1)
     latency = client.latency = Histogram()
@@ -312,7 +236,7 @@ def test_latency_is_counted_for_each_message_from_when_it_was_sent(
 
 
 def test_what_is_held_back_by_the_window_waits_from_when_it_was_offered(
-    loop: Loop, broker: Broker, clock: Clock
+    loop: Loop, broker: ScriptedBroker, clock: Clock
 ) -> None:
     client = publisher(loop, broker, QOS1, window=1)
     clock.now = 100
@@ -328,12 +252,12 @@ def test_what_is_held_back_by_the_window_waits_from_when_it_was_offered(
     assert [client.ack_latency.quantile_us(part) for part in (0.5, 1)] == [30, 70]
 
 
-def test_a_publisher_waits_for_its_slowest_subscriber(loop: Loop, broker: Broker) -> None:
+def test_a_publisher_waits_for_its_slowest_subscriber(loop: Loop, broker: ScriptedBroker) -> None:
     client = publisher(loop, broker, QOS0)
     client.lead = 4
     client.allow(10)
     assert client.sent == 4
-    received = subscriber(loop, other := Broker(), QOS0)
+    received = subscriber(loop, other := ScriptedBroker(), QOS0)
     say(loop, other, received, b"".join(message(QOS0, n) for n in range(3)))
     follow([client], [received])
     assert client.sent == 7
@@ -341,25 +265,10 @@ def test_a_publisher_waits_for_its_slowest_subscriber(loop: Loop, broker: Broker
 
 
 def test_a_publisher_is_synchronized_when_the_broker_has_read_everything(
-    loop: Loop, broker: Broker
+    loop: Loop, broker: ScriptedBroker
 ) -> None:
     client = publisher(loop, broker, QOS0)
     client.allow(1)
     broker.socket.sendall(b"\xd0\0")
     client.synchronize()
     assert broker.heard(QOS0.length + 2)[-2:] == b"\xc0\0"
-
-
-def test_a_refused_connection_says_with_which_code(loop: Loop, broker: Broker) -> None:
-    with pytest.raises(ConnectionRefused) as refused:
-        publisher(loop, broker, QOS0, connack=b"\x20\x02\0\x05")
-    assert refused.value.return_code == 5
-
-
-def test_name_and_password_are_in_the_connect(loop: Loop, broker: Broker) -> None:
-    address = Address(port=broker.address.port, username="u", password="p")
-    broker.expect(CONNACK)
-    Connection(loop, address, "a").connect()
-    assert broker.heard(21) == packet(
-        0x10, text("MQTT") + b"\x04\xc2\0\0" + text("a") + text("u") + text("p")
-    )
