@@ -65,7 +65,8 @@ class CursorDocument:
     """What a durable session has acknowledged.
 
     Everything at or below `offset`, and everything in (offset, sent_through] that is not named in
-    `inflight` (packed by `cursors.py`). `next_packet_id` continues the Packet Identifiers.
+    `inflight` (packed by `session/in_flight.py`). `next_packet_id` continues the Packet
+    Identifiers.
     """
 
     KEY: ClassVar[tuple[str, ...]] = ("client_id",)

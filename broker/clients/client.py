@@ -152,7 +152,7 @@ class Client(Owner):
                 # Nobody acknowledges QoS 0, and a crash must not repeat all of it.
                 self._services.log.changed(session)
             self._services.groups.settle(session)
-            if self._held or session.holds(packet_ids):
+            if self._held or taken.held:
                 self._held.append((outgoing, packet_ids))
                 self._services.log.changed(session, self._send_held)
             else:
@@ -337,7 +337,7 @@ class Client(Owner):
 
     def _continue(self, session: Session) -> None:
         """Continue every unfinished exchange under its Packet Identifier. [MQTT-4.4.0-1]"""
-        unfinished = session.unfinished()
+        unfinished = session.in_flight.unfinished()
         released = [e.packet_id for e in unfinished if e.stage is Stage.RELEASED]
         if released:
             self._connection.send(Ack(PacketType.PUBREL, released))
@@ -354,7 +354,8 @@ class Client(Owner):
         """
         assert self._may_resend is not None
         while waiting:
-            room = session.receive_maximum - (session.inflight - len(waiting))
+            window = session.in_flight
+            room = window.receive_maximum - (len(window) - len(waiting))
             if room <= 0 or not self._writable:
                 self._may_resend.clear()
                 await self._may_resend.wait()
@@ -531,14 +532,14 @@ class Client(Owner):
             self._services.counters.dropped["refused by the client"] += len(ack.packet_ids)
         match ack.type:
             case PacketType.PUBACK:
-                session.puback(ack.packet_ids)
+                session.in_flight.puback(ack.packet_ids)
                 self._moved(session)
             case PacketType.PUBREC:
                 self._pubrec(session, ack.packet_ids, refused=refused)
             case PacketType.PUBREL:
                 self._pubrel(session, ack.packet_ids)
             case PacketType.PUBCOMP:
-                session.pubcomp(ack.packet_ids)
+                session.in_flight.pubcomp(ack.packet_ids)
                 self._moved(session)
 
     def _moved(self, session: Session) -> None:
@@ -555,7 +556,7 @@ class Client(Owner):
             self.wake()
 
     def _pubrec(self, session: Session, packet_ids: Sequence[int], *, refused: bool) -> None:
-        known = session.pubrec(packet_ids, refused=refused)
+        known = session.in_flight.pubrec(packet_ids, refused=refused)
         if refused:
             self._moved(session)
             return
@@ -640,7 +641,7 @@ class Client(Owner):
     def _discard(self, session: Session, packet_ids: Sequence[int], reason: str) -> None:
         """Give up these deliveries. The window has room again once that is committed."""
         self._services.counters.dropped[reason] += len(packet_ids)
-        session.discard(packet_ids)
+        session.in_flight.discard(packet_ids)
         self._services.groups.settle(session)
         self._services.log.changed(session, self._cursor_committed, urgent=False)
 

@@ -306,7 +306,9 @@ class _LineSubscriber(Owner):
     def begin(self) -> None:
         """The session is ours: deliver again what an earlier connection may not have got."""
         assert self.session is not None
-        unfinished = deque(sorted(self.session.unfinished(), key=lambda entry: entry.offset))
+        unfinished = deque(
+            sorted(self.session.in_flight.unfinished(), key=lambda entry: entry.offset)
+        )
         if unfinished:
             self._resending = asyncio.create_task(self._resend(self.session, unfinished))
         else:
@@ -341,7 +343,7 @@ class _LineSubscriber(Owner):
         """The operating system took all that was written: so much is acknowledged."""
         session, log = self.session, self._client.services.log
         if self._written and session is not None:
-            session.puback(self._written)
+            session.in_flight.puback(self._written)
             self._written = []
             log.changed(session, self._cursor_committed, urgent=False)
 
@@ -375,8 +377,8 @@ class _LineSubscriber(Owner):
             counters.redeliveries += len(messages)
             counters.messages_out += len(messages)
             counters.payload_bytes_out += sum([len(message.payload) for message in messages])
-            session.pubrec(packet_ids, refused=True)
-            session.pubcomp(packet_ids)
+            session.in_flight.pubrec(packet_ids, refused=True)
+            session.in_flight.pubcomp(packet_ids)
             self._written += packet_ids
             client.deliver(messages)
             if client.writable_now:

@@ -34,7 +34,8 @@ from broker.errors import QuotaExceeded, StoreError, StoreFull
 from broker.log.log import Log
 from broker.message import Lease, Message
 from broker.registry.sessions import Owner, Sessions
-from broker.session.session import PACKET_IDENTIFIER_MAX, Session, merge_grants
+from broker.session.in_flight import PACKET_IDENTIFIER_MAX
+from broker.session.session import Session, merge_grants
 from broker.topics import is_shared, parse_shared
 
 logger = logging.getLogger(__name__)
@@ -144,7 +145,7 @@ class Groups:
 
     def _let_finished_go(self, group: Group, session: Session) -> None:
         """If one that unsubscribed has nothing in flight of this group any more."""
-        if session in group.leaving and not session.has_lease(group.name):
+        if session in group.leaving and not session.in_flight.has_lease(group.name):
             self._memberships[session].discard(group)
             self._remove(group, session)
 
@@ -168,11 +169,10 @@ class Groups:
 
     def settle(self, session: Session) -> None:
         """Tell the groups which leases of this member ended."""
-        if not session.settled:
+        if not session.in_flight.settled:
             return
-        leases, session.settled = session.settled, []
         ended: dict[str, list[int]] = {}
-        for lease in leases:
+        for lease in session.in_flight.take_settled():
             ended.setdefault(lease.group, []).append(lease.packet_id)
         for name, packet_ids in ended.items():
             group = self._groups.get(name)
@@ -223,7 +223,7 @@ class Group(Owner):
         self._counters = counters
         self._clock = clock
         self._inflight_max = inflight_max
-        self._returned = deque(entry.packet_id for entry in session.unfinished())
+        self._returned = deque(entry.packet_id for entry in session.in_flight.unfinished())
 
     def add(
         self, session: Session, subscription: SubscriptionDocument, subscriber: Subscriber
@@ -241,14 +241,14 @@ class Group(Owner):
             self.leaving.add(session)
         packet_ids = [lease.packet_id for lease in leases]
         if self.session is not None and packet_ids:
-            offsets = self.session.offsets({*packet_ids, *self._returned})
+            offsets = self.session.in_flight.offsets({*packet_ids, *self._returned})
             self._returned = deque(sorted(offsets, key=lambda packet_id: offsets[packet_id]))
         self.wake()
 
     def acknowledged(self, packet_ids: Sequence[int]) -> None:
         """Leases ended: the group's cursor moves."""
         if self.session is not None:
-            self.session.puback(packet_ids)
+            self.session.in_flight.puback(packet_ids)
             self._log.changed(self.session, self._cursor_committed, urgent=False)
 
     def _cursor_committed(self, error: StoreError | None) -> None:
@@ -271,10 +271,10 @@ class Group(Owner):
 
     def _lease_new(self, session: Session) -> None:
         sharing = len(self.members) + len(self.leaving)
-        session.inflight_max = min(self._inflight_max * sharing, PACKET_IDENTIFIER_MAX)
+        inflight_max = min(self._inflight_max * sharing, PACKET_IDENTIFIER_MAX)
         while room := self._room():
             # Nothing is taken that no member can have now.
-            session.receive_maximum = session.inflight + room
+            session.in_flight.allow(room, inflight_max=inflight_max)
             taken = session.take(self._clock.wall_us(), TAKE_BYTES_MAX)
             if taken.expired:
                 self._counters.dropped["expired"] += len(taken.expired)
@@ -291,7 +291,7 @@ class Group(Owner):
             while self._returned and (room := self._room()) and self.session is session:
                 count = min(room, RETURNED_MAX, len(self._returned))
                 packet_ids = [self._returned[i] for i in range(count)]
-                offsets = session.offsets(packet_ids)
+                offsets = session.in_flight.offsets(packet_ids)
                 messages = await self._log.store.fetch(
                     list(offsets.values()), bytes_max=TAKE_BYTES_MAX
                 )
@@ -306,7 +306,7 @@ class Group(Owner):
                 self._returned = deque(p for p in self._returned if p not in packet_ids)
                 if gone:
                     self._counters.dropped["removed by retention"] += len(gone)
-                    session.discard(gone)
+                    session.in_flight.discard(gone)
                 self._lease([found[offsets[p]] for p in leased], leased)
         except StoreError as error:
             self.broken(error)

@@ -1,4 +1,8 @@
-"""Cursor: what a subscriber has acknowledged, gaps included, and how that is packed for the log.
+"""In flight: the QoS 1 and 2 messages that were sent and are not acknowledged, and room for more.
+
+The window keeps offsets and Packet Identifiers, no payloads: a message that must be sent again is
+read from the log. `aside` marks a message that did not come from the session's own place in the log
+but from a replay, a group or the retained messages; the cursor does not wait for it.
 
 A cursor says: everything at or below `offset` is acknowledged, and so is everything in
 (offset, sent_through] that is not listed in `inflight`. Two forms follow from it:
@@ -12,16 +16,304 @@ A cursor says: everything at or below `offset` is acknowledged, and so is everyt
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 from broker.errors import StoreCorrupt
-from broker.message import Offset, PacketIdentifier
+from broker.message import Lease, Offset, Outgoing, PacketIdentifier
+
+PACKET_IDENTIFIER_MAX = 65_535
 
 _ENTRY = struct.Struct(">QHBB")
 _RETAINED = 0x01
 _ASIDE = 0x02
+
+
+class InFlightWindow:
+    """The unfinished QoS 1 and 2 exchanges of one session, by Packet Identifier.
+
+    Unknown Packet Identifiers in an acknowledgement change nothing.
+    """
+
+    def __init__(self, inflight_max: int) -> None:
+        self.inflight_max = inflight_max
+        """Acknowledged and unacknowledged messages that a crash of the broker may repeat. (P4)"""
+        self.receive_maximum = inflight_max
+        """The connected client's Receive Maximum, or `inflight_max` if that is less."""
+        self.next_packet_id = 1
+        self.settled: list[Lease] = []
+        """Leases that ended; the groups fetch them with `take_settled`."""
+        self._qos1: dict[int, Offset] = {}
+        self._qos2: dict[int, Offset] = {}
+        self._released: dict[int, Offset] = {}
+        self._aside: dict[int, bool] = {}
+        """Packet Identifiers of messages that came from aside, and whether as retained."""
+        self._leases: dict[int, Lease] = {}
+        """QoS 1 messages leased from a group, which keeps them for the session."""
+        self._sent = 0
+        self._acknowledged = 0
+        self._acknowledged_committing = 0
+        self._acknowledged_committed = 0
+        self._committing = True
+        """Whether the log takes the session's state."""
+
+    def __len__(self) -> int:
+        """How many exchanges are unfinished."""
+        return len(self._qos1) + len(self._qos2) + len(self._released)
+
+    # How many may go
+
+    def open(self, receive_maximum: int) -> None:
+        """A client with this Receive Maximum is there."""
+        self.receive_maximum = min(receive_maximum, self.inflight_max)
+
+    def allow(self, more: int, *, inflight_max: int) -> None:
+        """Let `more` messages into flight beside the unfinished ones, with a new `inflight_max`."""
+        self.inflight_max = inflight_max
+        self.receive_maximum = len(self) + more
+
+    def room(self, *, durable: bool) -> int:
+        """How many more QoS 1 and 2 messages may go.
+
+        The Receive Maximum bounds them [MQTT-3.3.4-9]. For a durable session `inflight_max` bounds
+        what a crash of the broker could repeat (P4), unless the disk is full: that must not keep
+        subscribers from reading.
+        """
+        bound = durable and self._committing
+        repeatable = self._sent - (self._acknowledged_committed if bound else self._acknowledged)
+        unfinished = len(self._qos1) + len(self._qos2) + len(self._released)
+        return max(0, min(self.receive_maximum - unfinished, self.inflight_max - repeatable))
+
+    def take(
+        self,
+        queue: deque[Outgoing],
+        now_us: int,
+        bytes_max: int,
+        *,
+        durable: bool,
+        aside: bool,
+    ) -> Taken:
+        """Move messages from the head of `queue` into flight, as far as there is room.
+
+        Stops beyond `bytes_max`; one message at least. A message that finds no room holds up the
+        messages after it, which keeps the order. Hot: `make bench`.
+        """
+        room = self.room(durable=durable)
+        packet_id = self.next_packet_id
+        qos1, qos2, released = self._qos1, self._qos2, self._released
+        qos2_before = len(qos2)
+        outgoing: list[Outgoing] = []
+        packet_ids: list[int] = []
+        expired: list[Outgoing] = []
+        size = payload_bytes = expired_size = 0
+        while queue and size < bytes_max:
+            head = queue[0]
+            message, grant = head
+            if message.expires_at_us is not None and message.expires_at_us <= now_us:
+                queue.popleft()
+                expired.append(head)
+                expired_size += message.size
+                continue
+            if not (qos := message.qos if message.qos < grant.qos else grant.qos):
+                outgoing.append(head)
+                packet_ids.append(0)
+            elif not room:
+                break
+            else:
+                room -= 1
+                while packet_id in qos1 or packet_id in qos2 or packet_id in released:
+                    packet_id = packet_id % PACKET_IDENTIFIER_MAX + 1
+                (qos1 if qos == 1 else qos2)[packet_id] = message.offset
+                if aside:
+                    self._aside[packet_id] = grant.retained
+                outgoing.append(head)
+                packet_ids.append(packet_id)
+                packet_id = packet_id % PACKET_IDENTIFIER_MAX + 1
+                self._sent += 1
+            queue.popleft()
+            size += message.size
+            payload_bytes += len(message.payload)
+        self.next_packet_id = packet_id
+        held = durable and len(qos2) > qos2_before
+        return Taken(outgoing, packet_ids, expired, payload_bytes, size + expired_size, held)
+
+    # Acknowledgements
+
+    def puback(self, packet_ids: Iterable[int]) -> None:
+        """QoS 1 acknowledged, or refused for good."""
+        before = len(self._qos1)
+        pop = self._qos1.pop
+        for packet_id in packet_ids:
+            pop(packet_id, None)
+        self._acknowledged += before - len(self._qos1)
+        if self._aside:
+            self._end_aside(packet_ids)
+
+    def pubrec(self, packet_ids: Iterable[int], *, refused: bool) -> list[int]:
+        """QoS 2 received; returns the known ones. Refused ones are finished. [MQTT-4.3.3-4]"""
+        known = []
+        for packet_id in packet_ids:
+            offset = self._qos2.pop(packet_id, None)
+            if offset is not None:
+                known.append(packet_id)
+                if not refused:
+                    self._released[packet_id] = offset
+            elif packet_id in self._released and not refused:
+                known.append(packet_id)
+        if refused:
+            self._finished(len(known), known)
+        return known
+
+    def pubcomp(self, packet_ids: Iterable[int]) -> None:
+        """QoS 2 complete."""
+        before = len(self._released)
+        for packet_id in packet_ids:
+            self._released.pop(packet_id, None)
+        self._finished(before - len(self._released), packet_ids)
+
+    def discard(self, packet_ids: Iterable[int]) -> None:
+        """These can never be sent to this client: as if acknowledged. [MQTT-3.1.2-25]"""
+        known = [p for p in packet_ids if (self._qos1.pop(p, None) or self._qos2.pop(p, None))]
+        self._finished(len(known), known)
+
+    def _finished(self, count: int, packet_ids: Iterable[int]) -> None:
+        self._acknowledged += count
+        if self._aside:
+            self._end_aside(packet_ids)
+
+    def _end_aside(self, packet_ids: Iterable[int]) -> None:
+        for packet_id in packet_ids:
+            self._aside.pop(packet_id, None)
+            if lease := self._leases.pop(packet_id, None):
+                self.settled.append(lease)
+
+    def offsets(self, packet_ids: Iterable[int]) -> dict[int, Offset]:
+        """Where in the log the messages are that are in flight at QoS 1 under these."""
+        return {p: self._qos1[p] for p in packet_ids if p in self._qos1}
+
+    # Leases from groups
+
+    def lease(self, leased: Iterable[tuple[int, Lease]]) -> None:
+        """These were taken, with their Packet Identifiers. A lease lasts while its message is in
+        flight at QoS 1; otherwise it has ended. [MQTT-4.8.2-4, MQTT-4.8.2-5]"""
+        for packet_id, lease in leased:
+            if packet_id in self._qos1:
+                self._leases[packet_id] = lease
+            else:
+                self.settled.append(lease)
+
+    def has_lease(self, group: str) -> bool:
+        """Whether anything in flight is leased from this group."""
+        return any(lease.group == group for lease in self._leases.values())
+
+    def return_leases(self, group: str) -> list[Lease]:
+        """Give back to the group what it leased and is not acknowledged."""
+        returned = {p: lease for p, lease in self._leases.items() if lease.group == group}
+        for packet_id in returned:
+            del self._leases[packet_id]
+            del self._qos1[packet_id]
+            del self._aside[packet_id]
+        self._acknowledged += len(returned)
+        return list(returned.values())
+
+    def take_settled(self) -> list[Lease]:
+        """The leases that ended since the last call."""
+        settled, self.settled = self.settled, []
+        return settled
+
+    # What the log keeps of it
+
+    def unfinished(self) -> list[InFlight]:
+        """Every exchange to continue on a new connection. [MQTT-4.4.0-1]
+
+        First the released ones, in the order of the PUBRECs [MQTT-4.6.0-4], then the sent ones, in
+        order of delivery. Not what is leased: that goes back to its group.
+        """
+        return sorted(self._entries(), key=lambda e: 0 if e.stage is Stage.RELEASED else e.offset)
+
+    def _entries(self) -> Iterator[InFlight]:
+        for stage, flight in self._by_stage():
+            for packet_id, offset in flight.items():
+                if packet_id not in self._leases:
+                    yield InFlight(
+                        offset,
+                        PacketIdentifier(packet_id),
+                        stage,
+                        retained=self._aside.get(packet_id, False),
+                        aside=packet_id in self._aside,
+                    )
+
+    def _by_stage(self) -> tuple[tuple[Stage, dict[int, Offset]], ...]:
+        return (
+            (Stage.RELEASED, self._released),
+            (Stage.SENT_QOS2, self._qos2),
+            (Stage.SENT_QOS1, self._qos1),
+        )
+
+    def acknowledged_through(self, taken_through: Offset) -> Offset:
+        """Everything of the session's own place at or below is acknowledged, given that everything
+        up to `taken_through` was taken."""
+        oldest = taken_through + 1
+        for flight in (self._qos1, self._qos2, self._released):
+            for packet_id, offset in flight.items():
+                if packet_id not in self._aside:
+                    # What came from the outbox was put in flight in offset order.
+                    oldest = min(oldest, offset)
+                    if flight is not self._released:
+                        break
+        return Offset(oldest - 1)
+
+    def in_order(self) -> bool:
+        """Whether the compact form of a cursor says it all: everything was acknowledged in order,
+        so that the newest Packet Identifiers are in flight, each at QoS 1 and none from aside."""
+        if self._qos2 or self._released or self._aside:
+            return False
+        if not self._qos1:
+            return True
+        span = self.next_packet_id - next(iter(self._qos1))
+        return span % PACKET_IDENTIFIER_MAX == len(self._qos1)
+
+    def commit_begins(self) -> None:
+        """The acknowledgements so far are in the commit that begins."""
+        self._acknowledged_committing = self._acknowledged
+
+    def committed(self) -> None:
+        """A crash of the broker repeats nothing that was acknowledged when the commit began."""
+        self._committing = True
+        self._acknowledged_committed = self._acknowledged_committing
+
+    def not_committed(self) -> None:
+        """The disk is full: nothing waits for it."""
+        self._committing = False
+
+    def restore(self, next_packet_id: int, entries: Iterable[InFlight]) -> None:
+        """Take up what the log kept of it."""
+        self.next_packet_id = next_packet_id
+        flights = dict(self._by_stage())
+        for entry in entries:
+            flights[entry.stage][entry.packet_id] = entry.offset
+            if entry.aside:
+                self._aside[entry.packet_id] = entry.retained
+        self._sent = len(self)
+
+
+class Taken(NamedTuple):
+    """What one `take` moved out of a session. A tuple, since one is built per batch."""
+
+    outgoing: list[Outgoing]
+    packet_ids: list[int]
+    """One for each of `outgoing`; 0 for QoS 0."""
+    expired: list[Outgoing]
+    """Left out: their Message Expiry Interval had passed. [MQTT-3.3.2-5]"""
+    payload_bytes: int
+    """Of `outgoing`, without properties."""
+    size: int
+    """Of `outgoing` and `expired`, properties included."""
+    held: bool
+    """Whether the Packet Identifiers must be committed first: QoS 2 of a durable session."""
 
 
 class Stage(IntEnum):

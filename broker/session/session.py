@@ -18,9 +18,8 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
-from typing import NamedTuple
 
 from broker.documents import (
     CursorDocument,
@@ -29,11 +28,10 @@ from broker.documents import (
     ReceivedQos2Document,
     SubscriptionDocument,
 )
-from broker.message import Grant, Lease, Message, Offset, Outgoing, PacketIdentifier
-from broker.session.in_flight import InFlight, Stage, pack, unpack
+from broker.message import Grant, Lease, Message, Offset, Outgoing
+from broker.session.in_flight import InFlightWindow, Taken, pack, unpack
 from broker.topics import TopicTree, is_shared
 
-PACKET_IDENTIFIER_MAX = 65_535
 GRANT_CACHE_MAX = 10_000
 """Topics whose merged grant one session remembers while it reads the log."""
 
@@ -60,18 +58,6 @@ def merge_grants(subscriptions: Iterable[SubscriptionDocument]) -> Grant | None:
     )
 
 
-class Taken(NamedTuple):
-    """What one `take` moved out of a session. A tuple, since one is built per batch."""
-
-    outgoing: list[Outgoing]
-    packet_ids: list[int]
-    """One for each of `outgoing`; 0 for QoS 0."""
-    expired: list[Outgoing]
-    """Left out: their Message Expiry Interval had passed. [MQTT-3.3.2-5]"""
-    payload_bytes: int
-    """Of `outgoing`, without properties."""
-
-
 class Position:
     """How far a reader got: everything that matches up to `through` was offered.
 
@@ -94,12 +80,9 @@ class Session:
         self.client_id = client_id
         self.created_at_us = created_at_us
         self.session_expiry_s = 0
-        self.inflight_max = inflight_max
         self.ended = False
         """Its Session State is to be forgotten, whatever still refers to it."""
         self.attached = False
-        self.receive_maximum = inflight_max
-        """The connected client's Receive Maximum, or ours if that is less."""
 
         self.subscriptions: dict[str, SubscriptionDocument] = {}
         self._replays: dict[str, SubscriptionDocument] = {}
@@ -126,23 +109,7 @@ class Session:
         self.outbox_bytes = 0
         self.aside: deque[Outgoing] = deque()
 
-        self._next_packet_id = 1
-        self._qos1: dict[int, Offset] = {}
-        self._qos2: dict[int, Offset] = {}
-        self._released: dict[int, Offset] = {}
-        self._aside_ids: dict[int, bool] = {}
-        """Of those in flight: which were taken from `aside`, and whether as retained."""
-        self._leases: dict[int, Lease] = {}
-        """Of those in flight at QoS 1: which are leased from a group, which keeps them for us."""
-        self.settled: list[Lease] = []
-        """Leases that ended, for the groups to take."""
-        self._sent = 0
-        self._acknowledged = 0
-        self._acknowledged_committing = 0
-        self._acknowledged_committed = 0
-        self._committing = True
-        """Whether the log takes our state; a full disk must not keep subscribers from reading."""
-
+        self.in_flight = InFlightWindow(inflight_max)
         self.received_qos2: set[int] = set()
         self._received_changed = False
         self._cursor_written: CursorDocument | None = None
@@ -261,58 +228,23 @@ class Session:
         self.outbox_bytes += size
 
     def take(self, now_us: int, bytes_max: int) -> Taken:
-        """Move what the window permits into flight.
+        """Move what the window permits into flight: what is aside first, then the outbox.
 
-        Stops beyond `bytes_max`; one message at least. A message that finds no room in the window
-        holds up those after it, which keeps the order. No `outgoing`: nothing may go now.
+        Stops beyond `bytes_max`; one message at least. No `outgoing`: nothing may go now.
         """
         aside = bool(self.aside)
         queue = self.aside if aside or self._retained_to_come else self.outbox
-        room = self.room()
-        packet_id = self._next_packet_id
-        qos1, qos2, released = self._qos1, self._qos2, self._released
-        taken: list[Outgoing] = []
-        packet_ids: list[int] = []
-        expired: list[Outgoing] = []
-        size = payload_bytes = expired_size = 0
-        while queue and size < bytes_max:
-            outgoing = queue[0]
-            message, grant = outgoing
-            if message.expires_at_us is not None and message.expires_at_us <= now_us:
-                queue.popleft()
-                expired.append(outgoing)
-                expired_size += message.size
-                continue
-            if not (qos := message.qos if message.qos < grant.qos else grant.qos):
-                taken.append(outgoing)
-                packet_ids.append(0)
-            elif not room:
-                break
-            else:
-                room -= 1
-                while packet_id in qos1 or packet_id in qos2 or packet_id in released:
-                    packet_id = packet_id % PACKET_IDENTIFIER_MAX + 1
-                (qos1 if qos == 1 else qos2)[packet_id] = message.offset
-                if aside:
-                    self._aside_ids[packet_id] = grant.retained
-                taken.append(outgoing)
-                packet_ids.append(packet_id)
-                packet_id = packet_id % PACKET_IDENTIFIER_MAX + 1
-                self._sent += 1
-            queue.popleft()
-            size += message.size
-            payload_bytes += len(message.payload)
-        self._next_packet_id = packet_id
+        taken = self.in_flight.take(queue, now_us, bytes_max, durable=self.durable, aside=aside)
         if aside:
-            self._note_aside(expired, [0] * len(expired))
-            self._note_aside(taken, packet_ids)
+            self._note_aside(taken.expired, [0] * len(taken.expired))
+            self._note_aside(taken.outgoing, taken.packet_ids)
         else:
-            self.outbox_bytes -= size + expired_size
-        return Taken(taken, packet_ids, expired, payload_bytes)
+            self.outbox_bytes -= taken.size
+        return taken
 
     def _note_aside(self, taken: Iterable[Outgoing], packet_ids: Iterable[int]) -> None:
-        """A replay goes on after what was taken of it, and so do retained messages; a lease ends
-        here unless it is of QoS 1."""
+        """A replay goes on after what was taken of it, and so do retained messages."""
+        leased: list[tuple[int, Lease]] = []
         for (message, grant), packet_id in zip(taken, packet_ids, strict=True):
             if grant.retained:
                 for subscription in self._owed_retained(message):
@@ -322,10 +254,9 @@ class Session:
                         self._owing.pop(subscription.filter, None)
             if grant.replay:
                 self.replayed(grant.replay, message.offset)
-            if grant.lease and packet_id in self._qos1:
-                self._leases[packet_id] = grant.lease
-            elif grant.lease:
-                self.settled.append(grant.lease)
+            if grant.lease:
+                leased.append((packet_id, grant.lease))
+        self.in_flight.lease(leased)
 
     def replayed(self, topic_filter: str, through: Offset) -> None:
         """Everything of this replay up to here was taken, or did not match."""
@@ -338,119 +269,16 @@ class Session:
         """Give back to the group what waits here, and if `inflight` what is not acknowledged."""
         waiting = [g.lease for _, g in self.aside if g.lease and g.lease.group == group]
         self.aside = deque(e for e in self.aside if not (e[1].lease and e[1].lease.group == group))
-        if not inflight:
-            return waiting
-        returned = {p: lease for p, lease in self._leases.items() if lease.group == group}
-        for packet_id in returned:
-            del self._leases[packet_id]
-            del self._qos1[packet_id]
-            del self._aside_ids[packet_id]
-        self._acknowledged += len(returned)
-        return [*returned.values(), *waiting]
-
-    def has_lease(self, group: str) -> bool:
-        """Whether anything in flight is leased from this group."""
-        return any(lease.group == group for lease in self._leases.values())
-
-    def offsets(self, packet_ids: Iterable[int]) -> dict[int, Offset]:
-        """Where in the log those of them are that are in flight at QoS 1."""
-        return {p: self._qos1[p] for p in packet_ids if p in self._qos1}
-
-    @property
-    def inflight(self) -> int:
-        """How many QoS 1 and 2 exchanges are unfinished."""
-        return len(self._qos1) + len(self._qos2) + len(self._released)
+        return [*(self.in_flight.return_leases(group) if inflight else ()), *waiting]
 
     def room(self) -> int:
-        """How many more QoS 1 and 2 messages may go: the Receive Maximum permits [MQTT-3.3.4-9],
-        and no more than `inflight_max` that a crash of the broker could repeat (P4), unless the
-        disk is full."""
-        bound = self.durable and self._committing
-        committed = self._acknowledged_committed if bound else self._acknowledged
-        return max(
-            0,
-            min(
-                self.receive_maximum - self.inflight,
-                self.inflight_max - (self._sent - committed),
-            ),
-        )
-
-    def holds(self, packet_ids: Sequence[int]) -> bool:
-        """Whether these must be committed before they are sent: QoS 2 of a durable session."""
-        return self.durable and bool(self._qos2) and not self._qos2.keys().isdisjoint(packet_ids)
-
-    def puback(self, packet_ids: Iterable[int]) -> None:
-        """QoS 1 acknowledged, or refused for good. Unknown identifiers are ignored."""
-        before = len(self._qos1)
-        pop = self._qos1.pop
-        for packet_id in packet_ids:
-            pop(packet_id, None)
-        self._finished(before - len(self._qos1), packet_ids)
-
-    def pubrec(self, packet_ids: Iterable[int], *, refused: bool) -> list[int]:
-        """QoS 2 received; which of these are known. Refused ones are finished. [MQTT-4.3.3-4]"""
-        known = []
-        for packet_id in packet_ids:
-            offset = self._qos2.pop(packet_id, None)
-            if offset is not None:
-                known.append(packet_id)
-                if not refused:
-                    self._released[packet_id] = offset
-            elif packet_id in self._released and not refused:
-                known.append(packet_id)
-        if refused:
-            self._finished(len(known), known)
-        return known
-
-    def pubcomp(self, packet_ids: Iterable[int]) -> None:
-        """QoS 2 complete. Unknown identifiers are ignored."""
-        before = len(self._released)
-        for packet_id in packet_ids:
-            self._released.pop(packet_id, None)
-        self._finished(before - len(self._released), packet_ids)
-
-    def discard(self, packet_ids: Iterable[int]) -> None:
-        """These can never be sent to this client: as if acknowledged. [MQTT-3.1.2-25]"""
-        known = [p for p in packet_ids if (self._qos1.pop(p, None) or self._qos2.pop(p, None))]
-        self._finished(len(known), known)
-
-    def _finished(self, count: int, packet_ids: Iterable[int]) -> None:
-        self._acknowledged += count
-        if self._aside_ids:
-            for packet_id in packet_ids:
-                self._aside_ids.pop(packet_id, None)
-                if lease := self._leases.pop(packet_id, None):
-                    self.settled.append(lease)
-
-    def unfinished(self) -> list[InFlight]:
-        """Every exchange to continue on a new connection. [MQTT-4.4.0-1]
-
-        First what was released, in the order of the PUBRECs [MQTT-4.6.0-4], then what was sent, in
-        order of delivery. Not what is leased: that goes back to its group.
-        """
-        return sorted(self._entries(), key=lambda e: 0 if e.stage is Stage.RELEASED else e.offset)
-
-    def _entries(self) -> Iterator[InFlight]:
-        for stage, flight in (
-            (Stage.RELEASED, self._released),
-            (Stage.SENT_QOS2, self._qos2),
-            (Stage.SENT_QOS1, self._qos1),
-        ):
-            for packet_id, offset in flight.items():
-                if packet_id in self._leases:
-                    continue
-                yield InFlight(
-                    offset,
-                    PacketIdentifier(packet_id),
-                    stage,
-                    retained=self._aside_ids.get(packet_id, False),
-                    aside=packet_id in self._aside_ids,
-                )
+        """How many more QoS 1 and 2 messages may go."""
+        return self.in_flight.room(durable=self.durable)
 
     def attach(self, receive_maximum: int) -> None:
         """A client is there: from now on its window counts."""
         self.attached = True
-        self.receive_maximum = min(receive_maximum, self.inflight_max)
+        self.in_flight.open(receive_maximum)
 
     def detach(self) -> None:
         """The client is gone: forget what waits in memory, the log has it."""
@@ -486,15 +314,7 @@ class Session:
 
     def cursor(self) -> Offset:
         """Everything of the session at or below is acknowledged: its cursor."""
-        oldest = self._taken_through() + 1
-        for flight in (self._qos1, self._qos2, self._released):
-            for packet_id, offset in flight.items():
-                if packet_id not in self._aside_ids:
-                    # What came from the outbox was put in flight in offset order.
-                    oldest = min(oldest, offset)
-                    if flight is not self._released:
-                        break
-        return Offset(oldest - 1)
+        return self.in_flight.acknowledged_through(self._taken_through())
 
     def take_changes(self) -> list[Operation]:
         """What the next commit must write so that a crash after it breaks no promise."""
@@ -515,41 +335,32 @@ class Session:
         self._moved_committing = moved
         # Copies, since a replay goes on while they are written.
         operations += [Put(replace(s)) for s in map(self.subscriptions.get, moved) if s]
-        self._acknowledged_committing = self._acknowledged
+        self.in_flight.commit_begins()
         return operations
 
     def committed(self) -> None:
         """What `take_changes` last returned is durable."""
-        self._committing = True
-        self._acknowledged_committed = self._acknowledged_committing
+        self.in_flight.committed()
 
     def not_committed(self) -> None:
         """What `take_changes` last returned was not stored: the next must write it again."""
-        self._committing = False
+        self.in_flight.not_committed()
         self._cursor_written = None
         self._received_changed = True
         self._moved |= self._moved_committing
 
     def _cursor_document(self) -> CursorDocument:
         """The full form once the client has left, and whenever the compact one would not do."""
-        offset = self.cursor()
-        compact = self.attached and not (self._qos2 or self._released or self._aside_ids)
-        if not compact or not self._contiguous():
-            return CursorDocument(
-                self.client_id,
-                offset,
-                self._taken_through(),
-                self._next_packet_id,
-                pack(self.unfinished()),
-            )
-        return CursorDocument(self.client_id, offset, offset, self._next_packet_id, b"")
-
-    def _contiguous(self) -> bool:
-        """Whether all was acknowledged in order: the identifiers in flight are the newest ones."""
-        if not self._qos1:
-            return True
-        span = self._next_packet_id - next(iter(self._qos1))
-        return span % PACKET_IDENTIFIER_MAX == len(self._qos1)
+        offset, window = self.cursor(), self.in_flight
+        if self.attached and window.in_order():
+            return CursorDocument(self.client_id, offset, offset, window.next_packet_id, b"")
+        return CursorDocument(
+            self.client_id,
+            offset,
+            self._taken_through(),
+            window.next_packet_id,
+            pack(window.unfinished()),
+        )
 
     def restore(
         self,
@@ -566,15 +377,5 @@ class Session:
         if cursor is None:
             return
         self.position = Position(cursor.sent_through)
-        self._next_packet_id = cursor.next_packet_id
         self._cursor_written = cursor
-        flights = {
-            Stage.SENT_QOS1: self._qos1,
-            Stage.SENT_QOS2: self._qos2,
-            Stage.RELEASED: self._released,
-        }
-        for entry in unpack(cursor.inflight):
-            flights[entry.stage][entry.packet_id] = entry.offset
-            if entry.aside:
-                self._aside_ids[entry.packet_id] = entry.retained
-        self._sent = self.inflight
+        self.in_flight.restore(cursor.next_packet_id, unpack(cursor.inflight))

@@ -233,7 +233,7 @@ class Link(Owner):
     async def resend(self) -> None:
         session = self.session
         assert session is not None
-        unfinished = session.unfinished()
+        unfinished = session.in_flight.unfinished()
         stored = await self.broker.store.fetch([entry.offset for entry in unfinished])
         if self.session is None:
             return
@@ -258,7 +258,7 @@ class Link(Owner):
                 break
             if session.durable and 0 in packet_ids:
                 log.changed(session)
-            if self.held or session.holds(packet_ids):
+            if self.held or taken.held:
                 self.held.append((outgoing, packet_ids))
                 log.changed(session, self._send_held)
             else:
@@ -277,7 +277,7 @@ class Link(Owner):
         session, log = self.session, self.broker.log
         assert session is not None
         if kind == "pubrec":
-            assert session.pubrec([packet_id], refused=False) == [packet_id]
+            assert session.in_flight.pubrec([packet_id], refused=False) == [packet_id]
             self.device.acknowledge(offset)
             if session.durable:
                 log.changed(session, lambda error: self._release(packet_id, error))
@@ -285,10 +285,10 @@ class Link(Owner):
                 self._release(packet_id, None)
             return
         if kind == "puback":
-            session.puback([packet_id])
+            session.in_flight.puback([packet_id])
             self.device.acknowledge(offset)
         else:
-            session.pubcomp([packet_id])
+            session.in_flight.pubcomp([packet_id])
         if session.durable:
             log.changed(session, lambda error: self.wake(), urgent=False)
         self.wake()

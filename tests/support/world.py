@@ -158,7 +158,7 @@ class Subscriber(Owner):
     async def acknowledge(self) -> None:
         """All it has. Returns when that is stored and what it made room for has come."""
         assert self.session is not None
-        self.session.puback(self.packet_ids)
+        self.session.in_flight.puback(self.packet_ids)
         self.packet_ids = []
         self.world.log.changed(self.session)
         self.world.groups.settle(self.session)

@@ -161,7 +161,7 @@ async def test_who_subscribes_to_more_while_retained_messages_come_gets_all_of_t
     subscriptions.subscribe(session_of(client), subscribe("a/#"), client)
     await world.settled()
     subscriptions.subscribe(session_of(client), subscribe("#"), client)
-    session_of(client).puback(client.packet_ids)
+    session_of(client).in_flight.puback(client.packet_ids)
     client.packet_ids = []
     client.wake()
     for _ in range(12):

@@ -297,7 +297,7 @@ async def test_what_a_replay_left_in_flight_when_it_joined_is_stored_with_that()
         assert cursor is not None
         again = _session("sub1")
         again.restore(cursor, None, [])
-    assert [entry.offset for entry in again.unfinished()] == [1, 2, 3]
+    assert [entry.offset for entry in again.in_flight.unfinished()] == [1, 2, 3]
 
 
 async def test_who_leaves_in_a_replay_goes_on_there_and_gets_nothing_twice() -> None:
@@ -343,7 +343,7 @@ async def test_a_full_disk_keeps_nobody_from_reading(monkeypatch: pytest.MonkeyP
         assert sub.session is not None
         world.disk.full = True
         for _ in range(4):
-            sub.session.puback(sub.packet_ids)
+            sub.session.in_flight.puback(sub.packet_ids)
             sub.packet_ids = []
             heard = asyncio.get_running_loop().create_future()
             world.log.changed(sub.session, heard.set_result, urgent=False)
@@ -410,7 +410,7 @@ async def test_a_crash_loses_no_retained_message_and_repeats_none_of_qos_2(taken
         again = Subscriber(world)
         await again.open()
         await world.settled()
-        assert [entry.offset for entry in placed(again).unfinished()] == [*range(1, 10)]
+        assert [entry.offset for entry in placed(again).in_flight.unfinished()] == [*range(1, 10)]
         assert payloads(again.got) == texts(9 - taken, first=1 + taken)
 
 

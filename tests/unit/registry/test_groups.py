@@ -81,7 +81,7 @@ async def test_what_was_leased_is_not_sent_again_to_who_comes_back(world: World)
     assert numbers(staying) == [1, 2]
     back = await member(world, "leaving", expiry_s=100)
     assert back.session is not None
-    assert back.session.unfinished() == []
+    assert back.session.in_flight.unfinished() == []
     assert back.got == []
 
 
@@ -102,7 +102,7 @@ async def test_a_crash_loses_no_lease() -> None:
         one = await member(world, "one", expiry_s=100)
         await publish(world, 1, 4)
         assert one.session is not None
-        one.session.puback(one.packet_ids[1:2])
+        one.session.in_flight.puback(one.packet_ids[1:2])
         world.groups.settle(one.session)
         world.log.changed(one.session)
         await world.flushed()
@@ -158,7 +158,7 @@ async def test_a_crash_repeats_no_more_than_a_window_for_each_member() -> None:
         for _ in range(10):
             for each in members:
                 assert each.session is not None
-                each.session.puback(each.packet_ids)
+                each.session.in_flight.puback(each.packet_ids)
                 each.packet_ids = []
                 world.groups.settle(each.session)
                 each.wake()
@@ -181,7 +181,7 @@ async def test_qos2_stays_with_the_member_it_was_sent_to(world: World) -> None:
     assert other.got == []
     back = await member(world, "leaving", expiry_s=100, qos=2)
     assert back.session is not None
-    assert len(back.session.unfinished()) == 1
+    assert len(back.session.in_flight.unfinished()) == 1
 
 
 async def test_who_unsubscribes_finishes_what_it_has_and_gets_no_more(world: World) -> None:

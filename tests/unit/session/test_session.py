@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from broker.documents import CursorDocument, Put, ReceivedQos2Document, SubscriptionDocument
-from broker.message import Grant, Message, Offset, Outgoing, PacketIdentifier
-from broker.session.in_flight import InFlight, Stage, pack, unpack
+from broker.message import Grant, Message, Offset, Outgoing
+from broker.session.in_flight import unpack
 from broker.session.session import MOVED_MAX, Session, merge_grants
 from tests.support.world import message, payloads, subscription
 
@@ -93,80 +93,23 @@ def test_a_subscription_that_replays_is_owed_nothing_by_the_session_itself() -> 
 # Taking
 
 
-def test_what_finds_no_room_in_the_window_holds_up_what_comes_after_it() -> None:
-    """[MQTT-3.3.4-9, MQTT-4.9.0-2]"""
-    sub = session(window=2)
-    qos0 = message("0", qos=0, offset=4)
-    offer(sub, *numbered(3), qos0)
-    taken = sub.take(0, ALL)
-    assert (payloads(taken.outgoing), taken.packet_ids) == ([b"1", b"2"], [1, 2])
-    assert not sub.take(0, ALL).outgoing
-    sub.puback([2])
-    taken = sub.take(0, ALL)
-    assert (payloads(taken.outgoing), taken.packet_ids) == ([b"3", b"0"], [3, 0])
-
-
-def test_taking_stops_at_a_number_of_bytes_but_takes_one_message_at_least() -> None:
-    sub = session()
-    offer(sub, *[message(b"x" * 10, offset=n) for n in (1, 2, 3)])
-    assert len(sub.take(0, 1).outgoing) == 1
-    assert len(sub.take(0, 11).outgoing) == 2
-    assert sub.outbox_bytes == 0
-
-
-def test_properties_count_for_the_bounds_and_not_as_payload_taken() -> None:
+def test_the_outbox_counts_what_waits_in_it_properties_included() -> None:
     """P7"""
     sub = session()
     heavy = [message("1", offset=n, properties=bytes(99)) for n in (1, 2, 3)]
     offer(sub, *heavy, message("1", offset=4, properties=bytes(99), expires_at_us=1))
     assert sub.outbox_bytes == 400
+    sub.take(2, 200)
+    assert sub.outbox_bytes == 200
     taken = sub.take(2, 200)
-    assert (len(taken.outgoing), taken.payload_bytes, sub.outbox_bytes) == (2, 2, 200)
-    taken = sub.take(2, 200)
-    assert (len(taken.outgoing), taken.payload_bytes, sub.outbox_bytes) == (1, 1, 0)
-
-
-def test_expired_messages_are_left_out_and_hold_up_nothing() -> None:
-    """[MQTT-3.3.2-5]; however many they are: nobody would wake the session for the next ones."""
-    sub = session()
-    old = [message(b"x" * 100, offset=n, expires_at_us=5) for n in range(1, 50)]
-    offer(sub, *old, message("new", offset=50, expires_at_us=6))
-    taken = sub.take(5, 200)
-    assert payloads(taken.outgoing) == [b"new"]
-    assert [m.offset for m, _ in taken.expired] == [*range(1, 50)]
-    assert sub.outbox_bytes == 0
-
-
-def test_the_lower_qos_of_message_and_subscription_counts() -> None:
-    """[MQTT-3.8.4-8]"""
-    sub = session()
-    offer(sub, message(qos=2, offset=1), qos=1)
-    offer(sub, message(qos=0, offset=2), qos=2)
-    sub.take(0, ALL)
-    assert [(e.stage, e.offset) for e in sub.unfinished()] == [(Stage.SENT_QOS1, 1)]
-
-
-def test_identifiers_start_over_after_the_last_and_pass_over_those_in_use() -> None:
-    """[MQTT-2.2.1-4]"""
-    sub = restored(CursorDocument("sub1", Offset(0), Offset(0), 65_534, b""))
-    sub.attach(100)
-    offer(sub, *numbered(3))
-    assert sub.take(0, ALL).packet_ids == [65_534, 65_535, 1]
-    in_use = [
-        InFlight(Offset(1), PacketIdentifier(65_535), Stage.SENT_QOS1),
-        InFlight(Offset(2), PacketIdentifier(1), Stage.RELEASED),
-    ]
-    again = restored(CursorDocument("sub1", Offset(0), Offset(2), 65_535, pack(in_use)))
-    again.attach(100)
-    offer(again, *numbered(2, first=4))
-    assert again.take(0, ALL).packet_ids == [2, 3]
+    assert (len(taken.expired), sub.outbox_bytes) == (1, 0)
 
 
 def test_what_a_crash_could_repeat_counts_against_the_window_until_it_is_committed() -> None:
     """P4"""
     sub = session(inflight_max=2)
     offer(sub, *numbered(3))
-    sub.puback(sub.take(0, ALL).packet_ids)
+    sub.in_flight.puback(sub.take(0, ALL).packet_ids)
     assert not sub.take(0, ALL).outgoing
     sub.take_changes()
     assert not sub.take(0, ALL).outgoing
@@ -177,80 +120,15 @@ def test_what_a_crash_could_repeat_counts_against_the_window_until_it_is_committ
 def test_without_a_stored_session_nothing_waits_for_a_commit() -> None:
     sub = session(durable=False, inflight_max=2)
     offer(sub, *numbered(3, qos=2))
-    first = sub.take(0, ALL).packet_ids
-    assert not sub.holds(first)
-    sub.pubrec(first, refused=False)
-    sub.pubcomp(first)
+    first = sub.take(0, ALL)
+    assert not first.held
+    sub.in_flight.pubrec(first.packet_ids, refused=False)
+    sub.in_flight.pubcomp(first.packet_ids)
     assert payloads(sub.take(0, ALL).outgoing) == [b"3"]
     assert sub.take_changes() == []
 
 
-def test_qos_2_waits_until_its_identifier_is_committed_and_qos_1_does_not() -> None:
-    sub = session()
-    offer(sub, *numbered(1))
-    assert not sub.holds(sub.take(0, ALL).packet_ids)
-    offer(sub, *numbered(1, first=2, qos=2), *numbered(1, first=3))
-    assert sub.holds(sub.take(0, ALL).packet_ids)
-    offer(sub, *numbered(1, first=4))
-    assert not sub.holds(sub.take(0, ALL).packet_ids)
-
-
-# The exchanges
-
-
-def test_a_qos_2_exchange_goes_through_its_stages() -> None:
-    """[MQTT-4.3.3-5..9]"""
-    sub = session()
-    offer(sub, *numbered(2, qos=2))
-    sub.take(0, ALL)
-    assert sub.pubrec([1], refused=False) == [1]
-    assert [(e.packet_id, e.stage) for e in sub.unfinished()] == [
-        (1, Stage.RELEASED),
-        (2, Stage.SENT_QOS2),
-    ]
-    assert sub.pubrec([1, 77], refused=False) == [1], "a repeated PUBREC is answered again"
-    sub.pubcomp([1])
-    assert [e.packet_id for e in sub.unfinished()] == [2]
-
-
-def test_a_refused_qos_2_message_is_finished() -> None:
-    """[MQTT-4.3.3-4]"""
-    sub = session()
-    offer(sub, *numbered(1, qos=2))
-    sub.take(0, ALL)
-    assert sub.pubrec([1], refused=True) == [1]
-    assert sub.unfinished() == []
-    assert sub.cursor() == 1
-
-
-def test_releases_keep_the_order_of_the_receipts() -> None:
-    """[MQTT-4.6.0-4, MQTT3-4.6.0-4] Also when the session comes back from the log."""
-    sub = session()
-    offer(sub, *numbered(4, qos=2))
-    sub.take(0, ALL)
-    sub.pubrec([3, 1], refused=False)
-    assert [e.packet_id for e in sub.unfinished()] == [3, 1, 2, 4]
-    assert [e.packet_id for e in restored(cursor_of(sub)).unfinished()] == [3, 1, 2, 4]
-
-
-def test_unknown_identifiers_change_nothing() -> None:
-    sub = session(inflight_max=1)
-    offer(sub, *numbered(2))
-    sub.take(0, ALL)
-    sub.puback([5, 6])
-    sub.pubcomp([1])
-    assert sub.pubrec([1], refused=False) == []
-    commit(sub)
-    assert not sub.take(0, ALL).outgoing
-    assert [e.packet_id for e in sub.unfinished()] == [1]
-
-
-def test_what_cannot_be_sent_counts_as_acknowledged() -> None:
-    sub = session()
-    offer(sub, *numbered(1), *numbered(1, first=2, qos=2))
-    sub.discard(sub.take(0, ALL).packet_ids)
-    assert sub.cursor() == 2
-    assert sub.unfinished() == []
+# Incoming QoS 2
 
 
 def test_a_message_is_new_once_until_it_is_released() -> None:
@@ -280,27 +158,27 @@ def test_the_cursor_stays_before_the_oldest_unacknowledged_message() -> None:
     offer(sub, *numbered(4))
     assert sub.cursor() == 0
     sub.take(0, ALL)
-    sub.puback([2, 4])
+    sub.in_flight.puback([2, 4])
     assert sub.cursor() == 0
-    sub.puback([1])
+    sub.in_flight.puback([1])
     assert sub.cursor() == 2
-    sub.puback([3])
+    sub.in_flight.puback([3])
     assert sub.cursor() == 4
 
 
 def test_a_message_that_waits_for_pubcomp_keeps_the_cursor_back() -> None:
     sub = session()
     offer(sub, *numbered(3, qos=2))
-    sub.pubrec(reversed(sub.take(0, ALL).packet_ids), refused=False)
+    sub.in_flight.pubrec(reversed(sub.take(0, ALL).packet_ids), refused=False)
     assert sub.cursor() == 0
-    sub.pubcomp([1, 3])
+    sub.in_flight.pubcomp([1, 3])
     assert sub.cursor() == 1
 
 
 def test_the_cursor_of_a_message_not_taken_is_before_it() -> None:
     sub = session(window=1)
     offer(sub, *numbered(2))
-    sub.puback(sub.take(0, ALL).packet_ids)
+    sub.in_flight.puback(sub.take(0, ALL).packet_ids)
     assert sub.cursor() == 1
 
 
@@ -308,7 +186,7 @@ def test_acknowledged_in_order_the_cursor_is_stored_without_a_list() -> None:
     sub = session()
     offer(sub, *numbered(3))
     sub.take(0, ALL)
-    sub.puback([1])
+    sub.in_flight.puback([1])
     assert cursor_of(sub) == CursorDocument("sub1", Offset(1), Offset(1), 4, b"")
 
 
@@ -317,7 +195,7 @@ def test_out_of_order_the_stored_cursor_names_what_is_missing() -> None:
     sub = session()
     offer(sub, *numbered(4))
     sub.take(0, ALL)
-    sub.puback([2, 3, 4])
+    sub.in_flight.puback([2, 3, 4])
     stored = cursor_of(sub)
     assert (stored.offset, stored.sent_through) == (0, 4)
     assert [(e.offset, e.packet_id) for e in unpack(stored.inflight)] == [(1, 1)]
@@ -328,8 +206,8 @@ def test_a_qos_2_message_that_is_finished_is_not_forgotten_for_an_older_one_that
     sub = session()
     offer(sub, *numbered(1), *numbered(1, first=2, qos=2))
     sub.take(0, ALL)
-    sub.pubrec([2], refused=False)
-    sub.pubcomp([2])
+    sub.in_flight.pubrec([2], refused=False)
+    sub.in_flight.pubcomp([2])
     assert cursor_of(sub).sent_through == 2
 
 
@@ -337,8 +215,8 @@ def test_a_restored_session_goes_on_where_it_was() -> None:
     sub = session()
     offer(sub, *numbered(2), *numbered(2, first=3, qos=2))
     sub.take(0, ALL)
-    sub.puback([2])
-    sub.pubrec([4], refused=False)
+    sub.in_flight.puback([2])
+    sub.in_flight.pubrec([4], refused=False)
     sub.receive_qos2(300)
     sub.detach()
     stored = {type(p.document): p.document for p in sub.take_changes() if isinstance(p, Put)}
@@ -346,7 +224,7 @@ def test_a_restored_session_goes_on_where_it_was() -> None:
     assert isinstance(cursor, CursorDocument)
     assert isinstance(received, ReceivedQos2Document)
     again = restored(cursor, received)
-    assert again.unfinished() == sub.unfinished()
+    assert again.in_flight.unfinished() == sub.in_flight.unfinished()
     assert again.position.through == 4
     assert again.cursor() == 0
     assert not again.receive_qos2(300)
@@ -403,9 +281,9 @@ def test_what_is_aside_goes_first_and_the_cursor_does_not_wait_for_it() -> None:
     offer(sub, *numbered(1, first=8))
     aside(sub, *numbered(1, first=2))
     assert payloads(sub.take(0, ALL).outgoing + sub.take(0, ALL).outgoing) == [b"2", b"8"]
-    sub.puback([2])
+    sub.in_flight.puback([2])
     assert sub.cursor() == 8
-    [entry] = sub.unfinished()
+    [entry] = sub.in_flight.unfinished()
     assert (entry.offset, entry.retained, entry.aside) == (2, True, True)
     assert unpack(cursor_of(sub).inflight) == [entry]
 
@@ -420,7 +298,7 @@ def test_a_replay_goes_on_after_what_was_taken_of_it() -> None:
     aside(sub, *numbered(4), replay="t")
     sub.take(0, ALL)
     stored = [p.document for p in sub.take_changes() if isinstance(p, Put)]
-    sub.puback([1, 2, 3])
+    sub.in_flight.puback([1, 2, 3])
     commit(sub)
     sub.take(0, ALL)
     places = {s.filter: s.start_offset for s in stored if isinstance(s, SubscriptionDocument)}
