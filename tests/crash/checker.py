@@ -4,8 +4,10 @@ Each rule yields sentences; no sentence, no fault. The rules take the log (the t
 the file) as what the broker says happened, and the clients' records as what did happen:
 
 - `check_growth` (P2): the log only grows, at its end. Called for every reading of the file.
-- `stored` (P1): what was acknowledged to a publisher is in the log, a QoS 2 message once, and each
-  publisher's messages in the order of sending.
+- `stored` (P1): what was acknowledged to a publisher is in the log, and each publisher's messages
+  in the order of sending. A QoS 2 message is there once. A QoS 1 message may be there once for each
+  time it was sent: a publisher that lost its connection before the PUBACK sends the message again
+  [MQTT3-4.4.0-1], which the broker stores again, at an offset of its own [MQTT3-4.3.2-2].
 - `delivered` (P3): every QoS 1 and 2 message of the log reached every subscriber it matches, and
   nothing reached anyone that is not in the log; a QoS 2 delivery is processed once.
 - `ordered` (P3): each connection gets its messages once, in offset order, and so in each
@@ -13,16 +15,18 @@ the file) as what the broker says happened, and the clients' records as what did
   order. (QoS 0 that was lost with a connection may come late, if a crash lets it be repeated.)
 - `not_repeated` (P4): of what was acknowledged, no connection gets more again than `repeats_max`,
   the in-flight window.
-- `continued` (P4): what was in flight comes again with its Packet Identifier and DUP. Holds between
-  clean stops only, so `check` leaves it out.
+- `continued` (P4): what was in flight comes again, first and in the same order, with its Packet
+  Identifier and DUP [MQTT3-4.4.0-1]. Each stored copy of a message is an exchange of its own. Holds
+  between clean stops only, so `check` leaves it out.
 - `sessions` (P3): a durable session is present at every connect but the first, any other never.
 - `cursors` (P3): no cursor has passed a message that its subscriber did not acknowledge.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import groupby
 
 from tests.crash.history import Cursor, Delivery, History, Key, Stored
 
@@ -78,8 +82,12 @@ def stored(history: History) -> Iterator[str]:
     for key, published in history.published.items():
         if published.acknowledged_in is not None and not copies[key]:
             yield f"{key} was acknowledged in epoch {published.acknowledged_in} and is not stored"
-        if published.qos != 1 and copies[key] > 1:
-            yield f"{key} was published with QoS {published.qos} and is stored {copies[key]} times"
+        copies_max = published.sent if published.qos == 1 else 1
+        if copies[key] > copies_max:
+            yield (
+                f"{key} (QoS {published.qos}) was sent {published.sent} times and is stored "
+                f"{copies[key]} times"
+            )
     newest: Counter[str] = Counter()
     for key in dict.fromkeys(row.key for row in in_order(history)):
         if key.sequence < newest[key.publisher]:
@@ -183,23 +191,27 @@ def not_repeated(history: History, repeats_max: int) -> Iterator[str]:
 
 def continued(history: History) -> Iterator[str]:
     for client in history.subscriptions:
-        connection = 0
-        unacknowledged: dict[Key, Delivery] = {}
-        interrupted: dict[Key, Delivery] = {}
-        for delivery in history.deliveries[client]:
-            if delivery.connection > connection:
-                connection = delivery.connection
-                interrupted = unacknowledged.copy()
-            before = interrupted.pop(delivery.key, None)
-            if before and (delivery.packet_id, delivery.dup) != (before.packet_id, True):
-                yield (
-                    f"{client}: {delivery.key} was in flight as {before.packet_id} and came with "
-                    f"{delivery.packet_id}, DUP = {delivery.dup} (epoch {delivery.epoch})"
-                )
-            if delivery.qos and delivery.acknowledged_in is None:
-                unacknowledged[delivery.key] = delivery
-            else:
-                unacknowledged.pop(delivery.key, None)
+        in_flight: dict[int, Delivery] = {}  # By Packet Identifier, in the order of first delivery.
+        for _, connection in groupby(history.deliveries[client], lambda each: each.connection):
+            due = deque(in_flight.values())
+            for delivery in connection:
+                if not delivery.qos:
+                    continue
+                if due:
+                    before = due.popleft()
+                    wanted = before.key, before.packet_id, True
+                    if (delivery.key, delivery.packet_id, delivery.dup) != wanted:
+                        yield (
+                            f"{client}: {before.key} was in flight as {before.packet_id}; instead "
+                            f"{delivery.key} came with {delivery.packet_id}, DUP = {delivery.dup} "
+                            f"(epoch {delivery.epoch})"
+                        )
+                if delivery.acknowledged_in is None:
+                    in_flight[delivery.packet_id] = delivery
+                else:
+                    in_flight.pop(delivery.packet_id, None)
+        for before in in_flight.values():
+            yield f"{client}: {before.key} was in flight as {before.packet_id}, never to come again"
 
 
 def cursors(history: History) -> Iterator[str]:

@@ -279,6 +279,7 @@ class Publisher(Client):
         for packet_id in self._unreleased:
             self._answer(PUBREL, packet_id)
         for message in self._unacknowledged.values():
+            self._history.published[message.key].sent += 1
             self._write(packet(PUBLISH, 0x08 | message.qos << 1, message.body))
         self._progress.set()
 

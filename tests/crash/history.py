@@ -38,12 +38,14 @@ def decode_payload(payload: bytes) -> tuple[Key, int]:
 
 @dataclass(slots=True)
 class Published:
-    """`acknowledged_in`: the epoch in which the publisher saw the first PUBACK or PUBREC."""
+    """`acknowledged_in`: the epoch in which the publisher saw the first PUBACK or PUBREC. `sent`
+    counts how often it was sent, at most once in each connection."""
 
     topic: str
     qos: int
     acknowledged_in: int | None = None
     at: int = 0
+    sent: int = 1
 
 
 @dataclass(slots=True)

@@ -41,6 +41,7 @@ def history() -> History:
     history.connects = [Connect("s", 1, 0, False), Connect("s", 2, 1, True)]
     for key, qos in ((ONE, 1), (TWO, 2), (THREE, 1), (FOUR, 0)):
         history.published[key] = Published("a/b", qos, acknowledged_in=1 if qos else None)
+    history.published[THREE].sent = 2
     for offset, (key, qos) in enumerate(((ONE, 1), (TWO, 2), (THREE, 1), (THREE, 1), (FOUR, 0)), 1):
         history.log[offset] = Stored(offset, key, "a/b", qos)
     deliver(history, ONE, 1, 1, 0)
@@ -75,10 +76,15 @@ def test_a_message_without_acknowledgement_may_be_lost(history: History) -> None
 
 
 def test_a_qos_2_publish_is_stored_once(history: History) -> None:
-    history.published[Key("p", 5)] = Published("elsewhere", 2, acknowledged_in=1)
+    history.published[Key("p", 5)] = Published("elsewhere", 2, acknowledged_in=1, sent=2)
     for offset in (6, 7):
         history.log[offset] = Stored(offset, Key("p", 5), "elsewhere", 2)
-    assert fault(history) == "p#5 was published with QoS 2 and is stored 2 times"
+    assert fault(history) == "p#5 (QoS 2) was sent 2 times and is stored 2 times"
+
+
+def test_a_qos_1_publish_is_stored_at_most_as_often_as_it_was_sent(history: History) -> None:
+    history.published[THREE].sent = 1
+    assert fault(history) == "p#3 (QoS 1) was sent 1 times and is stored 2 times"
 
 
 def test_a_publishers_messages_are_stored_in_order(history: History) -> None:
@@ -192,8 +198,42 @@ def test_after_a_clean_stop_an_exchange_is_continued(
     before.acknowledged_in, after.dup = None, True
     assert list(continued(history)) == []
     after.packet_id, after.dup = packet_id, dup
+    first, *_ = continued(history)
+    assert first == (
+        f"s: p#1 was in flight as 1; instead p#1 came with {packet_id}, DUP = {dup} (epoch 1)"
+    )
+
+
+def test_each_stored_copy_in_flight_is_continued_as_itself(history: History) -> None:
+    """A publisher that the stop kept from its PUBACK sent THREE again. It is stored at two offsets
+    and both are in flight, under two Packet Identifiers, at the next stop."""
+    for delivery in history.deliveries["s"][3:5]:
+        delivery.acknowledged_in = None
+    again = [deliver(history, THREE, 1, packet_id, 2) for packet_id in (3, 4)]
+    for delivery in again:
+        delivery.dup = True
+    assert list(continued(history)) == []
+    again[0].packet_id, again[1].packet_id = 4, 3
     assert list(continued(history)) == [
-        f"s: p#1 was in flight as 1 and came with {packet_id}, DUP = {dup} (epoch 1)"
+        "s: p#3 was in flight as 3; instead p#3 came with 4, DUP = True (epoch 2)",
+        "s: p#3 was in flight as 4; instead p#3 came with 3, DUP = True (epoch 2)",
+    ]
+
+
+def test_an_acknowledged_copy_does_not_excuse_the_other(history: History) -> None:
+    history.deliveries["s"][3].acknowledged_in = None
+    assert list(continued(history)) == ["s: p#3 was in flight as 3, never to come again"]
+    deliver(history, THREE, 1, 4, 2).dup = True
+    first, *_ = continued(history)
+    assert first == ("s: p#3 was in flight as 3; instead p#3 came with 4, DUP = True (epoch 2)")
+
+
+def test_what_was_in_flight_comes_before_anything_new(history: History) -> None:
+    history.deliveries["s"][4].acknowledged_in = None
+    deliver(history, Key("p", 5), 1, 5, 2)
+    deliver(history, THREE, 1, 4, 2).dup = True
+    assert list(continued(history)) == [
+        "s: p#3 was in flight as 4; instead p#5 came with 5, DUP = False (epoch 2)"
     ]
 
 
