@@ -393,7 +393,7 @@ class Client(Owner):
                 self._discard(session, [entry.packet_id], "removed by retention")
                 continue
             qos = 1 if entry.stage is Stage.SENT_QOS1 else 2
-            grant = session.grant(message) or Grant(qos)
+            grant = session.grants.of(message) or Grant(qos)
             outgoing.append((message, replace(grant, qos=qos, retained=entry.retained)))
             packet_ids.append(entry.packet_id)
         self._services.counters.redeliveries += len(outgoing)

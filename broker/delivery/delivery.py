@@ -122,7 +122,7 @@ class Delivery:
                 self._start(session, Replay(self, session, subscription), subscription.filter)
             if not is_shared(subscription.filter):
                 self._routes.add(session, subscription)
-        if session.owing_retained():
+        if session.owed.subscriptions():
             self.send_retained(session)
         if session.subscriptions:
             self._start(session, CatchUp(self, session), "")
@@ -190,7 +190,7 @@ class Delivery:
                 continue
             if batch[0].offset <= self._newest_start:
                 # The batch was committed before a subscription and is routed after it.
-                outgoing = [(m, grant) for m, _ in outgoing if (grant := session.grant(m))]
+                outgoing = [(m, grant) for m, _ in outgoing if (grant := session.grants.of(m))]
                 size = size_of(outgoing)
             if (
                 len(session.outbox) + len(outgoing) > self._config.outbox_messages_max

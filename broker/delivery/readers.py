@@ -17,7 +17,8 @@ from typing import Protocol
 from broker.documents import SubscriptionDocument
 from broker.errors import StoreError, StoreUnavailable
 from broker.message import Message, Offset, Outgoing
-from broker.session.session import Position, Session, merge_grants
+from broker.session.grants import merge_grants
+from broker.session.session import Position, Session
 from broker.topics import is_shared, matches
 
 logger = logging.getLogger(__name__)
@@ -142,7 +143,7 @@ class CatchUp(Reader):
             outgoing = [
                 (message, grant)
                 for message in messages
-                if (grant := session.grant(message)) is not None
+                if (grant := session.grants.of(message)) is not None
             ]
             session.offer(outgoing, size_of(outgoing))
             position.through = through
@@ -211,7 +212,7 @@ class Replay(Reader):
         while True:
             await self.room()
             # What was offered so far was taken; from here to `joined` nothing is awaited.
-            session.replayed(subscription.filter, through)
+            session.grants.replayed(subscription.filter, through)
             end = delivery.live.through if until is None else until
             if through >= end:
                 break

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from broker.documents import SubscriptionDocument
 from broker.message import Grant
-from broker.session.session import Session, merge_grants
+from broker.session.grants import merge_grants
+from broker.session.session import Session
 from broker.topics import TopicTree
 
 REMEMBERED_MAX = 100_000

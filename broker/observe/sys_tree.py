@@ -33,7 +33,7 @@ from broker.log.log import Log
 from broker.message import Message, Monotonic, Outgoing
 from broker.registry.groups import Groups
 from broker.registry.sessions import Sessions
-from broker.session.session import merge_grants
+from broker.session.grants import merge_grants
 from broker.store import StoreStats
 from broker.topics import SYS, matches
 

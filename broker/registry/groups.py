@@ -34,8 +34,9 @@ from broker.errors import QuotaExceeded, StoreError, StoreFull
 from broker.log.log import Log
 from broker.message import Lease, Message
 from broker.registry.sessions import Owner, Sessions
+from broker.session.grants import merge_grants
 from broker.session.in_flight import PACKET_IDENTIFIER_MAX
-from broker.session.session import Session, merge_grants
+from broker.session.session import Session
 from broker.topics import is_shared, parse_shared
 
 logger = logging.getLogger(__name__)

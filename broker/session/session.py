@@ -18,8 +18,7 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
 
 from broker.documents import (
     CursorDocument,
@@ -28,34 +27,10 @@ from broker.documents import (
     ReceivedQos2Document,
     SubscriptionDocument,
 )
-from broker.message import Grant, Lease, Message, Offset, Outgoing
+from broker.message import Lease, Message, Offset, Outgoing
+from broker.session.grants import SubscriptionSet
 from broker.session.in_flight import InFlightWindow, Taken, pack, unpack
-from broker.topics import TopicTree, is_shared
-
-GRANT_CACHE_MAX = 10_000
-"""Topics whose merged grant one session remembers while it reads the log."""
-
-MOVED_MAX = 100
-"""Subscriptions that a commit writes again at most because nothing more was found for them. If they
-are not written, that is looked for once more on the next connection: no reason to write all of
-10,000 at once, in the commit that others wait for."""
-
-
-def merge_grants(subscriptions: Iterable[SubscriptionDocument]) -> Grant | None:
-    """One copy for overlapping subscriptions: highest QoS, all identifiers. [MQTT-3.3.4-2..3]
-
-    None for no subscription.
-    """
-    matching = list(subscriptions)
-    if not matching:
-        return None
-    identifiers = {s.subscription_id for s in matching if s.subscription_id is not None}
-    return Grant(
-        qos=max(s.qos for s in matching),
-        retain_as_published=any(s.retain_as_published for s in matching),
-        subscription_ids=tuple(sorted(identifiers)),
-        metadata=any(s.metadata for s in matching),
-    )
+from broker.session.owed import OwedRetained
 
 
 class Position:
@@ -84,32 +59,14 @@ class Session:
         """Its Session State is to be forgotten, whatever still refers to it."""
         self.attached = False
 
-        self.subscriptions: dict[str, SubscriptionDocument] = {}
-        self._replays: dict[str, SubscriptionDocument] = {}
-        """Of the subscriptions, those that replay."""
-        self._owing: dict[str, SubscriptionDocument] = {}
-        """Of the subscriptions, those that may be owed retained messages."""
-        self._owing_unread: set[str] = set()
-        """Topic Filters of those that were made since the reading of retained messages began. What
-        is taken of these is not handed on to them: what lies before it is still to be read."""
-        self._moved: dict[str, None] = {}
-        """Topic Filters of those whose replay or retained messages were taken and that are not
-        written since."""
-        self._moved_committing: dict[str, None] = {}
-        self._owed_nothing: dict[str, None] = {}
-        """Likewise of those for which nothing more that is retained was found."""
-        self._retained_to_come = False
-        """Not all that is retained is in `aside` yet. The outbox waits for it, or a topic's older
-        message could come after the newer."""
-        self._tree: TopicTree[str, SubscriptionDocument] = TopicTree()
-        self._grants: dict[str, tuple[list[SubscriptionDocument], Grant | None]] = {}
-
+        self.grants = SubscriptionSet(client_id)
+        self.owed = OwedRetained(client_id, self.grants)
+        self.in_flight = InFlightWindow(inflight_max)
         self.position = Position(start)
         self.outbox: deque[Outgoing] = deque()
         self.outbox_bytes = 0
         self.aside: deque[Outgoing] = deque()
 
-        self.in_flight = InFlightWindow(inflight_max)
         self.received_qos2: set[int] = set()
         self._received_changed = False
         self._cursor_written: CursorDocument | None = None
@@ -121,106 +78,41 @@ class Session:
 
     # Subscriptions
 
+    @property
+    def subscriptions(self) -> Mapping[str, SubscriptionDocument]:
+        """By Topic Filter."""
+        return self.grants.by_filter
+
     def subscribe(self, subscription: SubscriptionDocument) -> None:
         """Add or replace it. [MQTT-3.8.4-3]"""
         self._forget_replay(subscription.filter)
-        if subscription.replaying:
-            self._replays[subscription.filter] = subscription
-        former = self._owing.pop(subscription.filter, None)
-        if subscription.owes_retained(subscription.retained_through):
-            self._owing[subscription.filter] = subscription
-            if former is None or former.owed_retained != subscription.owed_retained:
-                self._owing_unread.add(subscription.filter)
-        self.subscriptions[subscription.filter] = subscription
-        if not is_shared(subscription.filter):
-            self._tree.add(subscription.filter, subscription.filter, subscription)
-            self._grants.clear()
+        self.grants.add(subscription)
+        self.owed.subscribed(subscription)
 
     def unsubscribe(self, topic_filter: str) -> SubscriptionDocument | None:
         """Remove it; None if there was none. What is in flight goes on. [MQTT-3.10.4-3]"""
         self._forget_replay(topic_filter)
-        for changed in (self._owing, self._moved, self._owed_nothing):
-            changed.pop(topic_filter, None)
-        self._owing_unread.discard(topic_filter)
-        self._tree.remove(topic_filter, topic_filter)
-        self._grants.clear()
-        return self.subscriptions.pop(topic_filter, None)
+        self.owed.unsubscribed(topic_filter)
+        return self.grants.remove(topic_filter)
 
     def _forget_replay(self, topic_filter: str) -> None:
         """And what waits of it: whoever goes on with it begins after what was taken."""
-        if self._replays.pop(topic_filter, None) is not None:
+        if self.grants.is_replaying(topic_filter):
             self.aside = deque(entry for entry in self.aside if entry[1].replay != topic_filter)
 
-    def grant(self, message: Message) -> Grant | None:
-        """How this session gets a message read from the log; None if it does not."""
-        entry = self._grants.get(message.topic)
-        if entry is None:
-            matching = [s for s in self._tree.match(message.topic) if not s.replaying]
-            if len(self._grants) >= GRANT_CACHE_MAX:
-                self._grants.clear()
-            entry = self._grants[message.topic] = (matching, merge_grants(matching))
-        subscriptions, merged = entry
-        own = message.publisher == self.client_id
-        offset = message.offset
-        for s in subscriptions:
-            if s.start_offset >= offset or (own and s.no_local):
-                break
-        else:
-            return merged
-        return merge_grants(
-            s for s in subscriptions if s.start_offset < offset and not (own and s.no_local)
-        )
-
     # Outgoing messages
-
-    def owing_retained(self) -> list[SubscriptionDocument]:
-        """The subscriptions that may be owed retained messages."""
-        return list(self._owing.values())
 
     def read_retained(self) -> list[SubscriptionDocument]:
         """Begin anew to offer retained messages, for those that may be owed them now. What waits
         of them in `aside` will be offered again."""
         # What has no offset is from $SYS, not from the log.
         self.aside = deque(e for e in self.aside if not (e[1].retained and e[0].offset))
-        self._owing_unread.clear()
-        self._retained_to_come = True
-        return self.owing_retained()
+        return self.owed.begin_read()
 
     def offer_retained(self, messages: Iterable[Message], *, last_part: bool) -> None:
         """Put `messages`, the next that are retained on the topics of `read_retained`, into
-        `aside` for those that are still owed them, when all that was offered before is taken.
-
-        One copy of each, however many subscriptions match. [MQTT-3.3.1-9]
-        """
-        last: dict[str, Offset] = {}
-        for message in messages:
-            wanting = [
-                s
-                for s in self._owed_retained(message)
-                if not (s.no_local and message.publisher == self.client_id)
-            ]
-            grant = merge_grants(wanting)
-            if grant is not None:
-                self.aside.append((message, replace(grant, retained=True)))
-                last |= dict.fromkeys([s.filter for s in wanting], message.offset)
-        if not last_part:
-            return
-        self._retained_to_come = False
-        read = [f for f in self._owing if f not in self._owing_unread]
-        for topic_filter in read:
-            subscription = self._owing[topic_filter]
-            subscription.retained_through = last.get(topic_filter, subscription.retained_after)
-            if topic_filter not in last:
-                self._owed_nothing[topic_filter] = None
-                del self._owing[topic_filter]
-
-    def _owed_retained(self, message: Message) -> list[SubscriptionDocument]:
-        """Of the subscriptions that it was read for, those that it was not handed on to yet."""
-        return [
-            s
-            for s in self._tree.match(message.topic)
-            if s.owes_retained(message.offset) and s.filter not in self._owing_unread
-        ]
+        `aside` for those that are still owed them, when all that was offered before is taken."""
+        self.aside.extend(self.owed.offer(messages, last_part=last_part))
 
     def offer(self, outgoing: Iterable[Outgoing], size: int) -> None:
         """Put messages, `size` bytes, into the outbox; whoever reads moves the position."""
@@ -233,7 +125,9 @@ class Session:
         Stops beyond `bytes_max`; one message at least. No `outgoing`: nothing may go now.
         """
         aside = bool(self.aside)
-        queue = self.aside if aside or self._retained_to_come else self.outbox
+        # While retained messages are read the outbox waits, or the older message of a topic could
+        # come after the newer.
+        queue = self.aside if aside or self.owed.reading else self.outbox
         taken = self.in_flight.take(queue, now_us, bytes_max, durable=self.durable, aside=aside)
         if aside:
             self._note_aside(taken.expired, [0] * len(taken.expired))
@@ -244,26 +138,20 @@ class Session:
 
     def _note_aside(self, taken: Iterable[Outgoing], packet_ids: Iterable[int]) -> None:
         """A replay goes on after what was taken of it, and so do retained messages."""
+        retained: list[Message] = []
+        replayed: dict[str, Offset] = {}
         leased: list[tuple[int, Lease]] = []
         for (message, grant), packet_id in zip(taken, packet_ids, strict=True):
             if grant.retained:
-                for subscription in self._owed_retained(message):
-                    subscription.retained_after = message.offset
-                    self._moved[subscription.filter] = None
-                    if message.offset == subscription.retained_through:
-                        self._owing.pop(subscription.filter, None)
+                retained.append(message)
             if grant.replay:
-                self.replayed(grant.replay, message.offset)
+                replayed[grant.replay] = message.offset
             if grant.lease:
                 leased.append((packet_id, grant.lease))
+        self.owed.handed_on(retained)
+        for topic_filter, through in replayed.items():
+            self.grants.replayed(topic_filter, through)
         self.in_flight.lease(leased)
-
-    def replayed(self, topic_filter: str, through: Offset) -> None:
-        """Everything of this replay up to here was taken, or did not match."""
-        subscription = self._replays[topic_filter]
-        if subscription.start_offset != through:
-            subscription.start_offset = through
-            self._moved[topic_filter] = None
 
     def return_leases(self, group: str, *, inflight: bool) -> list[Lease]:
         """Give back to the group what waits here, and if `inflight` what is not acknowledged."""
@@ -287,7 +175,7 @@ class Session:
         self.outbox.clear()
         self.outbox_bytes = 0
         self.aside.clear()
-        self._retained_to_come = False
+        self.owed.stop_read()
 
     def _taken_through(self) -> Offset:
         return Offset(self.outbox[0][0].offset - 1) if self.outbox else self.position.through
@@ -329,12 +217,7 @@ class Session:
         if cursor != self._cursor_written:
             self._cursor_written = cursor
             operations.append(Put(cursor))
-        moved, self._moved = self._moved, {}
-        while self._owed_nothing and len(moved) < MOVED_MAX:
-            moved[self._owed_nothing.popitem()[0]] = None
-        self._moved_committing = moved
-        # Copies, since a replay goes on while they are written.
-        operations += [Put(replace(s)) for s in map(self.subscriptions.get, moved) if s]
+        operations += self.grants.take_changes()
         self.in_flight.commit_begins()
         return operations
 
@@ -347,7 +230,7 @@ class Session:
         self.in_flight.not_committed()
         self._cursor_written = None
         self._received_changed = True
-        self._moved |= self._moved_committing
+        self.grants.not_committed()
 
     def _cursor_document(self) -> CursorDocument:
         """The full form once the client has left, and whenever the compact one would not do."""

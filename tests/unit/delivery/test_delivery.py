@@ -429,7 +429,7 @@ async def test_a_slow_client_has_few_retained_messages_wait_for_it(world: World)
     assert len(sub.got) == 4
     await world.settled()
     assert [payload[0] for payload in payloads(sub.got)] == [*range(11)]
-    assert placed(sub).owing_retained() == []
+    assert placed(sub).owed.subscriptions() == []
 
 
 async def test_what_is_removed_while_retained_messages_are_handed_on_is_passed_over(
@@ -448,7 +448,7 @@ async def test_what_is_removed_while_retained_messages_are_handed_on_is_passed_o
     await world.settled()
     retained = [message.payload for message, grant in sub.got if grant.retained]
     assert retained == [b"1", b"2", b"6"]
-    assert placed(sub).owing_retained() == []
+    assert placed(sub).owed.subscriptions() == []
 
 
 async def test_what_was_taken_of_retained_messages_is_not_read_again(

@@ -12,7 +12,8 @@ from broker.delivery import routes
 from broker.delivery.routes import RouteTable
 from broker.documents import SubscriptionDocument
 from broker.message import Offset
-from broker.session.session import Session, merge_grants
+from broker.session.grants import merge_grants
+from broker.session.session import Session
 from broker.topics import matches
 from tests.support.world import subscription
 

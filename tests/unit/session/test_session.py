@@ -1,12 +1,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 from broker.documents import CursorDocument, Put, ReceivedQos2Document, SubscriptionDocument
 from broker.message import Grant, Message, Offset, Outgoing
 from broker.session.in_flight import unpack
-from broker.session.session import MOVED_MAX, Session, merge_grants
+from broker.session.session import Session
 from tests.support.world import message, payloads, subscription
 
 ALL = 1 << 30
@@ -50,44 +49,6 @@ def restored(
     made.session_expiry_s = 60
     made.restore(cursor, received, subscriptions)
     return made
-
-
-# What it is subscribed to
-
-
-def test_overlapping_subscriptions_give_one_copy_with_the_highest_qos_and_all_identifiers() -> None:
-    """[MQTT-3.3.4-2, MQTT-3.3.4-3]"""
-    sub = session()
-    sub.subscribe(subscription("a/#", 0, identifier=9))
-    sub.subscribe(subscription("a/+", 2, identifier=3))
-    sub.subscribe(subscription("b", 1))
-    assert sub.grant(message(topic="a/b", offset=1)) == Grant(2, subscription_ids=(3, 9))
-    assert sub.grant(message(topic="c", offset=1)) is None
-    assert merge_grants([]) is None
-
-
-def test_a_message_from_before_a_subscription_is_not_owed_by_it() -> None:
-    sub = session()
-    sub.subscribe(subscription("a/#", 1, start=5))
-    sub.subscribe(subscription("a/b", 2, start=7))
-    grants = [sub.grant(message(topic="a/b", offset=offset)) for offset in (5, 6, 7, 8)]
-    assert grants == [None, Grant(1), Grant(1), Grant(2)]
-
-
-def test_no_local_leaves_out_what_the_client_published_itself() -> None:
-    """[MQTT-3.8.3-3]"""
-    sub = session()
-    sub.subscribe(subscription("a/#", 2, no_local=True))
-    sub.subscribe(subscription("a/b", 1))
-    assert sub.grant(message(topic="a/b", publisher="sub1", offset=1)) == Grant(1)
-    assert sub.grant(message(topic="a/c", publisher="sub1", offset=2)) is None
-    assert sub.grant(message(topic="a/c", publisher="other", offset=3)) == Grant(2)
-
-
-def test_a_subscription_that_replays_is_owed_nothing_by_the_session_itself() -> None:
-    sub = session()
-    sub.subscribe(subscription("t", replaying=True))
-    assert sub.grant(message(offset=9)) is None
 
 
 # Taking
@@ -332,7 +293,7 @@ def offer_kept(to: Session, messages: list[Message]) -> None:
 
 
 def owing(of: Session) -> list[str]:
-    return [subscription.filter for subscription in of.owing_retained()]
+    return [subscription.filter for subscription in of.owed.subscriptions()]
 
 
 def stored_places(of: Session) -> dict[str, tuple[int, int]]:
@@ -342,33 +303,6 @@ def stored_places(of: Session) -> dict[str, tuple[int, int]]:
         for put in of.take_changes()
         if isinstance(put, Put) and isinstance(put.document, SubscriptionDocument)
     }
-
-
-def test_overlapping_subscriptions_get_one_copy_of_what_is_retained() -> None:
-    """[MQTT-3.3.1-9, MQTT3-3.3.1-8]"""
-    sub = session()
-    sub.subscribe(subscription("a/+", 0, identifier=1, retained_through=9))
-    sub.subscribe(subscription("a/1", 2, identifier=2, retained_through=9))
-    offer_kept(sub, [kept("a/1", 3), kept("a/2", 5)])
-    assert [(m.offset, g.qos, g.subscription_ids, g.retained) for m, g in sub.aside] == [
-        (3, 2, (1, 2), True),
-        (5, 0, (1,), True),
-    ]
-
-
-def test_retained_are_only_those_from_before_the_subscription_was_made() -> None:
-    """[MQTT-3.8.4-3] Made again it gets all again, wherever it began; later ones are live."""
-    sub = session()
-    sub.subscribe(subscription("#", start=1, retained_through=4))
-    offer_kept(sub, [kept("a", 1), kept("b", 4), kept("c", 5)])
-    assert [m.offset for m, _ in sub.aside] == [1, 4]
-
-
-def test_no_local_leaves_out_what_is_retained_of_the_client_itself() -> None:
-    sub = session()
-    sub.subscribe(subscription("#", no_local=True, retained_through=9))
-    offer_kept(sub, [kept("a", 1, publisher="sub1"), kept("b", 2)])
-    assert [m.offset for m, _ in sub.aside] == [2]
 
 
 def test_what_is_owed_of_retained_messages_goes_on_after_what_was_taken() -> None:
@@ -392,40 +326,16 @@ def test_what_is_owed_of_retained_messages_goes_on_after_what_was_taken() -> Non
     assert [m.offset for m, _ in sub.aside] == [7]
 
 
-def test_of_many_that_are_owed_nothing_few_are_written_with_each_commit() -> None:
-    """And until they are they stay owed in the log, where nobody finds anything for them."""
+def test_the_outbox_waits_while_retained_messages_are_read() -> None:
+    """Or the older message of a topic could come after the newer."""
     sub = session()
-    filters = [str(number) for number in range(MOVED_MAX + 2)]
-    for name in filters:
-        sub.subscribe(subscription(name, retained_through=9))
-    offer_kept(sub, [kept("0", 3)])
-    assert owing(sub) == ["0"]
-    sub.take(0, ALL)
-    first = stored_places(sub)
-    sub.unsubscribe((set(filters) - set(first)).pop())
-    sub.committed()
-    second = stored_places(sub)
-    assert (len(first), first["0"]) == (MOVED_MAX, (3, 3))
-    assert len(second) == 1
-    assert second.keys().isdisjoint(first)
-    assert stored_places(sub) == {}
-
-
-def test_of_replays_those_are_written_that_went_on() -> None:
-    sub = session()
-    for name in ("a", "b", "c"):
-        sub.subscribe(subscription(name, replaying=True))
-    sub.aside.append((message("x", "b", offset=4), Grant(1, replay="b")))
-    sub.take(0, ALL)
-    sub.replayed("a", Offset(0))
-    sub.replayed("c", Offset(7))
-    written = {
-        put.document.filter: put.document.start_offset
-        for put in sub.take_changes()
-        if isinstance(put, Put) and isinstance(put.document, SubscriptionDocument)
-    }
-    assert written == {"b": 4, "c": 7}
-    assert stored_places(sub) == {}
+    sub.subscribe(subscription("#", retained_through=5))
+    offer(sub, *numbered(1, first=9))
+    sub.read_retained()
+    assert not sub.take(0, ALL).outgoing
+    sub.offer_retained([kept("t", 3)], last_part=True)
+    both = sub.take(0, ALL).outgoing + sub.take(0, ALL).outgoing
+    assert [m.offset for m, _ in both] == [3, 9]
 
 
 def test_what_waits_is_replaced_when_retained_messages_are_read_again() -> None:
@@ -437,35 +347,6 @@ def test_what_waits_is_replaced_when_retained_messages_are_read_again() -> None:
     sub.subscribe(subscription("#", retained_through=9))
     offer_kept(sub, [kept("b", 2), kept("a", 3)])
     assert [m.offset for m, _ in sub.aside] == [0, 2, 3]
-
-
-def test_what_is_taken_is_not_handed_on_to_a_subscription_made_since_it_was_read() -> None:
-    """P3: what lies before was not read for that one, and it is not over when the reading is."""
-    sub = session(window=9)
-    sub.subscribe(subscription("a", retained_through=9))
-    sub.read_retained()
-    sub.subscribe(subscription("#", retained_through=9))
-    sub.offer_retained([kept("a", 3)], last_part=True)
-    assert [g.subscription_ids for _, g in sub.aside] == [()]
-    sub.take(0, ALL)
-    assert owing(sub) == ["#"]
-    assert stored_places(sub) == {"a": (3, 3)}
-    offer_kept(sub, [kept("b", 2), kept("a", 3)])
-    assert [m.offset for m, _ in sub.aside] == [2, 3]
-
-
-def test_what_is_read_in_parts_is_owed_until_the_last_was_offered_and_taken() -> None:
-    sub = session(window=9)
-    sub.subscribe(subscription("#", retained_through=5))
-    sub.read_retained()
-    sub.offer_retained([kept("a", 1), kept("b", 2)], last_part=False)
-    sub.take(0, ALL)
-    assert stored_places(sub) == {"#": (2, 5)}
-    sub.offer_retained([kept("c", 5)], last_part=True)
-    assert stored_places(sub) == {}
-    sub.take(0, ALL)
-    assert stored_places(sub) == {"#": (5, 5)}
-    assert owing(sub) == []
 
 
 def test_who_comes_back_and_is_owed_nothing_retained_does_not_wait_for_it() -> None:
@@ -482,35 +363,9 @@ def test_who_comes_back_and_is_owed_nothing_retained_does_not_wait_for_it() -> N
     assert payloads(sub.take(0, ALL).outgoing) == [b"6"]
 
 
-def test_a_subscription_repeated_while_retained_messages_are_read_goes_on_with_them() -> None:
-    """With Retain Handling 1 or 2 it is owed what it was; nothing of it comes twice."""
-    sub = session(window=9)
-    sub.subscribe(subscription("#", retained_through=9))
-    sub.read_retained()
-    sub.offer_retained([kept("a", 1)], last_part=False)
-    sub.subscribe(replace(sub.subscriptions["#"], qos=0))
-    sub.take(0, ALL)
-    sub.offer_retained([kept("b", 2)], last_part=True)
-    assert [(m.offset, g.qos) for m, g in sub.aside] == [(2, 0)]
-    sub.take(0, ALL)
-    assert stored_places(sub) == {"#": (2, 2)}
-
-
 def test_a_retained_message_that_expires_while_it_waits_is_not_owed_for_ever() -> None:
     sub = session()
     sub.subscribe(subscription("a", retained_through=9))
     offer_kept(sub, [message(topic="a", offset=3, retain=True, expires_at_us=5)])
     taken = sub.take(6, ALL)
     assert (len(taken.outgoing), len(taken.expired), owing(sub)) == (0, 1, [])
-
-
-def test_who_unsubscribed_or_subscribed_otherwise_is_owed_nothing_that_is_retained() -> None:
-    """The subscription must not come back by what is stored with the cursor."""
-    sub = session()
-    sub.subscribe(subscription("a", retained_through=9))
-    offer_kept(sub, [kept("a", 3)])
-    sub.subscribe(subscription("b", retained_through=9))
-    sub.unsubscribe("a")
-    sub.subscribe(subscription("b"))
-    assert owing(sub) == []
-    assert stored_places(sub) == {}

@@ -1,0 +1,134 @@
+"""Grants: what one session is subscribed to, and how it gets a message because of that.
+
+A grant is the subscriptions that match a message, merged into one copy. A subscription that replays
+grants nothing here: its replay does, until it has come to the session's own place in the log.
+
+What is taken of a replay, or of retained messages, changes the document of its subscription. The
+changed ones are kept here for the next commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from broker.documents import Operation, Put, SubscriptionDocument
+from broker.message import Grant, Message, Offset
+from broker.topics import TopicTree, is_shared
+
+CACHED_TOPICS_MAX = 10_000
+"""Topics whose merged grant one session remembers while it reads the log."""
+WRITTEN_LATER_MAX = 100
+"""A commit that writes fewer changed subscriptions than this takes along some of `write_later`. Not
+all 10,000 of a session at once: others wait for the commit."""
+
+
+class SubscriptionSet:
+    """The subscriptions of one session, by Topic Filter."""
+
+    def __init__(self, client_id: str) -> None:
+        self.by_filter: dict[str, SubscriptionDocument] = {}
+        self._client_id = client_id
+        self._tree: TopicTree[str, SubscriptionDocument] = TopicTree()
+        """Without Shared Subscriptions: what these get is for their groups to say."""
+        self._cache: dict[str, tuple[list[SubscriptionDocument], Grant | None]] = {}
+        """By topic: the matching subscriptions that do not replay, and their grant if all count."""
+        self._write_next: dict[str, None] = {}
+        self._writing: dict[str, None] = {}
+        self._write_later: dict[str, None] = {}
+
+    def add(self, subscription: SubscriptionDocument) -> None:
+        """Add the subscription, or replace the one with its filter. [MQTT-3.8.4-3]"""
+        self.by_filter[subscription.filter] = subscription
+        if not is_shared(subscription.filter):
+            self._tree.add(subscription.filter, subscription.filter, subscription)
+            self._cache.clear()
+
+    def remove(self, topic_filter: str) -> SubscriptionDocument | None:
+        """Remove the subscription; None if there was none. [MQTT-3.10.4-3]"""
+        self._write_next.pop(topic_filter, None)
+        self._write_later.pop(topic_filter, None)
+        self._tree.remove(topic_filter, topic_filter)
+        self._cache.clear()
+        return self.by_filter.pop(topic_filter, None)
+
+    def matching(self, topic: str) -> list[SubscriptionDocument]:
+        """Subscriptions that match, whether they replay or not, but for shared ones."""
+        return self._tree.match(topic)
+
+    def of(self, message: Message) -> Grant | None:
+        """How the session gets a message read from the log; None: it does not get it.
+
+        Hot: `benchmarks.work`, backlog.
+        """
+        entry = self._cache.get(message.topic)
+        if entry is None:
+            matching = [s for s in self._tree.match(message.topic) if not s.replaying]
+            if len(self._cache) >= CACHED_TOPICS_MAX:
+                self._cache.clear()
+            entry = self._cache[message.topic] = (matching, merge_grants(matching))
+        subscriptions, merged = entry
+        own = message.publisher == self._client_id
+        offset = message.offset
+        for s in subscriptions:
+            if s.start_offset >= offset or (own and s.no_local):
+                break
+        else:
+            return merged
+        return merge_grants(
+            s for s in subscriptions if s.start_offset < offset and not (own and s.no_local)
+        )
+
+    # Replays
+
+    def is_replaying(self, topic_filter: str) -> bool:
+        """Whether there is such a subscription and it replays."""
+        subscription = self.by_filter.get(topic_filter)
+        return subscription is not None and subscription.replaying
+
+    def replayed(self, topic_filter: str, through: Offset) -> None:
+        """Everything of this replay up to here was taken, or did not match."""
+        subscription = self.by_filter[topic_filter]
+        if subscription.start_offset != through:
+            subscription.start_offset = through
+            self._write_next[topic_filter] = None
+
+    # What the log keeps of it
+
+    def write_next(self, topic_filters: Iterable[str]) -> None:
+        """These changed: the next commit writes them."""
+        self._write_next |= dict.fromkeys(topic_filters)
+
+    def write_later(self, topic_filters: Iterable[str]) -> None:
+        """These changed, and a crash may undo that: commits write them as they have room."""
+        self._write_later |= dict.fromkeys(topic_filters)
+
+    def take_changes(self) -> list[Operation]:
+        """The changed subscriptions that the next commit must write."""
+        writing, self._write_next = self._write_next, {}
+        while self._write_later and len(writing) < WRITTEN_LATER_MAX:
+            writing[self._write_later.popitem()[0]] = None
+        self._writing = writing
+        # Copies, since a replay goes on while they are written.
+        return [Put(replace(s)) for s in map(self.by_filter.get, writing) if s]
+
+    def not_committed(self) -> None:
+        """What `take_changes` last returned was not stored: the next must write it again."""
+        self._write_next |= self._writing
+
+
+def merge_grants(subscriptions: Iterable[SubscriptionDocument]) -> Grant | None:
+    """One copy for overlapping subscriptions: highest QoS, all identifiers. [MQTT-3.3.4-2..3]
+
+    None for no subscription.
+    """
+    matching = list(subscriptions)
+    if not matching:
+        return None
+    identifiers = {s.subscription_id for s in matching if s.subscription_id is not None}
+    return Grant(
+        qos=max(s.qos for s in matching),
+        retain_as_published=any(s.retain_as_published for s in matching),
+        subscription_ids=tuple(sorted(identifiers)),
+        metadata=any(s.metadata for s in matching),
+    )

@@ -1,0 +1,117 @@
+"""Owed: the retained messages that subscriptions of one session are still to get.
+
+A subscription is owed the matching messages that were retained when it was made: those above its
+`retained_after`, at or below its `retained_through`. They are read from the log in parts:
+
+    begin_read ──▶ offer, offer, offer (the last part) ──▶ taken: handed_on
+
+`retained_after` moves with what is taken and is stored with the Packet Identifiers of that. So
+whoever leaves before the end is still owed the rest, and nothing of it comes twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from broker.documents import SubscriptionDocument
+from broker.message import Message, Offset, Outgoing
+from broker.session.grants import SubscriptionSet, merge_grants
+
+
+class OwedRetained:
+    """Which subscriptions are owed retained messages."""
+
+    def __init__(self, client_id: str, subscriptions: SubscriptionSet) -> None:
+        self.reading = False
+        """A read has begun, and its last part was not offered yet."""
+        self._client_id = client_id
+        self._subscriptions = subscriptions
+        self._owing: dict[str, SubscriptionDocument] = {}
+        """The subscriptions that may be owed any, by Topic Filter."""
+        self._unread: set[str] = set()
+        """Topic Filters subscribed since the last read began. That read does not count for them;
+        they need another one."""
+
+    def subscribed(self, subscription: SubscriptionDocument) -> None:
+        """This subscription was made, or made again."""
+        former = self._owing.pop(subscription.filter, None)
+        if subscription.owes_retained(subscription.retained_through):
+            self._owing[subscription.filter] = subscription
+            if former is None or former.owed_retained != subscription.owed_retained:
+                self._unread.add(subscription.filter)
+
+    def unsubscribed(self, topic_filter: str) -> None:
+        """This subscription is over, and nothing is owed to it any more."""
+        self._owing.pop(topic_filter, None)
+        self._unread.discard(topic_filter)
+
+    def subscriptions(self) -> list[SubscriptionDocument]:
+        """The subscriptions that may be owed retained messages."""
+        return list(self._owing.values())
+
+    def begin_read(self) -> list[SubscriptionDocument]:
+        """Read anew what is retained, for the subscriptions that may be owed it now."""
+        self._unread.clear()
+        self.reading = True
+        return self.subscriptions()
+
+    def stop_read(self) -> None:
+        """The client is gone: no more is offered."""
+        self.reading = False
+
+    def offer(self, messages: Iterable[Message], *, last_part: bool) -> list[Outgoing]:
+        """Of these messages, the next that are retained on the topics of `begin_read`, those that
+        a subscription still waits for.
+
+        One copy of each, however many subscriptions match. [MQTT-3.3.1-9]
+        """
+        outgoing: list[Outgoing] = []
+        last: dict[str, Offset] = {}
+        for message in messages:
+            wanting = [
+                s
+                for s in self._waiting_for(message)
+                if not (s.no_local and message.publisher == self._client_id)
+            ]
+            grant = merge_grants(wanting)
+            if grant is not None:
+                outgoing.append((message, replace(grant, retained=True)))
+                last |= dict.fromkeys([s.filter for s in wanting], message.offset)
+        if last_part:
+            self._end_read(last)
+        return outgoing
+
+    def _end_read(self, last: dict[str, Offset]) -> None:
+        """From now on each subscription is owed what waits, through the last offset in `last`."""
+        self.reading = False
+        done = []
+        for topic_filter, subscription in self._owing.items():
+            if topic_filter not in self._unread:
+                through = last.get(topic_filter, subscription.retained_after)
+                subscription.retained_through = through
+                if topic_filter not in last:
+                    done.append(topic_filter)
+        for topic_filter in done:
+            del self._owing[topic_filter]
+        # If that is lost, the next connection finds once more that there is nothing.
+        self._subscriptions.write_later(done)
+
+    def handed_on(self, messages: Iterable[Message]) -> None:
+        """These were taken: the subscriptions that waited for them wait for the next ones."""
+        moved: dict[str, None] = {}
+        for message in messages:
+            for subscription in self._waiting_for(message):
+                subscription.retained_after = message.offset
+                moved[subscription.filter] = None
+                if message.offset == subscription.retained_through:
+                    self._owing.pop(subscription.filter, None)
+        self._subscriptions.write_next(moved)
+
+    def _waiting_for(self, message: Message) -> list[SubscriptionDocument]:
+        """The subscriptions that still wait for this retained message."""
+        return [
+            s
+            for s in self._subscriptions.matching(message.topic)
+            if s.owes_retained(message.offset) and s.filter not in self._unread
+        ]
