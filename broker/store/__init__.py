@@ -1,6 +1,6 @@
 """The Store contract: the log and the documents beside it. Knows messages and offsets, not MQTT.
 
-`memory.py` is the reference and the test model, `sqlite.py` the default; one suite,
+`memory.py` is the reference and the test model, `sqlite/` the default; one suite,
 `tests/unit/store/test_contract.py`, holds every store to these clauses:
 
 - **S1** `append` resolves only when every message of the batch and every operation given with it
@@ -88,7 +88,7 @@ class Store(Protocol):
         `state` is done in its order. Raises StoreFull, StoreUnavailable, StoreConflict (a revision
         was not the expected one, or the SessionDocument is missing to which a subscription, a
         cursor or QoS 2 identifiers belong): then nothing was stored (S7). An append whose caller
-        is cancelled may still be stored.
+        is cancelled may still be stored, and shows at the latest with the next one.
         """
         ...
 

@@ -8,6 +8,9 @@ from collections.abc import Callable, Sequence
 from broker.message import Message, Offset
 from broker.store import Skipped, Store
 
+END = Offset(1 << 62)
+"""Above every offset."""
+
 
 def message(
     payload: bytes | str = b"",
@@ -19,9 +22,12 @@ def message(
     at: int = 1_700_000_000_000_000,
     expires_at_us: int | None = None,
     properties: bytes = b"",
+    offset: int = 0,
 ) -> Message:
     payload = payload.encode() if isinstance(payload, str) else payload
-    return Message(topic, payload, qos, retain, publisher, at, expires_at_us, properties)
+    return Message(
+        topic, payload, qos, retain, publisher, at, expires_at_us, properties, Offset(offset)
+    )
 
 
 def numbered(count: int, topic: Callable[[int], str] = lambda i: "weather") -> list[Message]:

@@ -8,9 +8,12 @@ writer keep per pair; what is left per message is one `crc32` over the payload.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 from zlib import crc32
+
+from broker.message import Message
 
 BLOCK_SHIFT = 10
 """`topic_blocks` indexes blocks of 1024 offsets."""
@@ -22,6 +25,15 @@ COLUMNS = (
     "offset, topic_id, publisher_id, published_at_us, qos, retain, expires_at_us,"
     " payload, properties, crc"
 )
+
+INSERT_MESSAGES = f"INSERT INTO messages ({COLUMNS.removeprefix('offset, ')}) VALUES "
+ROW = "(?,?,?,?,?,?,?,?,?)"
+WIDTH = 9
+"""Parameters of a message, ..."""
+TOPIC_ID, RETAIN, PAYLOAD = 0, 4, 6
+"""... and where these stand among them."""
+
+_NO_BYTES = bytearray()
 
 _PRIME = 0xFFFF_FFFB
 """The largest below 2**32: no single bit of the numbers vanishes in the remainder."""
@@ -43,6 +55,41 @@ def checksum(
     numbers = (published_at_us << 3 | qos << 1 | retain) + expires_at_us * 5
     crc = crc32(payload, seed ^ numbers % _PRIME)
     return crc32(properties, crc) if properties else crc
+
+
+def flat_rows(
+    messages: Sequence[Message], pairs: Mapping[tuple[str, str], tuple[int, int, int]]
+) -> list[Any]:
+    """The parameters of these messages, one after the other. Hot: `make bench` shows it.
+
+    `pairs` gives the identifiers of topic and publisher, and their seed. sqlite3 binds exact ints
+    and bytearrays directly, while bool, None and bytes first go through its adapters, at 0.3 µs
+    each.
+    """
+    parameters: list[Any] = []
+    extend = parameters.extend
+    for message in messages:
+        topic_id, publisher_id, seed = pairs[message.topic, message.publisher]
+        published_at_us = message.published_at_us
+        qos = message.qos
+        retain = 1 if message.retain else 0
+        expires_at_us = message.expires_at_us or 0
+        payload = message.payload
+        properties = message.properties
+        extend(
+            (
+                topic_id,
+                publisher_id,
+                published_at_us,
+                qos,
+                retain,
+                expires_at_us,
+                bytearray(payload),
+                bytearray(properties) if properties else _NO_BYTES,
+                checksum(seed, published_at_us, qos, retain, expires_at_us, payload, properties),
+            )
+        )
+    return parameters
 
 
 def insert_rows(

@@ -1,9 +1,12 @@
 """The writer's half of SqliteStore: all that writes and checkpoints, on the one connection for it.
 
-Called in that connection's thread or, for a small commit, in the event loop's; one call at a time
-(see SqliteStore). An append is one transaction: names that are new, the messages in few statements,
-the sparse index, the retained pointers, the documents. What the caches here know is forgotten when
-a transaction is rolled back.
+- Called in that connection's thread or, for a small commit, in the event loop's; one call at a time
+  (see SqliteStore).
+- An append is one transaction: names that are new, the messages in few statements, the sparse
+  index, the retained pointers, the documents. What the caches here know is forgotten when a
+  transaction is rolled back.
+- After a failed write other than a full disk nothing more is written: whether a commit whose fsync
+  failed is there, only opening the file afresh can tell. (S7)
 """
 
 from __future__ import annotations
@@ -12,16 +15,25 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Generic, TypeVar
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from broker.documents import Operation
+from broker.errors import StoreFull, StoreUnavailable
 from broker.message import Message, Offset
 from broker.store.sqlite import tables
+from broker.store.sqlite.errors import Busy, store_error
 from broker.store.sqlite.rows import (
     BLOCK_SHIFT,
-    COLUMNS,
+    INSERT_MESSAGES,
+    PAYLOAD,
+    RETAIN,
+    ROW,
     ROWS_PER_STATEMENT,
-    checksum,
+    TOPIC_ID,
+    WIDTH,
+    flat_rows,
     insert_rows,
     seed,
 )
@@ -45,14 +57,6 @@ CHECKPOINT_WAIT_MS = 100
 LOCK_WAIT_MS = 5000
 """How long a transaction waits for another program that locked the database."""
 
-_INSERT_MESSAGES = f"INSERT INTO messages ({COLUMNS.removeprefix('offset, ')}) VALUES "
-_MESSAGE = "(?,?,?,?,?,?,?,?,?)"
-_WIDTH = 9
-_TOPIC_ID, _RETAIN, _PAYLOAD = 0, 4, 6
-"""Where they stand among the parameters of a message."""
-
-_NO_BYTES = bytearray()
-
 K = TypeVar("K")
 V = TypeVar("V")
 
@@ -70,10 +74,26 @@ class _Cache(dict[K, V], Generic[K, V]):
         return value
 
 
+class Committed(NamedTuple):
+    """The high watermark before and after an append, the size of its messages, its time."""
+
+    before: Offset
+    last: Offset
+    size: int
+    took_s: float
+
+
 class Writer:
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        connection.execute("PRAGMA secure_delete = FAST")  # ON writes every page that trim frees.
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        """`path` is what errors name."""
+        self.log_start = Offset(1)
+        self.high_watermark = Offset(0)
+        self.retained_count = 0
+        """Topics that have a retained message."""
+        self.refusal: str | None = None
+        """Why nothing more is written, or None."""
         self._connection = connection
+        self._path = path
         self._topics = _Cache(self._topic_id)
         self._publishers = _Cache(self._publisher_id)
         self._pairs = _Cache(self._pair)
@@ -84,13 +104,11 @@ class Writer:
         """Whether commits are fsynced (`synchronous`), as the connection is set now."""
         self._unsynced = 0
         self._lock_wait_ms = -1
-        self.retained_count = 0
-        """Topics that have a retained message."""
         self._pages = 0
         """About how much was written since the last checkpoint."""
 
-    def start(self, boot_id: str | None, version: str) -> tuple[Offset, Offset]:
-        """Begin a run on this database; the log start and the high watermark.
+    def start(self, boot_id: str | None, version: str) -> None:
+        """Begin a run on this database, where the last one ended.
 
         If the last run did not stop cleanly and the machine was started anew since, the newest
         unsynced commits may be gone, though subscribers have seen their offsets: leave a gap. (S2)
@@ -99,11 +117,11 @@ class Writer:
         parts of it may be in memory only, and what is appended to it would be lost with them.
         """
         self._checkpoint_after_readers("TRUNCATE")
-        (log_start,) = self._connection.execute("SELECT start FROM log").fetchone()
+        (self.log_start,) = self._connection.execute("SELECT start FROM log").fetchone()
         (newest,) = self._connection.execute(
             "SELECT ifnull(max(offset), 0) FROM messages"
         ).fetchone()
-        high_watermark = max(newest, log_start - 1)
+        self.high_watermark = Offset(max(newest, self.log_start - 1))
         (self.retained_count,) = self._connection.execute(
             "SELECT count(*) FROM retained"
         ).fetchone()
@@ -117,7 +135,6 @@ class Writer:
                 "INSERT INTO broker_runs (started_at_us, boot_id, version) VALUES (?, ?, ?)",
                 (time.time_ns() // 1000, boot_id, version),
             )
-        return Offset(log_start), Offset(high_watermark)
 
     def _leave_gap(self) -> None:
         changed = self._connection.execute(
@@ -129,8 +146,12 @@ class Writer:
             )
 
     def stop(self) -> None:
-        """End the run cleanly, with everything in the one database file."""
-        self._set_synchronous(True)
+        """End the run cleanly, with everything in the one database file, and write nothing more.
+
+        After a failure it does nothing: the next `start` takes that for an unclean stop.
+        """
+        if self.refusal is not None:
+            return
         with self.transaction():
             self._connection.execute(
                 "UPDATE broker_runs SET stopped_at_us = ?"
@@ -138,6 +159,7 @@ class Writer:
                 (time.time_ns() // 1000,),
             )
         self._checkpoint_after_readers("TRUNCATE")
+        self.refusal = "the store is closed"
 
     @property
     def wants_checkpoint(self) -> bool:
@@ -150,46 +172,66 @@ class Writer:
         durable: bool,
         *,
         wait_for_lock: bool = True,
-    ) -> tuple[Offset | None, int]:
-        """Store all of it or nothing, and set the offsets; the last one, and the size of all.
+    ) -> Committed:
+        """Store all of it or nothing, and set the offsets.
 
         `wait_for_lock`: while another program has locked the database. Raises StoreConflict and
-        sqlite3.Error.
+        what `transaction` raises.
         """
-        self._set_synchronous(durable or self._unsynced + len(batch) >= UNSYNCED_MAX)
+        began = perf_counter()
+        before = self.high_watermark
         firsts: list[int] = []
-        with self.transaction(wait_for_lock=wait_for_lock):
+        synced = durable or self._unsynced + len(batch) >= UNSYNCED_MAX
+        with self.transaction(synced=synced, wait_for_lock=wait_for_lock):
             for i in range(0, len(batch), ROWS_PER_STATEMENT):
                 firsts.append(self._insert(batch[i : i + ROWS_PER_STATEMENT]))
             if state:
                 tables.apply(self._connection, state)
-        last = None
         for i, first in enumerate(firsts):
             part = batch[i * ROWS_PER_STATEMENT : (i + 1) * ROWS_PER_STATEMENT]
             for offset, message in enumerate(part, first):
                 message.offset = Offset(offset)
-            last = Offset(first + len(part) - 1)
+            self.high_watermark = Offset(first + len(part) - 1)
         size = sum([message.size for message in batch])
-        self._unsynced = 0 if self._synced else self._unsynced + len(batch)
+        self._unsynced = 0 if synced else self._unsynced + len(batch)
         self._pages += 4 + (size + 64 * len(batch)) // 4096
-        return last, size
+        return Committed(before, self.high_watermark, size, perf_counter() - began)
 
     @contextmanager
-    def transaction(self, *, wait_for_lock: bool = True) -> Iterator[None]:
-        self._set_lock_wait(LOCK_WAIT_MS if wait_for_lock else 0)
-        self._connection.execute("BEGIN IMMEDIATE")
-        retained_count = self.retained_count
+    def transaction(self, *, synced: bool = True, wait_for_lock: bool = True) -> Iterator[None]:
+        """All or nothing, and fsynced if `synced`.
+
+        Raises StoreFull; Busy: another program has locked the database; StoreUnavailable.
+        """
+        with self._writing():
+            self._set_synchronous(synced)
+            self._set_lock_wait(LOCK_WAIT_MS if wait_for_lock else 0)
+            self._connection.execute("BEGIN IMMEDIATE")
+            retained_count = self.retained_count
+            try:
+                yield
+                self._connection.execute("COMMIT")
+            except BaseException:
+                self.retained_count = retained_count
+                for cache in (self._topics, self._publishers, self._pairs):
+                    cache.clear()
+                self._block = -1
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Raises StoreError, and after a failure that is not a full disk or a lock each time."""
+        if self.refusal is not None:
+            raise StoreUnavailable(self.refusal)
         try:
             yield
-            self._connection.execute("COMMIT")
-        except BaseException:
-            self.retained_count = retained_count
-            for cache in (self._topics, self._publishers, self._pairs):
-                cache.clear()
-            self._block = -1
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
-            raise
+        except (sqlite3.Error, OSError) as error:
+            failure = store_error(error, self._path)
+            if not isinstance(failure, StoreFull | Busy):
+                self.refusal = f"no more writes since: {failure}"
+            raise failure from error
 
     def _set_lock_wait(self, milliseconds: int) -> None:
         if milliseconds != self._lock_wait_ms:
@@ -204,47 +246,13 @@ class Writer:
 
     def _insert(self, part: Sequence[Message]) -> int:
         """Insert up to ROWS_PER_STATEMENT messages; the first offset."""
-        parameters = self._parameters(part)
-        last = insert_rows(self._connection, _INSERT_MESSAGES, _MESSAGE, "", _WIDTH, parameters)
+        parameters = flat_rows(part, self._pairs)
+        last = insert_rows(self._connection, INSERT_MESSAGES, ROW, "", WIDTH, parameters)
         first = last - len(part) + 1
-        self._index(first, parameters[_TOPIC_ID::_WIDTH])
-        if 1 in parameters[_RETAIN::_WIDTH]:
+        self._index(first, parameters[TOPIC_ID::WIDTH])
+        if 1 in parameters[RETAIN::WIDTH]:
             self._retain(first, parameters)
         return first
-
-    def _parameters(self, part: Sequence[Message]) -> list[Any]:
-        """The rows, flat. Hot: `make bench` shows it.
-
-        sqlite3 binds exact ints and bytearrays directly, while bool, None and bytes first go
-        through its adapters, at 0.3 µs each.
-        """
-        parameters: list[Any] = []
-        extend = parameters.extend
-        pairs = self._pairs
-        for message in part:
-            topic_id, publisher_id, seed = pairs[message.topic, message.publisher]
-            published_at_us = message.published_at_us
-            qos = message.qos
-            retain = 1 if message.retain else 0
-            expires_at_us = message.expires_at_us or 0
-            payload = message.payload
-            properties = message.properties
-            extend(
-                (
-                    topic_id,
-                    publisher_id,
-                    published_at_us,
-                    qos,
-                    retain,
-                    expires_at_us,
-                    bytearray(payload),
-                    bytearray(properties) if properties else _NO_BYTES,
-                    checksum(
-                        seed, published_at_us, qos, retain, expires_at_us, payload, properties
-                    ),
-                )
-            )
-        return parameters
 
     def _index(self, first: int, topic_ids: list[int]) -> None:
         """Note in `topic_blocks` the topics that are new in their block."""
@@ -268,11 +276,11 @@ class Writer:
 
     def _retain(self, first: int, parameters: list[Any]) -> None:
         """Move the topics' retained pointers; an empty payload removes one. [MQTT-3.3.1-6]"""
-        for i, retain in enumerate(parameters[_RETAIN::_WIDTH]):
+        for i, retain in enumerate(parameters[RETAIN::WIDTH]):
             if not retain:
                 continue
-            topic_id = parameters[i * _WIDTH + _TOPIC_ID]
-            if parameters[i * _WIDTH + _PAYLOAD]:
+            topic_id = parameters[i * WIDTH + TOPIC_ID]
+            if parameters[i * WIDTH + PAYLOAD]:
                 moved = self._connection.execute(
                     "UPDATE retained SET offset = ? WHERE topic_id = ?", (first + i, topic_id)
                 ).rowcount
@@ -318,8 +326,8 @@ class Writer:
         if row[0] is None or row[0] >= before:
             return 0, before
         end = min(before, ((row[0] >> BLOCK_SHIFT) + 1) << BLOCK_SHIFT)
-        self._set_synchronous(False)  # What comes back after a power cut is below the log start.
-        with self.transaction():
+        # What comes back after a power cut is below the log start.
+        with self.transaction(synced=False):
             gone = self._connection.execute(
                 "DELETE FROM messages WHERE offset >= ? AND offset < ?"
                 " AND offset NOT IN (SELECT offset FROM retained)",
@@ -333,15 +341,16 @@ class Writer:
 
     def move_log_start(self, start: int) -> None:
         """In its own transaction, before anything is removed: a reader is told, never surprised."""
-        self._set_synchronous(True)
         with self.transaction():
             self._connection.execute("UPDATE log SET start = ?", (start,))
+        self.log_start = Offset(start)
 
     def checkpoint(self) -> None:
         """Copy the write-ahead log into the database, as far as readers allow."""
         self._pages = 0
-        if self._checkpoint("PASSIVE") > WAL_PAGES_MAX:
-            self._checkpoint_after_readers("RESTART")
+        with self._writing():
+            if self._checkpoint("PASSIVE") > WAL_PAGES_MAX:
+                self._checkpoint_after_readers("RESTART")
 
     def _checkpoint_after_readers(self, mode: str) -> None:
         """One that waits for readers, but not for long: somebody else's may never end."""

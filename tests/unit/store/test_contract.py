@@ -20,9 +20,15 @@ from broker.documents import (
 from broker.errors import StoreConflict, StoreUnavailable
 from broker.message import NOT_STORED, Message, Offset, WallUs
 from broker.store import Skipped, Store
-from tests.support.stores import message, numbered, payloads, read_all, retained, tail_until
-
-END = Offset(1 << 62)
+from tests.support.stores import (
+    END,
+    message,
+    numbered,
+    payloads,
+    read_all,
+    retained,
+    tail_until,
+)
 
 
 def session(client_id: str = "sub1", expiry_s: int = 60) -> SessionDocument:

@@ -10,7 +10,7 @@ import pytest
 from broker.message import Offset
 from broker.store.sqlite.store import SqliteStore
 from broker.topics import matches
-from tests.support.stores import message, read_all, retained
+from tests.support.stores import END, message, numbered, read_all, retained
 
 LEVELS = ("", "a", "a!", "a.", "a0", "\U0010ffff", "\U0010ffffb", "$x")
 """What sorts right before and after `a`, `a/` and the last character there is."""
@@ -50,8 +50,8 @@ async def test_names_are_looked_through_once_however_many_filters_there_are(
 ) -> None:
     await sqlite.append([message(topic=name, retain=True) for name in NAMES])
     statements: list[str] = []
-    for connection in sqlite._connections[1:]:
-        await connection.set_trace_callback(statements.append)
+    for thread, _ in sqlite._readers:
+        thread.database.set_trace_callback(statements.append)
     filters = [f"{first}/{n}/+" for first in ("+", "a", "a0") for n in range(100)]
     for statements_max in (10, 2):  # What matches is remembered.
         statements.clear()
@@ -61,3 +61,15 @@ async def test_names_are_looked_through_once_however_many_filters_there_are(
     statements.clear()
     assert await sqlite.retained(filters) == []
     assert len(statements) <= 3
+
+
+async def test_a_read_without_a_match_looks_at_a_bounded_part(
+    sqlite: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broker.store.sqlite.reader.TOPIC_BLOCKS_PER_READ", 4)
+    last = message("x", "rare")
+    await sqlite.append([*numbered(20_000), last])
+    read = await sqlite.read(Offset(1), END, ["rare"])
+    assert read.messages == []
+    assert 1 < read.next < 20_000
+    assert await read_all(sqlite, ["rare"]) == [last]

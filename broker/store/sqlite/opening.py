@@ -1,0 +1,122 @@
+"""Opening the database: its file, its connections, and the pragmas that they are to keep to."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+
+import aiosqlite
+
+from broker import __version__
+from broker.errors import SchemaMismatch, StoreUnavailable
+from broker.store.sqlite import schema
+from broker.store.sqlite.errors import store_error
+from broker.store.sqlite.reader import Reader
+from broker.store.sqlite.thread import ConnectionThread
+from broker.store.sqlite.writer import Writer
+
+STATEMENTS_CACHED = 128
+WRITER_CACHE_KIB = 16_000
+READER_CACHE_KIB = 8_000
+WAL_FILE_BYTES_MAX = 64 << 20
+"""What stays of the file of the write-ahead log, once it starts over, for the next time."""
+
+
+async def open_writer(path: Path) -> tuple[ConnectionThread, Writer]:
+    """Make the database if there is none, migrate it, and begin a run on it.
+
+    Raises SchemaMismatch, StoreError.
+    """
+    _create(path)
+    thread = await _connect(path, "rw")
+    try:
+        return thread, await thread.run(_make_writer, thread.database, path)
+    except BaseException:
+        await thread.close()
+        raise
+
+
+async def open_reader(path: Path) -> tuple[ConnectionThread, Reader]:
+    """A read-only connection to a database that `open_writer` has opened. Raises StoreError."""
+    thread = await _connect(path, "ro")
+    try:
+        return thread, await thread.run(_make_reader, thread.database)
+    except BaseException:
+        await thread.close()
+        raise
+
+
+def _create(path: Path) -> None:
+    """Make the file if there is none, for its owner only; SQLite gives that mode to the rest."""
+    if path.is_dir():
+        raise SchemaMismatch(f"{path} is a directory, not a database")
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        schema.sync_directory(path.parent)
+    except FileExistsError:
+        if not os.access(path, os.R_OK | os.W_OK):
+            raise StoreUnavailable(f"{path} cannot be written: check who owns it") from None
+    except OSError as error:
+        raise StoreUnavailable(f"{path} cannot be created: {error.strerror}") from error
+
+
+async def _connect(path: Path, mode: str) -> ConnectionThread:
+    try:
+        connection = await aiosqlite.connect(
+            _uri(path, mode),
+            uri=True,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=STATEMENTS_CACHED,
+        )
+    except sqlite3.Error as error:
+        raise store_error(error, path) from error
+    return ConnectionThread(connection, path)
+
+
+def _uri(path: Path, mode: str) -> str:
+    return f"{path.absolute().as_uri()}?mode={mode}"
+
+
+def _make_writer(database: sqlite3.Connection, path: Path) -> Writer:
+    schema.is_new(database, path)  # Before anything is changed in a foreign database.
+    _set(database, "journal_mode", "wal")
+    _set(database, "synchronous", 2)
+    _set(database, "foreign_keys", 1)
+    _set(database, "wal_autocheckpoint", 0)
+    _set(database, "journal_size_limit", WAL_FILE_BYTES_MAX)
+    _set(database, "cache_size", -WRITER_CACHE_KIB)
+    _set(database, "secure_delete", "fast", reads=2)  # ON writes every page that `trim` frees.
+    schema.migrate(database, path, schema.migrations())
+    writer = Writer(database, path)
+    writer.start(boot_id(), __version__)
+    return writer
+
+
+def _make_reader(database: sqlite3.Connection) -> Reader:
+    _set(database, "query_only", 1)
+    _set(database, "wal_autocheckpoint", 0)
+    _set(database, "cache_size", -READER_CACHE_KIB)
+    return Reader(database)
+
+
+def _set(
+    database: sqlite3.Connection, pragma: str, value: int | str, *, reads: int | None = None
+) -> None:
+    """Set it and read it back: a pragma that SQLite cannot follow is no error to it.
+
+    `reads`: how the value reads, where that is not as it is written.
+    """
+    database.execute(f"PRAGMA {pragma} = {value}").fetchall()
+    (found,) = database.execute(f"PRAGMA {pragma}").fetchone()
+    if found != (value if reads is None else reads):
+        raise StoreUnavailable(f"SQLite cannot set {pragma} = {value} here (it stays {found})")
+
+
+def boot_id() -> str | None:
+    """Names one start of the machine; None where the system has no name for it."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return None

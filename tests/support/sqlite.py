@@ -1,0 +1,31 @@
+"""Looking into the database of a SqliteStore, and damaging it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import TypeVar
+
+from broker.store.sqlite.store import SqliteStore
+
+T = TypeVar("T")
+
+
+async def in_writer(store: SqliteStore, function: Callable[[sqlite3.Connection], T]) -> T:
+    """Run it in the writer's thread, with the writer's connection."""
+    return await store._thread.run(function, store._thread.database)
+
+
+def ask(path: Path, sql: str) -> list[tuple[object, ...]]:
+    """As `pubsub log` reads: another connection, read-only."""
+    with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
+        return connection.execute(sql).fetchall()
+
+
+def change(path: Path, *statements: str) -> None:
+    """Damage a database behind the store's back."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        for statement in statements:
+            assert connection.execute(statement).rowcount, "changed nothing"

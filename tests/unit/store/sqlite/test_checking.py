@@ -1,0 +1,82 @@
+"""What `check` finds, and that a read finds damage as well. (S8)"""
+
+from __future__ import annotations
+
+import os
+import re
+
+import pytest
+
+from broker.documents import CursorDocument, Put, SessionDocument
+from broker.errors import StoreCorrupt
+from broker.message import Offset
+from broker.store.sqlite.store import SqliteStore
+from tests.support.sqlite import change
+from tests.support.stores import END, message, payloads
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE messages SET payload = x'53756e6e79' WHERE offset = 2",
+        "UPDATE messages SET properties = x'00' WHERE offset = 2",
+        "UPDATE messages SET qos = 2 WHERE offset = 2",
+        "UPDATE messages SET retain = 1 WHERE offset = 2",
+        "UPDATE messages SET published_at_us = published_at_us + (1 << 40) WHERE offset = 2",
+        "UPDATE messages SET expires_at_us = 1 WHERE offset = 2",
+        "UPDATE messages SET topic_id = 1 WHERE offset = 2",
+        "UPDATE messages SET topic_id = 99 WHERE offset = 2",
+        "UPDATE messages SET publisher_id = 1 WHERE offset = 2",
+        "UPDATE messages SET crc = crc + 1 WHERE offset = 2",
+        "UPDATE topics SET name = 'weathes' WHERE id = 2",
+        "UPDATE publishers SET client_id = '2' WHERE id = 2",
+    ],
+)
+async def test_damage_is_found_and_named_without_the_payload(
+    sqlite: SqliteStore, damage: str
+) -> None:
+    await sqlite.append([message("1", "a", publisher="x"), message("Rainy"), message("3", "a")])
+    await sqlite.close()
+    change(sqlite.path, damage)
+    await sqlite.open()
+    with pytest.raises(StoreCorrupt, match="offset 2") as caught:
+        await sqlite.read(Offset(1), END)
+    assert "Rainy" not in str(caught.value)
+    assert any("offset 2" in problem for problem in await sqlite.check())
+    assert payloads((await sqlite.read(Offset(1), Offset(1))).messages) == [b"1"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        ("DELETE FROM topic_blocks WHERE topic_id = 2", "offset 2 is not indexed"),
+        ("UPDATE retained SET offset = 7", "the retained message of topic 1 is not there"),
+        ("UPDATE retained SET offset = 2", "offset 2 is of topic 2, not 1"),
+        ("UPDATE cursors SET offset = 9", r"the cursor of sub1 \(9\) is above"),
+        ("INSERT INTO retained VALUES (55, 1)", "refers to nothing in topics"),
+    ],
+)
+async def test_check_finds_what_does_not_fit_together(
+    sqlite: SqliteStore, damage: str, said: str
+) -> None:
+    cursor = CursorDocument("sub1", Offset(1), Offset(1), 1, b"")
+    await sqlite.append(
+        [message("1", "a", retain=True), message("2", "b")],
+        [Put(SessionDocument("sub1", 1, 1, None)), Put(cursor)],
+    )
+    assert await sqlite.check() == []
+    await sqlite.close()
+    change(sqlite.path, damage)
+    await sqlite.open()
+    problems = await sqlite.check()
+    assert any(re.search(said, problem) for problem in problems)
+
+
+async def test_check_survives_a_torn_file(sqlite: SqliteStore) -> None:
+    await sqlite.append([message(bytes(1000)) for _ in range(2000)])
+    await sqlite.close()
+    with sqlite.path.open("r+b") as file:
+        file.seek(100 * 4096)
+        file.write(os.urandom(20 * 4096))
+    await sqlite.open()
+    assert await sqlite.check() != []

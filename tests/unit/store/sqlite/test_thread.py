@@ -1,0 +1,104 @@
+"""Functions in the thread of a connection: their order, their errors, and when it is idle."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import sqlite3
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiosqlite
+import pytest
+
+from broker.errors import StoreUnavailable
+from broker.store.sqlite.thread import ConnectionThread
+
+
+@pytest.fixture
+async def thread(tmp_path: Path) -> AsyncIterator[ConnectionThread]:
+    connection = await aiosqlite.connect(tmp_path / "any.db", check_same_thread=False)
+    thread = ConnectionThread(connection, tmp_path / "any.db")
+    yield thread
+    await thread.close()
+
+
+class Work:
+    """Keeps the thread busy until it may go on."""
+
+    def __init__(self) -> None:
+        self.begun, self.may_go_on = threading.Event(), threading.Event()
+
+    def __call__(self) -> None:
+        self.begun.set()
+        assert self.may_go_on.wait(10)
+
+
+async def test_functions_run_in_one_thread_in_their_order(thread: ConnectionThread) -> None:
+    found: list[tuple[int, int]] = []
+
+    def note(number: int) -> int:
+        found.append((number, threading.get_ident()))
+        return number
+
+    assert await asyncio.gather(*[thread.run(note, n) for n in range(5)]) == [*range(5)]
+    assert [number for number, _ in found] == [*range(5)]
+    assert len({ident for _, ident in found} - {threading.get_ident()}) == 1
+
+
+async def test_no_error_of_sqlite_or_of_the_system_escapes(thread: ConnectionThread) -> None:
+    with pytest.raises(StoreUnavailable, match=r"any\.db: no such column"):
+        await thread.run(thread.database.execute, "SELECT missing")
+    with pytest.raises(StoreUnavailable, match=r"any\.db: No such file"):
+        await thread.run(Path("/none/at/all").read_bytes)
+
+
+async def test_it_is_idle_when_nothing_is_under_way(thread: ConnectionThread) -> None:
+    assert thread.idle
+    work = Work()
+    running = asyncio.create_task(thread.run(work))
+    await asyncio.to_thread(work.begun.wait, 10)
+    assert not thread.idle
+    work.may_go_on.set()
+    await running
+    assert thread.idle
+    with pytest.raises(StoreUnavailable):
+        await thread.run(thread.database.execute, "SELECT missing")
+    assert thread.idle, "also after an error"
+
+
+async def test_after_a_cancelled_call_it_is_idle_when_a_later_one_has_returned(
+    thread: ConnectionThread,
+) -> None:
+    """The function goes on in the thread: two would have the connection in their hands."""
+    work = Work()
+    running = asyncio.create_task(thread.run(work))
+    await asyncio.to_thread(work.begun.wait, 10)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert not thread.idle
+    later = asyncio.create_task(thread.run(int))
+    await asyncio.sleep(0)
+    assert not thread.idle
+    work.may_go_on.set()
+    await later
+    assert thread.idle
+
+
+async def test_a_closed_one_runs_nothing(thread: ConnectionThread) -> None:
+    await thread.close()
+    with pytest.raises(StoreUnavailable, match="closed"):
+        await thread.run(int)
+    with pytest.raises(sqlite3.ProgrammingError):
+        thread.database.execute("SELECT 1")
+
+
+def test_the_private_names_of_aiosqlite_that_it_uses_are_there() -> None:
+    assert isinstance(inspect.getattr_static(aiosqlite.Connection, "_conn"), property)
+    assert [*inspect.signature(aiosqlite.Connection._execute).parameters] == [
+        "self",
+        "fn",
+        "args",
+        "kwargs",
+    ]

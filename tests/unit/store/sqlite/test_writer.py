@@ -1,0 +1,278 @@
+"""Transactions, what a failed one leaves, checkpoints, and the beginning and end of a run."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import shutil
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from broker.documents import Put, SessionDocument
+from broker.errors import StoreFull, StoreUnavailable
+from broker.message import Message
+from broker.store.sqlite import opening, writer
+from broker.store.sqlite.store import SqliteStore
+from tests.support.sqlite import ask, in_writer
+from tests.support.stores import message, numbered, payloads, read_all, tail_until
+
+
+def wal_size(store: SqliteStore) -> int:
+    return os.path.getsize(f"{store.path}-wal")
+
+
+# Commits
+
+
+async def test_commits_are_fsynced_unless_nothing_needs_it(
+    sqlite: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def synchronous() -> int:
+        level: int = await in_writer(
+            sqlite, lambda database: database.execute("PRAGMA synchronous").fetchone()[0]
+        )
+        return level
+
+    full, normal = 2, 1
+    await sqlite.append([message()])
+    assert await synchronous() == full
+    await sqlite.append([message(qos=0)], durable=False)
+    assert await synchronous() == normal
+    await sqlite.append([message()])
+    assert await synchronous() == full
+
+    monkeypatch.setattr(writer, "UNSYNCED_MAX", 10)
+    await sqlite.append(numbered(9), durable=False)
+    assert await synchronous() == normal
+    await sqlite.append(numbered(1), durable=False)
+    assert await synchronous() == full
+    await sqlite.append(numbered(1), durable=False)
+    assert await synchronous() == normal
+
+
+async def test_durability_os_leaves_the_disk_to_the_kernel(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "pubsub.db", durability="os")
+    await store.open()
+    await store.append([message()])
+    rows = await in_writer(
+        store, lambda database: database.execute("PRAGMA synchronous").fetchall()
+    )
+    assert rows == [(1,)]
+    await store.close()
+
+
+async def test_caches_of_names_are_bounded(
+    sqlite: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "NAMES_MAX", 10)
+    monkeypatch.setattr("broker.store.sqlite.reader.NAMES_MAX", 10)
+    monkeypatch.setattr("broker.store.sqlite.reader.FILTERS_SIZE_MAX", 10)
+    written = [message(str(i), f"t/{i % 37}", publisher=f"p{i % 23}") for i in range(2000)]
+    await sqlite.append(written)
+    assert await read_all(sqlite) == written
+    for i in range(37):
+        assert await read_all(sqlite, [f"t/{i}"]) == written[i::37]
+    assert await read_all(sqlite, ["t/+"]) == written
+    assert len(sqlite._writer._pairs) <= 10
+    assert all(len(reader._names) <= 10 for _, reader in sqlite._readers)
+
+
+# Checkpoints
+
+
+async def test_the_write_ahead_log_is_folded_in_while_the_broker_runs(
+    sqlite: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "CHECKPOINT_PAGES", 100)
+    largest = 0
+    for _ in range(100):
+        await sqlite.append([message(bytes(10_000)) for _ in range(10)])
+        largest = max(largest, wal_size(sqlite))
+    assert sqlite.path.stat().st_size > 5_000_000
+    assert largest < 3_000_000
+
+
+# Failures (S7)
+
+
+async def test_a_full_disk_fails_the_append_and_the_store_recovers(sqlite: SqliteStore) -> None:
+    await sqlite.append([message("before", "old")])
+
+    async def limit(pages: int) -> None:
+        await in_writer(
+            sqlite, lambda database: database.execute(f"PRAGMA max_page_count = {pages}")
+        )
+
+    await limit(1)
+    refused = [message(bytes(100_000), "new", publisher="new") for _ in range(3)]
+    with pytest.raises(StoreFull, match="no space"):
+        await sqlite.append(refused, [Put(SessionDocument("sub1", 1, 1, None))])
+    assert payloads(await read_all(sqlite)) == [b"before"]
+    assert await sqlite.scan(SessionDocument) == []
+
+    await limit(1_000_000)
+    await sqlite.append([message("after", "new", publisher="new")])
+    assert payloads(await read_all(sqlite, ["new"])) == [b"after"]
+    assert await sqlite.check() == []
+
+
+async def test_a_full_disk_hinders_neither_checkpoints_nor_the_stop(
+    sqlite: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every checkpoint finds no space: what it would have moved stays in the write-ahead log."""
+
+    class FullDisk:
+        def __init__(self, connection: sqlite3.Connection) -> None:
+            self._connection = connection
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._connection, name)
+
+        def execute(self, sql: str, parameters: Sequence[object] = ()) -> sqlite3.Cursor:
+            if "wal_checkpoint" in sql or "UPDATE broker_runs" in sql:
+                error = sqlite3.OperationalError("database or disk is full")
+                error.sqlite_errorcode = sqlite3.SQLITE_FULL
+                raise error
+            return self._connection.execute(sql, parameters)
+
+    monkeypatch.setattr(writer, "CHECKPOINT_PAGES", 1)
+    full: Any = FullDisk(sqlite._writer._connection)
+    monkeypatch.setattr(sqlite._writer, "_connection", full)
+    for i in range(5):
+        await sqlite.append([message(str(i))])
+    await sqlite.close()
+    await sqlite.open()
+    assert payloads(await read_all(sqlite)) == [b"0", b"1", b"2", b"3", b"4"]
+
+
+@contextmanager
+def no_file_larger_than(size: int) -> Iterator[None]:
+    """Writes beyond fail with EFBIG, to SQLite an input/output error."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+async def test_after_a_failed_write_nothing_is_written_until_opened_again(
+    sqlite: SqliteStore,
+) -> None:
+    await sqlite.append([message("before")])
+    with no_file_larger_than(200_000), pytest.raises(StoreUnavailable) as caught:
+        await sqlite.append([message(bytes(300_000))])
+    assert not isinstance(caught.value, StoreFull)
+    with pytest.raises(StoreUnavailable, match="no more writes since"):
+        await sqlite.append([message("x")])
+    assert payloads(await read_all(sqlite)) == [b"before"]
+    await sqlite.close()
+    await sqlite.open()
+    await sqlite.append([message("after")])
+    assert payloads(await read_all(sqlite)) == [b"before", b"after"]
+
+
+async def test_a_lock_of_another_program_is_waited_for_and_then_said(
+    sqlite: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "LOCK_WAIT_MS", 10)
+    with closing(sqlite3.connect(sqlite.path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreUnavailable, match="locked by another process"):
+            await sqlite.append([message()])
+        other.execute("ROLLBACK")
+    await sqlite.append([message("after")])
+    assert payloads(await read_all(sqlite)) == [b"after"]
+
+
+async def test_a_failure_that_nobody_waited_for_leaves_an_unclean_stop(
+    sqlite: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def fail(part: Sequence[Message]) -> int:
+        begun.set()
+        assert go_on.wait(10)
+        raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr(sqlite._writer, "_insert", fail)
+    task = asyncio.create_task(sqlite.append([message()]))
+    await asyncio.to_thread(begun.wait, 10)
+    task.cancel()
+    closed = asyncio.create_task(sqlite.close())
+    await asyncio.sleep(0)
+    go_on.set()
+    await closed
+    assert ask(sqlite.path, "SELECT stopped_at_us FROM broker_runs") == [(None,)]
+
+
+# Starting and stopping (S2, S9)
+
+
+def boot(monkeypatch: pytest.MonkeyPatch, boot_id: str | None) -> None:
+    monkeypatch.setattr(opening, "boot_id", lambda: boot_id)
+
+
+async def offset_after(path: Path, monkeypatch: pytest.MonkeyPatch, boot_id: str | None) -> int:
+    """The offset that a broker started on a copy of the database gives out next."""
+    boot(monkeypatch, boot_id)
+    store = SqliteStore(path)
+    await store.open()
+    assert store.high_watermark == 3
+    only = message()
+    await store.append([only])
+    assert await store.check() == []
+    assert await tail_until(store, 1, only.offset) == await read_all(store)
+    await store.close()
+    return only.offset
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "gap"), [("a", "a", 0), ("a", "b", 1), (None, None, 1), ("a", None, 1)]
+)
+async def test_a_gap_of_offsets_is_left_only_where_some_may_be_lost(
+    sqlite: SqliteStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    before: str | None,
+    after: str | None,
+    gap: int,
+) -> None:
+    await sqlite.close()
+    boot(monkeypatch, before)
+    await sqlite.open()
+    await sqlite.append(numbered(3))
+    crashed = tmp_path / "crashed" / "pubsub.db"
+    crashed.parent.mkdir()
+    for file in (sqlite.path, sqlite.path.with_name("pubsub.db-wal")):
+        shutil.copy(file, crashed.parent)
+    await sqlite.close()
+    expected = 4 + gap * writer.OFFSETS_LOST_MAX
+    assert await offset_after(crashed, monkeypatch, after) == expected
+    assert await offset_after(sqlite.path, monkeypatch, after) == 4, "stopped cleanly"
+
+
+async def test_opening_does_not_depend_on_the_number_of_messages(sqlite: SqliteStore) -> None:
+    """Counted in virtual machine steps of SQLite, which no other load on the machine changes."""
+    await sqlite.append(numbered(20_000))
+    await sqlite.close()
+    with closing(sqlite3.connect(sqlite.path, isolation_level=None)) as connection:
+        steps = 0
+
+        def step() -> int:
+            nonlocal steps
+            steps += 1
+            return 0
+
+        connection.set_progress_handler(step, 10)
+        started = writer.Writer(connection, sqlite.path)
+        started.start("boot", "1")
+    assert (started.log_start, started.high_watermark) == (1, 20_000)
+    assert steps < 50
