@@ -9,6 +9,8 @@ a `StateSource`.
 - Acknowledgements by subscribers alone are in no hurry: they wait a few ms for company.
 - `append` and `changed` are plain calls; what is to happen once it is durable comes as a callback.
 - Callbacks run in the order of the calls, each with None, or with the error that prevented it.
+  What they put off to the next turn of the loop (`call_soon`), such as one write to a socket for
+  many acknowledgements, is done when `acknowledgements_sent` returns.
 - While the store is full all waits in its order, so that no state can be stored without the message
   that it belongs to; only appends that are not to wait fail. The store is tried every second.
 - Any other failure ends the log (P6): nothing is acknowledged any more, and the broker stops.
@@ -94,6 +96,9 @@ class Log:
         self._arrived = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._sent = asyncio.Event()
+        """Not set from the callbacks of a commit until what they put off is done."""
+        self._sent.set()
         self._full = False
         self._uncongested: list[Callable[[], None]] = []
 
@@ -174,6 +179,10 @@ class Log:
         if self.failure is not None:
             raise self.failure
 
+    async def acknowledgements_sent(self) -> None:
+        """Return when the acknowledgements of the last commit have left: now, or a turn later."""
+        await self._sent.wait()
+
     def _wake(self) -> None:
         self._idle.clear()
         self._arrived.set()
@@ -195,7 +204,7 @@ class Log:
             batch, self._pending = self._pending, _Batch()
             if not self._full:
                 self._resume()
-            await self._commit(batch)
+            await self._write(batch)
             if self._pending.empty:
                 self._idle.set()
             elif sum([len(append.messages) for append in self._pending.appends]) < FEW_MESSAGES:
@@ -207,7 +216,7 @@ class Log:
         for resume in resumed:
             resume()
 
-    async def _commit(self, batch: _Batch) -> None:
+    async def _write(self, batch: _Batch) -> None:
         appends = batch.appends
         messages = list(chain.from_iterable([append.messages for append in appends]))
         operations = list(chain.from_iterable([append.operations for append in appends]))
@@ -238,6 +247,8 @@ class Log:
         for append in appends:
             if append.on_committed is not None:
                 append.on_committed(None)
+        self._sent.clear()
+        asyncio.get_running_loop().call_soon(self._sent.set)
         if self._full:
             self._full = False
             self._resume()

@@ -2,19 +2,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 
 import pytest
 
 from broker.config import Config
-from broker.delivery.delivery import route
+from broker.counters import Counters
+from broker.delivery.delivery import Delivery, route
 from broker.delivery.readers import READ_BYTES_MAX
 from broker.delivery.recent import Recent
 from broker.delivery.routes import Routes
 from broker.documents import CursorDocument, SubscriptionDocument
-from broker.errors import StoreCorrupt, StoreFull
+from broker.errors import StoreCorrupt, StoreError, StoreFull
+from broker.log.log import Log
 from broker.message import Grant, Message, Offset
 from broker.session.session import Session
-from broker.store import Read
+from broker.store import Read, Store
+from broker.store.memory import MemoryStore
+from broker.store.sqlite.store import SqliteStore
 from broker.topics import REPLAY_ENDED
 from tests.support.world import Disk, Subscriber, World, message, payloads, running, subscription
 
@@ -121,6 +126,73 @@ def test_recent_batches_are_bounded_in_bytes_as_well(monkeypatch: pytest.MonkeyP
     assert recent.after == 2
     messages, through = recent.read(Offset(2))
     assert ([m.offset for m in messages], through) == ([3, 4], 4)
+
+
+# After acknowledgements
+
+
+@pytest.fixture(params=["memory", "sqlite", "sqlite, quick disk"])
+async def store(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Store]:
+    if "quick" in request.param:
+        monkeypatch.setattr("broker.store.sqlite.store.QUICK_COMMITS_MIN", 0)
+    memory = request.param == "memory"
+    store: Store = MemoryStore() if memory else SqliteStore(tmp_path / "pubsub.db")
+    await store.open()
+    yield store
+    await store.close()
+
+
+async def test_a_batch_is_routed_after_its_acknowledgements_have_left(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """300 times of 300: its publisher goes on while it is routed."""
+    log = Log(store, Counters(), append_bytes_max=1000)
+    delivery = Delivery(log, Counters(), Config())
+    loop = asyncio.get_running_loop()
+    happened: list[tuple[str, bytes]] = []
+    routed = asyncio.Event()
+
+    def publish(payload: bytes) -> None:
+        def acknowledge(error: StoreError | None) -> None:
+            loop.call_soon(happened.append, ("acknowledged", payload))  # As to a socket.
+
+        log.append([message(payload)], acknowledge)
+
+    def note(batch: Sequence[Message]) -> None:
+        happened.extend([("routed", m.payload) for m in batch])
+        routed.set()
+
+    monkeypatch.setattr(delivery, "_deliver", note)
+    tasks = [asyncio.create_task(log.commit_forever())]
+    tasks.append(asyncio.create_task(delivery.deliver_forever()))
+    for payload in texts(300):
+        publish(payload)
+        await routed.wait()
+        routed.clear()
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    expected = [(what, of) for of in texts(300) for what in ("acknowledged", "routed")]
+    assert happened == expected
+
+
+async def test_what_nobody_here_acknowledges_is_routed_while_our_commit_runs(
+    world: World, sub: Subscriber
+) -> None:
+    """Another broker on the same log appended it."""
+    await world.settled()
+    world.disk.may_commit.clear()
+    world.log.append([message("ours")])
+    await asyncio.sleep(0)
+    await MemoryStore.append(world.disk, [message("theirs")])
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert payloads(sub.got) == [b"theirs"]
+    world.disk.may_commit.set()
+    await world.settled()
+    assert payloads(sub.got) == [b"theirs", b"ours"]
 
 
 # Live and behind

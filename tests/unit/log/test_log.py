@@ -120,6 +120,25 @@ async def test_callbacks_come_after_the_commit_in_the_order_of_the_calls(
     assert heard == ["append 1 None", "changed None", "nothing None"]
 
 
+async def test_what_callbacks_put_off_to_the_next_turn_is_done_when_acknowledgements_are_sent(
+    log: Log, disk: Disk
+) -> None:
+    heard: list[str] = []
+    loop = asyncio.get_running_loop()
+    await log.acknowledgements_sent()  # At once, when there is nothing to acknowledge.
+
+    def acknowledge(error: StoreError | None) -> None:
+        heard.append("committed")
+        loop.call_soon(heard.append, "sent")
+
+    log.append([message("1")], acknowledge)
+    while not heard:  # noqa: ASYNC110  The very turn of the callback.
+        await asyncio.sleep(0)
+    assert heard == ["committed"]
+    await log.acknowledgements_sent()
+    assert heard == ["committed", "sent"]
+
+
 async def test_messages_and_the_state_that_belongs_to_them_are_one_commit(
     log: Log, disk: Disk
 ) -> None:
