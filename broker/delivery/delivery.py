@@ -22,14 +22,15 @@ from typing import Protocol
 from broker.config import Config
 from broker.counters import Counters
 from broker.delivery import readers
-from broker.delivery.readers import CatchUp, Reader, Replay, Retained, size_of
+from broker.delivery.readers import CatchUp, Reader, ReaderKey, Replay, Retained, size_of
 from broker.delivery.recent import Recent
 from broker.delivery.routes import Routes, RouteTable
 from broker.documents import Delete, Put, SubscriptionDocument
 from broker.errors import StoreError, StoreUnavailable
 from broker.log.log import Log
 from broker.message import Grant, Message, Offset, Outgoing
-from broker.session.session import Position, Session
+from broker.session.position import LivePosition
+from broker.session.session import Session
 from broker.store import Skipped
 from broker.topics import REPLAY_ENDED, is_shared
 
@@ -38,8 +39,6 @@ logger = logging.getLogger(__name__)
 READ_RETRY_S = 1.0
 ASIDE_MAX = 1000
 """Messages waiting in `aside` of a session, beyond which `offer_beside` passes it over."""
-RETAINED = "#/retained"
-"""Name of the reader of retained messages among those of a session; no Topic Filter is like it."""
 
 
 def route(
@@ -98,12 +97,12 @@ class Delivery:
         self._log = log
         self._counters = counters
         self._config = config
-        self.live = Position(log.high_watermark)
+        self.live = LivePosition(log.high_watermark)
         self._recent = Recent(log.high_watermark)
         self._routes = RouteTable()
         self._subscribers: dict[Session, Subscriber] = {}
         self._newest_start = Offset(0)
-        self._readers: dict[Session, dict[str, Reader]] = {}
+        self._readers: dict[Session, dict[ReaderKey, Reader]] = {}
 
     @property
     def subscription_count(self) -> int:
@@ -116,15 +115,15 @@ class Delivery:
         self._readers[session] = {}
         for subscription in session.subscriptions.values():
             if subscription.replaying:
-                self._start(session, Replay(self, session, subscription), subscription.filter)
+                self._start(session, Replay(self, session, subscription))
             if not is_shared(subscription.filter):
                 self._routes.add(session, subscription)
         if session.owed.subscriptions():
             self.send_retained(session)
         if session.subscriptions:
-            self._start(session, CatchUp(self, session), "")
+            self._start(session, CatchUp(self, session))
         else:
-            session.position = self.live
+            session.go_live(self.live)
 
     def detach(self, session: Session) -> None:
         """The client is gone. The session keeps its place in the log, and nothing in memory."""
@@ -137,24 +136,24 @@ class Delivery:
 
     def subscribe(self, session: Session, subscription: SubscriptionDocument) -> None:
         """Route to this subscription too, or replay it first if it asks for that. [MQTT-3.8.4-3]"""
-        self._stop(session, subscription.filter)
+        self._stop(session, (Replay, subscription.filter))
         self._newest_start = max(self._newest_start, subscription.start_offset)
         session.subscribe(subscription)
         if subscription.replaying:
-            self._start(session, Replay(self, session, subscription), subscription.filter)
+            self._start(session, Replay(self, session, subscription))
         if not is_shared(subscription.filter):
             self._routes.add(session, subscription)
 
     def unsubscribe(self, session: Session, topic_filter: str) -> bool:
         """Whether there was such a subscription."""
-        self._stop(session, topic_filter)
+        self._stop(session, (Replay, topic_filter))
         self._routes.remove(session, topic_filter)
         return session.unsubscribe(topic_filter) is not None
 
     def send_retained(self, session: Session) -> None:
         """Hand on the retained messages that subscriptions of this session are owed."""
-        self._stop(session, RETAINED)
-        self._start(session, Retained(self, session), RETAINED)
+        self._stop(session, (Retained, None))
+        self._start(session, Retained(self, session))
 
     def is_wanted(self, topic: str) -> bool:
         """Whether an attached session is subscribed to this topic, now or once it has replayed."""
@@ -177,17 +176,16 @@ class Delivery:
         """
         async for batch in self._log.store.tail(Offset(self.live.through + 1)):
             if isinstance(batch, Skipped):
-                self.live.through = batch.last
+                self.live.advance(batch.last)
             else:
                 await self._log.acknowledgements_sent()
                 self._deliver(batch)
 
     def _deliver(self, batch: Sequence[Message]) -> None:
         self._recent.add(batch)
-        live = self.live
         woken: list[Session] = []
         for session, (outgoing, size) in route(batch, self._routes.of).items():
-            if session.position is not live:
+            if not session.position.is_live:
                 continue
             if batch[0].offset <= self._newest_start:
                 # The batch was committed before a subscription and is routed after it.
@@ -197,12 +195,12 @@ class Delivery:
                 len(session.outbox) + len(outgoing) > self._config.outbox_messages_max
                 or session.outbox_bytes + size > self._config.outbox_bytes_max
             ) and session.outbox:
-                session.position = Position(live.through)
-                self._start(session, CatchUp(self, session), "")
+                session.fall_behind()
+                self._start(session, CatchUp(self, session))
             else:
                 session.offer(outgoing, size)
                 woken.append(session)
-        live.through = batch[-1].offset
+        self.live.advance(batch[-1].offset)
         for session in woken:
             if session in self._subscribers:
                 self.wake(session)
@@ -221,8 +219,8 @@ class Delivery:
                 session.aside.extend(outgoing)
                 self.wake(session)
 
-    def _start(self, session: Session, reader: Reader, name: str) -> None:
-        self._readers[session][name] = reader
+    def _start(self, session: Session, reader: Reader) -> None:
+        self._readers[session][reader.key] = reader
         reader.start()
 
     def broken(self, session: Session, error: StoreError) -> None:
@@ -230,8 +228,8 @@ class Delivery:
         if session in self._subscribers:
             self._subscribers[session].broken(error)
 
-    def _stop(self, session: Session, name: str) -> None:
-        reader = self._readers[session].pop(name, None)
+    def _stop(self, session: Session, key: ReaderKey) -> None:
+        reader = self._readers[session].pop(key, None)
         if reader is not None:
             reader.stop()
 
@@ -266,21 +264,21 @@ class Delivery:
 
     def caught_up(self, session: Session) -> None:
         """From here on the session is fed with each batch."""
-        session.position = self.live
-        self._readers[session].pop("", None)
+        session.go_live(self.live)
+        self._readers[session].pop((CatchUp, None), None)
 
     def retained_read(
         self, session: Session, messages: Sequence[Message], *, last_part: bool
     ) -> None:
         """These are the next on the topics that the session is owed retained messages of."""
         if last_part:
-            self._readers[session].pop(RETAINED, None)
+            self._readers[session].pop((Retained, None), None)
         session.offer_retained(messages, last_part=last_part)
         self.wake(session)
 
     def joined(self, session: Session, subscription: SubscriptionDocument) -> None:
         """A replay came to where its session is: they go on together."""
-        self._readers[session].pop(subscription.filter, None)
+        self._readers[session].pop((Replay, subscription.filter), None)
         subscription.replaying = False
         self.subscribe(session, subscription)
         if session.durable:
@@ -290,7 +288,7 @@ class Delivery:
 
     def ended(self, session: Session, subscription: SubscriptionDocument) -> None:
         """A replay came to its end: the subscription is over, and its client is told."""
-        self._readers[session].pop(subscription.filter, None)
+        self._readers[session].pop((Replay, subscription.filter), None)
         self.unsubscribe(session, subscription.filter)
         if session.durable:
             key = (session.client_id, subscription.filter)

@@ -18,7 +18,8 @@ from broker.documents import SubscriptionDocument
 from broker.errors import StoreError, StoreUnavailable
 from broker.message import Message, Offset, Outgoing
 from broker.session.grants import merge_grants
-from broker.session.session import Position, Session
+from broker.session.position import LivePosition
+from broker.session.session import Session
 from broker.topics import is_shared, matches
 
 logger = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ def size_of(outgoing: Iterable[Outgoing]) -> int:
 class Feed(Protocol):
     """What a reader needs: delivery."""
 
-    live: Position
+    live: LivePosition
 
     def wake(self, session: Session) -> None: ...
 
@@ -82,6 +83,11 @@ class Reader:
         self.session = session
         self._room = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def key(self) -> ReaderKey:
+        """Which one of its session's readers it is."""
+        return type(self), None
 
     def start(self) -> None:
         self.look_for_room()
@@ -146,7 +152,7 @@ class CatchUp(Reader):
                 if (grant := session.grants.of(message)) is not None
             ]
             session.offer(outgoing, size_of(outgoing))
-            position.through = through
+            position.advance(through)
             if outgoing:
                 delivery.wake(session)
             await asyncio.sleep(0)
@@ -199,6 +205,10 @@ class Replay(Reader):
         super().__init__(delivery, session)
         self.subscription = subscription
 
+    @property
+    def key(self) -> ReaderKey:
+        return Replay, self.subscription.filter
+
     def has_room(self) -> bool:
         return not self.session.aside
 
@@ -236,3 +246,7 @@ class Replay(Reader):
         return matches(self.subscription.filter, message.topic) and not (
             own and self.subscription.no_local
         )
+
+
+ReaderKey = tuple[type[Reader], str | None]
+"""A session has one reader of each class, but a `Replay` for each Topic Filter that replays."""

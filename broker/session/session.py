@@ -31,19 +31,7 @@ from broker.message import Lease, Message, Offset, Outgoing
 from broker.session.grants import SubscriptionSet
 from broker.session.in_flight import InFlightWindow, Taken, pack, unpack
 from broker.session.owed import OwedRetained
-
-
-class Position:
-    """How far a reader got: everything that matches up to `through` was offered.
-
-    Every live session shares one, which routing a batch moves, so that a batch costs nothing for
-    the sessions that it does not concern; a session that is behind has its own.
-    """
-
-    __slots__ = ("through",)
-
-    def __init__(self, through: Offset) -> None:
-        self.through = through
+from broker.session.position import LivePosition, Position
 
 
 class Session:
@@ -163,6 +151,8 @@ class Session:
         """How many more QoS 1 and 2 messages may go."""
         return self.in_flight.room(durable=self.durable)
 
+    # Its client and its place in the log
+
     def attach(self, receive_maximum: int) -> None:
         """A client is there: from now on its window counts."""
         self.attached = True
@@ -176,6 +166,14 @@ class Session:
         self.outbox_bytes = 0
         self.aside.clear()
         self.owed.stop_read()
+
+    def go_live(self, live: LivePosition) -> None:
+        """It was offered everything that was routed: from now on each batch comes to it."""
+        self.position = live
+
+    def fall_behind(self) -> None:
+        """Batches go past it from now on: a reader has to fetch them from the log."""
+        self.position = Position(self.position.through)
 
     def _taken_through(self) -> Offset:
         return Offset(self.outbox[0][0].offset - 1) if self.outbox else self.position.through
@@ -234,16 +232,13 @@ class Session:
 
     def _cursor_document(self) -> CursorDocument:
         """The full form once the client has left, and whenever the compact one would not do."""
-        offset, window = self.cursor(), self.in_flight
+        window, taken_through = self.in_flight, self._taken_through()
+        offset = window.acknowledged_through(taken_through)
+        packet_id = window.next_packet_id
         if self.attached and window.in_order():
-            return CursorDocument(self.client_id, offset, offset, window.next_packet_id, b"")
-        return CursorDocument(
-            self.client_id,
-            offset,
-            self._taken_through(),
-            window.next_packet_id,
-            pack(window.unfinished()),
-        )
+            return CursorDocument(self.client_id, offset, offset, packet_id, b"")
+        inflight = pack(window.unfinished())
+        return CursorDocument(self.client_id, offset, taken_through, packet_id, inflight)
 
     def restore(
         self,

@@ -22,7 +22,7 @@ def session(*, durable: bool = True, inflight_max: int = 100, window: int = 100)
 def offer(to: Session, *messages: Message, qos: int = 2) -> None:
     """As a live reader does."""
     to.offer([(m, Grant(qos)) for m in messages], sum(m.size for m in messages))
-    to.position.through = messages[-1].offset
+    to.position.advance(messages[-1].offset)
 
 
 def numbered(count: int, *, first: int = 1, qos: int = 1) -> list[Message]:
