@@ -42,8 +42,6 @@ WIDE_CLASSES = {
     "broker.mqtt.connection.Connection",
 }
 UNTESTED_MODULES = {
-    "broker.delivery.readers",
-    "broker.delivery.recent",
     "broker.documents",
     "broker.errors",
     "broker.message",

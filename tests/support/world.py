@@ -41,6 +41,15 @@ def message(
     )
 
 
+def numbered(count: int, topic: str = "t", *, first: int = 1, qos: int = 1) -> list[Message]:
+    """Messages whose payloads are `texts(count, first=first)`."""
+    return [message(str(n), topic, qos=qos) for n in range(first, first + count)]
+
+
+def texts(count: int, *, first: int = 1) -> list[bytes]:
+    return [str(n).encode() for n in range(first, first + count)]
+
+
 def subscription(
     topic_filter: str = "t",
     qos: int = 1,
@@ -180,6 +189,12 @@ class Subscriber(Owner):
             self.world.sessions.close(session, self, self.world.clock.now())
 
 
+def placed(of: Subscriber) -> Session:
+    """The session of a subscriber that is there."""
+    assert of.session is not None
+    return of.session
+
+
 class World:
     """What `Server` puts together, on a `Disk` and on a clock that stands still."""
 
@@ -199,6 +214,9 @@ class World:
         """Returns when they are stored and routed."""
         self.log.append(messages)
         await self.settled()
+
+    def is_live(self, of: Subscriber) -> bool:
+        return placed(of).position is self.delivery.live
 
     async def flushed(self) -> None:
         """Return when nothing waits for the log; time passes as far as that needs it."""
