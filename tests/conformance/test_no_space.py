@@ -22,20 +22,20 @@ from tests.support.raw_client import connect_packet
 from tests.support.wire import script_bytes
 
 
-class Disk(SqliteStore):
+class FillingStore(SqliteStore):
     full = False
 
     async def append(
         self, batch: Sequence[Message], state: Sequence[Operation] = (), *, durable: bool = True
     ) -> None:
-        if Disk.full:
+        if FillingStore.full:
             raise StoreFull("no space")
         await super().append(batch, state, durable=durable)
 
 
 @pytest.fixture
 async def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Server]:
-    monkeypatch.setattr("broker.server.SqliteStore", Disk)
+    monkeypatch.setattr("broker.server.SqliteStore", FillingStore)
     monkeypatch.setattr("broker.log.log.FULL_RETRY_S", 0.01)
     server = Server(Config(port=0, data_dir=tmp_path))
     await server.start()
@@ -61,7 +61,7 @@ async def test_what_finds_no_space_is_refused_and_may_be_sent_again(
         await reader.readexactly(length)
     one, two = "32 07 0001 't' 0001 00 'x'", "34 07 0001 't' 0002 00 'y'"
     with monkeypatch.context() as full:
-        full.setattr(Disk, "full", True)
+        full.setattr(FillingStore, "full", True)
         await exchange(f"{one} {two}", "40 03 0001 97  50 03 0002 97")
         await exchange(two, "50 03 0002 97")
     await exchange(f"{one} {two}", "40 03 0001 10  50 03 0002 10")  # Nobody is subscribed.

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
 
-from tests.crash.history import Connect, Delivery, History, Key, Published, decode_payload
+from tests.crash.history import Connected, Delivery, History, Key, Published, decode_payload
 
 CONNECT, CONNACK, PUBLISH, PUBACK, PUBREC, PUBREL, PUBCOMP, SUBSCRIBE, SUBACK = range(1, 10)
 UNSUBSCRIBE, UNSUBACK, PINGREQ, PINGRESP, DISCONNECT = range(10, 15)
@@ -62,7 +62,7 @@ def string(text: str) -> bytes:
     return len(encoded).to_bytes(2, "big") + encoded
 
 
-class Client(asyncio.Protocol):
+class RecordingClient(asyncio.Protocol):
     """One client identifier, connected or not, with a durable session unless it says otherwise.
 
     `online` is set from CONNACK until the connection ends; `offline` is its opposite.
@@ -86,7 +86,7 @@ class Client(asyncio.Protocol):
         self._receive_max = receive_max
         self._durable = durable
         self._connections = 0
-        self._connect: Connect | None = None
+        self._connect: Connected | None = None
         self._buffer = bytearray()
         self._transport: asyncio.Transport | None = None
         self._leaving = False
@@ -127,7 +127,7 @@ class Client(asyncio.Protocol):
             self._transport.abort()
 
     def ends(self, *, clean: bool = False) -> None:
-        """Note that the connection is over, as far as we know; `clean` as in `Connect`."""
+        """Note that the connection is over, as far as we know; `clean` as in `Connected`."""
         if self._connect is not None:
             self._connect.ended_at, self._connect.clean = self._history.now(), clean
             self._connect = None
@@ -190,7 +190,7 @@ class Client(asyncio.Protocol):
             return
         self._connections += 1
         session_present = bool(body[0] & 1)
-        self._connect = Connect(
+        self._connect = Connected(
             self.name, self._connections, self._history.epoch, session_present, self._durable
         )
         self._connect.at = self._history.now()
@@ -226,7 +226,7 @@ class Unacknowledged:
     body: bytes
 
 
-class Publisher(Client):
+class RecordingPublisher(RecordingClient):
     """Publishes numbered messages; `window` bounds its unfinished QoS 1 and 2 exchanges."""
 
     def __init__(
@@ -363,7 +363,7 @@ class Answers:
             self._timer = None
 
 
-class Subscriber(Client):
+class RecordingSubscriber(RecordingClient):
     """Keeps `filters` subscribed and acknowledges everything, at its own pace.
 
     QoS 1 and QoS 2 are answered independently of each other: the standard orders PUBACKs among

@@ -21,7 +21,7 @@ from itertools import pairwise
 from math import inf
 
 from tests.crash.checker import in_order, matches
-from tests.crash.history import Connect, Delivery, History, Key
+from tests.crash.history import Connected, Delivery, History, Key
 
 
 def check_groups(history: History, repeats_max: int) -> list[str]:
@@ -71,7 +71,7 @@ def complete(history: History, group: str) -> Iterator[str]:
 def exclusive(history: History, group: str, repeats_max: int) -> Iterator[str]:
     copies = copies_owed(history, group)
     connects = connections(history)
-    earlier: defaultdict[Key, list[tuple[Delivery, Connect]]] = defaultdict(list)
+    earlier: defaultdict[Key, list[tuple[Delivery, Connected]]] = defaultdict(list)
     cut_off: Counter[tuple[str, int]] = Counter()
     with_kill: Counter[int] = Counter()
     for member, delivery in arrivals(history, group):
@@ -109,7 +109,7 @@ def exclusive(history: History, group: str, repeats_max: int) -> Iterator[str]:
             )
 
 
-def still_has(claim: Delivery, connect: Connect, later: Delivery, killed: set[int]) -> bool:
+def still_has(claim: Delivery, connect: Connected, later: Delivery, killed: set[int]) -> bool:
     """Whether a message that came to this connection may not come again as `later`."""
     if claim.qos == 2:
         return True
@@ -178,7 +178,7 @@ def arrivals(history: History, group: str) -> list[tuple[str, Delivery]]:
     )
 
 
-def connections(history: History) -> dict[tuple[str, int], Connect]:
+def connections(history: History) -> dict[tuple[str, int], Connected]:
     return {(connect.client, connect.connection): connect for connect in history.connects}
 
 

@@ -14,7 +14,7 @@ from tests.crash.client import (
     PUBLISH,
     UNSUBACK,
     UNSUBSCRIBE,
-    Subscriber,
+    RecordingSubscriber,
     packet,
     string,
 )
@@ -26,7 +26,7 @@ from tests.crash.load import DRAIN_TIMEOUT_S, Crowd
 GROUP = "$share/workers/load/#"
 
 
-class Member(Subscriber):
+class Member(RecordingSubscriber):
     """Subscribes at every connect, so that it may have unsubscribed before."""
 
     def __init__(

@@ -70,7 +70,7 @@ class Delivery:
 
 
 @dataclass(slots=True)
-class Connect:
+class Connected:
     """A CONNACK, that came `at`; `connection` counts the client's from 1.
 
     `ended_at` is when the client knew, or decided, that nothing more would be answered. `clean`:
@@ -131,7 +131,7 @@ class History:
     groups: dict[str, dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
     published: dict[Key, Published] = field(default_factory=dict)
     deliveries: dict[str, list[Delivery]] = field(default_factory=lambda: defaultdict(list))
-    connects: list[Connect] = field(default_factory=list)
+    connects: list[Connected] = field(default_factory=list)
     unsubscribed: list[Unsubscribed] = field(default_factory=list)
     cursors: list[Cursor] = field(default_factory=list)
     log: dict[int, Stored] = field(default_factory=dict)

@@ -14,7 +14,13 @@ from types import TracebackType
 from typing import Any, Self
 
 from tests.crash.checker import matches
-from tests.crash.client import MQTT_3, MQTT_5, Client, Publisher, Subscriber
+from tests.crash.client import (
+    MQTT_3,
+    MQTT_5,
+    RecordingClient,
+    RecordingPublisher,
+    RecordingSubscriber,
+)
 from tests.crash.history import History, Key, encode_payload
 from tests.crash.killable_broker import KillableBroker
 
@@ -34,10 +40,10 @@ class Crowd:
         self._broker = broker
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self.publishers = [
-            Publisher(f"p{number}", history, version=version)
+            RecordingPublisher(f"p{number}", history, version=version)
             for number, version in enumerate((MQTT_3, MQTT_3, MQTT_5, MQTT_5))
         ]
-        self.clients: list[Client] = [*self.publishers]
+        self.clients: list[RecordingClient] = [*self.publishers]
 
     async def __aenter__(self) -> Self:
         asyncio.get_running_loop().set_exception_handler(self._failed)
@@ -56,7 +62,7 @@ class Crowd:
             client.drop()
             await client.offline.wait()
 
-    async def _stay_connected(self, client: Client) -> None:
+    async def _stay_connected(self, client: RecordingClient) -> None:
         while True:
             await client.offline.wait()
             await self._broker.up.wait()
@@ -64,7 +70,7 @@ class Crowd:
                 await client.connect(self._broker.port)
             await asyncio.sleep(0.002)
 
-    async def _publish(self, publisher: Publisher) -> None:
+    async def _publish(self, publisher: RecordingPublisher) -> None:
         source = self._source(publisher.name)
         while True:
             await publisher.room()
@@ -106,12 +112,14 @@ class Load(Crowd):
         super().__init__(seed, broker, history)
         self._polite = polite
         self.subscribers = [
-            Subscriber("live1", history, {"load/#": 1}),
+            RecordingSubscriber("live1", history, {"load/#": 1}),
             # Overlapping filters: still one copy, with the higher QoS.
-            Subscriber("live2", history, {"load/#": 1, "load/+/a": 2, "load/1/b": 2}),
-            Subscriber("narrow", history, {"load/#": 2}, version=MQTT_5, receive_max=5),
-            Subscriber("slow1", history, {"load/+/a": 1}, delay_qos1_s=self._delay(1, 0.02)),
-            Subscriber(
+            RecordingSubscriber("live2", history, {"load/#": 1, "load/+/a": 2, "load/1/b": 2}),
+            RecordingSubscriber("narrow", history, {"load/#": 2}, version=MQTT_5, receive_max=5),
+            RecordingSubscriber(
+                "slow1", history, {"load/+/a": 1}, delay_qos1_s=self._delay(1, 0.02)
+            ),
+            RecordingSubscriber(
                 "slow2",
                 history,
                 {"load/1/#": 2},
@@ -120,7 +128,7 @@ class Load(Crowd):
                 delay_qos2_s=self._delay(3, 0.02),
             ),
             # Here QoS 2 completes past QoS 1 messages that stay unacknowledged.
-            Subscriber(
+            RecordingSubscriber(
                 "uneven",
                 history,
                 {"load/2/b": 2},
@@ -129,8 +137,8 @@ class Load(Crowd):
             ),
         ]
         self.absent = [
-            Subscriber("absent1", history, {"load/#": 1}, version=MQTT_5),
-            Subscriber("absent2", history, {"load/+/b": 2, "load/0/#": 2}),
+            RecordingSubscriber("absent1", history, {"load/#": 1}, version=MQTT_5),
+            RecordingSubscriber("absent2", history, {"load/+/b": 2, "load/0/#": 2}),
         ]
         self.clients += [*self.subscribers, *self.absent]
 
@@ -183,7 +191,7 @@ class Load(Crowd):
             for packet_id, key in subscriber.held.items()
         ]
 
-    async def _come_and_go(self, client: Client) -> None:
+    async def _come_and_go(self, client: RecordingClient) -> None:
         """Leaves by DISCONNECT or without a word, stays away for longer than it stays."""
         source = self._source(client.name)
         while True:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.crash.checker import check, check_growth, continued, matches
 from tests.crash.history import (
-    Connect,
+    Connected,
     Cursor,
     Delivery,
     History,
@@ -38,7 +38,7 @@ def history() -> History:
     not yet committed as acknowledged, and 3 (QoS 1) was stored without its PUBACK leaving: so 1
     comes again, and 3 is stored, and delivered, twice. 4 is QoS 0 and came."""
     history = History(epoch=2, subscriptions={"s": {"a/#": 2}})
-    history.connects = [Connect("s", 1, 0, False), Connect("s", 2, 1, True)]
+    history.connects = [Connected("s", 1, 0, False), Connected("s", 2, 1, True)]
     for key, qos in ((ONE, 1), (TWO, 2), (THREE, 1), (FOUR, 0)):
         history.published[key] = Published("a/b", qos, acknowledged_in=1 if qos else None)
     history.published[THREE].sent = 2

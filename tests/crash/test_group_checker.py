@@ -6,7 +6,7 @@ import pytest
 
 from tests.crash.group_checker import check_groups
 from tests.crash.history import (
-    Connect,
+    Connected,
     Cursor,
     Delivery,
     History,
@@ -20,9 +20,9 @@ GROUP = "$share/g/a/#"
 ONE, TWO, THREE, FOUR = (Key("p", sequence) for sequence in range(1, 5))
 
 
-def connect(history: History, member: str, *, present: bool = True) -> Connect:
+def connect(history: History, member: str, *, present: bool = True) -> Connected:
     number = sum(each.client == member for each in history.connects) + 1
-    history.connects.append(Connect(member, number, history.epoch, present, at=history.now()))
+    history.connects.append(Connected(member, number, history.epoch, present, at=history.now()))
     return history.connects[-1]
 
 
@@ -41,7 +41,7 @@ def deliver(
     return delivery
 
 
-def end(history: History, connection: Connect, *, clean: bool = False) -> None:
+def end(history: History, connection: Connected, *, clean: bool = False) -> None:
     connection.ended_at, connection.clean = history.now(), clean
 
 
@@ -84,7 +84,7 @@ def fault(history: History) -> str:
     return only
 
 
-def last(history: History, member: str) -> Connect:
+def last(history: History, member: str) -> Connected:
     return [each for each in history.connects if each.client == member][-1]
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.crash.checker import check
-from tests.crash.client import Publisher, Subscriber
+from tests.crash.client import RecordingPublisher, RecordingSubscriber
 from tests.crash.history import History
 from tests.crash.killable_broker import KillableBroker
 from tests.crash.load import Load, payload_of
@@ -57,8 +57,8 @@ async def test_qos_2_that_completed_past_an_unacknowledged_qos_1_is_not_repeated
 ) -> None:
     """[MQTT-4.3.3-10] The cursor stays at the QoS 1 message, and yet the other is over."""
     history = History()
-    publisher = Publisher("p", history)
-    subscriber = Subscriber("s", history, {"a": 2}, delay_qos1_s=lambda: 3600.0)
+    publisher = RecordingPublisher("p", history)
+    subscriber = RecordingSubscriber("s", history, {"a": 2}, delay_qos1_s=lambda: 3600.0)
     with KillableBroker(tmp_path) as broker:
         async with asyncio.timeout(30):
             await broker.start()

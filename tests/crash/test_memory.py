@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from tests.crash.client import PUBACK, PUBLISH, Client, Subscriber, packet, string
+from tests.crash.client import PUBACK, PUBLISH, RecordingClient, RecordingSubscriber, packet, string
 from tests.crash.history import History, Key, encode_payload
 from tests.crash.killable_broker import KillableBroker
 
@@ -15,7 +15,7 @@ PAYLOAD_BYTES = 128
 GROWTH_BYTES_MAX = 50 * 1024 * 1024
 
 
-class Flood(Client):
+class Flood(RecordingClient):
     """Publishes `MESSAGES` with QoS 1, a batch at a time, each acknowledged before the next."""
 
     async def run(self) -> None:
@@ -40,9 +40,9 @@ class Flood(Client):
 async def test_a_backlog_does_not_grow_the_broker(tmp_path: Path) -> None:
     """One subscriber is away, one acknowledges nothing, one does not even read its socket."""
     history = History()
-    absent = Subscriber("absent", history, {"#": 1})
-    silent = Subscriber("silent", history, {"#": 1})
-    stuck = Subscriber("stuck", history, {"#": 1})
+    absent = RecordingSubscriber("absent", history, {"#": 1})
+    silent = RecordingSubscriber("silent", history, {"#": 1})
+    stuck = RecordingSubscriber("stuck", history, {"#": 1})
     flood = Flood("flood", history)
     with KillableBroker(tmp_path) as broker:
         await broker.start()

@@ -22,7 +22,7 @@ MIB = 1024 * 1024
 SESSION_TAKEN_OVER = 0x8E
 
 
-class Connect(Protocol):
+class ConnectPeer(Protocol):
     def __call__(self, client_id: str, *, port: int = 0, **options: Any) -> Peer: ...
 
 
@@ -31,7 +31,7 @@ class Behaviour:
     version: ClassVar[int]
 
     @pytest.fixture
-    def connect(self, broker: BrokerProcess) -> Iterator[Connect]:
+    def connect(self, broker: BrokerProcess) -> Iterator[ConnectPeer]:
         """Connect to the module's broker, or to that at `port`; whoever is left is disconnected."""
         peers: list[Peer] = []
 
@@ -49,7 +49,7 @@ class Behaviour:
     # Messages
 
     def test_a_message_arrives_with_the_lower_qos_of_publisher_and_subscription(
-        self, connect: Connect, name: str
+        self, connect: ConnectPeer, name: str
     ) -> None:
         """[MQTT-3.8.4-8]"""
         publisher = connect(f"{name}-pub")
@@ -62,7 +62,7 @@ class Behaviour:
                 assert subscriber.receive() == expected
             assert subscriber.received() == []
 
-    def test_whatever_the_bytes(self, connect: Connect, name: str) -> None:
+    def test_whatever_the_bytes(self, connect: ConnectPeer, name: str) -> None:
         subscriber = connect(name)
         subscriber.subscribe(f"{name}/#")
         sent = [
@@ -74,7 +74,7 @@ class Behaviour:
             subscriber.send(message)
         assert subscriber.receive_many(3) == sent
 
-    def test_one_mebibyte(self, connect: Connect, name: str) -> None:
+    def test_one_mebibyte(self, connect: ConnectPeer, name: str) -> None:
         subscriber = connect(name)
         subscriber.subscribe(name)
         payload = bytes(range(256)) * (MIB // 256)
@@ -84,7 +84,7 @@ class Behaviour:
             assert message.qos == qos
             assert message.payload == payload
 
-    def test_everybody_who_subscribed_gets_it_once(self, connect: Connect, name: str) -> None:
+    def test_everybody_who_subscribed_gets_it_once(self, connect: ConnectPeer, name: str) -> None:
         subscribers = [connect(f"{name}-{number}") for number in range(5)]
         for subscriber in subscribers:
             subscriber.subscribe(name)
@@ -92,7 +92,7 @@ class Behaviour:
         for subscriber in subscribers:
             assert payloads(subscriber.received()) == [b"all"]
 
-    def test_five_hundred_topics(self, connect: Connect, name: str) -> None:
+    def test_five_hundred_topics(self, connect: ConnectPeer, name: str) -> None:
         subscriber, publisher = connect(name), connect(f"{name}-pub")
         topics = [f"{name}/{number}" for number in range(500)]
         for topic in topics:
@@ -102,7 +102,7 @@ class Behaviour:
             publisher.send(message)
         assert subscriber.receive_many(500) == sent
 
-    def test_wildcards(self, connect: Connect, name: str) -> None:
+    def test_wildcards(self, connect: ConnectPeer, name: str) -> None:
         """[MQTT-4.7.1-1, 2]"""
         topics = [name, f"{name}/a", f"{name}/b", f"{name}/a/b", f"{name}/a/b/c", f"{name}/a/", "x"]
         wanted = {
@@ -124,7 +124,7 @@ class Behaviour:
             assert [m.topic for m in subscriber.received()] == wanted[filter], filter
 
     def test_a_leading_wildcard_does_not_reach_topics_that_begin_with_a_dollar(
-        self, connect: Connect, name: str
+        self, connect: ConnectPeer, name: str
     ) -> None:
         """[MQTT-4.7.2-1] Live or retained."""
         early, late = connect(f"{name}-early"), connect(f"{name}-late")
@@ -139,7 +139,7 @@ class Behaviour:
         early.publish(f"$own/{name}", b"", retain=True)
 
     def test_overlapping_filters_give_one_copy_with_the_highest_qos(
-        self, connect: Connect, name: str
+        self, connect: ConnectPeer, name: str
     ) -> None:
         """[MQTT-3.3.4-2]"""
         subscriber = connect(name)
@@ -149,7 +149,7 @@ class Behaviour:
         subscriber.publish(f"{name}/a", b"once", 2)
         assert subscriber.received() == [Message(f"{name}/a", b"once", 2)]
 
-    def test_unsubscribe(self, connect: Connect, name: str) -> None:
+    def test_unsubscribe(self, connect: ConnectPeer, name: str) -> None:
         subscriber = connect(name)
         subscriber.subscribe(f"{name}/a")
         subscriber.subscribe(f"{name}/b")
@@ -161,7 +161,7 @@ class Behaviour:
 
     # Retained messages
 
-    def test_retained_is_set_replaced_and_removed(self, connect: Connect, name: str) -> None:
+    def test_retained_is_set_replaced_and_removed(self, connect: ConnectPeer, name: str) -> None:
         """[MQTT-3.3.1-5..8]"""
         publisher = connect(f"{name}-pub")
         live = connect(f"{name}-live")
@@ -182,7 +182,7 @@ class Behaviour:
             Message(name, payload) for payload in (b"first", b"second", b"not retained", b"")
         ]
 
-    def test_retained_messages_of_a_wildcard(self, connect: Connect, name: str) -> None:
+    def test_retained_messages_of_a_wildcard(self, connect: ConnectPeer, name: str) -> None:
         publisher = connect(f"{name}-pub")
         for level in ("a", "b", "c/d"):
             publisher.publish(f"{name}/{level}", level.encode(), 2, retain=True)
@@ -195,7 +195,7 @@ class Behaviour:
     # Wills
 
     def test_a_will_is_published_when_the_connection_is_lost(
-        self, connect: Connect, name: str
+        self, connect: ConnectPeer, name: str
     ) -> None:
         """[MQTT-3.1.2-8]"""
         watcher = connect(f"{name}-watcher")
@@ -209,7 +209,7 @@ class Behaviour:
         assert late.receive() == Message(name, b"gone", 2, retain=True)
 
     def test_no_will_after_disconnect(
-        self, connect: Connect, name: str, broker: BrokerProcess
+        self, connect: ConnectPeer, name: str, broker: BrokerProcess
     ) -> None:
         """[MQTT-3.14.4-3]"""
         watcher = connect(f"{name}-watcher")
@@ -219,7 +219,7 @@ class Behaviour:
         assert watcher.received() == []
 
     def test_a_will_survives_the_kill_of_the_broker(
-        self, connect: Connect, own_broker: BrokerProcess, name: str
+        self, connect: ConnectPeer, own_broker: BrokerProcess, name: str
     ) -> None:
         watcher = connect(f"{name}-watcher", port=own_broker.port, durable=True)
         watcher.subscribe(name)
@@ -232,7 +232,7 @@ class Behaviour:
     # Sessions
 
     def test_a_durable_session_misses_nothing(
-        self, connect: Connect, name: str, broker: BrokerProcess
+        self, connect: ConnectPeer, name: str, broker: BrokerProcess
     ) -> None:
         """[MQTT-3.1.2-4, 5]"""
         subscriber = connect(name, durable=True)
@@ -249,7 +249,7 @@ class Behaviour:
         subscriber.disconnect()
         assert connect(name, durable=True).received() == []
 
-    def test_a_lost_connection_resumes_as_well(self, connect: Connect, name: str) -> None:
+    def test_a_lost_connection_resumes_as_well(self, connect: ConnectPeer, name: str) -> None:
         subscriber = connect(name, durable=True)
         subscriber.subscribe(name, 2)
         subscriber.cut()
@@ -257,14 +257,16 @@ class Behaviour:
         subscriber = connect(name, durable=True)
         assert subscriber.received() == [Message(name, b"missed", 2)]
 
-    def test_a_clean_session_ends_with_its_connection(self, connect: Connect, name: str) -> None:
+    def test_a_clean_session_ends_with_its_connection(
+        self, connect: ConnectPeer, name: str
+    ) -> None:
         connect(name).subscribe(name)
         again = connect(name)
         assert again.session_present in (False, None)
         again.publish(name)
         assert again.received() == []
 
-    def test_clean_start_ends_a_durable_session(self, connect: Connect, name: str) -> None:
+    def test_clean_start_ends_a_durable_session(self, connect: ConnectPeer, name: str) -> None:
         """[MQTT-3.1.2-4]"""
         subscriber = connect(name, durable=True)
         subscriber.subscribe(name)
@@ -275,7 +277,7 @@ class Behaviour:
         assert subscriber.session_present in (False, None)
         assert subscriber.received() == []
 
-    def test_takeover(self, connect: Connect, name: str) -> None:
+    def test_takeover(self, connect: ConnectPeer, name: str) -> None:
         """[MQTT-3.1.4-3]"""
         old = connect(name, durable=True)
         old.subscribe(name)
@@ -288,7 +290,7 @@ class Behaviour:
         assert old.inbox.empty()
 
     def test_acknowledged_is_kept_when_the_broker_is_killed(
-        self, connect: Connect, own_broker: BrokerProcess, name: str
+        self, connect: ConnectPeer, own_broker: BrokerProcess, name: str
     ) -> None:
         subscriber = connect(name, port=own_broker.port, durable=True)
         subscriber.subscribe(f"{name}/#", 2)
@@ -307,7 +309,7 @@ class Behaviour:
 
     # Replay
 
-    def test_replay_by_filter(self, connect: Connect, name: str) -> None:
+    def test_replay_by_filter(self, connect: ConnectPeer, name: str) -> None:
         publisher = connect(f"{name}-pub")
         for number in range(5):
             publisher.publish(f"{name}/{number}", b"%d" % number)
@@ -324,7 +326,7 @@ class Behaviour:
         assert recent.receive().payload == b"0"
 
     def test_a_replay_is_unsubscribed_from_by_the_same_filter(
-        self, connect: Connect, name: str
+        self, connect: ConnectPeer, name: str
     ) -> None:
         for filter in (f"$replay/latest/{name}", name):
             subscriber = connect(name)
@@ -336,7 +338,7 @@ class Behaviour:
             assert subscriber.received() == []
 
     def test_a_replay_with_an_end_says_so(
-        self, connect: Connect, name: str, broker: BrokerProcess
+        self, connect: ConnectPeer, name: str, broker: BrokerProcess
     ) -> None:
         publisher = connect(f"{name}-pub")
         for payload in (b"one", b"two", b"three"):
@@ -350,7 +352,7 @@ class Behaviour:
         assert late.received() == []
 
     def test_members_of_a_group_share_and_the_group_waits_when_nobody_is_there(
-        self, connect: Connect, name: str
+        self, connect: ConnectPeer, name: str
     ) -> None:
         """[MQTT-4.8.2-1..3] Section 4.8.2: a message goes to one member."""
         members = [connect(f"{name}-{number}") for number in range(2)]
@@ -370,7 +372,7 @@ class Behaviour:
         assert late.receive().payload == b"later"
 
     def test_what_a_dying_member_of_a_group_holds_goes_to_the_others(
-        self, connect: Connect, name: str
+        self, connect: ConnectPeer, name: str
     ) -> None:
         """Section 4.8.2"""
         dying = connect(f"{name}-dying", acknowledges=False)
@@ -389,7 +391,7 @@ class Behaviour:
 
 
 class Behaviour5(Behaviour):
-    def test_properties_are_passed_on_unchanged(self, connect: Connect, name: str) -> None:
+    def test_properties_are_passed_on_unchanged(self, connect: ConnectPeer, name: str) -> None:
         """[MQTT-3.3.2-4, 15, 16, 17, 18, 20]"""
         subscriber = connect(name)
         subscriber.subscribe(name)
@@ -405,7 +407,7 @@ class Behaviour5(Behaviour):
         subscriber.send(message)
         assert subscriber.receive() == message
 
-    def test_retained_messages_keep_their_properties(self, connect: Connect, name: str) -> None:
+    def test_retained_messages_keep_their_properties(self, connect: ConnectPeer, name: str) -> None:
         message = Message(name, b"x", retain=True, content_type="text/plain", user=[("a", "b")])
         publisher = connect(f"{name}-pub")
         publisher.send(message)
@@ -413,7 +415,7 @@ class Behaviour5(Behaviour):
         late.subscribe(name, 1)
         assert late.receive() == message
 
-    def test_retain_handling(self, connect: Connect, name: str) -> None:
+    def test_retain_handling(self, connect: ConnectPeer, name: str) -> None:
         """[MQTT-3.3.1-9..11]"""
         subscriber = connect(name)
         subscriber.publish(name, b"retained", retain=True)
@@ -425,7 +427,7 @@ class Behaviour5(Behaviour):
         subscriber.subscribe(name, retain_handling=1)
         assert subscriber.receive().payload == b"retained"
 
-    def test_retain_as_published(self, connect: Connect, name: str) -> None:
+    def test_retain_as_published(self, connect: ConnectPeer, name: str) -> None:
         """[MQTT-3.3.1-12, 13]"""
         subscriber = connect(name)
         subscriber.subscribe(f"{name}/kept", 1, retain_as_published=True)
@@ -440,7 +442,7 @@ class Behaviour5(Behaviour):
         assert [m.retain for m in subscriber.received()] == [True, False, False, False]
 
     def test_overlapping_filters_give_all_subscription_identifiers(
-        self, connect: Connect, name: str
+        self, connect: ConnectPeer, name: str
     ) -> None:
         """[MQTT-3.3.4-3..5]"""
         subscriber = connect(name)
@@ -453,7 +455,7 @@ class Behaviour5(Behaviour):
         assert (both.qos, sorted(both.subscription_ids)) == (2, [7, 268_435_455])
         assert (one.qos, one.subscription_ids) == (0, [7])
 
-    def test_no_local(self, connect: Connect, name: str) -> None:
+    def test_no_local(self, connect: ConnectPeer, name: str) -> None:
         """[MQTT-3.8.3-3]"""
         subscriber = connect(name)
         subscriber.subscribe(name, no_local=True)
@@ -461,7 +463,9 @@ class Behaviour5(Behaviour):
         connect(f"{name}-other").publish(name, b"other's")
         assert payloads(subscriber.received()) == [b"other's"]
 
-    def test_a_will_with_properties_waits_for_its_delay(self, connect: Connect, name: str) -> None:
+    def test_a_will_with_properties_waits_for_its_delay(
+        self, connect: ConnectPeer, name: str
+    ) -> None:
         """[MQTT-3.1.3-9]"""
         watcher = connect(f"{name}-watcher")
         watcher.subscribe(name)
@@ -473,7 +477,7 @@ class Behaviour5(Behaviour):
         assert time.monotonic() - cut_at >= 0.95
 
     def test_coming_back_cancels_a_will(
-        self, connect: Connect, name: str, broker: BrokerProcess
+        self, connect: ConnectPeer, name: str, broker: BrokerProcess
     ) -> None:
         """[MQTT-3.1.3-9]"""
         watcher = connect(f"{name}-watcher")
@@ -490,7 +494,9 @@ class Behaviour5(Behaviour):
         connect(f"{name}-later", expiry_s=60, will=later).cut()
         assert payloads([watcher.receive(), *watcher.received()]) == [b"later"]
 
-    def test_the_end_of_the_session_ends_the_will_delay(self, connect: Connect, name: str) -> None:
+    def test_the_end_of_the_session_ends_the_will_delay(
+        self, connect: ConnectPeer, name: str
+    ) -> None:
         """[MQTT-3.1.2-8]"""
         watcher = connect(f"{name}-watcher")
         watcher.subscribe(name)
@@ -498,7 +504,7 @@ class Behaviour5(Behaviour):
         assert watcher.receive() == Message(name, b"gone")
 
     def test_clean_start_ends_the_session_and_so_the_will_delay(
-        self, connect: Connect, name: str
+        self, connect: ConnectPeer, name: str
     ) -> None:
         """[MQTT-3.1.2-8, MQTT-3.1.4-3]"""
         watcher = connect(f"{name}-watcher")
@@ -508,7 +514,9 @@ class Behaviour5(Behaviour):
         connect(f"{name}-lost")
         assert watcher.receive() == Message(name, b"gone")
 
-    def test_a_session_expires(self, connect: Connect, name: str, broker: BrokerProcess) -> None:
+    def test_a_session_expires(
+        self, connect: ConnectPeer, name: str, broker: BrokerProcess
+    ) -> None:
         """[MQTT-3.1.2-23]"""
         subscriber = connect(name, expiry_s=1)
         subscriber.subscribe(name)
@@ -522,7 +530,7 @@ class Behaviour5(Behaviour):
         back.publish(name)
         assert back.received() == []
 
-    def test_message_expiry(self, connect: Connect, name: str, broker: BrokerProcess) -> None:
+    def test_message_expiry(self, connect: ConnectPeer, name: str, broker: BrokerProcess) -> None:
         """[MQTT-3.3.2-5, 6]"""
         subscriber = connect(name, durable=True)
         subscriber.subscribe(name)
@@ -538,7 +546,7 @@ class Behaviour5(Behaviour):
         assert 3590 <= message.expiry_s < 3600
 
     def test_a_small_receive_maximum_still_gets_everything_in_order(
-        self, connect: Connect, name: str
+        self, connect: ConnectPeer, name: str
     ) -> None:
         subscriber = connect(name, receive_maximum=1)
         subscriber.subscribe(name)
@@ -549,7 +557,7 @@ class Behaviour5(Behaviour):
         assert payloads(subscriber.receive_many(50)) == sent
 
     def test_a_message_too_large_for_the_client_is_left_out(
-        self, connect: Connect, name: str
+        self, connect: ConnectPeer, name: str
     ) -> None:
         """[MQTT-3.1.2-24, 25]"""
         subscriber = connect(name, packet_bytes_max=200)
@@ -560,7 +568,7 @@ class Behaviour5(Behaviour):
             publisher.publish(name, bytes(100), qos)
         assert subscriber.receive_many(3) == [Message(name, bytes(100), qos) for qos in (0, 1, 2)]
 
-    def test_topic_alias(self, connect: Connect, name: str) -> None:
+    def test_topic_alias(self, connect: ConnectPeer, name: str) -> None:
         subscriber = connect(f"{name}-sub")
         subscriber.subscribe(f"{name}/#")
         publisher = connect(name)
@@ -571,7 +579,9 @@ class Behaviour5(Behaviour):
         topics = [message.topic for message in subscriber.receive_many(4)]
         assert topics == [f"{name}/a", f"{name}/a", f"{name}/b", f"{name}/b"]
 
-    def test_replay_from_until(self, connect: Connect, name: str, broker: BrokerProcess) -> None:
+    def test_replay_from_until(
+        self, connect: ConnectPeer, name: str, broker: BrokerProcess
+    ) -> None:
         publisher = connect(f"{name}-pub")
         for number in range(4):
             publisher.publish(f"{name}/{number}", b"%d" % number)
@@ -586,7 +596,7 @@ class Behaviour5(Behaviour):
         ended = late.receive()
         assert (ended.topic, ended.payload) == ("$replay/ended", f"{name}/#".encode())
 
-    def test_from_counts_only_for_a_new_subscription(self, connect: Connect, name: str) -> None:
+    def test_from_counts_only_for_a_new_subscription(self, connect: ConnectPeer, name: str) -> None:
         publisher = connect(f"{name}-pub")
         publisher.publish(name, b"old")
         late = connect(name, durable=True)
@@ -597,7 +607,7 @@ class Behaviour5(Behaviour):
         late.subscribe(name, user=[("from", "earliest"), ("from-mode", "always")])
         assert payloads(late.received()) == [b"old"]
 
-    def test_metadata(self, connect: Connect, name: str, broker: BrokerProcess) -> None:
+    def test_metadata(self, connect: ConnectPeer, name: str, broker: BrokerProcess) -> None:
         subscriber = connect(name)
         subscriber.subscribe(name, user=[("metadata", "true")])
         connect(f"{name}-pub").publish(name, b"x", user=[("own", "1")])
@@ -612,7 +622,7 @@ class Behaviour5(Behaviour):
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", words["published-at"])
         assert words["publisher"] == f"{name}-pub"
 
-    def test_receipt(self, connect: Connect, name: str, broker: BrokerProcess) -> None:
+    def test_receipt(self, connect: ConnectPeer, name: str, broker: BrokerProcess) -> None:
         publisher = connect(name)
         receipt = publisher.publish(name, b"x", user=[("receipt", "true")])
         [(offset,)] = broker.query("SELECT offset FROM history WHERE topic = ?", name)

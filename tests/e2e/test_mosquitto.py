@@ -31,7 +31,7 @@ FORMAT = "MESSAGE\t%t\t%q\t%r\t%x\t%C\t%R\t%D\t%F\t%P\t%S\t%E"
 
 
 @dataclass(slots=True)
-class Message:
+class PrintedMessage:
     """One line of mosquitto_sub. `extra` has what was sent beside the payload: content type,
     response topic, correlation data, format indicator, user properties, identifiers, expiry."""
 
@@ -51,7 +51,7 @@ class Sub:
         self.process = subprocess.Popen(
             ["stdbuf", "-oL", *command, *arguments], stdout=subprocess.PIPE, text=True
         )
-        self.inbox: Queue[Message] = Queue()
+        self.inbox: Queue[PrintedMessage] = Queue()
         self._subscribed: Queue[str] = Queue()
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
@@ -86,16 +86,16 @@ class Sub:
             if line.startswith("MESSAGE\t"):
                 _, topic, qos, retain, payload, *extra = line.rstrip("\n").split("\t")
                 self.inbox.put(
-                    Message(topic, int(qos), retain == "1", bytes.fromhex(payload), extra)
+                    PrintedMessage(topic, int(qos), retain == "1", bytes.fromhex(payload), extra)
                 )
             elif line.startswith("Subscribed"):
                 self._subscribed.put(line)
         self._subscribed.put("")
 
-    def receive(self) -> Message:
+    def receive(self) -> PrintedMessage:
         return self.inbox.get(timeout=TIMEOUT_S)
 
-    def receive_many(self, number: int) -> list[Message]:
+    def receive_many(self, number: int) -> list[PrintedMessage]:
         return [self.receive() for _ in range(number)]
 
     def received(self, fence: str) -> list[bytes]:

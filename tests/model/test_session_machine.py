@@ -425,8 +425,8 @@ class SessionMachine(RuleBasedStateMachine):
         self.clock = FakeClock()
         self.devices = {name: Device(name) for name in DEVICES}
         self.was_full = False
-        """Since the last clean stop. Subscribers are served on while it is full, at a price: after a
-        crash more than a window may be repeated (P4)."""
+        """The disk, since the last clean stop. Subscribers are served on while it is full, so that
+        after a crash more than a window may be repeated (P4)."""
 
     @property
     def disk(self) -> CrashableStore:

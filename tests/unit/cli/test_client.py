@@ -20,7 +20,7 @@ PUBLISH_QOS_2 = bytes.fromhex("34 07 0001 61 0006 00 32")
 PUBREL = bytes.fromhex("62 02 0006")
 
 
-class Peer:
+class HandPlayedBroker:
     """The broker's end of one connection."""
 
     def __init__(self, connack: bytes = CONNACK) -> None:
@@ -62,8 +62,8 @@ class Peer:
 
 
 @pytest.fixture
-def peer() -> Iterator[Peer]:
-    with closing(Peer()) as peer:
+def peer() -> Iterator[HandPlayedBroker]:
+    with closing(HandPlayedBroker()) as peer:
         assert not peer.open()
         yield peer
 
@@ -80,14 +80,14 @@ def test_the_protected_methods_of_paho_that_it_changes_are_there() -> None:
         assert name in vars(mqtt.Client), f"this paho has no {name}"
 
 
-def test_qos_1_is_acknowledged_when_told_to(peer: Peer) -> None:
+def test_qos_1_is_acknowledged_when_told_to(peer: HandPlayedBroker) -> None:
     peer.receives(PUBLISH_QOS_1)
     assert peer.has_sent() == b""
     peer.client.acknowledge([peer.client.arrived.popleft()])
     assert peer.has_sent() == bytes.fromhex("40 02 0005")
 
 
-def test_qos_2_is_not_even_received_until_told_to(peer: Peer) -> None:
+def test_qos_2_is_not_even_received_until_told_to(peer: HandPlayedBroker) -> None:
     """[MQTT-4.3.3-8]: after PUBREC the broker forgets the message."""
     peer.receives(PUBLISH_QOS_2)
     assert peer.has_sent() == b""
@@ -101,7 +101,7 @@ def test_qos_2_is_not_even_received_until_told_to(peer: Peer) -> None:
     assert not peer.client.arrived
 
 
-def test_qos_2_sent_again_before_its_release_is_not_delivered_again(peer: Peer) -> None:
+def test_qos_2_sent_again_before_its_release_is_not_delivered_again(peer: HandPlayedBroker) -> None:
     """[MQTT-4.3.3-10]"""
     peer.receives(PUBLISH_QOS_2)
     peer.client.acknowledge([peer.client.arrived.popleft()])
@@ -113,20 +113,22 @@ def test_qos_2_sent_again_before_its_release_is_not_delivered_again(peer: Peer) 
     assert len(peer.client.arrived) == 1, "the identifier was released and is used again"
 
 
-def test_a_release_of_what_an_earlier_process_received_is_completed(peer: Peer) -> None:
+def test_a_release_of_what_an_earlier_process_received_is_completed(peer: HandPlayedBroker) -> None:
     """[MQTT-4.3.3-11]"""
     peer.receives(PUBREL)
     assert peer.has_sent() == bytes.fromhex("70 02 0006")
 
 
-def test_messages_arrive_in_order_whatever_their_qos_and_packets_may_be_cut(peer: Peer) -> None:
+def test_messages_arrive_in_order_whatever_their_qos_and_packets_may_be_cut(
+    peer: HandPlayedBroker,
+) -> None:
     stream = PUBLISH_QOS_1 + PUBLISH_QOS_2 + bytes.fromhex("30 05 0001 61 00 30")
     for byte in stream:
         peer.receives(bytes([byte]))
     assert [message.payload for message in peer.client.arrived] == [b"1", b"2", b"0"]
 
 
-def test_a_message_is_the_same_with_properties_and_without(peer: Peer) -> None:
+def test_a_message_is_the_same_with_properties_and_without(peer: HandPlayedBroker) -> None:
     peer.receives(bytes.fromhex("33 07 0001 61 0005 00 31  31 04 0001 62 00"))
     peer.receives(bytes.fromhex("33 0E 0001 61 0005 07 26 0001 6B 0001 76 31"))
     plain, empty, with_properties = peer.client.arrived
@@ -146,7 +148,7 @@ def test_a_message_is_the_same_with_properties_and_without(peer: Peer) -> None:
     ],
 )
 def test_what_the_broker_says_to_a_message_of_ours(
-    peer: Peer, puback: str, reason_code: int, offset: str | None
+    peer: HandPlayedBroker, puback: str, reason_code: int, offset: str | None
 ) -> None:
     """[MQTT-3.4.2-1]"""
     assert peer.client.publish("a", b"1", qos=1).mid == 1
@@ -156,7 +158,7 @@ def test_what_the_broker_says_to_a_message_of_ours(
     assert acknowledged.user_properties.get("offset") == offset
 
 
-def test_acknowledgements_leave_before_the_connection_closes(peer: Peer) -> None:
+def test_acknowledgements_leave_before_the_connection_closes(peer: HandPlayedBroker) -> None:
     peer.receives(PUBLISH_QOS_1)
     peer.client.acknowledge(peer.client.arrived)
     peer.connection.sendall(PUBLISH_QOS_1)  # unread, it would reset the connection
@@ -170,14 +172,14 @@ def test_acknowledgements_leave_before_the_connection_closes(peer: Peer) -> None
     assert received == bytes.fromhex("40 02 0005  E0 02 00 00")
 
 
-def test_the_brokers_reason_for_ending_the_connection_is_known(peer: Peer) -> None:
+def test_the_brokers_reason_for_ending_the_connection_is_known(peer: HandPlayedBroker) -> None:
     with pytest.raises(ConnectionLost, match="Session taken over") as raised:
         peer.receives(bytes.fromhex("E0 02 8E 00"))
     assert raised.value.reason_code == 0x8E
 
 
 def test_a_refused_connection_says_why() -> None:
-    with closing(Peer(bytes.fromhex("20 03 00 87 00"))) as peer:
+    with closing(HandPlayedBroker(bytes.fromhex("20 03 00 87 00"))) as peer:
         with pytest.raises(CommandFailed, match="Not authorized") as raised:
             peer.open()
         assert raised.value.code is Exit.NOT_AUTHORIZED

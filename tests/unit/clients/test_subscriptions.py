@@ -15,7 +15,7 @@ from broker.session.session import Session
 from tests.support.world import Disk, Subscriber, World, message, payloads, running
 
 
-class Client(Subscriber):
+class AskingSubscriber(Subscriber):
     """Remembers the answers."""
 
     def __init__(self, world: World) -> None:
@@ -50,13 +50,13 @@ def subscriptions(world: World) -> Subscriptions:
 
 
 @pytest.fixture
-async def client(world: World) -> Client:
-    client = Client(world)
+async def client(world: World) -> AskingSubscriber:
+    client = AskingSubscriber(world)
     await client.open()
     return client
 
 
-def session_of(client: Client) -> Session:
+def session_of(client: AskingSubscriber) -> Session:
     assert client.session is not None
     return client.session
 
@@ -68,7 +68,7 @@ def subscribe(*filters: str, retain_handling: int = 0) -> Subscribe:
 
 
 async def test_suback_leaves_when_all_is_committed(
-    world: World, subscriptions: Subscriptions, client: Client
+    world: World, subscriptions: Subscriptions, client: AskingSubscriber
 ) -> None:
     """[MQTT-3.8.4-1] One of them too many is refused, and nothing of it is kept."""
     world.disk.may_commit.clear()
@@ -82,7 +82,7 @@ async def test_suback_leaves_when_all_is_committed(
 
 
 async def test_unsuback_leaves_when_that_is_committed(
-    world: World, subscriptions: Subscriptions, client: Client
+    world: World, subscriptions: Subscriptions, client: AskingSubscriber
 ) -> None:
     """[MQTT-3.10.4-4, MQTT-3.11.3-1]"""
     subscriptions.subscribe(session_of(client), subscribe("a", "b"), client)
@@ -96,7 +96,7 @@ async def test_unsuback_leaves_when_that_is_committed(
 
 
 async def test_who_leaves_before_the_answer_hears_nothing_and_is_subscribed(
-    world: World, subscriptions: Subscriptions, client: Client
+    world: World, subscriptions: Subscriptions, client: AskingSubscriber
 ) -> None:
     subscriptions.subscribe(session_of(client), subscribe("a"), client)
     client.close()
@@ -109,7 +109,7 @@ async def test_who_leaves_before_the_answer_hears_nothing_and_is_subscribed(
 async def test_retain_handling_says_when_what_is_retained_is_sent(
     world: World,
     subscriptions: Subscriptions,
-    client: Client,
+    client: AskingSubscriber,
     retain_handling: int,
     got: list[bytes],
 ) -> None:
@@ -123,7 +123,10 @@ async def test_retain_handling_says_when_what_is_retained_is_sent(
 
 
 async def test_what_was_read_before_a_subscription_was_committed_is_not_taken_for_its_own(
-    world: World, subscriptions: Subscriptions, client: Client, monkeypatch: pytest.MonkeyPatch
+    world: World,
+    subscriptions: Subscriptions,
+    client: AskingSubscriber,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """P3: each gets what is retained for it, whenever the reading for the other ends."""
     await world.publish(message("1", "a", retain=True), message("2", "b", retain=True))
@@ -156,7 +159,7 @@ async def test_who_subscribes_to_more_while_retained_messages_come_gets_all_of_t
         *[message(str(n), f"b/{n}", retain=True) for n in range(3)],
         *[message(str(n), f"a/{n}", retain=True) for n in range(3, 9)],
     )
-    client = Client(world)
+    client = AskingSubscriber(world)
     await client.open(receive_maximum=1)
     subscriptions.subscribe(session_of(client), subscribe("a/#"), client)
     await world.settled()
@@ -170,7 +173,7 @@ async def test_who_subscribes_to_more_while_retained_messages_come_gets_all_of_t
 
 
 async def test_what_is_owed_of_retained_messages_stays_owed_when_the_subscription_is_repeated(
-    world: World, subscriptions: Subscriptions, client: Client
+    world: World, subscriptions: Subscriptions, client: AskingSubscriber
 ) -> None:
     """As clients do when they come back, here with Retain Handling 1."""
     await world.publish(message("1", "a", retain=True))
@@ -180,7 +183,7 @@ async def test_what_is_owed_of_retained_messages_stays_owed_when_the_subscriptio
         await world.settled()
     client.close()
     await world.settled()
-    again = Client(world)
+    again = AskingSubscriber(world)
     await again.open()
     subscriptions.subscribe(session_of(again), subscribe("a", retain_handling=1), again)
     await world.settled()
@@ -188,7 +191,7 @@ async def test_what_is_owed_of_retained_messages_stays_owed_when_the_subscriptio
 
 
 async def test_who_takes_a_session_over_is_in_no_group_that_was_just_asked_for(
-    world: World, subscriptions: Subscriptions, client: Client
+    world: World, subscriptions: Subscriptions, client: AskingSubscriber
 ) -> None:
     """Or its share would go to the connection that is gone."""
     session = session_of(client)
@@ -197,7 +200,7 @@ async def test_who_takes_a_session_over_is_in_no_group_that_was_just_asked_for(
     opened = world.groups.join
 
     async def taken_over_meanwhile(*args: object) -> None:
-        other = Client(world)
+        other = AskingSubscriber(world)
         await other.open()
         assert client.closed
         assert other.session is session
@@ -225,7 +228,7 @@ async def stored(world: World) -> set[str]:
 
 
 async def test_many_filters_of_one_packet_are_granted_and_taken_back_in_turns(
-    world: World, many: Subscriptions, client: Client
+    world: World, many: Subscriptions, client: AskingSubscriber
 ) -> None:
     """One answer when all is committed, though nothing of the last part was to be stored."""
     session = session_of(client)
@@ -250,7 +253,7 @@ async def test_many_filters_of_one_packet_are_granted_and_taken_back_in_turns(
 
 
 async def test_many_packets_that_come_at_once_are_no_more_than_one_with_as_many_filters(
-    world: World, many: Subscriptions, client: Client
+    world: World, many: Subscriptions, client: AskingSubscriber
 ) -> None:
     session = session_of(client)
     for name in MANY[:FILTERS_PER_TURN]:
@@ -264,7 +267,7 @@ async def test_many_packets_that_come_at_once_are_no_more_than_one_with_as_many_
 
 
 async def test_who_is_cut_off_between_two_parts_is_subscribed_to_what_the_log_knows_of(
-    world: World, many: Subscriptions, client: Client
+    world: World, many: Subscriptions, client: AskingSubscriber
 ) -> None:
     """And the rest is not granted to whoever has the session then."""
     session = session_of(client)
@@ -277,7 +280,7 @@ async def test_who_is_cut_off_between_two_parts_is_subscribed_to_what_the_log_kn
     client.taken_over()
     await working
     world.disk.may_commit.set()
-    again = Client(world)
+    again = AskingSubscriber(world)
     await again.open()
     assert session_of(again) is session
     assert await stored(world) == set(session.subscriptions) == set(MANY[:FILTERS_PER_TURN])
