@@ -30,7 +30,7 @@ from websockets.server import ServerProtocol
 
 from broker.config import Config
 from broker.message import Grant, Message, Outgoing
-from broker.mqtt.decode import Decoder, TopicNames
+from broker.mqtt.decode import Decoder
 from broker.mqtt.encode import encode, encode_aliased, encode_publishes
 from broker.mqtt.fields import PACKET_BYTES_MAX, string, u16, varint
 from broker.mqtt.limits import Limits
@@ -48,6 +48,7 @@ from broker.mqtt.packets import (
     Will,
 )
 from broker.mqtt.properties import Property, message_properties, property_section
+from broker.mqtt.publishes import TopicNames
 from broker.net.frames import BINARY, FIN, MASKED, FrameReader
 from broker.store.sqlite.rows import insert_rows
 from broker.topics import TopicTree, validate_filter, validate_name

@@ -32,7 +32,6 @@ LONG_MODULES = {
     "broker.clients.client",
     "broker.clients.line_client",
     "broker.mqtt.connection",
-    "broker.mqtt.decode",
     "broker.mqtt.encode",
     "cli.client",
     "cli.main",

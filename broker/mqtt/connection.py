@@ -221,7 +221,7 @@ class Connection:
         self._method = method
         self._session_expires = bool(connect.session_expiry_s)
         if connect.version == MQTT_5:
-            self._decoder.receive_quota = self._limits.receive_max
+            self._decoder.publishes.hold_to_receive_maximum()
 
     def _check_authenticated(self, received: Sequence[Event | FromClient]) -> None:
         if (refusal := self._too_early(received)) is not None:
@@ -418,8 +418,7 @@ class Connection:
             ack.type == PacketType.PUBREC and ack.reason_code >= ERROR
         )
         if ends and self.version == MQTT_5:
-            quota = self._decoder.receive_quota + len(ack.packet_ids)
-            self._decoder.receive_quota = min(quota, self._limits.receive_max)
+            self._decoder.publishes.acknowledged(len(ack.packet_ids))
 
     def _fits(self, packet: FromServer, encoded: bytes) -> bool:
         packets = len(packet.packet_ids) if isinstance(packet, Ack) else 1

@@ -1,12 +1,13 @@
-"""The data types of MQTT (section 1.5): read from the bytes of one packet, and written.
+"""The data types of MQTT (section 1.5): read from the bytes of one packet, and written; and where a
+packet ends.
 
-`Reader` is for everything but PUBLISH and runs of acknowledgements, which `decode.py` reads
-without it.
+`Reader` is for everything but PUBLISH and runs of acknowledgements, which `publishes.py` and
+`acks.py` read without it.
 """
 
 from __future__ import annotations
 
-from broker.errors import MalformedPacket
+from broker.errors import MalformedPacket, PacketTooLarge
 
 VARINT_MAX = 268_435_455
 PACKET_BYTES_MAX = 5 + VARINT_MAX
@@ -69,6 +70,30 @@ class Reader:
 
     def binary(self) -> bytes:
         return self.take(self.u16())
+
+
+def frame(data: bytes, position: int, bytes_max: int, version_5: bool) -> tuple[int, int]:
+    """Where the body of the packet at `position` begins and ends, by its Remaining Length.
+
+    An end beyond `data` says that more must come: up to there, or until the length is known.
+    Raises MalformedPacket; PacketTooLarge as soon as more than `bytes_max` are declared.
+    """
+    length = 0
+    for index in range(1, 5):
+        if position + index >= len(data):
+            return 0, len(data) + 1
+        byte = data[position + index]
+        length |= (byte & 0x7F) << 7 * (index - 1)
+        if byte < 0x80:
+            break
+    else:
+        raise MalformedPacket("the Remaining Length is longer than 4 bytes")
+    if byte == 0 and index > 1 and version_5:  # [MQTT-1.5.5-1]
+        raise MalformedPacket("the Remaining Length is longer than it needs to be")
+    body = position + 1 + index
+    if body + length - position > bytes_max:
+        raise PacketTooLarge(f"a packet is larger than {bytes_max} bytes")
+    return body, body + length
 
 
 def text(encoded: bytes) -> str:

@@ -44,6 +44,17 @@ class PacketType(IntEnum):
     AUTH = 15
 
 
+ACK_TYPES = (PacketType.PUBACK, PacketType.PUBREC, PacketType.PUBREL, PacketType.PUBCOMP)
+
+FIRST_BYTES = {
+    kind: kind << 4
+    | (kind in (PacketType.PUBREL, PacketType.SUBSCRIBE, PacketType.UNSUBSCRIBE)) << 1
+    for kind in PacketType
+}
+"""How each packet begins: its type, and the flags that it must have. [MQTT-2.1.3-1] In PUBLISH the
+flags are DUP, QoS and RETAIN, not set here."""
+
+
 @dataclass(slots=True)
 class Will:
     """What is published for a client that is lost. `properties` are as in `Publish`."""

@@ -6,20 +6,32 @@ from typing import Any
 import pytest
 
 from broker.config import Config
-from broker.errors import MalformedPacket, TopicNameInvalid, TopicNameReserved
-from broker.mqtt.decode import Decoder, TopicNames
+from broker.errors import MalformedPacket, UnsupportedProtocolVersion
+from broker.mqtt.decode import Decoder
 from broker.mqtt.encode import encode
+from broker.mqtt.fields import binary
 from broker.mqtt.limits import Limits
-from broker.mqtt.packets import MQTT_3_1_1, MQTT_5, Ack, PacketType, Pingreq, Publish
+from broker.mqtt.packets import (
+    MQTT_3_1_1,
+    MQTT_5,
+    Ack,
+    Connect,
+    PacketType,
+    Pingreq,
+    Publish,
+    RefusedPublish,
+)
+from broker.mqtt.publishes import PublishReader
 from tests.support.wire import chunks
 
+LIMITS = Limits.of(Config())
 BIG = Publish("t", b"x" * 2_000_000, 1, False, False, 1)
 
 
 @pytest.fixture
 def decoder() -> Decoder:
     """Of a connection past its CONNECT."""
-    decoder = Decoder(Limits.of(Config()))
+    decoder = Decoder(LIMITS)
     decoder.version = MQTT_5
     return decoder
 
@@ -36,13 +48,13 @@ def test_a_packet_in_many_reads_is_looked_at_when_it_is_whole(
 ) -> None:
     """Linear work: neither are its bytes joined at each read nor its header read again."""
     looked_at = []
-    publishes = Decoder._publishes
+    read = PublishReader.read
 
-    def counting(self: Decoder, data: bytes, position: int, packets: list[Any]) -> int:
+    def counting(self: PublishReader, data: bytes, *arguments: Any) -> Any:
         looked_at.append(len(data))
-        return publishes(self, data, position, packets)
+        return read(self, data, *arguments)
 
-    monkeypatch.setattr(Decoder, "_publishes", counting)
+    monkeypatch.setattr(PublishReader, "read", counting)
     packets: list[Any] = []
     for chunk in chunks(encode(BIG, MQTT_5), 2000):
         decoder.feed(chunk)
@@ -74,52 +86,58 @@ def test_many_small_packets_after_the_end_of_a_split_one(decoder: Decoder) -> No
     assert drain(decoder) == [Pingreq()]
 
 
-@pytest.mark.parametrize("count", [1, 2, 8, 9, 71, 72, 73, 600, 5000])
-@pytest.mark.parametrize("tail", ["", "00", "00 00"])
-@pytest.mark.parametrize("after", ["", "C0 00", "50 02 00 09", "40"])
-def test_acknowledgements_come_as_one_run(
-    decoder: Decoder, count: int, tail: str, after: str
+@pytest.mark.parametrize(
+    ("name", "level", "version"),
+    [
+        (b"MQTT", 4, MQTT_3_1_1),
+        (b"MQTT", 5, MQTT_5),
+        (b"MQTT", 3, MQTT_3_1_1),
+        (b"MQTT", 6, MQTT_5),
+        (b"MQTT", 0x84, MQTT_3_1_1),
+        (b"MQTT", 0x85, MQTT_5),
+        (b"MQIsdp", 3, MQTT_3_1_1),
+        (b"MQIsdp", 4, None),
+        (b"mqtt", 4, None),
+    ],
+)
+def test_the_version_is_known_also_where_connect_is_refused(
+    name: bytes, level: int, version: int | None
 ) -> None:
-    zeros = bytes.fromhex(tail)
-    header = bytes((0x40, 2 + len(zeros)))
-    wanted = range(1, count + 1)
-    run = b"".join(header + n.to_bytes(2, "big") + zeros for n in wanted)
-    decoder.feed(run + bytes.fromhex(after))
-    ack = decoder.next([])
-    assert isinstance(ack, Ack)
-    assert ack.type == PacketType.PUBACK
-    assert list(ack.packet_ids) == list(wanted)
-    assert len(drain(decoder)) == (1 if len(after) > 2 else 0)
+    """[MQTT-3.1.2-1, 2]"""
+    decoder = Decoder(LIMITS)
+    body = binary(name) + bytes((level, 2, 0, 0)) + (b"\0" if level == MQTT_5 else b"") + b"\0\0"
+    decoder.feed(bytes((0x10, len(body))) + body)
+    if name == b"MQTT" and level in (MQTT_3_1_1, MQTT_5):
+        assert decoder.next([]) == Connect(level, "", True, 0)
+    else:
+        with pytest.raises(UnsupportedProtocolVersion):
+            decoder.next([])
+    assert decoder.version == version
 
 
-def test_a_run_of_3_1_1(decoder: Decoder) -> None:
-    decoder.version = MQTT_3_1_1
-    decoder.feed(encode(Ack(PacketType.PUBREL, range(1, 100)), MQTT_3_1_1))
-    assert drain(decoder) == [Ack(PacketType.PUBREL, tuple(range(1, 100)))]
+def test_each_packet_stands_where_it_came(decoder: Decoder) -> None:
+    """PUBLISHes and runs of acknowledgements too, which are not decoded one by one."""
+    publish = Publish("t", b"x", 0, False, False, 0)
+    refused = Publish("$SYS/x", b"x", 1, False, False, 9)
+    packets: list[Any] = [
+        publish,
+        publish,
+        Ack(PacketType.PUBACK, (1, 2, 3)),
+        publish,
+        Ack(PacketType.PUBREC, (1,), 0x87),
+        refused,
+        publish,
+        Pingreq(),
+    ]
+    decoder.feed(b"".join(encode(packet, MQTT_5) for packet in packets))
+    decoded = drain(decoder)
+    assert isinstance(decoded[5], RefusedPublish)
+    decoded[5] = refused
+    assert decoded == packets
 
 
-def test_a_run_may_hold_identifiers_that_look_like_headers(decoder: Decoder) -> None:
-    packet_ids = [0x4002, 0x0240, 0x0002, 0x4040, 0x0202]
-    decoder.feed(encode(Ack(PacketType.PUBACK, packet_ids), MQTT_5))
-    [ack] = drain(decoder)
-    assert list(ack.packet_ids) == packet_ids
-
-
-class TestTopicNames:
-    def test_are_bounded(self) -> None:
-        names = TopicNames(4096, 128)
-        for number in range(TopicNames.NAMES_MAX + 10):
-            assert names[f"a/{number}".encode()] == f"a/{number}"
-        assert len(names) <= TopicNames.NAMES_MAX
-
-    def test_long_and_bad_ones_are_not_kept(self) -> None:
-        names = TopicNames(4096, 128)
-        assert names[b"x" * 4096] == "x" * 4096
-        for bad, error in (
-            (b"#", TopicNameInvalid),
-            (b"\xff", MalformedPacket),
-            (b"$SYS/x", TopicNameReserved),
-        ):
-            with pytest.raises(error):
-                names[bad]
-        assert not names
+@pytest.mark.parametrize("header", ["00", "20", "90", "B0", "D0", "41", "60", "80", "C1", "E2"])
+def test_a_first_byte_of_no_client_is_malformed(decoder: Decoder, header: str) -> None:
+    decoder.feed(bytes.fromhex(header) + b"\0")
+    with pytest.raises(MalformedPacket):
+        decoder.next([])
