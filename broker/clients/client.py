@@ -418,7 +418,7 @@ class Client(Owner):
                 pubacks.append(packet.packet_id)
             elif qos == 2:
                 pubrecs.append(packet.packet_id)
-                if not session.receive_qos2(packet.packet_id):
+                if not session.received.receive(packet.packet_id):
                     continue
                 received.append(packet.packet_id)
             expiry_s = packet.message_expiry_s
@@ -443,7 +443,7 @@ class Client(Owner):
                 self._acknowledge(PacketType.PUBREC, pubrecs, 0, receipts, unwanted)
             elif isinstance(error, StoreFull):
                 # The client may be gone, but not its session: what it sends again is new.
-                session.release_qos2(received)
+                session.received.release(received)
                 counters.dropped["no space"] += sum(not message.qos for message in messages)
                 before = [packet_id for packet_id in pubrecs if packet_id not in received]
                 self._acknowledge(PacketType.PUBACK, pubacks, ReasonCode.QUOTA_EXCEEDED)
@@ -570,7 +570,7 @@ class Client(Owner):
 
     def _pubrel(self, session: Session, packet_ids: Sequence[int]) -> None:
         """Unknown ones wait as well: what released them may not be committed yet."""
-        known = session.release_qos2(packet_ids)
+        known = session.received.release(packet_ids)
         if known:
             self._when_saved(session, Ack(PacketType.PUBCOMP, known))
         if len(known) < len(packet_ids):
@@ -595,9 +595,8 @@ class Client(Owner):
     def _disconnect(self, packet: Disconnect) -> None:
         session = self._session  # None: it leaves before it is authenticated.
         if session is not None and packet.session_expiry_s is not None and session.durable:
-            session.session_expiry_s = min(
-                packet.session_expiry_s, self._services.config.session_expiry_max_s
-            )
+            longest_s = self._services.config.session_expiry_max_s
+            session.set_expiry(min(packet.session_expiry_s, longest_s))
         self._will_withdrawn = packet.reason_code == ReasonCode.SUCCESS
         self._end()
 

@@ -220,7 +220,7 @@ class LineClient:
             and not subscription.replaying
             and subscriber.session is session
         ):
-            session.aside.extend(services.sys_tree.matching([subscription]))
+            session.offer_aside(services.sys_tree.matching([subscription]))
             services.delivery.send_retained(session)
 
     async def _subscriber(self, client_id: str) -> _LineSubscriber:

@@ -213,7 +213,7 @@ class Subscriptions:
                 return
             client.answer(Suback(packet.packet_id, codes))
             if wanting_retained:
-                session.aside.extend(self._sys_tree.matching(wanting_retained))
+                session.offer_aside(self._sys_tree.matching(wanting_retained))
                 self._delivery.send_retained(session)
 
         self._commit(session, operations, committed)

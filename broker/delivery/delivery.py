@@ -216,7 +216,7 @@ class Delivery:
             if len(session.aside) >= ASIDE_MAX:
                 self._counters.dropped["beside the log, to a slow subscriber"] += len(outgoing)
             else:
-                session.aside.extend(outgoing)
+                session.offer_aside(outgoing)
                 self.wake(session)
 
     def _start(self, session: Session, reader: Reader) -> None:
@@ -296,5 +296,5 @@ class Delivery:
             self._log.changed(session)
         payload = subscription.filter.encode()
         notice = Message(REPLAY_ENDED, payload, 0, False, "", 0)
-        session.aside.append((notice, Grant(0)))
+        session.offer_aside([(notice, Grant(0))])
         self.wake(session)

@@ -233,7 +233,7 @@ class Replay(Reader):
                 if message.offset <= end and self._matches(message)
             ]
             if outgoing:
-                session.aside.extend(outgoing)
+                session.offer_aside(outgoing)
                 delivery.wake(session)
             await asyncio.sleep(0)
         if until is None:

@@ -32,7 +32,7 @@ from broker.delivery.delivery import Delivery, Subscriber
 from broker.documents import Put, SubscriptionDocument
 from broker.errors import QuotaExceeded, StoreError, StoreFull
 from broker.log.log import Log
-from broker.message import Lease, Message
+from broker.message import Lease, Message, Outgoing
 from broker.registry.sessions import Owner, Sessions
 from broker.session.grants import merge_grants
 from broker.session.in_flight import PACKET_IDENTIFIER_MAX
@@ -327,7 +327,7 @@ class Group(Owner):
             member: merge_grants([subscription])
             for member, (subscription, _) in self.members.items()
         }
-        woken: dict[Session, None] = {}
+        leased: dict[Session, list[Outgoing]] = {}
         for message, packet_id in zip(messages, packet_ids, strict=True):
             member = self._turns[0]
             for _ in range(len(self._turns)):
@@ -340,9 +340,10 @@ class Group(Owner):
             assert grant is not None
             if packet_id:
                 grant = replace(grant, lease=Lease(self.name, packet_id))
-            member.aside.append((message, grant))
-            woken[member] = None
-        for member in woken:
+            leased.setdefault(member, []).append((message, grant))
+        for member, outgoing in leased.items():
+            member.offer_aside(outgoing)
+        for member in leased:
             if member in self.members:
                 self.members[member][1].wake()
 

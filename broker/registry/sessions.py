@@ -167,8 +167,10 @@ class Sessions:
             if clean_start:
                 self._wills.session_ended(client_id, now)
         before = self._sessions.get(client_id, session)
-        expiry_before_s, session.session_expiry_s = session.session_expiry_s, session_expiry_s
-        before.ended = before is not session
+        expiry_before_s = session.session_expiry_s
+        session.set_expiry(session_expiry_s)
+        if before is not session:
+            before.end()
         state: list[Operation] = []
         if stored and not (present and session.durable):
             # Without expiry it lasts as long as this connection: a crash must not bring it back.
@@ -180,8 +182,8 @@ class Sessions:
             if state:
                 await self._log.commit_now(state, keep_if_full=False)
         except StoreError:
-            before.ended = False
-            session.session_expiry_s = expiry_before_s
+            before.not_ended()
+            session.set_expiry(expiry_before_s)
             raise
         return session, present
 
@@ -262,7 +264,7 @@ class Sessions:
         if document is None:
             return None
         session = self._new(client_id, document.created_at_us)
-        session.session_expiry_s = document.session_expiry_s
+        session.set_expiry(document.session_expiry_s)
         session.restore(
             await store.get(CursorDocument, (client_id,)),
             await store.get(ReceivedQos2Document, (client_id,)),
@@ -282,7 +284,7 @@ class Sessions:
         """The session is over."""
         session = self._sessions.pop(client_id, None)
         if session is not None:
-            session.ended = True
+            session.end()
 
 
 def _document(session: Session, *, expires_at_us: WallUs | None) -> SessionDocument:

@@ -313,7 +313,8 @@ class Taken(NamedTuple):
     size: int
     """Of `outgoing` and `expired`, properties included."""
     held: bool
-    """Whether the Packet Identifiers must be committed first: QoS 2 of a durable session."""
+    """Whether the Packet Identifiers must be committed first: QoS 2 of a durable session, which a
+    crash of the broker could otherwise deliver twice."""
 
 
 class Stage(IntEnum):

@@ -1,22 +1,21 @@
-"""Session State: subscriptions, Packet Identifiers, QoS 1 and 2 in flight, the place in the log.
+"""Session: the Session State of one client identifier, put together from its parts.
 
-A session is fed by its reader (delivery.py) and emptied by its client (client.py):
+Delivery feeds a session, from its position in the log on; its client empties it:
 
     offer ──▶ outbox (bounded) ──▶ take ──▶ in flight (bounded) ──▶ acknowledged: the cursor moves
 
-- Only offsets are kept in flight, no payloads: what must be sent again is read from the log.
-- `aside` holds what does not come from the session's own place in the log: retained messages and
-  replays. It goes first, being older, and the cursor does not wait for it. The place of a replay is
-  the `start_offset` of its subscription, that of retained messages its `retained_after`: they move
-  with what is taken and are stored with the cursor.
-- `take_changes` gives what the next commit must hold of a durable session. A QoS 2 message leaves
-  only after its Packet Identifier is committed, PUBREL only after the PUBREC, or a crash of the
-  broker could deliver it twice.
+- The parts: `grants` (subscriptions), `owed` (retained messages), `in_flight`, `received` (the
+  client's own QoS 2 messages) and `position`. What concerns one part is asked of that part; here is
+  what concerns several.
+- `aside` holds messages that do not come from the session's own place in the log: retained
+  messages, replays, leases from groups, $SYS. They go first, being older, and the cursor does not
+  wait for them.
+- `take_changes` gives what the next commit must hold of a durable session. PUBREL leaves only after
+  the PUBREC is committed, or a crash of the broker could deliver a message twice.
 """
 
 from __future__ import annotations
 
-import struct
 from collections import deque
 from collections.abc import Iterable, Mapping
 
@@ -32,6 +31,7 @@ from broker.session.grants import SubscriptionSet
 from broker.session.in_flight import InFlightWindow, Taken, pack, unpack
 from broker.session.owed import OwedRetained
 from broker.session.position import LivePosition, Position
+from broker.session.received import ReceivedQos2
 
 
 class Session:
@@ -50,19 +50,30 @@ class Session:
         self.grants = SubscriptionSet(client_id)
         self.owed = OwedRetained(client_id, self.grants)
         self.in_flight = InFlightWindow(inflight_max)
+        self.received = ReceivedQos2()
         self.position = Position(start)
         self.outbox: deque[Outgoing] = deque()
         self.outbox_bytes = 0
         self.aside: deque[Outgoing] = deque()
 
-        self.received_qos2: set[int] = set()
-        self._received_changed = False
         self._cursor_written: CursorDocument | None = None
 
     @property
     def durable(self) -> bool:
         """Whether it outlives the connection, and so is kept in the log."""
         return self.session_expiry_s > 0
+
+    def set_expiry(self, session_expiry_s: int) -> None:
+        """Let it outlive its connection by this many seconds. [MQTT-3.1.2-23]"""
+        self.session_expiry_s = session_expiry_s
+
+    def end(self) -> None:
+        """Forget its Session State: nothing of it is committed any more, whatever refers to it."""
+        self.ended = True
+
+    def not_ended(self) -> None:
+        """The commit that ended it failed."""
+        self.ended = False
 
     # Subscriptions
 
@@ -91,16 +102,18 @@ class Session:
     # Outgoing messages
 
     def read_retained(self) -> list[SubscriptionDocument]:
-        """Begin anew to offer retained messages, for those that may be owed them now. What waits
-        of them in `aside` will be offered again."""
-        # What has no offset is from $SYS, not from the log.
+        """Read anew what is retained, for the returned subscriptions. What waits will come again,
+        but for messages from $SYS, which have no offset."""
         self.aside = deque(e for e in self.aside if not (e[1].retained and e[0].offset))
         return self.owed.begin_read()
 
     def offer_retained(self, messages: Iterable[Message], *, last_part: bool) -> None:
-        """Put `messages`, the next that are retained on the topics of `read_retained`, into
-        `aside` for those that are still owed them, when all that was offered before is taken."""
+        """Put the next retained messages aside, when all that was offered before is taken."""
         self.aside.extend(self.owed.offer(messages, last_part=last_part))
+
+    def offer_aside(self, outgoing: Iterable[Outgoing]) -> None:
+        """Put messages beside the session's own place in the log: they go before the outbox."""
+        self.aside.extend(outgoing)
 
     def offer(self, outgoing: Iterable[Outgoing], size: int) -> None:
         """Put messages, `size` bytes, into the outbox; whoever reads moves the position."""
@@ -113,8 +126,7 @@ class Session:
         Stops beyond `bytes_max`; one message at least. No `outgoing`: nothing may go now.
         """
         aside = bool(self.aside)
-        # While retained messages are read the outbox waits, or the older message of a topic could
-        # come after the newer.
+        # The outbox waits for all retained messages: the older of a topic must not come second.
         queue = self.aside if aside or self.owed.reading else self.outbox
         taken = self.in_flight.take(queue, now_us, bytes_max, durable=self.durable, aside=aside)
         if aside:
@@ -178,24 +190,6 @@ class Session:
     def _taken_through(self) -> Offset:
         return Offset(self.outbox[0][0].offset - 1) if self.outbox else self.position.through
 
-    # Incoming QoS 2
-
-    def receive_qos2(self, packet_id: int) -> bool:
-        """Whether this identifier is new; it counts as received from now on. [MQTT-4.3.3-10]"""
-        if packet_id in self.received_qos2:
-            return False
-        self.received_qos2.add(packet_id)
-        self._received_changed = True
-        return True
-
-    def release_qos2(self, packet_ids: Iterable[int]) -> list[int]:
-        """PUBREL, or a message that could not be stored: the identifiers may be used again. Which
-        of them are known."""
-        known = [packet_id for packet_id in packet_ids if packet_id in self.received_qos2]
-        self.received_qos2.difference_update(known)
-        self._received_changed = True
-        return known
-
     # What the log keeps of it
 
     def cursor(self) -> Offset:
@@ -207,9 +201,8 @@ class Session:
         if self.ended or not self.durable:
             return []
         operations: list[Operation] = []
-        if self._received_changed:
-            self._received_changed = False
-            packed = struct.pack(f">{len(self.received_qos2)}H", *sorted(self.received_qos2))
+        if self.received.changed:
+            packed = self.received.take_packed()
             operations.append(Put(ReceivedQos2Document(self.client_id, packed)))
         cursor = self._cursor_document()
         if cursor != self._cursor_written:
@@ -227,7 +220,7 @@ class Session:
         """What `take_changes` last returned was not stored: the next must write it again."""
         self.in_flight.not_committed()
         self._cursor_written = None
-        self._received_changed = True
+        self.received.not_committed()
         self.grants.not_committed()
 
     def _cursor_document(self) -> CursorDocument:
@@ -250,10 +243,8 @@ class Session:
         for subscription in subscriptions:
             self.subscribe(subscription)
         if received is not None:
-            count = len(received.packet_ids) // 2
-            self.received_qos2 = set(struct.unpack(f">{count}H", received.packet_ids))
-        if cursor is None:
-            return
-        self.position = Position(cursor.sent_through)
-        self._cursor_written = cursor
-        self.in_flight.restore(cursor.next_packet_id, unpack(cursor.inflight))
+            self.received.restore(received.packet_ids)
+        if cursor is not None:
+            self.position = Position(cursor.sent_through)
+            self._cursor_written = cursor
+            self.in_flight.restore(cursor.next_packet_id, unpack(cursor.inflight))

@@ -303,13 +303,13 @@ class Link(Owner):
         session, log, device = self.session, self.broker.log, self.device
         assert session is not None
         messages = [Message(topic, payload, qos, False, device.name, 0)]
-        if qos == 2 and not session.receive_qos2(packet_id):
+        if qos == 2 and not session.received.receive(packet_id):
             messages = []
 
         def committed(error: StoreError | None) -> None:
             if isinstance(error, StoreFull):
                 if messages and qos == 2:
-                    session.release_qos2([packet_id])
+                    session.received.release([packet_id])
                 device.unacknowledged.pop(packet_id, None)
             elif error is None and qos < 2:
                 device.accepted.append((payload, qos))
@@ -326,7 +326,7 @@ class Link(Owner):
         """The device's PUBREL."""
         session, device = self.session, self.device
         assert session is not None
-        session.release_qos2([packet_id])
+        session.received.release([packet_id])
 
         def saved(error: StoreError | None) -> None:
             if error is None and self.session is not None and packet_id in device.unreleased:

@@ -222,7 +222,7 @@ async def test_an_end_that_a_full_disk_could_not_take_is_stored_later(world: Wor
     session = subscriber.session
     assert session is not None
     world.disk.full = True
-    session.session_expiry_s = 0
+    session.set_expiry(0)
     subscriber.close()
     for _ in range(5):
         await asyncio.sleep(0)

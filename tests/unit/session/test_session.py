@@ -14,7 +14,7 @@ ALL = 1 << 30
 def session(*, durable: bool = True, inflight_max: int = 100, window: int = 100) -> Session:
     """A connected session that has nothing to store but what the test makes."""
     made = Session("sub1", created_at_us=1, start=Offset(0), inflight_max=inflight_max)
-    made.session_expiry_s = 60 if durable else 0
+    made.set_expiry(60 if durable else 0)
     made.attach(window)
     return made
 
@@ -46,7 +46,7 @@ def restored(
     subscriptions: Iterable[SubscriptionDocument] = (),
 ) -> Session:
     made = Session("sub1", created_at_us=1, start=Offset(0), inflight_max=100)
-    made.session_expiry_s = 60
+    made.set_expiry(60)
     made.restore(cursor, received, subscriptions)
     return made
 
@@ -92,22 +92,13 @@ def test_without_a_stored_session_nothing_waits_for_a_commit() -> None:
 # Incoming QoS 2
 
 
-def test_a_message_is_new_once_until_it_is_released() -> None:
-    """[MQTT-4.3.3-10]"""
-    sub = session()
-    assert sub.receive_qos2(7)
-    assert not sub.receive_qos2(7)
-    sub.release_qos2([7])
-    assert sub.receive_qos2(7)
-
-
 def test_received_and_released_identifiers_are_stored() -> None:
     """Or a message with a released identifier would be taken for one that was sent again. (P1)"""
     sub = session()
     commit(sub)
-    sub.receive_qos2(258)
+    sub.received.receive(258)
     assert sub.take_changes() == [Put(ReceivedQos2Document("sub1", b"\x01\x02"))]
-    sub.release_qos2([258])
+    sub.received.release([258])
     assert sub.take_changes() == [Put(ReceivedQos2Document("sub1", b""))]
 
 
@@ -178,7 +169,7 @@ def test_a_restored_session_goes_on_where_it_was() -> None:
     sub.take(0, ALL)
     sub.in_flight.puback([2])
     sub.in_flight.pubrec([4], refused=False)
-    sub.receive_qos2(300)
+    sub.received.receive(300)
     sub.detach()
     stored = {type(p.document): p.document for p in sub.take_changes() if isinstance(p, Put)}
     cursor, received = stored[CursorDocument], stored[ReceivedQos2Document]
@@ -188,7 +179,7 @@ def test_a_restored_session_goes_on_where_it_was() -> None:
     assert again.in_flight.unfinished() == sub.in_flight.unfinished()
     assert again.position.through == 4
     assert again.cursor() == 0
-    assert not again.receive_qos2(300)
+    assert not again.received.receive(300)
     again.attach(4)
     offer(again, *numbered(2, first=5))
     assert again.take(0, ALL).packet_ids == [5], "three are in flight already"
@@ -204,7 +195,7 @@ def test_the_full_form_is_stored_when_the_client_leaves() -> None:
 
 def test_what_has_not_changed_is_not_written_again_unless_it_was_not_stored() -> None:
     sub = session()
-    sub.receive_qos2(1)
+    sub.received.receive(1)
     assert len(sub.take_changes()) == 2
     assert sub.take_changes() == []
     sub.not_committed()
@@ -213,8 +204,8 @@ def test_what_has_not_changed_is_not_written_again_unless_it_was_not_stored() ->
 
 def test_a_session_that_ended_has_nothing_to_store() -> None:
     sub = session()
-    sub.receive_qos2(1)
-    sub.ended = True
+    sub.received.receive(1)
+    sub.end()
     assert sub.take_changes() == []
 
 
@@ -234,7 +225,7 @@ def test_who_leaves_keeps_a_place_in_the_log_and_nothing_in_memory() -> None:
 
 def aside(of: Session, *messages: Message, replay: str = "") -> None:
     entries: list[Outgoing] = [(m, Grant(2, retained=not replay, replay=replay)) for m in messages]
-    of.aside.extend(entries)
+    of.offer_aside(entries)
 
 
 def test_what_is_aside_goes_first_and_the_cursor_does_not_wait_for_it() -> None:
@@ -343,7 +334,7 @@ def test_what_waits_is_replaced_when_retained_messages_are_read_again() -> None:
     sub = session()
     sub.subscribe(subscription("a", retained_through=9))
     offer_kept(sub, [kept("a", 3)])
-    sub.aside.append((message("from $SYS"), Grant(0, retained=True)))
+    sub.offer_aside([(message("from $SYS"), Grant(0, retained=True))])
     sub.subscribe(subscription("#", retained_through=9))
     offer_kept(sub, [kept("b", 2), kept("a", 3)])
     assert [m.offset for m, _ in sub.aside] == [0, 2, 3]
