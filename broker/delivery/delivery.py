@@ -12,13 +12,13 @@ with a fast publisher and does not ask the disk for what was just written.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import chain, groupby
 from typing import Protocol
 
+from broker.clock import Clock
 from broker.config import Config
 from broker.counters import Counters
 from broker.delivery import readers
@@ -93,10 +93,11 @@ class Subscriber(Protocol):
 class Delivery:
     """All attached sessions, and the tail of the log that feeds them."""
 
-    def __init__(self, log: Log, counters: Counters, config: Config) -> None:
+    def __init__(self, log: Log, counters: Counters, config: Config, clock: Clock) -> None:
         self._log = log
         self._counters = counters
         self._config = config
+        self._clock = clock
         self.live = LivePosition(log.high_watermark)
         self._recent = Recent(log.high_watermark)
         self._routes = RouteTable()
@@ -258,7 +259,7 @@ class Delivery:
                     bytes_max=readers.READ_BYTES_MAX,
                 )
             except StoreUnavailable:
-                await asyncio.sleep(READ_RETRY_S)
+                await self._clock.sleep(READ_RETRY_S)
             else:
                 return read.messages, Offset(read.next - 1)
 

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Protocol
 
+from broker.clock import Clock, Timer
 from broker.counters import Counters
 from broker.documents import Operation
 from broker.errors import StoreError, StoreFull
@@ -86,13 +87,16 @@ class _Batch:
 
 
 class Log:
-    def __init__(self, store: Store, counters: Counters, *, append_bytes_max: int) -> None:
+    def __init__(
+        self, store: Store, counters: Counters, clock: Clock, *, append_bytes_max: int
+    ) -> None:
         self.store = store
         self.failure: StoreError | None = None
         self._counters = counters
+        self._clock = clock
         self._append_bytes_max = append_bytes_max
         self._pending = _Batch()
-        self._cursor_timer: asyncio.TimerHandle | None = None
+        self._cursor_timer: Timer | None = None
         self._arrived = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -190,8 +194,8 @@ class Log:
     def _wake_soon(self) -> None:
         self._idle.clear()
         if self._cursor_timer is None:
-            loop = asyncio.get_running_loop()
-            self._cursor_timer = loop.call_later(CURSOR_COMMIT_DELAY_S, self._arrived.set)
+            wake = self._arrived.set
+            self._cursor_timer = self._clock.call_later(CURSOR_COMMIT_DELAY_S, wake)
 
     async def commit_forever(self) -> None:
         """Commit batch after batch until cancelled. Raises the StoreError that ended the log."""
@@ -229,7 +233,7 @@ class Log:
         except StoreFull as error:
             self._counters.append_failures += 1
             self._keep(batch, error)
-            await asyncio.sleep(FULL_RETRY_S)
+            await self._clock.sleep(FULL_RETRY_S)
             self._arrived.set()
             return
         except StoreError as error:

@@ -398,8 +398,8 @@ class BrokerUnderTest:
         self.store = store
         self.clock = clock
         self.alarm = Alarm(clock)
-        self.log = Log(store, Counters(), append_bytes_max=10_000)
-        self.delivery = Delivery(self.log, Counters(), config)
+        self.log = Log(store, Counters(), clock, append_bytes_max=10_000)
+        self.delivery = Delivery(self.log, Counters(), config, clock)
         moved = self.alarm.deadline_moved
         wills = Wills(self.log, moved)
         self.sessions = Sessions(self.log, self.delivery, wills, config, moved)
@@ -413,8 +413,15 @@ class BrokerUnderTest:
             self.log.commit_forever(),
             self.delivery.deliver_forever(),
             self.alarm.expire_forever(),
+            self._let_time_pass(),
         ):
             self.tasks.append(asyncio.create_task(work))
+
+    async def _let_time_pass(self) -> None:
+        """A millisecond in each turn of the loop, or of the store's thread."""
+        while True:
+            await asyncio.sleep(0 if isinstance(self.store, MemoryStore) else 0.0003)
+            self.clock.advance(0.001)
 
 
 class SessionMachine(RuleBasedStateMachine):
@@ -581,7 +588,7 @@ class SessionMachine(RuleBasedStateMachine):
         before = self.broker.sessions.durable_count
 
         async def gone() -> None:
-            self.clock.advance(EXPIRY_S)
+            self.clock.advance(EXPIRY_S + 1)  # Sessions expire on whole seconds.
             async with asyncio.timeout(PATIENCE_S):
                 while self.broker.sessions.durable_count == before:  # noqa: ASYNC110  No event.
                     await asyncio.sleep(0.001)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import TypeVar
 
 from broker.clock import Alarm
 from broker.config import Config
@@ -22,6 +23,8 @@ from broker.registry.wills import Wills
 from broker.session.session import Session
 from broker.store.memory import MemoryStore
 from tests.support.clock import FakeClock
+
+T = TypeVar("T")
 
 
 def message(
@@ -203,8 +206,8 @@ class World:
         self.clock = clock
         self.alarm = Alarm(clock)
         self.counters = Counters()
-        self.log = Log(disk, self.counters, append_bytes_max=config.append_bytes_max)
-        self.delivery = Delivery(self.log, self.counters, config)
+        self.log = Log(disk, self.counters, clock, append_bytes_max=config.append_bytes_max)
+        self.delivery = Delivery(self.log, self.counters, config, clock)
         moved = self.alarm.deadline_moved
         self.wills = Wills(self.log, moved)
         self.sessions = Sessions(self.log, self.delivery, self.wills, config, moved)
@@ -218,16 +221,20 @@ class World:
     def is_live(self, of: Subscriber) -> bool:
         return placed(of).position is self.delivery.live
 
-    async def flushed(self) -> None:
-        """Return when nothing waits for the log; time passes as far as that needs it."""
+    async def passing_time(self, awaited: Awaitable[T]) -> T:
+        """Wait for this; time passes as far as that needs it."""
         async with asyncio.timeout(5):
-            flushing = asyncio.create_task(self.log.flushed())
-            while not flushing.done():
+            future = asyncio.ensure_future(awaited)
+            while not future.done():
                 for _ in range(20):
                     await asyncio.sleep(0)
-                if not flushing.done():
+                if not future.done():
                     self.clock.advance(CURSOR_COMMIT_DELAY_S)
-            await flushing
+            return await future
+
+    async def flushed(self) -> None:
+        """Return when nothing waits for the log."""
+        await self.passing_time(self.log.flushed())
 
     async def settled(self) -> None:
         await self.flushed()

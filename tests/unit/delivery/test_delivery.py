@@ -17,6 +17,7 @@ from broker.session.session import Session
 from broker.store import Store
 from broker.store.memory import MemoryStore
 from broker.store.sqlite.store import SqliteStore
+from tests.support.clock import FakeClock
 from tests.support.world import (
     Disk,
     Subscriber,
@@ -95,8 +96,8 @@ async def test_a_batch_is_routed_after_its_acknowledgements_have_left(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """300 times of 300: its publisher goes on while it is routed."""
-    log = Log(store, Counters(), append_bytes_max=1000)
-    delivery = Delivery(log, Counters(), Config())
+    log = Log(store, Counters(), FakeClock(), append_bytes_max=1000)
+    delivery = Delivery(log, Counters(), Config(), FakeClock())
     loop = asyncio.get_running_loop()
     happened: list[tuple[str, bytes]] = []
     routed = asyncio.Event()
@@ -209,9 +210,8 @@ async def test_who_unsubscribed_gets_no_more(world: World, sub: Subscriber) -> N
     assert sub.got == []
 
 
-async def test_a_full_disk_keeps_nobody_from_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_full_disk_keeps_nobody_from_reading() -> None:
     """Cursors cannot be stored then, so what a crash could repeat is not bounded meanwhile."""
-    monkeypatch.setattr("broker.log.log.FULL_RETRY_S", 0.01)
     async with running(Disk(), Config(inflight_max=5)) as world:
         sub = Subscriber(world)
         await sub.open()
@@ -224,6 +224,6 @@ async def test_a_full_disk_keeps_nobody_from_reading(monkeypatch: pytest.MonkeyP
             sub.packet_ids = []
             heard = asyncio.get_running_loop().create_future()
             world.log.changed(sub.session, heard.set_result, urgent=False)
-            assert isinstance(await heard, StoreFull)
+            assert isinstance(await world.passing_time(heard), StoreFull)
             sub.wake()
         assert payloads(sub.got) == texts(20)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
+from broker.delivery.delivery import READ_RETRY_S
 from broker.delivery.readers import READ_BYTES_MAX
 from broker.documents import SubscriptionDocument
-from broker.errors import StoreCorrupt
+from broker.errors import StoreCorrupt, StoreUnavailable
 from broker.message import Message, Offset
 from broker.store import Read
 from broker.topics import REPLAY_ENDED
@@ -78,6 +80,32 @@ async def test_a_damaged_log_breaks_the_session_that_comes_to_it_and_no_other(
     await world.publish(*numbered(1, first=11))
     assert [str(error) for error in absent.errors] == ["checksum"]
     assert payloads(sub.got) == texts(11)
+
+
+async def test_a_read_that_is_not_possible_now_is_tried_again_in_a_moment(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.publish(*numbered(20))
+    read, reads = world.disk.read, 0
+
+    async def at_last(*args: Any, **kwargs: Any) -> Read:
+        nonlocal reads
+        reads += 1
+        if reads < 3:
+            raise StoreUnavailable("busy")
+        return await read(*args, **kwargs)
+
+    monkeypatch.setattr(world.disk, "read", at_last)
+    sub = Subscriber(world)
+    await sub.open()
+    sub.subscribe(subscription(replaying=True))
+    for tried in (1, 2):
+        await world.settled()
+        assert (reads, sub.got) == (tried, [])
+        world.clock.advance(READ_RETRY_S)
+    await world.settled()
+    assert payloads(sub.got) == texts(20)
+    assert sub.errors == []
 
 
 # Replays

@@ -8,8 +8,9 @@ import pytest
 from broker.counters import Counters
 from broker.documents import Operation, Put, ReceivedQos2Document, SessionDocument
 from broker.errors import StoreError, StoreFull, StoreUnavailable
-from broker.log.log import FEW_MESSAGES, Log
+from broker.log.log import CURSOR_COMMIT_DELAY_S, FEW_MESSAGES, FULL_RETRY_S, Log
 from broker.message import Message
+from tests.support.clock import FakeClock
 from tests.support.world import Disk, message
 
 SESSION = Put(SessionDocument("sub1", 60, 1, None))
@@ -34,6 +35,11 @@ class Source:
 
 
 @pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
 async def disk() -> Disk:
     disk = Disk()
     await disk.open()
@@ -43,9 +49,8 @@ async def disk() -> Disk:
 
 
 @pytest.fixture
-async def log(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Log]:
-    monkeypatch.setattr("broker.log.log.FULL_RETRY_S", 0)
-    log = Log(disk, Counters(), append_bytes_max=10)
+async def log(disk: Disk, clock: FakeClock) -> AsyncIterator[Log]:
+    log = Log(disk, Counters(), clock, append_bytes_max=10)
     task = asyncio.create_task(log.commit_forever())
     yield log
     task.cancel()
@@ -153,7 +158,7 @@ async def test_messages_and_the_state_that_belongs_to_them_are_one_commit(
 
 
 async def test_a_commit_is_fsynced_if_anybody_in_it_waits_for_the_disk(
-    log: Log, disk: Disk
+    log: Log, disk: Disk, clock: FakeClock
 ) -> None:
     log.append([message("1", qos=0)], durable=False)
     await log.flushed()
@@ -161,6 +166,7 @@ async def test_a_commit_is_fsynced_if_anybody_in_it_waits_for_the_disk(
     log.append([message("3")])
     await log.flushed()
     log.changed(Source(), lambda error: None, urgent=False)
+    clock.advance(CURSOR_COMMIT_DELAY_S)
     await log.flushed()
     log.changed(Source(), lambda error: None)
     await log.flushed()
@@ -168,9 +174,8 @@ async def test_a_commit_is_fsynced_if_anybody_in_it_waits_for_the_disk(
 
 
 async def test_cursors_wait_for_company_and_go_with_the_first_that_does_not(
-    log: Log, disk: Disk, monkeypatch: pytest.MonkeyPatch
+    log: Log, disk: Disk
 ) -> None:
-    monkeypatch.setattr("broker.log.log.CURSOR_COMMIT_DELAY_S", 1000)
     one, other = Source(), Source()
     log.changed(one)
     log.changed(other, lambda error: None, urgent=False)
@@ -183,11 +188,19 @@ async def test_cursors_wait_for_company_and_go_with_the_first_that_does_not(
     assert one.calls == other.calls == ["take changes", "committed"]
 
 
-async def test_cursors_alone_are_committed_in_a_moment(log: Log, disk: Disk) -> None:
+async def test_cursors_alone_are_committed_in_a_moment(
+    log: Log, disk: Disk, clock: FakeClock
+) -> None:
+    """After the first of them, however many come meanwhile."""
     log.changed(Source())
-    async with asyncio.timeout(5):
-        await log.flushed()
+    clock.advance(CURSOR_COMMIT_DELAY_S / 2)
+    log.changed(Source())
+    await turns()
+    assert disk.commits == []
+    clock.advance(CURSOR_COMMIT_DELAY_S / 2)
+    await log.flushed()
     assert len(disk.commits) == 1
+    assert clock.timers == []
 
 
 async def test_commit_now_returns_when_it_is_durable(log: Log, disk: Disk) -> None:
@@ -195,7 +208,9 @@ async def test_commit_now_returns_when_it_is_durable(log: Log, disk: Disk) -> No
     assert len(disk.commits) == 1
 
 
-async def test_while_the_store_is_full_what_waits_keeps_its_order(log: Log, disk: Disk) -> None:
+async def test_while_the_store_is_full_what_waits_keeps_its_order(
+    log: Log, disk: Disk, clock: FakeClock
+) -> None:
     """One publisher's messages, and the state that may only be stored with them."""
     heard: list[StoreError | None] = []
     source = Source()
@@ -209,6 +224,7 @@ async def test_while_the_store_is_full_what_waits_keeps_its_order(log: Log, disk
     await turns()
     assert heard == []
     disk.full = False
+    clock.advance(FULL_RETRY_S)
     await log.flushed()
     assert [m for batch in messages(disk) for m in batch] == [b"1", b"2", b"3"]
     assert heard == [None, None]
@@ -219,7 +235,7 @@ async def test_while_the_store_is_full_what_waits_keeps_its_order(log: Log, disk
 
 
 async def test_what_does_not_wait_is_refused_by_a_full_store_and_not_stored_later(
-    log: Log, disk: Disk
+    log: Log, disk: Disk, clock: FakeClock
 ) -> None:
     heard: list[StoreError | None] = []
     disk.full = True
@@ -227,9 +243,13 @@ async def test_what_does_not_wait_is_refused_by_a_full_store_and_not_stored_late
     log.append([message("waits")])
     await turns()
     assert [type(error) for error in heard] == [StoreFull]
+    committing = asyncio.create_task(log.commit_now([SESSION], keep_if_full=False))
+    await turns()
+    clock.advance(FULL_RETRY_S)
     with pytest.raises(StoreFull):
-        await log.commit_now([SESSION], keep_if_full=False)
+        await committing
     disk.full = False
+    clock.advance(FULL_RETRY_S)
     await log.flushed()
     assert messages(disk) == [[b"waits"]]
     assert len(heard) == 1
@@ -252,7 +272,9 @@ async def test_publishers_are_not_read_from_while_too_much_waits(log: Log, disk:
     assert resumed == ["again"]
 
 
-async def test_publishers_are_not_read_from_while_the_store_is_full(log: Log, disk: Disk) -> None:
+async def test_publishers_are_not_read_from_while_the_store_is_full(
+    log: Log, disk: Disk, clock: FakeClock
+) -> None:
     """Or what they sent would pile up in memory."""
     resumed: list[str] = []
     disk.full = True
@@ -260,16 +282,19 @@ async def test_publishers_are_not_read_from_while_the_store_is_full(log: Log, di
     await turns()
     assert log.congested
     log.when_uncongested(lambda: resumed.append("again"))
-    await turns(20)
+    for _ in range(3):
+        await turns()
+        clock.advance(FULL_RETRY_S)
     assert (resumed, log.congested) == ([], True)
     disk.full = False
+    clock.advance(FULL_RETRY_S)
     await log.flushed()
     assert (resumed, log.congested) == (["again"], False)
 
 
 async def test_after_a_failed_write_nothing_is_acknowledged_any_more(disk: Disk) -> None:
     """P6"""
-    log = Log(disk, Counters(), append_bytes_max=10)
+    log = Log(disk, Counters(), FakeClock(), append_bytes_max=10)
     heard: list[StoreError | None] = []
     disk.broken = StoreUnavailable("fsync failed")
     log.append([message("1")], heard.append)
@@ -288,7 +313,7 @@ async def test_after_a_failed_write_nothing_is_acknowledged_any_more(disk: Disk)
 
 async def test_messages_and_commits_are_counted(disk: Disk) -> None:
     counters = Counters()
-    log = Log(disk, counters, append_bytes_max=10)
+    log = Log(disk, counters, FakeClock(), append_bytes_max=10)
     task = asyncio.create_task(log.commit_forever())
     batch: list[Message] = [message("1"), message("23", properties=b"not counted")]
     log.append(batch)

@@ -20,8 +20,7 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-async def world(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    monkeypatch.setattr("broker.log.log.FULL_RETRY_S", 0)
+async def world(clock: FakeClock) -> AsyncIterator[World]:
     async with running(Disk(), Config(sessions_max=2), clock) as world:
         yield world
 

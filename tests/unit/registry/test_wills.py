@@ -8,7 +8,7 @@ import pytest
 from broker.clock import US
 from broker.counters import Counters
 from broker.documents import WillDocument
-from broker.log.log import Log
+from broker.log.log import FULL_RETRY_S, Log
 from broker.registry.wills import PUBLISHED_AT_ONCE_MAX, Wills
 from tests.support.clock import FakeClock
 from tests.support.world import Disk
@@ -32,7 +32,7 @@ class Run:
     def __init__(self, disk: Disk, clock: FakeClock) -> None:
         self.disk = disk
         self.clock = clock
-        self.log = Log(disk, Counters(), append_bytes_max=1 << 20)
+        self.log = Log(disk, Counters(), clock, append_bytes_max=1 << 20)
         self.moved = 0
         self.wills = Wills(self.log, self.deadline_moved)
 
@@ -249,9 +249,8 @@ async def test_of_many_that_are_due_a_part_is_published_at_a_time(
 
 
 async def test_a_will_that_a_full_disk_cannot_take_is_published_later(
-    disk: Disk, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+    disk: Disk, clock: FakeClock
 ) -> None:
-    monkeypatch.setattr("broker.log.log.FULL_RETRY_S", 0)
     run = Run(disk, clock)
     await run.connect(will())
     disk.full = True
@@ -260,6 +259,7 @@ async def test_a_will_that_a_full_disk_cannot_take_is_published_later(
     for _ in range(5):
         await asyncio.sleep(0)
     disk.full = False
+    clock.advance(FULL_RETRY_S)
     await run.log.flushed()
     task.cancel()
     assert await run.published() == GONE
