@@ -40,10 +40,6 @@ WIDE_CLASSES = {
     "broker.mqtt.connection.Connection",
 }
 UNTESTED_MODULES = {
-    "broker.documents",
-    "broker.errors",
-    "broker.message",
-    "broker.net.unix",
     "broker.net.websocket",
     "broker.server",
     "broker.store.memory",

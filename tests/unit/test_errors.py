@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+from broker import errors
+from broker.errors import (
+    ConfigError,
+    PeerError,
+    PubSubError,
+    StoreError,
+    StoreFull,
+    StoreUnavailable,
+    TopicNameInvalid,
+    TopicNameReserved,
+)
+from broker.mqtt.reasons import ERROR, ReasonCode
+
+ALL = [each for _, each in inspect.getmembers(errors, inspect.isclass)]
+PEER_ERRORS = [each for each in ALL if issubclass(each, PeerError)]
+
+
+@pytest.mark.parametrize("error", ALL)
+def test_every_error_is_of_one_of_the_three_kinds(error: type[PubSubError]) -> None:
+    """Each kind is caught in one place."""
+    kinds = [kind for kind in (ConfigError, PeerError, StoreError) if issubclass(error, kind)]
+    assert issubclass(error, PubSubError)
+    assert len(kinds) == (error is not PubSubError)
+
+
+@pytest.mark.parametrize("error", PEER_ERRORS)
+def test_what_a_peer_did_has_a_reason_code_that_says_it_failed(error: type[PeerError]) -> None:
+    """2.4"""
+    assert ReasonCode(error.reason_code) >= ERROR
+
+
+def test_no_two_faults_of_a_peer_share_a_reason_code() -> None:
+    codes = {error.reason_code: error for error in PEER_ERRORS if error is not TopicNameReserved}
+    assert len(codes) == len(PEER_ERRORS) - 1
+    assert TopicNameReserved.reason_code == TopicNameInvalid.reason_code
+
+
+def test_what_a_peer_did_can_be_told_to_it() -> None:
+    error = TopicNameInvalid("Topic Name has a wildcard")
+    assert error.reason == str(error) == "Topic Name has a wildcard"
+
+
+def test_a_setting_that_cannot_work_is_named_with_its_value_and_a_remedy() -> None:
+    error = ConfigError("port", 70_000, "must be below 65536")
+    assert str(error) == "port = 70000: must be below 65536"
+    assert (error.key, error.value, error.remedy) == ("port", 70_000, "must be below 65536")
+
+
+def test_who_tries_again_when_the_store_is_unavailable_does_so_too_when_it_is_full() -> None:
+    assert issubclass(StoreFull, StoreUnavailable)
