@@ -29,7 +29,6 @@ ROOT = Path(__file__).parent.parent
 
 LONG_MODULES = {
     "broker.clients.client",
-    "broker.clients.line_client",
     "broker.mqtt.connection",
     "broker.mqtt.encode",
     "cli.client",

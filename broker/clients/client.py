@@ -640,7 +640,7 @@ class Client(Owner):
     def _discard(self, session: Session, packet_ids: Sequence[int], reason: str) -> None:
         """Give up these deliveries. The window has room again once that is committed."""
         self._services.counters.dropped[reason] += len(packet_ids)
-        session.in_flight.discard(packet_ids)
+        session.in_flight.finish(packet_ids)
         self._services.groups.settle(session)
         self._services.log.changed(session, self._cursor_committed, urgent=False)
 

@@ -12,11 +12,10 @@ import logging
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import islice
 
-from broker.clients.client import RESEND_MAX, TAKE_BYTES_MAX
 from broker.clients.faces import Transport
 from broker.clients.services import Services
+from broker.delivery.sender import RESEND_MESSAGES_MAX, Recipient, Sender
 from broker.documents import Delete, Operation, Put, SubscriptionDocument
 from broker.errors import (
     ClientIdentifierNotValid,
@@ -24,7 +23,6 @@ from broker.errors import (
     QuotaExceeded,
     SharedSubscriptionsNotSupported,
     StoreError,
-    StoreFull,
 )
 from broker.lines.connection import (
     LineConnection,
@@ -34,10 +32,9 @@ from broker.lines.connection import (
     LineSubscribe,
     LineUnsubscribe,
 )
-from broker.message import Message
+from broker.message import Message, Outgoing
 from broker.registry.sessions import Owner
 from broker.replay import placing
-from broker.session.in_flight import InFlight
 from broker.session.session import Session
 from broker.topics import REPLAY_PREFIX, SHARE_PREFIX, is_shared
 
@@ -233,7 +230,7 @@ class LineClient:
                 f"subscribers with {SHARE_PREFIX} are groups: use another name"
             )
         subscriber = _LineSubscriber(self, client_id)
-        subscriber.session, _ = await self.services.sessions.open(
+        session, _ = await self.services.sessions.open(
             client_id,
             subscriber,
             clean_start=False,
@@ -243,7 +240,7 @@ class LineClient:
             now=self.services.clock.now(),
         )
         self._subscribers[client_id] = subscriber
-        subscriber.begin()
+        subscriber.begin(session)
         return subscriber
 
     def let_go(self, client_id: str) -> None:
@@ -289,102 +286,64 @@ class LineClient:
         self._subscribers.clear()
 
 
-class _LineSubscriber(Owner):
+class _LineSubscriber(Owner, Recipient):
     """One subscriber id of a connection: empties its session into the connection's socket."""
 
     def __init__(self, client: LineClient, client_id: str) -> None:
         self._client = client
         self._client_id = client_id
-        self.session: Session | None = None
-        self._resending: asyncio.Task[None] | None = None
-        """Delivers again what an earlier connection left: nothing new goes before it."""
-        self._may_resend = asyncio.Event()
-        """Set when there may be room for more of that."""
+        self._sender: Sender | None = None
+        """None before the session is open, and when it is another's."""
         self._written: list[int] = []
         """Packet Identifiers of what was written and not yet taken by the operating system."""
 
-    def begin(self) -> None:
+    @property
+    def session(self) -> Session | None:
+        return None if self._sender is None else self._sender.session
+
+    def begin(self, session: Session) -> None:
         """The session is ours: deliver again what an earlier connection may not have got."""
-        assert self.session is not None
-        unfinished = deque(
-            sorted(self.session.in_flight.unfinished(), key=lambda entry: entry.offset)
-        )
-        if unfinished:
-            self._resending = asyncio.create_task(self._resend(self.session, unfinished))
-        else:
-            self.wake()
+        services = self._client.services
+        sender = Sender(session, self, services.log, services.delivery, services.counters)
+        self._sender = sender
+        sender.resend(session.in_flight.unfinished())
+        self.wake()
 
     def wake(self) -> None:
-        session, client = self.session, self._client
-        if session is None or client.input_ended:
-            return
-        if self._resending is not None:
-            self._may_resend.set()
+        sender, client = self._sender, self._client
+        if sender is None or client.input_ended:
             return
         counters = client.services.counters
-        while client.writable_now and (session.aside or session.outbox):
-            taken = session.take(client.services.clock.wall_us(), TAKE_BYTES_MAX)
-            outgoing, packet_ids = taken.outgoing, taken.packet_ids
+        clock = client.services.clock
+        while client.writable_now and (taken := sender.take(clock.wall_us())) is not None:
             counters.payload_bytes_out += taken.payload_bytes
-            if taken.expired:
-                counters.dropped["expired"] += len(taken.expired)
-            if not outgoing:
-                break
-            self._written += [packet_id for packet_id in packet_ids if packet_id]
-            if 0 in packet_ids:
-                client.services.log.changed(session)  # Nobody acknowledges QoS 0.
-            client.deliver([message for message, _ in outgoing])
-            counters.messages_out += len(outgoing)
-            if client.writable_now:
-                self.taken()
-        client.services.delivery.drained(session)
+            self._deliver(taken.outgoing, taken.packet_ids)
+        client.services.delivery.drained(sender.session)
+
+    def room(self) -> int:
+        """The operating system bounds what is in flight here."""
+        client = self._client
+        return RESEND_MESSAGES_MAX if client.writable_now and not client.input_ended else 0
+
+    def send_again(self, outgoing: list[Outgoing], packet_ids: list[int]) -> None:
+        counters = self._client.services.counters
+        counters.redeliveries += len(outgoing)
+        counters.payload_bytes_out += sum([len(message.payload) for message, _ in outgoing])
+        self._deliver(outgoing, packet_ids)
+
+    def _deliver(self, outgoing: Sequence[Outgoing], packet_ids: Sequence[int]) -> None:
+        self._client.services.counters.messages_out += len(outgoing)
+        self._written += [packet_id for packet_id in packet_ids if packet_id]
+        self._client.deliver([message for message, _ in outgoing])
+        if self._client.writable_now:
+            self.taken()
 
     def taken(self) -> None:
         """The operating system took all that was written: so much is acknowledged."""
-        session, log = self.session, self._client.services.log
-        if self._written and session is not None:
-            session.in_flight.puback(self._written)
+        if self._written and self._sender is not None:
+            self._sender.session.in_flight.finish(self._written)
             self._written = []
-            log.changed(session, self._cursor_committed, urgent=False)
-
-    def _cursor_committed(self, error: StoreError | None) -> None:
-        if error is None or isinstance(error, StoreFull):
-            self.wake()
-
-    async def _resend(self, session: Session, waiting: deque[InFlight]) -> None:
-        """A part at a time, as the messages are to be read from the log."""
-        client, counters = self._client, self._client.services.counters
-        while waiting:
-            while not client.writable_now:
-                self._may_resend.clear()
-                await self._may_resend.wait()
-            part = [*islice(waiting, RESEND_MAX)]
-            try:
-                messages = await client.services.log.store.fetch(
-                    [entry.offset for entry in part], bytes_max=TAKE_BYTES_MAX
-                )
-            except StoreError as error:
-                self.broken(error)
-                return
-            if client.input_ended:
-                return
-            # What is above the last that was found was maybe not looked for.
-            last = messages[-1].offset if messages else part[-1].offset
-            packet_ids = [waiting.popleft().packet_id for entry in part if entry.offset <= last]
-            found = {message.offset for message in messages}
-            if gone := sum([e.offset <= last and e.offset not in found for e in part]):
-                counters.dropped["removed by retention"] += gone
-            counters.redeliveries += len(messages)
-            counters.messages_out += len(messages)
-            counters.payload_bytes_out += sum([len(message.payload) for message in messages])
-            session.in_flight.pubrec(packet_ids, refused=True)
-            session.in_flight.pubcomp(packet_ids)
-            self._written += packet_ids
-            client.deliver(messages)
-            if client.writable_now:
-                self.taken()
-        self._resending = None
-        self.wake()
+            self._sender.cursor_moved()
 
     def broken(self, error: StoreError) -> None:
         logger.error("subscriber %r: %s", self._client_id, error)
@@ -396,9 +355,8 @@ class _LineSubscriber(Owner):
 
     def leave(self) -> None:
         """Let go of the session, which may be another's from now on."""
-        session, self.session = self.session, None
-        if self._resending is not None:
-            self._resending.cancel()
-        if session is not None:
+        sender, self._sender = self._sender, None
+        if sender is not None:
             services = self._client.services
-            services.sessions.close(session, self, services.clock.now())
+            sender.stop()
+            services.sessions.close(sender.session, self, services.clock.now())

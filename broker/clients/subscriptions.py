@@ -53,8 +53,10 @@ Result = SubscriptionDocument | int
 class Applicant(Subscriber, Protocol):
     """The client that subscribes."""
 
-    closed: bool
-    """Whether it has left: the session may be another's by now."""
+    @property
+    def closed(self) -> bool:
+        """Whether it has left: the session may be another's by now."""
+        ...
 
     def answer(self, packet: Suback | Unsuback) -> None:
         """Send it; of no effect once the client has left."""

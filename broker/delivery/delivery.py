@@ -13,6 +13,7 @@ with a fast publisher and does not ask the disk for what was just written.
 from __future__ import annotations
 
 import logging
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import chain, groupby
@@ -166,7 +167,10 @@ class Delivery:
             reader.look_for_room()
 
     def wake(self, session: Session) -> None:
-        self._subscribers[session].wake()
+        """Tell its client that there is something to take; of no effect once that has left."""
+        subscriber = self._subscribers.get(session)
+        if subscriber is not None:
+            subscriber.wake()
 
     async def deliver_forever(self) -> None:
         """Route batch after batch until the store closes. Raises StoreError.
@@ -203,8 +207,7 @@ class Delivery:
                 woken.append(session)
         self.live.advance(batch[-1].offset)
         for session in woken:
-            if session in self._subscribers:
-                self.wake(session)
+            self.wake(session)
 
     def offer_beside(self, batch: Sequence[Message]) -> None:
         """Messages of QoS 0 that are not in the log, to whoever is attached and subscribed now.
@@ -225,23 +228,31 @@ class Delivery:
         reader.start()
 
     def broken(self, session: Session, error: StoreError) -> None:
-        """A reader could not go on."""
-        if session in self._subscribers:
-            self._subscribers[session].broken(error)
+        """What the session is owed cannot be read."""
+        subscriber = self._subscribers.get(session)
+        if subscriber is not None:
+            subscriber.broken(error)
 
     def _stop(self, session: Session, key: ReaderKey) -> None:
         reader = self._readers[session].pop(key, None)
         if reader is not None:
             reader.stop()
 
+    async def fetch(self, offsets: Sequence[Offset], bytes_max: int) -> tuple[list[Message], int]:
+        """The messages at these offsets, which rise, and how many of the offsets were looked at.
+
+        The store stops at `bytes_max`, and does not say where: offsets above the last message found
+        count as not looked at. A message of the others that is missing was removed by retention.
+        Raises StoreError.
+        """
+        messages = await self._log.store.fetch(offsets, bytes_max=bytes_max)
+        looked_at = bisect_right(offsets, messages[-1].offset) if messages else len(offsets)
+        return messages, looked_at
+
     # What readers ask of it
 
     async def retained(self, filters: Sequence[str]) -> list[Offset]:
         return await self._log.store.retained(filters)
-
-    async def fetch(self, offsets: Sequence[Offset]) -> list[Message]:
-        """A read's worth of these; the last of them says how far it came."""
-        return await self._log.store.fetch(offsets, bytes_max=readers.READ_BYTES_MAX)
 
     async def read(
         self, after: Offset, end: Offset, filters: Iterable[str]

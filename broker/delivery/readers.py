@@ -46,8 +46,8 @@ class Feed(Protocol):
 
     async def retained(self, filters: Sequence[str]) -> list[Offset]: ...
 
-    async def fetch(self, offsets: Sequence[Offset]) -> list[Message]:
-        """A read's worth of these; the last of them says how far it came."""
+    async def fetch(self, offsets: Sequence[Offset], bytes_max: int) -> tuple[list[Message], int]:
+        """The messages at these offsets, which rise, and how many of the offsets were looked at."""
         ...
 
     async def read(
@@ -183,8 +183,8 @@ class Retained(Reader):
         while True:
             await self.room()
             part = [Offset(offset) for offset in offsets[done : done + READ_MESSAGES_MAX]]
-            messages = await delivery.fetch(part)
-            done = bisect_right(offsets, messages[-1].offset) if messages else done + len(part)
+            messages, looked_at = await delivery.fetch(part, READ_BYTES_MAX)
+            done += looked_at
             last_part = done >= len(offsets)
             delivery.retained_read(session, messages, last_part=last_part)
             if last_part:

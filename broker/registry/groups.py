@@ -29,10 +29,11 @@ from broker.clock import Clock
 from broker.config import Config
 from broker.counters import Counters
 from broker.delivery.delivery import Delivery, Subscriber
+from broker.delivery.sender import Recipient, Sender
 from broker.documents import Put, SubscriptionDocument
-from broker.errors import QuotaExceeded, StoreError, StoreFull
+from broker.errors import QuotaExceeded, StoreError
 from broker.log.log import Log
-from broker.message import Lease, Message, Outgoing
+from broker.message import Lease, Outgoing
 from broker.registry.sessions import Owner, Sessions
 from broker.session.grants import merge_grants
 from broker.session.in_flight import PACKET_IDENTIFIER_MAX
@@ -43,9 +44,6 @@ logger = logging.getLogger(__name__)
 
 WAITING_MAX = 1000
 """Leases that may wait in one member's session beside those in flight."""
-TAKE_BYTES_MAX = 64 * 1024
-RETURNED_MAX = 64
-"""Returned messages that are read from the log at a time."""
 
 
 class Groups:
@@ -89,7 +87,7 @@ class Groups:
                 if self._groups.get(group.name) is not group:
                     continue  # All its members left while we waited.
                 try:
-                    if group.session is None:
+                    if group.sender is None:
                         await self._open(group)
                 except (StoreError, QuotaExceeded):
                     del self._groups[group.name]
@@ -163,9 +161,10 @@ class Groups:
 
     def _close(self, group: Group) -> None:
         """Nobody is there: the group waits in the log."""
-        session, group.session = group.session, None
         self._groups.pop(group.name, None)
-        if session is not None:
+        if group.sender is not None:
+            session = group.sender.session
+            group.closed()
             self._sessions.close(session, group, self._clock.now())
 
     def settle(self, session: Session) -> None:
@@ -187,20 +186,18 @@ class Groups:
             group.wake()
 
 
-class Group(Owner):
+class Group(Owner, Recipient):
     """One group: empties its session into those of its members."""
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.session: Session | None = None
+        self.sender: Sender | None = None
+        """What empties the group's own session; None while that is not open."""
         self.members: dict[Session, tuple[SubscriptionDocument, Subscriber]] = {}
         self.leaving: set[Session] = set()
         """Members no more, but they may still acknowledge what they have."""
         self.lock = asyncio.Lock()
         self._turns: deque[Session] = deque()
-        self._returned: deque[int] = deque()
-        """The group's Packet Identifiers of what is to be leased again, in offset order."""
-        self._returning: asyncio.Task[None] | None = None
         self._distributing = False
 
     @property
@@ -218,13 +215,17 @@ class Group(Owner):
         inflight_max: int,
     ) -> None:
         """The session is ours. What an earlier run had leased is leased again."""
-        self.session = session
-        self._log = log
         self._delivery = delivery
-        self._counters = counters
         self._clock = clock
         self._inflight_max = inflight_max
-        self._returned = deque(entry.packet_id for entry in session.in_flight.unfinished())
+        self.sender = Sender(session, self, log, delivery, counters)
+        self.sender.resend(session.in_flight.unfinished())
+
+    def closed(self) -> None:
+        """The session is not ours any more."""
+        if self.sender is not None:
+            self.sender.stop()
+            self.sender = None
 
     def add(
         self, session: Session, subscription: SubscriptionDocument, subscriber: Subscriber
@@ -236,91 +237,52 @@ class Group(Owner):
         self.wake()
 
     def leave(self, session: Session, leases: Iterable[Lease]) -> None:
-        """A member gets no more and returns these."""
+        """A member gets no more and returns these, which are leased again."""
         if self.members.pop(session, None) is not None:
             self._turns.remove(session)
             self.leaving.add(session)
-        packet_ids = [lease.packet_id for lease in leases]
-        if self.session is not None and packet_ids:
-            offsets = self.session.in_flight.offsets({*packet_ids, *self._returned})
-            self._returned = deque(sorted(offsets, key=lambda packet_id: offsets[packet_id]))
+        if self.sender is not None:
+            window = self.sender.session.in_flight
+            self.sender.resend(window.sent_qos1([lease.packet_id for lease in leases]))
         self.wake()
 
     def acknowledged(self, packet_ids: Sequence[int]) -> None:
         """Leases ended: the group's cursor moves."""
-        if self.session is not None:
-            self.session.in_flight.puback(packet_ids)
-            self._log.changed(self.session, self._cursor_committed, urgent=False)
-
-    def _cursor_committed(self, error: StoreError | None) -> None:
-        if error is None or isinstance(error, StoreFull):
-            self.wake()
+        if self.sender is not None:
+            self.sender.session.in_flight.puback(packet_ids)
+            self.sender.cursor_moved()
 
     def wake(self) -> None:
         """Lease out what there is, as far as the members have room."""
-        if self._distributing or self.session is None or not self.members:
-            return
-        if self._returned:
-            if self._returning is None and self._room():
-                self._returning = asyncio.create_task(self._lease_returned(self.session))
+        if self._distributing or self.sender is None or not self.members:
             return
         self._distributing = True
         try:
-            self._lease_new(self.session)
+            self._lease_new(self.sender)
         finally:
             self._distributing = False
 
-    def _lease_new(self, session: Session) -> None:
+    def _lease_new(self, sender: Sender) -> None:
         sharing = len(self.members) + len(self.leaving)
         inflight_max = min(self._inflight_max * sharing, PACKET_IDENTIFIER_MAX)
-        while room := self._room():
+        while room := self.room():
             # Nothing is taken that no member can have now.
-            session.in_flight.allow(room, inflight_max=inflight_max)
-            taken = session.take(self._clock.wall_us(), TAKE_BYTES_MAX)
-            if taken.expired:
-                self._counters.dropped["expired"] += len(taken.expired)
-            if not taken.outgoing:
+            sender.session.in_flight.allow(room, inflight_max=inflight_max)
+            taken = sender.take(self._clock.wall_us())
+            if taken is None:
                 break
-            if 0 in taken.packet_ids:
-                # Nobody acknowledges QoS 0, and a crash must not repeat all of it.
-                self._log.changed(session)
-            self._lease([message for message, _ in taken.outgoing], taken.packet_ids)
-        self._delivery.drained(session)
+            self._lease(taken.outgoing, taken.packet_ids)
+        self._delivery.drained(sender.session)
 
-    async def _lease_returned(self, session: Session) -> None:
-        try:
-            while self._returned and (room := self._room()) and self.session is session:
-                count = min(room, RETURNED_MAX, len(self._returned))
-                packet_ids = [self._returned[i] for i in range(count)]
-                offsets = session.in_flight.offsets(packet_ids)
-                messages = await self._log.store.fetch(
-                    list(offsets.values()), bytes_max=TAKE_BYTES_MAX
-                )
-                if self.session is not session or not self._room():
-                    break
-                if messages:  # What is above the last that was found was maybe not looked for.
-                    last = messages[-1].offset
-                    packet_ids = [p for p in packet_ids if offsets.get(p, last) <= last]
-                found = {message.offset: message for message in messages}
-                gone = [p for p in packet_ids if offsets.get(p) not in found]
-                leased = [p for p in packet_ids if offsets.get(p) in found]
-                self._returned = deque(p for p in self._returned if p not in packet_ids)
-                if gone:
-                    self._counters.dropped["removed by retention"] += len(gone)
-                    session.in_flight.discard(gone)
-                self._lease([found[offsets[p]] for p in leased], leased)
-        except StoreError as error:
-            self.broken(error)
-        finally:
-            self._returning = None
-        if not self._returned:
-            self.wake()
-
-    def _room(self) -> int:
+    def room(self) -> int:
         """How many messages all members together can have now."""
         return sum([_room_of(member) for member in self.members])
 
-    def _lease(self, messages: Sequence[Message], packet_ids: Sequence[int]) -> None:
+    def send_again(self, outgoing: list[Outgoing], packet_ids: list[int]) -> None:
+        """What a member returned goes to others."""
+        self._lease(outgoing, packet_ids)
+
+    def _lease(self, outgoing: Sequence[Outgoing], packet_ids: Sequence[int]) -> None:
         """Hand these to the members in turn, passing over who has no room."""
         room = {member: _room_of(member) for member in self.members}
         grants = {
@@ -328,7 +290,7 @@ class Group(Owner):
             for member, (subscription, _) in self.members.items()
         }
         leased: dict[Session, list[Outgoing]] = {}
-        for message, packet_id in zip(messages, packet_ids, strict=True):
+        for (message, _), packet_id in zip(outgoing, packet_ids, strict=True):
             member = self._turns[0]
             for _ in range(len(self._turns)):
                 member = self._turns[0]
@@ -341,8 +303,8 @@ class Group(Owner):
             if packet_id:
                 grant = replace(grant, lease=Lease(self.name, packet_id))
             leased.setdefault(member, []).append((message, grant))
-        for member, outgoing in leased.items():
-            member.offer_aside(outgoing)
+        for member, its_share in leased.items():
+            member.offer_aside(its_share)
         for member in leased:
             if member in self.members:
                 self.members[member][1].wake()

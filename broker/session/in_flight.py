@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
@@ -174,10 +174,15 @@ class InFlightWindow:
             self._released.pop(packet_id, None)
         self._finished(before - len(self._released), packet_ids)
 
-    def discard(self, packet_ids: Iterable[int]) -> None:
-        """These can never be sent to this client: as if acknowledged. [MQTT-3.1.2-25]"""
-        known = [p for p in packet_ids if (self._qos1.pop(p, None) or self._qos2.pop(p, None))]
-        self._finished(len(known), known)
+    def finish(self, packet_ids: Sequence[int]) -> None:
+        """These are over, however far they got: they can never be sent to this client
+        [MQTT-3.1.2-25], or its protocol knows no acknowledgement."""
+        before = len(self)
+        for flight in (self._qos1, self._qos2, self._released):
+            if flight:
+                for packet_id in packet_ids:
+                    flight.pop(packet_id, None)
+        self._finished(before - len(self), packet_ids)
 
     def _finished(self, count: int, packet_ids: Iterable[int]) -> None:
         self._acknowledged += count
@@ -190,9 +195,13 @@ class InFlightWindow:
             if lease := self._leases.pop(packet_id, None):
                 self.settled.append(lease)
 
-    def offsets(self, packet_ids: Iterable[int]) -> dict[int, Offset]:
-        """Where in the log the messages are that are in flight at QoS 1 under these."""
-        return {p: self._qos1[p] for p in packet_ids if p in self._qos1}
+    def sent_qos1(self, packet_ids: Iterable[int]) -> list[InFlight]:
+        """The exchanges under these that wait for a PUBACK."""
+        return [
+            InFlight(self._qos1[packet_id], PacketIdentifier(packet_id), Stage.SENT_QOS1)
+            for packet_id in packet_ids
+            if packet_id in self._qos1
+        ]
 
     # Leases from groups
 

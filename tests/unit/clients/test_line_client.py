@@ -68,7 +68,7 @@ async def test_what_is_delivered_again_is_read_in_parts_and_before_what_is_new(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """P7: what an earlier connection left may be a window of messages as large as packets."""
-    monkeypatch.setattr("broker.clients.line_client.TAKE_BYTES_MAX", 200)
+    monkeypatch.setattr("broker.delivery.sender.TAKE_BYTES_MAX", 200)
     async with running(Disk()) as world:
         await left_in_flight(world, 5)
         client, transport = await subscribed(world, full=True)

@@ -326,7 +326,7 @@ async def test_what_is_leased_again_is_read_in_parts_that_are_bounded_in_bytes(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """P7, and none is taken for removed because it was not in the part."""
-    monkeypatch.setattr("broker.registry.groups.TAKE_BYTES_MAX", 200)
+    monkeypatch.setattr("broker.delivery.sender.TAKE_BYTES_MAX", 200)
     leaving = await member(world, "leaving")
     await world.publish(*[message(str(n), "jobs/a", properties=bytes(99)) for n in range(1, 8)])
     assert numbers(leaving) == [1, 2, 3, 4, 5, 6, 7]

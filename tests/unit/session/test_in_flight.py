@@ -198,7 +198,7 @@ def test_unknown_identifiers_change_nothing() -> None:
     take(window, numbered(1))
     window.puback([5, 6])
     window.pubcomp([1])
-    window.discard([7])
+    window.finish([7])
     assert window.pubrec([1], refused=False) == []
     assert window.pubrec([1], refused=True) == []
     assert window.room(durable=False) == 0
@@ -206,9 +206,11 @@ def test_unknown_identifiers_change_nothing() -> None:
 
 
 def test_what_cannot_be_sent_counts_as_acknowledged() -> None:
-    window = InFlightWindow(2)
-    window.discard(take(window, [*numbered(1), *numbered(1, first=2, qos=2)]).packet_ids)
-    assert (unfinished(window), window.room(durable=False)) == ([], 2)
+    window = InFlightWindow(3)
+    taken = take(window, [*numbered(1), *numbered(2, first=2, qos=2)])
+    window.pubrec([3], refused=False)
+    window.finish(taken.packet_ids)
+    assert (unfinished(window), window.room(durable=False)) == ([], 3)
 
 
 def test_every_way_to_finish_makes_room_once() -> None:
@@ -221,10 +223,11 @@ def test_every_way_to_finish_makes_room_once() -> None:
     assert (len(window), window.room(durable=False)) == (1, 3)
 
 
-def test_offsets_are_those_of_qos_1_messages_in_flight() -> None:
+def test_who_is_asked_for_is_in_flight_at_qos_1() -> None:
     window = InFlightWindow(100)
     take(window, [*numbered(2, first=70), *numbered(1, first=72, qos=2)])
-    assert window.offsets([2, 3, 9]) == {2: 71}
+    [entry] = window.sent_qos1([2, 3, 9])
+    assert (entry.offset, entry.packet_id, entry.stage) == (71, 2, Stage.SENT_QOS1)
 
 
 # Leases

@@ -1,0 +1,161 @@
+"""Sender: empties a session into whoever it is for: a client, a line subscriber, a group's members.
+
+Each connection begins with what an earlier one left: sent, and not acknowledged. That is read from
+the log a part at a time, whenever there is room for one, and sent again before anything new, or the
+order would be lost. Then `take` gives what is new. Who sends the messages is the `Recipient`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import islice
+from typing import Protocol
+
+from broker.counters import Counters
+from broker.delivery.delivery import Delivery
+from broker.errors import StoreError, StoreFull, StoreUnavailable
+from broker.log.log import Log
+from broker.message import Grant, Outgoing, WallUs
+from broker.session.in_flight import InFlight, Stage, Taken
+from broker.session.session import Session
+
+logger = logging.getLogger(__name__)
+
+TAKE_BYTES_MAX = 256 * 1024
+"""What is taken from the session, or read from the log to be sent again, at a time."""
+RESEND_MESSAGES_MAX = 64
+"""Messages that are read from the log at a time, to be sent again."""
+
+
+class Recipient(Protocol):
+    """Where the messages go: an MQTT connection, a line connection, the members of a group."""
+
+    def room(self) -> int:
+        """How many messages can be sent again now. Who had none calls `take` when there is."""
+        ...
+
+    def send_again(self, outgoing: list[Outgoing], packet_ids: list[int]) -> None:
+        """Send these, which an earlier connection left, with the same Packet Identifiers."""
+        ...
+
+
+class Sender:
+    """The sending side of one session, as long as one connection, or one run of a group, has it."""
+
+    __slots__ = ("_counters", "_delivery", "_log", "_recipient", "_resending", "left", "session")
+
+    def __init__(
+        self,
+        session: Session,
+        recipient: Recipient,
+        log: Log,
+        delivery: Delivery,
+        counters: Counters,
+    ) -> None:
+        self.session = session
+        self._recipient = recipient
+        self._log = log
+        self._delivery = delivery
+        self._counters = counters
+        self.left: dict[int, InFlight] = {}
+        """What is still to be sent again, by Packet Identifier; oldest message first."""
+        self._resending: asyncio.Task[None] | None = None
+
+    def resend(self, entries: Iterable[InFlight]) -> None:
+        """Send these again before anything new, and in the order of the log."""
+        for entry in entries:
+            self.left[entry.packet_id] = entry
+        oldest_first = sorted(self.left.values(), key=lambda entry: entry.offset)
+        self.left = {entry.packet_id: entry for entry in oldest_first}
+        self._resend_if_room()
+
+    def take(self, now_us: WallUs) -> Taken | None:
+        """The next of what is new; None: nothing may go now. `now_us`: since the epoch.
+
+        What had expired is counted. Nothing is new while something is to be sent again.
+        """
+        if self.left:
+            self._resend_if_room()
+            return None
+        session = self.session
+        if not (session.aside or session.outbox):
+            return None
+        taken = session.take(now_us, TAKE_BYTES_MAX)
+        if taken.expired:
+            self._counters.dropped["expired"] += len(taken.expired)
+        if not taken.outgoing:
+            return None
+        if 0 in taken.packet_ids and session.durable:
+            # Nobody acknowledges QoS 0, and a crash must not repeat all of it.
+            self._log.changed(session)
+        return taken
+
+    def discard(self, packet_ids: Sequence[int], reason: str) -> None:
+        """Give up these deliveries: `reason` counts them (P5)."""
+        self._counters.dropped[reason] += len(packet_ids)
+        self.session.in_flight.finish(packet_ids)
+        self.cursor_moved()
+
+    def cursor_moved(self) -> None:
+        """Messages were acknowledged: that is committed in its turn, and may make room."""
+        if self.session.durable:
+            self._log.changed(self.session, self._cursor_committed, urgent=False)
+
+    def _cursor_committed(self, error: StoreError | None) -> None:
+        """What a crash could repeat has become less, so more may be in flight (P4); or the disk is
+        full, which is no reason not to read."""
+        if error is None or isinstance(error, StoreFull):
+            self._delivery.wake(self.session)
+
+    def stop(self) -> None:
+        """The session is not the recipient's any more."""
+        self.left.clear()
+        if self._resending is not None:
+            self._resending.cancel()
+
+    def _resend_if_room(self) -> None:
+        if self.left and self._resending is None and self._recipient.room():
+            self._resending = asyncio.create_task(self._resend())
+
+    async def _resend(self) -> None:
+        try:
+            while self.left and (room := self._recipient.room()):
+                await self._resend_part(min(room, RESEND_MESSAGES_MAX))
+        except StoreError as error:
+            self._delivery.broken(self.session, error)
+        except Exception as error:
+            # A mistake of ours; whoever reads must not wait for ever because of it.
+            logger.critical("sending again to %r", self.session.client_id, exc_info=error)
+            self._delivery.broken(self.session, StoreUnavailable("the log could not be read"))
+        finally:
+            self._resending = None
+        if not self.left:
+            self._delivery.wake(self.session)
+
+    async def _resend_part(self, messages_max: int) -> None:
+        """Read the next messages, and send those that there is room for by then."""
+        part = [*islice(self.left.values(), messages_max)]
+        messages, looked_at = await self._delivery.fetch(
+            [entry.offset for entry in part], TAKE_BYTES_MAX
+        )
+        found = {message.offset: message for message in messages}
+        outgoing: list[Outgoing] = []
+        packet_ids: list[int] = []
+        gone: list[int] = []
+        for entry in part[: min(looked_at, self._recipient.room())]:
+            del self.left[entry.packet_id]
+            message = found.get(entry.offset)
+            if message is None:
+                gone.append(entry.packet_id)
+                continue
+            qos = 1 if entry.stage is Stage.SENT_QOS1 else 2
+            grant = self.session.grants.of(message) or Grant(qos)
+            outgoing.append((message, replace(grant, qos=qos, retained=entry.retained)))
+            packet_ids.append(entry.packet_id)
+        if gone:
+            self.discard(gone, "removed by retention")
+        if outgoing:
+            self._recipient.send_again(outgoing, packet_ids)
