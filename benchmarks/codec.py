@@ -31,9 +31,10 @@ from websockets.server import ServerProtocol
 from broker.config import Config
 from broker.message import Grant, Message, Outgoing
 from broker.mqtt.decode import Decoder
-from broker.mqtt.encode import encode, encode_aliased, encode_publishes
-from broker.mqtt.fields import PACKET_BYTES_MAX, string, u16, varint
+from broker.mqtt.encode import encode
+from broker.mqtt.fields import PACKET_BYTES_MAX, u16
 from broker.mqtt.limits import Limits
+from broker.mqtt.outgoing import Headers, TopicPrefixes, encode_aliased, encode_publishes
 from broker.mqtt.packets import (
     MQTT_3_1_1,
     MQTT_5,
@@ -300,11 +301,15 @@ def parts_of_decoding() -> Iterator[Row]:
 
 
 def parts_of_encoding() -> Iterator[Row]:
-    yield each("fixed header made", lambda n: bytes((0x32,)) + varint(n), [143] * RUN)
-    yield each("topic prefix made", string, [TOPIC] * RUN)
-    yield each("Packet Identifier made", u16, range(1, RUN + 1))
-    known = dict.fromkeys(range(RUN), b"")
-    yield each("look-up in a dict", known.__getitem__, range(RUN))
+    headers, of_lengths = Headers(), [length << 8 | 0x32 for length in range(RUN)]
+    yield each("fixed header remembered", headers.__getitem__, of_lengths)
+    yield each("fixed header made", headers.__missing__, of_lengths)
+    prefixes, names = TopicPrefixes(), [f"bench/{n:05}" for n in range(RUN)]
+    yield each("topic prefix remembered", prefixes.__getitem__, names)
+    yield each("topic prefix made", prefixes.__missing__, names)
+    known = [u16(packet_id) for packet_id in range(RUN)]
+    yield each("Packet Identifier remembered", known.__getitem__, range(RUN))
+    yield each("Packet Identifier made", u16, range(RUN))
 
 
 def topics() -> Iterator[Row]:

@@ -30,7 +30,6 @@ ROOT = Path(__file__).parent.parent
 LONG_MODULES = {
     "broker.clients.client",
     "broker.mqtt.connection",
-    "broker.mqtt.encode",
     "cli.client",
     "cli.main",
 }

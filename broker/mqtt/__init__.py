@@ -2,6 +2,7 @@
 
     bytes ─▶ decode.Decoder ─▶ connection.Connection ─▶ events
     bytes ◀─ encode         ◀─ connection.Connection ◀─ packets
+    bytes ◀─ outgoing       ◀─ connection.Connection ◀─ messages
 
 `decode.py` finds the packets in the bytes; `publishes.py`, `acks.py` and `bodies.py` read them.
 `packets.py` has a small class per Control Packet, `reasons.py` the Reason Codes, `fields.py` the

@@ -34,9 +34,10 @@ from broker.errors import (
 from broker.message import Outgoing
 from broker.mqtt.authentication import Exchange, Methods
 from broker.mqtt.decode import Decoder
-from broker.mqtt.encode import encode, encode_aliased, encode_publishes
+from broker.mqtt.encode import encode
 from broker.mqtt.fields import PACKET_BYTES_MAX
 from broker.mqtt.limits import Limits
+from broker.mqtt.outgoing import encode_aliased, encode_publishes
 from broker.mqtt.packets import (
     MQTT_5,
     RECEIVE_MAXIMUM_DEFAULT,

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from broker.message import Grant, Message
 from broker.mqtt.connection import Closed, Connection, Event
 from broker.mqtt.decode import Decoder
-from broker.mqtt.encode import encode, encode_publishes
+from broker.mqtt.encode import encode
 from broker.mqtt.fields import PACKET_BYTES_MAX
 from broker.mqtt.limits import Limits
+from broker.mqtt.outgoing import encode_publishes
 from broker.mqtt.packets import (
     MQTT_5,
     Ack,
