@@ -77,7 +77,7 @@ def broker_start(
     ] = None,
 ) -> None:
     """Run the broker in the foreground; Ctrl-C stops it."""
-    from cli.serve import serve
+    from cli.commands.broker_start import serve
 
     serve(
         config,
@@ -373,7 +373,7 @@ def log(
     count: Annotated[bool, typer.Option("--count", help="Only how many there are.")] = False,
 ) -> None:
     """What was published, whether or not the broker runs."""
-    from cli.log import Options, show
+    from cli.history import Options, show
 
     if follow and (count or until is not None):
         raise typer.BadParameter("--follow does not end: leave --count and --until out")

@@ -44,7 +44,7 @@ MUST_NOT_IMPORT = {
 
 WORDS = ROWS[-1]
 REPLAY_SPEC = "broker.replay.spec"
-USED_BY_CLI = {"server": "cli.serve", "store": "cli.log", "net": "cli.admin"}
+USED_BY_CLI = {"server": "cli.commands.broker_start", "store": "cli.history", "net": "cli.admin"}
 """What one module of cli uses beside `WORDS` and `REPLAY_SPEC`, which all of them may."""
 
 PURE_PLACES = {*ROWS[-2], *WORDS} - {"store"}

@@ -12,7 +12,7 @@ from broker.errors import SchemaMismatch, StoreCorrupt
 from broker.message import Message
 from broker.store.sqlite.store import SqliteStore
 from cli.failure import CommandFailed, Exit
-from cli.log import Options, Table, show
+from cli.history import Options, Table, show
 
 TIME_US = 1_741_948_200_000_000  # 2025-03-14T10:30:00Z
 
