@@ -2,24 +2,65 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated
 
-from broker.config import DATABASE, Config
-from broker.server import Server, run
+import typer
+
 from cli import output
 
+if TYPE_CHECKING:
+    from broker.server import Server
 
-def serve(config_file: Path | None, overrides: Mapping[str, Any]) -> None:
-    """Raises ConfigError and StoreError: it did not start, or had to stop."""
+EXAMPLES = """\b
+Example:
+  pubsub broker start --port 9000 --data-dir data
+"""
+
+
+def run(
+    host: Annotated[str | None, typer.Option(help="Address to listen on. [127.0.0.1]")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65_535, help="Port, 0 for any free one. [9000]")
+    ] = None,
+    unix_socket: Annotated[
+        Path | None, typer.Option(help="Listen on a Unix socket too, for this user alone.")
+    ] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Where the log is kept. [data]")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file with settings.")] = None,
+    durability: Annotated[
+        str | None,
+        typer.Option(help="fsync: acknowledged means on the disk; os: with the kernel. [fsync]"),
+    ] = None,
+    allow_anonymous: Annotated[
+        bool | None,
+        typer.Option(
+            "--allow-anonymous", help="Let others than this machine connect without a password."
+        ),
+    ] = None,
+) -> None:
+    """Run the broker in the foreground; Ctrl-C stops it."""
+    import logging
+
+    from broker import server
+    from broker.config import Config
+
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
-    run(Config.load(config_file, overrides), _announce)
+    overrides = {
+        "host": host,
+        "port": port,
+        "unix_socket": unix_socket,
+        "data_dir": data_dir,
+        "durability": durability,
+        "allow_anonymous": allow_anonymous,
+    }
+    server.run(Config.load(config, overrides), _announce)
     output.note("stopped")
 
 
 def _announce(server: Server) -> None:
+    from broker.config import DATABASE
+
     host, port = server.address
     if ":" in host:
         host = f"[{host}]"

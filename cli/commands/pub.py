@@ -1,0 +1,108 @@
+"""`pubsub pub`: what to publish and how, from its options."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.address import Address
+from cli.options import Host, KeepAlive, Password, Port, Qos, Username, unique
+
+EXAMPLES = """\b
+Examples:
+  pubsub pub weather "Rainy day ahead!"
+  pubsub pub weather --retain --id station7 Sunny
+  seq 100000 | pubsub pub numbers -l
+  pubsub pub photos/cat -f cat.jpg --json
+
+QoS is 1 unless told otherwise: the broker acknowledges when the message is on its disk, so exit
+code 0 means that it is safe. -q 0 does not wait for that.
+With a terminal and no topic it asks for lines: <TOPIC> <MESSAGE>.
+"""
+
+
+def run(
+    topic: Annotated[str | None, typer.Argument(help="Topic to publish to.")] = None,
+    message: Annotated[str | None, typer.Argument(help="What to publish.")] = None,
+    host: Host = "127.0.0.1",
+    port: Port = 9000,
+    client_id: Annotated[str | None, typer.Option("--id", "-i", help="Client identifier.")] = None,
+    username: Username = None,
+    password: Password = None,
+    keep_alive: KeepAlive = 60,
+    topic_option: Annotated[str | None, typer.Option("--topic", "-t", help="As TOPIC.")] = None,
+    message_option: Annotated[
+        str | None, typer.Option("--message", "-m", help="As MESSAGE.")
+    ] = None,
+    qos: Qos = 1,
+    retain: Annotated[
+        bool, typer.Option("--retain", "-r", help="Keep it as the topic's last message.")
+    ] = False,
+    stdin_lines: Annotated[
+        bool, typer.Option("--stdin-line", "-l", help="A message per line of standard input.")
+    ] = False,
+    stdin_whole: Annotated[
+        bool, typer.Option("--stdin-file", "-s", help="All of standard input as one message.")
+    ] = False,
+    file: Annotated[
+        Path | None, typer.Option("--file", "-f", help="A file as one message.")
+    ] = None,
+    null: Annotated[bool, typer.Option("--null-message", "-n", help="An empty message.")] = False,
+    user_property: Annotated[
+        list[str] | None, typer.Option("--property", "-D", help="User property, NAME=VALUE.")
+    ] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="A line of JSON per message acknowledged.")
+    ] = False,
+) -> None:
+    """Publish; done when the broker has it on its disk."""
+    from cli import publish
+
+    given = [text for text in (topic, message) if text is not None]
+    if topic_option is not None:
+        given.insert(0, topic_option)
+    if message_option is not None:
+        given.insert(1, message_option)
+    sources = (len(given) > 1) + stdin_lines + stdin_whole + (file is not None) + null
+    if len(given) > 2 or sources > 1 or (message_option is not None and len(given) < 2):
+        raise typer.BadParameter("give one TOPIC and one of MESSAGE, -l, -s, -f and -n")
+    options = publish.Options(
+        address=Address(
+            host=host, port=port, username=username, password=password, keep_alive_s=keep_alive
+        ),
+        client_id=client_id or f"pubsub-pub-{unique()}",
+        qos=qos,
+        retain=retain,
+        json=json,
+        user_properties=tuple(_property(text) for text in user_property or ()),
+    )
+    if not given:
+        if sources or not sys.stdin.isatty():
+            raise typer.BadParameter("a topic is missing: pubsub pub TOPIC MESSAGE")
+        from cli import interactive
+
+        interactive.publish_lines(options)
+    elif stdin_lines:
+        publish.publish_lines(options, given[0])
+    elif sources == 0:
+        raise typer.BadParameter("a message is missing: give MESSAGE, or -l, -s, -f or -n")
+    else:
+
+        def payload() -> bytes:
+            if file is not None:
+                return publish.read_file(file)
+            if stdin_whole:
+                return sys.stdin.buffer.read()
+            return b"" if null else given[1].encode("utf-8", "surrogateescape")
+
+        publish.publish(options, given[0], payload)
+
+
+def _property(text: str) -> tuple[str, str]:
+    name, is_pair, value = text.partition("=")
+    if not is_pair:
+        raise typer.BadParameter(f"{text!r} is not NAME=VALUE")
+    return name, value

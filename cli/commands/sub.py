@@ -1,0 +1,134 @@
+"""`pubsub sub`: what to subscribe to and how to write it, from its options."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from cli import output
+from cli.address import Address
+from cli.options import Host, KeepAlive, Password, Port, Qos, Username, unique
+
+EXAMPLES = """\b
+Examples:
+  pubsub sub weather
+  pubsub sub weather 'home/#' --id sub1       a durable subscriber
+  pubsub sub --id sub1 --resume               what it missed, then what is new
+  pubsub sub weather --from @-1h --json       the last hour first
+  pubsub sub jobs --group workers --exec ./work.sh
+
+\b
+-F fields are mosquitto_sub's (%t topic, %p payload, %q QoS, %r retain, %l length,
+  %x %X hex, %m packet identifier, %I %U time, %j %J JSON, %C %D %E %F %P %R %S properties)
+  and %{offset}, %{publisher}, %{published_at}.
+SPEC is earliest, latest, N (offset), -N (last N), N:M, @TIME or @T1:T2; TIME is like
+  2025-03-14T10:30:00Z, 1741948200 or -1d2h (ago).
+
+With a terminal and no topic it asks for lines: subscribe <TOPIC>, unsubscribe <TOPIC>.
+A message is acknowledged after it was written, so Ctrl-C and --resume lose none.
+"""
+
+
+def run(
+    topics: Annotated[list[str] | None, typer.Argument(help="Topic filters.")] = None,
+    host: Host = "127.0.0.1",
+    port: Port = 9000,
+    client_id: Annotated[
+        str | None,
+        typer.Option("--id", "-i", help="Durable: the broker keeps for it what it misses."),
+    ] = None,
+    username: Username = None,
+    password: Password = None,
+    keep_alive: KeepAlive = 60,
+    topic_options: Annotated[
+        list[str] | None, typer.Option("--topic", "-t", help="As TOPICS; may be repeated.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue where --id stopped, not afresh.")
+    ] = False,
+    start: Annotated[
+        str | None, typer.Option("--from", metavar="SPEC", help="Replay from.")
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option("--until", metavar="SPEC", help="End the replay there.")
+    ] = None,
+    group: Annotated[
+        str | None, typer.Option("--group", help="Share the messages with others of the group.")
+    ] = None,
+    qos: Qos = 1,
+    count: Annotated[
+        int | None, typer.Option("--count", "-C", min=1, help="End after so many messages.")
+    ] = None,
+    timeout: Annotated[
+        float | None, typer.Option("--timeout", "-W", min=0, help="End (27) after so many seconds.")
+    ] = None,
+    format: Annotated[
+        str | None, typer.Option("--format", "-F", help="How to write a message.")
+    ] = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Write the topic before the payload.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="A line of JSON per message.")] = False,
+    command: Annotated[
+        str | None,
+        typer.Option("--exec", metavar="CMD", help="Run CMD for each, acknowledge if it succeeds."),
+    ] = None,
+    no_newline: Annotated[
+        bool, typer.Option("--no-newline", "-N", help="Write payloads without a newline.")
+    ] = False,
+    ignore_retained: Annotated[
+        bool, typer.Option("--ignore-retained", "-R", help="Leave retained messages out.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No status on standard error.")] = False,
+) -> None:
+    """Subscribe, and write each message to standard output."""
+    from broker.topics import SHARE_PREFIX
+    from cli import subscribe
+    from cli.format import compile_format, json_format, plain_format
+
+    filters = [*(topics or ()), *(topic_options or ())]
+    if resume and client_id is None:
+        raise typer.BadParameter("--resume needs the --id to resume")
+    if resume and start is not None:
+        raise typer.BadParameter("--resume says where to begin, and so does --from: use one")
+    if until is not None and not filters:
+        raise typer.BadParameter("--until needs the topics to replay")
+    if (format is not None) + json + (command is not None) > 1:
+        raise typer.BadParameter("use one of -F, --json and --exec")
+    terminal = output.to_terminal()
+    if format is not None:
+        write = compile_format(format + ("" if no_newline else "\n"), terminal=terminal)
+    elif json:
+        write = json_format
+    else:
+        write = plain_format(verbose=verbose, newline=not no_newline, terminal=terminal)
+    options = subscribe.Options(
+        address=Address(
+            host=host, port=port, username=username, password=password, keep_alive_s=keep_alive
+        ),
+        filters=tuple(
+            f"{SHARE_PREFIX}{group}/{one}" if group is not None else one for one in filters
+        ),
+        client_id=client_id or f"pubsub-sub-{unique()}",
+        durable=client_id is not None,
+        resume=resume,
+        qos=qos,
+        format=write,
+        metadata=json or command is not None or start is not None or "%{" in (format or ""),
+        start=start,
+        until=until,
+        count=count,
+        timeout_s=timeout,
+        command=command,
+        ignore_retained=ignore_retained,
+        quiet=quiet,
+    )
+    if filters or resume:
+        raise typer.Exit(subscribe.subscribe(options))
+    if not (sys.stdin.isatty() and terminal):
+        raise typer.BadParameter("a topic is missing: pubsub sub TOPIC")
+    from cli import interactive
+
+    interactive.subscribe_lines(options)

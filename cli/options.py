@@ -1,0 +1,24 @@
+"""Options that several commands have: the same letters and the same meaning in each."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+DataDir = Annotated[Path, typer.Option("--data-dir", help="Where the broker keeps its log.")]
+Host = Annotated[str, typer.Option("--host", "-h", help="The broker's host.")]
+Port = Annotated[int, typer.Option("--port", "-p", min=1, max=65_535, help="The broker's port.")]
+Username = Annotated[str | None, typer.Option("--username", "-u")]
+Password = Annotated[str | None, typer.Option("--password", "-P")]
+KeepAlive = Annotated[
+    int, typer.Option("--keepalive", "-k", min=5, max=65_535, help="Seconds between pings.")
+]
+Qos = Annotated[int, typer.Option("--qos", "-q", min=0, max=2, help="Quality of service.")]
+
+
+def unique() -> str:
+    """What makes a name that nobody gave differ from all others. (`secrets` imports OpenSSL.)"""
+    return os.urandom(6).hex()

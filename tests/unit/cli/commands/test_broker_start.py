@@ -1,0 +1,63 @@
+"""`pubsub broker start`: its options are settings, and what it says once clients can connect."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from broker.config import Config
+from broker.errors import ConfigError
+from broker.server import Server
+from cli.main import app
+
+Start = Callable[..., Config]
+
+
+@pytest.fixture
+def start(monkeypatch: pytest.MonkeyPatch) -> Start:
+    """Run the command with a server that is told to stop at once; what it was to do."""
+
+    def start(*arguments: str | Path, address: tuple[str, int] = ("127.0.0.1", 9000)) -> Config:
+        started: list[Config] = []
+
+        def run(config: Config, announce: Callable[[Server], None]) -> None:
+            started.append(config)
+            announce(SimpleNamespace(address=address, config=config))  # type: ignore[arg-type]
+
+        monkeypatch.setattr("broker.server.run", run)
+        app(["broker", "start", *map(str, arguments)], standalone_mode=False)
+        return started[0]
+
+    return start
+
+
+def test_without_options_the_settings_are_the_defaults(start: Start) -> None:
+    assert start() == Config()
+
+
+def test_an_option_goes_before_the_file(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "pubsub.toml").write_text('port = 1\nhost = "::1"\n')
+    config = start("--config", tmp_path / "pubsub.toml", "--port", "0", "--durability", "os")
+    assert (config.port, config.host, config.durability) == (0, "::1", "os")
+
+
+def test_a_setting_that_cannot_work_is_refused(start: Start) -> None:
+    with pytest.raises(ConfigError, match="--allow-anonymous"):
+        start("--host", "0.0.0.0")
+    assert start("--host", "0.0.0.0", "--allow-anonymous").allow_anonymous
+
+
+@pytest.mark.parametrize(
+    ("host", "listening"), [("127.0.0.1", "127.0.0.1:9001"), ("::1", "[::1]:9001")]
+)
+def test_where_it_listens_is_said_so_that_it_can_be_pasted(
+    start: Start, capsys: pytest.CaptureFixture[str], host: str, listening: str
+) -> None:
+    start("--unix-socket", "/run/pubsub.sock", "--data-dir", "d", address=(host, 9001))
+    assert capsys.readouterr().err.splitlines() == [
+        f"listening on {listening} and /run/pubsub.sock, data in d/ (pubsub.db); Ctrl-C stops it",
+        "stopped",
+    ]

@@ -1,0 +1,49 @@
+"""`pubsub broker stop`: ends when the broker has, or says that it has not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cli.failure import CommandFailed
+from cli.main import app
+
+
+@pytest.fixture
+def broker(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[str]]:
+    """A broker that is still there so many times that it is looked for; what happened."""
+
+    def broker(looks: int) -> list[str]:
+        happened: list[str] = []
+
+        def request(method: str, path: str, data_dir: Path) -> dict[str, object]:
+            happened.append(f"{method} {path} {data_dir}")
+            return {}
+
+        def is_running(_data_dir: Path) -> bool:
+            happened.append("looked")
+            return happened.count("looked") <= looks
+
+        monkeypatch.setattr("cli.admin.request", request)
+        monkeypatch.setattr("cli.admin.is_running", is_running)
+        return happened
+
+    monkeypatch.setattr("cli.commands.broker_stop.POLL_S", 0)
+    return broker
+
+
+def test_it_waits_until_the_data_directory_is_free(
+    broker: Callable[[int], list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    happened = broker(2)
+    app(["broker", "stop", "--data-dir", "d"], standalone_mode=False)
+    assert happened == ["POST /stop d", "looked", "looked", "looked"]
+    assert capsys.readouterr().err == "stopped\n"
+
+
+def test_it_does_not_wait_longer_than_it_is_told(broker: Callable[[int], list[str]]) -> None:
+    broker(1_000_000)
+    with pytest.raises(CommandFailed, match="has not stopped within 0 s"):
+        app(["broker", "stop", "--timeout", "0"], standalone_mode=False)

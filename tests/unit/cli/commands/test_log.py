@@ -1,0 +1,63 @@
+"""`pubsub log`: which part of the history is shown, from its options."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+import typer
+
+from cli.history import Options
+from cli.main import app
+
+
+@pytest.fixture(autouse=True)
+def shown(monkeypatch: pytest.MonkeyPatch) -> list[Options]:
+    shown: list[Options] = []
+    monkeypatch.setattr("cli.history.show", shown.append)
+    return shown
+
+
+def log(arguments: str = "") -> None:
+    app(["log", *shlex.split(arguments)], standalone_mode=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "last"),
+    [
+        ("", 20),
+        ("-n 3", 3),
+        ("-n 0", None),
+        ("--from 1", None),
+        ("--until 9", None),
+        ("--from 1 -n 3", 3),
+    ],
+)
+def test_how_many_of_the_newest(shown: list[Options], arguments: str, last: int | None) -> None:
+    log(arguments)
+    assert shown[0].last == last
+
+
+def test_the_options_say_which_and_how(shown: list[Options]) -> None:
+    log("a 'b/#' --data-dir d --from 1 --until 9 --publisher p --grep 'x|y' --json --count")
+    log("-f")
+    assert shown[0] == Options(
+        data_dir=Path("d"),
+        filters=("a", "b/#"),
+        last=None,
+        start="1",
+        until="9",
+        publisher="p",
+        grep="x|y",
+        json=True,
+        count=True,
+    )
+    assert shown[1] == Options(data_dir=Path("data"), filters=(), last=20, follow=True)
+
+
+@pytest.mark.parametrize("other", ["--count", "--until 9"])
+def test_what_does_not_end_has_no_end_and_no_count(shown: list[Options], other: str) -> None:
+    with pytest.raises(typer.BadParameter, match="--follow does not end"):
+        log(f"--follow {other}")
+    assert shown == []

@@ -1,0 +1,133 @@
+"""`pubsub sub`: from options to what is subscribed to and how it is written."""
+
+from __future__ import annotations
+
+import shlex
+
+import pytest
+import typer
+from paho.mqtt.client import MQTTMessage
+
+from cli.address import Address
+from cli.failure import Exit
+from cli.main import app
+from cli.subscribe import Options
+
+
+@pytest.fixture(autouse=True)
+def subscribed(monkeypatch: pytest.MonkeyPatch) -> list[Options]:
+    subscribed: list[Options] = []
+
+    def subscribe(options: Options) -> Exit:
+        subscribed.append(options)
+        return Exit.TIMEOUT
+
+    monkeypatch.setattr("cli.subscribe.subscribe", subscribe)
+    return subscribed
+
+
+def sub(arguments: str) -> object:
+    return app(["sub", *shlex.split(arguments)], standalone_mode=False)
+
+
+def written(options: Options) -> bytes:
+    message = MQTTMessage(topic=b"a")
+    message.payload = b"b"
+    return options.format(message, 0)
+
+
+def test_its_exit_code_is_that_of_the_subscription() -> None:
+    assert sub("a") == Exit.TIMEOUT
+
+
+def test_without_options_it_is_qos_1_and_for_as_long_as_it_runs(subscribed: list[Options]) -> None:
+    sub("a")
+    sub("a")
+    first, second = subscribed
+    assert (first.address, first.qos, first.filters) == (Address(), 1, ("a",))
+    assert (first.durable, first.resume, first.metadata) == (False, False, False)
+    assert first.client_id != second.client_id
+
+
+def test_the_options_say_what_and_how(subscribed: list[Options]) -> None:
+    sub("a -t 'b/#' -h h -p 1 -i me -u u -P p -k 9 -q 2 -C 3 -W 1.5 -R --quiet")
+    sub("a --from @-1h --until 9 --exec ./work.sh")
+    first, second = subscribed
+    address = Address(host="h", port=1, username="u", password="p", keep_alive_s=9)
+    assert (first.address, first.filters, first.client_id) == (address, ("a", "b/#"), "me")
+    assert (first.qos, first.count, first.timeout_s, first.durable) == (2, 3, 1.5, True)
+    assert (first.ignore_retained, first.quiet) == (True, True)
+    assert (second.start, second.until, second.command) == ("@-1h", "9", "./work.sh")
+
+
+def test_a_group_shares_each_of_its_filters(subscribed: list[Options]) -> None:
+    sub("a 'b/#' --group g")
+    assert subscribed[0].filters == ("$share/g/a", "$share/g/b/#")
+
+
+def test_a_durable_subscriber_resumes_without_a_topic(subscribed: list[Options]) -> None:
+    sub("--id me --resume")
+    assert (subscribed[0].filters, subscribed[0].resume) == ((), True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ("", b"b\n"),
+        ("-N", b"b"),
+        ("-v", b"a b\n"),
+        ("-F %t=%p", b"a=b\n"),
+        ("-F %t=%p -N", b"a=b"),
+        ("--json", b'{"topic":"a","payload":"b","qos":0,"retain":false}\n'),
+    ],
+)
+def test_how_a_message_is_written(subscribed: list[Options], arguments: str, line: bytes) -> None:
+    sub(f"a {arguments}")
+    assert written(subscribed[0]) == line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "metadata"),
+    [
+        ("", False),
+        ("-F %p", False),
+        ("-F %{offset}", True),
+        ("--json", True),
+        ("--exec true", True),
+        ("--from earliest", True),
+    ],
+)
+def test_metadata_is_asked_for_only_where_it_is_used(
+    subscribed: list[Options], arguments: str, metadata: bool
+) -> None:
+    sub(f"a {arguments}")
+    assert subscribed[0].metadata is metadata
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("", "a topic is missing"),
+        ("--resume", "--resume needs the --id"),
+        ("--resume --id me --from 1", "--resume says where to begin"),
+        ("--until 5 --id me --resume", "--until needs the topics"),
+        ("a --json -F %p", "use one of"),
+        ("a --json --exec true", "use one of"),
+    ],
+)
+def test_what_contradicts_is_a_usage_error(
+    subscribed: list[Options], arguments: str, says: str
+) -> None:
+    with pytest.raises(typer.BadParameter) as refused:
+        sub(arguments)
+    assert says in refused.value.message
+    assert subscribed == []
+
+
+def test_a_terminal_and_no_topic_is_a_conversation(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Options] = []
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("cli.output.to_terminal", lambda: True)
+    monkeypatch.setattr("cli.interactive.subscribe_lines", asked.append)
+    sub("-i me")
+    assert [(options.client_id, options.durable) for options in asked] == [("me", True)]

@@ -1,0 +1,78 @@
+"""What an error means to a script, and what a start of `pubsub` does not wait for."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from broker.errors import ConfigError, StoreCorrupt, TopicFilterInvalid
+from cli.failure import CommandFailed, ConnectionLost, Exit, OutputClosed
+from cli.main import main
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "says"),
+    [
+        (ConfigError("port", -1, "too small"), Exit.USAGE, "pubsub: port = -1: too small\n"),
+        (TopicFilterInvalid("Topic Filter is empty"), 2, "pubsub: Topic Filter is empty\n"),
+        (ConnectionLost("closed"), Exit.UNREACHABLE, "pubsub: connection lost: closed\n"),
+        (StoreCorrupt("damaged"), Exit.STORE_DAMAGED, "pubsub: damaged\n"),
+        (CommandFailed("no", "try", Exit.NOT_AUTHORIZED), 77, "pubsub: no; try\n"),
+        (OutputClosed(), Exit.OK, ""),
+    ],
+)
+def test_an_error_is_one_line_and_an_exit_code(
+    error: Exception,
+    code: int,
+    says: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(**_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("cli.main.app", fail)
+    with pytest.raises(SystemExit) as exit:
+        main()
+    assert exit.value.code == code
+    assert capsys.readouterr() == ("", says)
+
+
+def test_our_own_mistakes_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(**_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("cli.main.app", fail)
+    with pytest.raises(AssertionError):
+        main()
+
+
+@pytest.fixture
+def imported() -> Callable[[str], set[str]]:
+    """By an interpreter that imports a module and nothing else."""
+
+    def imported(module: str) -> set[str]:
+        script = f"import sys, {module}; print(*sys.modules)"
+        command = [sys.executable, "-c", script]
+        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+        return set(done.stdout.split())
+
+    return imported
+
+
+def test_a_start_imports_only_what_is_cheap(imported: Callable[[str], set[str]]) -> None:
+    modules = imported("cli.main")
+    assert {name for name in modules if name.startswith("broker")} == {"broker", "broker.errors"}
+    assert not modules & {"asyncio", "httpx", "paho", "secrets", "socket", "sqlite3", "tomllib"}
+
+
+@pytest.mark.parametrize("command", ["publish", "subscribe", "interactive"])
+def test_a_client_does_not_wait_for_the_modules_of_the_broker(
+    imported: Callable[[str], set[str]], command: str
+) -> None:
+    modules = imported(f"cli.{command}")
+    assert "paho.mqtt.client" in modules
+    assert not modules & {"asyncio", "broker.config", "broker.server", "httpx", "sqlite3"}
