@@ -37,7 +37,6 @@ WIDE_CLASSES = {
     "broker.mqtt.connection.Connection",
 }
 UNTESTED_MODULES = {
-    "broker.net.websocket",
     "broker.server",
     "broker.store.memory",
     "broker.store.sqlite.rows",
