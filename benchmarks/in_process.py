@@ -2,8 +2,8 @@
 
 It is the real `Server`, on either store. A connection is what its listener would make of one, from
 `data_received` to the transport's `write`, with our `Wire` for the transport. Peers hand it fixed
-reads and react only when all that is due has come, and the event loop's time stands still: what
-makes up each commit is known, however loaded the machine is.
+reads and react only when all that is due has come, and its clock stands still: what makes up each
+commit is known, however loaded the machine is.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ from unittest import mock
 
 from broker.config import Config
 from broker.errors import PubSubError
+from broker.log.log import CURSOR_COMMIT_DELAY_S
 from broker.server import Server
 from broker.store import Store
+from tests.support.clock import FakeClock
 
 TOPIC = b"bench/topic"
 PAYLOAD = b"x" * 128
@@ -32,6 +34,7 @@ HANG_S = 120.0
 """A message that the broker lost would be waited for: then the run ends with an error."""
 
 T = TypeVar("T")
+NewProtocol = Callable[[], asyncio.Protocol]
 
 
 @dataclass(frozen=True)
@@ -54,25 +57,12 @@ class Unexpected(PubSubError):
     """The broker did something else than its work: there are no counts."""
 
 
-class StillLoop(asyncio.SelectorEventLoop):
-    """An event loop whose clock stands still, so that no timer fires by chance, and which knows
-    how its listeners make a protocol for a connection."""
+class Loop(asyncio.SelectorEventLoop):
+    """One that knows how its listeners make a protocol for a connection."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._now: float | None = super().time()
-        self.protocols: list[Callable[[], asyncio.Protocol]] = []
-
-    def time(self) -> float:
-        return super().time() if self._now is None else self._now
-
-    def advance(self, seconds: float) -> None:
-        assert self._now is not None
-        self._now += seconds
-
-    def go_on(self) -> None:
-        """The clock runs from here on."""
-        self._now = None
+        self.protocols: list[NewProtocol] = []
 
     async def create_server(
         self, protocol_factory: Any, *args: Any, **kwargs: Any
@@ -196,10 +186,10 @@ def answers(header: int, count: int) -> bytearray:
 class Broker:
     """A running one."""
 
-    def __init__(self, server: Server, loop: StillLoop) -> None:
+    def __init__(self, server: Server, clock: FakeClock, new_protocol: NewProtocol) -> None:
         self._server = server
-        self._loop = loop
-        self._new_protocol = loop.protocols[-1]
+        self._clock = clock
+        self._new_protocol = new_protocol
         self._lasting = asyncio.all_tasks()
 
     def peer(self) -> Peer:
@@ -207,7 +197,7 @@ class Broker:
 
     def let_pass(self, seconds: float) -> None:
         """Timers that are due by then fire."""
-        self._loop.advance(seconds)
+        self._clock.advance(seconds)
 
     @property
     def commits(self) -> int:
@@ -227,10 +217,11 @@ class Broker:
 
 @asynccontextmanager
 async def broker(directory: Path, store: Store | None = None) -> AsyncIterator[Broker]:
-    """One on a `StillLoop`, with its data in `directory`, or on `store`."""
+    """One on a `Loop`, with its data in `directory`, or on `store`."""
     loop = asyncio.get_running_loop()
-    assert isinstance(loop, StillLoop)
-    server = Server(Config(port=0, data_dir=directory))
+    assert isinstance(loop, Loop)
+    clock = FakeClock()
+    server = Server(Config(port=0, data_dir=directory), clock=clock)
     # As on a quick disk, whatever this one is: which thread commits must not depend on the time.
     with mock.patch("broker.store.sqlite.store.QUICK_COMMITS_MIN", 0):
         if store is None:
@@ -239,10 +230,13 @@ async def broker(directory: Path, store: Store | None = None) -> AsyncIterator[B
             with mock.patch("broker.server.SqliteStore", return_value=store):
                 await server.start()
         try:
-            yield Broker(server, loop)
+            yield Broker(server, clock, loop.protocols[-1])
         finally:
-            loop.go_on()
-            await server.stop()
+            stopping = asyncio.create_task(server.stop())
+            while not stopping.done():
+                clock.advance(CURSOR_COMMIT_DELAY_S)
+                await asyncio.sleep(0.001)
+            await stopping
 
 
 class Exchange:
@@ -303,7 +297,7 @@ class Exchange:
 
 
 def run(work: Coroutine[None, None, T]) -> T:
-    """Run a coroutine on a loop whose clock stands still; not for ever."""
+    """Run a coroutine on a `Loop`; not for ever."""
 
     async def guarded() -> T:
         task = asyncio.create_task(work)
@@ -318,5 +312,5 @@ def run(work: Coroutine[None, None, T]) -> T:
         finally:
             timer.cancel()
 
-    with asyncio.Runner(loop_factory=StillLoop) as runner:
+    with asyncio.Runner(loop_factory=Loop) as runner:
         return runner.run(guarded())

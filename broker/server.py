@@ -54,13 +54,17 @@ class Server:
 
     `methods` of enhanced authentication are for a program that has the broker in its own process: a
     client that names one of them in CONNECT has to pass it. Who names none is let in as before.
+    `clock` stands in for the system's: no other time is read then, and no other timer set.
     """
 
-    def __init__(self, config: Config, *, methods: Methods | None = None) -> None:
+    def __init__(
+        self, config: Config, *, methods: Methods | None = None, clock: Clock | None = None
+    ) -> None:
         possible = connections_possible(config.connections_max)
         self.config = replace(config, connections_max=possible)
         self.counters = Counters()
         self._methods = methods or {}
+        self._given_clock = clock
         self._connections = Connections()
         self._listener: asyncio.Server | None = None
         self._unix_listener: asyncio.Server | None = None
@@ -71,7 +75,7 @@ class Server:
     async def start(self) -> None:
         """Open the log and accept connections. Raises ConfigError, StoreError."""
         config = self.config
-        self._clock: Clock = SystemClock()
+        self._clock = self._given_clock or SystemClock()
         self._started_at = self._clock.monotonic()
         self._alarm = Alarm(self._clock)
         self._lock = _lock_data_dir(config.data_dir)

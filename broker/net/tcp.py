@@ -27,8 +27,10 @@ from broker.clients.client import Client
 from broker.clients.faces import NetworkClient
 from broker.clients.line_client import LineClient
 from broker.clients.services import Services
+from broker.clock import Timer
 from broker.config import Config
 from broker.errors import ConfigError
+from broker.message import Monotonic
 from broker.net import unix
 from broker.net.websocket import HTTP_GET, WebSocket
 
@@ -71,9 +73,9 @@ class TcpConnection(asyncio.Protocol):
     def __init__(self, services: Services, connections: Connections) -> None:
         self._services = services
         self._connections = connections
-        self._loop = asyncio.get_running_loop()
+        self._clock = services.clock
         self._transport: asyncio.Transport | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Timer | None = None
         self._first_bytes = b""
         """What came while it could still be the beginning of `GET `."""
         self._full = False
@@ -95,7 +97,7 @@ class TcpConnection(asyncio.Protocol):
         self._connections.add(self)
         self._connections.strangers[self] = None
         transport.set_write_buffer_limits(high=self._services.config.write_buffer_bytes_max)
-        self._timer = self._loop.call_later(FIRST_BYTE_TIMEOUT_S, self.close)
+        self._timer = self._clock.call_later(FIRST_BYTE_TIMEOUT_S, self.close)
 
     def _make_room(self) -> bool:
         """Whether there is room for one more connection."""
@@ -109,7 +111,7 @@ class TcpConnection(asyncio.Protocol):
         return False
 
     def data_received(self, data: bytes) -> None:
-        now = self._loop.time()
+        now = self._clock.monotonic()
         self._services.counters.bytes_in += len(data)
         if self.client is None:
             data = self._first_bytes + data
@@ -126,7 +128,7 @@ class TcpConnection(asyncio.Protocol):
             self._pause_reading_if_clogged()
         if len(data) >= TURN_BYTES_MAX:
             self._pause_reading("turn")
-            self._loop.call_soon(self._resume_reading, "turn")
+            asyncio.get_running_loop().call_soon(self._resume_reading, "turn")
         elif len(data) <= QUICK_ACK_BYTES_MAX and self._quick_ack:
             self._acknowledge_at_once()
 
@@ -147,10 +149,10 @@ class TcpConnection(asyncio.Protocol):
         if not self._first_bytes and self._timer is not None:
             self._timer.cancel()
             timeout_s = self._services.config.connect_timeout_s
-            self._timer = self._loop.call_later(timeout_s, self.close)
+            self._timer = self._clock.call_later(timeout_s, self.close)
         self._first_bytes = data
 
-    def _meet(self, data: bytes, now: float) -> NetworkClient:
+    def _meet(self, data: bytes, now: Monotonic) -> NetworkClient:
         transport, services = self._transport, self._services
         assert transport is not None
         assert self._timer is not None
@@ -200,20 +202,20 @@ class TcpConnection(asyncio.Protocol):
         if self.client is not None:
             self.client.lost()
 
-    def _set_timer(self, deadline: float | None) -> None:
+    def _set_timer(self, deadline: Monotonic | None) -> None:
         """One timer: when it fires too early, since packets came meanwhile, it is set anew."""
         if deadline is None:
-            self._timer = self._loop.call_later(CLOSE_TIMEOUT_S, self._on_timer)
+            self._timer = self._clock.call_later(CLOSE_TIMEOUT_S, self._on_timer)
         else:
-            soonest = self._loop.time() + 0.1
-            self._timer = self._loop.call_at(max(deadline, soonest), self._on_timer)
+            delay_s = max(0.1, deadline - self._clock.monotonic())
+            self._timer = self._clock.call_later(delay_s, self._on_timer)
 
     def _on_timer(self) -> None:
         assert self.client is not None
         assert self._transport is not None
         if self._transport.is_closing():
             return
-        self.client.expire(self._loop.time())
+        self.client.expire(self._clock.monotonic())
         self._set_timer(self.client.deadline())
 
     # Transport
@@ -235,13 +237,13 @@ class TcpConnection(asyncio.Protocol):
         assert self._transport is not None
         if not self._transport.is_closing():
             self._transport.close()
-            self._loop.call_later(CLOSE_TIMEOUT_S, self._transport.abort)
+            self._clock.call_later(CLOSE_TIMEOUT_S, self._transport.abort)
 
     def end_output(self) -> None:
         assert self._transport is not None
         if not self._transport.is_closing():
             self._transport.write_eof()
-            self._loop.call_later(CLOSE_TIMEOUT_S, self._transport.abort)
+            self._clock.call_later(CLOSE_TIMEOUT_S, self._transport.abort)
 
     def abort(self) -> None:
         assert self._transport is not None

@@ -34,6 +34,7 @@ from websockets.typing import Origin, Subprotocol
 from broker.clients.client import Client
 from broker.clients.faces import Transport
 from broker.clients.services import Services
+from broker.message import Monotonic
 from broker.net.frames import CLOSE, PING, FrameReader, Refused
 
 logger = logging.getLogger(__name__)
@@ -60,7 +61,7 @@ class Socket(Transport, Protocol):
 class WebSocket:
     """One connection: towards the rim a `NetworkClient`, towards its client the `Transport`."""
 
-    def __init__(self, services: Services, socket: Socket, peer: str, now: float) -> None:
+    def __init__(self, services: Services, socket: Socket, peer: str, now: Monotonic) -> None:
         config = services.config
         self._services = services
         self._socket = socket
@@ -82,7 +83,7 @@ class WebSocket:
 
     # The rim calls
 
-    def receive(self, data: bytes, now: float) -> None:
+    def receive(self, data: bytes, now: Monotonic) -> None:
         if self._ended:
             return
         if self._client is None:
@@ -109,7 +110,7 @@ class WebSocket:
             self._socket.write(response.serialize())
         return data[size:]
 
-    def _receive_frames(self, client: Client, data: bytes, now: float) -> None:
+    def _receive_frames(self, client: Client, data: bytes, now: Monotonic) -> None:
         protocol, frames = self._protocol, self._frames
         payloads: list[bytes] = []
         last_ping = None
@@ -130,14 +131,14 @@ class WebSocket:
             protocol.receive_data(frame)
         protocol.events_received()
 
-    def deadline(self) -> float | None:
+    def deadline(self) -> Monotonic | None:
         if self._ended:
             return None
         if self._client is None:
-            return self._met_at + self._services.config.connect_timeout_s
+            return Monotonic(self._met_at + self._services.config.connect_timeout_s)
         return self._client.deadline()
 
-    def expire(self, now: float) -> None:
+    def expire(self, now: Monotonic) -> None:
         if self._ended:
             return
         if self._client is None:

@@ -38,7 +38,7 @@ MUST_NOT_KNOW = {
 """Further down or to the right, and still none of their business: not even through others."""
 MUST_NOT_IMPORT = {
     "web": {"clients", "session"},
-    "net": {*ROWS[2], *ROWS[3], *ROWS[4]} - {"clients", "security"},
+    "net": {*ROWS[2], *ROWS[3], *ROWS[4]} - {"clients", "clock", "security"},
 }
 """They know it through others and leave it to them: web shows snapshots, net moves bytes."""
 

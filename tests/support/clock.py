@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import heapq
 from collections.abc import Callable
-from itertools import count
 
 from broker.clock import US, Instant, Timer
 from broker.message import Monotonic, WallUs
 
 
 class FakeTimer:
-    def __init__(self, callback: Callable[[], object]) -> None:
+    __slots__ = ("_set", "at", "callback")
+
+    def __init__(self, at: float, callback: Callable[[], object], set_: list[FakeTimer]) -> None:
+        self.at = at
         self.callback = callback
-        self.cancelled = False
+        self._set = set_
+        set_.append(self)
 
     def cancel(self) -> None:
-        self.cancelled = True
+        if self in self._set:
+            self._set.remove(self)
 
 
 class FakeClock:
@@ -27,8 +30,7 @@ class FakeClock:
     def __init__(self, *, wall_s: int = 1_000_000_000, monotonic_s: float = 5.0) -> None:
         self._monotonic = monotonic_s
         self.set_wall(wall_s)
-        self._timers: list[tuple[float, int, FakeTimer]] = []
-        self._order = count()
+        self._timers: list[FakeTimer] = []
 
     def now(self) -> Instant:
         return Instant(self.monotonic(), self.wall_us())
@@ -42,9 +44,7 @@ class FakeClock:
     def call_later(self, delay_s: float, callback: Callable[[], object]) -> Timer:
         if delay_s <= 0:
             return asyncio.get_running_loop().call_soon(callback)
-        timer = FakeTimer(callback)
-        heapq.heappush(self._timers, (self._monotonic + delay_s, next(self._order), timer))
-        return timer
+        return FakeTimer(self._monotonic + delay_s, callback, self._timers)
 
     async def sleep(self, seconds: float) -> None:
         over = asyncio.Event()
@@ -54,11 +54,11 @@ class FakeClock:
     def advance(self, seconds: float) -> None:
         """Let so much time pass on both clocks."""
         end = self._monotonic + seconds
-        while self._timers and self._timers[0][0] <= end:
-            at, _, timer = heapq.heappop(self._timers)
-            if not timer.cancelled:
-                self._monotonic = at
-                timer.callback()
+        while due := [timer for timer in self._timers if timer.at <= end]:
+            first = min(due, key=lambda timer: timer.at)
+            first.cancel()
+            self._monotonic = first.at
+            first.callback()
         self._monotonic = end
 
     def set_wall(self, wall_s: int) -> None:
@@ -68,6 +68,4 @@ class FakeClock:
     @property
     def timers(self) -> list[float]:
         """Of those that are set, in how many seconds each fires."""
-        return [
-            at - self._monotonic for at, _, timer in sorted(self._timers) if not timer.cancelled
-        ]
+        return sorted(timer.at - self._monotonic for timer in self._timers)

@@ -1,4 +1,4 @@
-"""What TcpConnection asks of the kernel."""
+"""What TcpConnection asks of the kernel, and how long it waits for a peer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import pytest
 from broker.config import Config
 from broker.mqtt.encode import encode
 from broker.mqtt.packets import MQTT_5, Ack, PacketType, Publish, Subscribe, SubscriptionRequest
+from broker.net.tcp import FIRST_BYTE_TIMEOUT_S
 from broker.server import Server
+from tests.support.clock import FakeClock
 from tests.support.raw_client import connect_packet
 
 
@@ -40,6 +42,25 @@ async def test_what_gets_no_answer_is_acknowledged_at_once_by_the_kernel(tmp_pat
             while server.counters.bytes_in == seen:  # noqa: ASYNC110  (it has no event)
                 await asyncio.sleep(0)
         assert tcp.getsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK) == 1
+    finally:
+        writer.close()
+        await server.stop()
+
+
+async def test_who_says_nothing_is_cut_off(tmp_path: Path) -> None:
+    clock = FakeClock()
+    server = Server(Config(port=0, data_dir=tmp_path), clock=clock)
+    await server.start()
+    reader, writer = await asyncio.open_connection(*server.address)
+    try:
+        async with asyncio.timeout(5):
+            while not server._connections:  # noqa: ASYNC110  (it has no event)
+                await asyncio.sleep(0)
+            clock.advance(FIRST_BYTE_TIMEOUT_S - 1)
+            await asyncio.sleep(0)
+            assert server._connections
+            clock.advance(1)
+            assert await reader.read() == b""
     finally:
         writer.close()
         await server.stop()
