@@ -23,7 +23,7 @@ from broker.clients.faces import Transport
 from broker.clients.services import Services
 from broker.documents import WillDocument
 from broker.errors import QuotaExceeded, StoreError, StoreFull
-from broker.message import Grant, Message, Outgoing, WallUs
+from broker.message import Grant, Message, Monotonic, Outgoing, WallUs
 from broker.mqtt.connection import Closed, Connection, ControlEvent, Event
 from broker.mqtt.packets import (
     MQTT_5,
@@ -60,7 +60,7 @@ US = 1_000_000
 
 
 class Client(Owner):
-    def __init__(self, services: Services, transport: Transport, peer: str, now: float) -> None:
+    def __init__(self, services: Services, transport: Transport, peer: str, now: Monotonic) -> None:
         self._services = services
         self._transport = transport
         self._peer = peer
@@ -88,7 +88,7 @@ class Client(Owner):
 
     # The rim calls
 
-    def receive(self, data: bytes, now: float) -> None:
+    def receive(self, data: bytes, now: Monotonic) -> None:
         """Bytes came from the socket."""
         if self.closed:
             return
@@ -99,11 +99,11 @@ class Client(Owner):
             self._perform(events)
         self._flush()
 
-    def deadline(self) -> float | None:
+    def deadline(self) -> Monotonic | None:
         """Monotonic second at which `expire` is to be called, or None."""
         return self._connection.deadline()
 
-    def expire(self, now: float) -> None:
+    def expire(self, now: Monotonic) -> None:
         if self._reading_paused_by:
             return  # It is we who do not listen.
         closed = self._connection.expire(now)

@@ -1,12 +1,14 @@
 """What the rim (net/) and a client know of each other: two faces, and nothing else.
 
-The rim moves bytes and keeps one timer for each connection. `now` is in seconds of its monotonic
-clock.
+The rim moves bytes and keeps one timer for each connection. `now` is the time of
+its clock, which is the loop's.
 """
 
 from __future__ import annotations
 
 from typing import Protocol
+
+from broker.message import Monotonic
 
 
 class Transport(Protocol):
@@ -30,15 +32,15 @@ class Transport(Protocol):
 class NetworkClient(Protocol):
     """A client, as the rim sees it, whatever protocol it speaks."""
 
-    def receive(self, data: bytes, now: float) -> None:
+    def receive(self, data: bytes, now: Monotonic) -> None:
         """Bytes came from the socket."""
         ...
 
-    def deadline(self) -> float | None:
+    def deadline(self) -> Monotonic | None:
         """Monotonic second at which `expire` is to be called; None: never."""
         ...
 
-    def expire(self, now: float) -> None:
+    def expire(self, now: Monotonic) -> None:
         """Give up what is overdue at `now`; of no effect if nothing is."""
         ...
 

@@ -32,7 +32,7 @@ from broker.lines.connection import (
     LineSubscribe,
     LineUnsubscribe,
 )
-from broker.message import Message, Outgoing
+from broker.message import Message, Monotonic, Outgoing
 from broker.registry.sessions import Owner
 from broker.replay import placing
 from broker.session.session import Session
@@ -55,7 +55,7 @@ class _Answer:
 
 
 class LineClient:
-    def __init__(self, services: Services, transport: Transport, peer: str, now: float) -> None:
+    def __init__(self, services: Services, transport: Transport, peer: str, now: Monotonic) -> None:
         config = services.config
         self.services = services
         self._transport = transport
@@ -76,7 +76,7 @@ class LineClient:
 
     # The rim calls
 
-    def receive(self, data: bytes, now: float) -> None:
+    def receive(self, data: bytes, now: Monotonic) -> None:
         self._events.extend(self._connection.receive_data(data, now))
         self._perform()
 
@@ -89,10 +89,10 @@ class LineClient:
         self.input_ended = True
         return not self._done()
 
-    def deadline(self) -> float | None:
+    def deadline(self) -> Monotonic | None:
         return self._connection.deadline()
 
-    def expire(self, now: float) -> None:
+    def expire(self, now: Monotonic) -> None:
         """A line connection has no keep alive."""
 
     def writable(self, *, yes: bool) -> None:

@@ -27,7 +27,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 
 from broker.errors import ClientIdentifierNotValid, MalformedPacket, PeerError
-from broker.message import Message
+from broker.message import Message, Monotonic
 from broker.topics import refuse_reserved, validate_filter, validate_name
 
 IDENTIFIER_BYTES_MAX = 65_535
@@ -76,7 +76,7 @@ class LineConnection:
     """Bytes in, events out; answers in, bytes out."""
 
     def __init__(
-        self, *, now: float, line_bytes_max: int, topic_bytes_max: int, topic_levels_max: int
+        self, *, now: Monotonic, line_bytes_max: int, topic_bytes_max: int, topic_levels_max: int
     ) -> None:
         self._line_bytes_max = line_bytes_max
         self._topic_bytes_max = topic_bytes_max
@@ -87,7 +87,7 @@ class LineConnection:
         """The line so far was too long: the rest of it is of no interest."""
         self._outgoing: list[bytes] = []
 
-    def receive_data(self, data: bytes, now: float) -> list[LineEvent]:
+    def receive_data(self, data: bytes, now: Monotonic) -> list[LineEvent]:
         """What the lines that end in `data` ask for, in order."""
         events: list[LineEvent] = []
         *ends, rest = data.split(b"\n")
@@ -126,11 +126,11 @@ class LineConnection:
         self._outgoing.clear()
         return data
 
-    def deadline(self) -> float | None:
+    def deadline(self) -> Monotonic | None:
         """None: the protocol has no keep alive, so only the transport knows that a peer is gone."""
         return None
 
-    def expire(self, now: float) -> list[LineEvent]:
+    def expire(self, now: Monotonic) -> list[LineEvent]:
         return []
 
     def _extend(self, piece: bytes) -> LineError | None:

@@ -31,7 +31,7 @@ from broker.errors import (
     PeerError,
     ProtocolViolation,
 )
-from broker.message import Outgoing
+from broker.message import Monotonic, Outgoing
 from broker.mqtt.authentication import Exchange, Methods
 from broker.mqtt.decode import Decoder
 from broker.mqtt.encode import encode
@@ -93,7 +93,7 @@ class Connection:
     def __init__(
         self,
         *,
-        now: float,
+        now: Monotonic,
         limits: Limits,
         methods: Methods | None = None,
         traffic: Traffic | None = None,
@@ -134,7 +134,7 @@ class Connection:
         """4 for MQTT 3.1.1, 5 for MQTT 5; 0 until CONNECT told."""
         return self._decoder.version or 0
 
-    def receive_data(self, data: bytes, now: float) -> list[Event]:
+    def receive_data(self, data: bytes, now: Monotonic) -> list[Event]:
         """The events that `data` completes, in order. Any chunking gives the same."""
         events: list[Event] = []
         if self.closed:
@@ -369,16 +369,18 @@ class Connection:
         self._outgoing.clear()
         return data
 
-    def deadline(self) -> float | None:
+    def deadline(self) -> Monotonic | None:
         """When to call `expire`: the end of the connect timeout, then of 1.5 times the keep alive
         since the last whole packet [MQTT-3.1.2-22]. None: never."""
         if self.closed:
             return None
         if not self._accepted:
-            return self._opened_at + self._limits.connect_timeout_s
-        return self._last_packet_at + 1.5 * self.keep_alive_s if self.keep_alive_s else None
+            return Monotonic(self._opened_at + self._limits.connect_timeout_s)
+        if not self.keep_alive_s:
+            return None
+        return Monotonic(self._last_packet_at + 1.5 * self.keep_alive_s)
 
-    def expire(self, now: float) -> Closed | None:
+    def expire(self, now: Monotonic) -> Closed | None:
         """Close the connection if its deadline has come."""
         deadline = self.deadline()
         if deadline is None or now < deadline:

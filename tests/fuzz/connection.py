@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from broker.errors import NotAuthorized
-from broker.message import Grant, Message
+from broker.message import Grant, Message, Monotonic
 from broker.mqtt.connection import Closed, Connection, Event
 from broker.mqtt.encode import encode
 from broker.mqtt.fields import Reader
@@ -32,6 +32,8 @@ from broker.mqtt.packets import (
 )
 from broker.mqtt.properties import Property
 from tests.support.wire import chunks, one_by_one
+
+NOW = Monotonic(0.0)
 
 SMALL_BYTES = 24
 BEFORE = (
@@ -92,12 +94,12 @@ def connection(
     before: Connect | None, *, packet_bytes_max: int = LIMITS.packet_bytes_max
 ) -> Connection:
     connection = Connection(
-        now=0.0,
+        now=NOW,
         limits=replace(LIMITS, packet_bytes_max=packet_bytes_max),
         methods={"m": Echo},
     )
     if before is not None:
-        connection.receive_data(encode(before, before.version), 0.0)
+        connection.receive_data(encode(before, before.version), NOW)
         connection.accept(Connack(False, 0))
         connection.data_to_send()
     return connection
@@ -108,7 +110,7 @@ def received(before: Connect | None, parts: list[bytes]) -> tuple[list[Event], b
     peer = connection(before)
     events: list[Event] = []
     for part in parts:
-        events += peer.receive_data(part, 1.0)
+        events += peer.receive_data(part, NOW)
     ends = [event for event in events if isinstance(event, Closed | Disconnect)]
     assert ends == (events[-1:] if peer.closed else [])
     return list(one_by_one(events)), peer.data_to_send()
@@ -129,20 +131,20 @@ def read_again(before: Connect | None, event: Event) -> list[Event]:
     else:
         before = None
     again = connection(before, packet_bytes_max=1024)
-    return list(one_by_one(again.receive_data(encode(event, version), 0.0)))
+    return list(one_by_one(again.receive_data(encode(event, version), NOW)))
 
 
 def readable(before: Connect | None, parts: list[bytes]) -> None:
     """Answer as a broker does: whole packets come out, none larger than the client reads."""
     peer = connection(before)
     for part in parts:
-        for event in peer.receive_data(part, 1.0):
+        for event in peer.receive_data(part, NOW):
             answer(peer, event)
         written = peer.data_to_send()
         for length in frames(written):
             assert length <= peer.packet_bytes_max
         if peer.closed:
-            assert peer.receive_data(b"\xc0\0", 2.0) == []
+            assert peer.receive_data(b"\xc0\0", NOW) == []
             assert peer.data_to_send() == b""
             return
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from broker.lines.connection import LineConnection, LineError, LineEvent, LinePublish, LineSubscribe
+from broker.message import Monotonic
 from tests.support.wire import chunks
+
+NOW = Monotonic(0.0)
 
 LINE_BYTES_MAX = 60
 
@@ -26,13 +29,13 @@ def check(data: bytes) -> None:
 
 def connection(line_bytes_max: int = LINE_BYTES_MAX) -> LineConnection:
     return LineConnection(
-        now=0.0, line_bytes_max=line_bytes_max, topic_bytes_max=20, topic_levels_max=4
+        now=NOW, line_bytes_max=line_bytes_max, topic_bytes_max=20, topic_levels_max=4
     )
 
 
 def received(parts: list[bytes], *, line_bytes_max: int = LINE_BYTES_MAX) -> list[LineEvent]:
     lines = connection(line_bytes_max)
-    return [event for part in parts for event in lines.receive_data(part, 0.0)]
+    return [event for part in parts for event in lines.receive_data(part, NOW)]
 
 
 def command(event: LineEvent) -> bytes:

@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broker.message import Grant, Message
+from broker.message import Grant, Message, Monotonic
 from broker.mqtt.connection import Closed, Connection, Event
 from broker.mqtt.decode import Decoder
 from broker.mqtt.encode import encode
@@ -36,6 +36,8 @@ from broker.mqtt.packets import (
 from broker.mqtt.properties import Property, property_section, user_properties
 from broker.mqtt.reasons import FROM_CLIENT
 from tests.support.wire import one_by_one
+
+NOW = Monotonic(0.0)
 
 LIMITS = Limits(
     packet_bytes_max=2000,
@@ -315,14 +317,14 @@ def damaged_streams(draw: st.DrawFn) -> tuple[int | None, bytes]:
 
 def received(version: int | None, chunks: Iterator[bytes]) -> tuple[list[Event], bytes]:
     """The events of a stream, and what is answered."""
-    connection = Connection(now=0.0, limits=LIMITS)
+    connection = Connection(now=NOW, limits=LIMITS)
     if version is not None:
-        connection.receive_data(encode(Connect(version, "c", True, 0), version), 0.0)
+        connection.receive_data(encode(Connect(version, "c", True, 0), version), NOW)
         connection.accept(Connack(False, 0))
         connection.data_to_send()
     events: list[Event] = []
     for chunk in chunks:
-        events += connection.receive_data(chunk, 1.0)
+        events += connection.receive_data(chunk, NOW)
     assert connection.closed == any(isinstance(event, Closed | Disconnect) for event in events)
     assert not any(isinstance(event, Closed | Disconnect) for event in events[:-1])
     return list(one_by_one(events)), connection.data_to_send()

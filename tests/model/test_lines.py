@@ -8,6 +8,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from broker.lines.connection import LineConnection, LineEvent, LinePublish
+from broker.message import Monotonic
+
+NOW = Monotonic(0.0)
 
 WORDS = st.sampled_from(
     [
@@ -31,11 +34,11 @@ IN_A_LINE = st.text(
 
 
 def connection() -> LineConnection:
-    return LineConnection(now=0.0, line_bytes_max=40, topic_bytes_max=20, topic_levels_max=3)
+    return LineConnection(now=NOW, line_bytes_max=40, topic_bytes_max=20, topic_levels_max=3)
 
 
 def whole(stream: bytes) -> list[LineEvent]:
-    return connection().receive_data(stream, 0.0)
+    return connection().receive_data(stream, NOW)
 
 
 @given(STREAMS, st.lists(st.integers(0, 200)))
@@ -44,7 +47,7 @@ def test_where_the_bytes_are_cut_does_not_matter(stream: bytes, cuts: list[int])
     events: list[LineEvent] = []
     places = [0, *sorted(cut for cut in cuts if cut < len(stream)), len(stream)]
     for start, end in pairwise(places):
-        events += lines.receive_data(stream[start:end], 0.0)
+        events += lines.receive_data(stream[start:end], NOW)
     assert events == whole(stream)
 
 
@@ -59,9 +62,9 @@ def test_a_line_gives_one_event_unless_it_is_empty(stream: bytes) -> None:
 @example("  two  spaces  ")
 @example(r"\n")
 def test_what_is_published_by_a_line_is_delivered_as_it_was(message: str) -> None:
-    lines = LineConnection(now=0.0, line_bytes_max=999, topic_bytes_max=9, topic_levels_max=9)
+    lines = LineConnection(now=NOW, line_bytes_max=999, topic_bytes_max=9, topic_levels_max=9)
     sent = b"t %b p" % message.encode()
-    (event,) = lines.receive_data(b"PUBLISH %b\n" % sent, 0.0)
+    (event,) = lines.receive_data(b"PUBLISH %b\n" % sent, NOW)
     assert event == LinePublish("t", message.encode(), "p")
     lines.deliver(event.topic, event.payload, event.publisher, 0)
     assert lines.data_to_send() == b"DELIVER %b 1970-01-01 00:00:00\n" % sent

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from broker.message import Monotonic
 from broker.mqtt.authentication import Methods
 from broker.mqtt.connection import Connection, Event
 from broker.mqtt.fields import PACKET_BYTES_MAX
@@ -45,7 +46,7 @@ _TOKEN = re.compile(
 
 class Wire:
     def __init__(self, *, byte_by_byte: bool) -> None:
-        self.now = 0.0
+        self.now = Monotonic(0.0)
         self.connack: Properties = {}
         """What the CONNACK is to carry beside the limits."""
         self._byte_by_byte = byte_by_byte

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from broker.errors import NotAuthorized
+from broker.message import Monotonic
 from broker.mqtt.connection import Closed
 from tests.support.wire import Wire, script_bytes
 
@@ -145,7 +146,7 @@ def test_a_client_that_does_not_answer_has_its_time(sums: Wire) -> None:
     sums.client(CONNECT)
     said(sums, CHALLENGE)
     assert sums.connection.deadline() == 10.0
-    sums.connection.expire(10.0)
+    sums.connection.expire(Monotonic(10.0))
     sums.broker("20 .. 00 87 *")
 
 

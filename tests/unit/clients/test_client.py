@@ -10,13 +10,15 @@ from broker.clients.client import Client
 from broker.config import Config
 from broker.documents import SubscriptionDocument
 from broker.errors import QuotaExceeded, StoreError, StoreFull, StoreUnavailable
-from broker.message import Offset
+from broker.message import Monotonic, Offset
 from broker.mqtt.encode import encode
 from broker.mqtt.packets import MQTT_5, Connect
 from tests.support.clients import Transport, services
 from tests.support.groups import GROUP, member
 from tests.support.raw_client import connect_packet
 from tests.support.world import Disk, Subscriber, message, running, subscription
+
+NOW = Monotonic(0.0)
 
 
 @pytest.mark.parametrize(
@@ -44,8 +46,8 @@ async def test_who_cannot_have_its_share_is_told_so_and_keeps_its_session(
 
         monkeypatch.setattr(world.groups, "join", refused)
         transport = Transport()
-        client = Client(services(world, Config()), transport, "here", 0.0)
-        client.receive(encode(connect_packet("worker", durable=True), MQTT_5), 0.0)
+        client = Client(services(world, Config()), transport, "here", NOW)
+        client.receive(encode(connect_packet("worker", durable=True), MQTT_5), NOW)
         await asyncio.wait_for(transport.closed.wait(), 5)
         await world.settled()
         connack, disconnect = packets_of(transport.written)
@@ -71,9 +73,9 @@ async def test_what_is_sent_again_is_read_in_parts_that_are_bounded_in_bytes(
         earlier.close()
         await world.disk.trim(Offset(2))
         transport = Transport()
-        client = Client(services(world, Config()), transport, "here", 0.0)
+        client = Client(services(world, Config()), transport, "here", NOW)
         client.receive(
-            encode(Connect(MQTT_5, "sub1", False, 60, session_expiry_s=3600), MQTT_5), 0.0
+            encode(Connect(MQTT_5, "sub1", False, 60, session_expiry_s=3600), MQTT_5), NOW
         )
         await world.settled()
         _, *publishes = packets_of(transport.written)

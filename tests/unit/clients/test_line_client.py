@@ -9,17 +9,19 @@ import pytest
 
 from broker.clients.line_client import LineClient
 from broker.config import Config
-from broker.message import Message, Offset
+from broker.message import Message, Monotonic, Offset
 from tests.support.clients import Transport, services
 from tests.support.world import Disk, Subscriber, World, message, running, subscription
+
+NOW = Monotonic(0.0)
 
 
 async def subscribed(world: World, *, full: bool = False) -> tuple[LineClient, Transport]:
     """A connection with subscriber `sub1`; `full`: the operating system takes nothing."""
     transport = Transport()
-    client = LineClient(services(world, Config()), transport, "here", 0.0)
+    client = LineClient(services(world, Config()), transport, "here", NOW)
     client.writable(yes=not full)
-    client.receive(b"SUBSCRIBE t sub1\n", 0.0)
+    client.receive(b"SUBSCRIBE t sub1\n", NOW)
     async with asyncio.timeout(5):
         while b"OK" not in transport.written:
             await world.settled()

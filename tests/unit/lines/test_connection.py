@@ -12,19 +12,21 @@ from broker.lines.connection import (
     LineSubscribe,
     LineUnsubscribe,
 )
-from broker.message import Message
+from broker.message import Message, Monotonic
+
+NOW = Monotonic(0.0)
 
 HALF_PAST_TEN_US = 1_741_948_200_000_000  # 2025-03-14T10:30:00Z
 
 
 def connection(line_bytes_max: int = 1000) -> LineConnection:
     return LineConnection(
-        now=0.0, line_bytes_max=line_bytes_max, topic_bytes_max=100, topic_levels_max=8
+        now=NOW, line_bytes_max=line_bytes_max, topic_bytes_max=100, topic_levels_max=8
     )
 
 
 def receive(data: bytes) -> list[LineEvent]:
-    return connection().receive_data(data, 1.0)
+    return connection().receive_data(data, NOW)
 
 
 def delivered(topic: str, payload: bytes, publisher: str = "pub1") -> bytes:
@@ -47,7 +49,7 @@ def test_two_commands_in_one_write_and_one_command_in_many() -> None:
         LinePublish("a", b"hi", "p"),
     ]
     lines = connection()
-    events = [lines.receive_data(bytes([byte]), 1.0) for byte in b"PUBLISH a hi p\n"]
+    events = [lines.receive_data(bytes([byte]), NOW) for byte in b"PUBLISH a hi p\n"]
     assert events == [[]] * 14 + [[LinePublish("a", b"hi", "p")]]
 
 
@@ -109,26 +111,26 @@ def test_a_bad_line_is_an_error_in_its_turn_and_nothing_else(line: bytes, says: 
 def test_a_subscriber_may_be_as_long_as_a_client_identifier_and_no_longer() -> None:
     for command in (b"SUBSCRIBE t %b\n", b"UNSUBSCRIBE t %b\n", b"PUBLISH t hi %b\n"):
         lines = connection(line_bytes_max=100_000)
-        assert not isinstance(lines.receive_data(command % (b"s" * 65_535), 1.0)[0], LineError)
-        assert isinstance(lines.receive_data(command % (b"s" * 65_536), 1.0)[0], LineError)
+        assert not isinstance(lines.receive_data(command % (b"s" * 65_535), NOW)[0], LineError)
+        assert isinstance(lines.receive_data(command % (b"s" * 65_536), NOW)[0], LineError)
 
 
 def test_a_line_may_be_as_long_as_the_limit() -> None:
     lines = connection(line_bytes_max=16)
-    assert lines.receive_data(b"PUBLISH a 1234 p\n", 1.0) == [LinePublish("a", b"1234", "p")]
+    assert lines.receive_data(b"PUBLISH a 1234 p\n", NOW) == [LinePublish("a", b"1234", "p")]
     error = LineError("line is too long: send at most 16 bytes")
-    assert lines.receive_data(b"PUBLISH a 12345 p\n", 1.0) == [error]
+    assert lines.receive_data(b"PUBLISH a 12345 p\n", NOW) == [error]
 
 
 def test_an_overlong_line_is_refused_once_and_skipped_without_being_kept() -> None:
     lines = connection(line_bytes_max=16)
     error = LineError("line is too long: send at most 16 bytes")
-    assert lines.receive_data(b"SUBSCRIBE a s\nPUBLISH a 12", 1.0) == [LineSubscribe("a", "s")]
-    assert lines.receive_data(b"345678", 1.0) == [error]
+    assert lines.receive_data(b"SUBSCRIBE a s\nPUBLISH a 12", NOW) == [LineSubscribe("a", "s")]
+    assert lines.receive_data(b"345678", NOW) == [error]
     for _ in range(10):
-        assert lines.receive_data(b"x" * 100, 1.0) == []
+        assert lines.receive_data(b"x" * 100, NOW) == []
         assert not lines._line
-    assert lines.receive_data(b" p\nPUBLISH a hi p\n", 1.0) == [LinePublish("a", b"hi", "p")]
+    assert lines.receive_data(b" p\nPUBLISH a hi p\n", NOW) == [LinePublish("a", b"hi", "p")]
 
 
 def test_answers_leave_in_the_order_they_were_given() -> None:
@@ -189,4 +191,4 @@ def test_a_reason_stays_one_line() -> None:
 def test_there_is_no_keep_alive() -> None:
     lines = connection()
     assert lines.deadline() is None
-    assert lines.expire(1e9) == []
+    assert lines.expire(Monotonic(1e9)) == []

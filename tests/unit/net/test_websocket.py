@@ -13,6 +13,7 @@ from websockets.typing import Origin, Subprotocol
 from websockets.uri import parse_uri
 
 from broker.config import Config
+from broker.message import Monotonic
 from broker.mqtt.encode import encode
 from broker.mqtt.packets import MQTT_5, Pingreq, Subscribe, SubscriptionRequest
 from broker.net.websocket import WebSocket
@@ -20,7 +21,8 @@ from tests.support.clients import Transport, services
 from tests.support.raw_client import connect_packet
 from tests.support.world import Disk, World, message, running
 
-MET_AT = 100.0
+MET_AT = Monotonic(100.0)
+MUCH_LATER = Monotonic(1100.0)
 CONNECT = encode(connect_packet("client"), MQTT_5)
 PINGRESP = bytes.fromhex("D0 00")
 
@@ -69,7 +71,7 @@ class Peer:
         self.request = b"".join(self.protocol.data_to_send())
 
     def send(self, data: bytes) -> None:
-        self.websocket.receive(data, MET_AT + 1)
+        self.websocket.receive(data, Monotonic(MET_AT + 1))
 
     def send_frames(self, *payloads: bytes) -> None:
         for payload in payloads:
@@ -156,7 +158,7 @@ def test_it_is_refused_in_http_and_that_is_the_end(
     assert peer.socket.output_ended
     assert peer.websocket.deadline() is None
     peer.send(peer.request)
-    peer.websocket.expire(MET_AT + 1000)
+    peer.websocket.expire(MUCH_LATER)
     assert (peer.socket.written, peer.socket.closed.is_set()) == (b"", False)
 
 
@@ -214,20 +216,20 @@ def test_request_and_connect_share_one_timeout(world: World) -> None:
     config = Config(connect_timeout_s=7)
     peer = Peer(world, config)
     assert peer.websocket.deadline() == MET_AT + 7
-    peer.websocket.receive(peer.request, MET_AT + 3)
+    peer.websocket.receive(peer.request, Monotonic(MET_AT + 3))
     assert peer.websocket.deadline() == MET_AT + 7
 
 
 def test_who_sends_no_whole_request_in_time_is_cut_off(world: World) -> None:
     peer = Peer(world, Config())
     peer.send(peer.request[:-1])
-    peer.websocket.expire(MET_AT + 1000)
+    peer.websocket.expire(MUCH_LATER)
     assert peer.socket.closed.is_set()
     assert peer.socket.written == b""
 
 
 def test_who_sends_no_connect_in_time_gets_a_close_frame(peer: Peer) -> None:
-    peer.websocket.expire(MET_AT + 1000)
+    peer.websocket.expire(MUCH_LATER)
     peer.received()
     assert peer.told_to_close() == CloseCode.NORMAL_CLOSURE
     assert peer.socket.output_ended
