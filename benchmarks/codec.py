@@ -34,7 +34,13 @@ from broker.mqtt.decode import Decoder
 from broker.mqtt.encode import encode
 from broker.mqtt.fields import PACKET_BYTES_MAX, u16
 from broker.mqtt.limits import Limits
-from broker.mqtt.outgoing import Headers, TopicPrefixes, encode_aliased, encode_publishes
+from broker.mqtt.outgoing import (
+    Headers,
+    TopicAliases,
+    TopicPrefixes,
+    encode_aliased,
+    encode_publishes,
+)
 from broker.mqtt.packets import (
     MQTT_3_1_1,
     MQTT_5,
@@ -189,7 +195,12 @@ def encoded(packets: Sequence[Packet], version: int) -> bytes:
 def aliased() -> bytes:
     run = [(message(TOPIC), Grant(1)) for _ in range(RUN)]
     data, _ = encode_aliased(
-        run, range(1, RUN + 1), {}, 1, dup=False, now_us=0, packet_bytes_max=PACKET_BYTES_MAX
+        TopicAliases(1),
+        run,
+        range(1, RUN + 1),
+        dup=False,
+        now_us=0,
+        packet_bytes_max=PACKET_BYTES_MAX,
     )
     return data
 
@@ -208,12 +219,12 @@ def encoding() -> Iterator[Row]:
     yield publishes_row("PUBLISH alone in a write", MQTT_5, same, 1)
     identified = [(message(TOPIC), Grant(2, subscription_ids=(1,))) for _ in range(RUN)]
     yield publishes_row("PUBLISH, Subscription Identifier", MQTT_5, identified)
-    aliases: dict[str, int] = {}
+    aliases = TopicAliases(1)
     ids = range(1, RUN + 1)
 
     def encode_by_alias() -> int:
         _, left_out = encode_aliased(
-            same, ids, aliases, 1, dup=False, now_us=0, packet_bytes_max=PACKET_BYTES_MAX
+            aliases, same, ids, dup=False, now_us=0, packet_bytes_max=PACKET_BYTES_MAX
         )
         return RUN - len(left_out)
 

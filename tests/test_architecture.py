@@ -29,12 +29,10 @@ ROOT = Path(__file__).parent.parent
 
 LONG_MODULES = {
     "broker.clients.client",
-    "broker.mqtt.connection",
     "cli.client",
 }
 WIDE_CLASSES = {
     "broker.config.Config",  # Every setting: it stays.
-    "broker.mqtt.connection.Connection",
 }
 UNTESTED_MODULES = {
     "broker.server",

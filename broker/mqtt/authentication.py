@@ -1,15 +1,21 @@
-"""Enhanced authentication (section 4.12): what a method has to be, to be plugged in. No method yet
-of our own; a program that has the broker in its process gives `Server` its `methods`.
+"""Enhanced authentication (section 4.12): what a method has to be, to be plugged in, and its use on
+one connection. No method yet of our own; a program that has the broker in its process gives
+`Server` its `methods`.
 
-`Connection` runs the exchange: CONNECT names the method and may bring the first data, AUTH packets
-go to and fro until the exchange is done, and only then is there a `Connect` event. A connected
-client may authenticate again by the same method.
+CONNECT names the method and may bring the first data, AUTH packets go to and fro until the exchange
+is done, and only then is there a `Connect` event. A connected client may authenticate again by the
+same method.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
+
+from broker.errors import BadAuthenticationMethod, ProtocolViolation
+from broker.mqtt.packets import Auth, Connect, Disconnect, Properties
+from broker.mqtt.properties import Property
+from broker.mqtt.reasons import ReasonCode
 
 
 class Exchange(Protocol):
@@ -25,3 +31,85 @@ class Exchange(Protocol):
 
 Methods = Mapping[str, Callable[[], Exchange]]
 """By the name that CONNECT gives as Authentication Method."""
+
+
+class Authentication:
+    """That of one client, whose CONNECT named a method. Made from that CONNECT, which it keeps
+    until the client has shown who it is.
+
+    What the client sends is answered by the AUTH to send to it, or by that CONNECT: let it in.
+    """
+
+    __slots__ = ("_exchange", "_held", "_last_data", "_method", "_new_exchange")
+
+    def __init__(self, connect: Connect, methods: Methods) -> None:
+        """Raises BadAuthenticationMethod."""
+        assert connect.authentication_method is not None
+        self._method = connect.authentication_method
+        if self._method not in methods:  # [MQTT-4.12.0-1]
+            raise BadAuthenticationMethod(
+                f"there is no authentication method {self._method!r} here"
+            )
+        self._new_exchange = methods[self._method]
+        self._exchange: Exchange | None = None
+        self._held: Connect | None = connect
+        self._last_data: bytes | None = None
+        """With which the exchange of `connect` ended."""
+
+    @property
+    def pending(self) -> bool:
+        """Whether the client has still to show who it is, so that it is not connected."""
+        return self._held is not None
+
+    def begin(self) -> Auth | Connect:
+        """With the data in CONNECT. Raises NotAuthorized."""
+        assert self._held is not None
+        return self._begin(self._held.authentication_data)
+
+    def receive(self, auth: Auth, *, accepted: bool) -> Auth | Connect:
+        """The client goes on, or, once it is `accepted`, begins again.
+
+        Raises NotAuthorized, and ProtocolViolation for an AUTH that does not fit.
+        """
+        if auth.method != self._method:  # [MQTT-4.12.0-5, MQTT-4.12.1-1]
+            raise ProtocolViolation("AUTH has another Authentication Method than CONNECT")
+        if auth.reason_code == ReasonCode.REAUTHENTICATE and accepted:
+            return self._begin(auth.data)
+        if auth.reason_code == ReasonCode.CONTINUE_AUTHENTICATION and self._exchange:
+            return self._step(self._exchange, auth.data)
+        raise ProtocolViolation("AUTH does not fit: nothing was asked of the client")
+
+    def too_early(self, received: Sequence[object]) -> ProtocolViolation | None:
+        """What is wrong with these packets, if they came while the authentication is `pending`:
+        then nothing may come but AUTH and DISCONNECT. [MQTT-3.1.2-30]"""
+        if self.pending and any(not isinstance(packet, Auth | Disconnect) for packet in received):
+            return ProtocolViolation("only AUTH may follow until the client is authenticated")
+        return None
+
+    def check(self, received: Sequence[object]) -> None:
+        """Raises what is `too_early`."""
+        if (error := self.too_early(received)) is not None:
+            raise error
+
+    def connack_properties(self) -> Properties:
+        """What CONNACK says of it. [MQTT-4.12.0-4, MQTT-4.12.0-5]"""
+        properties: Properties = {Property.AUTHENTICATION_METHOD: self._method}
+        if self._last_data is not None:
+            properties[Property.AUTHENTICATION_DATA] = self._last_data
+        return properties
+
+    def _begin(self, data: bytes | None) -> Auth | Connect:
+        self._exchange = self._new_exchange()
+        return self._step(self._exchange, data)
+
+    def _step(self, exchange: Exchange, data: bytes | None) -> Auth | Connect:
+        """Ask the client for more [MQTT-4.12.0-2, 3], or let it in."""
+        answer, done = exchange.step(data or b"")
+        if not done:
+            return Auth(ReasonCode.CONTINUE_AUTHENTICATION, self._method, answer)
+        self._exchange = None
+        connect, self._held = self._held, None
+        if connect is None:
+            return Auth(ReasonCode.SUCCESS, self._method, answer)
+        self._last_data = answer
+        return connect

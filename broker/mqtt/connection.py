@@ -26,18 +26,17 @@ from typing import assert_never
 
 from broker.counters import Traffic
 from broker.errors import (
-    BadAuthenticationMethod,
     ClientIdentifierNotValid,
     PeerError,
     ProtocolViolation,
 )
 from broker.message import Monotonic, Outgoing
-from broker.mqtt.authentication import Exchange, Methods
+from broker.mqtt.authentication import Authentication, Methods
 from broker.mqtt.decode import Decoder
 from broker.mqtt.encode import encode
 from broker.mqtt.fields import PACKET_BYTES_MAX
 from broker.mqtt.limits import Limits
-from broker.mqtt.outgoing import encode_aliased, encode_publishes
+from broker.mqtt.outgoing import TopicAliases, encode_aliased, encode_publishes
 from broker.mqtt.packets import (
     MQTT_5,
     RECEIVE_MAXIMUM_DEFAULT,
@@ -68,9 +67,6 @@ from broker.mqtt.reasons import (
     disconnect_reason,
 )
 from broker.topics import SHARE_PREFIX, is_shared, parse_shared, validate_filter
-
-TOPIC_ALIASES_OUT_MAX = 1000
-"""Of those that a client permits towards it, so many are used: each costs a topic in memory."""
 
 
 @dataclass(slots=True)
@@ -117,15 +113,11 @@ class Connection:
         """The client has closed the connection, by DISCONNECT."""
         self._problem_information = True
         self._session_expires = False
-        self._alias_max = 0
-        self._aliases: dict[str, int] = {}
-        """Topic Aliases that we have given topics, on this connection. [MQTT-3.3.2-7]"""
+        self._aliases: TopicAliases | None = None
+        """Towards the client, if it takes any."""
         self._methods = methods or {}
-        self._method: str | None = None
-        self._exchange: Exchange | None = None
-        self._unauthenticated: Connect | None = None
-        """The CONNECT whose client is still to authenticate; no event yet."""
-        self._authentication_data: bytes | None = None
+        self._authentication: Authentication | None = None
+        """None where CONNECT names no method, which is the rule."""
         self._traffic = traffic or Traffic()
         self._outgoing: list[bytes] = []
 
@@ -147,10 +139,12 @@ class Connection:
                 self._receive(packet, events)
                 if self.closed:
                     return events
-            self._check_authenticated(events)
+            if self._authentication is not None:
+                self._authentication.check(events)
         except PeerError as error:
-            refusal = self._too_early(events) or error
-            if self._unauthenticated is not None:
+            refusal = error
+            if self._authentication is not None and self._authentication.pending:
+                refusal = self._authentication.too_early(events) or error
                 events.clear()
             self.close(refusal.reason_code, refusal.reason)
             events.append(Closed(refusal.reason_code, refusal.reason))
@@ -162,8 +156,8 @@ class Connection:
 
     def _receive(self, packet: FromClient | RefusedPublish, events: list[Event]) -> None:
         """Check what the standard asks of any packet but PUBLISH, then make it an event."""
-        if self._unauthenticated is not None:
-            self._check_authenticated([*events, packet])
+        if self._authentication is not None:
+            self._authentication.check([*events, packet])
         match packet:
             case Ack():
                 self._traffic.received += len(packet.packet_ids) - 1
@@ -185,16 +179,18 @@ class Connection:
                     self._check_filter(filter)
             case Connect():
                 self._connect(packet)
-                if packet.authentication_method is not None:
-                    self._unauthenticated = packet
-                    self._begin_exchange(packet.authentication_data, events)
+                if self._authentication is not None:
+                    self._authenticate(self._authentication.begin(), events)
                     return
             case Disconnect():
                 if packet.session_expiry_s and not self._session_expires:
                     raise ProtocolViolation("DISCONNECT extends a session that ends with CONNECT")
                 self.closed = self._left = True
             case Auth():
-                self._authenticate(packet, events)
+                if self._authentication is None:  # [MQTT-4.12.0-6]
+                    raise ProtocolViolation("AUTH without an Authentication Method in CONNECT")
+                answer = self._authentication.receive(packet, accepted=self._accepted)
+                self._authenticate(answer, events)
                 return
             case _:
                 assert_never(packet)
@@ -204,9 +200,9 @@ class Connection:
         if connect.packet_bytes_max is not None:
             self.packet_bytes_max = connect.packet_bytes_max
         self._problem_information = connect.request_problem_information
-        method = connect.authentication_method
-        if method is not None and method not in self._methods:  # [MQTT-4.12.0-1]
-            raise BadAuthenticationMethod(f"there is no authentication method {method!r} here")
+        authentication = None
+        if connect.authentication_method is not None:
+            authentication = Authentication(connect, self._methods)
         if not connect.client_id and connect.version != MQTT_5 and not connect.clean_start:
             raise ClientIdentifierNotValid(  # [MQTT3-3.1.3-8]
                 "an empty client identifier needs Clean Session = 1"
@@ -218,54 +214,19 @@ class Connection:
         self.client_id = connect.client_id
         self.keep_alive_s = connect.keep_alive_s
         self.receive_maximum = connect.receive_maximum
-        self._alias_max = min(connect.topic_alias_maximum, TOPIC_ALIASES_OUT_MAX)
-        self._method = method
+        if connect.topic_alias_maximum:
+            self._aliases = TopicAliases(connect.topic_alias_maximum)
+        self._authentication = authentication
         self._session_expires = bool(connect.session_expiry_s)
         if connect.version == MQTT_5:
             self._decoder.publishes.hold_to_receive_maximum()
 
-    def _check_authenticated(self, received: Sequence[Event | FromClient]) -> None:
-        if (refusal := self._too_early(received)) is not None:
-            raise refusal
-
-    def _too_early(self, received: Sequence[Event | FromClient]) -> PeerError | None:
-        """Until the client is authenticated nothing else may come. [MQTT-3.1.2-30]"""
-        if self._unauthenticated is not None and any(
-            not isinstance(packet, Auth | Disconnect) for packet in received
-        ):
-            return ProtocolViolation("only AUTH may follow until the client is authenticated")
-        return None
-
-    def _authenticate(self, auth: Auth, events: list[Event]) -> None:
-        if self._method is None:  # [MQTT-4.12.0-6]
-            raise ProtocolViolation("AUTH without an Authentication Method in CONNECT")
-        if auth.method != self._method:  # [MQTT-4.12.0-5, MQTT-4.12.1-1]
-            raise ProtocolViolation("AUTH has another Authentication Method than CONNECT")
-        if auth.reason_code == ReasonCode.REAUTHENTICATE and self._accepted:
-            self._begin_exchange(auth.data, events)
-        elif auth.reason_code == ReasonCode.CONTINUE_AUTHENTICATION and self._exchange:
-            self._go_on(self._exchange, auth.data, events)
+    def _authenticate(self, answer: Auth | Connect, events: list[Event]) -> None:
+        """Ask the client for more, or let it in."""
+        if isinstance(answer, Auth):
+            self.send(answer)
         else:
-            raise ProtocolViolation("AUTH does not fit: nothing was asked of the client")
-
-    def _begin_exchange(self, data: bytes | None, events: list[Event]) -> None:
-        assert self._method is not None
-        self._exchange = self._methods[self._method]()
-        self._go_on(self._exchange, data, events)
-
-    def _go_on(self, exchange: Exchange, data: bytes | None, events: list[Event]) -> None:
-        """One step: ask the client for more [MQTT-4.12.0-2, 3], or let it in."""
-        answer, done = exchange.step(data or b"")
-        if not done:
-            self.send(Auth(ReasonCode.CONTINUE_AUTHENTICATION, self._method, answer))
-            return
-        self._exchange = None
-        connect, self._unauthenticated = self._unauthenticated, None
-        if connect is None:
-            self.send(Auth(ReasonCode.SUCCESS, self._method, answer))
-        else:
-            self._authentication_data = answer
-            events.append(connect)
+            events.append(answer)
 
     def _check_subscribe(self, subscribe: Subscribe) -> None:
         if not subscribe.requests:  # [MQTT-3.8.3-2]
@@ -295,11 +256,9 @@ class Connection:
         self.keep_alive_s = properties.get(Property.SERVER_KEEP_ALIVE, self.keep_alive_s)
         self.client_id = properties.get(Property.ASSIGNED_CLIENT_IDENTIFIER, self.client_id)
         self._accepted = True
-        properties = properties | _announced(self._limits)
-        if self._method is not None:  # [MQTT-4.12.0-4, MQTT-4.12.0-5]
-            properties[Property.AUTHENTICATION_METHOD] = self._method
-        if self._authentication_data is not None:
-            properties[Property.AUTHENTICATION_DATA] = self._authentication_data
+        properties = properties | self._limits.announced()
+        if self._authentication is not None:
+            properties |= self._authentication.connack_properties()
         self.send(replace(connack, properties=properties))
         for _ in range(self._early_pings):
             self.send(Pingresp())
@@ -319,9 +278,10 @@ class Connection:
         if not self._problem_information and not isinstance(packet, Connack | Publish | Disconnect):
             packet = _bare(packet)
         encoded = encode(packet, self.version)
-        if not self._fits(packet, encoded):
+        limit = packets * self.packet_bytes_max
+        if len(encoded) > limit:
             encoded = encode(_bare(packet), self.version)
-            if not self._fits(packet, encoded):
+            if len(encoded) > limit:
                 self.closed = True
                 return
         self._traffic.sent += packets
@@ -339,24 +299,14 @@ class Connection:
 
         `now_us` is in microseconds since the epoch, for the Message Expiry Interval.
         """
-        if self._alias_max:
+        limit = self.packet_bytes_max
+        if (aliases := self._aliases) is not None:
             encoded, left_out = encode_aliased(
-                outgoing,
-                packet_ids,
-                self._aliases,
-                self._alias_max,
-                dup=dup,
-                now_us=now_us,
-                packet_bytes_max=self.packet_bytes_max,
+                aliases, outgoing, packet_ids, dup=dup, now_us=now_us, packet_bytes_max=limit
             )
         else:
             encoded, left_out = encode_publishes(
-                self.version,
-                outgoing,
-                packet_ids,
-                dup=dup,
-                now_us=now_us,
-                packet_bytes_max=self.packet_bytes_max,
+                self.version, outgoing, packet_ids, dup=dup, now_us=now_us, packet_bytes_max=limit
             )
         if not self.closed:
             self._traffic.sent += len(outgoing) - len(left_out)
@@ -387,7 +337,7 @@ class Connection:
             return None
         if self._accepted:
             closed = Closed(ReasonCode.KEEP_ALIVE_TIMEOUT, "no packet for 1.5 times the keep alive")
-        elif self._unauthenticated is not None:
+        elif self._authentication is not None and self._authentication.pending:
             closed = Closed(ReasonCode.NOT_AUTHORIZED, "the client did not authenticate in time")
         elif self.version:
             closed = Closed(ReasonCode.SERVER_UNAVAILABLE, "CONNECT could not be answered in time")
@@ -422,22 +372,6 @@ class Connection:
         )
         if ends and self.version == MQTT_5:
             self._decoder.publishes.acknowledged(len(ack.packet_ids))
-
-    def _fits(self, packet: FromServer, encoded: bytes) -> bool:
-        packets = len(packet.packet_ids) if isinstance(packet, Ack) else 1
-        return len(encoded) // packets <= self.packet_bytes_max
-
-
-def _announced(limits: Limits) -> Properties:
-    """What CONNACK must say of them, since no default says it."""
-    properties: Properties = {}
-    if limits.receive_max < RECEIVE_MAXIMUM_DEFAULT:
-        properties[Property.RECEIVE_MAXIMUM] = limits.receive_max
-    if limits.packet_bytes_max < PACKET_BYTES_MAX:
-        properties[Property.MAXIMUM_PACKET_SIZE] = limits.packet_bytes_max
-    if limits.topic_alias_max:
-        properties[Property.TOPIC_ALIAS_MAXIMUM] = limits.topic_alias_max
-    return properties
 
 
 def _bare(packet: FromServer) -> FromServer:

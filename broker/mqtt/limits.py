@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from broker.config import Config
+from broker.mqtt.fields import PACKET_BYTES_MAX
+from broker.mqtt.packets import RECEIVE_MAXIMUM_DEFAULT, Properties
+from broker.mqtt.properties import Property
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,3 +35,14 @@ class Limits:
             filters_per_packet_max=config.filters_per_packet_max,
             connect_timeout_s=config.connect_timeout_s,
         )
+
+    def announced(self) -> Properties:
+        """What CONNACK must tell the client, since no default says it."""
+        properties: Properties = {}
+        if self.receive_max < RECEIVE_MAXIMUM_DEFAULT:
+            properties[Property.RECEIVE_MAXIMUM] = self.receive_max
+        if self.packet_bytes_max < PACKET_BYTES_MAX:
+            properties[Property.MAXIMUM_PACKET_SIZE] = self.packet_bytes_max
+        if self.topic_alias_max:
+            properties[Property.TOPIC_ALIAS_MAXIMUM] = self.topic_alias_max
+        return properties

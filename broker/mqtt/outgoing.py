@@ -123,19 +123,29 @@ def _encode_id(packet_id: int) -> bytes:
     return encoded
 
 
+class TopicAliases(dict[str, int]):
+    """What topics are called on one connection, towards the client. [MQTT-3.3.2-7]"""
+
+    ALIASES_MAX = 1000
+    """More are not used, whatever the client permits: each costs a topic in memory."""
+
+    def __init__(self, permitted: int) -> None:
+        """[MQTT-3.1.2-26, 27]"""
+        self.count_max = min(permitted, self.ALIASES_MAX)
+
+
 def encode_aliased(
+    aliases: TopicAliases,
     outgoing: Sequence[Outgoing],
     packet_ids: Sequence[int],
-    aliases: dict[str, int],
-    alias_max: int,
     *,
     dup: bool,
     now_us: int,
     packet_bytes_max: int,
 ) -> tuple[bytes, list[int]]:
-    """As `encode_publishes`, for an MQTT 5 client that takes Topic Aliases. [MQTT-3.1.2-26, 27]
+    """As `encode_publishes`, for an MQTT 5 client that takes Topic Aliases: the first topics of the
+    connection get one each, and keep it.
 
-    The first `alias_max` topics of a connection get an alias each, in `aliases`, and keep it.
     Few clients ask for it, so it is not made fast (*Topic Alias*: ten times as long).
     """
     pieces: list[bytes] = []
@@ -150,7 +160,7 @@ def encode_aliased(
         alias = aliases.get(message.topic)
         if alias is not None:
             publish.topic = ""
-        elif len(aliases) < alias_max:
+        elif len(aliases) < aliases.count_max:
             alias = len(aliases) + 1
         if alias is not None:
             own[Property.TOPIC_ALIAS] = alias

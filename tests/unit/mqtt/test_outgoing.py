@@ -5,7 +5,7 @@ import pytest
 from broker.message import Grant, Message, Outgoing
 from broker.mqtt import outgoing as module
 from broker.mqtt.fields import PACKET_BYTES_MAX, Reader
-from broker.mqtt.outgoing import encode_publishes
+from broker.mqtt.outgoing import TopicAliases, encode_aliased, encode_publishes
 from broker.mqtt.packets import MQTT_3_1_1, MQTT_5
 from tests.support.wire import script_bytes
 
@@ -132,3 +132,43 @@ def test_any_length(size: int) -> None:
     data = written((long, Grant(0)), version=MQTT_3_1_1)
     reader = Reader(data, 1, len(data))
     assert reader.varint() == len(data) - reader.position == size + 3
+
+
+def aliased(aliases: TopicAliases, *topics: str, largest: int = PACKET_BYTES_MAX) -> list[int]:
+    """The Remaining Lengths of messages to these topics; 0 for what was left out."""
+    outgoing = [(message(0, topic=topic), Grant(0)) for topic in topics]
+    data, left_out = encode_aliased(
+        aliases, outgoing, [0] * len(topics), dup=False, now_us=NOW_US, packet_bytes_max=largest
+    )
+    lengths = [0] * len(topics)
+    for index in range(len(topics)):
+        if index not in left_out:
+            lengths[index] = data[1]
+            data = data[2 + data[1] :]
+    assert data == b""
+    return lengths
+
+
+WITHOUT, FIRST, LATER = 2 + 1 + 1 + 2, 2 + 1 + 4 + 2, 2 + 0 + 4 + 2
+"""Remaining Length of a message to a topic of one character: its length, it, properties, "hi"."""
+
+
+def test_the_first_topics_get_an_alias_each_and_keep_it() -> None:
+    """[MQTT-3.1.2-26, 27]"""
+    aliases = TopicAliases(2)
+    assert aliased(aliases, "a", "b", "a", "c", "b") == [FIRST, FIRST, LATER, WITHOUT, LATER]
+    assert aliased(aliases, "c", "b") == [WITHOUT, LATER]
+
+
+def test_a_message_that_is_left_out_sets_no_alias() -> None:
+    aliases = TopicAliases(2)
+    assert aliased(aliases, "a", largest=FIRST) == [0]
+    assert aliased(aliases, "b", "a") == [FIRST, FIRST]
+    assert aliases == {"b": 1, "a": 2}
+
+
+def test_aliases_are_bounded_whatever_the_client_permits() -> None:
+    aliases = TopicAliases(65_535)
+    topics = [f"a/{number}" for number in range(TopicAliases.ALIASES_MAX + 5)]
+    aliased(aliases, *topics)
+    assert len(aliases) == TopicAliases.ALIASES_MAX
