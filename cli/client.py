@@ -13,7 +13,6 @@ Three things differ from paho as it comes, and need its protected methods (a tes
 
 from __future__ import annotations
 
-import contextlib
 import select
 import socket
 import time
@@ -31,12 +30,11 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from cli.address import Address
+from cli.burst import BurstSocket
 from cli.failure import ConnectionLost
 from cli.interrupt import Interrupt
 
-BURST_BYTES = 256 * 1024
 ANSWER_TIMEOUT_S = 10.0
-CLOSE_TIMEOUT_S = 1.0
 SUCCESS, NO_MATCHING_SUBSCRIBERS = 0x00, 0x10
 NOT_AUTHORIZED_CODES = (0x86, 0x87)  # Bad User Name or Password; Not authorized
 SESSION_TAKEN_OVER = 0x8E
@@ -327,73 +325,6 @@ class Client(mqtt.Client):
     def _send_pubrec(self, mid: int) -> MQTTErrorCode:
         self._received.append(mid)
         return MQTTErrorCode.MQTT_ERR_SUCCESS
-
-
-class BurstSocket:
-    """The socket that paho sees: it reads from what `fill` received and writes to `flush`."""
-
-    def __init__(self, inner: socket.socket) -> None:
-        self._inner = inner
-        self._received = b""
-        self._position = 0
-        self._ended = False
-        self.unsent = bytearray()
-        inner.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-    def fill(self) -> None:
-        """Receive once, behind what paho has left of a packet that is not complete."""
-        try:
-            burst = self._inner.recv(BURST_BYTES)
-        except BlockingIOError:
-            return
-        except OSError:
-            burst = b""
-        self._ended = not burst
-        self._received = self._received[self._position :] + burst
-        self._position = 0
-
-    def pending(self) -> bool:
-        return self._position < len(self._received) or self._ended
-
-    def flush(self) -> None:
-        """Send as much as the kernel takes. If it takes no more ever, reading tells why."""
-        try:
-            while self.unsent:
-                del self.unsent[: self._inner.send(self.unsent)]
-        except BlockingIOError:
-            pass
-        except OSError:
-            self.unsent.clear()
-
-    def recv(self, size: int) -> bytes:
-        chunk = self._received[self._position : self._position + size]
-        if not chunk and not self._ended:
-            raise BlockingIOError
-        self._position += len(chunk)
-        return chunk
-
-    def send(self, data: bytes | bytearray) -> int:
-        self.unsent += data
-        return len(data)
-
-    def close(self) -> None:
-        """Bounded in time. Reads to the end first: closing with unread data would reset the
-        connection, and the acknowledgements on their way with it."""
-        deadline = time.monotonic() + CLOSE_TIMEOUT_S
-        with contextlib.suppress(OSError):
-            self._inner.settimeout(CLOSE_TIMEOUT_S)
-            self._inner.sendall(self.unsent)
-            self._inner.shutdown(socket.SHUT_WR)
-            while time.monotonic() < deadline and self._inner.recv(BURST_BYTES):
-                pass
-        self.unsent.clear()
-        self._inner.close()
-
-    def fileno(self) -> int:
-        return self._inner.fileno()
-
-    def setblocking(self, flag: bool) -> None:
-        self._inner.setblocking(flag)
 
 
 @lru_cache

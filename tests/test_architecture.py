@@ -29,7 +29,6 @@ ROOT = Path(__file__).parent.parent
 
 LONG_MODULES = {
     "broker.clients.client",
-    "cli.client",
 }
 WIDE_CLASSES = {
     "broker.config.Config",  # Every setting: it stays.
@@ -39,11 +38,6 @@ UNTESTED_MODULES = {
     "broker.store.memory",
     "broker.store.sqlite.rows",
     "broker.store.sqlite.tables",
-    "cli.address",
-    "cli.failure",
-    "cli.interactive",
-    "cli.publish",
-    "cli.subscribe",
 }
 """Some are tested by another test, `broker.store.memory` by that of the contract."""
 USERS_OF_PRIVATE_NAMES = {

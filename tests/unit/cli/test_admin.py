@@ -85,4 +85,6 @@ def test_a_broker_is_there_for_as_long_as_its_lock_is_held(tmp_path: Path) -> No
         assert not is_running(tmp_path)
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert is_running(tmp_path)
+        fcntl.flock(lock, fcntl.LOCK_SH)  # somebody else who looks
+        assert not is_running(tmp_path)
     assert not is_running(tmp_path)

@@ -11,7 +11,7 @@ import pytest
 from paho.mqtt import client as mqtt
 
 from cli.address import Address
-from cli.client import BurstSocket, Client
+from cli.client import Client
 from cli.failure import CommandFailed, ConnectionLost, Exit
 
 CONNACK = bytes.fromhex("20 03 00 00 00")
@@ -191,21 +191,3 @@ def test_nobody_there_says_how_to_start_a_broker() -> None:
     with pytest.raises(CommandFailed, match="pubsub broker start") as raised:
         Client(Address(port=port), "sub1").open(clean_start=True)
     assert raised.value.code is Exit.UNREACHABLE
-
-
-def test_a_burst_is_read_from_memory_and_its_end_is_an_empty_read() -> None:
-    inner, other = socket.socket(), socket.create_server(("127.0.0.1", 0))
-    inner.connect(other.getsockname())
-    connection, _ = other.accept()
-    burst = BurstSocket(inner)
-    connection.sendall(b"abc")
-    burst.fill()
-    assert (burst.recv(1), burst.recv(9)) == (b"a", b"bc")
-    with pytest.raises(BlockingIOError):
-        burst.recv(1)
-    connection.close()
-    burst.fill()
-    assert burst.pending()
-    assert burst.recv(1) == b""
-    burst.close()
-    other.close()

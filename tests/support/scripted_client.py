@@ -1,0 +1,104 @@
+"""A client of the command line whose broker is a script: what happens in each turn."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import SimpleNamespace
+
+from paho.mqtt.client import MQTTMessage
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.reasoncodes import ReasonCode
+
+from cli.client import Acknowledged, UserProperties, packet_properties
+from cli.failure import ConnectionLost
+
+Happening = (
+    MQTTMessage | Acknowledged | ConnectionLost | type[KeyboardInterrupt] | Callable[[], object]
+)
+"""What arrives, what goes wrong, or what else happens meanwhile."""
+
+
+class ScriptedClient:
+    """Has the face of `cli.client.Client`. `turns` is the script, `did` what was asked of it."""
+
+    def __init__(self, *turns: Sequence[Happening]) -> None:
+        self.turns = deque(turns)
+        self.did: list[tuple[object, ...]] = []
+        self.arrived: deque[MQTTMessage] = deque()
+        self.acknowledged: deque[Acknowledged] = deque()
+        self.receive_max = 65_535
+        self.sessions = deque[bool]()
+        """Whether the broker has a session, at each `open`; then never."""
+        self.reasons: dict[str, int] = {}
+        """Of SUBACK, by Topic Filter; granted QoS 1 otherwise."""
+        self._packet_id = 0
+
+    def open(self, *, clean_start: bool, session_expiry_s: int = 0, receive_max: int = 0) -> bool:
+        self.did.append(("open", clean_start, session_expiry_s, receive_max))
+        return self.sessions.popleft() if self.sessions else False
+
+    def turn(self, timeout_s: float, also: Sequence[object] = ()) -> list[object]:
+        for happening in self.turns.popleft() if self.turns else ():
+            match happening:
+                case MQTTMessage():
+                    self.arrived.append(happening)
+                case Acknowledged():
+                    self.acknowledged.append(happening)
+                case ConnectionLost():
+                    raise happening
+                case type():
+                    raise happening
+                case _:
+                    happening()
+        return []
+
+    def subscribe_to(
+        self,
+        filters: Sequence[str],
+        qos: int,
+        *,
+        new_only: bool = False,
+        user_properties: UserProperties = (),
+    ) -> list[ReasonCode]:
+        self.did.append(("subscribe", tuple(filters), qos, dict(user_properties)))
+        return [reason(PacketTypes.SUBACK, self.reasons.get(one, 1)) for one in filters]
+
+    def unsubscribe_from(self, filters: Sequence[str]) -> None:
+        self.did.append(("unsubscribe", *filters))
+
+    def publish(
+        self, topic: str, payload: bytes, qos: int, retain: bool, properties: object
+    ) -> SimpleNamespace:
+        self._packet_id += 1
+        self.did.append(("publish", topic, payload))
+        return SimpleNamespace(mid=self._packet_id)
+
+    def acknowledge(self, messages: Iterable[MQTTMessage]) -> None:
+        self.did.append(("acknowledge", *(message.mid for message in messages)))
+
+    def unsent_bytes(self) -> int:
+        return 0
+
+    def close(self, *, end_session: bool = False) -> None:
+        self.did.append(("close", end_session))
+
+
+def message(
+    topic: str, packet_id: int, *, qos: int = 1, payload: bytes = b"x", offset: int | None = None
+) -> MQTTMessage:
+    made = MQTTMessage(packet_id, topic.encode())
+    made.payload, made.qos = payload, qos
+    if offset is not None:
+        made.properties = packet_properties(PacketTypes.PUBLISH, [("offset", str(offset))])
+    return made
+
+
+def acknowledged(
+    packet_id: int, reason_code: int = 0, user_properties: Mapping[str, str] | None = None
+) -> Acknowledged:
+    return Acknowledged(packet_id, reason(PacketTypes.PUBACK, reason_code), user_properties or {})
+
+
+def reason(packet_type: int, code: int) -> ReasonCode:
+    return ReasonCode(packet_type, identifier=code)

@@ -1,0 +1,185 @@
+"""Nothing is acknowledged before it is written, and a lost connection loses nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from paho.mqtt.client import MQTTMessage
+
+from cli.address import Address
+from cli.failure import CommandFailed, ConnectionLost, Exit, OutputClosed
+from cli.subscribe import Options, subscribe
+from tests.support.scripted_client import ScriptedClient, message
+
+OPTIONS = Options(
+    address=Address(),
+    filters=("a",),
+    client_id="me",
+    durable=True,
+    resume=False,
+    qos=1,
+    format=lambda message, _: b"%d\n" % message.mid,
+    metadata=False,
+    count=3,
+)
+MONTH_S = 30 * 86_400
+
+
+@pytest.fixture
+def client(monkeypatch: pytest.MonkeyPatch) -> ScriptedClient:
+    client = ScriptedClient()
+    monkeypatch.setattr("cli.subscribe.Client", lambda *_: client)
+    monkeypatch.setattr("cli.subscribe.RECONNECT_FIRST_S", 0.001)
+    monkeypatch.setattr("cli.output.reader_gone", list)
+    monkeypatch.setattr("cli.output.data", lambda block: client.did.append(("write", block)))
+    return client
+
+
+def after_the_start(client: ScriptedClient) -> list[tuple[object, ...]]:
+    """What was done between SUBSCRIBE and the end."""
+    assert [did[0] for did in client.did[:2]] == ["open", "subscribe"]
+    assert client.did[-1] == ("close", False)
+    return client.did[2:-1]
+
+
+def test_what_arrived_together_is_written_and_then_acknowledged(client: ScriptedClient) -> None:
+    client.turns.extend([[message("a", 1), message("a", 2)], [], [message("a", 3)]])
+    assert subscribe(OPTIONS) is Exit.OK
+    assert after_the_start(client) == [
+        ("write", b"1\n2\n"),
+        ("acknowledge", 1, 2),
+        ("write", b"3\n"),
+        ("acknowledge", 3),
+    ]
+
+
+def test_what_could_not_be_written_is_not_acknowledged(
+    client: ScriptedClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(_block: bytes) -> None:
+        raise OutputClosed
+
+    monkeypatch.setattr("cli.output.data", gone)
+    client.turns.append([message("a", 1)])
+    with pytest.raises(OutputClosed):
+        subscribe(OPTIONS)
+    assert after_the_start(client) == []
+
+
+def test_no_more_than_wanted_is_written_or_acknowledged(client: ScriptedClient) -> None:
+    client.turns.append([message("a", n) for n in range(1, 6)])
+    assert subscribe(OPTIONS) is Exit.OK
+    assert client.did[0] == ("open", True, MONTH_S, 3)
+    assert after_the_start(client) == [("write", b"1\n2\n3\n"), ("acknowledge", 1, 2, 3)]
+
+
+def test_retained_messages_left_out_are_acknowledged_and_not_counted(
+    client: ScriptedClient,
+) -> None:
+    retained = message("a", 1)
+    retained.retain = True
+    client.turns.append([retained, message("a", 2)])
+    assert subscribe(replace(OPTIONS, ignore_retained=True, count=1)) is Exit.OK
+    assert after_the_start(client) == [("write", b"2\n"), ("acknowledge", 1, 2)]
+
+
+def test_a_replay_ends_when_each_of_its_filters_has(client: ScriptedClient) -> None:
+    def ended(topic_filter: bytes) -> MQTTMessage:
+        return message("$replay/ended", 0, qos=0, payload=topic_filter)
+
+    client.turns.extend([[message("a", 1), ended(b"b")], [message("a", 2), ended(b"a")]])
+    options = replace(OPTIONS, filters=("a", "b"), start="1", until="9", count=None)
+    assert subscribe(options) is Exit.OK
+    assert client.did[1] == ("subscribe", ("a", "b"), 1, {"from": "1", "until": "9"})
+    assert [did for did in client.did if did[0] == "acknowledge"] == [
+        ("acknowledge", 1),
+        ("acknowledge", 2),
+    ]
+
+
+def test_a_command_gets_the_message_and_its_success_acknowledges_it(
+    client: ScriptedClient, capfd: pytest.CaptureFixture[str]
+) -> None:
+    client.turns.append(
+        [message("a", 1, payload=b"in", offset=7), message("a", 2), message("b", 3)]
+    )
+    command = 'echo "$PUBSUB_TOPIC $PUBSUB_OFFSET $(cat)"; test "$PUBSUB_TOPIC" = a'
+    with pytest.raises(CommandFailed, match="--exec ended with 1 on a message to b"):
+        subscribe(replace(OPTIONS, command=command, count=None))
+    assert capfd.readouterr().out == "a 7 in\na  x\nb  x\n"
+    assert after_the_start(client) == [("acknowledge", 1), ("acknowledge", 2)]
+    assert client.did[0] == ("open", True, MONTH_S, 1)
+
+
+def test_ctrl_c_is_no_error(client: ScriptedClient) -> None:
+    client.turns.append([KeyboardInterrupt])
+    assert subscribe(OPTIONS) is Exit.OK
+
+
+def test_nothing_to_resume_says_how_to_begin_and_leaves_no_session(
+    client: ScriptedClient,
+) -> None:
+    with pytest.raises(CommandFailed, match="pubsub sub TOPIC --id me") as failed:
+        subscribe(replace(OPTIONS, resume=True))
+    assert failed.value.code is Exit.NOTHING_THERE
+    assert client.did[:2] == [("open", False, MONTH_S, 3), ("close", True)]
+
+
+@pytest.mark.parametrize(
+    ("reason_code", "code"), [(0x87, Exit.NOT_AUTHORIZED), (0x8F, Exit.FAILED)]
+)
+def test_a_refused_filter_is_named(client: ScriptedClient, reason_code: int, code: Exit) -> None:
+    client.reasons["b"] = reason_code
+    with pytest.raises(CommandFailed, match="refuses to subscribe to b: ") as failed:
+        subscribe(replace(OPTIONS, filters=("a", "b")))
+    assert failed.value.code is code
+
+
+def test_a_durable_subscriber_resumes_and_leaves_what_is_sent_again(
+    client: ScriptedClient,
+) -> None:
+    lost = ConnectionLost("closed")
+    client.sessions.extend([False, True])
+    client.turns.extend([[message("a", 1), message("a", 0, qos=0), lost], [message("a", 1)]])
+    assert subscribe(replace(OPTIONS, count=2)) is Exit.OK
+    assert after_the_start(client) == [
+        ("write", b"0\n"),
+        ("acknowledge", 0),
+        ("open", False, MONTH_S, 2),
+        ("write", b"1\n"),
+        ("acknowledge", 1),
+    ]
+
+
+def test_others_subscribe_again_where_the_replay_stopped(client: ScriptedClient) -> None:
+    lost = ConnectionLost("closed")
+    client.turns.extend([[message("a", 1, offset=7)], [lost], [message("a", 2)]])
+    options = replace(OPTIONS, durable=False, start="5", count=2)
+    assert subscribe(options) is Exit.OK
+    assert [did for did in client.did if did[0] in ("open", "subscribe")] == [
+        ("open", True, 0, 2),
+        ("subscribe", ("a",), 1, {"from": "5"}),
+        ("open", True, 0, 2),
+        ("subscribe", ("a",), 1, {"from": "8"}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("reason_code", "code", "says"),
+    [(0x8E, Exit.FAILED, "took the session over"), (0x87, Exit.NOT_AUTHORIZED, "why")],
+)
+def test_what_does_not_get_better_is_not_tried_again(
+    client: ScriptedClient, reason_code: int, code: Exit, says: str
+) -> None:
+    client.turns.append([ConnectionLost("why", reason_code)])
+    with pytest.raises(CommandFailed, match=says) as failed:
+        subscribe(OPTIONS)
+    assert failed.value.code is code
+    assert after_the_start(client) == []
+
+
+def test_a_timeout_is_told_from_success(client: ScriptedClient) -> None:
+    client.turns.append([message("a", 1)])
+    assert subscribe(replace(OPTIONS, timeout_s=0)) is Exit.TIMEOUT
+    assert after_the_start(client) == [("write", b"1\n"), ("acknowledge", 1)]
