@@ -53,7 +53,7 @@ class Config:
     """Of one MQTT 5 packet, User Properties included; those of a Will count on their own."""
     filters_per_packet_max: int = 10_000
     """Topic Filters of one SUBSCRIBE or UNSUBSCRIBE: so many are decoded in about 20 ms, in which
-    nobody else is attended to."""
+    nobody else is attended to. (`python -m benchmarks.codec`, *SUBSCRIBE of 10*: 2 µs for each.)"""
     subscriptions_per_session_max: int = 100_000
     session_expiry_default_s: int = 30 * DAY_S
     """What a 3.1.1 client gets with Clean Session = 0: that long unused."""

@@ -7,8 +7,9 @@
 - Kept is only a header or a control frame that is not whole: less than 131 bytes.
 - Each frame is judged by its header, before its payload has come.
 
-It is ours, and only this part, since the library waits for whole frames and takes 3.7 µs for each,
-where this takes 0.5: some clients send seven frames to a PUBLISH, many of them of one byte.
+It is ours, and only this part, since the library waits for whole frames and takes five times as
+long for each (`python -m benchmarks.codec`, *WebSocket frame*): some clients send seven frames to a
+PUBLISH, many of them of one byte.
 """
 
 from __future__ import annotations

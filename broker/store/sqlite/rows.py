@@ -63,8 +63,8 @@ def flat_rows(
     """The parameters of these messages, one after the other. Hot: `make bench` shows it.
 
     `pairs` gives the identifiers of topic and publisher, and their seed. sqlite3 binds exact ints
-    and bytearrays directly, while bool, None and bytes first go through its adapters, at 0.3 µs
-    each.
+    and bytearrays directly, while bool, None and bytes first go through its adapters, at 0.4 µs
+    each (`python -m benchmarks.codec`, *one value adapted*).
     """
     parameters: list[Any] = []
     extend = parameters.extend
@@ -103,8 +103,9 @@ def insert_rows(
     """Insert rows of `width` parameters, given flat, in few statements; the last rowid.
 
     Each statement holds a power of two of rows, so that the texts are few and stay prepared.
-    Many rows a statement because sqlite3 gives up the GIL and takes it back for each: 1 µs a row
-    instead of 2.5, and far fewer chances for a busy event loop to keep the writer waiting.
+    Many rows a statement because sqlite3 gives up the GIL and takes it back for each: that takes a
+    quarter of the time (`python -m benchmarks.codec`, *row inserted*), and a busy event loop has
+    far fewer chances to keep the writer waiting.
     """
     rowid = 0
     rows, done = len(parameters) // width, 0

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import io
+import re
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
 from benchmarks.codec import SECONDS, Row, main, rows
 
+ROOT = Path(__file__).parents[3]
 ROWS = list(rows())
 
 
@@ -40,3 +47,28 @@ def test_a_name_that_no_row_has_is_an_error(capsys: pytest.CaptureFixture[str]) 
     with pytest.raises(SystemExit, match="2"):
         main(["--only", "nothing"])
     assert "no row has 'nothing' in its name" in capsys.readouterr().err
+
+
+def comments(path: Path) -> Iterator[str]:
+    """The docstrings, other texts, and blocks of comments in a module."""
+    block = ""
+    for token in tokenize.generate_tokens(io.StringIO(path.read_text(encoding="utf-8")).readline):
+        if token.type == tokenize.COMMENT:
+            block += token.string
+        elif token.type != tokenize.NL:
+            yield block
+            block = ""
+            if token.type == tokenize.STRING:
+                yield token.string
+
+
+@pytest.mark.parametrize("package", ["broker", "cli", "benchmarks"])
+def test_microseconds_come_with_the_command_that_measures_them(package: str) -> None:
+    """And what is in *italics* beside the command is in the name of a row."""
+    for path in sorted((ROOT / package).rglob("*.py")):
+        for comment in comments(path):
+            if "µs" in comment and comment.startswith(('"""', "#")):
+                assert "benchmarks." in comment or "make bench" in comment, (path, comment)
+            if package == "broker" and "benchmarks.codec" in comment:
+                for name in re.findall(r"\*([^*\n]+)\*", comment):
+                    assert any(name in row.name for row in ROWS), (path, name)
