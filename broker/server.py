@@ -99,6 +99,7 @@ class Server:
         self._delivery = Delivery(self._log, self.counters, config, clock)
         wills = Wills(self._log, alarm.deadline_moved)
         self._sessions = Sessions(self._log, self._delivery, wills, config, alarm.deadline_moved)
+        alarm.watch(wills, self._sessions)
         groups = Groups(self._log, self._delivery, self._sessions, self.counters, config, clock)
         sys_tree = SysTree(
             self._log, self._delivery, self._sessions, groups, self.counters, clock.monotonic()
@@ -119,7 +120,6 @@ class Server:
         )
         await self._sessions.start(clock.now())
         await wills.start(self._sessions.has_durable, clock.now())
-        alarm.watch(wills, self._sessions)
         self._spawn(self._log.commit_forever())
         self._spawn(self._delivery.deliver_forever())
         self._spawn(alarm.expire_forever())

@@ -403,12 +403,12 @@ class BrokerUnderTest:
         moved = self.alarm.deadline_moved
         wills = Wills(self.log, moved)
         self.sessions = Sessions(self.log, self.delivery, wills, config, moved)
+        self.alarm.watch(wills, self.sessions)
         self.tasks: list[asyncio.Task[None]] = []
         self.links: dict[str, Link] = {}
 
     async def start(self) -> None:
         await self.sessions.start(self.clock.now())
-        self.alarm.watch(self.sessions)
         for work in (
             self.log.commit_forever(),
             self.delivery.deliver_forever(),

@@ -211,6 +211,7 @@ class World:
         moved = self.alarm.deadline_moved
         self.wills = Wills(self.log, moved)
         self.sessions = Sessions(self.log, self.delivery, self.wills, config, moved)
+        self.alarm.watch(self.wills, self.sessions)
         self.groups = Groups(self.log, self.delivery, self.sessions, self.counters, config, clock)
 
     async def publish(self, *messages: Message) -> None:
@@ -255,7 +256,6 @@ async def running(
     world = World(disk, config or Config(), clock)
     await world.sessions.start(clock.now())
     await world.wills.start(world.sessions.has_durable, clock.now())
-    world.alarm.watch(world.wills, world.sessions)
     before = asyncio.all_tasks()
     for work in (
         world.log.commit_forever(),

@@ -271,6 +271,35 @@ async def test_a_session_does_not_expire_when_somebody_sets_the_wall_clock(
     assert world.sessions.durable_count == 1
 
 
+async def test_a_session_that_could_not_be_opened_expires_when_it_would_have(
+    world: World, clock: FakeClock
+) -> None:
+    (await subscribed(world, expiry_s=100)).close()
+    await world.settled()
+    clock.advance(50)
+    world.disk.full = True
+    with pytest.raises(StoreFull):
+        await Subscriber(world).open(expiry_s=100)
+    world.disk.full = False
+    clock.advance(51)
+    await world.settled()
+    assert world.sessions.expired_count == 1
+
+
+async def test_the_end_of_a_session_publishes_the_will_that_waited(
+    world: World, clock: FakeClock
+) -> None:
+    """[MQTT-3.1.2-8]"""
+    will = WillDocument("sub1", "will", b"gone", 1, False, b"", None, 500, None)
+    subscriber = Subscriber(world)
+    await subscriber.open(expiry_s=100, operations=lambda: world.wills.connected("sub1", will))
+    world.wills.client_lost("sub1", session_expiry_s=1000, now=clock.now())
+    subscriber.close()
+    clock.advance(101)
+    await world.settled()
+    assert [batch for batch, _, _ in world.disk.commits if batch] == [[b"gone"]]
+
+
 async def test_sessions_that_expire_in_one_second_share_a_commit() -> None:
     async with running(Disk()) as world:
         for n in range(9):
@@ -278,8 +307,9 @@ async def test_sessions_that_expire_in_one_second_share_a_commit() -> None:
             world.clock.advance(0.1)
         await world.settled()
         world.disk.commits.clear()
-        for _ in range(110):
-            world.clock.advance(1)
+        world.clock.advance(98)
+        for _ in range(40):
+            world.clock.advance(0.1)
             await world.settled()
         assert world.sessions.expired_count == 9
         assert len(world.disk.commits) <= 2
