@@ -210,6 +210,7 @@ def test_what_cannot_be_sent_counts_as_acknowledged() -> None:
     taken = take(window, [*numbered(1), *numbered(2, first=2, qos=2)])
     window.pubrec([3], refused=False)
     window.finish(taken.packet_ids)
+    window.allow(9, inflight_max=3)
     assert (unfinished(window), window.room(durable=False)) == ([], 3)
 
 
@@ -220,6 +221,7 @@ def test_every_way_to_finish_makes_room_once() -> None:
     window.pubrec([3], refused=True)
     window.pubrec([4], refused=False)
     window.pubcomp([4, 4])
+    window.allow(9, inflight_max=4)
     assert (len(window), window.room(durable=False)) == (1, 3)
 
 

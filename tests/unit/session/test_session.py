@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from broker.documents import CursorDocument, Put, ReceivedQos2Document, SubscriptionDocument
-from broker.message import Grant, Message, Offset, Outgoing
+from broker.message import Grant, Lease, Message, Offset, Outgoing
 from broker.session.in_flight import unpack
 from broker.session.session import Session
 from tests.support.world import message, payloads, subscription
@@ -202,11 +202,30 @@ def test_what_has_not_changed_is_not_written_again_unless_it_was_not_stored() ->
     assert len(sub.take_changes()) == 2
 
 
-def test_a_session_that_ended_has_nothing_to_store() -> None:
+def test_a_session_that_ended_has_nothing_to_store_unless_that_was_not_stored() -> None:
     sub = session()
     sub.received.receive(1)
     sub.end()
     assert sub.take_changes() == []
+    sub.not_ended()
+    assert len(sub.take_changes()) == 2
+
+
+def test_a_session_is_stored_from_when_it_may_outlive_its_connection() -> None:
+    """[MQTT-3.1.2-23]"""
+    new = restored(None)
+    new.set_expiry(0)
+    new.received.receive(1)
+    assert (new.durable, new.take_changes()) == (False, [])
+    new.set_expiry(1)
+    assert new.durable
+    assert len(new.take_changes()) == 2
+
+
+def test_a_session_of_which_the_log_kept_nothing_is_at_its_start() -> None:
+    new = Session("sub1", created_at_us=1, start=Offset(7), inflight_max=100)
+    new.restore(None, None, [])
+    assert (new.durable, new.cursor(), new.in_flight.unfinished()) == (False, 7, [])
 
 
 def test_who_leaves_keeps_a_place_in_the_log_and_nothing_in_memory() -> None:
@@ -270,6 +289,19 @@ def test_what_waits_of_a_replay_goes_when_the_subscription_is_made_anew_or_ended
     assert payloads(list(sub.aside)) == [b"9"]
 
 
+def test_what_a_group_leased_goes_back_to_it() -> None:
+    """First what is not acknowledged, then what waits; not what another group leased."""
+    sub = session(window=2)
+    entries = numbered(4)
+    for number, group in enumerate(("a", "b", "a", "b"), 1):
+        sub.offer_aside([(entries[number - 1], Grant(1, lease=Lease(group, number)))])
+    sub.take(0, ALL)
+    assert sub.return_leases("b", inflight=False) == [Lease("b", 4)]
+    assert payloads(list(sub.aside)) == [b"3"]
+    assert sub.return_leases("a", inflight=True) == [Lease("a", 1), Lease("a", 3)]
+    assert (len(sub.aside), len(sub.in_flight), sub.room()) == (0, 1, 1)
+
+
 # What is retained
 
 
@@ -315,6 +347,13 @@ def test_what_is_owed_of_retained_messages_goes_on_after_what_was_taken() -> Non
     sub.attach(100)
     offer_kept(sub, retained)
     assert [m.offset for m, _ in sub.aside] == [7]
+
+
+def test_who_unsubscribed_is_owed_nothing_that_is_retained() -> None:
+    sub = session()
+    sub.subscribe(subscription("#", retained_through=5))
+    sub.unsubscribe("#")
+    assert sub.read_retained() == []
 
 
 def test_the_outbox_waits_while_retained_messages_are_read() -> None:
