@@ -33,6 +33,8 @@ from broker.session.session import Session
 
 SESSION_EXPIRY_NEVER = 0xFFFF_FFFF
 """A Session Expiry Interval that means: does not expire. [section 3.1.2.11.2]"""
+SESSION_STATE = (SessionDocument, CursorDocument, ReceivedQos2Document, SubscriptionDocument)
+"""What is stored of a session, and read in one call when its client comes."""
 ENDED_AT_ONCE_MAX = 500
 """Sessions that expired and are ended in one turn of the loop."""
 
@@ -259,17 +261,25 @@ class Sessions:
         session = self._sessions.get(client_id)
         if session is not None or client_id not in self._stored:
             return session
-        store = self._log.store
-        document = await store.get(SessionDocument, (client_id,))
+        document: SessionDocument | None = None
+        cursor: CursorDocument | None = None
+        received: ReceivedQos2Document | None = None
+        subscriptions: list[SubscriptionDocument] = []
+        for found in await self._log.store.scan_together(SESSION_STATE, (client_id,)):
+            match found:
+                case SubscriptionDocument():
+                    subscriptions.append(found)
+                case SessionDocument():
+                    document = found
+                case CursorDocument():
+                    cursor = found
+                case ReceivedQos2Document():
+                    received = found
         if document is None:
             return None
         session = self._new(client_id, document.created_at_us)
         session.set_expiry(document.session_expiry_s)
-        session.restore(
-            await store.get(CursorDocument, (client_id,)),
-            await store.get(ReceivedQos2Document, (client_id,)),
-            await store.scan(SubscriptionDocument, (client_id,)),
-        )
+        session.restore(cursor, received, subscriptions)
         return session
 
     def _new(self, client_id: str, created_at_us: int) -> Session:

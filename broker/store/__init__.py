@@ -150,6 +150,12 @@ class Store(Protocol):
         """Every document of a class whose key begins with `key`, in key order."""
         ...
 
+    async def scan_together(
+        self, kinds: Sequence[type[Document]], key: tuple[str, ...]
+    ) -> list[Document]:
+        """As `scan` of each class in turn, but all as of one moment. For what belongs together."""
+        ...
+
     async def transact(self, operations: Sequence[Operation]) -> None:
         """`append` without messages."""
         ...

@@ -162,10 +162,18 @@ class MemoryStore:
         return self._documents[kind, key][1] if (kind, key) in self._documents else 0
 
     async def scan(self, kind: type[D], key: tuple[str, ...] = ()) -> list[D]:
+        documents = await self.scan_together([kind], key)
+        return [document for document in documents if isinstance(document, kind)]
+
+    async def scan_together(
+        self, kinds: Sequence[type[Document]], key: tuple[str, ...]
+    ) -> list[Document]:
         self._require_open()
-        keys = sorted(k for of, k in self._documents if of is kind and k[: len(key)] == key)
-        found = [self._documents[kind, k][0] for k in keys]
-        return [replace(document) for document in found if isinstance(document, kind)]
+        found: list[Document] = []
+        for kind in kinds:
+            keys = sorted(k for of, k in self._documents if of is kind and k[: len(key)] == key)
+            found += [replace(self._documents[kind, k][0]) for k in keys]
+        return found
 
     async def trim(self, before: Offset) -> int:
         self._require_open()

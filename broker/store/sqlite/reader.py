@@ -20,11 +20,12 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
+from broker.documents import Document
 from broker.errors import StoreCorrupt
 from broker.message import Message, Offset
 from broker.store import Read
+from broker.store.sqlite import tables
 from broker.store.sqlite.rows import BLOCK_SHIFT, COLUMNS, checksum, seed
-from broker.store.sqlite.tables import Table
 from broker.topics import BYTES_MAX, TopicTree, is_literal, literal_prefix
 
 NAMES_MAX = 32_768
@@ -349,11 +350,12 @@ class Reader:
         found = self._find("r.offset", source, _Filters(filters))
         return sorted(map(Offset, found))
 
-    def documents(self, table: Table, key: tuple[str, ...]) -> list[Any]:
-        return table.select(self._connection, key)
+    def documents(self, kinds: Sequence[type[Document]], key: tuple[str, ...]) -> list[Any]:
+        """As `Store.scan_together`."""
+        return tables.select(self._connection, kinds, key)
 
-    def revision(self, table: Table, key: tuple[str, ...]) -> int:
-        return table.revision(self._connection, key)
+    def revision(self, kind: type[Document], key: tuple[str, ...]) -> int:
+        return tables.TABLES[kind].revision(self._connection, key)
 
     def offset_at(self, time_us: int, start: int, end: int) -> Offset:
         """As `Store.offset_at`, over start..end: a binary search, as offsets may have gaps."""

@@ -35,7 +35,6 @@ from broker.store.sqlite import opening, schema
 from broker.store.sqlite.checking import check
 from broker.store.sqlite.errors import Busy
 from broker.store.sqlite.reader import Reader
-from broker.store.sqlite.tables import TABLES
 from broker.store.sqlite.thread import ConnectionThread
 from broker.store.sqlite.writer import Committed, Writer
 from broker.store.tail import Tail
@@ -237,11 +236,16 @@ class SqliteStore:
         return documents[0] if documents else None
 
     async def scan(self, kind: type[D], key: tuple[str, ...] = ()) -> list[D]:
-        documents: list[D] = await self._read(Reader.documents, TABLES[kind], key)
+        documents: list[D] = await self._read(Reader.documents, [kind], key)
         return documents
 
+    async def scan_together(
+        self, kinds: Sequence[type[Document]], key: tuple[str, ...]
+    ) -> list[Document]:
+        return await self._read(Reader.documents, kinds, key)
+
     async def revision(self, kind: type[Document], key: tuple[str, ...]) -> int:
-        return await self._read(Reader.revision, TABLES[kind], key)
+        return await self._read(Reader.revision, kind, key)
 
     async def trim(self, before: Offset) -> int:
         self._require_open()

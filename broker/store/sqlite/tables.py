@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import fields
+from functools import cache
 from itertools import groupby
 from operator import attrgetter
 from typing import Any
@@ -45,33 +46,32 @@ class Table:
             f" ON CONFLICT ({', '.join(kind.KEY)}) DO UPDATE SET {changes}, revision = revision + 1"
         )
         self._name = name
-        self._select = f"SELECT {listed} FROM {name}"
-        self._order = f" ORDER BY {', '.join(kind.KEY)}"
+        self._columns = listed
         self._booleans = [i for i, field in enumerate(fields(kind)) if field.type == "bool"]
 
-    def select(self, connection: sqlite3.Connection, key: tuple[str, ...]) -> list[Any]:
-        """The documents whose key begins with `key`, in key order."""
-        rows = connection.execute(self._select + self._where(key) + self._order, key)
-        return [self._document(row) for row in rows]
+    def select(self, number: int, width: int, key_length: int) -> str:
+        """A part of a compound SELECT: `number`, the columns, and NULLs up to `width` columns."""
+        nulls = ", NULL" * (width - self.width)
+        return f"SELECT {number}, {self._columns}{nulls} FROM {self._name}{self._where(key_length)}"
+
+    def document(self, row: Sequence[Any]) -> Document:
+        """From a row that `select` describes."""
+        values = list(row[1 : self.width + 1])
+        for i in self._booleans:
+            values[i] = values[i] != 0
+        return self.kind(*values)
 
     def revision(self, connection: sqlite3.Connection, key: tuple[str, ...]) -> int:
-        sql = f"SELECT revision FROM {self._name}{self._where(key)}"
+        sql = f"SELECT revision FROM {self._name}{self._where(len(key))}"
         row = connection.execute(sql, key).fetchone()
         return row[0] if row else 0
 
     def delete(self, connection: sqlite3.Connection, key: tuple[str, ...]) -> None:
-        connection.execute(f"DELETE FROM {self._name}{self._where(key)}", key)
+        connection.execute(f"DELETE FROM {self._name}{self._where(len(key))}", key)
 
-    def _where(self, key: tuple[str, ...]) -> str:
-        conditions = [f"{column} = ?" for column in self.kind.KEY[: len(key)]]
+    def _where(self, key_length: int) -> str:
+        conditions = [f"{column} = ?" for column in self.kind.KEY[:key_length]]
         return f" WHERE {' AND '.join(conditions)}" if conditions else ""
-
-    def _document(self, row: Sequence[Any]) -> Document:
-        if self._booleans:
-            row = list(row)
-            for i in self._booleans:
-                row[i] = row[i] != 0
-        return self.kind(*row)
 
 
 TABLES: dict[type[Document], Table] = {
@@ -81,6 +81,27 @@ TABLES: dict[type[Document], Table] = {
     ReceivedQos2Document: Table(ReceivedQos2Document, "received_qos2"),
     WillDocument: Table(WillDocument, "wills"),
 }
+
+
+def select(
+    connection: sqlite3.Connection, kinds: Sequence[type[Document]], key: tuple[str, ...]
+) -> list[Any]:
+    """The documents whose key begins with `key`, class by class, each in key order.
+
+    One statement, whatever the number of classes, and so all as of one moment.
+    """
+    tables = [TABLES[kind] for kind in kinds]
+    rows = connection.execute(_select(tuple(kinds), len(key)), key * len(tables))
+    return [tables[row[0]].document(row) for row in rows]
+
+
+@cache
+def _select(kinds: tuple[type[Document], ...], key_length: int) -> str:
+    tables = [TABLES[kind] for kind in kinds]
+    width = max(table.width for table in tables)
+    parts = [table.select(number, width, key_length) for number, table in enumerate(tables)]
+    # After the number come the columns of the key, of which there are one or two.
+    return f"{' UNION ALL '.join(parts)} ORDER BY 1, 2, 3"
 
 
 def apply(connection: sqlite3.Connection, operations: Sequence[Operation]) -> None:

@@ -2,12 +2,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
 from broker.clock import US
 from broker.config import Config
-from broker.documents import CursorDocument, SessionDocument, SubscriptionDocument, WillDocument
+from broker.documents import (
+    CursorDocument,
+    Document,
+    SessionDocument,
+    SubscriptionDocument,
+    WillDocument,
+)
 from broker.errors import QuotaExceeded, StoreFull
 from broker.registry.sessions import ENDED_AT_ONCE_MAX
 from tests.support.clock import FakeClock
@@ -44,6 +51,29 @@ async def test_a_session_is_there_again_with_its_subscriptions_and_its_place(wor
     assert await second.open()
     await world.settled()
     assert payloads(second.got) == [b"2"]
+
+
+async def test_a_session_is_read_from_the_log_in_one_call(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await subscribed(world)
+    await first.acknowledge()
+    first.close()
+    await world.settled()
+    read, calls = world.disk.scan_together, 0
+
+    async def counted(*args: Any) -> list[Document]:
+        nonlocal calls
+        calls += 1
+        return await read(*args)
+
+    async def unexpected(*args: Any) -> None:
+        raise AssertionError("one more call, and maybe of another moment")
+
+    monkeypatch.setattr(world.disk, "scan_together", counted)
+    monkeypatch.setattr(world.disk, "scan", unexpected)
+    assert await Subscriber(world).open()
+    assert calls == 1
 
 
 async def test_only_connected_sessions_are_in_memory(world: World) -> None:

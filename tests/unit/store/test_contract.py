@@ -466,6 +466,18 @@ async def test_scan_finds_a_prefix_in_key_order(store: Store) -> None:
     assert await store.scan(SubscriptionDocument, ("A",)) == []
 
 
+async def test_several_kinds_are_read_together_kind_by_kind(store: Store) -> None:
+    for client_id in ("a", "ab", "b"):
+        await store.transact([Put(session(client_id)), Put(cursor(client_id))])
+    wanted = [subscription("a", f) for f in ("x", "y")]
+    await store.transact([Put(d) for d in (subscription("b"), *reversed(wanted))])
+    kinds = (SubscriptionDocument, ReceivedQos2Document, CursorDocument, SessionDocument)
+    assert await store.scan_together(kinds, ("a",)) == [*wanted, cursor("a"), session("a")]
+    assert await store.scan_together(kinds, ("none",)) == []
+    await store.transact([Delete(SessionDocument, ("a",))])
+    assert await store.scan_together(kinds, ("a",)) == []
+
+
 async def test_a_put_replaces_the_whole_document_and_raises_its_revision(store: Store) -> None:
     assert await store.revision(SessionDocument, ("sub1",)) == 0
     await store.transact([Put(session())])
@@ -554,6 +566,7 @@ async def test_a_closed_store_does_nothing(store: Store) -> None:
         store.read(Offset(1), END),
         store.retained(["#"]),
         store.scan(SessionDocument),
+        store.scan_together([SessionDocument], ()),
         store.trim(Offset(2)),
         store.check(),
         store.offset_at(0),

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import random
 from itertools import product
+from typing import Any
 
 import pytest
 
-from broker.message import Offset
+from broker.documents import CursorDocument, Put, SessionDocument
+from broker.message import Offset, WallUs
 from broker.store.sqlite.store import SqliteStore
+from broker.store.sqlite.thread import ConnectionThread
 from broker.topics import matches
 from tests.support.stores import END, message, numbered, read_all, retained
 
@@ -73,3 +76,34 @@ async def test_a_read_without_a_match_looks_at_a_bounded_part(
     assert read.messages == []
     assert 1 < read.next < 20_000
     assert await read_all(sqlite, ["rare"]) == [last]
+
+
+async def test_documents_that_are_read_together_are_of_one_moment(
+    sqlite: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One hop, and what is committed between two tables is not seen in the second."""
+    moment, calls = 0, 0
+
+    def commit_the_next(statement: str) -> None:
+        nonlocal moment
+        moment = at = Offset(moment + 1)
+        session = SessionDocument("sub1", moment, WallUs(1), None)
+        cursor = CursorDocument("sub1", at, at, 1, b"")
+        sqlite._writer.commit([], [Put(session), Put(cursor)], durable=True)
+
+    run = ConnectionThread.run
+
+    async def counted(thread: ConnectionThread, *args: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return await run(thread, *args)
+
+    commit_the_next("")
+    for thread, _ in sqlite._readers:
+        thread.database.set_trace_callback(commit_the_next)
+    monkeypatch.setattr(ConnectionThread, "run", counted)
+    session, cursor = await sqlite.scan_together((SessionDocument, CursorDocument), ("sub1",))
+    assert isinstance(session, SessionDocument)
+    assert isinstance(cursor, CursorDocument)
+    assert session.session_expiry_s == cursor.offset == moment
+    assert calls == 1
