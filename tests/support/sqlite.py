@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import TypeVar
 
 from broker.store.sqlite.store import SqliteStore
 
 T = TypeVar("T")
+
+
+@asynccontextmanager
+async def opened(path: Path, *, durability: str = "fsync") -> AsyncIterator[SqliteStore]:
+    """Closed at the end, also of a test that fails: its threads would keep the process alive."""
+    store = SqliteStore(path, durability=durability)
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
 
 
 async def in_writer(store: SqliteStore, function: Callable[[sqlite3.Connection], T]) -> T:

@@ -24,7 +24,7 @@ from broker.store import Read, Skipped
 from broker.store.sqlite import store as sqlite_module
 from broker.store.sqlite import writer
 from broker.store.sqlite.store import SqliteStore
-from tests.support.sqlite import ask, in_writer
+from tests.support.sqlite import ask, in_writer, opened
 from tests.support.stores import END, message, numbered, payloads, read_all, tail_until
 
 # The file
@@ -84,11 +84,9 @@ async def test_what_was_acknowledged_is_there_after_a_kill(tmp_path: Path) -> No
         assert found[0][0] == found[0][1], "no gap after a kill on the same boot"
         assert isinstance(found[0][0], int)
         assert found[0][0] >= acknowledged
-        store = SqliteStore(path)
-        await store.open()
-        assert store.high_watermark == found[0][1]
-        assert await store.check() == []
-        await store.close()
+        async with opened(path) as store:
+            assert store.high_watermark == found[0][1]
+            assert await store.check() == []
 
 
 # Commits in the thread of the caller
@@ -259,11 +257,9 @@ async def test_backup_is_a_sound_database_of_its_own(sqlite: SqliteStore, tmp_pa
     copy = tmp_path / "copy.db"
     await asyncio.gather(sqlite.backup(copy), sqlite.append([message("later")]))
     assert stat.S_IMODE(copy.stat().st_mode) == 0o600
-    store = SqliteStore(copy)
-    await store.open()
-    assert (await read_all(store))[:3000] == written
-    assert await store.check() == []
-    await store.close()
+    async with opened(copy) as store:
+        assert (await read_all(store))[:3000] == written
+        assert await store.check() == []
 
 
 async def test_backup_never_overwrites(sqlite: SqliteStore, tmp_path: Path) -> None:

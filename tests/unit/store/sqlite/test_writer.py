@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import resource
 import shutil
 import sqlite3
@@ -20,12 +19,20 @@ from broker.errors import StoreFull, StoreUnavailable
 from broker.message import Message
 from broker.store.sqlite import opening, writer
 from broker.store.sqlite.store import SqliteStore
-from tests.support.sqlite import ask, in_writer
+from tests.support.sqlite import ask, in_writer, opened
 from tests.support.stores import message, numbered, payloads, read_all, tail_until
 
 
-def wal_size(store: SqliteStore) -> int:
-    return os.path.getsize(f"{store.path}-wal")
+def wal_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}-wal")
+
+
+def crashed_copy(store: SqliteStore, directory: Path) -> Path:
+    """The database as it would be if the broker were killed now."""
+    directory.mkdir()
+    for file in (store.path, wal_of(store.path)):
+        shutil.copy(file, directory)
+    return directory / store.path.name
 
 
 # Commits
@@ -58,14 +65,12 @@ async def test_commits_are_fsynced_unless_nothing_needs_it(
 
 
 async def test_durability_os_leaves_the_disk_to_the_kernel(tmp_path: Path) -> None:
-    store = SqliteStore(tmp_path / "pubsub.db", durability="os")
-    await store.open()
-    await store.append([message()])
-    rows = await in_writer(
-        store, lambda database: database.execute("PRAGMA synchronous").fetchall()
-    )
+    async with opened(tmp_path / "pubsub.db", durability="os") as store:
+        await store.append([message()])
+        rows = await in_writer(
+            store, lambda database: database.execute("PRAGMA synchronous").fetchall()
+        )
     assert rows == [(1,)]
-    await store.close()
 
 
 async def test_caches_of_names_are_bounded(
@@ -94,7 +99,7 @@ async def test_the_write_ahead_log_is_folded_in_while_the_broker_runs(
     largest = 0
     for _ in range(100):
         await sqlite.append([message(bytes(10_000)) for _ in range(10)])
-        largest = max(largest, wal_size(sqlite))
+        largest = max(largest, wal_of(sqlite.path).stat().st_size)
     assert sqlite.path.stat().st_size > 5_000_000
     assert largest < 3_000_000
 
@@ -223,14 +228,12 @@ def boot(monkeypatch: pytest.MonkeyPatch, boot_id: str | None) -> None:
 async def offset_after(path: Path, monkeypatch: pytest.MonkeyPatch, boot_id: str | None) -> int:
     """The offset that a broker started on a copy of the database gives out next."""
     boot(monkeypatch, boot_id)
-    store = SqliteStore(path)
-    await store.open()
-    assert store.high_watermark == 3
-    only = message()
-    await store.append([only])
-    assert await store.check() == []
-    assert await tail_until(store, 1, only.offset) == await read_all(store)
-    await store.close()
+    async with opened(path) as store:
+        assert store.high_watermark == 3
+        only = message()
+        await store.append([only])
+        assert await store.check() == []
+        assert await tail_until(store, 1, only.offset) == await read_all(store)
     return only.offset
 
 
@@ -249,14 +252,28 @@ async def test_a_gap_of_offsets_is_left_only_where_some_may_be_lost(
     boot(monkeypatch, before)
     await sqlite.open()
     await sqlite.append(numbered(3))
-    crashed = tmp_path / "crashed" / "pubsub.db"
-    crashed.parent.mkdir()
-    for file in (sqlite.path, sqlite.path.with_name("pubsub.db-wal")):
-        shutil.copy(file, crashed.parent)
+    crashed = crashed_copy(sqlite, tmp_path / "crashed")
     await sqlite.close()
     expected = 4 + gap * writer.OFFSETS_LOST_MAX
     assert await offset_after(crashed, monkeypatch, after) == expected
     assert await offset_after(sqlite.path, monkeypatch, after) == 4, "stopped cleanly"
+
+
+async def test_what_an_unclean_stop_left_unsynced_takes_nothing_with_it(
+    sqlite: SqliteStore, tmp_path: Path
+) -> None:
+    """P6: after a failed fsync the kernel may show what the disk never got."""
+    await sqlite.append(numbered(3))
+    crashed = crashed_copy(sqlite, tmp_path / "crashed")
+    unsynced = wal_of(crashed).read_bytes()
+    async with opened(crashed) as store:
+        await store.append([message("acknowledged")])
+        without_power = crashed_copy(store, tmp_path / "without power")
+    wal = wal_of(without_power).read_bytes()
+    if wal.startswith(unsynced):
+        wal_of(without_power).write_bytes(bytes(len(unsynced)) + wal[len(unsynced) :])
+    async with opened(without_power) as store:
+        assert b"acknowledged" in payloads(await read_all(store))
 
 
 async def test_opening_does_not_depend_on_the_number_of_messages(sqlite: SqliteStore) -> None:
