@@ -36,8 +36,6 @@ WIDE_CLASSES = {
 UNTESTED_MODULES = {
     "broker.server",
     "broker.store.memory",
-    "broker.store.sqlite.rows",
-    "broker.store.sqlite.tables",
 }
 """Some are tested by another test, `broker.store.memory` by that of the contract."""
 USERS_OF_PRIVATE_NAMES = {
