@@ -1,0 +1,307 @@
+"""The whole broker in this process, from start to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import gc
+import os
+import signal
+import socket
+import stat
+import sys
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from broker import __version__
+from broker.config import ADMIN_SOCKET, DATABASE, LOCK, Config
+from broker.documents import Operation
+from broker.errors import ConfigError, StoreUnavailable
+from broker.message import Message
+from broker.mqtt.encode import encode
+from broker.mqtt.packets import MQTT_5, Publish, Subscribe, SubscriptionRequest
+from broker.server import GC_THRESHOLDS, SWITCH_INTERVAL_S, Server, run
+from broker.store.sqlite.store import SqliteStore
+from tests.support.raw_client import connect_packet
+
+SHUTTING_DOWN = bytes.fromhex("E0 01 8B")
+
+
+class BrokenStore(SqliteStore):
+    error: Exception = StoreUnavailable("the disk is gone")
+
+    async def append(
+        self, batch: Sequence[Message], state: Sequence[Operation] = (), *, durable: bool = True
+    ) -> None:
+        raise self.error
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return Config(
+        port=0, data_dir=tmp_path / "data", unix_socket=tmp_path / "mqtt.sock", connections_max=100
+    )
+
+
+@pytest.fixture
+async def server(config: Config) -> AsyncIterator[Server]:
+    server = Server(config)
+    await server.start()
+    yield server
+    await server.stop()
+
+
+async def connect(server: Server) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Returns when it is accepted."""
+    reader, writer = await asyncio.open_connection(*server.address)
+    writer.write(encode(connect_packet("client"), MQTT_5))
+    async with asyncio.timeout(5):
+        assert (await reader.readexactly(2))[0] == 0x20
+        await reader.read(1000)
+    return reader, writer
+
+
+def is_locked(data_dir: Path) -> bool:
+    with (data_dir / LOCK).open() as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+# Start
+
+
+async def test_the_data_directory_is_its_users_alone_and_says_who_has_it(
+    server: Server, config: Config
+) -> None:
+    assert stat.S_IMODE(config.data_dir.stat().st_mode) == 0o700
+    assert (config.data_dir / LOCK).read_text() == f"{os.getpid()}\n"
+    assert is_locked(config.data_dir)
+    assert (config.data_dir / DATABASE).exists()
+    assert (config.data_dir / ADMIN_SOCKET).is_socket()
+
+
+async def test_a_second_broker_leaves_the_directory_to_the_first(
+    server: Server, config: Config
+) -> None:
+    with pytest.raises(ConfigError) as raised:
+        await Server(config).start()
+    assert raised.value.key == "data_dir"
+    assert f"is in use by another broker (pid {os.getpid()})" in raised.value.remedy
+    _, writer = await connect(server)
+    writer.close()
+
+
+async def test_what_a_broker_that_died_wrote_into_the_lock_is_replaced(config: Config) -> None:
+    config.data_dir.mkdir()
+    (config.data_dir / LOCK).write_text("1234567890\n")
+    server = Server(config)
+    await server.start()
+    await server.stop()
+    assert (config.data_dir / LOCK).read_text() == f"{os.getpid()}\n"
+
+
+async def test_a_directory_that_cannot_be_is_refused(config: Config) -> None:
+    config.data_dir.write_text("a file")
+    with pytest.raises(ConfigError) as raised:
+        await Server(config).start()
+    assert (raised.value.key, raised.value.value) == ("data_dir", str(config.data_dir))
+    assert raised.value.remedy.startswith("cannot be written: ")
+
+
+async def test_a_start_that_fails_leaves_nothing_behind(
+    server: Server, config: Config, tmp_path: Path
+) -> None:
+    """Its port is taken, which it finds out last."""
+    before = asyncio.all_tasks()
+    other = replace(
+        config,
+        port=server.address[1],
+        data_dir=tmp_path / "other",
+        unix_socket=tmp_path / "other.sock",
+    )
+    with pytest.raises(ConfigError) as raised:
+        await Server(other).start()
+    assert raised.value.key == "port"
+    assert other.unix_socket is not None
+    assert not other.unix_socket.exists()
+    assert not (other.data_dir / ADMIN_SOCKET).exists()
+    assert not is_locked(other.data_dir)
+    assert asyncio.all_tasks() == before
+    again = Server(replace(other, port=0))
+    await again.start()
+    await again.stop()
+
+
+async def test_messages_flow_and_the_broker_tells_about_itself(config: Config) -> None:
+    server = Server(replace(config, sys_interval_s=0.01))
+    await server.start()
+    reader, writer = await connect(server)
+    filters = [SubscriptionRequest("t", 1), SubscriptionRequest("$SYS/broker/messages/stored", 0)]
+    writer.write(encode(Subscribe(1, filters), MQTT_5))
+    writer.write(encode(Publish("t", b"payload", 1, False, False, 1), MQTT_5))
+    async with asyncio.timeout(5):
+        await reader.readuntil(b"payload")
+        await reader.readuntil(b"$SYS/broker/messages/stored")
+    writer.close()
+    await server.stop()
+
+
+async def test_status_is_a_snapshot(server: Server, config: Config) -> None:
+    reader, writer = await connect(server)
+    writer.write(encode(Publish("t", b"", 1, False, False, 1), MQTT_5))
+    async with asyncio.timeout(5):
+        assert (await reader.readexactly(2))[0] == 0x40
+    status = server.status()
+    writer.close()
+    host, port = server.address
+    expected = {
+        "version": __version__,
+        "pid": os.getpid(),
+        "address": f"{host}:{port}",
+        "data_dir": str(config.data_dir),
+        "durability": "fsync",
+        "high_watermark": 1,
+        "log_start": 1,
+        "connections": 1,
+        "connections_max": 100,
+        "sessions_connected": 1,
+        "sessions_durable": 0,
+        "messages_in": 1,
+        "messages_out": 0,
+        "redeliveries": 0,
+        "commits": 1,
+        "append_failures": 0,
+        "protocol_errors": 0,
+        "refused_connects": 0,
+        "dropped": {},
+    }
+    assert {name: status[name] for name in expected} == expected
+    assert status.keys() - expected.keys() == {"uptime_s", "sqlite_version"}
+
+
+# Stop
+
+
+async def test_what_was_received_is_acknowledged_before_it_stops(config: Config) -> None:
+    """P1"""
+    server = Server(config)
+    await server.start()
+    reader, writer = await connect(server)
+    writer.write(encode(Publish("t", b"payload", 1, False, False, 1), MQTT_5))
+    async with asyncio.timeout(5):
+        while not server.counters.messages_in:  # noqa: ASYNC110  (it has no event)
+            await asyncio.sleep(0)
+        await server.stop()
+        said = await reader.read()
+    writer.close()
+    assert said[:1] == b"\x40"
+    assert said.endswith(SHUTTING_DOWN)
+
+
+async def test_it_waits_until_somebody_asks_it_to_stop(server: Server) -> None:
+    waiting = asyncio.create_task(server.wait_stopped())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    server.request_stop()
+    async with asyncio.timeout(5):
+        await waiting
+
+
+async def test_nothing_is_left_when_it_stopped(config: Config) -> None:
+    before = asyncio.all_tasks()
+    server = Server(config)
+    await server.start()
+    address = server.address
+    _, writer = await connect(server)
+    await server.stop()
+    writer.close()
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection(*address)
+    assert config.unix_socket is not None
+    assert not config.unix_socket.exists()
+    assert not (config.data_dir / ADMIN_SOCKET).exists()
+    assert not is_locked(config.data_dir)
+    assert asyncio.all_tasks() == before
+
+
+async def test_a_socket_that_somebody_removed_is_no_fault_when_it_stops(config: Config) -> None:
+    server = Server(config)
+    await server.start()
+    assert config.unix_socket is not None
+    config.unix_socket.unlink()
+    await server.stop()
+
+
+async def test_a_log_that_takes_nothing_holds_up_the_stop_for_so_long_only(
+    config: Config, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = Server(replace(config, drain_timeout_s=0.01))
+    await server.start()
+    monkeypatch.setattr("broker.log.log.Log.flushed", lambda log: asyncio.Event().wait())
+    async with asyncio.timeout(5):
+        await server.stop()
+    assert caplog.messages == ["the log did not take everything in 0.01 s"]
+    assert not is_locked(config.data_dir)
+
+
+@pytest.mark.parametrize("expected", [True, False])
+async def test_a_log_that_failed_stops_the_broker_which_acknowledges_nothing_more(
+    config: Config,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    expected: bool,
+) -> None:
+    """P6. Only what nobody thought of is shown with its traceback."""
+    error = BrokenStore.error if expected else ZeroDivisionError("a mistake")
+    monkeypatch.setattr(BrokenStore, "error", error)
+    monkeypatch.setattr("broker.server.SqliteStore", BrokenStore)
+    server = Server(config)
+    await server.start()
+    reader, writer = await connect(server)
+    writer.write(encode(Publish("t", b"payload", 1, False, False, 1), MQTT_5))
+    async with asyncio.timeout(5):
+        await server.wait_stopped()
+        with pytest.raises(type(error), match=str(error)):
+            await server.stop()
+        assert await reader.read() == SHUTTING_DOWN
+    writer.close()
+    (record,) = [each for each in caplog.records if each.name == "broker.server"]
+    assert record.getMessage() == f"the broker stops: {error}"
+    assert (record.exc_info is None) == expected
+    assert not is_locked(config.data_dir)
+
+
+# As a process
+
+
+@pytest.fixture
+def this_process() -> Iterator[None]:
+    """What `run` changes for the whole process is put back."""
+    switch_interval_s, thresholds = sys.getswitchinterval(), gc.get_threshold()
+    yield
+    sys.setswitchinterval(switch_interval_s)
+    gc.set_threshold(*thresholds)
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("this_process")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_serves_until_a_signal_comes(config: Config, number: signal.Signals) -> None:
+    """And says when it can be connected to."""
+
+    def announced(server: Server) -> None:
+        socket.create_connection(server.address).close()
+        assert is_locked(config.data_dir)
+        os.kill(os.getpid(), number)
+
+    run(config, announced)
+    assert not is_locked(config.data_dir)
+    assert sys.getswitchinterval() == pytest.approx(SWITCH_INTERVAL_S)
+    assert gc.get_threshold() == GC_THRESHOLDS
+    assert gc.get_freeze_count()
