@@ -34,9 +34,8 @@ WIDE_CLASSES = {
     "broker.config.Config",  # Every setting: it stays.
 }
 UNTESTED_MODULES = {
-    "broker.store.memory",
+    "broker.store.memory",  # It stays: test_contract.py tests it, beside the other stores.
 }
-"""Some are tested by another test, `broker.store.memory` by that of the contract."""
 USERS_OF_PRIVATE_NAMES = {
     "broker.store.sqlite.thread",  # Of aiosqlite.
     "cli.client",  # Of paho.

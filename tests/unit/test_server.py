@@ -7,7 +7,6 @@ import fcntl
 import gc
 import os
 import signal
-import socket
 import stat
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -294,13 +293,17 @@ def this_process() -> Iterator[None]:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_serves_until_a_signal_comes(config: Config, number: signal.Signals) -> None:
     """And says when it can be connected to."""
+    using: list[asyncio.Task[None]] = []
 
-    def announced(server: Server) -> None:
-        socket.create_connection(server.address).close()
-        assert is_locked(config.data_dir)
-        os.kill(os.getpid(), number)
+    async def use(server: Server) -> None:
+        try:
+            _, writer = await connect(server)
+            writer.close()
+        finally:
+            os.kill(os.getpid(), number)
 
-    run(config, announced)
+    run(config, lambda server: using.append(asyncio.create_task(use(server))))
+    assert [task.exception() for task in using] == [None]
     assert not is_locked(config.data_dir)
     assert sys.getswitchinterval() == pytest.approx(SWITCH_INTERVAL_S)
     assert gc.get_threshold() == GC_THRESHOLDS
