@@ -43,6 +43,8 @@ class Session:
         self.client_id = client_id
         self.created_at_us = created_at_us
         self.session_expiry_s = 0
+        self.durable = False
+        """Whether it outlives the connection, and so is kept in the log."""
         self.ended = False
         """Its Session State is to be forgotten, whatever still refers to it."""
         self.attached = False
@@ -58,14 +60,10 @@ class Session:
 
         self._cursor_written: CursorDocument | None = None
 
-    @property
-    def durable(self) -> bool:
-        """Whether it outlives the connection, and so is kept in the log."""
-        return self.session_expiry_s > 0
-
     def set_expiry(self, session_expiry_s: int) -> None:
         """Let it outlive its connection by this many seconds. [MQTT-3.1.2-23]"""
         self.session_expiry_s = session_expiry_s
+        self.durable = session_expiry_s > 0
 
     def end(self) -> None:
         """Forget its Session State: nothing of it is committed any more, whatever refers to it."""

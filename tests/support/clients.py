@@ -1,38 +1,55 @@
-"""What `Server` gives to a `Client` or a `LineClient`: a transport, and the parts of a `World`."""
+"""What `Server` gives to a `Client` or a `LineClient`, and a client's side of the conversation."""
 
 from __future__ import annotations
 
 import asyncio
+import re
 
+from broker.clients.client import Client
 from broker.clients.services import Services
 from broker.clients.subscriptions import Subscriptions
 from broker.config import Config
+from broker.mqtt.encode import encode
+from broker.mqtt.fields import PACKET_BYTES_MAX
 from broker.mqtt.limits import Limits
+from broker.mqtt.packets import MQTT_5, RECEIVE_MAXIMUM_DEFAULT, Connect
 from broker.observe.sys_tree import SysTree
+from tests.support.wire import script_bytes, script_pattern
 from tests.support.world import World
+
+NOTHING_TO_TELL = Config(
+    receive_max=RECEIVE_MAXIMUM_DEFAULT, packet_bytes_max=PACKET_BYTES_MAX, topic_alias_max=0
+)
+"""With limits that are MQTT's own defaults, so that a CONNACK need not tell them."""
 
 
 class Transport:
-    """Keeps what was written."""
+    """Keeps what was written, and whether it is read from."""
 
     def __init__(self) -> None:
         self.written = b""
+        self.writes: list[bytes] = []
         self.closed = asyncio.Event()
+        self.reading = True
+        self.deadlines_moved = 0
 
     def write(self, data: bytes) -> None:
         self.written += data
+        self.writes.append(data)
 
     def close(self) -> None:
         self.closed.set()
 
     def pause_reading(self) -> None:
-        pass
+        assert self.reading
+        self.reading = False
 
     def resume_reading(self) -> None:
-        pass
+        assert not self.reading
+        self.reading = True
 
     def deadline_moved(self) -> None:
-        pass
+        self.deadlines_moved += 1
 
 
 def services(world: World, config: Config) -> Services:
@@ -52,3 +69,56 @@ def services(world: World, config: Config) -> Services:
         Limits.of(config),
         {},
     )
+
+
+class Dialogue:
+    """What an MQTT client writes to its `Client` and gets from it, in scripts (`wire.py`)."""
+
+    def __init__(self, world: World, config: Config = NOTHING_TO_TELL) -> None:
+        self.world = world
+        self.transport = Transport()
+        self.services = services(world, config)
+        self.peer = Client(self.services, self.transport, "here", world.clock.monotonic())
+
+    def client(self, script: str) -> None:
+        """The client writes."""
+        self.peer.receive(script_bytes(script), self.world.clock.monotonic())
+
+    def written(self, script: str) -> None:
+        """What the broker has written since this was asked last."""
+        written, self.transport.written = self.transport.written, b""
+        self.transport.writes.clear()
+        assert re.fullmatch(script_pattern(script), written, re.DOTALL), written.hex(" ")
+
+    async def broker(self, script: str) -> None:
+        """The same, when all that is on its way has come."""
+        await self.world.settled()
+        self.written(script)
+
+    async def connect(
+        self,
+        client_id: str = "a",
+        *,
+        version: int = MQTT_5,
+        clean_start: bool = False,
+        expiry_s: int | None = None,
+        receive_maximum: int = RECEIVE_MAXIMUM_DEFAULT,
+        packet_bytes_max: int | None = None,
+    ) -> None:
+        """The client connects and is accepted."""
+        connect = Connect(
+            version,
+            client_id,
+            clean_start,
+            60,
+            session_expiry_s=expiry_s,
+            receive_maximum=receive_maximum,
+            packet_bytes_max=packet_bytes_max,
+        )
+        self.peer.receive(encode(connect, version), self.world.clock.monotonic())
+        await self.broker("20 .. .. 00 *" if version == MQTT_5 else "20 02 .. 00")
+
+    async def subscribe(self, topic_filter: str, qos: int = 1) -> None:
+        """The client of MQTT 5 subscribes, and that is granted."""
+        self.client(f"82 ( 0009 00  00 ('{topic_filter}') {qos:02X} )")
+        await self.broker(f"90 04 0009 00 {qos:02X}")

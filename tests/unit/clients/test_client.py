@@ -1,94 +1,382 @@
-"""Client: what becomes of it when what it needs cannot be had."""
+"""Client: events in their order, what has to wait, and how it ends."""
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
-from broker.clients.client import Client
-from broker.config import Config
-from broker.documents import SubscriptionDocument
-from broker.errors import QuotaExceeded, StoreError, StoreFull, StoreUnavailable
+from broker.clients import connecting
+from broker.documents import SessionDocument, SubscriptionDocument, WillDocument
+from broker.errors import QuotaExceeded, StoreCorrupt, StoreError, StoreFull, StoreUnavailable
 from broker.message import Monotonic, Offset
 from broker.mqtt.encode import encode
-from broker.mqtt.packets import MQTT_5, Connect
-from tests.support.clients import Transport, services
+from broker.mqtt.packets import MQTT_5, Connect, Will
+from tests.support.clients import NOTHING_TO_TELL, Dialogue
 from tests.support.groups import GROUP, member
-from tests.support.raw_client import connect_packet
-from tests.support.world import Disk, Subscriber, message, running, subscription
+from tests.support.world import Disk, World, numbered, running
 
-NOW = Monotonic(0.0)
+CONNECT = "10 0E 0004 'MQTT' 05 00 003C 00 0001 'a'"
+LASTING = "10 13 0004 'MQTT' 05 00 003C 05 11 00000064 0001 'a'"
+WITH_WILL = "10 1B 0004 'MQTT' 05 04 003C 05 11 00000064 0001 'a' 00 0001 'w' 0002 '!!'"
+"""A will without delay, of a session that lasts 100 s."""
+
+
+@pytest.fixture
+async def dialogue(world: World) -> Dialogue:
+    """A client whose session lasts, with a will."""
+    dialogue = Dialogue(world)
+    dialogue.client(WITH_WILL)
+    await dialogue.broker("20 03 00 00 00")
+    return dialogue
+
+
+async def stored(world: World) -> list[bytes]:
+    """Payloads, that of a will being `!!`."""
+    await world.settled()
+    read = await world.disk.read(Offset(1), world.disk.high_watermark)
+    return [message.payload for message in read.messages]
+
+
+async def turns() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+# In order
+
+
+async def test_what_comes_at_once_is_done_in_order(world: World, dialogue: Dialogue) -> None:
+    dialogue.client(
+        "32 07 0001 't' 0001 00 '1'  82 07 0002 00 0001 't' 00  32 07 0001 't' 0003 00 '2'"
+        "A2 06 0004 00 0001 't'  32 07 0001 't' 0005 00 '3'"
+    )
+    await dialogue.broker(
+        "40 03 0001 10 90 04 0002 00 00 40 03 0003 10 B0 04 0004 00 00 40 03 0005 10"
+    )
+    assert await stored(world) == [b"1", b"2", b"3"]
+
+
+async def test_a_ping_is_answered_at_once(dialogue: Dialogue) -> None:
+    """[MQTT-3.12.4-1]"""
+    dialogue.client("C0 00")
+    dialogue.written("D0 00")
+
+
+async def test_an_acknowledgement_belongs_to_one_direction(
+    world: World, dialogue: Dialogue
+) -> None:
+    """The same Packet Identifier may be in use in the other. [section 2.2.1]"""
+    await dialogue.subscribe("t", 2)
+    dialogue.client("34 07 0001 't' 0001 00 'x'")
+    await dialogue.broker("50 02 0001 34 07 0001 't' 0001 00 'x'")
+    dialogue.client("62 02 0001")
+    await dialogue.broker("70 02 0001")
+    dialogue.client("50 02 0001")
+    await dialogue.broker("62 02 0001")
+    dialogue.client("70 02 0001")
+    await dialogue.broker("")
+
+
+async def test_a_client_need_not_wait_for_connack(world: World) -> None:
+    """[MQTT-3.1.4-5] What it sends meanwhile waits, and it is not read from."""
+    dialogue = Dialogue(world)
+    dialogue.client(LASTING + "32 07 0001 't' 0001 00 '1'")
+    assert not dialogue.transport.reading
+    dialogue.client("C0 00  32 07 0001 't' 0002 00 '2'")
+    assert await stored(world) == [b"1", b"2"]
+    dialogue.written("20 03 00 00 00  D0 00  40 03 0001 10 40 03 0002 10")
+    assert dialogue.transport.reading
+
+
+async def test_what_follows_a_subscribe_that_replays_waits_for_it(
+    world: World, dialogue: Dialogue
+) -> None:
+    await world.publish(*numbered(1))
+    dialogue.client(
+        "32 07 0001 't' 0001 00 '2'  82 (0002 00 00('$replay/earliest/t') 01)"
+        "32 07 0001 't' 0003 00 '3'  82 (0004 00 00('$replay/earliest/u') 01)  C0 00"
+    )
+    assert not dialogue.transport.reading
+    assert await stored(world) == [b"1", b"2", b"3"]
+    assert dialogue.transport.reading
+    acknowledged = dialogue.transport.written
+    order = [acknowledged.index(part) for part in (b"\x90\x04\x00\x02", b"\x40\x02\x00\x03")]
+    assert order == sorted(order)
+    assert b"\x90\x04\x00\x04" in acknowledged
+
+
+async def test_nothing_is_done_after_disconnect(world: World, dialogue: Dialogue) -> None:
+    dialogue.client("32 07 0001 't' 0001 00 '1'  E0 00  32 07 0001 't' 0002 00 '2'")
+    dialogue.client("32 07 0001 't' 0003 00 '3'")
+    assert await stored(world) == [b"1"]
+    assert dialogue.transport.closed.is_set()
+
+
+async def test_a_broken_rule_ends_the_connection_after_what_came_before_it(
+    world: World, dialogue: Dialogue, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    dialogue.client("30 05 0001 't' 00 '1'  00 00  30 05 0001 't' 00 '2'")
+    dialogue.written("E0 .. 81 *")
+    assert dialogue.transport.closed.is_set()
+    assert world.counters.protocol_errors == 1
+    assert caplog.messages == ["client 'a' at here: 0x00 begins no packet that a client may send"]
+    assert await stored(world) == [b"1", b"!!"]
+
+
+async def test_a_mistake_of_ours_cuts_off_one_client(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(packet: Connect) -> str:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(connecting, "identifier", broken)
+    dialogue = Dialogue(world)
+    dialogue.client(CONNECT)
+    await dialogue.broker("")
+    assert dialogue.transport.closed.is_set()
+    assert caplog.messages == ["client '' is cut off"]
+    assert caplog.records[0].exc_info is not None
+
+
+# Backpressure
+
+
+async def test_a_client_is_not_read_from_while_too_much_waits_for_the_disk() -> None:
+    """P7"""
+    config = replace(NOTHING_TO_TELL, append_bytes_max=9)
+    async with running(Disk(), config) as world:
+        dialogue = Dialogue(world, config)
+        await dialogue.connect()
+        world.disk.may_commit.clear()
+        dialogue.client("30 0E 0001 't' 00 '1234567890'")
+        await turns()
+        assert dialogue.transport.reading
+        dialogue.client("30 05 0001 't' 00 '1'")
+        assert dialogue.transport.reading
+        dialogue.client("30 0E 0001 't' 00 '1234567890'")
+        assert not dialogue.transport.reading
+        world.disk.may_commit.set()
+        await turns()
+        assert dialogue.transport.reading
+
+
+async def test_who_is_gone_is_not_read_from_again() -> None:
+    config = replace(NOTHING_TO_TELL, append_bytes_max=9)
+    async with running(Disk(), config) as world:
+        dialogue = Dialogue(world, config)
+        await dialogue.connect()
+        dialogue.client("30 0E 0001 't' 00 '1234567890'")
+        assert not dialogue.transport.reading
+        dialogue.peer.lost()
+        await world.settled()
+        assert not dialogue.transport.reading
+
+
+# Time
+
+
+async def test_a_connection_has_a_deadline_that_accepting_it_moves(world: World) -> None:
+    dialogue = Dialogue(world)
+    now = world.clock.monotonic()
+    assert dialogue.peer.deadline() == now + 10
+    dialogue.client(CONNECT)
+    await dialogue.broker("20 *")
+    assert dialogue.peer.deadline() == now + 1.5 * 60
+    assert dialogue.transport.deadlines_moved == 1
+
+
+async def test_a_client_that_is_silent_too_long_is_lost(world: World, dialogue: Dialogue) -> None:
+    """[MQTT-3.1.2-22]"""
+    deadline = dialogue.peer.deadline()
+    assert deadline is not None
+    dialogue.peer.expire(Monotonic(deadline - 1))
+    dialogue.written("")
+    dialogue.peer.expire(deadline)
+    dialogue.written("E0 .. 8D *")
+    assert dialogue.transport.closed.is_set()
+    assert await stored(world) == [b"!!"]
+
+
+async def test_whom_we_do_not_read_from_is_not_called_silent(world: World) -> None:
+    dialogue = Dialogue(world)
+    dialogue.client(CONNECT)
+    assert not dialogue.transport.reading
+    dialogue.peer.expire(Monotonic(1e9))
+    dialogue.written("")
+    assert not dialogue.transport.closed.is_set()
+
+
+# The end
+
+
+async def test_a_will_is_published_for_a_client_that_is_lost(
+    world: World, dialogue: Dialogue
+) -> None:
+    """[MQTT-3.1.2-8]"""
+    dialogue.peer.lost()
+    dialogue.peer.lost()
+    assert await stored(world) == [b"!!"]
+    assert world.sessions.connected_count == 0
+    assert dialogue.peer.closed
+
+
+@pytest.mark.parametrize(
+    ("reason_code", "published"), [("00", []), ("04", [b"!!"]), ("81", [b"!!"])]
+)
+async def test_disconnect_says_whether_the_will_is_published(
+    reason_code: str, published: list[bytes], world: World, dialogue: Dialogue
+) -> None:
+    """[MQTT-3.14.4-3]"""
+    dialogue.client(f"E0 01 {reason_code}")
+    assert await stored(world) == published
+    assert await world.disk.scan(WillDocument) == []
+
+
+@pytest.mark.parametrize(("asked_for", "expiry_s"), [("000003E8", 1000), ("000003E9", 1000)])
+async def test_disconnect_may_change_how_long_the_session_lasts(
+    asked_for: str, expiry_s: int, world: World
+) -> None:
+    """[section 3.14.2.2.2] Within what is allowed."""
+    dialogue = Dialogue(world, replace(NOTHING_TO_TELL, session_expiry_max_s=1000))
+    dialogue.client(LASTING)
+    await dialogue.broker("20 *")
+    dialogue.client(f"E0 07 00 05 11 {asked_for}")
+    await world.settled()
+    document = await world.disk.get(SessionDocument, ("a",))
+    assert document is not None
+    assert document.session_expiry_s == expiry_s
+
+
+async def test_a_session_that_does_not_last_stays_like_that(world: World) -> None:
+    dialogue = Dialogue(world)
+    dialogue.client(CONNECT)
+    await dialogue.broker("20 *")
+    dialogue.client("E0 07 00 05 11 00000000")
+    await world.settled()
+    assert await world.disk.scan(SessionDocument) == []
+    assert dialogue.transport.closed.is_set()
+
+
+async def test_who_takes_over_has_the_session_and_the_other_is_told(
+    world: World, dialogue: Dialogue, caplog: pytest.LogCaptureFixture
+) -> None:
+    """[MQTT-3.1.4-3]"""
+    caplog.set_level("INFO")
+    other = Dialogue(world)
+    other.client(LASTING)
+    await other.broker("20 03 01 00 00")
+    dialogue.written("E0 .. 8E *")
+    assert dialogue.transport.closed.is_set()
+    assert caplog.messages == ["client 'a' taken over from here"]
+    assert world.sessions.connected_count == 1
+    assert await stored(world) == [b"!!"]
+
+
+async def test_when_the_broker_stops_the_client_is_told(world: World, dialogue: Dialogue) -> None:
+    dialogue.peer.shut_down()
+    dialogue.written("E0 .. 8B *")
+    assert dialogue.transport.closed.is_set()
+    assert world.sessions.connected_count == 0
+
+
+async def test_who_cannot_be_sent_what_it_is_owed_is_cut_off(
+    world: World, dialogue: Dialogue, caplog: pytest.LogCaptureFixture
+) -> None:
+    """P8"""
+    dialogue.peer.broken(StoreCorrupt("checksum"))
+    dialogue.written("E0 .. 83 * 'the log is damaged'")
+    assert dialogue.transport.closed.is_set()
+    assert caplog.messages == ["client 'a': checksum"]
+
+
+async def test_an_answer_that_the_client_cannot_take_ends_the_connection(world: World) -> None:
+    """[MQTT-3.1.2-24]"""
+    dialogue = Dialogue(world)
+    await dialogue.connect(packet_bytes_max=6)
+    dialogue.client("82 0B 0002 00 0001 't' 00 0001 'u' 00")
+    await dialogue.broker("")
+    assert dialogue.transport.closed.is_set()
+    assert world.sessions.connected_count == 0
 
 
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (QuotaExceeded("too many sessions"), 0x97),
-        (StoreFull("no space"), 0x97),
-        (StoreUnavailable("busy"), 0x80),
+        (QuotaExceeded("too many sessions"), "97"),
+        (StoreFull("no space"), "97"),
+        (StoreUnavailable("busy"), "80"),
     ],
 )
 async def test_who_cannot_have_its_share_is_told_so_and_keeps_its_session(
     error: QuotaExceeded | StoreError,
-    code: int,
+    code: str,
+    world: World,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Or it would stay, believing to be a member, and get nothing."""
-    async with running(Disk()) as world:
-        left = await member(world, "worker", expiry_s=100)
-        left.close()
-        await world.settled()
+    left = await member(world, "a", expiry_s=100)
+    left.close()
+    await world.settled()
 
-        async def refused(*_: object) -> None:
-            raise error
+    async def refused(*_: object) -> None:
+        raise error
 
-        monkeypatch.setattr(world.groups, "join", refused)
-        transport = Transport()
-        client = Client(services(world, Config()), transport, "here", NOW)
-        client.receive(encode(connect_packet("worker", durable=True), MQTT_5), NOW)
-        await asyncio.wait_for(transport.closed.wait(), 5)
-        await world.settled()
-        connack, disconnect = packets_of(transport.written)
-        assert (connack[0], connack[2:4]) == (0x20, b"\x01\x00")
-        assert (disconnect[0], disconnect[2]) == (0xE0, code)
-        assert caplog.messages == [f"client 'worker' refused: {error}"]
-        assert (world.sessions.connected_count, world.counters.refused_connects) == (0, 1)
-        assert await world.disk.get(SubscriptionDocument, ("worker", GROUP)) is not None
+    monkeypatch.setattr(world.groups, "join", refused)
+    dialogue = Dialogue(world)
+    dialogue.client(LASTING)
+    await dialogue.broker(f"20 03 01 00 00 E0 .. {code} *")
+    assert dialogue.transport.closed.is_set()
+    assert caplog.messages == [f"client 'a' refused: {error}"]
+    assert (world.sessions.connected_count, world.counters.refused_connects) == (0, 1)
+    assert await world.disk.get(SubscriptionDocument, ("a", GROUP)) is not None
 
 
-async def test_what_is_sent_again_is_read_in_parts_that_are_bounded_in_bytes(
-    monkeypatch: pytest.MonkeyPatch,
+async def test_who_is_refused_has_nothing_done_of_what_it_sent(world: World) -> None:
+    """[MQTT-3.1.4-6]"""
+    world.disk.broken = StoreUnavailable("busy")
+    dialogue = Dialogue(world)
+    dialogue.client(LASTING + "32 07 0001 't' 0001 00 '1'")
+    await turns()
+    dialogue.written("20 .. 00 88 *")
+    assert dialogue.transport.closed.is_set()
+
+
+# While it waits
+
+
+async def test_what_a_client_sent_before_it_was_gone_still_counts(world: World) -> None:
+    """It may have been told that it is connected."""
+    dialogue = Dialogue(world)
+    dialogue.client(WITH_WILL + "32 07 0001 't' 0001 00 '1'")
+    dialogue.peer.lost()
+    assert await stored(world) == [b"1", b"!!"]
+    assert world.sessions.connected_count == 0
+    dialogue.written("")
+
+
+async def test_who_leaves_while_it_is_let_in_is_gone_afterwards(world: World) -> None:
+    dialogue = Dialogue(world)
+    dialogue.client(WITH_WILL + "32 07 0001 't' 0001 00 '1'")
+    await asyncio.sleep(0)
+    dialogue.peer.shut_down()
+    await world.settled()
+    assert world.sessions.connected_count == 0
+    assert await stored(world) == [b"!!"]
+    dialogue.written("20 03 00 88 00")
+    assert dialogue.transport.deadlines_moved == 0
+
+
+async def test_what_is_too_large_for_the_client_ends_it_only_after_what_it_waits_for(
+    world: World,
 ) -> None:
-    """P7: or who comes back costs a window of messages as large as packets, all at once."""
-    monkeypatch.setattr("broker.clients.client.TAKE_BYTES_MAX", 100)
-    async with running(Disk()) as world:
-        earlier = Subscriber(world)
-        await earlier.open()
-        earlier.subscribe(subscription())
-        reason = b"\x26\x00\x01r\x00\x2d" + b"x" * 45
-        await world.publish(*[message(str(n), properties=reason) for n in range(1, 7)])
-        assert len(earlier.got) == 6
-        earlier.close()
-        await world.disk.trim(Offset(2))
-        transport = Transport()
-        client = Client(services(world, Config()), transport, "here", NOW)
-        client.receive(
-            encode(Connect(MQTT_5, "sub1", False, 60, session_expiry_s=3600), MQTT_5), NOW
-        )
-        await world.settled()
-        _, *publishes = packets_of(transport.written)
-        assert [packet[-1:] for packet in publishes] == [b"2", b"3", b"4", b"5", b"6"]
-        assert [len(part) for part in world.disk.fetched] == [2, 2, 1]
-        assert world.counters.dropped == {"removed by retention": 1}
-
-
-def packets_of(written: bytes) -> list[bytes]:
-    """The packets, all of them short."""
-    packets = []
-    while written:
-        end = 2 + written[1]
-        packets.append(written[:end])
-        written = written[end:]
-    return packets
+    """Here the CONNACK: what it said before that still counts."""
+    dialogue = Dialogue(world)
+    packet = Connect(MQTT_5, "a", False, 60, packet_bytes_max=4, will=Will("w", b"!!", 0, False))
+    publish = b"\x30\x05\x00\x01t\x001"
+    dialogue.peer.receive(encode(packet, MQTT_5) + publish, world.clock.monotonic())
+    assert await stored(world) == [b"1", b"!!"]
+    assert dialogue.transport.closed.is_set()

@@ -1,0 +1,91 @@
+"""Connecting: what a CONNECT asks for, granted or refused; from the packet to its CONNACK."""
+
+from __future__ import annotations
+
+import uuid
+
+from broker.clients.services import Services
+from broker.config import Config
+from broker.documents import WillDocument
+from broker.errors import QuotaExceeded, StoreError, StoreFull
+from broker.mqtt.packets import MQTT_5, Connack, Connect, Properties
+from broker.mqtt.properties import Property
+from broker.mqtt.reasons import ReasonCode
+from broker.registry.sessions import Owner
+from broker.session.session import Session
+
+
+def identifier(packet: Connect) -> str:
+    """The client identifier, or one that nobody else has. [MQTT-3.1.3-6]"""
+    return packet.client_id or f"auto-{uuid.uuid4().hex}"
+
+
+async def open_session(
+    services: Services, packet: Connect, client_id: str, owner: Owner
+) -> tuple[Session, Connack]:
+    """Make the session of `client_id` the owner's, and what accepts its CONNECT.
+
+    The will is committed with the session. Raises QuotaExceeded, StoreError: see `refusal`.
+    """
+    expiry_s = session_expiry_s(packet, services.config)
+    session, present = await services.sessions.open(
+        client_id,
+        owner,
+        clean_start=packet.clean_start,
+        session_expiry_s=expiry_s,
+        receive_maximum=packet.receive_maximum,
+        operations=lambda: services.wills.connected(client_id, _will(packet, client_id)),
+        now=services.clock.now(),
+    )
+    properties: Properties = {}
+    if not packet.client_id:  # [MQTT-3.2.2-16]
+        properties[Property.ASSIGNED_CLIENT_IDENTIFIER] = client_id
+    if packet.session_expiry_s not in (None, expiry_s):
+        properties[Property.SESSION_EXPIRY_INTERVAL] = expiry_s
+    properties |= _properties_asked_for(packet, services.config)
+    return session, Connack(present, ReasonCode.SUCCESS, properties)
+
+
+def refusal(error: QuotaExceeded | StoreError) -> ReasonCode:
+    """Whether the broker is full, or cannot serve anybody just now."""
+    full = isinstance(error, QuotaExceeded | StoreFull)
+    return ReasonCode.QUOTA_EXCEEDED if full else ReasonCode.SERVER_UNAVAILABLE
+
+
+def session_expiry_s(packet: Connect, config: Config) -> int:
+    """How long the session outlives the connection. [MQTT-3.1.2-23, MQTT3-3.1.2-4]"""
+    if packet.version == MQTT_5:
+        return min(packet.session_expiry_s or 0, config.session_expiry_max_s)
+    return 0 if packet.clean_start else config.session_expiry_default_s
+
+
+def _properties_asked_for(packet: Connect, config: Config) -> Properties:
+    """Response Information and Server Keep Alive. [MQTT-3.1.2-28, MQTT-3.2.2-21]
+
+    3.1.1 has no way to tell a client another Keep Alive, and who was not told would be cut off
+    while it keeps to its own: it is left with that.
+    """
+    properties: Properties = {}
+    if packet.request_response_information and config.response_information:
+        properties[Property.RESPONSE_INFORMATION] = config.response_information
+    longest_s = config.keep_alive_max_s
+    if packet.version == MQTT_5 and longest_s and not 0 < packet.keep_alive_s <= longest_s:
+        properties[Property.SERVER_KEEP_ALIVE] = longest_s
+    return properties
+
+
+def _will(packet: Connect, client_id: str) -> WillDocument | None:
+    will = packet.will
+    if will is None:
+        return None
+    return WillDocument(
+        client_id,
+        will.topic,
+        will.payload,
+        will.qos,
+        will.retain,
+        will.properties,
+        will.message_expiry_s,
+        will.delay_s,
+        None,
+    )

@@ -1,0 +1,182 @@
+"""Publishing: what one client publishes, from its packets to their acknowledgements.
+
+The PUBLISH packets of one read become one append. PUBACK and PUBREC leave when that is committed
+(P1), and PUBCOMP when it is committed that the Packet Identifier may be used again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from itertools import groupby
+
+from broker.clients.sending import Output
+from broker.clients.services import Services
+from broker.errors import StoreError, StoreFull
+from broker.message import Message
+from broker.mqtt.packets import MQTT_5, Ack, PacketType, Publish, RefusedPublish
+from broker.mqtt.properties import has_user_property
+from broker.mqtt.reasons import ReasonCode
+from broker.session.session import Session
+from broker.topics import SYS
+
+RECEIPT = ("receipt", "true")
+"""User Property of a PUBLISH that asks for the message's offset on its acknowledgement."""
+NO_RECEIPTS: Mapping[int, Message] = {}
+US = 1_000_000
+
+
+class Publishing:
+    """The messages of one client on their way into the log."""
+
+    __slots__ = (
+        "_clock",
+        "_counters",
+        "_gives_reasons",
+        "_log",
+        "_output",
+        "_session",
+        "_sessions",
+    )
+
+    def __init__(self, services: Services, session: Session, output: Output) -> None:
+        self._clock = services.clock
+        self._log = services.log
+        self._sessions = services.sessions
+        self._counters = services.counters
+        self._session = session
+        self._output = output
+        self._gives_reasons = output.connection.version == MQTT_5
+        """Whether an acknowledgement can say more than that the message came."""
+
+    def publish(self, packets: Sequence[Publish]) -> None:
+        """Append a read's worth of messages, and acknowledge them when they are committed."""
+        session, log = self._session, self._log
+        client_id = session.client_id
+        now_us = self._clock.wall_us()
+        messages: list[Message] = []
+        pubacks: list[int] = []
+        pubrecs: list[int] = []
+        received: list[int] = []
+        receipts: dict[int, Message] = {}
+        for packet in packets:
+            qos = packet.qos
+            if qos == 1:
+                pubacks.append(packet.packet_id)
+            elif qos == 2:
+                pubrecs.append(packet.packet_id)
+                if not session.received.receive(packet.packet_id):
+                    continue
+                received.append(packet.packet_id)
+            expiry_s = packet.message_expiry_s
+            message = Message(
+                packet.topic,
+                packet.payload,
+                qos,
+                packet.retain,
+                client_id,
+                now_us,
+                None if expiry_s is None else now_us + expiry_s * US,
+                packet.properties,
+            )
+            messages.append(message)
+            if packet.properties and qos and has_user_property(packet.properties, RECEIPT):
+                receipts[packet.packet_id] = message
+
+        def committed(error: StoreError | None) -> None:
+            if error is None:
+                unwanted = self._unwanted(messages, pubacks, received)
+                if pubacks:
+                    self._acknowledge(PacketType.PUBACK, pubacks, 0, receipts, unwanted)
+                if pubrecs:
+                    self._acknowledge(PacketType.PUBREC, pubrecs, 0, receipts, unwanted)
+            elif isinstance(error, StoreFull):
+                # The client may be gone, but not its session: what it sends again is new.
+                session.received.release(received)
+                self._counters.dropped["no space"] += sum(not message.qos for message in messages)
+                before = [packet_id for packet_id in pubrecs if packet_id not in received]
+                self._acknowledge(PacketType.PUBACK, pubacks, ReasonCode.QUOTA_EXCEEDED)
+                self._acknowledge(PacketType.PUBREC, received, ReasonCode.QUOTA_EXCEEDED)
+                self._acknowledge(PacketType.PUBREC, before, 0)
+
+        if pubacks or pubrecs:
+            # MQTT 5 can say that there is no space, to 3.1.1 we do not listen until there is.
+            keep_if_full = not self._gives_reasons or not messages
+            log.append(messages, committed, keep_if_full=keep_if_full)
+            if pubrecs and session.durable:
+                log.changed(session)
+        else:
+            log.append(messages, durable=False)
+
+    def refuse(self, publish: RefusedPublish) -> None:
+        """Acknowledge it, after all that came before it.
+
+        3.1.1 cannot say that it was refused, and is to be answered all the same. [MQTT3-3.3.5-2]
+        """
+        self._counters.dropped[f"published to {SYS}"] += 1
+        if not publish.qos:
+            return
+        kind = PacketType.PUBACK if publish.qos == 1 else PacketType.PUBREC
+        ack = Ack(kind, [publish.packet_id], publish.reason_code, publish.reason)
+
+        def committed(error: StoreError | None) -> None:
+            if error is None:
+                self._output.send(ack)
+
+        self._log.append([], committed, durable=False)
+
+    def release(self, packet_ids: Sequence[int]) -> None:
+        """PUBREL came: answer with PUBCOMP.
+
+        Unknown identifiers wait as well: what released them may not be committed yet.
+        """
+        known = self._session.received.release(packet_ids)
+        if known:
+            self._output.send_when_saved(self._session, Ack(PacketType.PUBCOMP, known))
+        if len(known) < len(packet_ids):
+            found = set(known)
+            unknown = [packet_id for packet_id in packet_ids if packet_id not in found]
+            code = ReasonCode.PACKET_IDENTIFIER_NOT_FOUND
+            self._output.send_when_saved(self._session, Ack(PacketType.PUBCOMP, unknown, code))
+
+    def _unwanted(
+        self, messages: Sequence[Message], pubacks: Sequence[int], received: Sequence[int]
+    ) -> Collection[int]:
+        """Packet Identifiers of messages of QoS 1 and 2 that nobody is subscribed to, as far as is
+        known and the client can be told. [section 3.4.2.1]"""
+        if not self._gives_reasons:
+            return ()
+        topics = self._sessions.nobody_gets(messages)
+        if not topics:
+            return ()
+        return {
+            packet_id
+            for qos, packet_ids in ((1, pubacks), (2, received))
+            for packet_id, message in zip(
+                packet_ids, [m for m in messages if m.qos == qos], strict=True
+            )
+            if message.topic in topics
+        }
+
+    def _acknowledge(
+        self,
+        kind: PacketType,
+        packet_ids: Sequence[int],
+        code: int,
+        receipts: Mapping[int, Message] = NO_RECEIPTS,
+        unwanted: Collection[int] = (),
+    ) -> None:
+        """One `Ack` for as many as are answered alike; with an offset each has its own."""
+        if not packet_ids:
+            return
+        if unwanted:
+            for nobody, run in groupby(packet_ids, unwanted.__contains__):
+                answer = ReasonCode.NO_MATCHING_SUBSCRIBERS if nobody else code
+                self._acknowledge(kind, [*run], answer, receipts)
+        elif receipts:
+            acks = [Ack(kind, [packet_id], code) for packet_id in packet_ids]
+            for ack, packet_id in zip(acks, packet_ids, strict=True):
+                if packet_id in receipts:
+                    ack.user_properties = [("offset", str(receipts[packet_id].offset))]
+            self._output.send(*acks)
+        else:
+            self._output.send(Ack(kind, packet_ids, code))

@@ -1,0 +1,279 @@
+"""Publishing: acknowledged when it is on the disk, and what the acknowledgement says."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from broker.clock import US
+from broker.documents import ReceivedQos2Document
+from broker.errors import StoreUnavailable
+from broker.message import Message, Offset
+from broker.mqtt.packets import MQTT_3_1_1
+from tests.support.clients import Dialogue
+from tests.support.world import Subscriber, World, placed, subscription
+
+
+@pytest.fixture
+async def dialogue(world: World) -> Dialogue:
+    """An MQTT 5 client whose session lasts, and another that is subscribed to `t`."""
+    await subscribe(world, "t")
+    dialogue = Dialogue(world)
+    await dialogue.connect(expiry_s=100)
+    return dialogue
+
+
+async def subscribe(world: World, topic_filter: str) -> None:
+    subscriber = Subscriber(world)
+    await subscriber.open(topic_filter, expiry_s=0)
+    world.delivery.subscribe(placed(subscriber), subscription(topic_filter))
+
+
+async def stored(world: World) -> list[Message]:
+    return (await world.disk.read(Offset(1), world.disk.high_watermark)).messages
+
+
+async def turns() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+# On the disk, then acknowledged
+
+
+async def test_nothing_is_acknowledged_before_it_is_stored(
+    world: World, dialogue: Dialogue
+) -> None:
+    """P1, [MQTT-4.3.2-4, MQTT-4.3.3-8]"""
+    world.disk.may_commit.clear()
+    dialogue.client("32 06 0001 't' 0001 00  34 06 0001 't' 0002 00  32 06 0001 't' 0003 00")
+    await turns()
+    dialogue.written("")
+    world.disk.may_commit.set()
+    await dialogue.broker("40 02 0001 40 02 0003 50 02 0002")
+
+
+async def test_a_message_is_stored_as_it_came(world: World, dialogue: Dialogue) -> None:
+    now_us = world.clock.wall_us()
+    dialogue.client("33 (0001 't' 0001 0A 02 0000001E 03 0002 't/' 'one')  34 06 0001 't' 0002 00")
+    dialogue.client("30 07 0001 't' 00 'two'")
+    await world.settled()
+    first, second, third = await stored(world)
+    assert first == Message(
+        "t", b"one", 1, True, "a", now_us, now_us + 30 * US, b"\x03\x00\x02t/", Offset(1)
+    )
+    assert second == Message("t", b"", 2, False, "a", now_us, None, b"", Offset(2))
+    assert third == Message("t", b"two", 0, False, "a", now_us, None, b"", Offset(3))
+
+
+async def test_nobody_waits_for_the_disk_because_of_qos_0(world: World, dialogue: Dialogue) -> None:
+    """P9"""
+    dialogue.client("30 04 0001 't' 00")
+    await world.settled()
+    dialogue.client("30 04 0001 't' 00  32 06 0001 't' 0001 00")
+    await world.settled()
+    durable = [durable for payloads, _, durable in world.disk.commits if payloads]
+    assert durable == [False, True]
+
+
+async def test_what_the_log_could_not_take_is_not_acknowledged(
+    world: World, dialogue: Dialogue
+) -> None:
+    """P6"""
+    world.disk.broken = StoreUnavailable("lost")
+    dialogue.client("32 06 0001 't' 0001 00  34 06 0001 't' 0002 00  62 02 0009")
+    dialogue.client("32 0B 0006 '$SYS/x' 0003 00")
+    await turns()
+    assert world.log.failure is not None
+    dialogue.written("")
+
+
+async def test_who_has_left_is_not_acknowledged(world: World, dialogue: Dialogue) -> None:
+    dialogue.client("32 06 0001 't' 0001 00  34 06 0001 't' 0002 00  E0 00")
+    await dialogue.broker("")
+    assert len(await stored(world)) == 2
+
+
+# QoS 2
+
+
+async def test_a_message_of_qos_2_that_comes_again_is_stored_once(
+    world: World, dialogue: Dialogue
+) -> None:
+    """[MQTT-4.3.3-10]"""
+    for dup in "04", "3C", "3C":
+        dialogue.client(f"{'34' if dup == '04' else dup} 07 0001 't' 0001 00 'x'")
+        await dialogue.broker("50 02 0001")
+    dialogue.client("62 02 0001")
+    await dialogue.broker("70 02 0001")
+    dialogue.client("34 07 0001 't' 0001 00 'y'")
+    await dialogue.broker("50 02 0001")
+    assert [message.payload for message in await stored(world)] == [b"x", b"y"]
+
+
+async def test_the_identifiers_that_were_received_outlive_a_crash(
+    world: World, dialogue: Dialogue
+) -> None:
+    """P3: or what comes again after it would be stored again."""
+    dialogue.client("34 06 0001 't' 0101 00  34 06 0001 't' 0002 00")
+    await dialogue.broker("50 02 0101 50 02 0002")
+    kept = await world.disk.get(ReceivedQos2Document, ("a",))
+    assert kept is not None
+    assert kept.packet_ids == b"\x00\x02\x01\x01"
+
+
+async def test_a_message_that_comes_again_is_acknowledged_when_the_first_is_stored(
+    world: World, dialogue: Dialogue
+) -> None:
+    """P1"""
+    world.disk.may_commit.clear()
+    dialogue.client("34 06 0001 't' 0001 00")
+    await turns()
+    dialogue.client("3C 06 0001 't' 0001 00")
+    await turns()
+    dialogue.written("")
+    world.disk.may_commit.set()
+    await dialogue.broker("50 02 0001 50 02 0001")
+
+
+async def test_pubcomp_leaves_when_it_is_committed_that_the_identifier_is_free(
+    world: World, dialogue: Dialogue
+) -> None:
+    """[MQTT-4.3.3-11] Of an unknown one too: what released it may not be committed yet."""
+    dialogue.client("34 06 0001 't' 0001 00")
+    await dialogue.broker("50 02 0001")
+    world.disk.may_commit.clear()
+    dialogue.client("62 02 0001  62 02 0009")
+    await turns()
+    dialogue.written("")
+    world.disk.may_commit.set()
+    await dialogue.broker("70 02 0001 70 03 0009 92")
+
+
+async def test_a_session_that_does_not_last_waits_for_no_commit(world: World) -> None:
+    dialogue = Dialogue(world)
+    await dialogue.connect("b")
+    dialogue.client("34 06 0001 't' 0001 00")
+    await dialogue.broker("50 03 0001 10")
+    world.disk.may_commit.clear()
+    dialogue.client("62 02 0001  62 02 0009")
+    dialogue.written("70 02 0001 70 03 0009 92")
+    assert await world.disk.scan(ReceivedQos2Document) == []
+
+
+# No space
+
+
+async def test_a_client_of_mqtt_5_hears_that_there_is_no_space(
+    world: World, dialogue: Dialogue
+) -> None:
+    """And may send it again: no identifier is in use because of it. (P5)"""
+    dialogue.client("34 07 0001 't' 0001 00 'a'")
+    await dialogue.broker("50 02 0001")
+    world.disk.full = True
+    dialogue.client(
+        "32 06 0001 't' 0005 00  34 07 0001 't' 0002 00 'b'  3C 07 0001 't' 0001 00 'a'"
+    )
+    dialogue.client("30 04 0001 't' 00")
+    await turns()
+    dialogue.written("40 03 0005 97 50 03 0002 97 50 02 0001")
+    world.disk.full = False
+    world.clock.advance(1)
+    dialogue.client("34 07 0001 't' 0002 00 'b'  32 07 0001 't' 0005 00 'c'")
+    await dialogue.broker("40 02 0005 50 02 0002")
+    assert sorted([m.payload for m in await stored(world)]) == [b"", b"a", b"b", b"c"]
+
+
+async def test_qos_0_that_came_with_what_found_no_space_is_counted(
+    world: World, dialogue: Dialogue
+) -> None:
+    """P5"""
+    world.disk.full = True
+    dialogue.client("32 06 0001 't' 0001 00  30 04 0001 't' 00  30 04 0001 't' 00")
+    await turns()
+    dialogue.written("40 03 0001 97")
+    assert world.counters.dropped == {"no space": 2}
+
+
+async def test_a_client_of_3_1_1_waits_for_space(world: World) -> None:
+    """It cannot be told."""
+    await subscribe(world, "t")
+    dialogue = Dialogue(world)
+    await dialogue.connect(version=MQTT_3_1_1)
+    world.disk.full = True
+    dialogue.client("32 06 0001 't' 0001 'x'")
+    await turns()
+    dialogue.written("")
+    world.disk.full = False
+    world.clock.advance(1)
+    await dialogue.broker("40 02 0001")
+
+
+# What the acknowledgement says
+
+
+async def test_who_asks_for_a_receipt_is_told_the_offset(world: World, dialogue: Dialogue) -> None:
+    ask = "26 0007 'receipt' 0004 'true'"
+    other = "26 0007 'receipt' 0004 'nope'"
+    dialogue.client(f"32 (0001 't' 0001 10 {ask})  32 (0001 't' 0002 10 {other})")
+    dialogue.client(f"34 (0001 't' 0003 10 {ask})  30 (0001 't' 10 {ask})  32 06 0001 't' 0004 00")
+    receipt = "26 0006 'offset' 0001"
+    await dialogue.broker(
+        f"40 10 0001 00 0C {receipt} '1' 40 02 0002 40 02 0004 50 10 0003 00 0C {receipt} '3'"
+    )
+
+
+async def test_who_publishes_what_nobody_is_subscribed_to_is_told_so(
+    world: World, dialogue: Dialogue
+) -> None:
+    """[section 3.4.2.1]"""
+    dialogue.client(
+        "32 06 0001 't' 0001 00  32 06 0001 'u' 0002 00  32 06 0001 'u' 0003 00"
+        "32 06 0001 't' 0004 00  34 06 0001 'u' 0005 00  34 06 0001 't' 0006 00"
+        "30 04 0001 'u' 00"
+    )
+    await dialogue.broker(
+        "40 02 0001 40 03 0002 10 40 03 0003 10 40 02 0004 50 03 0005 10 50 02 0006"
+    )
+
+
+async def test_a_receipt_of_what_nobody_gets_says_both(world: World, dialogue: Dialogue) -> None:
+    dialogue.client("32 (0001 'u' 0001 10 26 0007 'receipt' 0004 'true')")
+    await dialogue.broker("40 10 0001 10 0C 26 0006 'offset' 0001 '1'")
+
+
+async def test_3_1_1_has_no_words_for_that(world: World) -> None:
+    dialogue = Dialogue(world)
+    await dialogue.connect(version=MQTT_3_1_1)
+    dialogue.client("32 05 0001 'u' 0001  34 05 0001 'u' 0002")
+    await dialogue.broker("40 02 0001 50 02 0002")
+
+
+# What is the broker's to publish
+
+
+async def test_what_is_published_to_a_reserved_topic_is_refused_after_what_came_before(
+    world: World, dialogue: Dialogue
+) -> None:
+    """[MQTT-4.7.2-1] P5: counted"""
+    world.disk.may_commit.clear()
+    dialogue.client("32 06 0001 't' 0001 00")
+    await turns()
+    dialogue.client("30 09 0006 '$SYS/x' 00")
+    dialogue.client("32 0B 0006 '$SYS/x' 0002 00  34 0B 0006 '$SYS/x' 0003 00")
+    await turns()
+    dialogue.written("")
+    world.disk.may_commit.set()
+    await dialogue.broker("40 02 0001 40 .. 0002 90 * 50 .. 0003 90 *")
+    assert world.counters.dropped == {"published to $SYS": 3}
+    assert len(await stored(world)) == 1
+
+
+async def test_3_1_1_is_answered_as_if_it_were_not_refused(world: World) -> None:
+    """[MQTT3-3.3.5-2]"""
+    dialogue = Dialogue(world)
+    await dialogue.connect(version=MQTT_3_1_1)
+    dialogue.client("32 0A 0006 '$SYS/x' 0001  34 0A 0006 '$SYS/x' 0002")
+    await dialogue.broker("40 02 0001 50 02 0002")
+    assert await stored(world) == []

@@ -1,0 +1,406 @@
+"""Sending: messages go out as far as window, socket and commits permit, and are acknowledged."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from broker.clients.sending import Output
+from broker.clock import US
+from broker.config import Config
+from broker.documents import CursorDocument
+from broker.errors import StoreUnavailable
+from broker.message import Monotonic, Offset
+from broker.mqtt.connection import Connection
+from broker.mqtt.encode import encode
+from broker.mqtt.packets import MQTT_5, Ack, Connect, PacketType, Suback
+from tests.support.clients import Dialogue, Transport
+from tests.support.groups import GROUP
+from tests.support.wire import LIMITS
+from tests.support.world import Disk, World, message, numbered, running
+
+NOW = Monotonic(0.0)
+
+
+@pytest.fixture
+async def dialogue(world: World) -> Dialogue:
+    """A client of MQTT 5 whose session lasts, subscribed to `t` at QoS 2."""
+    dialogue = Dialogue(world)
+    await dialogue.connect(expiry_s=100, receive_maximum=4)
+    await dialogue.subscribe("t", 2)
+    return dialogue
+
+
+async def turns() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def cursor(world: World, client_id: str = "a") -> Offset | None:
+    await world.settled()
+    document = await world.disk.get(CursorDocument, (client_id,))
+    return None if document is None else document.offset
+
+
+# Output
+
+
+def output(
+    world: World, transport: Transport, ends: list[str], *, packet_bytes_max: int = 1000
+) -> Output:
+    """Of a connection whose client has said that it takes packets of this size."""
+    connection = Connection(now=NOW, limits=LIMITS)
+    connect = Connect(MQTT_5, "a", True, 60, packet_bytes_max=packet_bytes_max)
+    connection.receive_data(encode(connect, MQTT_5), NOW)
+    return Output(connection, transport, world.log, lambda: ends.append("end"))
+
+
+async def test_what_is_sent_in_one_turn_is_written_at_once(world: World) -> None:
+    transport = Transport()
+    out = output(world, transport, [])
+    out.send(Ack(PacketType.PUBACK, [1]))
+    out.send(Ack(PacketType.PUBACK, [2]), Ack(PacketType.PUBREC, [3]))
+    assert transport.writes == []
+    await turns()
+    assert transport.writes == [b"\x40\x02\x00\x01\x40\x02\x00\x02\x50\x02\x00\x03"]
+    out.send(Ack(PacketType.PUBACK, [4]))
+    await turns()
+    assert transport.writes[1:] == [b"\x40\x02\x00\x04"]
+
+
+async def test_nothing_leaves_after_the_client_has_left(world: World) -> None:
+    transport = Transport()
+    out = output(world, transport, [])
+    out.closed = True
+    out.send(Ack(PacketType.PUBACK, [1]))
+    await turns()
+    out.flush()
+    assert transport.writes == []
+
+
+async def test_nothing_is_written_to_a_socket_that_is_gone(world: World) -> None:
+    transport = Transport()
+    out = output(world, transport, [])
+    out.lost = True
+    out.send(Ack(PacketType.PUBACK, [1]))
+    out.flush()
+    assert transport.writes == []
+
+
+async def test_a_packet_that_the_client_cannot_take_ends_the_connection(world: World) -> None:
+    """[MQTT-3.1.2-24]"""
+    ends: list[str] = []
+    transport = Transport()
+    out = output(world, transport, ends, packet_bytes_max=4)
+    out.send(Ack(PacketType.PUBACK, [1]))
+    out.flush()
+    assert ends == []
+    out.send(Suback(2, [1] * 3))
+    out.flush()
+    assert (transport.written, ends) == (b"\x40\x02\x00\x01", ["end"])
+    out.closed = True
+    out.flush()
+    assert ends == ["end"]
+
+
+# PUBLISH
+
+
+async def test_messages_go_out_and_are_counted(world: World, dialogue: Dialogue) -> None:
+    await world.publish(message("one", qos=0), message("two"), message("three", qos=2))
+    await dialogue.broker(
+        "30 07 0001 't' 00 'one' 32 09 0001 't' 0001 00 'two'34 0B 0001 't' 0002 00 'three'"
+    )
+    assert (world.counters.messages_out, world.counters.payload_bytes_out) == (3, 11)
+
+
+async def test_no_more_is_in_flight_than_the_client_permits(
+    world: World, dialogue: Dialogue
+) -> None:
+    """[MQTT-3.3.4-9]"""
+    await world.publish(*numbered(6))
+    await dialogue.broker("*" + " ".join(f"32 07 0001 't' {n:04X} 00 '{n}'" for n in range(1, 5)))
+    dialogue.client("40 02 0002")
+    await dialogue.broker("32 07 0001 't' 0005 00 '5'")
+    assert await cursor(world) == 0
+    dialogue.client("40 02 0001")
+    await dialogue.broker("32 07 0001 't' 0006 00 '6'")
+    assert await cursor(world) == 2
+
+
+async def test_a_full_socket_gets_nothing_until_it_has_room(
+    world: World, dialogue: Dialogue
+) -> None:
+    dialogue.peer.writable(yes=False)
+    await world.publish(*numbered(2))
+    dialogue.written("")
+    dialogue.peer.writable(yes=True)
+    dialogue.written("32 07 0001 't' 0001 00 '1' 32 07 0001 't' 0002 00 '2'")
+
+
+async def test_a_socket_that_is_full_meanwhile_gets_no_more(
+    world: World, dialogue: Dialogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P7"""
+    monkeypatch.setattr("broker.delivery.sender.TAKE_BYTES_MAX", 1)
+
+    def fill(data: bytes) -> None:
+        dialogue.peer.writable(yes=False)
+        Transport.write(dialogue.transport, data)
+
+    monkeypatch.setattr(dialogue.transport, "write", fill)
+    await world.publish(*numbered(2))
+    dialogue.written("32 07 0001 't' 0001 00 '1'")
+
+
+async def test_what_waits_beyond_the_outbox_comes_from_the_log() -> None:
+    """Whoever reads for the client hears that there is room again."""
+    config = Config(outbox_messages_max=2)
+    async with running(Disk(), config) as world:
+        dialogue = Dialogue(world)
+        await dialogue.connect(expiry_s=100)
+        await dialogue.subscribe("t")
+        dialogue.peer.writable(yes=False)
+        for n in range(1, 7):
+            await world.publish(*numbered(1, first=n))
+        dialogue.peer.writable(yes=True)
+        await dialogue.broker("*" + " ".join(f"32 07 0001 't' .. .. 00 '{n}'" for n in range(1, 7)))
+
+
+async def test_the_message_expiry_interval_counts_down(world: World, dialogue: Dialogue) -> None:
+    """[MQTT-3.3.2-6] Also while the socket is full."""
+    dialogue.peer.writable(yes=False)
+    await world.publish(message(expires_at_us=world.clock.wall_us() + 30 * US))
+    world.clock.advance(10)
+    dialogue.peer.writable(yes=True)
+    await dialogue.broker("32 0B 0001 't' 0001 05 02 00000014")
+
+
+async def test_a_message_too_large_for_the_client_is_given_up(world: World) -> None:
+    """[MQTT-3.1.2-24, MQTT-3.1.2-25] P5: counted"""
+    dialogue = Dialogue(world)
+    await dialogue.connect(expiry_s=100, packet_bytes_max=11, receive_maximum=2)
+    await dialogue.subscribe("t")
+    await world.publish(message("large"), message("fit"), message("fits"), message("1"))
+    await dialogue.broker("32 09 0001 't' 0002 00 'fit' 32 07 0001 't' 0004 00 '1'")
+    assert world.counters.dropped == {"packet too large for the client": 2}
+    assert (world.counters.messages_out, world.counters.payload_bytes_out) == (2, 4)
+    dialogue.client("40 02 0002 40 02 0004")
+    assert await cursor(world) == 4
+
+
+async def test_who_has_left_is_sent_nothing(world: World, dialogue: Dialogue) -> None:
+    dialogue.peer.shut_down()
+    dialogue.written("E0 .. 8B *")
+    dialogue.peer.wake()
+    await world.publish(*numbered(1))
+    await dialogue.broker("")
+
+
+# QoS 2: committed first
+
+
+async def test_a_message_of_qos_2_leaves_when_its_identifier_is_committed(
+    world: World, dialogue: Dialogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """[MQTT-4.3.3] And what follows waits with it: order is kept. [MQTT-4.6.0-6]"""
+    monkeypatch.setattr("broker.delivery.sender.TAKE_BYTES_MAX", 1)
+    dialogue.peer.writable(yes=False)
+    await world.publish(message("1", qos=2), message("2"), message("3", qos=2))
+    world.disk.may_commit.clear()
+    dialogue.peer.writable(yes=True)
+    await turns()
+    dialogue.written("")
+    world.disk.may_commit.set()
+    await dialogue.broker(
+        "34 07 0001 't' 0001 00 '1' 32 07 0001 't' 0002 00 '2' 34 07 0001 't' 0003 00 '3'"
+    )
+    await world.publish(message("4"))
+    await dialogue.broker("32 07 0001 't' 0004 00 '4'")
+
+
+async def test_a_session_that_does_not_last_holds_nothing(world: World) -> None:
+    dialogue = Dialogue(world)
+    await dialogue.connect()
+    await dialogue.subscribe("t", 2)
+    dialogue.peer.writable(yes=False)
+    await world.publish(message("1", qos=2))
+    world.disk.may_commit.clear()
+    dialogue.peer.writable(yes=True)
+    dialogue.written("34 07 0001 't' 0001 00 '1'")
+    dialogue.client("50 02 0001")
+    dialogue.written("62 02 0001")
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+async def test_what_is_held_is_never_sent_where_it_cannot_be_committed_or_nobody_is_there(
+    leaves: bool, world: World, dialogue: Dialogue
+) -> None:
+    """P6"""
+    dialogue.peer.writable(yes=False)
+    await world.publish(message("1", qos=2))
+    world.disk.may_commit.clear()
+    dialogue.peer.writable(yes=True)
+    await turns()
+    if leaves:
+        dialogue.client("E0 00")
+    else:
+        world.disk.broken = StoreUnavailable("lost")
+    world.disk.may_commit.set()
+    await turns()
+    dialogue.written("")
+
+
+# Acknowledgements
+
+
+async def test_pubrel_leaves_when_the_pubrec_is_committed(world: World, dialogue: Dialogue) -> None:
+    """[MQTT-4.3.3-4] Or a crash would send the message again."""
+    await world.publish(message("1", qos=2))
+    await dialogue.broker("34 *")
+    world.disk.may_commit.clear()
+    dialogue.client("50 02 0001")
+    await turns()
+    dialogue.written("")
+    world.disk.may_commit.set()
+    await dialogue.broker("62 02 0001")
+    assert await cursor(world) == 0
+    dialogue.client("70 02 0001")
+    assert await cursor(world) == 1
+
+
+async def test_pubrec_of_an_unknown_identifier_is_answered_with_a_reason(
+    world: World, dialogue: Dialogue
+) -> None:
+    """[section 3.6.2.1] In one run with known ones, and when it comes again."""
+    await world.publish(message("1", qos=2), message("2", qos=2))
+    await dialogue.broker("34 * 34 *")
+    dialogue.client("50 02 0009  50 02 0001  50 02 0008  50 02 0002")
+    await dialogue.broker("62 03 0009 92 62 03 0008 92 62 02 0001 62 02 0002")
+    dialogue.client("50 02 0001")
+    await dialogue.broker("62 02 0001")
+
+
+async def test_what_the_client_refuses_is_over_and_counted(
+    world: World, dialogue: Dialogue
+) -> None:
+    """P5, [MQTT-4.4.0-2]"""
+    await world.publish(message("1"), message("2", qos=2), message("3"), message("4"))
+    await dialogue.broker("*'4'")
+    dialogue.client("40 03 0001 80  50 03 0002 97  40 03 0003 10")
+    assert await cursor(world) == 3
+    assert world.counters.dropped == {"refused by the client": 2}
+    dialogue.written("")
+
+
+async def test_an_acknowledged_message_makes_room_for_the_next(
+    world: World, dialogue: Dialogue
+) -> None:
+    await world.publish(*[message(str(n), qos=2) for n in range(1, 6)])
+    await dialogue.broker("* 34 07 0001 't' 0004 00 '4'")
+    dialogue.client("50 02 0001")
+    await dialogue.broker("62 02 0001")
+    dialogue.client("70 02 0001")
+    await dialogue.broker("34 07 0001 't' 0005 00 '5'")
+    dialogue.client("50 03 0002 80")
+    await world.publish(message("6"))
+    await dialogue.broker("32 07 0001 't' 0006 00 '6'")
+
+
+# Continued
+
+
+async def test_a_new_connection_continues_what_was_unfinished(
+    world: World, dialogue: Dialogue
+) -> None:
+    """[MQTT-4.4.0-1] Under the same identifiers: PUBREL first, then PUBLISH with DUP = 1."""
+    await world.publish(message("one"), message("two", qos=2), message("three", qos=2))
+    await dialogue.broker("*")
+    dialogue.client("50 02 0003")
+    await dialogue.broker("62 02 0003")
+    dialogue.peer.lost()
+    again = Dialogue(world)
+    world.counters.messages_out = world.counters.payload_bytes_out = 0
+    again.client("10 13 0004 'MQTT' 05 00 003C 05 11 00000064 0001 'a'")
+    await again.broker(
+        "20 03 01 00 00  62 02 0003  3A 09 0001 't' 0001 00 'one' 3C 09 0001 't' 0002 00 'two'"
+    )
+    counters = world.counters
+    assert (counters.redeliveries, counters.messages_out, counters.payload_bytes_out) == (2, 2, 6)
+    again.client("40 02 0001  50 02 0002  70 02 0003")
+    await again.broker("62 02 0002")
+    again.client("70 02 0002")
+    assert await cursor(world) == 3
+
+
+async def test_who_permits_less_than_before_is_sent_it_again_bit_by_bit(
+    world: World, dialogue: Dialogue
+) -> None:
+    """[MQTT-3.3.4-9] And what is new after that."""
+    await world.publish(*numbered(3))
+    await dialogue.broker("*")
+    dialogue.peer.lost()
+    await world.publish(*numbered(1, first=4))
+    again = Dialogue(world)
+    await again.connect(expiry_s=100, receive_maximum=1)
+    for n in (1, 2, 3):
+        await again.broker("*" if n == 1 else f"3A 07 0001 't' {n:04X} 00 '{n}'")
+        again.client(f"40 02 {n:04X}")
+    await again.broker("32 07 0001 't' 0004 00 '4'")
+    assert world.counters.redeliveries == 3
+
+
+async def test_a_full_socket_is_sent_nothing_again(world: World, dialogue: Dialogue) -> None:
+    await world.publish(*numbered(2))
+    await dialogue.broker("*")
+    dialogue.peer.lost()
+    again = Dialogue(world)
+    again.peer.writable(yes=False)
+    await again.connect(expiry_s=100)
+    assert not any(world.disk.fetched)
+    again.peer.writable(yes=True)
+    await again.broker("3A 07 0001 't' 0001 00 '1' 3A 07 0001 't' 0002 00 '2'")
+
+
+async def test_who_leaves_while_it_is_sent_again_gets_no_more_of_it(
+    world: World, dialogue: Dialogue
+) -> None:
+    await world.publish(*numbered(2))
+    await dialogue.broker("*")
+    dialogue.peer.lost()
+    again = Dialogue(world)
+    again.peer.writable(yes=False)
+    await again.connect(expiry_s=100)
+    again.peer.writable(yes=True)
+    again.peer.lost()
+    await again.broker("")
+    assert not any(world.disk.fetched)
+
+
+# Shared Subscriptions
+
+
+@pytest.mark.parametrize(("qos", "acknowledged"), [(1, True), (0, True), (1, False)])
+async def test_a_member_tells_its_group_what_was_acknowledged(
+    qos: int, acknowledged: bool, world: World
+) -> None:
+    """QoS 0 when it is sent. [MQTT-4.8.2-5]"""
+    dialogue = Dialogue(world)
+    await dialogue.connect(expiry_s=100)
+    await dialogue.subscribe(GROUP, qos)
+    await world.publish(message("1", "jobs/a"))
+    await dialogue.broker("*'1'")
+    if qos and acknowledged:
+        dialogue.client("40 02 0001")
+    assert await cursor(world, GROUP) == int(acknowledged)
+
+
+async def test_a_member_with_room_again_gets_its_share(world: World) -> None:
+    dialogue = Dialogue(world)
+    await dialogue.connect(receive_maximum=1)
+    await dialogue.subscribe(GROUP)
+    await world.publish(*numbered(2, "jobs/a"))
+    await dialogue.broker("32 0C 0006 'jobs/a' 0001 00 '1'")
+    dialogue.client("40 02 0001")
+    await dialogue.broker("32 0C 0006 'jobs/a' 0002 00 '2'")
