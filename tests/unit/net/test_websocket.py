@@ -1,4 +1,4 @@
-"""WebSocket between a socket and a client; the peer is the client of the library, without I/O."""
+"""WebSocket between a socket and a client; a library plays the browser, without I/O."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Socket(Transport):
         self.asked.append("deadline")
 
 
-class Peer:
+class Browser:
     """The other side of one connection."""
 
     def __init__(
@@ -104,23 +104,23 @@ async def world() -> AsyncIterator[World]:
 
 
 @pytest.fixture
-def peer(world: World) -> Peer:
+def browser(world: World) -> Browser:
     """Its request is accepted."""
-    peer = Peer(world, Config())
-    peer.send(peer.request)
-    assert peer.response().status_code == 101
-    return peer
+    browser = Browser(world, Config())
+    browser.send(browser.request)
+    assert browser.response().status_code == 101
+    return browser
 
 
 @pytest.fixture
-async def connected(world: World, peer: Peer) -> Peer:
+async def connected(world: World, browser: Browser) -> Browser:
     """Its CONNECT is accepted too."""
-    peer.send_frames(CONNECT)
+    browser.send_frames(CONNECT)
     await world.settled()
-    (connack,) = peer.received()
+    (connack,) = browser.received()
     assert (connack.opcode, connack.data[:1]) == (Opcode.BINARY, b"\x20")
-    peer.socket.asked.clear()
-    return peer
+    browser.socket.asked.clear()
+    return browser
 
 
 # The HTTP request
@@ -129,13 +129,13 @@ async def connected(world: World, peer: Peer) -> Peer:
 @pytest.mark.parametrize("path", ["/", "/mqtt", "/mqtt?token=1"])
 def test_it_is_accepted_as_mqtt_and_never_compressed(world: World, path: str) -> None:
     """[MQTT-6.0.0-3, 4]"""
-    peer = Peer(world, Config(), path=path)
-    peer.send(peer.request)
-    response = peer.response()
+    browser = Browser(world, Config(), path=path)
+    browser.send(browser.request)
+    response = browser.response()
     assert response.status_code == 101
     assert response.headers["Sec-WebSocket-Protocol"] == "mqtt"
     assert "Sec-WebSocket-Extensions" not in response.headers
-    assert not peer.socket.output_ended
+    assert not browser.socket.output_ended
 
 
 @pytest.mark.parametrize(
@@ -152,14 +152,14 @@ def test_it_is_accepted_as_mqtt_and_never_compressed(world: World, path: str) ->
 def test_it_is_refused_in_http_and_that_is_the_end(
     world: World, path: str, origin: str | None, subprotocol: str, status: int
 ) -> None:
-    peer = Peer(world, Config(), path=path, origin=origin, subprotocol=subprotocol)
-    peer.send(peer.request)
-    assert peer.response().status_code == status
-    assert peer.socket.output_ended
-    assert peer.websocket.deadline() is None
-    peer.send(peer.request)
-    peer.websocket.expire(MUCH_LATER)
-    assert (peer.socket.written, peer.socket.closed.is_set()) == (b"", False)
+    browser = Browser(world, Config(), path=path, origin=origin, subprotocol=subprotocol)
+    browser.send(browser.request)
+    assert browser.response().status_code == status
+    assert browser.socket.output_ended
+    assert browser.websocket.deadline() is None
+    browser.send(browser.request)
+    browser.websocket.expire(MUCH_LATER)
+    assert (browser.socket.written, browser.socket.closed.is_set()) == (b"", False)
 
 
 @pytest.mark.parametrize(
@@ -168,24 +168,24 @@ def test_it_is_refused_in_http_and_that_is_the_end(
 def test_pages_of_this_machine_and_those_that_were_named_are_let_in(
     world: World, origin: str
 ) -> None:
-    peer = Peer(world, Config(websocket_origins=("https://a.example",)), origin=origin)
-    peer.send(peer.request)
-    assert peer.response().status_code == 101
+    browser = Browser(world, Config(websocket_origins=("https://a.example",)), origin=origin)
+    browser.send(browser.request)
+    assert browser.response().status_code == 101
 
 
 def test_every_page_is_let_in_where_that_was_said(world: World) -> None:
-    peer = Peer(world, Config(websocket_origins=("*",)), origin="https://elsewhere.example")
-    peer.send(peer.request)
-    assert peer.response().status_code == 101
+    browser = Browser(world, Config(websocket_origins=("*",)), origin="https://elsewhere.example")
+    browser.send(browser.request)
+    assert browser.response().status_code == 101
 
 
 def test_what_is_no_http_request_is_told_so(world: World) -> None:
-    peer = Peer(world, Config())
-    peer.send(b"GET / NONSENSE\r\n\r\n")
-    status, _, text = peer.socket.written.partition(b"\r\n")
+    browser = Browser(world, Config())
+    browser.send(b"GET / NONSENSE\r\n\r\n")
+    status, _, text = browser.socket.written.partition(b"\r\n")
     assert status == b"HTTP/1.1 400 Bad Request"
     assert b"Not a valid HTTP request: " in text
-    assert peer.socket.output_ended
+    assert browser.socket.output_ended
 
 
 def pieces(data: bytes, size: int) -> Iterator[bytes]:
@@ -196,16 +196,16 @@ def pieces(data: bytes, size: int) -> Iterator[bytes]:
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
 async def test_request_and_packets_may_come_in_any_pieces(world: World, size: int) -> None:
     """[MQTT-6.0.0-2] Also in one with the request: nobody has to wait for the answer."""
-    peer = Peer(world, Config())
-    frames = Peer(world, Config())
+    browser = Browser(world, Config())
+    frames = Browser(world, Config())
     frames.send(frames.request)
     frames.response()
     frames.protocol.send_binary(CONNECT[:5])
     frames.protocol.send_binary(CONNECT[5:])
-    for piece in pieces(peer.request + b"".join(frames.protocol.data_to_send()), size):
-        peer.send(piece)
+    for piece in pieces(browser.request + b"".join(frames.protocol.data_to_send()), size):
+        browser.send(piece)
     await world.settled()
-    assert [frame.data[:1] for frame in peer.received()[:1]] == [b"\x20"]
+    assert [frame.data[:1] for frame in browser.received()[:1]] == [b"\x20"]
     assert world.sessions.connected_count == 1
 
 
@@ -214,31 +214,31 @@ async def test_request_and_packets_may_come_in_any_pieces(world: World, size: in
 
 def test_request_and_connect_share_one_timeout(world: World) -> None:
     config = Config(connect_timeout_s=7)
-    peer = Peer(world, config)
-    assert peer.websocket.deadline() == MET_AT + 7
-    peer.websocket.receive(peer.request, Monotonic(MET_AT + 3))
-    assert peer.websocket.deadline() == MET_AT + 7
+    browser = Browser(world, config)
+    assert browser.websocket.deadline() == MET_AT + 7
+    browser.websocket.receive(browser.request, Monotonic(MET_AT + 3))
+    assert browser.websocket.deadline() == MET_AT + 7
 
 
 def test_who_sends_no_whole_request_in_time_is_cut_off(world: World) -> None:
-    peer = Peer(world, Config())
-    peer.send(peer.request[:-1])
-    peer.websocket.expire(MUCH_LATER)
-    assert peer.socket.closed.is_set()
-    assert peer.socket.written == b""
+    browser = Browser(world, Config())
+    browser.send(browser.request[:-1])
+    browser.websocket.expire(MUCH_LATER)
+    assert browser.socket.closed.is_set()
+    assert browser.socket.written == b""
 
 
-def test_who_sends_no_connect_in_time_gets_a_close_frame(peer: Peer) -> None:
-    peer.websocket.expire(MUCH_LATER)
-    peer.received()
-    assert peer.told_to_close() == CloseCode.NORMAL_CLOSURE
-    assert peer.socket.output_ended
+def test_who_sends_no_connect_in_time_gets_a_close_frame(browser: Browser) -> None:
+    browser.websocket.expire(MUCH_LATER)
+    browser.received()
+    assert browser.told_to_close() == CloseCode.NORMAL_CLOSURE
+    assert browser.socket.output_ended
 
 
 # Frames
 
 
-async def test_packets_go_out_in_binary_frames(connected: Peer) -> None:
+async def test_packets_go_out_in_binary_frames(connected: Browser) -> None:
     """[MQTT-6.0.0-1]"""
     connected.send_frames(encode(Pingreq(), MQTT_5))
     assert [(frame.opcode, frame.data) for frame in connected.received()] == [
@@ -247,7 +247,7 @@ async def test_packets_go_out_in_binary_frames(connected: Peer) -> None:
 
 
 async def test_of_the_pings_in_one_read_the_last_is_answered_and_packets_count(
-    connected: Peer,
+    connected: Browser,
 ) -> None:
     connected.protocol.send_ping(b"1")
     connected.protocol.send_binary(encode(Pingreq(), MQTT_5))
@@ -259,7 +259,7 @@ async def test_of_the_pings_in_one_read_the_last_is_answered_and_packets_count(
 
 
 async def test_a_frame_that_may_not_be_ends_the_connection_after_what_came_before(
-    world: World, connected: Peer
+    world: World, connected: Browser
 ) -> None:
     connected.protocol.send_binary(encode(Pingreq(), MQTT_5))
     connected.protocol.send_text(b"text")
@@ -271,7 +271,7 @@ async def test_a_frame_that_may_not_be_ends_the_connection_after_what_came_befor
     assert world.sessions.connected_count == 0
 
 
-async def test_the_peer_closes(world: World, connected: Peer) -> None:
+async def test_the_peer_closes(world: World, connected: Browser) -> None:
     connected.protocol.send_close(CloseCode.GOING_AWAY)
     connected.send(b"".join(connected.protocol.data_to_send()))
     connected.received()
@@ -285,7 +285,7 @@ async def test_the_peer_closes(world: World, connected: Peer) -> None:
 
 
 async def test_after_the_close_frame_nothing_is_written_or_read(
-    world: World, connected: Peer
+    world: World, connected: Browser
 ) -> None:
     connected.websocket.close()
     connected.websocket.close()
@@ -298,7 +298,7 @@ async def test_after_the_close_frame_nothing_is_written_or_read(
     assert world.counters.protocol_errors == 0
 
 
-async def test_a_broker_that_stops_says_so_and_waits_for_no_answer(connected: Peer) -> None:
+async def test_a_broker_that_stops_says_so_and_waits_for_no_answer(connected: Browser) -> None:
     connected.websocket.shut_down()
     disconnect, *_ = connected.received()
     assert disconnect.data[::2] == bytes.fromhex("E0 8B")
@@ -306,13 +306,13 @@ async def test_a_broker_that_stops_says_so_and_waits_for_no_answer(connected: Pe
 
 
 def test_a_broker_that_stops_closes_also_who_is_not_accepted_yet(world: World) -> None:
-    peer = Peer(world, Config())
-    peer.websocket.shut_down()
-    assert peer.socket.closed.is_set()
+    browser = Browser(world, Config())
+    browser.websocket.shut_down()
+    assert browser.socket.closed.is_set()
 
 
 async def test_a_connection_that_is_lost_is_lost_for_its_client(
-    world: World, connected: Peer
+    world: World, connected: Browser
 ) -> None:
     assert world.sessions.connected_count == 1
     connected.websocket.lost()
@@ -320,15 +320,15 @@ async def test_a_connection_that_is_lost_is_lost_for_its_client(
     assert world.sessions.connected_count == 0
 
 
-def test_what_the_client_asks_of_its_transport_is_asked_of_the_socket(peer: Peer) -> None:
-    peer.websocket.pause_reading()
-    peer.websocket.resume_reading()
-    peer.websocket.deadline_moved()
-    assert peer.socket.asked == ["pause", "resume", "deadline"]
+def test_what_the_client_asks_of_its_transport_is_asked_of_the_socket(browser: Browser) -> None:
+    browser.websocket.pause_reading()
+    browser.websocket.resume_reading()
+    browser.websocket.deadline_moved()
+    assert browser.socket.asked == ["pause", "resume", "deadline"]
 
 
 async def test_nothing_is_delivered_while_the_sockets_buffer_is_full(
-    world: World, connected: Peer
+    world: World, connected: Browser
 ) -> None:
     connected.send_frames(encode(Subscribe(1, [SubscriptionRequest("t", 0)]), MQTT_5))
     await world.settled()
@@ -344,13 +344,13 @@ def test_why_a_request_was_refused_is_logged(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    peer = Peer(world, Config(), path="/other")
-    peer.send(peer.request)
+    browser = Browser(world, Config(), path="/other")
+    browser.send(browser.request)
     assert caplog.messages == ["here: WebSocket refused (404): /other"]
 
 
 def test_what_happens_before_there_is_a_client_concerns_nobody(world: World) -> None:
-    peer = Peer(world, Config())
-    peer.websocket.writable(yes=False)
-    peer.websocket.lost()
-    assert peer.socket.written == b""
+    browser = Browser(world, Config())
+    browser.websocket.writable(yes=False)
+    browser.websocket.lost()
+    assert browser.socket.written == b""
