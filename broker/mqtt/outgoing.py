@@ -9,10 +9,11 @@ remembered in their encoding (*remembered* beside *made*); all is joined at once
 from __future__ import annotations
 
 from collections.abc import Sequence
+from struct import pack
 
 from broker.message import Grant, Message, Outgoing, rfc3339
 from broker.mqtt.encode import encode_publish
-from broker.mqtt.fields import string, u16, varint
+from broker.mqtt.fields import string, varint
 from broker.mqtt.packets import FIRST_BYTES, MQTT_5, PacketType, Properties, Publish
 from broker.mqtt.properties import Property, property_section
 
@@ -52,7 +53,8 @@ class TopicPrefixes(dict[str, bytes]):
 _headers = Headers()
 _topic_prefixes = TopicPrefixes()
 _packet_ids = [b""] * 65_536
-"""Packet Identifiers, each encoded when it is first used: 0.5 MB, 3.5 MB when all were."""
+"""Packet Identifiers, encoded when they are first used: 0.5 MB, 3.5 MB when all were."""
+_IDS_AT_ONCE = 256
 
 
 def encode_publishes(
@@ -110,17 +112,27 @@ def encode_publishes(
             fits = len(header) + remaining <= packet_bytes_max
         if not fits:
             left_out.append(index)
-        elif qos:
+        # `join` needs 88 bytes for each piece, so 3.1.1 has none for properties.
+        elif qos and version_5:
             packet_id = packet_ids[index]
             pieces += (head, known_ids[packet_id] or _encode_id(packet_id), properties, payload)
-        else:
+        elif qos:
+            packet_id = packet_ids[index]
+            pieces += (head, known_ids[packet_id] or _encode_id(packet_id), payload)
+        elif version_5:
             pieces += (head, properties, payload)
+        else:
+            pieces += (head, payload)
     return b"".join(pieces), left_out
 
 
 def _encode_id(packet_id: int) -> bytes:
-    encoded = _packet_ids[packet_id] = u16(packet_id)
-    return encoded
+    first = packet_id & ~(_IDS_AT_ONCE - 1)
+    encoded = pack(f">{_IDS_AT_ONCE}H", *range(first, first + _IDS_AT_ONCE))
+    _packet_ids[first : first + _IDS_AT_ONCE] = [
+        encoded[at : at + 2] for at in range(0, len(encoded), 2)
+    ]
+    return _packet_ids[packet_id]
 
 
 class TopicAliases(dict[str, int]):
