@@ -1,8 +1,8 @@
-"""The rules of the house hold, and what is not yet as it should be only gets better.
+"""The rules of the architecture hold, and the lists of exceptions only get shorter.
 
 The rules are in `tests/support/architecture.py`. Each is tried on a synthetic module that breaks
-it, and on one that does not, so that none can go blind. The lists here may only shrink: a test
-fails when somebody is over a bound and not listed, and when somebody listed is no longer over it.
+it and on one that keeps it, so no rule can go blind. A test fails when a module is over a bound
+and not listed, and when a listed module is no longer over it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from tests.support.architecture import (
 
 ROOT = Path(__file__).parent.parent
 
-LONG_MODULES: set[str] = set()
 WIDE_CLASSES = {
     "broker.config.Config",  # Every setting: it stays.
 }
@@ -65,8 +64,8 @@ def test_a_name_that_matters_is_spelled_where_the_rule_says(
     assert f'= "{name}"' in shipped[home].source
 
 
-def test_modules_get_no_longer(shipped: Modules) -> None:
-    assert worse_or_better(long_modules(shipped), LONG_MODULES) == []
+def test_no_module_has_more_than_400_lines(shipped: Modules) -> None:
+    assert long_modules(shipped) == {}
 
 
 def test_classes_get_no_wider(shipped: Modules) -> None:
@@ -98,7 +97,7 @@ def test_private_names_of_other_packages_are_used_in_one_place_each(shipped: Mod
         ("cli.commands.broker_start", "from broker.server import run"),
         ("cli.history", "from broker.store.sqlite.reader import Reader"),
         ("cli.bench.measurement", "import time\ntime.monotonic()"),
-        ("broker.net.tcp", "loop.call_later(1, f)"),
+        ("broker.store.sqlite.writer", "import time\ntime.time_ns()"),
         ("broker.log.log", "async def f(self):\n    await asyncio.sleep(0)"),
         ("broker.log.log", "self._clock.call_later(1, f)"),
         ("broker.topics", "SYS = '$SYS'"),

@@ -54,7 +54,8 @@ NOT_FOR_PURE = {
 }  # fmt: skip
 MAY_USE_SSL = "broker.security.tls"
 
-HAVE_CLOCKS = {"cli", "server", "net", "store", "clock"}
+HAVE_CLOCKS = {"cli", "server", "store", "clock"}
+"""`net` keeps its timers with the Clock that it is given, like everybody else."""
 TIMERS = {"asyncio.timeout", "asyncio.timeout_at", "asyncio.wait_for", "asyncio.sleep"}
 
 DEFINED_IN = {
