@@ -1,3 +1,58 @@
-"""pubsub: a durable MQTT broker on one SQLite file. `server.py` composes it; README maps it."""
+"""pubsub: a durable publish-subscribe broker. MQTT clients outside, one SQLite file inside.
+
+    socket bytes ─▶ net ─▶ mqtt, lines ─▶ clients ─▶ log: group commit ─▶ store: one transaction
+                           decode, rules   act                │
+                                                              ├─▶ PUBACK, PUBREC: it is on the disk
+                                                              ▼
+    socket bytes ◀─ net ◀─ mqtt, lines ◀─ clients ◀─ session ◀─ delivery
+                           encode          send       in flight  live, or behind: reads the log
+
+A PUBLISH goes along the upper line; once its commit is durable the publisher is acknowledged and
+the message goes along the lower line to every session that wants it. A session that is behind, or
+was away, is fed from the store. Nothing on the way calls back to the stage before it.
+
+    server.py    builds all of this from a Config, starts it, stops it; one timer for all deadlines
+    config.py    every setting, with its unit in its name
+    net/         moves bytes: TCP, Unix sockets, WebSocket; obeys deadlines and back-pressure
+    mqtt/        MQTT 3.1.1 and 5.0: bytes to packets, packets to bytes, the rules of a connection
+    lines/       the line protocol, with the same face
+    clients/     one connected client; only here connection, session and log meet
+    delivery/    every committed message to every session that is owed it
+    registry/    sessions, groups and wills: who is there, until when
+    session/     what MQTT keeps of one client identifier
+    replay/      from the words of a subscriber to offsets of the log
+    log/         group commit and the high watermark
+    store/       messages and documents, in memory or in SQLite
+    observe/     $SYS: what the broker tells about itself
+    web/         administration over HTTP on a Unix socket
+    counters.py documents.py topics.py message.py errors.py clock.py    the words that everyone uses
+
+What is promised:
+
+- P1  A PUBACK, PUBREC or (line protocol) OK leaves only after the message is committed and fsynced.
+- P2  Offsets rise and are never reused, also after a crash and after retention removed everything.
+- P3  A durable subscriber gets every matching message above its cursor, in offset order within a
+      topic, at least once; QoS 2 exactly once over the hop, also across a crash.
+- P4  What a subscriber acknowledged is not sent again after a clean stop; after a kill at most its
+      in-flight window is.
+- P5  Nothing is dropped silently: each drop has a counter and a reason.
+- P6  After a failed write or fsync the broker acknowledges nothing that it cannot prove stored.
+- P7  Memory does not grow with the backlog of a slow or absent subscriber.
+- P8  A flipped bit in a stored message is detected, and never delivered as something else.
+- P9  QoS 0 never waits for the disk (not true yet: a QoS 0 message waits for its commit).
+
+Our own words; all others are those of MQTT and of logs in general:
+
+- *grant*: how one session gets one message: QoS, RETAIN, Subscription Identifiers, merged from all
+  of its subscriptions that match.
+- *lease*: a message of a shared subscription that one member has; the group keeps it in flight.
+- *live*, *behind*: a live session is fed with each batch as it is committed. One that is behind has
+  a reader, which reads the log for it until it has caught up.
+- *outbox*: what a session gets from its own place in the log, waiting for the client.
+- *aside*: what it gets from elsewhere (retained messages, replays, leases), before the outbox.
+- *owed*: retained messages that a new subscription has still to be sent.
+- *cursor*: everything at or below it is acknowledged.
+- *document*: what the log keeps beside messages: sessions, subscriptions, cursors, wills.
+"""
 
 __version__ = "0.1.0"
