@@ -13,6 +13,7 @@ from paho.mqtt import client as mqtt
 from cli.address import Address
 from cli.client import Client
 from cli.failure import CommandFailed, ConnectionLost, Exit
+from tests.support.requirements import allowed, installed
 
 CONNACK = bytes.fromhex("20 03 00 00 00")
 PUBLISH_QOS_1 = bytes.fromhex("32 07 0001 61 0005 00 31")
@@ -66,6 +67,13 @@ def peer() -> Iterator[HandPlayedBroker]:
     with closing(HandPlayedBroker()) as peer:
         assert not peer.open()
         yield peer
+
+
+def test_paho_is_a_version_that_was_tried() -> None:
+    """2.2.0. With 2.1.0 the reason of a DISCONNECT without properties is lost, so a client whose
+    session was taken over would connect again."""
+    assert allowed("paho-mqtt") == ">=2.2,<2.3"
+    assert installed("paho-mqtt") == (2, 2)
 
 
 def test_the_protected_methods_of_paho_that_it_changes_are_there() -> None:

@@ -14,6 +14,7 @@ import pytest
 from broker.errors import ConfigError
 from broker.net.unix import reachable
 from broker.web.admin import AdminServer, create_app
+from tests.support.requirements import allowed, installed
 
 
 def admin(path: Path, request_stop: Callable[[], None] = lambda: None) -> AdminServer:
@@ -24,6 +25,12 @@ def client(path: Path) -> httpx.AsyncClient:
     return httpx.AsyncClient(
         transport=httpx.AsyncHTTPTransport(uds=str(path)), base_url="http://broker"
     )
+
+
+def test_uvicorn_is_a_version_that_was_tried() -> None:
+    """These tests passed with 0.30.0, 0.34.3, 0.40.0, 0.47.0 and 0.54.0."""
+    assert allowed("uvicorn") == ">=0.30,<0.55"
+    assert (0, 30) <= installed("uvicorn") <= (0, 54)
 
 
 async def test_status_is_the_snapshot_as_json(tmp_path: Path) -> None:

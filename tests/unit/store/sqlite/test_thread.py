@@ -14,6 +14,7 @@ import pytest
 
 from broker.errors import StoreUnavailable
 from broker.store.sqlite.thread import ConnectionThread
+from tests.support.requirements import allowed, installed
 
 
 @pytest.fixture
@@ -92,6 +93,12 @@ async def test_a_closed_one_runs_nothing(thread: ConnectionThread) -> None:
         await thread.run(int)
     with pytest.raises(sqlite3.ProgrammingError):
         thread.database.execute("SELECT 1")
+
+
+def test_aiosqlite_is_a_version_that_was_tried() -> None:
+    """The tests of the store passed with 0.20.0, 0.21.0, 0.22.0 and 0.22.1."""
+    assert allowed("aiosqlite") == ">=0.20,<0.23"
+    assert (0, 20) <= installed("aiosqlite") <= (0, 22)
 
 
 def test_the_private_names_of_aiosqlite_that_it_uses_are_there() -> None:
