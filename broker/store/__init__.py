@@ -53,7 +53,7 @@ class StoreStats:
     high_watermark: Offset
     log_start: Offset
     messages: int
-    """An upper bound (high watermark - log start + 1): offsets may have gaps."""
+    """From the log start to the high watermark."""
     retained: int
     """Topics that have a retained message."""
     bytes_on_disk: int

@@ -13,7 +13,7 @@
 - WAL with `synchronous = FULL`: COMMIT returns when the write-ahead log is fsynced. What needs no
   fsync (`durable=False`, or `durability = "os"`) is committed without and survives a kill, not a
   power cut. After one, SQLite may have lost the newest of those, whose offsets others have seen:
-  `open` notices that the machine was started anew since an unclean stop, and leaves a gap (S2).
+  `open` leaves a gap after any unclean stop (S2).
 - The database file and what lies beside it belong to the one broker that runs on it.
 """
 
@@ -268,7 +268,7 @@ class SqliteStore:
             engine=f"sqlite {self.sqlite_version}",
             high_watermark=self._high_watermark,
             log_start=self._log_start,
-            messages=self._high_watermark - self._log_start + 1,
+            messages=self._writer.message_count,
             retained=self._writer.retained_count,
             bytes_on_disk=sum(name.stat().st_size for name in names if name.exists()),
         )

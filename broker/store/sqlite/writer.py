@@ -45,7 +45,7 @@ UNSYNCED_MAX = 1 << 19
 """Messages committed since the last fsync, at most; then one commit is fsynced all the same."""
 
 OFFSETS_LOST_MAX = 1 << 20
-"""Offsets left unused after a power cut: more than could have been given out without fsync."""
+"""Offsets left unused after an unclean stop: more than were given out since the last fsync."""
 
 CHECKPOINT_PAGES = 2000
 """Pages (4 KiB) of write-ahead log after which they are copied into the database: 10-20 ms."""
@@ -88,6 +88,8 @@ class Writer:
         """`path` is what errors name."""
         self.log_start = Offset(1)
         self.high_watermark = Offset(0)
+        self.message_count = 0
+        """Messages from the log start to the high watermark."""
         self.retained_count = 0
         """Topics that have a retained message."""
         self.refusal: str | None = None
@@ -110,8 +112,9 @@ class Writer:
     def start(self, boot_id: str | None, version: str) -> None:
         """Begin a run on this database, where the last one ended.
 
-        If the last run did not stop cleanly and the machine was started anew since, the newest
-        unsynced commits may be gone, though subscribers have seen their offsets: leave a gap. (S2)
+        If the last run did not stop cleanly, its newest commits may be gone (unsynced ones in a
+        power cut, any if the write-ahead log was damaged), though subscribers have seen their
+        offsets: leave a gap. (S2)
 
         A write-ahead log that an unclean stop left is folded in first: if an fsync failed then,
         parts of it may be in memory only, and what is appended to it would be lost with them.
@@ -122,14 +125,15 @@ class Writer:
             "SELECT ifnull(max(offset), 0) FROM messages"
         ).fetchone()
         self.high_watermark = Offset(max(newest, self.log_start - 1))
+        self.message_count = self._count_messages()
         (self.retained_count,) = self._connection.execute(
             "SELECT count(*) FROM retained"
         ).fetchone()
         last_run = self._connection.execute(
-            "SELECT stopped_at_us, boot_id FROM broker_runs ORDER BY id DESC LIMIT 1"
+            "SELECT stopped_at_us FROM broker_runs ORDER BY id DESC LIMIT 1"
         ).fetchone()
         with self.transaction():
-            if last_run and last_run[0] is None and (boot_id is None or boot_id != last_run[1]):
+            if last_run == (None,):
                 self._leave_gap()
             self._connection.execute(
                 "INSERT INTO broker_runs (started_at_us, boot_id, version) VALUES (?, ?, ?)",
@@ -137,13 +141,28 @@ class Writer:
             )
 
     def _leave_gap(self) -> None:
-        changed = self._connection.execute(
-            "UPDATE sqlite_sequence SET seq = seq + ? WHERE name = 'messages'", (OFFSETS_LOST_MAX,)
+        """Give out none of the next OFFSETS_LOST_MAX offsets. Gaps that meet are one."""
+        (used,) = self._connection.execute(
+            "SELECT ifnull(max(seq), 0) FROM sqlite_sequence WHERE name = 'messages'"
+        ).fetchone()
+        last = used + OFFSETS_LOST_MAX
+        extended = self._connection.execute(
+            "UPDATE gaps SET last = ? WHERE last = ?", (last, used)
         ).rowcount
-        if not changed:
-            self._connection.execute(
-                "INSERT INTO sqlite_sequence VALUES ('messages', ?)", (OFFSETS_LOST_MAX,)
-            )
+        if not extended:
+            self._connection.execute("INSERT INTO gaps VALUES (?, ?)", (used + 1, last))
+        self._connection.execute("DELETE FROM sqlite_sequence WHERE name = 'messages'")
+        self._connection.execute("INSERT INTO sqlite_sequence VALUES ('messages', ?)", (last,))
+
+    def _count_messages(self) -> int:
+        """Those from the log start to the high watermark, by the gaps between them."""
+        first, last = self.log_start, self.high_watermark
+        (unused,) = self._connection.execute(
+            "SELECT ifnull(sum(min(last, ?2) - max(first, ?1) + 1), 0) FROM gaps"
+            " WHERE last >= ?1 AND first <= ?2",
+            (first, last),
+        ).fetchone()
+        return int(last - first + 1 - unused)
 
     def stop(self) -> None:
         """End the run cleanly, with everything in the one database file, and write nothing more.
@@ -192,6 +211,7 @@ class Writer:
             for offset, message in enumerate(part, first):
                 message.offset = Offset(offset)
             self.high_watermark = Offset(first + len(part) - 1)
+        self.message_count += len(batch)
         size = sum([message.size for message in batch])
         self._unsynced = 0 if synced else self._unsynced + len(batch)
         self._pages += 4 + (size + 64 * len(batch)) // 4096
@@ -343,7 +363,9 @@ class Writer:
         """In its own transaction, before anything is removed: a reader is told, never surprised."""
         with self.transaction():
             self._connection.execute("UPDATE log SET start = ?", (start,))
+            self._connection.execute("DELETE FROM gaps WHERE last < ?", (start,))
         self.log_start = Offset(start)
+        self.message_count = self._count_messages()
 
     def checkpoint(self) -> None:
         """Copy the write-ahead log into the database, as far as readers allow."""
