@@ -43,9 +43,10 @@ class Config:
     packet_bytes_max: int = 2 * MIB
     connect_timeout_s: float = 10.0
     keep_alive_max_s: int = 0
-    """What an MQTT 5 client is held to that wants a longer Keep Alive, or none; 0: as it likes."""
+    """The longest Keep Alive of an MQTT 5 client: one that wants more, or none, is held to it.
+    0: no limit."""
     response_information: str = ""
-    """What MQTT 5 clients that ask get as Response Information; empty: nothing."""
+    """Response Information for MQTT 5 clients that ask for it; empty: none."""
     connections_max: int = 20_000
     topic_bytes_max: int = 4096
     topic_levels_max: int = 200
@@ -56,7 +57,7 @@ class Config:
     nobody else is attended to. (`python -m benchmarks.codec`, *SUBSCRIBE of 10*: 2 µs for each.)"""
     subscriptions_per_session_max: int = 100_000
     session_expiry_default_s: int = 30 * DAY_S
-    """What a 3.1.1 client gets with Clean Session = 0: that long unused."""
+    """Of a 3.1.1 session with Clean Session 0: it ends after being unused this long."""
     session_expiry_max_s: int = 0xFFFF_FFFF
     sessions_max: int = 1_000_000
 
@@ -72,7 +73,7 @@ class Config:
     append_bytes_max: int = 32 * MIB
     """Payload waiting for the running commit; beyond, publishers are not read from."""
     sys_interval_s: float = 10.0
-    """How often what changed under `$SYS/broker` is published; 0: there is no such topic."""
+    """How often changed values under `$SYS/broker` are published; 0: there are none."""
     drain_timeout_s: float = 10.0
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What the log keeps beside its messages: Session State, as documents, and how they are changed.
+"""Documents: the Session State that the log keeps beside its messages, and operations on it.
 
 A document is a dataclass whose leading fields are its key; a store keeps one per class and key.
 """

@@ -45,15 +45,15 @@ SWITCH_INTERVAL_S = 0.0005
 """How long the loop keeps the interpreter while the store's thread wants it. With Python's 5 ms a
 busy loop holds up a commit that is through by as much; `make bench`: 5 % more throughput."""
 GC_THRESHOLDS = (50_000, 20, 20)
-"""The collector looks for cycles, of which messages make none, among so many new objects at a time.
-With Python's 700 it did so several times a batch; `make bench`, qos0: 10 % less CPU."""
+"""After this many new objects the cycle collector runs. Messages make no cycles. With Python's 700
+it ran several times a batch; `make bench`, qos0: 10 % less CPU."""
 
 
 class Server:
     """Call `start`, then `wait_stopped`, then `stop`; once each.
 
     `methods` of enhanced authentication are for a program that has the broker in its own process: a
-    client that names one of them in CONNECT has to pass it. Who names none is let in as before.
+    client that names one of them in CONNECT has to pass it. A client that names none is let in.
     `clock` stands in for the system's: no other time is read then, and no other timer set.
     """
 
@@ -133,7 +133,7 @@ class Server:
                     services, self._connections, config.unix_socket
                 )
             await self._admin.start()
-            # Last, so that who can connect finds all the rest as well.
+            # Last, so that a client that can connect finds everything else ready.
             self._listener = await listen(services, self._connections, config)
         except BaseException:
             await self._stop_listening()

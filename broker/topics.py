@@ -18,14 +18,14 @@ from typing import Generic, TypeVar
 from broker.errors import TopicFilterInvalid, TopicNameInvalid, TopicNameReserved
 
 BYTES_MAX = 65_535
-"""What the two-byte length in front of an MQTT string can say. [MQTT-4.7.3-3]"""
+"""The longest MQTT string: its length has two bytes. [MQTT-4.7.3-3]"""
 LEVELS_MAX = 200
 SYS = "$SYS"
 """The first level of the topics under which the broker tells about itself."""
 SHARE_PREFIX = "$share/"
-"""What the Topic Filter of a Shared Subscription begins with. [MQTT-4.8.2-1]"""
+"""Begins the Topic Filter of a Shared Subscription. [MQTT-4.8.2-1]"""
 REPLAY_PREFIX = "$replay/"
-"""What a Topic Filter begins with that names its place in the log (`replay.spec`)."""
+"""Begins a Topic Filter that names its place in the log (`replay.spec`)."""
 REPLAY_ENDED = f"{REPLAY_PREFIX}ended"
 """Topic on which a client hears that a replay with an end is over; payload: its Topic Filter."""
 
@@ -65,7 +65,7 @@ def validate_filter(
 
 
 def _problem(topic: str, bytes_max: int, levels_max: int) -> str | None:
-    """What names and filters have in common. [MQTT-4.7.3-1..3]"""
+    """What is wrong by the rules for both names and filters; None: nothing. [MQTT-4.7.3-1..3]"""
     if not topic:
         return "is empty: give it at least one character"
     if "\0" in topic:
@@ -87,7 +87,7 @@ def is_literal(filter: str) -> bool:
 
 
 def literal_prefix(filter: str) -> str:
-    """What every matching name begins with, up to the first wildcard level.
+    """The beginning that all matching names share: the filter up to its first wildcard level.
 
     `a/+/b` gives `a/`, but `a/#` gives `a`, since it also matches `a`. A literal filter gives
     itself, a leading wildcard gives nothing.

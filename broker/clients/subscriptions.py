@@ -1,15 +1,15 @@
-"""Subscriptions: what SUBSCRIBE and UNSUBSCRIBE ask for, granted and kept.
+"""Subscriptions: grants what SUBSCRIBE asks for, and takes it back for UNSUBSCRIBE.
 
-A SUBSCRIBE is answered with one SUBACK when all that it made is committed [MQTT-3.8.4-1]: for each
-Topic Filter the granted QoS, or why it was refused. Filters are told apart here, and each kind is
-served elsewhere: a plain one by delivery, `$share/` by groups, `$replay/` and User Property `from`
-by replays. What is retained follows the SUBACK.
+A SUBSCRIBE is answered with one SUBACK when all its subscriptions are committed [MQTT-3.8.4-1]: for
+each Topic Filter the granted QoS, or the Reason Code that refuses it. Retained messages follow the
+SUBACK. The kinds of filters are told apart here and served elsewhere: a plain filter by delivery,
+`$share/` by groups, `$replay/` and User Property `from` by replay.
 
-What comes in one turn of the loop is granted, or taken back, `FILTERS_PER_TURN` at a time: others
-have their turns between. What was granted is on its way to the log before anything is awaited, so
-that a client that is cut off between two parts leaves no subscription that only memory knows.
+One turn of the loop grants, or takes back, `FILTERS_PER_TURN` filters; other clients have their
+turns between. A granted part is given to the log before anything is awaited. So a client that is
+cut off between two parts leaves no subscription that only memory knows.
 
-One object serves every MQTT client; whose SUBSCRIBE it is comes with each call.
+One object serves every MQTT client: each call brings its session.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Applicant(Subscriber, Protocol):
 
 @dataclass(slots=True)
 class _Granted:
-    """What came of a SUBSCRIBE so far."""
+    """The result of a SUBSCRIBE so far."""
 
     codes: list[int] = field(default_factory=list)
     wanting_retained: list[SubscriptionDocument] = field(default_factory=list)
@@ -88,13 +88,14 @@ class Subscriptions:
         self._config = config
         self._clock = clock
         self._in_turn: Counter[Session] = Counter()
-        """Topic Filters of each that this turn of the loop has seen to."""
+        """Topic Filters that this turn of the loop granted or took back, by session."""
 
     def subscribe(
         self, session: Session, packet: Subscribe, client: Applicant
     ) -> Coroutine[None, None, None] | None:
-        """Grant what can be granted at once. What is returned is to be awaited before anything
-        else is done for the client: the log or a group has to be asked first, or it is much."""
+        """Grant the subscriptions at once, and return None. If they are many, or the log or a group
+        must be asked first: a coroutine, to be awaited before anything else is done for the
+        client."""
         if (
             self._begin_part(session, packet.requests)
             and not placing.asked_for(packet)
@@ -139,7 +140,7 @@ class Subscriptions:
             logger.warning("client %r: %s", session.client_id, error)
             result = ReasonCode.QUOTA_EXCEEDED
         if client.closed and subscription.filter not in session.subscriptions:
-            # Who has the session now did not ask for this.
+            # Another connection has the session now, and did not ask for this.
             self._groups.leave(session, subscription.filter)
         return result
 
@@ -159,7 +160,7 @@ class Subscriptions:
         return subscription
 
     def _begin_part(self, session: Session, part: Sequence[object]) -> bool:
-        """Whether so many more can be seen to in this turn of the loop."""
+        """Whether this turn of the loop may grant, or take back, these too."""
         if not self._in_turn:
             asyncio.get_running_loop().call_soon(self._in_turn.clear)
         self._in_turn[session] += len(part)
@@ -225,9 +226,9 @@ class Subscriptions:
         return len(subscriptions) >= most and subscription.filter not in subscriptions
 
     def _owe_retained(self, session: Session, subscription: SubscriptionDocument) -> bool:
-        """Let it get what is retained now, if it asks for that. [MQTT-3.3.1-9..11]
+        """Owe it the retained messages of now, if it asks for them. [MQTT-3.3.1-9..11]
 
-        If not, what is still owed from when it was made stays owed.
+        If not, the subscription that it replaces may still be owed some: these stay owed.
         """
         existing = session.subscriptions.get(subscription.filter)
         if subscription.replaying or is_shared(subscription.filter):

@@ -1,9 +1,9 @@
 """Routes: which attached sessions get the messages of a topic, and how.
 
-They are found through the tree of all subscriptions and remembered by topic. A change of one
-subscription concerns few topics, but to look for these among all that are remembered would take
-longer than to forget them. So what is remembered becomes doubtful: when it is asked for the next
-time, it is right if no filter that changed matches the topic, and is found anew otherwise.
+The routes of a topic are found through the tree of all subscriptions, and remembered. A change of
+one subscription concerns few topics, but finding these among all remembered ones would take longer
+than forgetting all. So all remembered routes become doubtful. When a topic is routed the next time,
+its doubtful routes are used if no changed filter matches the topic, else they are found anew.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from broker.session.session import Session
 from broker.topics import TopicTree
 
 REMEMBERED_MAX = 100_000
-"""Topics whose routes are remembered, and different routes that they had since all were forgotten.
-Sessions that are gone stay in memory with those, but for what waited in them."""
+"""Topics whose routes are remembered; also the number of different routes that are kept. Routes
+keep sessions in memory that have left, but nothing that waited in them."""
 CHANGED_MAX = 256
 """Filters that changed, beyond which all routes, doubtful or interned, are forgotten instead."""
 
@@ -32,11 +32,11 @@ class RouteTable:
         self._tree: TopicTree[Session, tuple[Session, SubscriptionDocument]] = TopicTree()
         self._routes: dict[str, Routes] = {}
         self._doubtful: dict[str, Routes] = {}
-        """What was in `_routes` before the newest change."""
+        """Routes that were remembered before the newest change."""
         self._changed: TopicTree[None, str] = TopicTree()
         """Filters that changed since there were no doubtful routes."""
         self._interned: dict[Routes, Routes] = {}
-        """Each of the different routes, once; also of those that no topic has any more."""
+        """Each different route once, also those that no topic has any more."""
 
     def __len__(self) -> int:
         """How many subscriptions there are."""

@@ -1,10 +1,10 @@
-"""Enhanced authentication (section 4.12): what a method has to be, to be plugged in, and its use on
-one connection. No method yet of our own; a program that has the broker in its process gives
-`Server` its `methods`.
+"""Enhanced authentication (section 4.12 of MQTT 5): the face of a method, and its use on one
+connection. The broker has no method of its own yet; a program that runs the broker in its process
+gives `Server` its `methods`.
 
-CONNECT names the method and may bring the first data, AUTH packets go to and fro until the exchange
-is done, and only then is there a `Connect` event. A connected client may authenticate again by the
-same method.
+CONNECT names the method and may bring the first data. AUTH packets go to and fro until the exchange
+is done; only then is there a `Connect` event. A connected client may authenticate again by the same
+method.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""What stands after the fixed header of a packet, field by field: every packet but PUBLISH, and the
-acknowledgements that are too long for a run (`acks.py`).
+"""The bodies of packets, field by field: all but PUBLISH (`publishes.py`) and short
+acknowledgements (`acks.py`).
 
-These packets are few, so they are read by `Reader`. Each function reads its packet up to the end,
-and raises PeerError where one packet is wrong in itself; what it must not be at this moment, or of
-this client, is for `connection.py`.
+These packets are few, so they are read by `Reader`. Each function reads its packet up to the end
+and raises PeerError if the packet is wrong in itself. Rules about the moment or the client are in
+`connection.py`.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@
 - CONNECT comes first and once. [MQTT-3.1.0-1, 2] After the `Connect` event call `accept` or
   `close`; a client need not wait for it, so that events may follow in the same list: drop them if
   you closed.
-- DISCONNECT is the last event, too; what was asked before it may still be answered. Whoever moves
-  the bytes closes the connection once `closed` is set and `data_to_send` is sent.
+- DISCONNECT is the last event, too; packets before it may still be answered. The caller closes the
+  socket once `closed` is set and `data_to_send` is sent.
 - PINGREQ is answered here, but nothing before CONNACK. [MQTT-3.2.0-1] What an event asks of the
   session is not known here.
 

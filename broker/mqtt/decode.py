@@ -49,7 +49,7 @@ _KINDS = dict.fromkeys(PUBLISH_FIRST_BYTES, PacketType.PUBLISH) | {
 
 
 class Decoder:
-    """`feed` it what arrives, then call `next` until it gives None or raises."""
+    """`feed` it the bytes that arrive, then call `next` until it gives None or raises."""
 
     __slots__ = ("_data", "_limits", "_needed", "_pending", "_position", "publishes", "version")
 
@@ -64,7 +64,7 @@ class Decoder:
         self._needed = 0
 
     def feed(self, data: bytes) -> None:
-        """Take over what arrived; what was fed before has been drawn with `next`."""
+        """Take over bytes that arrived, after all earlier ones were drawn with `next`."""
         assert not self._data
         self._position = 0
         if self._pending:
@@ -132,8 +132,8 @@ class Decoder:
         return kind
 
     def _connect(self, reader: Reader) -> Connect:
-        """Sets the version also where it refuses one, so that the answer is understood: what is no
-        newer than 3.1.1 knows return code 1, what is newer Reason Code 0x84. [MQTT-3.1.2-1, 2]
+        """Sets the version also where it refuses one, so that the client understands the answer: up
+        to 3.1.1 it is return code 1, above it Reason Code 0x84. [MQTT-3.1.2-1, 2]
 
         (A bridge of Mosquitto's sets the top bit of its level.)
         """

@@ -57,7 +57,7 @@ flags are DUP, QoS and RETAIN, not set here."""
 
 @dataclass(slots=True)
 class Will:
-    """What is published for a client that is lost. `properties` are as in `Publish`."""
+    """The message that is published when the client is lost. `properties` are as in `Publish`."""
 
     topic: str
     payload: bytes
@@ -116,7 +116,7 @@ class Publish:
 
 @dataclass(slots=True)
 class RefusedPublish:
-    """A PUBLISH whose topic is reserved, without what nobody will get of it. Not an error of the
+    """A PUBLISH to a reserved topic, without its payload. Not an error of the
     connection: it is acknowledged with `reason_code`, in its turn."""
 
     qos: int

@@ -41,7 +41,7 @@ class Refused:
 
 
 class FrameReader:
-    """`feed` it what arrives, then call `next` until it gives None or `Refused`."""
+    """`feed` it the bytes that arrive, then call `next` until it gives None or `Refused`."""
 
     __slots__ = ("_continues", "_data", "_left", "_mask", "_position")
 
@@ -56,7 +56,7 @@ class FrameReader:
         """Whether the message has more frames."""
 
     def feed(self, data: bytes) -> None:
-        """Take over what arrived; what was fed before has been drawn with `next`."""
+        """Take over bytes that arrived, after all earlier ones were drawn with `next`."""
         self._data += data
 
     def next(self, payloads: list[bytes]) -> bytes | Refused | None:

@@ -1,17 +1,17 @@
-"""TCP and Unix sockets: moves bytes, keeps one timer a connection, obeys backpressure.
+"""TCP and Unix sockets: moves bytes, keeps one timer a connection, obeys back-pressure.
 
-Knows no packet. The first bytes tell who is there: 0x10 begins an MQTT CONNECT, `GET ` is HTTP and
-so WebSocket, other text is the line protocol, and with anything else the connection is closed.
+Knows no packet. The first bytes tell the protocol: 0x10 begins an MQTT CONNECT, `GET ` an HTTP
+request and so a WebSocket, other text is the line protocol. Anything else closes the connection.
 
-What a peer can make us keep is bounded:
+A peer can make the broker keep only so much:
 
-- It gets no more messages while `write_buffer_bytes_max` wait for it. When answers make that grow
-  to twice as much and a packet more, it also is not read from: it asks and does not read.
-- Who has not said who it is counts as a stranger. When there are `connections_max`, a new one takes
-  the place of the oldest stranger, so that silence does not keep others out; if there is none, the
-  new one is cut off.
-- Each connection is an open file, and so are those of the store: no more are accepted than leave
-  it enough.
+- A peer gets no more messages while `write_buffer_bytes_max` wait in its socket. If its answers
+  make that grow to twice as much and a packet more, the broker stops reading from it: it asks and
+  does not read.
+- A connection whose client has not been identified yet counts as a stranger. At `connections_max`
+  a new connection takes the place of the oldest stranger, so that silent connections do not keep
+  others out. If there is no stranger, the new connection is cut off.
+- Each connection is an open file. So many are accepted that the store keeps enough files.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ CLOSE_TIMEOUT_S = 5.0
 """How long a peer may take to read the last bytes before the connection is cut."""
 BACKLOG = 1024
 TURN_BYTES_MAX = 1 << 16
-"""Who sent more at once is read again only after everybody else was: uvloop reads a socket up to 32
-times before it looks at the next, which made others wait seconds for a flood."""
+"""After a read of more than this, all other sockets are read before this one is read again. uvloop
+reads a socket up to 32 times before it looks at the next: others waited seconds for a flood."""
 QUICK_ACK_BYTES_MAX = 64
-"""As little as a PUBACK, which gets no answer that the kernel's own acknowledgement could travel
-with. It would keep that back for 40 ms, and a client with Nagle's algorithm on sends nothing
-meanwhile: each message that it publishes after a PUBACK would wait for so long."""
+"""A read of at most this, such as a PUBACK, is acknowledged to the peer's kernel at once. A PUBACK
+gets no answer, and without one the kernel keeps its TCP acknowledgement back for 40 ms. A client
+with Nagle's algorithm on sends nothing meanwhile, so its next PUBLISH would wait that long."""
 _HAS_QUICK_ACK = hasattr(socket, "TCP_QUICKACK")
 FILES_RESERVED = 100
 """Open files that the rest of the broker may need."""
@@ -60,7 +60,7 @@ class Connections(set["TcpConnection"]):
 
     def __init__(self) -> None:
         self.strangers: dict[TcpConnection, None] = {}
-        """Of these, who has not said who it is; oldest first."""
+        """Connections whose client has not been identified yet; oldest first."""
 
     def lose(self, connection: TcpConnection) -> None:
         self.discard(connection)
@@ -77,7 +77,7 @@ class TcpConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._timer: Timer | None = None
         self._first_bytes = b""
-        """What came while it could still be the beginning of `GET `."""
+        """The bytes so far, while they could still become `GET `."""
         self._full = False
         """Whether `write_buffer_bytes_max` wait to be sent."""
         self._reading_paused_by: set[str] = set()
@@ -157,7 +157,7 @@ class TcpConnection(asyncio.Protocol):
         assert transport is not None
         assert self._timer is not None
         self._timer.cancel()
-        # Who connects to a Unix socket has no address: then it is our own.
+        # A peer on a Unix socket has no address: take our own.
         address = transport.get_extra_info("peername") or transport.get_extra_info("sockname")
         peer = str(address)
         client: NetworkClient
@@ -166,7 +166,7 @@ class TcpConnection(asyncio.Protocol):
         elif data.startswith(HTTP_GET):
             client = WebSocket(services, self, peer, now)
         else:
-            # Zero: we hear when the last byte is out, which is what counts as acknowledged there.
+            # Zero: asyncio tells when the last byte is out. That counts as acknowledged here.
             transport.set_write_buffer_limits(high=0)
             client = LineClient(services, self, peer, now)
             self._connections.strangers.pop(self, None)
@@ -294,8 +294,8 @@ async def listen(services: Services, connections: Connections, config: Config) -
 async def listen_unix(services: Services, connections: Connections, path: Path) -> asyncio.Server:
     """Accept connections of our own user on a Unix socket, which the caller removes in the end.
 
-    What a broker that is gone left at `path` is replaced. Raises ConfigError: there is something
-    else, or somebody listens, or it cannot be listened on.
+    A socket file that an earlier broker left at `path` is replaced. Raises ConfigError: `path` is
+    something else, another process listens there, or the socket cannot be made.
     """
     _expect_no_listener(path)
     listener = unix.listen(path, setting="unix_socket")

@@ -1,13 +1,14 @@
-"""WebSocket: MQTT in binary frames, for browsers and whoever may only speak HTTP. [MQTT-6.0.0-1..4]
+"""WebSocket: MQTT in binary frames, for browsers and networks that only let HTTP through.
+[MQTT-6.0.0-1..4]
 
-Stands between a `TcpConnection` and the `Client`, and has the face that each of them expects of
-the other. The `websockets` library has the handshake, the control frames, the closing and all that
-we send; `FrameReader` has the data frames. Here is what is ours:
+Stands between a `TcpConnection` and the `Client`: a `NetworkClient` to the former, a `Transport` to
+the latter. The `websockets` library does the handshake, the control frames, the closing and the
+sending; `FrameReader` reads the data frames. This module decides:
 
-- A packet may be spread over frames and a frame may hold many packets: what the frames of one read
-  carry is handed on as if it had come over TCP. [MQTT-6.0.0-2] So no frame and no message is held,
-  and either may be of any size: `packet_bytes_max` bounds packets, and that is all that is kept.
-- Of the pings in one read the last is answered, which is all that RFC 6455 (5.5.3) asks.
+- A packet may be spread over frames and a frame may hold many packets. The bytes that the frames of
+  one read carry are handed on as if they had come over TCP. [MQTT-6.0.0-2] So no frame is kept, and
+  a frame may have any size: `packet_bytes_max` bounds the packets in them.
+- If one read brings several pings, only the last is answered, as RFC 6455 (5.5.3) permits.
 - permessage-deflate is not negotiated: small packets gain little by it, its window costs hundreds
   of KiB a connection, and a small frame could inflate to any size.
 - A browser lets every page of the web connect to this machine and only tells us the page's Origin.
@@ -51,7 +52,7 @@ LOOPBACK_ORIGIN = re.compile(r"https?://(localhost|127(\.\d{1,3}){3}|\[::1\])(:\
 
 
 class Socket(Transport, Protocol):
-    """What is needed of the connection below."""
+    """The connection below, as a WebSocket needs it."""
 
     def end_output(self) -> None:
         """Send what was written, then the end; close when the peer has ended too, or in time."""
@@ -74,7 +75,7 @@ class WebSocket:
             logger=library_logger,
         )
         self._request_tail = b""
-        """What came last of the HTTP request, as long as its end could begin there."""
+        """The last bytes of the HTTP request so far: its end may begin in them."""
         self._frames = FrameReader()
         self._client: Client | None = None
         """None until the HTTP request is accepted."""
@@ -93,7 +94,7 @@ class WebSocket:
         self._flush()
 
     def _receive_request(self, data: bytes) -> bytes:
-        """What follows the HTTP request, once that is whole and accepted."""
+        """The bytes after the HTTP request, once the request is whole and accepted."""
         protocol = self._protocol
         searched = self._request_tail + data
         end = searched.find(REQUEST_END)

@@ -1,17 +1,16 @@
-"""`$SYS/broker/...`: what the broker tells about itself, under the names that Mosquitto gave it.
+"""`$SYS/broker/...`: what the broker tells about itself, under Mosquitto's names.
 
-- The values are messages, but not of the log: that is the history of what clients published, and
-  on a quiet broker would be mostly this. So they have no offset, nobody can replay or query them,
-  and who is away misses them.
-- Every interval those that changed go, at QoS 0, to whoever is subscribed. A new subscription gets
-  all that match, as retained messages.
+- The values are messages, but not in the log: the log of a quiet broker would be full of them. So
+  they have no offset, nobody can replay or query them, and an absent subscriber misses them.
+- Every interval the values that changed go to the subscribers, at QoS 0. A new subscription gets
+  all values that match, as retained messages.
 - Only the broker publishes here: a client's PUBLISH is refused (`topics.refuse_reserved`). Filters
   that begin with a wildcard do not match. [MQTT-4.7.2-1]
 
-Names that mean a little else than with Mosquitto: `store/messages/...` is the whole log, by offsets
-and with all that it takes on the disk; `heap/...` is the memory that the process has resident
-(`current` where the system tells, as Linux does); `subscriptions/count` is of connected clients.
-Not there: `messages/inflight`, which would mean to ask every session.
+Some names mean a little else than with Mosquitto: `store/messages/...` is the whole log and all its
+bytes on the disk; `heap/...` is the resident memory of the process (`current` only where the system
+tells it, as Linux does); `subscriptions/count` counts those of connected clients. There is no
+`messages/inflight`: every session would have to be asked.
 """
 
 from __future__ import annotations
@@ -68,7 +67,7 @@ class SysTree:
             await clock.sleep(interval_s)
 
     async def publish(self, now: Instant) -> None:
-        """Give those who are subscribed what has changed since the last time."""
+        """Send the subscribers the values that changed since the last call."""
         stats = await self._log.store.stats()
         changed: list[Message] = []
         for name, value in self._values(now.monotonic, stats).items():
@@ -82,7 +81,7 @@ class SysTree:
         self._delivery.offer_beside(changed)
 
     def matching(self, subscriptions: Sequence[SubscriptionDocument]) -> list[Outgoing]:
-        """What these subscriptions of one SUBSCRIBE get as retained messages. [MQTT-3.3.1-9]"""
+        """The values that these subscriptions of one SUBSCRIBE get, as retained. [MQTT-3.3.1-9]"""
         ours = [s for s in subscriptions if s.filter.startswith(f"{SYS}/")]
         outgoing: list[Outgoing] = []
         if ours:

@@ -1,7 +1,7 @@
-"""Sessions: which client identifiers have Session State, who is connected to it, when it expires.
+"""Sessions: the client identifiers that have Session State, their connections, their expiry.
 
-In memory are only the sessions of connected clients, and of those that just left until their last
-state is committed. All others are documents in the log: an offline subscriber costs an offset.
+Memory has the sessions of connected clients, and of clients that just left until their last state
+is committed. All others are documents in the log: an absent subscriber costs an offset.
 """
 
 from __future__ import annotations
@@ -227,10 +227,10 @@ class Sessions:
         self._absent_unsubscribed.discard(client_id)
 
     def nobody_gets(self, messages: Sequence[Message]) -> Collection[str]:
-        """Those of their topics that certainly nobody is subscribed to.
+        """The topics of `messages` that certainly nobody is subscribed to.
 
-        What sessions are subscribed to whose client is away is not in memory, so there is no such
-        topic while one of them may be subscribed to anything at all.
+        The subscriptions of absent sessions are not in memory. So while any absent session may have
+        one, no topic is returned.
         """
         if self.absent_count > len(self._absent_unsubscribed):
             return ()

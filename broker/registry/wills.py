@@ -27,10 +27,10 @@ class Wills:
         self._deadline_moved = deadline_moved
         self._wills: dict[str, WillDocument] = {}
         self._delayed = Deadlines()
-        """When to publish the wills whose clients are lost already."""
+        """When to publish the wills of clients that are lost already."""
 
     async def start(self, has_session: Callable[[str], bool], now: Instant) -> None:
-        """Take up what an earlier run left: whoever was connected when it died is lost now.
+        """Take up the wills that an earlier run left. Clients that were connected are lost now.
 
         A session that was not to outlive its connection ended then, and nothing waits for it.
         """

@@ -41,8 +41,8 @@ def asked_for(packet: Subscribe) -> bool:
 
 
 def kept_as(topic_filter: str) -> str:
-    """The filter that a subscription to `topic_filter` is kept under: itself without the prefix, so
-    that what was subscribed to can be unsubscribed from by the same words."""
+    """The filter under which a subscription to `topic_filter` is kept: without `$replay/<spec>/`.
+    So a client can unsubscribe by the words with which it subscribed."""
     try:
         prefixed = split_filter(topic_filter)
     except ReplaySpecInvalid:

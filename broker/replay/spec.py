@@ -9,8 +9,8 @@ TIME is RFC 3339 (seconds and zone may be left out, no zone is UTC; a date alone
 digits since the epoch (seconds, milliseconds or microseconds, told by their magnitude), or a
 duration that long ago: `-90s`, `-15m`, `-1d2h`. A range ends after it begins.
 
-Only words to values: finding the offset is for those who have the log. As part of a Topic Filter,
-`$replay/<spec>/<filter>`, a zone east of UTC cannot be said, since `+` is a wildcard: use Z.
+This module turns words into values; `placing.py` finds the offsets. In a Topic Filter,
+`$replay/<spec>/<filter>`, a zone east of UTC cannot be written, since `+` is a wildcard: use Z.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Earliest:
 
 @dataclass(frozen=True, slots=True)
 class Latest:
-    """The high watermark: as a start only what is new, as an end only what is there."""
+    """The high watermark. As a start: only new messages; as an end: only those that are there."""
 
 
 @dataclass(frozen=True, slots=True)
