@@ -1,19 +1,19 @@
 """The log: every accepted message, in the order accepted, appended by group commit.
 
-What arrives while one commit runs is the next one's batch: no timer, and no await, task, lock or
-transaction per message. A few that wait let those join whose turn it is after an acknowledgement.
-A commit takes all that is pending, so messages and the Session State that belongs to them are
-stored together or not at all. Knows nothing of MQTT, topics or sessions: who has state to commit is
-a `StateSource`.
+Messages that arrive while one commit runs are the batch of the next: no timer, and no await, task,
+lock or transaction per message. A commit takes everything that is pending, so messages and the
+Session State that belongs to them are stored together or not at all. The log knows nothing of MQTT,
+topics or sessions: whoever has state to commit is a `StateSource`.
 
-- Acknowledgements by subscribers alone are in no hurry: they wait a few ms for company.
-- `append` and `changed` are plain calls; what is to happen once it is durable comes as a callback.
-- Callbacks run in the order of the calls, each with None, or with the error that prevented it.
-  What they put off to the next turn of the loop (`call_soon`), such as one write to a socket for
-  many acknowledgements, is done when `acknowledgements_sent` returns.
-- While the store is full all waits in its order, so that no state can be stored without the message
-  that it belongs to; only appends that are not to wait fail. The store is tried every second.
-- Any other failure ends the log (P6): nothing is acknowledged any more, and the broker stops.
+- After a commit a small batch waits a moment for the publishers that were just acknowledged.
+- Acknowledgements by subscribers alone are not urgent: they wait a few ms for company.
+- `append` and `changed` are plain calls; a callback tells when the data is durable.
+- Callbacks run in the order of the calls, each with None or with the error. They may put off work
+  to the next turn of the loop (`call_soon`), such as one write to a socket for many
+  acknowledgements; that work is done when `acknowledgements_sent` returns.
+- While the store is full everything waits in its order, so no state is stored without the message
+  that it belongs to. Only appends with `keep_if_full=False` fail. The log tries again every second.
+- Any other failure ends the log (P6): it acknowledges nothing more, and the broker stops.
 """
 
 from __future__ import annotations
@@ -36,26 +36,27 @@ CURSOR_COMMIT_DELAY_S = 0.005
 FULL_RETRY_S = 1.0
 FEW_MESSAGES = 64
 TURNS_FOR_COMPANY = 3
-"""So many turns of the loop do fewer messages than that wait after a commit: whom it acknowledged
-sends more just then. Otherwise the halves of a small window follow each other in commits of their
-own, each at the price of a whole one. `make bench`, qos1-w20: 1.5 times the messages a second."""
+"""After a commit, a batch smaller than FEW_MESSAGES waits this many turns of the loop: the
+publishers just acknowledged are about to send more. Otherwise the two halves of a small window
+follow each other in commits of their own, each at the price of a whole one. `make bench`, qos1-w20:
+1.5 times the messages a second."""
 
 OnCommitted = Callable[[StoreError | None], None]
 
 
 class StateSource(Protocol):
-    """Whoever has state that changes with the log: a session."""
+    """Has state that is stored in the log's commits: a session."""
 
     def take_changes(self) -> list[Operation]:
-        """The changes that the next commit must hold; each is given once, unless it fails."""
+        """The changes for the next commit. It returns each of them once."""
         ...
 
     def committed(self) -> None:
-        """What `take_changes` last returned is stored."""
+        """The changes that `take_changes` last returned are stored."""
         ...
 
     def not_committed(self) -> None:
-        """What `take_changes` last returned was not stored."""
+        """They are not: `take_changes` must return them again."""
         ...
 
 
@@ -72,7 +73,7 @@ class _Append:
 
 
 class _Batch:
-    """All that waits for the next commit."""
+    """Everything that waits for the next commit."""
 
     __slots__ = ("appends", "size", "sources")
 
@@ -101,7 +102,7 @@ class Log:
         self._idle = asyncio.Event()
         self._idle.set()
         self._sent = asyncio.Event()
-        """Not set from the callbacks of a commit until what they put off is done."""
+        """Cleared by the callbacks of a commit, set when the work that they put off is done."""
         self._sent.set()
         self._full = False
         self._uncongested: list[Callable[[], None]] = []
@@ -122,7 +123,7 @@ class Log:
         """Put messages and operations into the next commit.
 
         `durable=False` where nobody waits for the disk: QoS 0. `keep_if_full=False`: if the store
-        is full then, nothing of this is stored and the callback gets StoreFull.
+        is full then, nothing of this append is stored and the callback gets StoreFull.
         """
         pending = self._pending
         size = sum([message.size for message in messages])
@@ -137,8 +138,8 @@ class Log:
     ) -> None:
         """The state of `source` goes into the next commit.
 
-        It is fsynced and does not wait for company if somebody waits for it: a callback that is
-        `urgent`. One that is not also hears of a full store, while the state waits.
+        With an `urgent` callback somebody waits for it: the commit is fsynced and starts at once.
+        A callback that is not urgent hears of a full store, too, while the state stays and waits.
         """
         pending = self._pending
         pending.sources[source] = None
@@ -152,7 +153,7 @@ class Log:
     async def commit_now(
         self, operations: Sequence[Operation], *, keep_if_full: bool = True
     ) -> None:
-        """Return when these are durable. Raises StoreError: they are not."""
+        """Return when the operations are durable. Raises StoreError: they are not."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         def settle(error: StoreError | None) -> None:
@@ -168,23 +169,25 @@ class Log:
 
     @property
     def congested(self) -> bool:
-        """More waits for the disk than should: publishers are to be read from later."""
+        """Whether more than `append_bytes_max` waits for the disk: read from publishers later."""
         return self._pending.size > self._append_bytes_max
 
     def when_uncongested(self, resume: Callable[[], None]) -> None:
-        """Call `resume` when the running commit is done and the waiting one has begun, and not
-        while the store is full."""
+        """Call `resume` when the commit of the pending batch begins and the store is not full."""
         self._uncongested.append(resume)
 
     async def flushed(self) -> None:
-        """Return when nothing waits and no commit runs. Raises the error that ended the log."""
+        """Return when nothing is pending and no commit runs.
+
+        Raises the StoreError that ended the log.
+        """
         while not self._idle.is_set():
             await self._idle.wait()
         if self.failure is not None:
             raise self.failure
 
     async def acknowledgements_sent(self) -> None:
-        """Return when the acknowledgements of the last commit have left: now, or a turn later."""
+        """Return when the last commit's acknowledgements have left: at once, or a turn later."""
         await self._sent.wait()
 
     def _wake(self) -> None:
@@ -258,7 +261,10 @@ class Log:
             self._resume()
 
     def _keep(self, batch: _Batch, error: StoreFull) -> None:
-        """The store is full: what waits goes before all that came meanwhile, the rest fails."""
+        """The store is full: put the batch back before everything that came meanwhile.
+
+        Appends that are not to be kept fail instead.
+        """
         self._full = True
         later, self._pending = self._pending, batch
         refused = [append for append in batch.appends if not append.keep_if_full]

@@ -1,21 +1,21 @@
 """The Store contract: the log and the documents beside it. Knows messages and offsets, not MQTT.
 
-`memory.py` is the reference and the test model, `sqlite/` the default; one suite,
+`memory.py` is the reference and the test model, `sqlite/` is the default. One suite,
 `tests/unit/store/test_contract.py`, holds every store to these clauses:
 
-- **S1** `append` resolves only when every message of the batch and every operation given with it
-  is committed, and with `durable=True` fsynced; all of it or nothing. It sets `Message.offset`.
+- **S1** `append` returns only when every message of the batch and every operation given with it is
+  committed, and with `durable=True` fsynced: all of it or nothing. It sets `Message.offset`.
 - **S2** Offsets rise in commit order and are never reused, also after `trim` removed everything
   and after a crash. They need not be consecutive.
-- **S3** `tail` yields every committed batch once, in order, ours and others', and only after its
-  commit; `Skipped` only where `trim` passed the reader.
+- **S3** `tail` yields every committed batch once, in order, our own and those of other writers, and
+  only after its commit. It yields `Skipped` only where `trim` passed the reader.
 - **S4** `read` returns matching messages in offset order and says how far it looked.
-- **S5** A message with `retain` set becomes its topic's retained message, one with an empty payload
+- **S5** A message with `retain` set becomes its topic's retained message; one with an empty payload
   removes it, in the same transaction. A retained message outlives `trim`. [MQTT-3.3.1-5..7]
 - **S6** Documents are read as they were last committed. `transact` is all or nothing.
-- **S7** A failed call stored nothing that a later call would show, or raises `StoreUnavailable`,
-  after which nothing more may be written until the store was opened again.
-- **S8** What `read` returns is bit for bit what was appended, or it raises `StoreCorrupt`.
+- **S7** A failed call stored nothing that a later call would show, or raises `StoreUnavailable`;
+  after that nothing more may be written until the store is opened again.
+- **S8** `read` returns bit for bit what was appended, or raises `StoreCorrupt`.
 - **S9** `open` does not read the backlog: its time does not grow with the number of messages.
 """
 
@@ -33,7 +33,7 @@ from broker.message import Message, Offset
 
 @dataclass(slots=True)
 class Skipped:
-    """Retention removed `first`..`last` before the reader of `tail` came to them."""
+    """Retention removed the offsets `first`..`last` before the reader of `tail` came to them."""
 
     first: Offset
     last: Offset
@@ -41,7 +41,7 @@ class Skipped:
 
 @dataclass(slots=True)
 class Read:
-    """`messages` match; everything below `next` has been looked at."""
+    """`messages` match, and everything below `next` was looked at."""
 
     messages: list[Message]
     next: Offset
@@ -83,12 +83,14 @@ class Store(Protocol):
         *,
         durable: bool = True,
     ) -> None:
-        """Commit messages and state together (S1), setting each message's offset, in order.
+        """Commit messages and state together (S1) and set each message's offset, in order.
 
-        `state` is done in its order. Raises StoreFull, StoreUnavailable, StoreConflict (a revision
-        was not the expected one, or the SessionDocument is missing to which a subscription, a
-        cursor or QoS 2 identifiers belong): then nothing was stored (S7). An append whose caller
-        is cancelled may still be stored, and shows at the latest with the next one.
+        The operations of `state` are done in their order. If the caller is cancelled, the append
+        may still be stored; readers of `tail` see it with the next one at the latest.
+
+        Raises StoreFull; StoreUnavailable; StoreConflict: a revision was not the expected one, or a
+        subscription, a cursor or QoS 2 identifiers belong to a session without SessionDocument.
+        Then nothing was stored (S7).
         """
         ...
 
@@ -105,39 +107,39 @@ class Store(Protocol):
         limit: int = 1000,
         bytes_max: int = 1 << 20,
     ) -> Read:
-        """Messages in start..end (closed) that match any filter (None: all), oldest first.
+        """Messages in start..end (both included) that match any filter (None: all), oldest first.
 
-        Stops after `limit` messages or when their sizes reach `bytes_max` (at least one is
-        returned), or after looking at much that does not match: `next` says where to go on, and
-        is above `end`, or the high watermark, when there is no more. Reading begins at the log
-        start if `start` is below it; who must know what `trim` took looks at `log_start` after.
+        Stops after `limit` messages, when their sizes reach `bytes_max` (at least one message is
+        returned), or after looking at many that do not match. `next` says where to go on; it is
+        above `end`, or above the high watermark, when there are no more. Reading begins at the log
+        start if `start` is below it; compare `log_start` afterwards to know what `trim` took.
         """
         ...
 
     async def fetch(
         self, offsets: Sequence[Offset], *, bytes_max: int = sys.maxsize
     ) -> list[Message]:
-        """Exactly these messages, oldest first; without those that are gone. At most 100,000.
+        """The messages at these offsets, at most 100,000, oldest first; removed ones are left out.
 
-        Stops when their sizes reach `bytes_max`: what is above the last of them may be there too.
-        A retained message is there also below the log start.
+        Stops when their sizes reach `bytes_max`: messages above the last one returned may exist,
+        too. A retained message is found also below the log start.
         """
         ...
 
     async def offset_at(self, time_us: int) -> Offset:
-        """The first offset published at or after `time_us`; high watermark + 1 if none is.
+        """The first offset published at or after `time_us`; high watermark + 1 if there is none.
 
-        About right where the clock was set back.
+        Only about right where the clock was set back.
         """
         ...
 
     async def nth_last(self, filters: Sequence[str] | None, count: int) -> Offset:
-        """The offset from which `count` matching messages remain; the log start if fewer do, and
-        high watermark + 1 for none."""
+        """The offset from which `count` matching messages remain; the log start if there are
+        fewer, and high watermark + 1 for a count of 0."""
         ...
 
     async def retained(self, filters: Sequence[str]) -> list[Offset]:
-        """Where the retained messages of all topics that match any filter are, in order (S5)."""
+        """Offsets of the retained messages of all topics that match any filter, in order (S5)."""
         ...
 
     async def get(self, kind: type[D], key: tuple[str, ...]) -> D | None: ...
@@ -153,7 +155,7 @@ class Store(Protocol):
     async def scan_together(
         self, kinds: Sequence[type[Document]], key: tuple[str, ...]
     ) -> list[Document]:
-        """As `scan` of each class in turn, but all as of one moment. For what belongs together."""
+        """As `scan` of each class, one class after the other, but all as of one moment."""
         ...
 
     async def transact(self, operations: Sequence[Operation]) -> None:
@@ -161,21 +163,21 @@ class Store(Protocol):
         ...
 
     async def trim(self, before: Offset) -> int:
-        """Remove messages below `before` that are not retained; how many went.
+        """Remove messages below `before` that are not retained; the number removed.
 
-        The log start moves first. Raises StoreFull: the next call goes on with the removing.
+        The log start moves first. Raises StoreFull: the next call goes on removing.
         """
         ...
 
     async def stats(self) -> StoreStats:
-        """Its cost does not grow with what is stored."""
+        """Costs the same however much is stored."""
         ...
 
     async def check(self, progress: Callable[[Offset], None] | None = None) -> list[str]:
-        """What is damaged, in sentences; empty when all is well. Reads everything, and says to
-        `progress`, maybe in another thread, how far it came."""
+        """The damage, in sentences; empty when there is none. Reads everything, and tells
+        `progress` how far it came, maybe in another thread."""
         ...
 
     async def backup(self, path: Path) -> None:
-        """A consistent copy at `path`, which must not exist, while reads and writes go on."""
+        """Make a consistent copy at `path`, which must not exist, while reads and writes go on."""
         ...

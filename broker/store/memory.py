@@ -1,8 +1,8 @@
 """MemoryStore: the Store contract in the fewest lines, without a disk.
 
-It is the reference that other stores are compared with, and what tests run the broker on. Its
-time grows with what it holds, and what it holds is gone with the process; `close` and a second
-`open` keep it, as a store on a disk would.
+Other stores are compared with it, and tests run the broker on it. Its calls take longer the more it
+holds. It keeps its content over `close` and `open`, as a store on a disk does, and loses it with
+the process.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class MemoryStore:
         self._log_start = Offset(1)
         self._is_open = False
         self._changed = asyncio.Event()
-        """Set, and replaced by a new one, whenever a reader of `tail` has reason to look."""
+        """Set, and replaced by a new one, whenever there is something new for readers of `tail`."""
 
     @property
     def high_watermark(self) -> Offset:

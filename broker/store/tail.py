@@ -1,4 +1,7 @@
-"""The newest batches on their way from a store to one reader of `tail`, without the disk."""
+"""Tail: the queue of committed batches between a store and one reader of its `tail`.
+
+A reader that keeps up gets each batch from memory; one that does not reads from the database.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,12 @@ from collections.abc import Sequence
 from broker.message import Message, Offset
 
 TAIL_QUEUE_BYTES_MAX = 8 << 20
-"""Live batches (with 200 bytes for each message) that wait for a reader of `tail`; beyond, it
-reads them from the database."""
+"""Bytes of the batches in one queue, with 200 for each message. A queue that grows beyond is
+emptied: its reader reads from the database."""
 
 
 class Tail:
-    """Committed batches on their way to one reader of `tail`, as long as it keeps up."""
+    """The batches that one reader has not taken yet. Too many, and it forgets them."""
 
     def __init__(self) -> None:
         self.ended = False
@@ -23,7 +26,7 @@ class Tail:
         self._changed = asyncio.Event()
 
     def add(self, before: Offset, batch: Sequence[Message], size: int) -> None:
-        """`before` is what the high watermark was. Too much, and the reader reads for itself."""
+        """`before` is the high watermark before this batch."""
         self._size += size
         self._batches.append((before, batch, size))
         if self._size > TAIL_QUEUE_BYTES_MAX:
@@ -32,7 +35,7 @@ class Tail:
         self._changed.set()
 
     def take(self, position: Offset) -> Sequence[Message] | None:
-        """What follows on `position`; None if it is not here."""
+        """The messages from `position` on; None if they are not here."""
         while self._batches:
             before, batch, size = self._batches[0]
             if before >= position:

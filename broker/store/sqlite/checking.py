@@ -1,4 +1,4 @@
-"""What `pubsub check` looks at in the database. Reads everything, changes nothing."""
+"""The checks of `pubsub check` on the database. They read everything and change nothing."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def check(
     for look in (_structure, _references, partial(_damaged, progress=progress)):
         try:
             problems += islice(look(connection), PROBLEMS_MAX - len(problems))
-        except sqlite3.DatabaseError as error:  # Too damaged for this to go on.
+        except sqlite3.DatabaseError as error:  # Too damaged to go on.
             problems.append(f"the database file: {error}")
     return problems
 

@@ -1,4 +1,4 @@
-"""Opening the database: its file, its connections, and the pragmas that they are to keep to."""
+"""Opening the database: makes its file, connects, sets the pragmas and reads them back."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STATEMENTS_CACHED = 128
 WRITER_CACHE_KIB = 16_000
 READER_CACHE_KIB = 8_000
 WAL_FILE_BYTES_MAX = 64 << 20
-"""What stays of the file of the write-ahead log, once it starts over, for the next time."""
+"""The file of the write-ahead log is cut to this size when the log starts over."""
 
 
 async def open_writer(path: Path) -> tuple[ConnectionThread, Writer]:
@@ -48,7 +48,7 @@ async def open_reader(path: Path) -> tuple[ConnectionThread, Reader]:
 
 
 def _create(path: Path) -> None:
-    """Make the file if there is none, for its owner only; SQLite gives that mode to the rest."""
+    """Make the file if there is none, for its owner only. SQLite gives its mode to the others."""
     if path.is_dir():
         raise SchemaMismatch(f"{path} is a directory, not a database")
     try:
@@ -104,9 +104,9 @@ def _make_reader(database: sqlite3.Connection) -> Reader:
 def _set(
     database: sqlite3.Connection, pragma: str, value: int | str, *, reads: int | None = None
 ) -> None:
-    """Set it and read it back: a pragma that SQLite cannot follow is no error to it.
+    """Set it and read it back: SQLite reports no error for a pragma that it cannot follow.
 
-    `reads`: how the value reads, where that is not as it is written.
+    `reads`: the value to read back, if it is not the one that is written.
     """
     database.execute(f"PRAGMA {pragma} = {value}").fetchall()
     (found,) = database.execute(f"PRAGMA {pragma}").fetchone()
@@ -115,7 +115,7 @@ def _set(
 
 
 def boot_id() -> str | None:
-    """Names one start of the machine; None where the system has no name for it."""
+    """Names the current start of the machine; None on a system without such a name."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:

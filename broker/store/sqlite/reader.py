@@ -4,8 +4,8 @@ Every call is one short look at the database (a long one would keep the write-ah
 starting over), bounded by what it was asked for and by how far it looks.
 
 A read by filters first finds the identifiers of the topics that match, then the blocks that hold
-any of them (`topic_blocks`), then their messages. So a rare topic is found without reading what
-lies between, and `#` costs no more than reading everything.
+any of them (`topic_blocks`), then their messages. So a rare topic is found without reading the
+messages between, and `#` costs no more than reading everything.
 """
 
 from __future__ import annotations
@@ -29,15 +29,16 @@ from broker.store.sqlite.rows import BLOCK_SHIFT, COLUMNS, checksum, seed
 from broker.topics import BYTES_MAX, TopicTree, is_literal, literal_prefix
 
 NAMES_MAX = 32_768
-"""Entries of the cache of names; a full one starts over empty."""
+"""Entries of the cache of names. A full cache is emptied."""
 
 FILTERS_SIZE_MAX = 200_000
-"""Filters that were read by, and the topics they match, kept in all; then all are forgotten."""
+"""Filters and matching topics that are remembered, over all reads. Beyond, all are forgotten."""
 WILDCARD_SIZE = 8
-"""What a filter with wildcards counts for: it has nodes in a tree."""
+"""A filter with wildcards counts as so many: it has nodes in a tree."""
 
 SEEK_TOPICS_MAX = 16
-"""Topics that are sought one by one in each block; for more, the block's topics are read."""
+"""Up to so many topics are looked up one by one in each block; for more, all topics of the block
+are read."""
 
 AFTER_SLASH = chr(ord("/") + 1)
 AFTER_ALL_NAMES = "\U0010ffff" * (BYTES_MAX // 4 + 1)
@@ -61,7 +62,7 @@ _READ_BLOCKS = "SELECT block, topic_id FROM topic_blocks WHERE block BETWEEN ? A
 
 
 class _Filters:
-    """A set of filters, and the topics that match, as far as topics were known at the last look."""
+    """A set of filters, and the topics that match, of those that existed at the last look."""
 
     def __init__(self, filters: Iterable[str]) -> None:
         self.literals: set[str] = set()
@@ -72,7 +73,7 @@ class _Filters:
             else:
                 self._wildcards.add(filter, None, filter)
         self.name_ranges = _joined(map(_name_range, self._wildcards.filters()))
-        """Where names that match a filter with wildcards are, in their order."""
+        """Ranges of names; every name that matches a filter with wildcards is in one of them."""
         self.seen = 0
         """The newest topic identifier that was looked at."""
         self.topic_ids: set[int] = set()
@@ -87,13 +88,13 @@ class _Filters:
 
 
 def _name_range(filter: str) -> tuple[str, str]:
-    """Names that can match are at or after the first, and before the second."""
+    """Names that can match the filter are at or after the first, and before the second."""
     prefix = literal_prefix(filter)
     return prefix, prefix.removesuffix("/") + AFTER_SLASH if prefix else AFTER_ALL_NAMES
 
 
 def _joined(ranges: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Without those that lie in another: two of them are never in part the same."""
+    """The ranges without those that lie in another one. Two of them never overlap in part."""
     joined: list[tuple[str, str]] = []
     for low, high in sorted(ranges):
         if not joined or low >= joined[-1][1]:
@@ -103,14 +104,14 @@ def _joined(ranges: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
 
 @dataclass(slots=True)
 class _Run:
-    """Offsets up to `last` hold, of the wanted topics, `topic_ids`; None: hold nothing else."""
+    """The wanted topics that offsets up to `last` may hold; None: they hold no other topics."""
 
     last: int
     topic_ids: set[int] | None
 
 
 def _join(first: int, last: int, found: dict[int, set[int] | None]) -> Iterator[_Run]:
-    """Blocks first..last as runs; neighbours are one if both can be read in one statement."""
+    """Blocks first..last as runs. Neighbours that one statement can read are one run."""
     nothing: set[int] = set()
 
     def kind(block: int) -> int:
@@ -156,7 +157,7 @@ class Reader:
         return Read(messages, Offset(position))
 
     def _runs(self, start: int, end: int, topic_ids: set[int]) -> Iterator[_Run]:
-        """Cut start..end, or as much as one read looks at, into runs of like blocks."""
+        """Cut start..end, or as much of it as one read looks at, into runs."""
         block, last = start >> BLOCK_SHIFT, end >> BLOCK_SHIFT
         step, rows = BLOCKS_PER_STEP_MIN, 0
         while block <= last and rows < TOPIC_BLOCKS_PER_READ:
@@ -170,8 +171,8 @@ class Reader:
     def _blocks(
         self, first: int, last: int, topic_ids: set[int]
     ) -> tuple[dict[int, set[int] | None], int]:
-        """Blocks in first..last that hold any of the topics, and which (None: nothing else), and
-        how many rows were looked up for it."""
+        """The blocks in first..last that hold any of the topics, each with the topics that it
+        holds (None: no others), and the number of rows that were looked up."""
         if len(topic_ids) <= SEEK_TOPICS_MAX:
             rows = self._connection.execute(_SEEK_BLOCKS, (first, last, json.dumps([*topic_ids])))
             return {block: topic_ids for (block,) in rows}, (last - first + 1) * len(topic_ids)
@@ -200,7 +201,7 @@ class Reader:
                 _RANGE + _TOPIC_IN + " ORDER BY offset LIMIT ?",
                 (start, end, json.dumps([*topic_ids]), limit),
             )
-        with closing(rows):  # Else a damaged row would leave it open, and with it the snapshot.
+        with closing(rows):  # Or a damaged row would leave the statement open, with its snapshot.
             messages = self.messages(rows, bytes_max)
         size = sum([message.size for message in messages])
         full = len(messages) >= limit or (messages and size >= bytes_max)
@@ -257,7 +258,7 @@ class Reader:
         return names
 
     def topic_ids(self, filters: Sequence[str]) -> set[int] | None:
-        """The topics that match any of `filters`; None if every topic there is does."""
+        """The topics that match any of `filters`; None if every existing topic does."""
         if (
             "#" in filters
             and not self._connection.execute(
@@ -288,8 +289,7 @@ class Reader:
         return known.topic_ids
 
     def _find(self, column: str, source: str, filters: _Filters) -> set[int]:
-        """`column` of the rows whose topic matches. Looks at each name once, however many filters
-        there are."""
+        """`column` of the rows whose topic matches. Looks at each name once, for all filters."""
         select = f"SELECT {column}, t.name FROM {source} WHERE t.name "
         rows = self._connection.execute(
             f"{select} IN (SELECT value FROM json_each(?))", (json.dumps([*filters.literals]),)

@@ -1,8 +1,8 @@
-"""How a message lies in a row of `messages`, and the checksum that finds a flipped bit (S8).
+"""Messages as rows of `messages`, and the checksum that finds a flipped bit (S8).
 
-The checksum covers topic and publisher by name, not by identifier, so that damage in the tables of
-names shows as well. Everything about a topic and a publisher is in the seed, which readers and the
-writer keep per pair; what is left per message is one `crc32` over the payload.
+The checksum covers topic and publisher by name, not by identifier, so it also finds damage in the
+tables of names. The names are in its seed, which readers and the writer remember for each pair of
+topic and publisher; for each message one `crc32` over the payload is left to do.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ BLOCK_SHIFT = 10
 """`topic_blocks` indexes blocks of 1024 offsets."""
 
 ROWS_PER_STATEMENT = 512
-"""9 parameters a row must stay below 32,766, and beyond 64 rows little is gained."""
+"""SQLite takes at most 32,766 parameters, which are 9 a row. More than 64 rows gain little."""
 
 COLUMNS = (
     "offset, topic_id, publisher_id, published_at_us, qos, retain, expires_at_us,"
@@ -29,14 +29,14 @@ COLUMNS = (
 INSERT_MESSAGES = f"INSERT INTO messages ({COLUMNS.removeprefix('offset, ')}) VALUES "
 ROW = "(?,?,?,?,?,?,?,?,?)"
 WIDTH = 9
-"""Parameters of a message, ..."""
+"""Parameters of one message."""
 TOPIC_ID, RETAIN, PAYLOAD = 0, 4, 6
-"""... and where these stand among them."""
+"""The places of these three among the parameters of a message."""
 
 _NO_BYTES = bytearray()
 
 _PRIME = 0xFFFF_FFFB
-"""The largest below 2**32: no single bit of the numbers vanishes in the remainder."""
+"""The largest prime below 2**32: a flipped bit of the numbers always changes the remainder."""
 
 
 def seed(topic: str, publisher: str) -> int:

@@ -1,8 +1,8 @@
-"""The schema of the database: which files in `migrations/` made it, applying those that are new.
+"""The schema of the database: applies the files in `migrations/` that are new.
 
-Forward only. Each file is one transaction together with its row in `schema_migrations`, and a file
-that was applied is never edited again: its checksum is compared at every start. A database of an
-older program is copied beside itself before it is changed; one of a newer program is refused.
+Forward only. Each file is one transaction together with its row in `schema_migrations`. A file that
+was applied is never edited again: every start compares its checksum. The database of an older
+program is copied beside itself before it is changed; that of a newer program is refused.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def migrations() -> list[Migration]:
 def is_new(connection: sqlite3.Connection, path: Path) -> bool:
     """Whether the database is still empty. Changes nothing.
 
-    Raises SchemaMismatch: it is not a database, or another program's.
+    Raises SchemaMismatch: the file is not a database, or it is another program's.
     """
     try:
         (application_id,) = connection.execute("PRAGMA application_id").fetchone()
@@ -68,9 +68,9 @@ def is_new(connection: sqlite3.Connection, path: Path) -> bool:
 
 
 def migrate(connection: sqlite3.Connection, path: Path, known: list[Migration]) -> None:
-    """Bring the database to the newest of `known`. `connection` is in autocommit mode.
+    """Bring the database to the newest version in `known`. `connection` is in autocommit mode.
 
-    Raises SchemaMismatch: see `is_new`; also a newer database, or one made by other files.
+    Raises SchemaMismatch: see `is_new`; also for a newer database, or one made by other files.
     """
     new = is_new(connection, path)
     (version,) = connection.execute("PRAGMA user_version").fetchone()
@@ -115,13 +115,13 @@ def _apply(connection: sqlite3.Connection, migration: Migration) -> None:
 
 
 def _back_up(connection: sqlite3.Connection, path: Path) -> None:
-    """Copy the database to `path`, over a copy that an interrupted migration may have left."""
+    """Copy the database to `path`, in place of the copy that an interrupted migration left."""
     path.unlink(missing_ok=True)
     copy_database(connection, path)
 
 
 def copy_database(connection: sqlite3.Connection, path: Path, *, pages: int = -1) -> None:
-    """A consistent copy at `path`, which must not exist, readable for its owner only, fsynced."""
+    """Make a consistent, fsynced copy at `path`, which must not exist, with mode 0600."""
     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     target = sqlite3.connect(path, isolation_level=None)
     try:

@@ -4,17 +4,17 @@
   before 3.51.3 can corrupt a write-ahead log that two connections write or checkpoint at once.
   Reads go to read-only connections with threads of their own (`reader.py`) and never wait for a
   commit.
-- An append is one hop to the writer's thread and one transaction there. A small one is committed
-  in the caller's thread instead, while the disk is so quick that the hop there and back would take
-  longer, and the writer's thread has nothing to do: the connection is in one hand at any time.
-- `append` hears of the commit, hands the batch to the readers of `tail`, and returns, all without
-  an await: its caller goes on before any of them does. That is the one way in which the event loop
-  learns that something is durable.
-- WAL with `synchronous = FULL`: COMMIT returns when the write-ahead log is fsynced. What needs no
-  fsync (`durable=False`, or `durability = "os"`) is committed without and survives a kill, not a
-  power cut. After one, SQLite may have lost the newest of those, whose offsets others have seen:
-  `open` leaves a gap after any unclean stop (S2).
-- The database file and what lies beside it belong to the one broker that runs on it.
+- An append is one hop to the writer's thread and one transaction there. A small append is committed
+  in the event loop's thread instead, while the disk is so quick that the hop would take longer and
+  the writer's thread is idle: only one thread uses the connection at any time.
+- The event loop learns in one way that a commit is durable: `append` goes on. It hands the batch to
+  the readers of `tail` and returns, without an await between. So its caller, who acknowledges, goes
+  on before any of the readers.
+- WAL with `synchronous = FULL`: COMMIT returns when the write-ahead log is fsynced. A commit that
+  needs no fsync (`durable=False`, or `durability = "os"`) survives a kill, but not a power cut: the
+  newest of them may be lost then, though subscribers have seen their offsets. So `open` leaves a
+  gap after any unclean stop (S2).
+- The database file and the files beside it belong to the one broker that runs on it.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ from broker.store.tail import Tail
 READERS = 2
 HERE_MAX = 8
 HERE_BYTES_MAX = 1 << 14
-"""Messages and operations together, and their payload, that may be committed without a hop to the
-writer's thread, ..."""
+"""At most so many messages and operations, and bytes of messages, are committed in the event loop's
+thread, ..."""
 QUICK_COMMIT_S = 0.0005
 QUICK_COMMITS_MIN = 32
-"""... if so many commits before were all as quick as that: then the event loop waits less for the
-disk than it would take to hand the batch over. `make bench`, qos1-w1 and latency-qos1."""
+"""... and only after so many commits in a row that were all as quick as that: then the event loop
+waits less for the disk than for the hop. `make bench`, qos1-w1 and latency-qos1."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -57,7 +57,7 @@ class SqliteStore:
     """See `broker.store.Store`."""
 
     def __init__(self, path: Path, *, durability: str = "fsync") -> None:
-        """`durability="os"`: no commit is fsynced (but one in half a million messages)."""
+        """`durability="os"`: no commit is fsynced, but for one in half a million messages."""
         self.path = path
         self.sqlite_version = sqlite3.sqlite_version
         self._fsync = durability == "fsync"
@@ -71,7 +71,7 @@ class SqliteStore:
         self._tails: set[Tail] = set()
         self._checkpointing: asyncio.Task[None] | None = None
         self._quick_commits = {True: 0, False: 0}
-        """How many of the last commits in a row were quick: fsynced ones, and the others."""
+        """The number of quick commits in a row, for fsynced ones and for the others."""
 
     @property
     def high_watermark(self) -> Offset:
@@ -95,7 +95,7 @@ class SqliteStore:
         self._is_open = True
 
     async def close(self) -> None:
-        """Also after a failure or on a full disk: the next `open` takes it for an unclean stop."""
+        """After a failure or on a full disk, the next `open` takes it for an unclean stop."""
         if not self._is_open:
             return
         self._is_open = False
@@ -124,11 +124,11 @@ class SqliteStore:
         durable = durable and self._fsync
         committed: Committed | None = None
         if self._is_for_here(batch, state, durable):
-            with suppress(Busy):  # The writer's thread can wait for whoever has locked it.
+            with suppress(Busy):  # The writer's thread can wait for the lock.
                 committed = self._writer.commit(batch, state, durable, wait_for_lock=False)
         if committed is None:
             committed = await self._thread.run(self._writer.commit, batch, state, durable)
-        # No await from here on: whoever waits for this append goes on before a reader of `tail`.
+        # No await from here on: the caller goes on before the readers of `tail`.
         quick = committed.took_s <= QUICK_COMMIT_S
         self._quick_commits[durable] = self._quick_commits[durable] + 1 if quick else 0
         if batch:
@@ -140,8 +140,8 @@ class SqliteStore:
     def _is_for_here(
         self, batch: Sequence[Message], state: Sequence[Operation], durable: bool
     ) -> bool:
-        """Whether to commit this in the loop's own thread: it is small, the disk is quick, and
-        nothing is under way. What is deleted may take a lot with it."""
+        """Whether to commit this in the event loop's thread: it is small, the disk is quick, and
+        the writer's thread is idle. A Delete may remove many documents, so it is not small."""
         return (
             len(batch) + len(state) <= HERE_MAX
             and self._quick_commits[durable] >= QUICK_COMMITS_MIN
@@ -158,11 +158,11 @@ class SqliteStore:
             self._checkpointing = asyncio.create_task(self._checkpoint())
 
     async def _checkpoint(self) -> None:
-        """Between two commits, so that no acknowledgement that is due waits for it."""
+        """In the writer's thread, and between two commits: no acknowledgement waits for it."""
         try:
             await self._thread.run(self._writer.checkpoint)
         except StoreError:
-            pass  # What was committed is safe in the write-ahead log; the writer says the rest.
+            pass  # Commits are safe in the write-ahead log. The next write tells the error.
         finally:
             self._checkpointing = None
 
@@ -188,7 +188,7 @@ class SqliteStore:
                             return
                         raise
                     if position < self._log_start:
-                        continue  # `trim` came between: what was read may lack what it removed.
+                        continue  # `trim` came between: messages may be missing from the read.
                     position = read.next
                     if read.messages:
                         yield read.messages
@@ -296,7 +296,7 @@ class SqliteStore:
 
     @asynccontextmanager
     async def _own_reader(self) -> AsyncIterator[ConnectionThread]:
-        """A read-only connection for what takes long."""
+        """A connection of its own for a long read."""
         self._require_open()
         thread, _ = await opening.open_reader(self.path)
         try:

@@ -1,7 +1,7 @@
 """Documents as rows: the table, the columns and the statements of each document class.
 
-They follow from the dataclass: its fields are the columns, its `KEY` the leading ones and the
-primary key. Every table has a column `revision` besides.
+They follow from the dataclass: its fields are the columns, and its `KEY` names the leading ones,
+which are the primary key. Every table also has a column `revision`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from broker.store.sqlite.rows import insert_rows
 
 
 class Table:
-    """The table `name`, which keeps the documents of class `kind`."""
+    """The table `name`: it keeps the documents of class `kind`."""
 
     def __init__(self, kind: type[Document], name: str) -> None:
         columns = [field.name for field in fields(kind)]
@@ -50,12 +50,12 @@ class Table:
         self._booleans = [i for i, field in enumerate(fields(kind)) if field.type == "bool"]
 
     def select(self, number: int, width: int, key_length: int) -> str:
-        """A part of a compound SELECT: `number`, the columns, and NULLs up to `width` columns."""
+        """A part of a compound SELECT: `number`, then the columns, then NULLs up to `width`."""
         nulls = ", NULL" * (width - self.width)
         return f"SELECT {number}, {self._columns}{nulls} FROM {self._name}{self._where(key_length)}"
 
     def document(self, row: Sequence[Any]) -> Document:
-        """From a row that `select` describes."""
+        """The document in a row of such a SELECT."""
         values = list(row[1 : self.width + 1])
         for i in self._booleans:
             values[i] = values[i] != 0
@@ -88,7 +88,7 @@ def select(
 ) -> list[Any]:
     """The documents whose key begins with `key`, class by class, each in key order.
 
-    One statement, whatever the number of classes, and so all as of one moment.
+    It is one statement, also for several classes: so they are read as of one moment.
     """
     tables = [TABLES[kind] for kind in kinds]
     rows = connection.execute(_select(tuple(kinds), len(key)), key * len(tables))
@@ -105,10 +105,9 @@ def _select(kinds: tuple[type[Document], ...], key_length: int) -> str:
 
 
 def apply(connection: sqlite3.Connection, operations: Sequence[Operation]) -> None:
-    """Do the operations, in order, in the transaction that is open.
+    """Do the operations in their order, in the open transaction. Raises StoreConflict.
 
-    A run of Puts of one class is one statement: many cursors move in every commit.
-    Raises StoreConflict.
+    Puts of one class that follow each other are one statement: many cursors move in every commit.
     """
     for kind, run in groupby(operations, _put_class):
         if kind is not None:
@@ -122,7 +121,7 @@ def apply(connection: sqlite3.Connection, operations: Sequence[Operation]) -> No
 
 
 def _put_class(operation: Operation) -> type[Document] | None:
-    """The class of an unconditional Put; None for what is done one by one."""
+    """The class of an unconditional Put; None for the operations that are done one by one."""
     if isinstance(operation, Put) and operation.revision is None:
         return type(operation.document)
     return None

@@ -1,10 +1,10 @@
 """ConnectionThread: one database connection, and the thread in which its calls run in their order.
 
-aiosqlite gives each connection such a thread, but its public methods send it single statements,
-and a hop to the thread and back for each of them would cost more than the fsync. So this module,
+aiosqlite gives each connection such a thread, but its public methods send single statements to it,
+and a hop to the thread and back for each statement would cost more than the fsync. So this module,
 and no other, uses two private names of aiosqlite: `_execute`, which runs any function in the
-thread, and `_conn`, the connection as the module sqlite3 knows it. A test names the versions that
-were tried, and pyproject.toml allows no others.
+thread, and `_conn`, the connection of the module sqlite3. A test names the versions that were
+tried, and pyproject.toml allows no newer ones.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ T = TypeVar("T")
 
 class ConnectionThread:
     def __init__(self, connection: aiosqlite.Connection, path: Path) -> None:
-        """`path` is what errors name."""
+        """Errors name `path`."""
         self.database: sqlite3.Connection = connection._conn
         self._connection = connection
         self._path = path
         self._closed = False
         self._begun = self._ended = 0
-        """The number of the last call that was begun, and of the last that is known to be over."""
+        """Numbers of the last call that was begun, and of the last that is known to be over."""
 
     @property
     def idle(self) -> bool:
-        """Whether no call is under way: the caller's thread may use the connection until it awaits.
+        """Whether no call is under way. Then the caller may use `database` until it next awaits.
 
-        After a cancelled call, which goes on in the thread, False until a later one has returned.
+        A cancelled call goes on in the thread: False until a later call has returned.
         """
         return self._begun == self._ended
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run the function in the thread, after all that was given to it before: one hop.
+        """Run the function in the thread, after all calls before it: one hop.
 
-        If the caller is cancelled the function runs all the same. Raises StoreError for errors of
-        SQLite and of the operating system; StoreUnavailable, also after `close`.
+        If the caller is cancelled, the function runs all the same. Raises StoreError in place of
+        the errors of SQLite and of the operating system; StoreUnavailable after `close`.
         """
         if self._closed:
             raise StoreUnavailable("the store is closed")
@@ -64,6 +64,6 @@ class ConnectionThread:
             self._ended = number
 
     async def close(self) -> None:
-        """Close the connection, after all that was given to the thread, and end the thread."""
+        """Close the connection, after all calls before, and end the thread."""
         self._closed = True
         await self._connection.close()

@@ -1,12 +1,11 @@
-"""The writer's half of SqliteStore: all that writes and checkpoints, on the one connection for it.
+"""The writer's half of SqliteStore: all writes and checkpoints, on the one connection for them.
 
-- Called in that connection's thread or, for a small commit, in the event loop's; one call at a time
-  (see SqliteStore).
-- An append is one transaction: names that are new, the messages in few statements, the sparse
-  index, the retained pointers, the documents. What the caches here know is forgotten when a
-  transaction is rolled back.
-- After a failed write other than a full disk nothing more is written: whether a commit whose fsync
-  failed is there, only opening the file afresh can tell. (S7)
+- It is called in that connection's thread or, for a small commit, in the event loop's; one call at
+  a time (see SqliteStore).
+- An append is one transaction: new names, the messages in few statements, the sparse index, the
+  retained pointers, the documents. A rollback empties the caches here.
+- After a failed write other than a full disk nothing more is written: only opening the file afresh
+  can tell whether a commit whose fsync failed is in it. (S7)
 """
 
 from __future__ import annotations
@@ -39,19 +38,19 @@ from broker.store.sqlite.rows import (
 )
 
 NAMES_MAX = 32_768
-"""Entries of a cache of names; a full one starts over empty."""
+"""Entries of a cache of names. A full cache is emptied."""
 
 UNSYNCED_MAX = 1 << 19
-"""Messages committed since the last fsync, at most; then one commit is fsynced all the same."""
+"""Messages committed since the last fsync, at most. Beyond, one commit is fsynced all the same."""
 
 OFFSETS_LOST_MAX = 1 << 20
 """Offsets left unused after an unclean stop: more than were given out since the last fsync."""
 
 CHECKPOINT_PAGES = 2000
-"""Pages (4 KiB) of write-ahead log after which they are copied into the database: 10-20 ms."""
+"""Pages (4 KiB) in the write-ahead log when it is copied into the database: 10-20 ms."""
 
 WAL_PAGES_MAX = 65_536
-"""Pages after which a checkpoint waits for readers, so that the write-ahead log starts over."""
+"""Pages from which on a checkpoint waits for readers, so that the write-ahead log starts over."""
 
 CHECKPOINT_WAIT_MS = 100
 LOCK_WAIT_MS = 5000
@@ -62,7 +61,7 @@ V = TypeVar("V")
 
 
 class _Cache(dict[K, V], Generic[K, V]):
-    """Looks up what it does not hold, so that the hot loop has no branch for it."""
+    """A missing key is looked up, so that the hot loop has no branch for it."""
 
     def __init__(self, look_up: Callable[[K], V]) -> None:
         self._look_up = look_up
@@ -75,7 +74,7 @@ class _Cache(dict[K, V], Generic[K, V]):
 
 
 class Committed(NamedTuple):
-    """The high watermark before and after an append, the size of its messages, its time."""
+    """One commit: the high watermark before it and after it (`last`), and bytes of messages."""
 
     before: Offset
     last: Offset
@@ -85,7 +84,7 @@ class Committed(NamedTuple):
 
 class Writer:
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
-        """`path` is what errors name."""
+        """Errors name `path`."""
         self.log_start = Offset(1)
         self.high_watermark = Offset(0)
         self.message_count = 0
@@ -101,13 +100,13 @@ class Writer:
         self._pairs = _Cache(self._pair)
         self._block = -1
         self._block_topics: set[int] = set()
-        """Topics that `topic_blocks` has for `_block`, the newest; older blocks get no more."""
+        """Topics that `topic_blocks` has for `_block`, the newest. No older block gets more."""
         self._synced = True
-        """Whether commits are fsynced (`synchronous`), as the connection is set now."""
+        """Whether the connection is set to fsync its commits (`synchronous`)."""
         self._unsynced = 0
         self._lock_wait_ms = -1
         self._pages = 0
-        """About how much was written since the last checkpoint."""
+        """About how many pages were written since the last checkpoint."""
 
     def start(self, boot_id: str | None, version: str) -> None:
         """Begin a run on this database, where the last one ended.
@@ -116,8 +115,8 @@ class Writer:
         power cut, any if the write-ahead log was damaged), though subscribers have seen their
         offsets: leave a gap. (S2)
 
-        A write-ahead log that an unclean stop left is folded in first: if an fsync failed then,
-        parts of it may be in memory only, and what is appended to it would be lost with them.
+        First the write-ahead log of an unclean stop is copied into the database. If an fsync failed
+        then, parts of it may be in memory only; commits appended to it would be lost with them.
         """
         self._checkpoint_after_readers("TRUNCATE")
         (self.log_start,) = self._connection.execute("SELECT start FROM log").fetchone()
@@ -155,7 +154,7 @@ class Writer:
         self._connection.execute("INSERT INTO sqlite_sequence VALUES ('messages', ?)", (last,))
 
     def _count_messages(self) -> int:
-        """Those from the log start to the high watermark, by the gaps between them."""
+        """The messages from the log start to the high watermark, by the gaps between them."""
         first, last = self.log_start, self.high_watermark
         (unused,) = self._connection.execute(
             "SELECT ifnull(sum(min(last, ?2) - max(first, ?1) + 1), 0) FROM gaps"
@@ -165,9 +164,9 @@ class Writer:
         return int(last - first + 1 - unused)
 
     def stop(self) -> None:
-        """End the run cleanly, with everything in the one database file, and write nothing more.
+        """End the run cleanly: move everything into the database file, and write nothing more.
 
-        After a failure it does nothing: the next `start` takes that for an unclean stop.
+        After a failure do nothing: the next `start` takes that for an unclean stop.
         """
         if self.refusal is not None:
             return
@@ -194,8 +193,8 @@ class Writer:
     ) -> Committed:
         """Store all of it or nothing, and set the offsets.
 
-        `wait_for_lock`: while another program has locked the database. Raises StoreConflict and
-        what `transaction` raises.
+        `wait_for_lock`: wait while another program has locked the database. Raises StoreConflict,
+        and as `transaction`.
         """
         began = perf_counter()
         before = self.high_watermark
@@ -242,7 +241,7 @@ class Writer:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """Raises StoreError, and after a failure that is not a full disk or a lock each time."""
+        """Raises StoreError; and once that was more than a full disk or a lock, at every use."""
         if self.refusal is not None:
             raise StoreUnavailable(self.refusal)
         try:
@@ -259,7 +258,7 @@ class Writer:
             self._lock_wait_ms = milliseconds
 
     def _set_synchronous(self, synced: bool) -> None:
-        """In WAL mode FULL is an fsync at each commit, NORMAL one at each checkpoint."""
+        """In WAL mode, FULL means an fsync at each commit, NORMAL one at each checkpoint."""
         if synced != self._synced:
             self._connection.execute(f"PRAGMA synchronous = {'FULL' if synced else 'NORMAL'}")
             self._synced = synced
@@ -335,10 +334,10 @@ class Writer:
         return int(row[0])
 
     def trim_some(self, before: int, position: int) -> tuple[int, int]:
-        """Remove messages in [position, before) that are not retained, of one block, in 3 ms.
+        """Remove the messages of one block in [position, before) that are not retained: 3 ms.
 
-        How many went, and the position to go on from. `before` is at or below the log start, so
-        the index of the blocks that are behind goes with them.
+        Returns the number removed and the position to go on from. `before` is at or below the log
+        start, so the index of the blocks below it is removed, too.
         """
         row = self._connection.execute(
             "SELECT min(offset) FROM messages WHERE offset >= ?", (position,)
@@ -346,7 +345,7 @@ class Writer:
         if row[0] is None or row[0] >= before:
             return 0, before
         end = min(before, ((row[0] >> BLOCK_SHIFT) + 1) << BLOCK_SHIFT)
-        # What comes back after a power cut is below the log start.
+        # Messages that come back after a power cut are below the log start.
         with self.transaction(synced=False):
             gone = self._connection.execute(
                 "DELETE FROM messages WHERE offset >= ? AND offset < ?"
@@ -360,7 +359,8 @@ class Writer:
         return gone, end
 
     def move_log_start(self, start: int) -> None:
-        """In its own transaction, before anything is removed: a reader is told, never surprised."""
+        """In a transaction before the messages are removed: a reader hears of it, and then only
+        misses them."""
         with self.transaction():
             self._connection.execute("UPDATE log SET start = ?", (start,))
             self._connection.execute("DELETE FROM gaps WHERE last < ?", (start,))
@@ -375,12 +375,12 @@ class Writer:
                 self._checkpoint_after_readers("RESTART")
 
     def _checkpoint_after_readers(self, mode: str) -> None:
-        """One that waits for readers, but not for long: somebody else's may never end."""
+        """A checkpoint that waits for readers, but not long: another program's may never end."""
         self._set_lock_wait(CHECKPOINT_WAIT_MS)
         self._checkpoint(mode)
 
     def _checkpoint(self, mode: str) -> int:
-        """The pages of the write-ahead log. On a full disk they stay there, and safe."""
+        """Returns the pages in the write-ahead log; on a full disk 0: they stay there, safe."""
         try:
             row = self._connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
         except sqlite3.OperationalError as error:
