@@ -199,8 +199,10 @@ class Sending(Recipient):
         else:
             known = window.pubrec(ack.packet_ids, refused=refused)
             if not refused:
+                self._sender.answered(ack.packet_ids)
                 self._release(ack.packet_ids, known)
                 return
+        self._sender.answered(ack.packet_ids)
         self._sender.cursor_moved()
         if window.settled:
             self._groups.settle(self._session)

@@ -99,6 +99,15 @@ class Sender:
         self.session.in_flight.finish(packet_ids)
         self.cursor_moved()
 
+    def answered(self, packet_ids: Iterable[int]) -> None:
+        """The client acknowledged these. It may do so for an earlier connection's messages before
+        they are sent again; then they are not, and count as in flight, not as left. [MQTT-4.4.0-1]
+        """
+        for packet_id in packet_ids if self.left else ():
+            entry = self.left.get(packet_id)
+            if entry is not None and not self.session.in_flight.is_at(entry):
+                del self.left[packet_id]
+
     def cursor_moved(self) -> None:
         """Messages were acknowledged: that is committed in its turn, and may make room."""
         if self.session.durable:
@@ -136,7 +145,7 @@ class Sender:
             self._delivery.wake(self.session)
 
     async def _resend_part(self, messages_max: int) -> None:
-        """Read the next messages, and send those that there is room for by then."""
+        """Read the next messages, and send those that are still left and have room by then."""
         part = [*islice(self.left.values(), messages_max)]
         messages, looked_at = await self._delivery.fetch(
             [entry.offset for entry in part], TAKE_BYTES_MAX
@@ -145,7 +154,8 @@ class Sender:
         outgoing: list[Outgoing] = []
         packet_ids: list[int] = []
         gone: list[int] = []
-        for entry in part[: min(looked_at, self._recipient.room())]:
+        left = [entry for entry in part[:looked_at] if self.left.get(entry.packet_id) is entry]
+        for entry in left[: self._recipient.room()]:
             del self.left[entry.packet_id]
             message = found.get(entry.offset)
             if message is None:

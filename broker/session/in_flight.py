@@ -195,6 +195,10 @@ class InFlightWindow:
             if lease := self._leases.pop(packet_id, None):
                 self.settled.append(lease)
 
+    def is_at(self, entry: InFlight) -> bool:
+        """Whether this exchange is still where it was when `unfinished` listed it."""
+        return dict(self._by_stage())[entry.stage].get(entry.packet_id) == entry.offset
+
     def sent_qos1(self, packet_ids: Iterable[int]) -> list[InFlight]:
         """The exchanges under these that wait for a PUBACK."""
         return [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable, Sequence
 
 import pytest
 
@@ -11,7 +12,7 @@ from broker.clock import US
 from broker.config import Config
 from broker.documents import CursorDocument
 from broker.errors import StoreUnavailable
-from broker.message import Monotonic, Offset
+from broker.message import Message, Monotonic, Offset
 from broker.mqtt.connection import Connection
 from broker.mqtt.encode import encode
 from broker.mqtt.packets import MQTT_5, Ack, Connect, PacketType, Suback
@@ -349,6 +350,100 @@ async def test_who_permits_less_than_before_is_sent_it_again_bit_by_bit(
         again.client(f"40 02 {n:04X}")
     await again.broker("32 07 0001 't' 0004 00 '4'")
     assert world.counters.redeliveries == 3
+
+
+async def left_by(world: World, dialogue: Dialogue, count: int, qos: int) -> Sequence[int]:
+    """The Packet Identifiers, which are the payloads too, of what the client was sent and has not
+    acknowledged before its connection was lost."""
+    dialogue.peer.lost()
+    earlier = Dialogue(world)
+    await earlier.connect(expiry_s=100)
+    await world.publish(*numbered(count, qos=qos))
+    await earlier.broker("*")
+    earlier.peer.lost()
+    await world.settled()
+    return range(1, count + 1)
+
+
+def again(numbers: Iterable[int], qos: int, *, version: int = MQTT_5) -> str:
+    """PUBLISH packets with DUP that bring these."""
+    head, properties = f"{0x38 | qos << 1:02X}", "00" if version == MQTT_5 else ""
+    length = "07" if properties else "06"
+    return " ".join(f"{head} {length} 0001 't' {n:04X} {properties} '{n}'" for n in numbers)
+
+
+def acks(first: int, numbers: Iterable[int]) -> str:
+    return " ".join(f"{first:02X} 02 {n:04X}" for n in numbers)
+
+
+@pytest.mark.parametrize("receive_maximum", [1, 2])
+@pytest.mark.parametrize("qos", [1, 2])
+async def test_what_is_finished_while_it_waits_to_be_sent_again_is_not_sent_again(
+    qos: int, receive_maximum: int, world: World, dialogue: Dialogue
+) -> None:
+    """[MQTT-4.3.3-1, MQTT-3.3.4-9] And it makes no room beside what was sent again."""
+    sent = await left_by(world, dialogue, 8, qos)
+    back = Dialogue(world)
+    await back.connect(expiry_s=100, receive_maximum=receive_maximum)
+    late = sent[receive_maximum:7]
+    if qos == 1:
+        back.client(acks(0x40, late))
+        await back.broker("")
+    else:
+        back.client(acks(0x50, late))
+        await back.broker(acks(0x62, late))
+        back.client(acks(0x70, late))
+        await back.broker("")
+    back.client("40 02 0001" if qos == 1 else "50 03 0001 80")
+    await back.broker(again([8], qos))
+    assert world.counters.redeliveries == receive_maximum + 1
+
+
+async def test_what_is_released_while_it_waits_to_be_sent_again_takes_room(
+    world: World, dialogue: Dialogue
+) -> None:
+    """[MQTT-3.3.4-9] PUBREC without its PUBCOMP leaves the message unacknowledged."""
+    await left_by(world, dialogue, 3, 2)
+    back = Dialogue(world)
+    await back.connect(expiry_s=100, receive_maximum=1)
+    back.client(acks(0x50, [2]))
+    await back.broker(acks(0x62, [2]))
+    back.client("50 03 0001 80")
+    await back.broker("")
+    back.client(acks(0x70, [2]))
+    await back.broker(again([3], 2))
+
+
+@pytest.mark.parametrize("version", [4, 5])
+@pytest.mark.parametrize("qos", [1, 2])
+async def test_what_is_acknowledged_while_it_is_read_is_not_sent_again(
+    qos: int, version: int, world: World, dialogue: Dialogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = await left_by(world, dialogue, 4, qos)
+    may_fetch, fetch = asyncio.Event(), world.disk.fetch
+
+    async def held_up(offsets: Sequence[Offset], *, bytes_max: int) -> list[Message]:
+        await may_fetch.wait()
+        return await fetch(offsets, bytes_max=bytes_max)
+
+    monkeypatch.setattr(world.disk, "fetch", held_up)
+    back = Dialogue(world)
+    await back.connect(version=version, expiry_s=100 if version == 5 else None)
+    back.client(acks(0x40 if qos == 1 else 0x50, sent[1:]))
+    await back.broker("" if qos == 1 else acks(0x62, sent[1:]))
+    may_fetch.set()
+    await back.broker(again([1], qos, version=version))
+
+
+async def test_an_acknowledgement_of_the_wrong_kind_does_not_take_a_message_away(
+    world: World, dialogue: Dialogue
+) -> None:
+    await left_by(world, dialogue, 2, 2)
+    back = Dialogue(world)
+    await back.connect(expiry_s=100, receive_maximum=1)
+    back.client("70 02 0002")
+    back.client("50 03 0001 80")
+    await back.broker(again([2], 2))
 
 
 async def test_a_full_socket_is_sent_nothing_again(world: World, dialogue: Dialogue) -> None:

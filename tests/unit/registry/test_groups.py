@@ -85,6 +85,27 @@ async def test_what_was_leased_is_not_sent_again_to_who_comes_back(world: World)
     assert back.got == []
 
 
+async def test_who_acknowledges_too_late_what_it_returned_takes_nothing_away(
+    world: World,
+) -> None:
+    """While that waits to be leased again."""
+    leaving, staying = (
+        await member(world, "leaving", expiry_s=100),
+        await member(world, "staying", window=1),
+    )
+    await publish(world, 1, 4)
+    late = leaving.packet_ids
+    leaving.close()
+    back = await member(world, "leaving", expiry_s=100, window=1)
+    assert back.session is not None
+    back.session.in_flight.puback(late)
+    world.groups.settle(back.session)
+    for _ in range(4):
+        await back.acknowledge()
+        await staying.acknowledge()
+    assert numbers(back, staying) == [1, 2, 3, 4]
+
+
 async def test_the_group_keeps_its_place_while_nobody_is_there(world: World) -> None:
     first = await member(world, "first")
     await publish(world, 1, 2)
