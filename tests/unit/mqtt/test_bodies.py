@@ -29,7 +29,7 @@ from broker.mqtt.packets import (
 from broker.mqtt.publishes import topic_names
 from tests.support.wire import script_bytes
 
-LIMITS = replace(Limits.of(Config()), filters_per_packet_max=2, properties_per_packet_max=3)
+LIMITS = replace(Limits.of(Config()), filters_per_packet_max=2, properties_per_packet_max=4)
 TOPICS = topic_names(100, 10)
 KV = [("k", "v")]
 
@@ -94,8 +94,8 @@ BODIES_OF_5: list[tuple[PacketType, str, FromClient]] = [
     (PacketType.AUTH, "", Auth(0)),
     (
         PacketType.AUTH,
-        "18 (15 0001 'm' 16 0001 FF 1F 0001 'r')",
-        Auth(0x18, "m", b"\xff", "r"),
+        "18 (15 0001 'm' 16 0001 FF 1F 0001 'r' 26 0001 'k' 0001 'v')",
+        Auth(0x18, "m", b"\xff", "r", KV),
     ),
     (PacketType.PINGREQ, "", Pingreq()),
 ]
@@ -103,6 +103,7 @@ BODIES_OF_5: list[tuple[PacketType, str, FromClient]] = [
 BODIES_OF_3_1_1: list[tuple[PacketType, str, FromClient]] = [
     (PacketType.PUBCOMP, "0001", Ack(PacketType.PUBCOMP, (1,))),
     (PacketType.SUBSCRIBE, "0001 0001 'a' 02", Subscribe(1, [SubscriptionRequest("a", 2)])),
+    (PacketType.SUBSCRIBE, "0001 0001 'a' 01", Subscribe(1, [SubscriptionRequest("a", 1)])),
     (PacketType.UNSUBSCRIBE, "0001 0001 'a'", Unsubscribe(1, ["a"])),
     (PacketType.DISCONNECT, "", Disconnect()),
 ]
@@ -149,7 +150,7 @@ def test_cut_off_it_is_another_packet_or_malformed(
         (PacketType.SUBSCRIBE, "0001 00" + 3 * " 0001 'a' 00", QuotaExceeded),
         (PacketType.UNSUBSCRIBE, "0000 00 0001 'a'", MalformedPacket),
         (PacketType.UNSUBSCRIBE, "0001 00" + 3 * " 0001 'a'", QuotaExceeded),
-        (PacketType.UNSUBSCRIBE, "0001 (" + 4 * "26 0000 0000" + ") 0001 'a'", QuotaExceeded),
+        (PacketType.UNSUBSCRIBE, "0001 (" + 5 * "26 0000 0000" + ") 0001 'a'", QuotaExceeded),
         (PacketType.PUBLISH, "0000 00", MalformedPacket),
     ],
 )

@@ -15,6 +15,7 @@ from broker.mqtt.packets import (
     MQTT_3_1_1,
     MQTT_5,
     Ack,
+    Auth,
     Connect,
     PacketType,
     Pingreq,
@@ -134,6 +135,32 @@ def test_each_packet_stands_where_it_came(decoder: Decoder) -> None:
     assert isinstance(decoded[5], RefusedPublish)
     decoded[5] = refused
     assert decoded == packets
+
+
+def test_auth_is_for_5(decoder: Decoder) -> None:
+    decoder.feed(b"\xf0\0")
+    assert drain(decoder) == [Auth(0)]
+    decoder.version = MQTT_3_1_1
+    decoder.feed(b"\xf0\0")
+    with pytest.raises(MalformedPacket):
+        decoder.next([])
+
+
+@pytest.mark.parametrize("packet", ["C0 01 00", "40 03 0001 00", "E0 01 00"])
+def test_a_packet_that_goes_on_after_its_fields_is_malformed(packet: str) -> None:
+    decoder = Decoder(LIMITS)
+    decoder.version = MQTT_3_1_1
+    decoder.feed(bytes.fromhex(packet))
+    with pytest.raises(MalformedPacket):
+        decoder.next([])
+
+
+def test_each_read_begins_anew(decoder: Decoder) -> None:
+    for _ in range(3):
+        decoder.feed(encode(Pingreq(), MQTT_5) + encode(BIG, MQTT_5)[:1])
+        assert drain(decoder) == [Pingreq()]
+        decoder.feed(encode(BIG, MQTT_5)[1:])
+        assert drain(decoder) == [BIG]
 
 
 @pytest.mark.parametrize("header", ["00", "20", "90", "B0", "D0", "41", "60", "80", "C1", "E2"])

@@ -5,15 +5,26 @@ import pytest
 from broker.mqtt.encode import encode
 from broker.mqtt.packets import (
     Ack,
+    Auth,
     Connack,
+    Connect,
     Disconnect,
+    Packet,
     PacketType,
+    Pingreq,
     Pingresp,
+    Publish,
     Suback,
+    Subscribe,
+    SubscriptionRequest,
     Unsuback,
+    Unsubscribe,
+    Will,
 )
 from broker.mqtt.properties import Property
 from tests.support.wire import script_bytes
+
+REQUEST = SubscriptionRequest("b", 2, False, True, 2)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +49,60 @@ from tests.support.wire import script_bytes
         (Disconnect(), 5, "E0 00"),
         (Disconnect(0x8E), 5, "E0 01 8E"),
         (Disconnect(0x8E, reason_string="r"), 5, "E0 (8E (1F 0001 'r'))"),
+        (Disconnect(0, 7), 5, "E0 (00 (11 00000007))"),
+        (Disconnect(0x8E, 7, "r"), 4, "E0 00"),
+        (Auth(0x18, "m", b"\xff"), 5, "F0 (18 (15 0001 'm' 16 0001 FF))"),
+        (Auth(0), 5, "F0 02 00 00"),
+        (Pingreq(), 4, "C0 00"),
+        (Publish("t", b"x", 0, True, False, 0), 4, "31 (0001 't' 'x')"),
+        (Publish("t", b"x", 2, False, True, 258), 4, "3C (0001 't' 0102 'x')"),
+        (Publish("t", b"x", 1, False, False, 1, b"\1\1"), 5, "32 (0001 't' 0001 (01 01) 'x')"),
+        (Publish("t", b"", 0, False, False, 0, b"\1\1", 5), 5, "30 (0001 't' (02 00000005 0101))"),
+        (
+            Subscribe(1, [SubscriptionRequest("a", 1, True), REQUEST], 7, [("k", "v")]),
+            5,
+            "82 (0001 (26 0001 'k' 0001 'v' 0B 07) 0001 'a' 05 0001 'b' 2A)",
+        ),
+        (
+            Subscribe(1, [SubscriptionRequest("a", 1, True), REQUEST], 7, [("k", "v")]),
+            4,
+            "82 (0001 0001 'a' 01 0001 'b' 02)",
+        ),
+        (
+            Unsubscribe(1, ["a", "b"], [("k", "v")]),
+            5,
+            "A2 (0001 (26 0001 'k' 0001 'v') 0001 'a' 0001 'b')",
+        ),
+        (Unsubscribe(1, ["a"], [("k", "v")]), 4, "A2 (0001 0001 'a')"),
+        (Connect(4, "c", False, 258), 4, "10 (0004 'MQTT' 04 00 0102 0001 'c')"),
+        (
+            Connect(4, "c", True, 0, Will("w", b"\xff", 1, True), "u", b"p"),
+            4,
+            "10 (0004 'MQTT' 04 EE 0000 0001 'c' 0001 'w' 0001 FF 0001 'u' 0001 'p')",
+        ),
+        (
+            Connect(5, "c", False, 0, Will("w", b"", 2, False, b"\1\1", 5, 6)),
+            5,
+            "10 (0004 'MQTT' 05 14 0000 00 0001 'c' (18 00000006 02 00000005 0101) 0001 'w' 0000)",
+        ),
+        (
+            Connect(
+                *(5, "c", True, 0, None, None, b"p"),
+                session_expiry_s=1,
+                receive_maximum=2,
+                packet_bytes_max=3,
+                topic_alias_maximum=4,
+                request_response_information=True,
+                request_problem_information=False,
+                authentication_method="m",
+                authentication_data=b"\xff",
+                user_properties=[("k", "v")],
+            ),
+            5,
+            "10 (0004 'MQTT' 05 42 0000 (11 00000001 21 0002 27 00000003 22 0004 19 01 17 00"
+            " 15 0001 'm' 16 0001 FF 26 0001 'k' 0001 'v') 0001 'c' 0001 'p')",
+        ),
     ],
 )
-def test_packets(packet: Ack, version: int, wanted: str) -> None:
+def test_packets(packet: Packet, version: int, wanted: str) -> None:
     assert encode(packet, version) == script_bytes(wanted)

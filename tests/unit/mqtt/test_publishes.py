@@ -12,6 +12,7 @@ from broker.errors import (
     TopicNameReserved,
 )
 from broker.mqtt.encode import encode
+from broker.mqtt.fields import binary, varint
 from broker.mqtt.limits import Limits
 from broker.mqtt.packets import MQTT_5, Publish, RefusedPublish
 from broker.mqtt.publishes import PublishReader, TopicNames, topic_names
@@ -106,6 +107,17 @@ def test_a_topic_alias_is_set_anew_and_is_of_one_connection(reader: PublishReade
     assert [each.topic for each in found] == ["a", "a", "b", "c", "c", "b"]
     with pytest.raises(MalformedPacket):
         PublishReader(LIMITS).read(b"\x30\x01\0\0", 0, found, True)
+
+
+@pytest.mark.parametrize("size", [1, 119, 120, 130])
+def test_properties_are_passed_on_and_expiry_is_told(reader: PublishReader, size: int) -> None:
+    """Whether their length takes one byte or two. [MQTT-3.3.2-4, 6]"""
+    content_type = b"\x03" + binary(b"c" * size)
+    section = b"\x02\0\0\0\x05" + content_type
+    body = b"\0\1t" + varint(len(section)) + section + b"x"
+    found: list[Publish] = []
+    reader.read(b"\x30" + varint(len(body)) + body, 0, found, True)
+    assert found == [Publish("t", b"x", 0, False, False, 0, content_type, 5)]
 
 
 def test_what_looks_like_properties_is_payload_in_3_1_1(reader: PublishReader) -> None:
