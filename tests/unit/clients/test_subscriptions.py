@@ -1,3 +1,5 @@
+"""Subscriptions: granted and taken back when that is committed, each kind in its way."""
+
 from __future__ import annotations
 
 import asyncio
@@ -8,10 +10,11 @@ import pytest
 from broker.clients.subscriptions import FILTERS_PER_TURN, Subscriptions
 from broker.config import Config
 from broker.documents import SubscriptionDocument
+from broker.errors import QuotaExceeded, StoreUnavailable
 from broker.message import Message, Offset
 from broker.mqtt.packets import Suback, Subscribe, SubscriptionRequest, Unsuback, Unsubscribe
-from broker.observe.sys_tree import SysTree
 from broker.session.session import Session
+from tests.support.clients import services
 from tests.support.world import Disk, Subscriber, World, message, payloads, running
 
 
@@ -38,15 +41,9 @@ async def world() -> AsyncIterator[World]:
         yield world
 
 
-def subscriptions_of(world: World, config: Config) -> Subscriptions:
-    now = world.clock.monotonic()
-    sys_tree = SysTree(world.log, world.delivery, world.sessions, world.groups, world.counters, now)
-    return Subscriptions(world.log, world.delivery, world.groups, sys_tree, config, world.clock)
-
-
 @pytest.fixture
 def subscriptions(world: World) -> Subscriptions:
-    return subscriptions_of(world, Config(subscriptions_per_session_max=3))
+    return services(world, Config(subscriptions_per_session_max=3)).subscriptions
 
 
 @pytest.fixture
@@ -213,6 +210,216 @@ async def test_who_takes_a_session_over_is_in_no_group_that_was_just_asked_for(
     assert world.groups.open_count == 0
 
 
+async def test_a_subscription_is_kept_as_it_was_asked_for(
+    world: World, subscriptions: Subscriptions, client: AskingSubscriber
+) -> None:
+    """[MQTT-3.8.4-3, MQTT-3.8.4-6] From now on, and if it is repeated, since the first time."""
+    session = session_of(client)
+    first = SubscriptionDocument("sub1", "a", 2, True, True, 2, 9, Offset(1), metadata=True)
+    await world.publish(message("1"))
+    packet = Subscribe(
+        7, [SubscriptionRequest("a", 2, True, True, 2)], 9, [("metadata", "true"), ("x", "y")]
+    )
+    subscriptions.subscribe(session, packet, client)
+    await world.publish(message("2"))
+    assert await world.disk.scan(SubscriptionDocument) == [first]
+    for properties in ([], [("metadata", "false")]):
+        packet = Subscribe(7, [SubscriptionRequest("a", 0)], user_properties=properties)
+        subscriptions.subscribe(session, packet, client)
+        await world.settled()
+        [kept] = await world.disk.scan(SubscriptionDocument)
+        assert (kept.qos, kept.no_local, kept.retain_handling) == (0, False, 0)
+        assert (kept.subscription_id, kept.start_offset, kept.metadata) == (None, 1, False)
+    assert client.answers == [[2], [0], [0]]
+
+
+async def test_a_session_that_does_not_last_is_answered_at_once(
+    world: World, subscriptions: Subscriptions
+) -> None:
+    client = AskingSubscriber(world)
+    await client.open(expiry_s=0)
+    world.disk.may_commit.clear()
+    subscriptions.subscribe(session_of(client), subscribe("a"), client)
+    subscriptions.unsubscribe(session_of(client), Unsubscribe(7, ["a", "b"]), client)
+    assert client.answers == [[1], [0, 0x11]]
+    world.disk.may_commit.set()
+    await world.settled()
+    assert world.disk.commits == []
+
+
+async def test_what_the_log_could_not_take_is_not_answered(
+    world: World, subscriptions: Subscriptions, client: AskingSubscriber
+) -> None:
+    """P6"""
+    world.disk.broken = StoreUnavailable("lost")
+    subscriptions.subscribe(session_of(client), subscribe("a"), client)
+    subscriptions.unsubscribe(session_of(client), Unsubscribe(7, ["a"]), client)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert world.log.failure is not None
+    assert client.answers == []
+
+
+async def test_what_the_broker_says_of_itself_comes_after_the_suback(
+    world: World, client: AskingSubscriber
+) -> None:
+    """`$SYS` is retained, and not in the log."""
+    parts = services(world, Config())
+    await parts.sys_tree.publish(world.clock.now())
+    world.disk.may_commit.clear()
+    parts.subscriptions.subscribe(session_of(client), subscribe("$SYS/broker/version"), client)
+    client.wake()
+    assert client.got == []
+    world.disk.may_commit.set()
+    await world.settled()
+    [(version, grant)] = client.got
+    assert (version.topic, grant.retained) == ("$SYS/broker/version", True)
+    assert client.answers == [[1]]
+
+
+# Replays
+
+
+@pytest.mark.parametrize(
+    ("topic_filter", "properties"),
+    [
+        ("$replay/earliest/a", []),
+        ("a", [("from", "earliest")]),
+        ("a", [("from", "1"), ("until", "2")]),
+    ],
+)
+async def test_who_asks_for_history_gets_it_and_nothing_that_is_retained(
+    topic_filter: str,
+    properties: list[tuple[str, str]],
+    world: World,
+    subscriptions: Subscriptions,
+    client: AskingSubscriber,
+) -> None:
+    await world.publish(message("1", "a", retain=True), message("2", "a"))
+    packet = Subscribe(7, [SubscriptionRequest(topic_filter, 1)], user_properties=properties)
+    waiting = subscriptions.subscribe(session_of(client), packet, client)
+    assert waiting is not None
+    await waiting
+    await world.settled()
+    assert client.answers == [[1]]
+    assert payloads([out for out in client.got if out[0].topic == "a"]) == [b"1", b"2"]
+    assert not any(grant.retained for _, grant in client.got)
+    subscriptions.unsubscribe(session_of(client), Unsubscribe(7, [topic_filter]), client)
+    await world.settled()
+    assert await world.disk.scan(SubscriptionDocument) == []
+
+
+async def test_a_replay_that_makes_no_sense_is_refused_and_the_others_are_granted(
+    world: World,
+    subscriptions: Subscriptions,
+    client: AskingSubscriber,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+    packet = subscribe("$replay/sometime/a", "$replay/latest/$share/g/a", "b")
+    waiting = subscriptions.subscribe(session_of(client), packet, client)
+    assert waiting is not None
+    await waiting
+    await world.settled()
+    assert client.answers == [[0x83, 0x9E, 1]]
+    assert list(session_of(client).subscriptions) == ["b"]
+    assert len(caplog.messages) == 2
+    assert all(text.startswith("client 'sub1': ") for text in caplog.messages)
+
+
+async def test_a_replay_that_the_log_cannot_find_is_refused(
+    world: World,
+    subscriptions: Subscriptions,
+    client: AskingSubscriber,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def unavailable(*_: object) -> Offset:
+        raise StoreUnavailable("busy")
+
+    monkeypatch.setattr(world.disk, "nth_last", unavailable)
+    waiting = subscriptions.subscribe(session_of(client), subscribe("$replay/-3/a"), client)
+    assert waiting is not None
+    await waiting
+    await world.settled()
+    assert client.answers == [[0x83]]
+    assert caplog.messages == ["client 'sub1': busy"]
+
+
+async def test_who_leaves_while_the_log_is_asked_is_not_subscribed(
+    world: World,
+    subscriptions: Subscriptions,
+    client: AskingSubscriber,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    session = session_of(client)
+
+    async def leave(*_: object) -> Offset:
+        client.close()
+        return Offset(1)
+
+    monkeypatch.setattr(world.disk, "nth_last", leave)
+    waiting = subscriptions.subscribe(session, subscribe("$replay/-3/a", "$replay/-4/b"), client)
+    assert waiting is not None
+    await waiting
+    await world.settled()
+    assert (client.answers, session.subscriptions) == ([], {})
+
+
+# Shared Subscriptions
+
+
+async def test_a_shared_subscription_is_granted_beside_others_and_gets_nothing_retained(
+    world: World, subscriptions: Subscriptions, client: AskingSubscriber
+) -> None:
+    """[MQTT-4.8.2-3]"""
+    await world.publish(message("1", "a", retain=True))
+    packet = subscribe("b", "$share/g/a", retain_handling=1)
+    waiting = subscriptions.subscribe(session_of(client), packet, client)
+    assert waiting is not None
+    await waiting
+    await world.publish(message("2", "a"))
+    assert client.answers == [[1, 1]]
+    assert payloads(client.got) == [b"2"]
+    subscriptions.unsubscribe(session_of(client), Unsubscribe(7, ["$share/g/a"]), client)
+    await client.acknowledge()
+    assert world.groups.open_count == 0
+
+
+@pytest.mark.parametrize("error", [QuotaExceeded("too many sessions"), StoreUnavailable("busy")])
+async def test_a_group_that_cannot_be_opened_is_refused(
+    error: Exception,
+    world: World,
+    subscriptions: Subscriptions,
+    client: AskingSubscriber,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def refused(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(world.groups, "join", refused)
+    waiting = subscriptions.subscribe(session_of(client), subscribe("$share/g/a", "b"), client)
+    assert waiting is not None
+    await waiting
+    await world.settled()
+    assert client.answers == [[0x97, 1]]
+    assert caplog.messages == [f"client 'sub1': {error}"]
+    assert await stored(world) == {"b"}
+
+
+async def test_one_subscription_too_many_joins_no_group(
+    world: World, subscriptions: Subscriptions, client: AskingSubscriber
+) -> None:
+    packet = subscribe("a", "b", "c", "$share/g/a", "a")
+    waiting = subscriptions.subscribe(session_of(client), packet, client)
+    assert waiting is not None
+    await waiting
+    await world.settled()
+    assert client.answers == [[1, 1, 1, 0x97, 1]]
+    assert world.groups.open_count == 0
+
+
 # Many Topic Filters
 
 MANY = [str(number) for number in range(3 * FILTERS_PER_TURN - 1)]
@@ -220,7 +427,8 @@ MANY = [str(number) for number in range(3 * FILTERS_PER_TURN - 1)]
 
 @pytest.fixture
 def many(world: World) -> Subscriptions:
-    return subscriptions_of(world, Config(subscriptions_per_session_max=2 * FILTERS_PER_TURN))
+    config = Config(subscriptions_per_session_max=2 * FILTERS_PER_TURN)
+    return services(world, config).subscriptions
 
 
 async def stored(world: World) -> set[str]:
@@ -264,6 +472,34 @@ async def test_many_packets_that_come_at_once_are_no_more_than_one_with_as_many_
     assert many.unsubscribe(session, Unsubscribe(7, ["next"]), client) is None
     await world.settled()
     assert client.answers == [[1]] * (FILTERS_PER_TURN + 1) + [[0]]
+
+
+async def test_each_turn_of_the_loop_has_room_for_as_many_again(
+    many: Subscriptions, client: AskingSubscriber
+) -> None:
+    session = session_of(client)
+    for first in (0, FILTERS_PER_TURN):
+        names = MANY[first : first + FILTERS_PER_TURN]
+        assert many.subscribe(session, subscribe(*names), client) is None
+        await asyncio.sleep(0)
+    assert len(session.subscriptions) == 2 * FILTERS_PER_TURN
+
+
+async def test_what_is_granted_in_parts_counts_in_its_turn(
+    world: World, many: Subscriptions, client: AskingSubscriber
+) -> None:
+    session = session_of(client)
+    waiting = many.subscribe(session, subscribe(*MANY), client)
+    assert waiting is not None
+    working = asyncio.create_task(waiting)
+    while not session.subscriptions:  # noqa: ASYNC110  No event.
+        await asyncio.sleep(0)
+    one_more = many.unsubscribe(session, Unsubscribe(7, ["x"]), client)
+    assert one_more is not None
+    await working
+    await one_more
+    await world.settled()
+    assert client.answers == [[1] * 200 + [0x97] * 99, [0x11]]
 
 
 async def test_who_is_cut_off_between_two_parts_is_subscribed_to_what_the_log_knows_of(
