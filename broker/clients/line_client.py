@@ -174,51 +174,54 @@ class LineClient:
 
     async def _change(self, event: LineSubscribe | LineUnsubscribe) -> None:
         """Subscribe or unsubscribe, and return when that is committed."""
-        services = self.services
         subscriber = await self._subscriber(event.subscriber)
         session = subscriber.session
         if session is None:
             raise QuotaExceeded(TAKEN_OVER)
-        operation: Operation
         if isinstance(event, LineUnsubscribe):
-            topic_filter = placing.kept_as(event.filter)
-            services.delivery.unsubscribe(session, topic_filter)
-            operation = Delete(SubscriptionDocument, (session.client_id, topic_filter))
-        elif event.filter in session.subscriptions:
-            return
-        elif is_shared(event.filter):
+            await self._unsubscribe(session, placing.kept_as(event.filter))
+        elif event.filter not in session.subscriptions:
+            await self._subscribe(subscriber, session, event.filter)
+
+    async def _unsubscribe(self, session: Session, topic_filter: str) -> None:
+        self.services.delivery.unsubscribe(session, topic_filter)
+        await self._commit(session, Delete(SubscriptionDocument, (session.client_id, topic_filter)))
+
+    async def _subscribe(
+        self, subscriber: _LineSubscriber, session: Session, topic_filter: str
+    ) -> None:
+        services = self.services
+        if is_shared(topic_filter):
             raise SharedSubscriptionsNotSupported("shared subscriptions are not supported")
-        else:
-            through = services.log.high_watermark
-            subscription = SubscriptionDocument(
-                session.client_id,
-                event.filter,
-                qos=1,
-                no_local=False,
-                retain_as_published=False,
-                retain_handling=1,
-                subscription_id=None,
-                start_offset=through,
+        through = services.log.high_watermark
+        subscription = SubscriptionDocument(
+            session.client_id,
+            topic_filter,
+            qos=1,
+            no_local=False,
+            retain_as_published=False,
+            retain_handling=1,
+            subscription_id=None,
+            start_offset=through,
+        )
+        if topic_filter.startswith(REPLAY_PREFIX):
+            await placing.place(
+                services.log.store, session, subscription, {}, services.clock.wall_us()
             )
-            if event.filter.startswith(REPLAY_PREFIX):
-                await placing.place(
-                    services.log.store, session, subscription, {}, services.clock.wall_us()
-                )
-                if subscriber.session is not session:
-                    raise QuotaExceeded(TAKEN_OVER)
-            if not subscription.replaying:
-                subscription.retained_through = through
-            services.delivery.subscribe(session, subscription)
-            operation = Put(replace(subscription))
-        services.log.changed(session)
-        await services.log.commit_now([operation])
-        if (
-            isinstance(event, LineSubscribe)
-            and not subscription.replaying
-            and subscriber.session is session
-        ):
+            if subscriber.session is not session:
+                raise QuotaExceeded(TAKEN_OVER)
+        if not subscription.replaying:
+            subscription.retained_through = through
+        services.delivery.subscribe(session, subscription)
+        await self._commit(session, Put(replace(subscription)))
+        if not subscription.replaying and subscriber.session is session:
             session.offer_aside(services.sys_tree.matching([subscription]))
             services.delivery.send_retained(session)
+
+    async def _commit(self, session: Session, operation: Operation) -> None:
+        """With the cursor: from here on the subscription is owed what comes, or no more."""
+        self.services.log.changed(session)
+        await self.services.log.commit_now([operation])
 
     async def _subscriber(self, client_id: str) -> _LineSubscriber:
         """The subscriber of this connection, who takes the session from wherever it was."""

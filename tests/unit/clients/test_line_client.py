@@ -1,102 +1,481 @@
-"""LineClient: what is delivered again, and what is given up is counted."""
+"""LineClient: commands are answered in order; what the system took counts as acknowledged."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
-from broker.clients.line_client import LineClient
+from broker.clients.line_client import NOT_STORED, TAKEN_OVER, LineClient
+from broker.clients.services import Services
 from broker.config import Config
-from broker.message import Message, Monotonic, Offset
-from tests.support.clients import Transport, services
-from tests.support.world import Disk, Subscriber, World, message, running, subscription
-
-NOW = Monotonic(0.0)
-
-
-async def subscribed(world: World, *, full: bool = False) -> tuple[LineClient, Transport]:
-    """A connection with subscriber `sub1`; `full`: the operating system takes nothing."""
-    transport = Transport()
-    client = LineClient(services(world, Config()), transport, "here", NOW)
-    client.writable(yes=not full)
-    client.receive(b"SUBSCRIBE t sub1\n", NOW)
-    async with asyncio.timeout(5):
-        while b"OK" not in transport.written:
-            await world.settled()
-    return client, transport
+from broker.documents import CursorDocument, SessionDocument, SubscriptionDocument
+from broker.errors import StoreCorrupt
+from broker.message import Message, Offset
+from broker.mqtt.packets import MQTT_5
+from tests.support.clients import NOTHING_TO_TELL, Dialogue, Transport, services
+from tests.support.world import Disk, Subscriber, World, message, numbered, running, subscription
 
 
-async def left_in_flight(world: World, count: int) -> None:
-    """An earlier connection took so many messages of 100 bytes, and acknowledged none."""
+class Lines:
+    """A connection of the line protocol: what its peer writes, and the lines that it gets."""
+
+    def __init__(self, world: World, config: Config = NOTHING_TO_TELL) -> None:
+        self.world = world
+        self.transport = Transport()
+        self.services: Services = services(world, config)
+        self.client = LineClient(self.services, self.transport, "here", world.clock.monotonic())
+
+    def says(self, *lines: str) -> None:
+        data = "".join(f"{line}\n" for line in lines).encode()
+        self.client.receive(data, self.world.clock.monotonic())
+
+    def written(self) -> list[str]:
+        """The lines since this was asked last; of a DELIVER its message."""
+        lines = self.transport.written.decode().splitlines()
+        self.transport.written = b""
+        return [line.split(" ")[2] if line.startswith("DELIVER") else line for line in lines]
+
+    async def gets(self) -> list[str]:
+        """The same, when all that is on its way has come."""
+        await self.world.settled()
+        return self.written()
+
+
+@pytest.fixture
+def lines(world: World) -> Lines:
+    return Lines(world)
+
+
+@pytest.fixture
+async def subscribed(lines: Lines) -> Lines:
+    """A connection with subscriber `sub1`, who is subscribed to `t`."""
+    lines.says("SUBSCRIBE t sub1")
+    assert await lines.gets() == ["OK"]
+    return lines
+
+
+async def leave_in_flight(world: World, *messages: Message, qos: int = 1) -> None:
+    """An earlier connection of `sub1` took these, and acknowledged none."""
     earlier = Subscriber(world)
     await earlier.open()
-    earlier.subscribe(subscription())
-    await world.publish(*[message(str(n), properties=bytes(99)) for n in range(1, count + 1)])
-    assert len(earlier.got) == count
+    earlier.subscribe(subscription(qos=qos))
+    await world.publish(*messages)
+    assert len(earlier.got) == len(messages)
     earlier.close()
     await world.settled()
 
 
-def delivered(transport: Transport) -> list[int]:
-    lines = transport.written.decode().splitlines()
-    return [int(line.split(" ")[2]) for line in lines if line.startswith("DELIVER")]
+async def cursor(world: World, client_id: str = "sub1") -> Offset:
+    await world.settled()
+    document = await world.disk.get(CursorDocument, (client_id,))
+    return Offset(0) if document is None else document.offset
 
 
-async def test_what_expired_before_it_was_delivered_is_counted() -> None:
-    """P5"""
-    async with running(Disk()) as world:
-        _, transport = await subscribed(world)
-        await world.publish(message("1", expires_at_us=1), message("2"))
-        assert delivered(transport) == [2]
-        assert world.counters.dropped == {"expired": 1}
+async def turns() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
 
 
-async def test_what_retention_removed_before_it_was_delivered_again_is_counted() -> None:
-    """P5"""
-    async with running(Disk()) as world:
-        await left_in_flight(world, 3)
-        await world.disk.trim(Offset(3))
-        _, transport = await subscribed(world)
-        await world.publish(message("4"))
-        assert delivered(transport) == [3, 4]
-        assert world.counters.dropped == {"removed by retention": 2}
-        assert (world.counters.redeliveries, world.counters.messages_out) == (1, 2)
-        assert world.counters.payload_bytes_out == 2
+# Commands
 
 
-async def test_what_is_delivered_again_is_read_in_parts_and_before_what_is_new(
-    monkeypatch: pytest.MonkeyPatch,
+async def test_commands_are_answered_in_their_order(world: World, lines: Lines) -> None:
+    world.disk.may_commit.clear()
+    lines.says("PUBLISH t 1 p", "nonsense", "SUBSCRIBE t sub1", "PUBLISH t 2 p", "PUBLISH")
+    await turns()
+    assert lines.written() == []
+    world.disk.may_commit.set()
+    assert await lines.gets() == [
+        "OK",
+        "ERROR unknown command: use SUBSCRIBE, UNSUBSCRIBE or PUBLISH",
+        "OK",
+        "OK",
+        "ERROR PUBLISH takes a topic, a message and a publisher",
+        "2",
+    ]
+
+
+async def test_a_message_is_stored_with_its_publisher_and_time(world: World, lines: Lines) -> None:
+    now_us = world.clock.wall_us()
+    lines.says("PUBLISH t one two p", "PUBLISH u x q")
+    assert await lines.gets() == ["OK", "OK"]
+    read = await world.disk.read(Offset(1), Offset(2))
+    assert read.messages == [
+        Message("t", b"one two", 1, False, "p", now_us, offset=Offset(1)),
+        Message("u", b"x", 1, False, "q", now_us, offset=Offset(2)),
+    ]
+    assert [payloads for payloads, *_ in world.disk.commits] == [[b"one two", b"x"]]
+
+
+async def test_who_publishes_is_told_that_the_disk_is_full(world: World, lines: Lines) -> None:
+    world.disk.full = True
+    lines.says("PUBLISH t 1 p", "PUBLISH t 2 p")
+    await turns()
+    assert lines.written() == [f"ERROR {NOT_STORED}"] * 2
+
+
+async def test_a_connection_is_not_read_from_while_too_much_waits_for_the_disk() -> None:
+    """P7"""
+    config = replace(NOTHING_TO_TELL, append_bytes_max=9)
+    async with running(Disk(), config) as world:
+        lines = Lines(world, config)
+        world.disk.may_commit.clear()
+        lines.says("PUBLISH t 123456789 p")
+        assert lines.transport.reading
+        lines.says("PUBLISH t 1 p")
+        assert not lines.transport.reading
+        world.disk.may_commit.set()
+        assert await lines.gets() == ["OK", "OK"]
+        assert lines.transport.reading
+
+
+# Subscribing
+
+
+async def test_a_subscription_is_stored_before_it_is_answered(world: World, lines: Lines) -> None:
+    """And what follows waits for it, in the socket too."""
+    await world.publish(*numbered(1))
+    lines.says("SUBSCRIBE t sub1", "SUBSCRIBE u sub1")
+    assert not lines.transport.reading
+    await asyncio.sleep(0)
+    world.disk.may_commit.clear()
+    await turns()
+    assert lines.written() == []
+    world.disk.may_commit.set()
+    assert await lines.gets() == ["OK", "OK"]
+    assert lines.transport.reading
+    stored = await world.disk.scan(SubscriptionDocument)
+    assert [(s.filter, s.qos, s.start_offset) for s in stored] == [("t", 1, 1), ("u", 1, 1)]
+    session = await world.disk.get(SessionDocument, ("sub1",))
+    assert session is not None
+    assert session.session_expiry_s == NOTHING_TO_TELL.session_expiry_default_s
+
+
+async def test_who_is_subscribed_already_is_only_told_so(world: World, lines: Lines) -> None:
+    """Also what is retained comes once."""
+    await world.publish(message("1", retain=True))
+    for got in (["OK", "1"], ["OK"]):
+        lines.says("SUBSCRIBE t sub1")
+        assert await lines.gets() == got
+    [stored] = await world.disk.scan(SubscriptionDocument)
+    assert stored.start_offset == 1
+
+
+async def test_what_the_broker_says_of_itself_comes_with_a_subscription(
+    world: World, lines: Lines
 ) -> None:
-    """P7: what an earlier connection left may be a window of messages as large as packets."""
-    monkeypatch.setattr("broker.delivery.sender.TAKE_BYTES_MAX", 200)
-    async with running(Disk()) as world:
-        await left_in_flight(world, 5)
-        client, transport = await subscribed(world, full=True)
-        await world.publish(message("6"))
-        assert (delivered(transport), world.disk.fetched) == ([], [])
-        client.writable(yes=True)
+    await lines.services.sys_tree.publish(world.clock.now())
+    lines.says("SUBSCRIBE $SYS/broker/subscriptions/count sub1")
+    assert await lines.gets() == ["OK", "0"]
+    lines.says("SUBSCRIBE other sub1")
+    assert await lines.gets() == ["OK"]
+
+
+async def test_who_unsubscribed_gets_no_more(world: World, subscribed: Lines) -> None:
+    subscribed.says("UNSUBSCRIBE t sub1", "UNSUBSCRIBE x sub1")
+    await world.settled()
+    await world.publish(*numbered(1))
+    assert await subscribed.gets() == ["OK", "OK"]
+    assert await world.disk.scan(SubscriptionDocument) == []
+
+
+async def test_history_comes_first_and_is_unsubscribed_from_by_the_same_words(
+    world: World, lines: Lines
+) -> None:
+    await world.publish(message("1", retain=True), message("2"))
+    lines.says("SUBSCRIBE $replay/earliest/t sub1")
+    assert sorted(await lines.gets()) == ["1", "2", "OK"]
+    await world.publish(message("3"))
+    lines.says("UNSUBSCRIBE $replay/earliest/t sub1")
+    assert await lines.gets() == ["3", "OK"]
+    assert await world.disk.scan(SubscriptionDocument) == []
+
+
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        ("SUBSCRIBE $share/g/t sub1", "shared subscriptions are not supported"),
+        (
+            "SUBSCRIBE t $share/g/t",
+            "subscribers with $share/ are groups: use another name",
+        ),
+        ("SUBSCRIBE $replay/sometime/t sub1", None),
+    ],
+)
+async def test_what_cannot_be_subscribed_to_is_refused_with_a_reason(
+    command: str, reason: str | None, world: World, lines: Lines
+) -> None:
+    lines.says(command, "PUBLISH t 1 p")
+    error, ok = await lines.gets()
+    assert ok == "OK"
+    assert error.startswith("ERROR ")
+    assert reason is None or error == f"ERROR {reason}"
+    assert await world.disk.scan(SubscriptionDocument) == []
+
+
+async def test_a_subscription_that_the_log_cannot_take_is_refused(
+    world: World, lines: Lines, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.disk.full = True
+    lines.says("SUBSCRIBE t sub1")
+    await turns()
+    assert lines.written() == [f"ERROR {NOT_STORED}"]
+    assert caplog.messages == ["line client at here: no space"]
+    assert lines.transport.reading
+
+
+# Delivery
+
+
+async def test_a_message_counts_as_acknowledged_when_the_system_has_taken_it(
+    world: World, subscribed: Lines
+) -> None:
+    await world.publish(message("1"))
+    assert await subscribed.gets() == ["1"]
+    assert await cursor(world) == 1
+    real_write = subscribed.transport.write
+
+    def fill(data: bytes) -> None:
+        real_write(data)
+        subscribed.client.writable(yes=False)
+
+    subscribed.transport.write = fill  # type: ignore[method-assign]
+    await world.publish(message("2"))
+    await world.publish(message("3"))
+    assert await subscribed.gets() == ["2"]
+    assert await cursor(world) == 1
+    subscribed.client.writable(yes=True)
+    assert await subscribed.gets() == ["3"]
+    assert await cursor(world) == 2
+    subscribed.client.writable(yes=True)
+    assert await cursor(world) == 3
+    assert world.counters.messages_out == 3
+    assert world.counters.payload_bytes_out == 3
+
+
+@pytest.mark.parametrize("qos", [0, 1, 2])
+async def test_every_qos_is_finished_when_the_system_has_taken_it(
+    qos: int, world: World, lines: Lines
+) -> None:
+    """Also of a subscription that the subscriber made by MQTT."""
+    earlier = Dialogue(world)
+    await earlier.connect("sub1", version=MQTT_5, expiry_s=100)
+    await earlier.subscribe("t", 2)
+    lines.says("SUBSCRIBE u sub1")
+    await world.settled()
+    await world.publish(message("1", qos=qos))
+    assert await lines.gets() == ["OK", "1"]
+    assert await cursor(world) == 1
+    assert len(world.sessions._sessions["sub1"].in_flight) == 0
+
+
+async def test_several_subscribers_share_a_connection(world: World, lines: Lines) -> None:
+    lines.says("SUBSCRIBE t sub1", "SUBSCRIBE t sub2", "SUBSCRIBE u sub2")
+    await world.settled()
+    await world.publish(message("1"), message("2", "u"))
+    assert await lines.gets() == ["OK", "OK", "OK", "1", "1", "2"]
+    assert (await cursor(world, "sub1"), await cursor(world, "sub2")) == (2, 2)
+
+
+async def test_what_expired_before_it_was_delivered_is_counted(
+    world: World, subscribed: Lines
+) -> None:
+    """P5"""
+    await world.publish(message("1", expires_at_us=1), message("2"))
+    assert await subscribed.gets() == ["2"]
+    assert world.counters.dropped == {"expired": 1}
+
+
+async def test_who_reads_slowly_gets_the_rest_from_the_log() -> None:
+    """Whoever reads for it hears that there is room again."""
+    config = replace(NOTHING_TO_TELL, outbox_messages_max=2)
+    async with running(Disk(), config) as world:
+        lines = Lines(world, config)
+        lines.says("SUBSCRIBE t sub1")
         await world.settled()
-        assert delivered(transport) == [1, 2, 3, 4, 5, 6]
-        assert [len(part) for part in world.disk.fetched] == [2, 2, 1]
-        assert world.counters.dropped == {}
+        lines.client.writable(yes=False)
+        for n in range(1, 7):
+            await world.publish(*numbered(1, first=n))
+        lines.client.writable(yes=True)
+        assert await lines.gets() == ["OK", "1", "2", "3", "4", "5", "6"]
+
+
+# Delivered again
+
+
+async def test_what_an_earlier_connection_left_comes_before_what_is_new(
+    world: World, lines: Lines
+) -> None:
+    """P3, P4"""
+    await leave_in_flight(world, message("1"), message("22", qos=2), qos=2)
+    await world.publish(message("3"))
+    lines.client.writable(yes=False)
+    lines.says("SUBSCRIBE t sub1")
+    assert await lines.gets() == ["OK"]
+    assert not any(world.disk.fetched)
+    lines.client.writable(yes=True)
+    assert await lines.gets() == ["1", "22", "3"]
+    assert await cursor(world) == 3
+    counters = world.counters
+    assert (counters.redeliveries, counters.messages_out, counters.payload_bytes_out) == (2, 3, 4)
+
+
+async def test_what_retention_removed_before_it_was_delivered_again_is_counted(
+    world: World, lines: Lines
+) -> None:
+    """P5"""
+    await leave_in_flight(world, *numbered(3))
+    await world.disk.trim(Offset(3))
+    lines.says("SUBSCRIBE t sub1")
+    await world.settled()
+    await world.publish(message("4"))
+    assert await lines.gets() == ["OK", "3", "4"]
+    assert world.counters.dropped == {"removed by retention": 2}
+    assert await cursor(world) == 4
 
 
 async def test_who_loses_its_subscriber_delivers_nothing_again(
-    monkeypatch: pytest.MonkeyPatch,
+    world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with running(Disk()) as world:
-        await left_in_flight(world, 2)
-        may_fetch, fetch = asyncio.Event(), world.disk.fetch
+    await leave_in_flight(world, *numbered(2))
+    may_fetch, fetch = asyncio.Event(), world.disk.fetch
 
-        async def held_up(offsets: Sequence[Offset], *, bytes_max: int) -> list[Message]:
-            await may_fetch.wait()
-            return await fetch(offsets, bytes_max=bytes_max)
+    async def held_up(offsets: Sequence[Offset], *, bytes_max: int) -> list[Message]:
+        await may_fetch.wait()
+        return await fetch(offsets, bytes_max=bytes_max)
 
-        monkeypatch.setattr(world.disk, "fetch", held_up)
-        _, first = await subscribed(world)
-        _, second = await subscribed(world)
-        may_fetch.set()
-        await world.settled()
-        assert (delivered(first), delivered(second)) == ([], [1, 2])
+    monkeypatch.setattr(world.disk, "fetch", held_up)
+    first, second = Lines(world), Lines(world)
+    for lines in (first, second):
+        lines.says("SUBSCRIBE t sub1")
+        assert await lines.gets() == ["OK"]
+    may_fetch.set()
+    assert (await first.gets(), await second.gets()) == ([], ["1", "2"])
+
+
+async def test_what_cannot_be_delivered_again_ends_that_subscriber_alone(
+    world: World,
+    lines: Lines,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """P8"""
+    await leave_in_flight(world, *numbered(2))
+
+    async def damaged(offsets: Sequence[Offset], *, bytes_max: int) -> list[Message]:
+        if offsets:
+            raise StoreCorrupt("checksum")
+        return []
+
+    monkeypatch.setattr(world.disk, "fetch", damaged)
+    lines.says("SUBSCRIBE t sub1", "SUBSCRIBE t sub2")
+    await world.settled()
+    await world.publish(message("3"))
+    assert "3" in await lines.gets()
+    assert caplog.messages == ["subscriber 'sub1': checksum"]
+    assert world.sessions.connected_count == 1
+
+
+# Taken over
+
+
+async def test_another_connection_takes_a_subscriber_over_and_leaves_the_others(
+    world: World, lines: Lines
+) -> None:
+    lines.says("SUBSCRIBE t sub1", "SUBSCRIBE t sub2")
+    await world.settled()
+    other = Lines(world)
+    other.says("SUBSCRIBE t sub1")
+    await world.settled()
+    await world.publish(message("1"))
+    assert (await lines.gets(), await other.gets()) == (["OK", "OK", "1"], ["OK", "1"])
+    lines.says("SUBSCRIBE u sub1")
+    await world.settled()
+    await world.publish(message("2"))
+    assert (await lines.gets(), await other.gets()) == (["OK", "2", "2"], [])
+    assert world.sessions.connected_count == 2
+
+
+async def test_who_is_taken_over_while_the_log_is_asked_is_told_so(
+    world: World, subscribed: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Lines(world)
+
+    async def taken_over_meanwhile(*_: object) -> Offset:
+        other.says("SUBSCRIBE t sub1")
+        await turns()
+        return Offset(1)
+
+    monkeypatch.setattr(world.disk, "nth_last", taken_over_meanwhile)
+    subscribed.says("SUBSCRIBE $replay/-3/u sub1")
+    assert await subscribed.gets() == [f"ERROR {TAKEN_OVER}"]
+    assert await other.gets() == ["OK"]
+    assert [s.filter for s in await world.disk.scan(SubscriptionDocument)] == ["t"]
+
+
+# The end
+
+
+async def test_after_the_end_of_input_answers_still_come_and_nothing_is_delivered(
+    world: World, subscribed: Lines
+) -> None:
+    """A peer that is gone looks the same as one that has only no more to say."""
+    world.disk.may_commit.clear()
+    subscribed.says("PUBLISH t 1 p")
+    assert subscribed.client.end_of_input()
+    await turns()
+    assert not subscribed.transport.closed.is_set()
+    world.disk.may_commit.set()
+    assert await subscribed.gets() == ["OK"]
+    assert subscribed.transport.closed.is_set()
+    assert await cursor(world) == 0
+
+
+async def test_nothing_is_delivered_again_after_the_end_of_input(
+    world: World, lines: Lines
+) -> None:
+    await leave_in_flight(world, *numbered(2))
+    lines.says("SUBSCRIBE t sub1")
+    lines.client.end_of_input()
+    assert await lines.gets() == ["OK"]
+    assert not any(world.disk.fetched)
+
+
+async def test_where_no_answer_is_due_the_end_of_input_is_the_end(subscribed: Lines) -> None:
+    assert not subscribed.client.end_of_input()
+
+
+async def test_whose_connection_is_lost_waits_in_the_log(world: World, subscribed: Lines) -> None:
+    subscribed.client.lost()
+    await world.publish(message("1"))
+    assert await subscribed.gets() == []
+    assert (world.sessions.connected_count, world.sessions.absent_count) == (0, 1)
+
+
+async def test_who_is_lost_while_it_subscribes_is_subscribed(world: World, lines: Lines) -> None:
+    lines.says("SUBSCRIBE t sub1", "SUBSCRIBE u sub1")
+    lines.client.lost()
+    await world.settled()
+    assert {s.filter for s in await world.disk.scan(SubscriptionDocument)} == {"t", "u"}
+    assert world.sessions.connected_count == 0
+    assert lines.written() == []
+    assert not lines.transport.reading
+
+
+async def test_when_the_broker_stops_the_connection_is_closed(
+    world: World, subscribed: Lines
+) -> None:
+    subscribed.client.shut_down()
+    assert subscribed.transport.closed.is_set()
+    assert world.sessions.connected_count == 0
+    subscribed.says("PUBLISH t 1 p")
+    assert await subscribed.gets() == []
+
+
+async def test_a_line_connection_has_no_keep_alive(world: World, subscribed: Lines) -> None:
+    assert subscribed.client.deadline() is None
+    subscribed.client.expire(world.clock.monotonic())
+    assert not subscribed.transport.closed.is_set()
