@@ -171,6 +171,7 @@ class LineClient:
             self._leave()
         else:
             self._resume()
+            self._close_if_done()
 
     async def _change(self, event: LineSubscribe | LineUnsubscribe) -> None:
         """Subscribe or unsubscribe, and return when that is committed."""
@@ -273,6 +274,9 @@ class LineClient:
         data = self._connection.data_to_send()
         if data and not self._closed:
             self._transport.write(data)
+        self._close_if_done()
+
+    def _close_if_done(self) -> None:
         if self.input_ended and self._done() and not self._closed:
             self._transport.close()
 

@@ -434,6 +434,13 @@ async def test_after_the_end_of_input_answers_still_come_and_nothing_is_delivere
     assert await cursor(world) == 0
 
 
+async def test_the_end_of_input_waits_for_a_subscription_too(world: World, lines: Lines) -> None:
+    lines.says("SUBSCRIBE t sub1")
+    assert lines.client.end_of_input()
+    assert await lines.gets() == ["OK"]
+    assert lines.transport.closed.is_set()
+
+
 async def test_nothing_is_delivered_again_after_the_end_of_input(
     world: World, lines: Lines
 ) -> None:
