@@ -17,7 +17,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from broker.config import DATABASE
-from broker.store.sqlite.rows import BLOCK_SHIFT, COLUMNS, checksum, seed
+from broker.store.sqlite import figures
+from broker.store.sqlite.rows import BLOCK_SHIFT, COLUMNS, checksum, seed, without_offset
 from broker.store.sqlite.store import SqliteStore
 
 PUBLISHER = "filler"
@@ -67,14 +68,13 @@ def add_messages(path: Path, count: int, payload: bytes, topics: Sequence[str] =
     with _connected(path) as connection:
         topic_ids = dict(_ids(connection, "topics", "name", (*topics, RARE_TOPIC)))
         ((_, publisher_id),) = _ids(connection, "publishers", "client_id", (PUBLISHER,))
-        seeds = [seed(topic, PUBLISHER) for topic in topics]
         connection.execute("CREATE TEMP TABLE turn (i INTEGER PRIMARY KEY, topic_id, crc)")
         statements = -(-count // RARE_EVERY)
         start_us = time.time_ns() // 1000 - statements * US
         for n, begin in enumerate(range(first, last + 1, RARE_EVERY)):
             at_us = start_us + n * US
             end = min(last, begin + RARE_EVERY - 1)
-            rare = checksum(seed(RARE_TOPIC, PUBLISHER), at_us, 1, 0, 0, payload, b"")
+            rare = _checksum(RARE_TOPIC, at_us, payload)
             connection.execute(
                 f"INSERT INTO messages ({COLUMNS}) VALUES (?, ?, ?, ?, 1, 0, 0, ?, x'', ?)",
                 (begin, topic_ids[RARE_TOPIC], publisher_id, at_us, payload, rare),
@@ -83,7 +83,7 @@ def add_messages(path: Path, count: int, payload: bytes, topics: Sequence[str] =
             connection.executemany(
                 "INSERT INTO turn VALUES (?, ?, ?)",
                 (
-                    (i, topic_ids[topic], checksum(seeds[i], at_us, 1, 0, 0, payload, b""))
+                    (i, topic_ids[topic], _checksum(topic, at_us, payload))
                     for i, topic in enumerate(topics)
                 ),
             )
@@ -101,16 +101,23 @@ def add_messages(path: Path, count: int, payload: bytes, topics: Sequence[str] =
         os.fsync(file.fileno())
 
 
+def _checksum(topic: str, at_us: int, payload: bytes) -> int:
+    """Without the offset, as SQLite numbers the rows: by the rule of programs before schema 4."""
+    return without_offset(checksum(seed(topic, PUBLISHER), 0, at_us, 1, 0, 0, payload, b""), 0)
+
+
 def _index(connection: sqlite3.Connection, first: int, last: int) -> None:
-    """The rows of `topic_blocks` for what was added."""
+    """The rows of `topic_blocks` for what was added; full blocks get their figures."""
     for block in range(first >> BLOCK_SHIFT, (last >> BLOCK_SHIFT) + 1):
         begin = max(first, block << BLOCK_SHIFT)
         end = min(last, (block + 1 << BLOCK_SHIFT) - 1)
         connection.execute(
-            "INSERT OR IGNORE INTO topic_blocks"
+            "INSERT OR IGNORE INTO topic_blocks (block, topic_id)"
             " SELECT DISTINCT ?, topic_id FROM messages WHERE offset BETWEEN ? AND ?",
             (block, begin, end),
         )
+        if block < last >> BLOCK_SHIFT:
+            figures.write(connection, block)
 
 
 def add_topics(path: Path, names: Iterable[str]) -> None:

@@ -25,7 +25,7 @@ from broker.errors import StoreCorrupt
 from broker.message import Message, Offset
 from broker.store import Read
 from broker.store.sqlite import tables
-from broker.store.sqlite.rows import BLOCK_SHIFT, COLUMNS, checksum, seed
+from broker.store.sqlite.rows import BLOCK_SHIFT, COLUMNS, checksum, seed, without_offset
 from broker.topics import BYTES_MAX, TopicTree, is_literal, literal_prefix
 
 NAMES_MAX = 32_768
@@ -223,9 +223,10 @@ class Reader:
                 topic, publisher, seed = names[topic_id, publisher_id]
             except KeyError:
                 topic, publisher, seed = self._look_up_names(offset, topic_id, publisher_id)
-            if crc != checksum(
-                seed, published_at_us, qos, retain, expires_at_us, payload, properties
-            ):
+            expected = checksum(
+                seed, offset, published_at_us, qos, retain, expires_at_us, payload, properties
+            )
+            if crc != expected and crc != without_offset(expected, offset):
                 raise StoreCorrupt(f"the message at offset {offset} is damaged (checksum)")
             append(
                 Message(

@@ -1,8 +1,12 @@
 """The schema of the database: applies the files in `migrations/` that are new.
 
 Forward only. Each file is one transaction together with its row in `schema_migrations`. A file that
-was applied is never edited again: every start compares its checksum. The database of an older
-program is copied beside itself before it is changed; that of a newer program is refused.
+was applied is never edited again: every start compares its checksum. The database of a newer
+program is refused.
+
+Most files only add tables and columns, and say how one goes back. One that changes the rows of a
+table begins with the line `-- rewrites`: then the database is copied beside itself before, which
+needs as much space again.
 """
 
 from __future__ import annotations
@@ -29,6 +33,11 @@ class Migration:
     version: int
     name: str
     sql: str
+
+    @property
+    def rewrites(self) -> bool:
+        """Whether it changes what is there already, and not only adds to it."""
+        return self.sql.startswith("-- rewrites\n")
 
     @property
     def sha256(self) -> str:
@@ -87,7 +96,7 @@ def migrate(connection: sqlite3.Connection, path: Path, known: list[Migration]) 
                 f"{path} was made by another {migration.name} than this program's;"
                 " install the pubsub that made it"
             )
-    if not new and version < newest:
+    if not new and any(m.rewrites for m in known if m.version > version):
         _back_up(connection, path.with_name(f"{path.name}.schema-{version}.backup"))
     for migration in known:
         if migration.version > version:

@@ -2,6 +2,8 @@
 
 - It is called in that connection's thread or, for a small commit, in the event loop's; one call at
   a time (see SqliteStore).
+- The checksum of a message has its offset in it, so the writer counts the offsets along. Should
+  another program have inserted messages, the transaction is done once more with the right ones.
 - An append is one transaction: new names, the messages in few statements, the sparse index, the
   retained pointers, the documents. A rollback empties the caches here.
 - After a failed write other than a full disk nothing more is written: only opening the file afresh
@@ -12,17 +14,18 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from broker.documents import Operation
 from broker.errors import StoreFull, StoreUnavailable
 from broker.message import Message, Offset
-from broker.store.sqlite import tables
+from broker.store.sqlite import figures, tables
 from broker.store.sqlite.errors import Busy, store_error
+from broker.store.sqlite.names import Names
 from broker.store.sqlite.rows import (
     BLOCK_SHIFT,
     INSERT_MESSAGES,
@@ -34,11 +37,7 @@ from broker.store.sqlite.rows import (
     WIDTH,
     flat_rows,
     insert_rows,
-    seed,
 )
-
-NAMES_MAX = 32_768
-"""Entries of a cache of names. A full cache is emptied."""
 
 UNSYNCED_MAX = 1 << 19
 """Messages committed since the last fsync, at most. Beyond, one commit is fsynced all the same."""
@@ -56,21 +55,9 @@ CHECKPOINT_WAIT_MS = 100
 LOCK_WAIT_MS = 5000
 """How long a transaction waits for another program that locked the database."""
 
-K = TypeVar("K")
-V = TypeVar("V")
 
-
-class _Cache(dict[K, V], Generic[K, V]):
-    """A missing key is looked up, so that the hot loop has no branch for it."""
-
-    def __init__(self, look_up: Callable[[K], V]) -> None:
-        self._look_up = look_up
-
-    def __missing__(self, key: K) -> V:
-        if len(self) >= NAMES_MAX:
-            self.clear()
-        value = self[key] = self._look_up(key)
-        return value
+class _OffsetsTaken(Exception):
+    """Another program has inserted messages: the offsets are not those that were expected."""
 
 
 class Committed(NamedTuple):
@@ -95,12 +82,13 @@ class Writer:
         """Why nothing more is written, or None."""
         self._connection = connection
         self._path = path
-        self._topics = _Cache(self._topic_id)
-        self._publishers = _Cache(self._publisher_id)
-        self._pairs = _Cache(self._pair)
-        self._block = -1
+        self._names = Names(connection)
+        self._next = Offset(0)
+        """The offset that the next message gets; 0: ask the database."""
+        self._block = 0
+        """The block of the high watermark: it has no figures yet."""
         self._block_topics: set[int] = set()
-        """Topics that `topic_blocks` has for `_block`, the newest. No older block gets more."""
+        """Topics that `topic_blocks` is known to have for `_block`. No older block gets more."""
         self._synced = True
         """Whether the connection is set to fsync its commits (`synchronous`)."""
         self._unsynced = 0
@@ -124,6 +112,7 @@ class Writer:
             "SELECT ifnull(max(offset), 0) FROM messages"
         ).fetchone()
         self.high_watermark = Offset(max(newest, self.log_start - 1))
+        self._block = self.high_watermark >> BLOCK_SHIFT
         self.message_count = self._count_messages()
         (self.retained_count,) = self._connection.execute(
             "SELECT count(*) FROM retained"
@@ -196,6 +185,19 @@ class Writer:
         `wait_for_lock`: wait while another program has locked the database. Raises StoreConflict,
         and as `transaction`.
         """
+        try:
+            return self._commit(batch, state, durable, wait_for_lock)
+        except _OffsetsTaken:
+            return self._commit(batch, state, durable, wait_for_lock)
+
+    def _commit(
+        self,
+        batch: Sequence[Message],
+        state: Sequence[Operation],
+        durable: bool,
+        wait_for_lock: bool,
+    ) -> Committed:
+        """As `commit`. Raises _OffsetsTaken as well: nothing was stored."""
         began = perf_counter()
         before = self.high_watermark
         firsts: list[int] = []
@@ -232,9 +234,10 @@ class Writer:
                 self._connection.execute("COMMIT")
             except BaseException:
                 self.retained_count = retained_count
-                for cache in (self._topics, self._publishers, self._pairs):
-                    cache.clear()
-                self._block = -1
+                self._names.forget()
+                self._next = Offset(0)
+                self._block = self.high_watermark >> BLOCK_SHIFT
+                self._block_topics = set()
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 raise
@@ -265,20 +268,34 @@ class Writer:
 
     def _insert(self, part: Sequence[Message]) -> int:
         """Insert up to ROWS_PER_STATEMENT messages; the first offset."""
-        parameters = flat_rows(part, self._pairs)
+        first = self._next or self._first_unused()
+        parameters = flat_rows(part, self._names.pairs, first)
         last = insert_rows(self._connection, INSERT_MESSAGES, ROW, "", WIDTH, parameters)
-        first = last - len(part) + 1
+        if last != first + len(part) - 1:
+            raise _OffsetsTaken
+        self._next = Offset(last + 1)
         self._index(first, parameters[TOPIC_ID::WIDTH])
         if 1 in parameters[RETAIN::WIDTH]:
             self._retain(first, parameters)
         return first
 
+    def _first_unused(self) -> Offset:
+        """The offset that SQLite gives next."""
+        (newest,) = self._connection.execute(
+            "SELECT max((SELECT ifnull(max(seq), 0) FROM sqlite_sequence WHERE name = 'messages'),"
+            " (SELECT ifnull(max(offset), 0) FROM messages))"
+        ).fetchone()
+        return Offset(newest + 1)
+
     def _index(self, first: int, topic_ids: list[int]) -> None:
-        """Note in `topic_blocks` the topics that are new in their block."""
+        """Note in `topic_blocks` the topics that are new in their block, and write the figures of
+        the blocks that are full."""
         rows: list[int] = []
+        full: list[int] = []
         end = first + len(topic_ids)
         for block in range(first >> BLOCK_SHIFT, (end - 1 >> BLOCK_SHIFT) + 1):
             if block != self._block:
+                full.append(self._block)
                 self._block = block
                 self._block_topics = set()
             here = slice(
@@ -290,8 +307,15 @@ class Writer:
                 rows += block, topic_id
         if rows:
             insert_rows(
-                self._connection, "INSERT OR IGNORE INTO topic_blocks VALUES ", "(?,?)", "", 2, rows
+                self._connection,
+                "INSERT OR IGNORE INTO topic_blocks (block, topic_id) VALUES ",
+                "(?,?)",
+                "",
+                2,
+                rows,
             )
+        for block in full:
+            figures.write(self._connection, block)
 
     def _retain(self, first: int, parameters: list[Any]) -> None:
         """Move the topics' retained pointers; an empty payload removes one. [MQTT-3.3.1-6]"""
@@ -312,26 +336,6 @@ class Writer:
                 self.retained_count -= self._connection.execute(
                     "DELETE FROM retained WHERE topic_id = ?", (topic_id,)
                 ).rowcount
-
-    def _pair(self, pair: tuple[str, str]) -> tuple[int, int, int]:
-        topic, publisher = pair
-        return self._topics[topic], self._publishers[publisher], seed(topic, publisher)
-
-    def _topic_id(self, name: str) -> int:
-        return self._intern("topics", "name", name)
-
-    def _publisher_id(self, client_id: str) -> int:
-        return self._intern("publishers", "client_id", client_id)
-
-    def _intern(self, table: str, column: str, text: str) -> int:
-        row = self._connection.execute(
-            f"SELECT id FROM {table} WHERE {column} = ?", (text,)
-        ).fetchone()
-        if row is None:
-            row = self._connection.execute(
-                f"INSERT INTO {table} ({column}) VALUES (?) RETURNING id", (text,)
-            ).fetchone()
-        return int(row[0])
 
     def trim_some(self, before: int, position: int) -> tuple[int, int]:
         """Remove the messages of one block in [position, before) that are not retained: 3 ms.
@@ -362,6 +366,7 @@ class Writer:
         """In a transaction before the messages are removed: a reader hears of it, and then only
         misses them."""
         with self.transaction():
+            figures.move_start(self._connection, self.log_start, start)
             self._connection.execute("UPDATE log SET start = ?", (start,))
             self._connection.execute("DELETE FROM gaps WHERE last < ?", (start,))
         self.log_start = Offset(start)

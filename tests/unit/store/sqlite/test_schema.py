@@ -15,6 +15,7 @@ from broker.store.sqlite.schema import Migration, migrate, migrations
 
 FIRST = Migration(1, "0001_initial.sql", "CREATE TABLE things (a INTEGER) STRICT;\n")
 SECOND = Migration(2, "0002_more.sql", "ALTER TABLE things ADD COLUMN b INTEGER;\n")
+REWRITES = Migration(2, "0002_twice.sql", "-- rewrites\nUPDATE things SET a = 2 * a;\n")
 BROKEN = Migration(2, "0002_broken.sql", "DELETE FROM things;\nSELECT nothing;\n")
 VERSIONS = Migration(
     1,
@@ -67,13 +68,24 @@ def test_a_second_start_changes_nothing(connection: sqlite3.Connection, path: Pa
     assert [*path.parent.iterdir()] == [path]
 
 
-def test_an_older_database_is_copied_and_then_migrated(
+def test_what_only_adds_needs_no_second_copy_of_the_log(
     connection: sqlite3.Connection, path: Path
 ) -> None:
     migrate(connection, path, [VERSIONS])
     connection.execute("INSERT INTO things VALUES (7)")
     migrate(connection, path, [VERSIONS, SECOND])
     assert connection.execute("SELECT a, b FROM things").fetchall() == [(7, None)]
+    assert version(connection) == 2
+    assert [*path.parent.iterdir()] == [path]
+
+
+def test_a_database_is_copied_before_it_is_rewritten(
+    connection: sqlite3.Connection, path: Path
+) -> None:
+    migrate(connection, path, [VERSIONS])
+    connection.execute("INSERT INTO things VALUES (7)")
+    migrate(connection, path, [VERSIONS, REWRITES])
+    assert connection.execute("SELECT a FROM things").fetchall() == [(14,)]
     assert version(connection) == 2
     backup = path.with_name("pubsub.db.schema-1.backup")
     with closing(sqlite3.connect(backup)) as copy:

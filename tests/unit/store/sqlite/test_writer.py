@@ -17,7 +17,7 @@ import pytest
 from broker.documents import CursorDocument, Put, SessionDocument
 from broker.errors import StoreFull, StoreUnavailable
 from broker.message import Message, Offset
-from broker.store.sqlite import opening, writer
+from broker.store.sqlite import names, opening, writer
 from broker.store.sqlite.store import SqliteStore
 from tests.support.sqlite import ask, in_writer, opened
 from tests.support.stores import message, numbered, payloads, read_all, tail_until
@@ -76,7 +76,7 @@ async def test_durability_os_leaves_the_disk_to_the_kernel(tmp_path: Path) -> No
 async def test_caches_of_names_are_bounded(
     sqlite: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer, "NAMES_MAX", 10)
+    monkeypatch.setattr(names, "NAMES_MAX", 10)
     monkeypatch.setattr("broker.store.sqlite.reader.NAMES_MAX", 10)
     monkeypatch.setattr("broker.store.sqlite.reader.FILTERS_SIZE_MAX", 10)
     written = [message(str(i), f"t/{i % 37}", publisher=f"p{i % 23}") for i in range(2000)]
@@ -85,7 +85,7 @@ async def test_caches_of_names_are_bounded(
     for i in range(37):
         assert await read_all(sqlite, [f"t/{i}"]) == written[i::37]
     assert await read_all(sqlite, ["t/+"]) == written
-    assert len(sqlite._writer._pairs) <= 10
+    assert len(sqlite._writer._names.pairs) <= 10
     assert all(len(reader._names) <= 10 for _, reader in sqlite._readers)
 
 
