@@ -1,7 +1,7 @@
 """Runs of acknowledgements: many packets in the bytes, one `Ack` for all of them.
 
 A client with room in its window acknowledges hundreds of messages in one read, so this is a hot
-path, and is read without `Reader`: a PUBACK takes 0.04 µs in a run of 500, and 1.5 µs alone
+path, and is read without `Reader`: a PUBACK takes 0.04 µs in a run of 500, and 1 µs alone
 (`python -m benchmarks.codec`, *decode PUBACK*). Only short ones make a run: those without a Reason
 Code, or with the code 0, and without properties. Longer ones are in `bodies.py`.
 """

@@ -82,16 +82,15 @@ class Decoder:
         None when all that arrived is used up. Raises PeerError for the packet that comes after
         those appended; the decoder is then of no further use.
         """
-        data = self._data
-        position = self._position
-        version = self.version
+        data, position, version = self._data, self._position, self.version
+        size = len(data)
         version_5 = version == MQTT_5
-        if version is not None:
+        if version is not None and position < size and data[position] in PUBLISH_FIRST_BYTES:
             position, refused = self.publishes.read(data, position, publishes, version_5)
             if refused is not None:
                 self._position = position
                 return refused
-        if position == len(data):
+        if position == size:
             self._data = b""
             return None
         if version is not None:
@@ -101,7 +100,7 @@ class Decoder:
                 return ack
         kind = self._kind(data[position])
         body, end = frame(data, position, self._limits.packet_bytes_max, version_5)
-        if end > len(data):
+        if end > size:
             self._pending += data[position:]
             self._needed = end - position
             self._data = b""
