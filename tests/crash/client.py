@@ -96,9 +96,12 @@ class RecordingClient(asyncio.Protocol):
     async def connect(self, port: int) -> None:
         """Returns after CONNACK and after `resumed`; raises OSError if it does not come to that."""
         loop = asyncio.get_running_loop()
-        self._connack = loop.create_future()
-        await loop.create_connection(lambda: self, "127.0.0.1", port)
-        await self._connack
+        connack = self._connack = loop.create_future()
+        try:
+            await loop.create_connection(lambda: self, "127.0.0.1", port)
+            await connack
+        finally:
+            connack.cancel()  # Of no effect unless we are cancelled: nobody waits for it any more.
 
     async def ping(self) -> None:
         """Returns when the broker has read all that was written before, or the connection ended."""

@@ -85,7 +85,9 @@ class Member(RecordingSubscriber):
         if kind == UNSUBACK:
             self._unsubscribed.set()
         else:
-            if kind == PUBLISH and self._unsubscribed.is_set() and not self._wanted:
+            # At QoS 0 a message may have waited for the socket [section 3.10.4].
+            leased = kind == PUBLISH and bool(flags >> 1 & 3)
+            if leased and self._unsubscribed.is_set() and not self._wanted:
                 self._unexpected("message after UNSUBACK")
             super().received(kind, flags, body)
 
