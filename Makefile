@@ -6,14 +6,26 @@ HOST ?= 127.0.0.1
 PORT ?= 9000
 DATA ?= data
 T ?= 600
+# By file, as a file's tests share a broker; in the order of the folders, the slow ones first.
+PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
+QUICK := tests/model tests/unit tests/wire tests/test_architecture.py tests/test_support.py
 
-.PHONY: run test check bench fuzz format clean
+.PHONY: run test quick check bench fuzz format clean
 
 run: $(VENV)/.installed
 	$(BIN)/pubsub broker start --host $(HOST) --port $(PORT) --data-dir $(DATA)
 
+# So that the workers, and the hundreds of processes that they start, find everything compiled.
+test quick: export PYTHONDONTWRITEBYTECODE :=
+
+# What measures or kills under load runs first and alone, the rest on all cores.
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest
+	alone=0; $(BIN)/python -m pytest -m alone || alone=$$?; \
+	$(BIN)/python -m pytest -m "not alone" $(PARALLEL) && exit $$alone
+
+# What needs no process of its own: for after every change.
+quick: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m "not alone" $(PARALLEL) $(QUICK)
 
 check: $(VENV)/.installed-check
 	$(BIN)/ruff format --check .

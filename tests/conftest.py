@@ -1,12 +1,22 @@
-"""Options of the test run."""
+"""What holds for every run: its options, what is random in it, and the standards at its end."""
 
 from __future__ import annotations
 
+import os
 import random
 
 import pytest
+from hypothesis import settings
+
+from tests.conformance.table import summary
 
 pytest.register_assert_rewrite("tests.support", "tests.e2e.behaviour")
+
+settings.register_profile("here", deadline=None, print_blob=True)
+settings.register_profile("ci", settings.get_profile("here"), derandomize=True, database=None)
+settings.load_profile("ci" if "CI" in os.environ else "here")
+"""New examples in each run, those that once failed first; in CI the same ones each time. No
+deadline: a machine that is busy is not a fault."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -28,3 +38,10 @@ def seed(request: pytest.FixtureRequest) -> int:
         seed = random.randrange(1 << 32)
     print(f"repeat with: pytest tests/crash --seed {seed}")
     return seed
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Here, as only this conftest is known to the process that prints for several workers."""
+    passed = terminalreporter.getreports("passed")
+    if any(report.nodeid.startswith("tests/conformance/") for report in passed):
+        terminalreporter.write_line(summary())

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 SCRIPT = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
-PREPARATION = ("#", "set -euo pipefail", 'cd "$(dirname "$0")/.."')
+PREPARATION = ("#", "set -euo pipefail", 'cd "$(dirname "$0")/.."', "export CI=true")
 
 
 def commands(script: str) -> list[str]:

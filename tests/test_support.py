@@ -6,6 +6,7 @@ Each rule is tried on a synthetic module that breaks it, so that none can go bli
 from __future__ import annotations
 
 import ast
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,8 @@ from tests.support.architecture import Module, Modules, parse
 
 ROOT = Path(__file__).parent.parent
 
+FOR_BENCHMARKS = "tests.support.clock."
+"""Counting what a message costs wants a clock that stands still, too."""
 MAY_IMPORT_BENCHMARKS = ("tests.unit.benchmarks.", "tests.test_work")
 
 
@@ -32,8 +35,10 @@ def imports_no_test(modules: Modules) -> Iterator[str]:
 
 def benchmarks_stand_apart(modules: Modules) -> Iterator[str]:
     for module in modules.values():
-        if module.name.startswith("benchmarks.") and any(imported_from_tests(module)):
-            yield f"{module.name}: imports tests"
+        if module.name.startswith("benchmarks."):
+            for imported in imported_from_tests(module):
+                if not imported.startswith(FOR_BENCHMARKS):
+                    yield f"{module.name}: imports {imported}, which is for tests"
         elif module.name.startswith("tests.") and not module.name.startswith(MAY_IMPORT_BENCHMARKS):
             for imported in module.imports:
                 if imported.startswith("benchmarks."):
@@ -87,6 +92,7 @@ def test_the_rules_hold() -> None:
         ("tests.conftest", "from tests.conformance.table import summary"),
         ("tests.unit.benchmarks.test_scale", "from benchmarks.scale import main"),
         ("tests.test_work", "from benchmarks.work import Counts"),
+        ("benchmarks.in_process", "from tests.support.clock import FakeClock"),
         ("tests.e2e.test_flow", "from broker.testing import conftest"),
     ],
 )
@@ -105,7 +111,7 @@ def test_what_is_allowed(name: str, source: str) -> None:
         ("tests.e2e.test_cli", "from tests.crash.client import Load", "is not in tests/support"),
         ("tests.support.world", "from tests.crash.client import Load", "is not in tests/support"),
         ("tests.e2e.test_cli", "def f():\n    import tests.crash.load", "is not in tests/support"),
-        ("benchmarks.load", "from tests.support.world import World", "imports tests"),
+        ("benchmarks.load", "from tests.support.world import World", "which is for tests"),
         ("tests.unit.test_topics", "from benchmarks.load import Load", "is no test of it"),
     ],
 )
@@ -121,3 +127,14 @@ def test_two_classes_of_one_name_are_told() -> None:
     assert complaint == "tests.b: Wire is also defined in tests.a"
     grouped = {"tests.a": "class TestWire: ...", "tests.b": "class TestWire: ..."}
     assert list(a_class_name_has_one_meaning(parse(grouped))) == []
+
+
+def test_readme_names_every_folder_and_only_modules_that_exist() -> None:
+    readme = (ROOT / "tests" / "README.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([^`]+)`", readme))
+    folders = {f"{path.parent.name}/" for path in (ROOT / "tests").glob("*/__init__.py")}
+    assert "support/" in folders
+    assert folders <= named
+    for name in named:
+        if name.endswith(".py") and "*" not in name:
+            assert (ROOT / name).exists() or any((ROOT / "tests").rglob(name)), name

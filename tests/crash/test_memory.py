@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from tests.crash.client import PUBACK, PUBLISH, RecordingClient, RecordingSubscriber, packet, string
 from tests.crash.history import History, Key, encode_payload
 from tests.crash.killable_broker import KillableBroker
+
+pytestmark = pytest.mark.alone
 
 MESSAGES = 200_000
 BATCH = 1000

@@ -93,10 +93,9 @@ def test_log_follows_what_comes(broker: BrokerProcess, name: str, tmp_path: Path
 # pub
 
 
-def test_ten_thousand_lines_are_ten_thousand_messages_in_order(
-    broker: BrokerProcess, name: str
-) -> None:
-    numbers = [str(number) for number in range(10_000)]
+def test_lines_are_messages_in_order(broker: BrokerProcess, name: str) -> None:
+    """More of them than a window holds."""
+    numbers = [str(number) for number in range(3000)]
     succeed("pub", name, "-l", *at(broker), stdin="\n".join(numbers).encode())
     replayed = succeed("sub", name, "--from", "earliest", "--until", "latest", *at(broker))
     assert replayed == numbers

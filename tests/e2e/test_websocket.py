@@ -121,7 +121,7 @@ def test_packets_and_frames_have_nothing_to_do_with_each_other(
     st.lists(st.binary(max_size=300), min_size=1, max_size=5),
     st.lists(st.lists(st.sampled_from([0, 1, 2, 3, 7, 120, 130]), min_size=1, max_size=5)),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_any_fragmentation(
     broker: BrokerProcess, payloads: list[bytes], messages: list[list[int]]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import socket
@@ -9,7 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -119,14 +120,25 @@ def listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+def _ports() -> Iterator[int]:
+    """Below those that the kernel gives to outgoing connections: a client that tries such a port
+    while the broker is down can end up connected to itself. Each worker of a run has its own."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    ports = range(20_001 + worker, 32_000, workers)
+    return iter(random.sample(ports, len(ports)))
+
+
+_unused_ports = _ports()
+
+
 def free_port() -> int:
-    """One that nobody listens on, below those that the kernel gives to outgoing connections: a
-    client that tries such a port while the broker is down can end up connected to itself."""
-    while True:
-        port = random.randrange(20_001, 32_000)
+    """One that nobody listens on, and that this run gave to nobody else."""
+    for port in _unused_ports:
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
         return port
+    raise AssertionError("no port is free")
