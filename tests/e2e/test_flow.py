@@ -24,7 +24,7 @@ from broker.mqtt.packets import (
 )
 from broker.mqtt.properties import Property
 from tests.support.broker_process import BrokerProcess, wait_until
-from tests.support.lines import Lines
+from tests.support.line_socket import LineSocket
 from tests.support.raw_client import Dial, RawClient, connect_packet, expect_nothing, publish_many
 
 PUBACK, PUBREC = PacketType.PUBACK, PacketType.PUBREC
@@ -415,7 +415,7 @@ def test_a_subscriber_of_lines_and_a_session_of_mqtt_are_one(
     connect = connect_packet(name, durable=True)
     client = dial(connect)
     client.subscribe(name, 1)
-    with Lines(broker.port) as lines:
+    with LineSocket(broker.port) as lines:
         assert lines.ask(f"SUBSCRIBE {name} {name}") == "OK"
         assert client.expect(Disconnect).reason_code == SESSION_TAKEN_OVER
         publish_many(broker.port, name, [b"by line"], client_id="pub")

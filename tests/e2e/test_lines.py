@@ -12,7 +12,7 @@ import pytest
 
 from broker.mqtt.packets import Ack, Publish
 from tests.support.broker_process import BrokerProcess
-from tests.support.lines import TIMEOUT_S, Lines
+from tests.support.line_socket import TIMEOUT_S, LineSocket
 from tests.support.raw_client import RawClient, connect_packet
 
 MIB = 1024 * 1024
@@ -21,15 +21,15 @@ needs_nc = pytest.mark.skipif(shutil.which("nc") is None, reason="needs nc (netc
 
 
 @pytest.fixture
-def lines(broker: BrokerProcess) -> Iterator[Lines]:
-    with Lines(broker.port) as lines:
+def lines(broker: BrokerProcess) -> Iterator[LineSocket]:
+    with LineSocket(broker.port) as lines:
         yield lines
 
 
 @pytest.fixture
-def others(broker: BrokerProcess) -> Iterator[Lines]:
+def others(broker: BrokerProcess) -> Iterator[LineSocket]:
     """A second connection."""
-    with Lines(broker.port) as lines:
+    with LineSocket(broker.port) as lines:
         yield lines
 
 
@@ -58,7 +58,7 @@ def test_through_nc(broker: BrokerProcess, name: str) -> None:
         subscriber.terminate()
 
 
-def test_several_commands_in_one_write(lines: Lines, name: str) -> None:
+def test_several_commands_in_one_write(lines: LineSocket, name: str) -> None:
     lines.write(
         f"SUBSCRIBE {name} {name}\nPUBLISH {name} one p\nPUBLISH {name} two p\n"
         f"UNSUBSCRIBE {name} {name}\nPUBLISH {name} three p\nPUBL"
@@ -73,7 +73,7 @@ def test_several_commands_in_one_write(lines: Lines, name: str) -> None:
     assert lines.read() == "OK"
 
 
-def test_one_command_in_several_writes(lines: Lines, others: Lines, name: str) -> None:
+def test_one_command_in_several_writes(lines: LineSocket, others: LineSocket, name: str) -> None:
     assert lines.ask(f"SUBSCRIBE {name} {name}") == "OK"
     for character in f"PUBLISH {name} Grüße p":
         for byte in character.encode():
@@ -84,13 +84,17 @@ def test_one_command_in_several_writes(lines: Lines, others: Lines, name: str) -
 
 
 @pytest.mark.parametrize("message", ["Rainy day ahead!", "  two  spaces  ", " ", "", "\\n", "a\tb"])
-def test_the_message_is_kept(lines: Lines, others: Lines, name: str, message: str) -> None:
+def test_the_message_is_kept(
+    lines: LineSocket, others: LineSocket, name: str, message: str
+) -> None:
     assert lines.ask(f"SUBSCRIBE {name} {name}") == "OK"
     assert others.ask(f"PUBLISH {name} {message} p") == "OK"
     assert lines.delivered() == f"{name} {message} p"
 
 
-def test_several_subscribers_on_one_connection(lines: Lines, others: Lines, name: str) -> None:
+def test_several_subscribers_on_one_connection(
+    lines: LineSocket, others: LineSocket, name: str
+) -> None:
     for filter, subscriber in ((f"{name}/a", "1"), (f"{name}/a", "2"), (f"{name}/b", "2")):
         assert lines.ask(f"SUBSCRIBE {filter} {name}-{subscriber}") == "OK"
     assert others.ask(f"PUBLISH {name}/a x p") == "OK"
@@ -103,7 +107,7 @@ def test_several_subscribers_on_one_connection(lines: Lines, others: Lines, name
     assert [lines.delivered(), lines.delivered()] == [f"{name}/a z p", f"{name}/b end p"]
 
 
-def test_wildcards(lines: Lines, others: Lines, name: str) -> None:
+def test_wildcards(lines: LineSocket, others: LineSocket, name: str) -> None:
     assert lines.ask(f"SUBSCRIBE {name}/+/x {name}") == "OK"
     assert lines.ask(f"SUBSCRIBE {name}/a/# {name}") == "OK"
     for topic in ("b/y", "b/x", "a", "a/x", "c/x"):
@@ -113,16 +117,16 @@ def test_wildcards(lines: Lines, others: Lines, name: str) -> None:
 
 
 def test_what_was_missed_comes_after_the_return(
-    broker: BrokerProcess, lines: Lines, name: str
+    broker: BrokerProcess, lines: LineSocket, name: str
 ) -> None:
-    with Lines(broker.port) as first:
+    with LineSocket(broker.port) as first:
         assert first.ask(f"SUBSCRIBE {name} {name}") == "OK"
         assert lines.ask(f"PUBLISH {name} live p") == "OK"
         assert first.delivered() == f"{name} live p"
     sent = [f"{name} {number} p" for number in range(1000)]
     lines.write("".join(f"PUBLISH {message}\n" for message in sent))
     assert [lines.read() for _ in sent] == ["OK"] * len(sent)
-    with Lines(broker.port) as back:
+    with LineSocket(broker.port) as back:
         back.write(f"SUBSCRIBE {name} {name}\n")
         read = [back.read() for _ in range(len(sent) + 1)]
         read.remove("OK")
@@ -130,28 +134,28 @@ def test_what_was_missed_comes_after_the_return(
 
 
 def test_to_whom_has_hung_up_nothing_is_delivered(
-    broker: BrokerProcess, lines: Lines, name: str
+    broker: BrokerProcess, lines: LineSocket, name: str
 ) -> None:
-    with Lines(broker.port) as first:
+    with LineSocket(broker.port) as first:
         assert first.ask(f"SUBSCRIBE {name} {name}") == "OK"
     assert lines.ask(f"PUBLISH {name} missed p") == "OK"
-    with Lines(broker.port) as hasty:
+    with LineSocket(broker.port) as hasty:
         hasty.write(f"SUBSCRIBE {name} {name}\n")
         hasty.socket.shutdown(socket.SHUT_WR)
         assert hasty.read() == "OK"
         assert hasty.read() == ""
-    with Lines(broker.port) as back:
+    with LineSocket(broker.port) as back:
         back.write(f"SUBSCRIBE {name} {name}\n")
         assert sorted(back.read().split(" ")[0] for _ in range(2)) == ["DELIVER", "OK"]
 
 
 def test_another_connection_takes_the_subscriber_over(
-    broker: BrokerProcess, lines: Lines, others: Lines, name: str
+    broker: BrokerProcess, lines: LineSocket, others: LineSocket, name: str
 ) -> None:
     assert lines.ask(f"SUBSCRIBE {name} {name}-moves") == "OK"
     assert lines.ask(f"SUBSCRIBE {name} {name}-stays") == "OK"
     assert others.ask(f"SUBSCRIBE {name} {name}-moves") == "OK"
-    with Lines(broker.port) as publisher:
+    with LineSocket(broker.port) as publisher:
         assert publisher.ask(f"PUBLISH {name} once p") == "OK"
         assert publisher.ask(f"PUBLISH {name} end p") == "OK"
     for connection in (lines, others):
@@ -159,7 +163,7 @@ def test_another_connection_takes_the_subscriber_over(
         assert connection.delivered() == f"{name} end p"
 
 
-def test_replay(lines: Lines, others: Lines, name: str) -> None:
+def test_replay(lines: LineSocket, others: LineSocket, name: str) -> None:
     for number in range(3):
         assert others.ask(f"PUBLISH {name} {number} p") == "OK"
     lines.write(f"SUBSCRIBE $replay/-2/{name} {name}\n")
@@ -193,39 +197,41 @@ def test_replay(lines: Lines, others: Lines, name: str) -> None:
         ("UNSUBSCRIBE a+ sub1", "+"),
     ],
 )
-def test_an_error_does_not_end_the_connection(lines: Lines, name: str, bad: str, says: str) -> None:
+def test_an_error_does_not_end_the_connection(
+    lines: LineSocket, name: str, bad: str, says: str
+) -> None:
     answer = lines.ask(bad)
     assert answer.startswith("ERROR ")
     assert says in answer
     assert lines.ask(f"PUBLISH {name} still here p") == "OK"
 
 
-def test_answers_keep_the_order_of_their_commands(lines: Lines, name: str) -> None:
+def test_answers_keep_the_order_of_their_commands(lines: LineSocket, name: str) -> None:
     lines.write(f"PUBLISH {name} a p\nHELLO\nSUBSCRIBE x/{name} {name}\n\nPUBLISH {name} b p\n")
     answers = [lines.read() for _ in range(4)]
     assert [answer.partition(" ")[0] for answer in answers] == ["OK", "ERROR", "OK", "OK"]
 
 
-def test_not_utf_8(lines: Lines, name: str) -> None:
+def test_not_utf_8(lines: LineSocket, name: str) -> None:
     lines.socket.sendall(b"PUBLISH a \xff\xfe p\n")
     assert lines.read() == "ERROR line is not valid UTF-8"
     assert lines.ask(f"PUBLISH {name} still here p") == "OK"
 
 
-def test_a_line_over_the_limit_is_refused_and_skipped(lines: Lines, name: str) -> None:
+def test_a_line_over_the_limit_is_refused_and_skipped(lines: LineSocket, name: str) -> None:
     lines.write(f"PUBLISH {name} {'x' * 3 * MIB} p\nPUBLISH {name} next p\n")
     assert lines.read().startswith("ERROR line is too long")
     assert lines.read() == "OK"
 
 
-def test_a_mebibyte(lines: Lines, others: Lines, name: str) -> None:
+def test_a_mebibyte(lines: LineSocket, others: LineSocket, name: str) -> None:
     assert lines.ask(f"SUBSCRIBE {name} {name}") == "OK"
     message = "0123456789abcdef" * (MIB // 16)
     assert others.ask(f"PUBLISH {name} {message} p") == "OK"
     assert lines.delivered() == f"{name} {message} p"
 
 
-def test_from_lines_to_mqtt(broker: BrokerProcess, lines: Lines, name: str) -> None:
+def test_from_lines_to_mqtt(broker: BrokerProcess, lines: LineSocket, name: str) -> None:
     for version in (4, 5):
         with RawClient(broker.port, version) as mqtt:
             mqtt.connect(connect_packet(f"{name}-{version}", version=version))
@@ -235,7 +241,7 @@ def test_from_lines_to_mqtt(broker: BrokerProcess, lines: Lines, name: str) -> N
             assert (publish.topic, publish.payload, publish.qos) == (name, b"Rainy day", 1)
 
 
-def test_from_mqtt_to_lines(broker: BrokerProcess, lines: Lines, name: str) -> None:
+def test_from_mqtt_to_lines(broker: BrokerProcess, lines: LineSocket, name: str) -> None:
     """What a line cannot carry is escaped."""
     assert lines.ask(f"SUBSCRIBE {name}/# {name}") == "OK"
     with RawClient(broker.port) as mqtt:
@@ -252,7 +258,7 @@ def test_from_mqtt_to_lines(broker: BrokerProcess, lines: Lines, name: str) -> N
 
 
 def test_a_retained_message_comes_with_the_subscription(
-    broker: BrokerProcess, lines: Lines, name: str
+    broker: BrokerProcess, lines: LineSocket, name: str
 ) -> None:
     with RawClient(broker.port) as mqtt:
         mqtt.connect(connect_packet(name))
@@ -265,7 +271,7 @@ def test_a_retained_message_comes_with_the_subscription(
     }
 
 
-def test_ok_means_that_it_is_committed(broker: BrokerProcess, lines: Lines, name: str) -> None:
+def test_ok_means_that_it_is_committed(broker: BrokerProcess, lines: LineSocket, name: str) -> None:
     for number in range(20):
         assert lines.ask(f"PUBLISH {name} {number} p") == "OK"
         [(payload,)] = broker.query(
@@ -275,15 +281,15 @@ def test_ok_means_that_it_is_committed(broker: BrokerProcess, lines: Lines, name
 
 
 def test_a_kill_between_ok_and_delivery(own_broker: BrokerProcess, name: str) -> None:
-    with Lines(own_broker.port) as subscriber:
+    with LineSocket(own_broker.port) as subscriber:
         assert subscriber.ask(f"SUBSCRIBE {name} {name}") == "OK"
-    with Lines(own_broker.port) as publisher:
+    with LineSocket(own_broker.port) as publisher:
         assert publisher.ask(f"PUBLISH {name} one p") == "OK"
         assert publisher.ask(f"PUBLISH {name} two p") == "OK"
         own_broker.kill()
         assert publisher.read() == ""
     own_broker.start()
-    with Lines(own_broker.port) as subscriber:
+    with LineSocket(own_broker.port) as subscriber:
         subscriber.write(f"SUBSCRIBE {name} {name}\n")
         read = [subscriber.read() for _ in range(3)]
         read.remove("OK")

@@ -30,7 +30,7 @@ from broker.mqtt.packets import (
 from broker.mqtt.properties import Property
 from tests.support.broker_process import BrokerProcess
 from tests.support.fixtures import dial, version
-from tests.support.lines import Lines
+from tests.support.line_socket import LineSocket
 from tests.support.raw_client import Dial, RawClient, connect_packet, expect_nothing
 
 __all__ = ["dial", "version"]
@@ -96,7 +96,7 @@ def test_a_wildcard_that_comes_first_does_not_match(dial: Dial, name: str) -> No
 def test_the_line_protocol_reads_them_and_may_not_write_them(
     broker: BrokerProcess, name: str
 ) -> None:
-    with Lines(broker.port) as lines:
+    with LineSocket(broker.port) as lines:
         lines.write(f"SUBSCRIBE $SYS/broker/version {name}\n")
         version = f"pubsub version {__version__}"
         assert lines.read() == "OK"

@@ -1,4 +1,4 @@
-"""Lines: a client of the line protocol that hides nothing."""
+"""LineSocket: a client of the line protocol that hides nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from types import TracebackType
 TIMEOUT_S = 10.0
 
 
-class Lines:
+class LineSocket:
     """A socket. As a context manager it is closed in the end."""
 
     def __init__(self, port: int) -> None:
@@ -19,7 +19,7 @@ class Lines:
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._file = self.socket.makefile("rb")
 
-    def __enter__(self) -> Lines:
+    def __enter__(self) -> LineSocket:
         return self
 
     def __exit__(
