@@ -135,7 +135,8 @@ class Sending(Recipient):
         session, output, sender = self._session, self._output, self._sender
         if output.closed:
             return
-        while output.writable and (session.aside or session.outbox or sender.left):
+        owed = session.owed
+        while output.writable and (session.aside or session.outbox or owed.waiting or sender.left):
             now_us = self._clock.wall_us()
             taken = sender.take(now_us)
             if taken is None:

@@ -12,6 +12,7 @@ with a fast publisher and does not ask the disk for what was just written.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
@@ -104,6 +105,8 @@ class Delivery:
         self._routes = RouteTable()
         self._subscribers: dict[Session, Subscriber] = {}
         self._newest_start = Offset(0)
+        self._advanced: asyncio.Event | None = None
+        """What `routed` waits for: set when a batch was routed."""
         self._readers: dict[Session, dict[ReaderKey, Reader]] = {}
 
     @property
@@ -181,7 +184,7 @@ class Delivery:
         """
         async for batch in self._log.store.tail(Offset(self.live.through + 1)):
             if isinstance(batch, Skipped):
-                self.live.advance(batch.last)
+                self._routed_through(batch.last)
             else:
                 await self._log.acknowledgements_sent()
                 self._deliver(batch)
@@ -205,9 +208,15 @@ class Delivery:
             else:
                 session.offer(outgoing, size)
                 woken.append(session)
-        self.live.advance(batch[-1].offset)
+        self._routed_through(batch[-1].offset)
         for session in woken:
             self.wake(session)
+
+    def _routed_through(self, offset: Offset) -> None:
+        self.live.advance(offset)
+        advanced, self._advanced = self._advanced, None
+        if advanced is not None:
+            advanced.set()
 
     def offer_beside(self, batch: Sequence[Message]) -> None:
         """Messages of QoS 0 that are not in the log, to whoever is attached and subscribed now.
@@ -254,6 +263,13 @@ class Delivery:
     async def retained(self, filters: Sequence[str]) -> list[Offset]:
         return await self._log.store.retained(filters)
 
+    async def routed(self, through: Offset) -> None:
+        """Return when every batch through this offset, which is in the log, was routed."""
+        while self.live.through < through:
+            if self._advanced is None:
+                self._advanced = asyncio.Event()
+            await self._advanced.wait()
+
     async def read(
         self, after: Offset, end: Offset, filters: Iterable[str]
     ) -> tuple[list[Message], Offset]:
@@ -285,7 +301,7 @@ class Delivery:
         """These are the next on the topics that the session is owed retained messages of."""
         if last_part:
             self._readers[session].pop((Retained, None), None)
-        session.offer_retained(messages, last_part=last_part)
+        session.owed.offer(messages, last_part=last_part)
         self.wake(session)
 
     def joined(self, session: Session, subscription: SubscriptionDocument) -> None:

@@ -46,6 +46,10 @@ class Feed(Protocol):
 
     async def retained(self, filters: Sequence[str]) -> list[Offset]: ...
 
+    async def routed(self, through: Offset) -> None:
+        """Return when every batch through this offset, which is in the log, was routed."""
+        ...
+
     async def fetch(self, offsets: Sequence[Offset], bytes_max: int) -> tuple[list[Message], int]:
         """The messages at these offsets, which rise, and how many of the offsets were looked at."""
         ...
@@ -153,32 +157,34 @@ class CatchUp(Reader):
             ]
             session.offer(outgoing, size_of(outgoing))
             position.advance(through)
-            if outgoing:
+            if session.waiting:
                 delivery.wake(session)
             await asyncio.sleep(0)
         delivery.caught_up(session)
 
 
 class Retained(Reader):
-    """What is retained for new subscriptions, once; of what does not wait in `aside` yet it keeps
-    the offsets, eight bytes each. (P7)
+    """What is retained for new subscriptions, once; of what does not wait in the session yet it
+    keeps the offsets, eight bytes each. (P7)
 
     Offers a part only when the one before was taken. What the client did not take before it left
     is looked for again when it is back: how far it came is kept with each subscription.
     """
 
     def has_room(self) -> bool:
-        return not self.session.aside
+        return not self.session.owed.waiting
 
     async def run(self) -> None:
         session, delivery = self.session, self.delivery
-        owing = session.read_retained()
+        owing = session.owed.begin_read()
         after = min([s.retained_after for s in owing], default=Offset(0))
+        through = max([s.retained_through for s in owing], default=Offset(0))
         found = await delivery.retained([s.filter for s in owing])
-        offsets = array("q", found[bisect_right(found, after) :])
+        offsets = array("q", found[bisect_right(found, after) : bisect_right(found, through)])
         del found
-        delivery.wake(session)  # What is from $SYS goes first, to make room.
-        await asyncio.sleep(0)
+        if offsets:
+            # A live session was offered everything below them then, so that each finds its place.
+            await delivery.routed(Offset(offsets[-1]))
         done = 0
         while True:
             await self.room()

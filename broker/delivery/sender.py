@@ -81,13 +81,16 @@ class Sender:
             self._resend_if_room()
             return None
         session = self.session
-        if not (session.aside or session.outbox):
-            return None
-        taken = session.take(now_us, TAKE_BYTES_MAX)
-        if taken.expired:
-            self._counters.dropped["expired"] += len(taken.expired)
-        if not taken.outgoing:
-            return None
+        while True:
+            if not (session.aside or session.outbox or session.owed.waiting):
+                return None
+            taken = session.take(now_us, TAKE_BYTES_MAX)
+            if taken.expired:
+                self._counters.dropped["expired"] += len(taken.expired)
+            if taken.outgoing:
+                break
+            if not taken.expired:
+                return None
         if 0 in taken.packet_ids and session.durable:
             # Nobody acknowledges QoS 0, and a crash must not repeat all of it.
             self._log.changed(session)

@@ -26,6 +26,7 @@ from broker.errors import StoreCorrupt
 from broker.message import Lease, Offset, Outgoing, PacketIdentifier
 
 PACKET_IDENTIFIER_MAX = 65_535
+OFFSET_MAX = Offset(2**63 - 1)
 
 _ENTRY = struct.Struct(">QHBB")
 _RETAINED = 0x01
@@ -57,8 +58,8 @@ class InFlightWindow:
         self._acknowledged = 0
         self._acknowledged_committing = 0
         self._acknowledged_committed = 0
-        self._committing = True
-        """Whether the log takes the session's state."""
+        self.committing = True
+        """Whether the log takes the session's state; not while the disk is full."""
 
     def __len__(self) -> int:
         """How many exchanges are unfinished."""
@@ -82,7 +83,7 @@ class InFlightWindow:
         what a crash of the broker could repeat (P4), unless the disk is full: that must not keep
         subscribers from reading.
         """
-        bound = durable and self._committing
+        bound = durable and self.committing
         repeatable = self._sent - (self._acknowledged_committed if bound else self._acknowledged)
         unfinished = len(self._qos1) + len(self._qos2) + len(self._released)
         return max(0, min(self.receive_maximum - unfinished, self.inflight_max - repeatable))
@@ -95,11 +96,13 @@ class InFlightWindow:
         *,
         durable: bool,
         aside: bool,
+        through: Offset = OFFSET_MAX,
     ) -> Taken:
         """Move messages from the head of `queue` into flight, as far as there is room.
 
-        Stops beyond `bytes_max`; one message at least. A message that finds no room holds up the
-        messages after it, which keeps the order. Hot: `make bench`.
+        Stops beyond `bytes_max`, but takes one message at least; and before the first with an
+        offset above `through`. A message that finds no room holds up the messages after it, which
+        keeps the order. Hot: `make bench`.
         """
         room = self.room(durable=durable)
         packet_id = self.next_packet_id
@@ -112,6 +115,8 @@ class InFlightWindow:
         while queue and size < bytes_max:
             head = queue[0]
             message, grant = head
+            if message.offset > through:
+                break
             if message.expires_at_us is not None and message.expires_at_us <= now_us:
                 queue.popleft()
                 expired.append(head)
@@ -295,12 +300,12 @@ class InFlightWindow:
 
     def committed(self) -> None:
         """A crash of the broker repeats nothing that was acknowledged when the commit began."""
-        self._committing = True
+        self.committing = True
         self._acknowledged_committed = self._acknowledged_committing
 
     def not_committed(self) -> None:
         """The disk is full: nothing waits for it."""
-        self._committing = False
+        self.committing = False
 
     def restore(self, next_packet_id: int, entries: Iterable[InFlight]) -> None:
         """Take up what the log kept of it."""

@@ -7,9 +7,11 @@ Delivery feeds a session, from its position in the log on; its client empties it
 - The parts: `grants` (subscriptions), `owed` (retained messages), `in_flight`, `received` (the
   client's own QoS 2 messages) and `position`. What concerns one part is asked of that part; here is
   what concerns several.
-- `aside` holds messages that do not come from the session's own place in the log: retained
-  messages, replays, leases from groups, $SYS. They go first, being older, and the cursor does not
-  wait for them.
+- `aside` holds messages that do not come from the session's own place in the log: replays, leases
+  from groups, $SYS. They go first, being older, and the cursor does not wait for them.
+- Retained messages wait in `owed`, aside as well, but each for its place: it goes when everything
+  of the outbox at or below its offset was taken, and before anything above. So nobody gets an older
+  message of a topic after a newer one. [MQTT-4.6.0-6]
 - `take_changes` gives what the next commit must hold of a durable session. PUBREL leaves only after
   the PUBREC is committed, or a crash of the broker could deliver a message twice.
 """
@@ -28,7 +30,7 @@ from broker.documents import (
 )
 from broker.message import Lease, Message, Offset, Outgoing
 from broker.session.grants import SubscriptionSet
-from broker.session.in_flight import InFlightWindow, Taken, pack, unpack
+from broker.session.in_flight import OFFSET_MAX, InFlightWindow, Taken, pack, unpack
 from broker.session.owed import OwedRetained
 from broker.session.position import LivePosition, Position
 from broker.session.received import ReceivedQos2
@@ -99,15 +101,10 @@ class Session:
 
     # Outgoing messages
 
-    def read_retained(self) -> list[SubscriptionDocument]:
-        """Read anew what is retained, for the returned subscriptions. What waits will come again,
-        but for messages from $SYS, which have no offset."""
-        self.aside = deque(e for e in self.aside if not (e[1].retained and e[0].offset))
-        return self.owed.begin_read()
-
-    def offer_retained(self, messages: Iterable[Message], *, last_part: bool) -> None:
-        """Put the next retained messages aside, when all that was offered before is taken."""
-        self.aside.extend(self.owed.offer(messages, last_part=last_part))
+    @property
+    def waiting(self) -> bool:
+        """Whether there is anything to take, now or when something else has come."""
+        return bool(self.aside or self.outbox or self.owed.waiting)
 
     def offer_aside(self, outgoing: Iterable[Outgoing]) -> None:
         """Put messages beside the session's own place in the log: they go before the outbox."""
@@ -119,20 +116,41 @@ class Session:
         self.outbox_bytes += size
 
     def take(self, now_us: int, bytes_max: int) -> Taken:
-        """Move what the window permits into flight: what is aside first, then the outbox.
+        """Move what the window permits into flight: what is aside first, then the outbox, with
+        retained messages in their places.
 
         Stops beyond `bytes_max`; one message at least. No `outgoing`: nothing may go now.
         """
-        aside = bool(self.aside)
-        # The outbox waits for all retained messages: the older of a topic must not come second.
-        queue = self.aside if aside or self.owed.reading else self.outbox
-        taken = self.in_flight.take(queue, now_us, bytes_max, durable=self.durable, aside=aside)
+        queue, through, aside = self.outbox, OFFSET_MAX, False
+        owed = self.owed
+        if self.aside:
+            queue, aside = self.aside, True
+        elif owed.waiting or owed.reading or owed.unread:
+            queue, through, aside = self._in_between()
+        taken = self.in_flight.take(
+            queue, now_us, bytes_max, durable=self.durable, aside=aside, through=through
+        )
         if aside:
             self._note_aside(taken.expired, [0] * len(taken.expired))
             self._note_aside(taken.outgoing, taken.packet_ids)
         else:
             self.outbox_bytes -= taken.size
         return taken
+
+    def _in_between(self) -> tuple[deque[Outgoing], Offset, bool]:
+        """Outbox or retained messages: which to take from, through which offset, and whether that
+        is aside."""
+        owed = self.owed
+        if owed.waiting:
+            first, taken_through = owed.waiting[0][0].offset, self._taken_through()
+            if first <= taken_through:
+                return owed.waiting, taken_through, True
+            return self.outbox, first, False
+        if owed.unread and not owed.reading and not self.in_flight.committing:
+            # A full disk holds up the SUBSCRIBE, and that must hold up nothing else.
+            return self.outbox, OFFSET_MAX, False
+        # What is still to be read may be older than the outbox.
+        return owed.waiting, OFFSET_MAX, True
 
     def _note_aside(self, taken: Iterable[Outgoing], packet_ids: Iterable[int]) -> None:
         """A replay goes on after what was taken of it, and so do retained messages."""

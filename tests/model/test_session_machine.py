@@ -253,7 +253,7 @@ class Link(Owner):
         session, log = self.session, self.broker.log
         if session is None or not self.resent:
             return
-        while session.aside or session.outbox:
+        while session.waiting:
             taken = session.take(0, 100)
             outgoing, packet_ids = taken.outgoing, taken.packet_ids
             if not outgoing:

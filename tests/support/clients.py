@@ -12,8 +12,16 @@ from broker.config import Config
 from broker.mqtt.encode import encode
 from broker.mqtt.fields import PACKET_BYTES_MAX
 from broker.mqtt.limits import Limits
-from broker.mqtt.packets import MQTT_5, RECEIVE_MAXIMUM_DEFAULT, Connect
+from broker.mqtt.packets import (
+    MQTT_5,
+    RECEIVE_MAXIMUM_DEFAULT,
+    Ack,
+    Connect,
+    PacketType,
+    Publish,
+)
 from broker.observe.sys_tree import SysTree
+from tests.support.raw_client import next_packet
 from tests.support.wire import script_bytes, script_pattern
 from tests.support.world import World
 
@@ -92,6 +100,27 @@ class Dialogue:
         """The same, when all that is on its way has come."""
         await self.world.settled()
         self.written(script)
+
+    async def deliveries(self, *, version: int = MQTT_5) -> list[Publish]:
+        """What comes until nothing more does, all of it acknowledged as it should be."""
+        published: list[Publish] = []
+        while True:
+            await self.world.settled()
+            buffer = bytearray(self.transport.written)
+            self.transport.written = b""
+            if not buffer:
+                return published
+            while (packet := next_packet(buffer, version)) is not None:
+                answer = None
+                if isinstance(packet, Publish):
+                    published.append(packet)
+                    if packet.qos:
+                        kind = PacketType.PUBACK if packet.qos == 1 else PacketType.PUBREC
+                        answer = Ack(kind, [packet.packet_id])
+                elif isinstance(packet, Ack) and packet.type is PacketType.PUBREL:
+                    answer = Ack(PacketType.PUBCOMP, packet.packet_ids)
+                if answer is not None:
+                    self.peer.receive(encode(answer, version), self.world.clock.monotonic())
 
     async def connect(
         self,

@@ -95,13 +95,12 @@ class RawClient:
 
     def receive(self) -> FromServer | None:
         """The next packet; None when the broker has closed the connection."""
-        while (framed := _frame(self._buffer)) is None:
+        while (packet := next_packet(self._buffer, self.version)) is None:
             data = self._recv()
             if not data:
                 return None
             self._buffer += data
-        first, body = framed
-        return _parse(first, Reader(body, 0, len(body)), self.version == MQTT_5)
+        return packet
 
     def _recv(self) -> bytes:
         """What comes next; nothing when the connection is closed."""
@@ -136,6 +135,14 @@ def expect_nothing(client: RawClient) -> None:
     """The answer to a ping is the next to come."""
     client.send(Pingreq())
     client.expect(Pingresp)
+
+
+def next_packet(buffer: bytearray, version: int = MQTT_5) -> FromServer | None:
+    """Cut a packet off the buffer; None if it has no whole one."""
+    if (framed := _frame(buffer)) is None:
+        return None
+    first, body = framed
+    return _parse(first, Reader(body, 0, len(body)), version == MQTT_5)
 
 
 def _frame(buffer: bytearray) -> tuple[int, bytes] | None:

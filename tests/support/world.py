@@ -157,7 +157,7 @@ class Subscriber(Owner):
     def wake(self) -> None:
         session = self.session
         assert session is not None
-        while self.limit and (session.aside or session.outbox):
+        while self.limit and session.waiting:
             taken = session.take(0, self.limit)
             if not taken.outgoing:
                 break

@@ -379,6 +379,20 @@ async def test_what_cannot_be_delivered_again_ends_that_subscriber_alone(
     assert world.sessions.connected_count == 1
 
 
+async def test_what_is_retained_comes_in_its_place_after_what_was_missed(
+    world: World, subscribed: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """[MQTT-4.6.0-6]"""
+    monkeypatch.setattr("broker.delivery.readers.READ_MESSAGES_MAX", 7)
+    monkeypatch.setattr("broker.delivery.recent.RECENT_MESSAGES_MAX", 0)
+    subscribed.client.lost()
+    await world.publish(*[message(str(n), retain=True) for n in range(1, 31)])
+    back = Lines(world)
+    back.says("SUBSCRIBE t sub1", "SUBSCRIBE + sub1")
+    got = await back.gets()
+    assert [line for line in got if line != "OK"] == [str(n) for n in (*range(1, 31), 30)]
+
+
 # Taken over
 
 

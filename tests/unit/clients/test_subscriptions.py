@@ -12,9 +12,18 @@ from broker.config import Config
 from broker.documents import SubscriptionDocument
 from broker.errors import QuotaExceeded, StoreUnavailable
 from broker.message import Message, Offset
-from broker.mqtt.packets import Suback, Subscribe, SubscriptionRequest, Unsuback, Unsubscribe
+from broker.mqtt.packets import (
+    MQTT_5,
+    Publish,
+    Suback,
+    Subscribe,
+    SubscriptionRequest,
+    Unsuback,
+    Unsubscribe,
+)
 from broker.session.session import Session
-from tests.support.clients import services
+from tests.support.clients import Dialogue, services
+from tests.support.raw_client import next_packet
 from tests.support.world import Disk, Subscriber, World, message, payloads, running
 
 
@@ -521,3 +530,195 @@ async def test_who_is_cut_off_between_two_parts_is_subscribed_to_what_the_log_kn
     assert session_of(again) is session
     assert await stored(world) == set(session.subscriptions) == set(MANY[:FILTERS_PER_TURN])
     assert client.answers == []
+
+
+# Retained messages find their place among the others
+
+
+def values(first: int, last: int, topic: str = "t", qos: int = 1) -> list[Message]:
+    """Of one topic, each retained in its turn."""
+    return [message(str(n), topic, qos=qos, retain=True) for n in range(first, last + 1)]
+
+
+def seen(deliveries: Sequence[Publish], topic: str = "t") -> list[tuple[int, bool]]:
+    """The values of one topic, and which came as retained."""
+    return [(int(p.payload), p.retain) for p in deliveries if p.topic == topic]
+
+
+def subscribing(topic_filter: str, qos: int, version: int = MQTT_5) -> str:
+    """A SUBSCRIBE."""
+    properties = "00" if version == MQTT_5 else ""
+    return f"82 ( 0009 {properties} 00 ('{topic_filter}') {qos:02X} )"
+
+
+def resuming(*, version: int = MQTT_5, receive_maximum: int = 1000) -> str:
+    """A CONNECT of client `a`, whose session lasts."""
+    properties = f"08 11 00000064 21 {receive_maximum:04X}" if version == MQTT_5 else ""
+    return f"10 ( 0004 'MQTT' {version:02X} 00 003C {properties} 0001 'a' )"
+
+
+async def absent(world: World, topic_filter: str, qos: int = 1, version: int = MQTT_5) -> None:
+    """Client `a` has subscribed, and left."""
+    dialogue = Dialogue(world)
+    dialogue.client(resuming(version=version) + subscribing(topic_filter, qos, version))
+    await dialogue.deliveries(version=version)
+    dialogue.peer.lost()
+    await world.settled()
+
+
+@pytest.fixture
+def from_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is behind reads the log, a few messages at a time."""
+    monkeypatch.setattr("broker.delivery.readers.READ_MESSAGES_MAX", 7)
+    monkeypatch.setattr("broker.delivery.recent.RECENT_MESSAGES_MAX", 0)
+
+
+@pytest.mark.usefixtures("from_the_log")
+@pytest.mark.parametrize("version", [4, MQTT_5])
+@pytest.mark.parametrize("topic_filter", ["t", "#", "+"])
+@pytest.mark.parametrize("qos", [0, 1, 2])
+async def test_a_retained_message_comes_in_its_place_after_what_was_missed(
+    qos: int, topic_filter: str, version: int, world: World
+) -> None:
+    """[MQTT-4.6.0-6] Clients connect and subscribe again, all in one."""
+    await absent(world, topic_filter, qos, version)
+    await world.publish(*values(1, 300, qos=qos), message("1", "u", qos=qos))
+    back = Dialogue(world)
+    back.client(resuming(version=version) + subscribing(topic_filter, qos, version))
+    got = seen(await back.deliveries(version=version))
+    await world.publish(*values(301, 302, qos=qos))
+    got += seen(await back.deliveries(version=version))
+    missed = [(n, False) for n in range(1, 301)]
+    assert got == [*missed, (300, True), (301, False), (302, False)]
+
+
+@pytest.mark.usefixtures("from_the_log")
+@pytest.mark.parametrize("receive_maximum", [1, 3, 1000])
+async def test_each_retained_message_comes_between_what_is_older_and_what_is_newer(
+    receive_maximum: int, world: World
+) -> None:
+    """[MQTT-4.6.0-6] Also where a newer one that is not retained is on its topic."""
+    await absent(world, "#")
+    await world.publish(*[message(str(n), "abc"[n % 3], retain=n % 5 == 0) for n in range(1, 61)])
+    back = Dialogue(world)
+    back.client(resuming(receive_maximum=receive_maximum) + subscribing("#", 1))
+    deliveries = await back.deliveries()
+    for topic, kept in (("a", 60), ("b", 55), ("c", 50)):
+        missed = [(n, False) for n in range(1, 61) if "abc"[n % 3] == topic]
+        assert seen(deliveries, topic) == sorted([*missed, (kept, True)])
+
+
+@pytest.mark.usefixtures("from_the_log")
+async def test_who_leaves_while_a_retained_message_waits_gets_it_in_its_place_later(
+    world: World,
+) -> None:
+    """P3: and nothing twice."""
+    await absent(world, "#")
+    await world.publish(*values(1, 30), *values(31, 32, "u"))
+    back = Dialogue(world)
+    back.client(resuming(receive_maximum=3) + subscribing("#", 1))
+    await world.settled()
+    back.peer.lost()
+    await world.publish(message("33"), message("34"))
+    again = Dialogue(world)
+    again.client(resuming())
+    deliveries = await again.deliveries()
+    missed = [(n, False) for n in (*range(1, 31), 33, 34)]
+    assert seen(deliveries) == sorted([*missed, (30, True)])
+    assert seen(deliveries, "u") == [(31, False), (32, False), (32, True)]
+
+
+@pytest.mark.parametrize("clean_start", [False, True])
+@pytest.mark.parametrize("durable", [False, True])
+async def test_what_comes_while_retained_messages_are_looked_for_comes_after_them(
+    durable: bool, clean_start: bool, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await absent(world, "t")
+    await world.publish(*values(1, 2))
+    may_look, look_up = asyncio.Event(), world.disk.retained
+
+    async def held_up(filters: Sequence[str]) -> list[Offset]:
+        found = await look_up(filters)
+        await may_look.wait()
+        return found
+
+    monkeypatch.setattr(world.disk, "retained", held_up)
+    client = Dialogue(world)
+    await client.connect(clean_start=clean_start, expiry_s=100 if durable else None)
+    first = [] if clean_start else seen(await client.deliveries())
+    client.client(subscribing("#", 1))
+    await world.settled()
+    await world.publish(*values(3, 4))
+    assert seen(await client.deliveries()) == []
+    may_look.set()
+    assert first == []
+    assert seen(await client.deliveries()) == [(2, True), (3, False), (4, False)]
+
+
+async def test_what_is_committed_before_the_subscription_comes_after_what_was_retained(
+    world: World,
+) -> None:
+    """It is routed to the subscription while that waits for its own commit."""
+    await world.publish(*values(1, 1))
+    client = Dialogue(world)
+    await client.connect(expiry_s=100)
+    world.disk.may_commit.clear()
+    world.log.append([message("2")])
+    await asyncio.sleep(0)
+    client.client(subscribing("t", 1))
+    world.disk.may_commit.set()
+    assert seen(await client.deliveries()) == [(1, True), (2, False)]
+
+
+async def test_a_subscription_that_a_full_disk_holds_up_holds_up_nothing_else(
+    world: World,
+) -> None:
+    """Its SUBACK waits, and what is retained; what was missed comes."""
+    client = Dialogue(world)
+    await client.connect(expiry_s=100)
+    await client.subscribe("t")
+    client.peer.writable(yes=False)
+    await world.publish(*values(1, 2))
+    world.disk.full = True
+    client.client(subscribing("#", 1))
+    async with asyncio.timeout(5):
+        while not world.counters.append_failures:  # noqa: ASYNC110  No event.
+            await asyncio.sleep(0)
+    client.peer.writable(yes=True)
+    written = bytearray(client.transport.written)
+    packets = [next_packet(written), next_packet(written)]
+    assert seen([p for p in packets if isinstance(p, Publish)]) == [(1, False), (2, False)]
+    assert not written
+
+
+@pytest.mark.usefixtures("from_the_log")
+async def test_who_does_not_want_what_is_retained_gets_what_was_missed(world: World) -> None:
+    """[MQTT-3.3.1-10, 11] Retain Handling 1, of a subscription that was there, and 2."""
+    await absent(world, "t")
+    await world.publish(*values(1, 20))
+    back = Dialogue(world)
+    back.client(resuming() + subscribing("t", 0x11) + subscribing("#", 0x21))
+    assert seen(await back.deliveries()) == [(n, False) for n in range(1, 21)]
+
+
+@pytest.mark.usefixtures("from_the_log")
+async def test_a_retained_message_that_is_replaced_while_it_waits_is_not_the_last(
+    world: World,
+) -> None:
+    await absent(world, "t")
+    await world.publish(*values(1, 20))
+    back = Dialogue(world)
+    back.client(resuming(receive_maximum=1) + subscribing("t", 1))
+    await world.settled()
+    await world.publish(*values(21, 21))
+    assert seen(await back.deliveries())[-3:] == [(20, False), (20, True), (21, False)]
+
+
+async def test_what_has_expired_of_what_is_retained_holds_up_nothing(world: World) -> None:
+    await absent(world, "#")
+    now_us = world.clock.wall_us()
+    await world.publish(message("1", "t", retain=True, expires_at_us=now_us - 1))
+    await world.publish(*values(2, 3, "u"))
+    back = Dialogue(world)
+    back.client(resuming() + subscribing("#", 1))
+    assert seen(await back.deliveries(), "u") == [(2, False), (3, False), (3, True)]

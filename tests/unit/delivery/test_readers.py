@@ -267,7 +267,7 @@ async def test_a_slow_client_has_few_retained_messages_wait_for_it(world: World)
     await sub.open()
     _subscribe(world, sub)
     await world.settled()
-    assert len(placed(sub).aside) == 4
+    assert len(placed(sub).owed.waiting) == 4
     await world.publish(message(b"\x0a", "kept/9", retain=True))
     sub.limit = size
     sub.wake()

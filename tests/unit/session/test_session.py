@@ -310,9 +310,10 @@ def kept(topic: str, offset: int, publisher: str = "pub1") -> Message:
 
 
 def offer_kept(to: Session, messages: list[Message]) -> None:
-    """Read them anew, and all at once."""
-    to.read_retained()
-    to.offer_retained(messages, last_part=True)
+    """Read them anew, and all at once. All from before them was offered."""
+    to.position.advance(messages[-1].offset)
+    to.owed.begin_read()
+    to.owed.offer(messages, last_part=True)
 
 
 def owing(of: Session) -> list[str]:
@@ -346,14 +347,14 @@ def test_what_is_owed_of_retained_messages_goes_on_after_what_was_taken() -> Non
     assert owing(sub) == ["a/+"]
     sub.attach(100)
     offer_kept(sub, retained)
-    assert [m.offset for m, _ in sub.aside] == [7]
+    assert [m.offset for m, _ in sub.owed.waiting] == [7]
 
 
 def test_who_unsubscribed_is_owed_nothing_that_is_retained() -> None:
     sub = session()
     sub.subscribe(subscription("#", retained_through=5))
     sub.unsubscribe("#")
-    assert sub.read_retained() == []
+    assert sub.owed.begin_read() == []
 
 
 def test_the_outbox_waits_while_retained_messages_are_read() -> None:
@@ -361,9 +362,9 @@ def test_the_outbox_waits_while_retained_messages_are_read() -> None:
     sub = session()
     sub.subscribe(subscription("#", retained_through=5))
     offer(sub, *numbered(1, first=9))
-    sub.read_retained()
+    sub.owed.begin_read()
     assert not sub.take(0, ALL).outgoing
-    sub.offer_retained([kept("t", 3)], last_part=True)
+    sub.owed.offer([kept("t", 3)], last_part=True)
     both = sub.take(0, ALL).outgoing + sub.take(0, ALL).outgoing
     assert [m.offset for m, _ in both] == [3, 9]
 
@@ -376,15 +377,17 @@ def test_what_waits_is_replaced_when_retained_messages_are_read_again() -> None:
     sub.offer_aside([(message("from $SYS"), Grant(0, retained=True))])
     sub.subscribe(subscription("#", retained_through=9))
     offer_kept(sub, [kept("b", 2), kept("a", 3)])
-    assert [m.offset for m, _ in sub.aside] == [0, 2, 3]
+    both = sub.take(0, ALL).outgoing + sub.take(0, ALL).outgoing
+    assert [m.offset for m, _ in both] == [0, 2, 3]
 
 
 def test_who_comes_back_and_is_owed_nothing_retained_does_not_wait_for_it() -> None:
     """It left before the reading had come to its end, and had all."""
     sub = session()
     sub.subscribe(subscription("#", retained_through=5))
-    sub.read_retained()
-    sub.offer_retained([kept("a", 5)], last_part=False)
+    sub.owed.begin_read()
+    sub.position.advance(Offset(5))
+    sub.owed.offer([kept("a", 5)], last_part=False)
     sub.take(0, ALL)
     sub.detach()
     assert owing(sub) == []
