@@ -16,6 +16,8 @@ DATABASE = "pubsub.db"
 ADMIN_SOCKET = "admin.sock"
 LOCK = "broker.lock"
 """The files of a data directory; `LOCK` is locked while a broker has it."""
+NOTE_SUFFIX = "-note"
+"""Added to the name of the database: what its broker notes beside it."""
 
 MIB = 1024 * 1024
 DAY_S = 86_400

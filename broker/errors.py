@@ -113,6 +113,14 @@ class StoreFull(StoreUnavailable):
     """No space left for the log. Nothing was stored; the call may be repeated when there is."""
 
 
+class StoreDenied(StoreUnavailable):
+    """The operating system does not let us: another owner, or a file system that is read-only."""
+
+
+class StoreInUse(StoreUnavailable):
+    """Another broker or program has the log. Nothing was begun: try again when it has ended."""
+
+
 class StoreConflict(StoreError):
     """A document's revision is not the expected one: nothing of the transaction was done."""
 

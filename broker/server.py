@@ -36,6 +36,7 @@ from broker.observe.sys_tree import SysTree
 from broker.registry.groups import Groups
 from broker.registry.sessions import Sessions
 from broker.registry.wills import Wills
+from broker.store.sqlite.schema import sync_directory
 from broker.store.sqlite.store import SqliteStore
 from broker.web.admin import AdminServer, create_app
 
@@ -55,16 +56,23 @@ class Server:
     `methods` of enhanced authentication are for a program that has the broker in its own process: a
     client that names one of them in CONNECT has to pass it. A client that names none is let in.
     `clock` stands in for the system's: no other time is read then, and no other timer set.
+    `accept_loss`: start also without what an unclean stop left damaged.
     """
 
     def __init__(
-        self, config: Config, *, methods: Methods | None = None, clock: Clock | None = None
+        self,
+        config: Config,
+        *,
+        methods: Methods | None = None,
+        clock: Clock | None = None,
+        accept_loss: bool = False,
     ) -> None:
         possible = connections_possible(config.connections_max)
         self.config = replace(config, connections_max=possible)
         self.counters = Counters()
         self._methods = methods or {}
         self._given_clock = clock
+        self._accept_loss = accept_loss
         self._connections = Connections()
         self._listener: asyncio.Server | None = None
         self._unix_listener: asyncio.Server | None = None
@@ -80,7 +88,11 @@ class Server:
         self._alarm = Alarm(self._clock)
         self._lock = _lock_data_dir(config.data_dir)
         try:
-            self._store = SqliteStore(config.data_dir / DATABASE, durability=config.durability)
+            self._store = SqliteStore(
+                config.data_dir / DATABASE,
+                durability=config.durability,
+                accept_loss=self._accept_loss,
+            )
             await self._store.open()
             try:
                 await self._start_on_store()
@@ -247,7 +259,7 @@ def _unexpected(error: BaseException) -> BaseException | None:
 def _lock_data_dir(path: Path) -> IO[str]:
     """Make the directory ours while the file is open. Raises ConfigError."""
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make_directory(path)
         lock = (path / LOCK).open("a+")
     except OSError as error:
         raise ConfigError("data_dir", str(path), f"cannot be written: {error.strerror}") from error
@@ -269,8 +281,20 @@ def _lock_data_dir(path: Path) -> IO[str]:
     return lock
 
 
-def run(config: Config, announce: Callable[[Server], None]) -> None:
+def _make_directory(path: Path) -> None:
+    """Make it, and what is above it, so that it outlives a power cut."""
+    if path.is_dir():
+        return
+    if not path.parent.is_dir():
+        _make_directory(path.parent)
+    path.mkdir(mode=0o700, exist_ok=True)
+    sync_directory(path.parent)
+
+
+def run(config: Config, announce: Callable[[Server], None], *, accept_loss: bool = False) -> None:
     """Serve until SIGTERM, SIGINT or `stop`; `announce` is called when connections are accepted.
+
+    `accept_loss`: start also without what an unclean stop left damaged.
 
     Raises ConfigError, StoreError.
     """
@@ -280,12 +304,12 @@ def run(config: Config, announce: Callable[[Server], None]) -> None:
 
         loop_factory = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=loop_factory) as runner:
-        runner.run(_serve(config, announce))
+        runner.run(_serve(config, announce, accept_loss))
 
 
-async def _serve(config: Config, announce: Callable[[Server], None]) -> None:
+async def _serve(config: Config, announce: Callable[[Server], None], accept_loss: bool) -> None:
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    server = Server(config)
+    server = Server(config, accept_loss=accept_loss)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         with contextlib.suppress(NotImplementedError):

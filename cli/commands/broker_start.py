@@ -38,6 +38,13 @@ def run(
             "--allow-anonymous", help="Let others than this machine connect without a password."
         ),
     ] = None,
+    accept_loss: Annotated[
+        bool,
+        typer.Option(
+            "--accept-loss",
+            help="Start also without what a damaged write-ahead log has lost; keep that aside.",
+        ),
+    ] = False,
 ) -> None:
     """Run the broker in the foreground; Ctrl-C stops it."""
     import logging
@@ -54,7 +61,7 @@ def run(
         "durability": durability,
         "allow_anonymous": allow_anonymous,
     }
-    server.run(Config.load(config, overrides), _announce)
+    server.run(Config.load(config, overrides), _announce, accept_loss=accept_loss)
     output.note("stopped")
 
 

@@ -14,9 +14,11 @@ T = TypeVar("T")
 
 
 @asynccontextmanager
-async def opened(path: Path, *, durability: str = "fsync") -> AsyncIterator[SqliteStore]:
+async def opened(
+    path: Path, *, durability: str = "fsync", accept_loss: bool = False
+) -> AsyncIterator[SqliteStore]:
     """Closed at the end, also of a test that fails: its threads would keep the process alive."""
-    store = SqliteStore(path, durability=durability)
+    store = SqliteStore(path, durability=durability, accept_loss=accept_loss)
     await store.open()
     try:
         yield store

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from pathlib import Path
 
 import aiosqlite
 
 from broker import __version__
-from broker.errors import SchemaMismatch, StoreUnavailable
-from broker.store.sqlite import schema
+from broker.errors import StoreUnavailable
+from broker.message import Offset
+from broker.store.sqlite import recovery, schema
 from broker.store.sqlite.errors import store_error
+from broker.store.sqlite.file import DatabaseFile
 from broker.store.sqlite.reader import Reader
 from broker.store.sqlite.thread import ConnectionThread
 from broker.store.sqlite.writer import Writer
@@ -23,15 +24,20 @@ WAL_FILE_BYTES_MAX = 64 << 20
 """The file of the write-ahead log is cut to this size when the log starts over."""
 
 
-async def open_writer(path: Path) -> tuple[ConnectionThread, Writer]:
-    """Make the database if there is none, migrate it, and begin a run on it.
+async def open_writer(file: DatabaseFile, *, accept_loss: bool) -> tuple[ConnectionThread, Writer]:
+    """Migrate the database and begin a run on it, if nothing of it is missing (see `recovery`).
 
-    Raises SchemaMismatch, StoreError.
+    Raises SchemaMismatch, StoreCorrupt, StoreError.
     """
-    _create(path)
-    thread = await _connect(path, "rw")
+    path = file.path
     try:
-        return thread, await thread.run(_make_writer, thread.database, path)
+        noted = recovery.examine(path, boot_id(), accept_loss=accept_loss)
+        thread = await _connect(path, "rw")
+    except BaseException:
+        file.undo()
+        raise
+    try:
+        return thread, await thread.run(_make_writer, thread.database, path, noted)
     except BaseException:
         await thread.close()
         raise
@@ -45,20 +51,6 @@ async def open_reader(path: Path) -> tuple[ConnectionThread, Reader]:
     except BaseException:
         await thread.close()
         raise
-
-
-def _create(path: Path) -> None:
-    """Make the file if there is none, for its owner only. SQLite gives its mode to the others."""
-    if path.is_dir():
-        raise SchemaMismatch(f"{path} is a directory, not a database")
-    try:
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-        schema.sync_directory(path.parent)
-    except FileExistsError:
-        if not os.access(path, os.R_OK | os.W_OK):
-            raise StoreUnavailable(f"{path} cannot be written: check who owns it") from None
-    except OSError as error:
-        raise StoreUnavailable(f"{path} cannot be created: {error.strerror}") from error
 
 
 async def _connect(path: Path, mode: str) -> ConnectionThread:
@@ -79,7 +71,7 @@ def _uri(path: Path, mode: str) -> str:
     return f"{path.absolute().as_uri()}?mode={mode}"
 
 
-def _make_writer(database: sqlite3.Connection, path: Path) -> Writer:
+def _make_writer(database: sqlite3.Connection, path: Path, noted: Offset) -> Writer:
     schema.is_new(database, path)  # Before anything is changed in a foreign database.
     _set(database, "journal_mode", "wal")
     _set(database, "synchronous", 2)
@@ -90,7 +82,7 @@ def _make_writer(database: sqlite3.Connection, path: Path) -> Writer:
     _set(database, "secure_delete", "fast", reads=2)  # ON writes every page that `trim` frees.
     schema.migrate(database, path, schema.migrations())
     writer = Writer(database, path)
-    writer.start(boot_id(), __version__)
+    writer.start(boot_id(), __version__, noted)
     return writer
 
 

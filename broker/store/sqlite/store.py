@@ -34,6 +34,7 @@ from broker.store import Read, Skipped, StoreStats
 from broker.store.sqlite import opening, schema
 from broker.store.sqlite.checking import check
 from broker.store.sqlite.errors import Busy
+from broker.store.sqlite.file import DatabaseFile
 from broker.store.sqlite.reader import Reader
 from broker.store.sqlite.thread import ConnectionThread
 from broker.store.sqlite.writer import Committed, Writer
@@ -56,11 +57,14 @@ T = TypeVar("T")
 class SqliteStore:
     """See `broker.store.Store`."""
 
-    def __init__(self, path: Path, *, durability: str = "fsync") -> None:
-        """`durability="os"`: no commit is fsynced, but for one in half a million messages."""
+    def __init__(self, path: Path, *, durability: str = "fsync", accept_loss: bool = False) -> None:
+        """`durability="os"`: no commit is fsynced, but for one in half a million messages.
+        `accept_loss`: open also what an unclean stop left damaged, see `recovery`."""
         self.path = path
         self.sqlite_version = sqlite3.sqlite_version
         self._fsync = durability == "fsync"
+        self._accept_loss = accept_loss
+        self._file: DatabaseFile
         self._is_open = False
         self._thread: ConnectionThread
         self._writer: Writer
@@ -82,13 +86,21 @@ class SqliteStore:
         return self._log_start
 
     async def open(self) -> None:
-        self._thread, self._writer = await opening.open_writer(self.path)
+        self._file = DatabaseFile(self.path)
         try:
-            for _ in range(READERS):
-                self._readers.append(await opening.open_reader(self.path))
+            self._thread, self._writer = await opening.open_writer(
+                self._file, accept_loss=self._accept_loss
+            )
+            try:
+                for _ in range(READERS):
+                    self._readers.append(await opening.open_reader(self.path))
+            except BaseException:
+                await self._close_readers()
+                await self._thread.close()
+                self._writer.connection_closed()
+                raise
         except BaseException:
-            await self._close_readers()
-            await self._thread.close()
+            self._file.close()
             raise
         self._log_start = self._writer.log_start
         self._high_watermark = self._writer.high_watermark
@@ -109,6 +121,8 @@ class SqliteStore:
                 await self._thread.run(self._writer.stop)
         finally:
             await self._thread.close()
+            self._writer.connection_closed()
+            self._file.close()
 
     async def append(
         self,

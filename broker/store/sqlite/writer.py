@@ -23,9 +23,10 @@ from typing import Any, NamedTuple
 from broker.documents import Operation
 from broker.errors import StoreFull, StoreUnavailable
 from broker.message import Message, Offset
-from broker.store.sqlite import figures, tables
+from broker.store.sqlite import figures, gaps, tables
 from broker.store.sqlite.errors import Busy, store_error
 from broker.store.sqlite.names import Names
+from broker.store.sqlite.note import Note
 from broker.store.sqlite.rows import (
     BLOCK_SHIFT,
     INSERT_MESSAGES,
@@ -41,9 +42,6 @@ from broker.store.sqlite.rows import (
 
 UNSYNCED_MAX = 1 << 19
 """Messages committed since the last fsync, at most. Beyond, one commit is fsynced all the same."""
-
-OFFSETS_LOST_MAX = 1 << 20
-"""Offsets left unused after an unclean stop: more than were given out since the last fsync."""
 
 CHECKPOINT_PAGES = 2000
 """Pages (4 KiB) in the write-ahead log when it is copied into the database: 10-20 ms."""
@@ -95,9 +93,13 @@ class Writer:
         self._lock_wait_ms = -1
         self._pages = 0
         """About how many pages were written since the last checkpoint."""
+        self._note: Note
+        """Of the run, once it has begun."""
 
-    def start(self, boot_id: str | None, version: str) -> None:
+    def start(self, boot_id: str | None, version: str, noted: Offset) -> None:
         """Begin a run on this database, where the last one ended.
+
+        `noted` is the newest offset that is known to have been given out.
 
         If the last run did not stop cleanly, its newest commits may be gone (unsynced ones in a
         power cut, any if the write-ahead log was damaged), though subscribers have seen their
@@ -113,44 +115,27 @@ class Writer:
         ).fetchone()
         self.high_watermark = Offset(max(newest, self.log_start - 1))
         self._block = self.high_watermark >> BLOCK_SHIFT
-        self.message_count = self._count_messages()
+        self.message_count = gaps.count_messages(
+            self._connection, self.log_start, self.high_watermark
+        )
         (self.retained_count,) = self._connection.execute(
             "SELECT count(*) FROM retained"
         ).fetchone()
         last_run = self._connection.execute(
             "SELECT stopped_at_us FROM broker_runs ORDER BY id DESC LIMIT 1"
         ).fetchone()
+        self._note = Note(self._path, max(noted, self.high_watermark), boot_id)
         with self.transaction():
-            if last_run == (None,):
-                self._leave_gap()
+            if last_run == (None,) or noted > self.high_watermark:
+                gaps.leave(self._connection, noted)
             self._connection.execute(
                 "INSERT INTO broker_runs (started_at_us, boot_id, version) VALUES (?, ?, ?)",
                 (time.time_ns() // 1000, boot_id, version),
             )
-
-    def _leave_gap(self) -> None:
-        """Give out none of the next OFFSETS_LOST_MAX offsets. Gaps that meet are one."""
-        (used,) = self._connection.execute(
-            "SELECT ifnull(max(seq), 0) FROM sqlite_sequence WHERE name = 'messages'"
-        ).fetchone()
-        last = used + OFFSETS_LOST_MAX
-        extended = self._connection.execute(
-            "UPDATE gaps SET last = ? WHERE last = ?", (last, used)
-        ).rowcount
-        if not extended:
-            self._connection.execute("INSERT INTO gaps VALUES (?, ?)", (used + 1, last))
-        self._connection.execute("DELETE FROM sqlite_sequence WHERE name = 'messages'")
-        self._connection.execute("INSERT INTO sqlite_sequence VALUES ('messages', ?)", (last,))
-
-    def _count_messages(self) -> int:
-        """The messages from the log start to the high watermark, by the gaps between them."""
-        first, last = self.log_start, self.high_watermark
-        (unused,) = self._connection.execute(
-            "SELECT ifnull(sum(min(last, ?2) - max(first, ?1) + 1), 0) FROM gaps"
-            " WHERE last >= ?1 AND first <= ?2",
-            (first, last),
-        ).fetchone()
-        return int(last - first + 1 - unused)
+        # The database file differs from now on from what a clean stop left, which may be a backup.
+        self._checkpoint_after_readers("TRUNCATE")
+        self._note.moved(self.high_watermark)
+        self._note.database_written()
 
     def stop(self) -> None:
         """End the run cleanly: move everything into the database file, and write nothing more.
@@ -167,6 +152,11 @@ class Writer:
             )
         self._checkpoint_after_readers("TRUNCATE")
         self.refusal = "the store is closed"
+        self._note.remove()
+
+    def connection_closed(self) -> None:
+        """SQLite has closed the database."""
+        self._note.close()
 
     @property
     def wants_checkpoint(self) -> bool:
@@ -212,7 +202,9 @@ class Writer:
             for offset, message in enumerate(part, first):
                 message.offset = Offset(offset)
             self.high_watermark = Offset(first + len(part) - 1)
-        self.message_count += len(batch)
+        if batch:
+            self.message_count += len(batch)
+            self._note.moved(self.high_watermark)
         size = sum([message.size for message in batch])
         self._unsynced = 0 if synced else self._unsynced + len(batch)
         self._pages += 4 + (size + 64 * len(batch)) // 4096
@@ -368,16 +360,20 @@ class Writer:
         with self.transaction():
             figures.move_start(self._connection, self.log_start, start)
             self._connection.execute("UPDATE log SET start = ?", (start,))
-            self._connection.execute("DELETE FROM gaps WHERE last < ?", (start,))
+            gaps.forget(self._connection, start)
         self.log_start = Offset(start)
-        self.message_count = self._count_messages()
+        self.message_count = gaps.count_messages(
+            self._connection, self.log_start, self.high_watermark
+        )
 
     def checkpoint(self) -> None:
         """Copy the write-ahead log into the database, as far as readers allow."""
         self._pages = 0
         with self._writing():
+            self._note.writing_database()
             if self._checkpoint("PASSIVE") > WAL_PAGES_MAX:
                 self._checkpoint_after_readers("RESTART")
+            self._note.database_written()
 
     def _checkpoint_after_readers(self, mode: str) -> None:
         """A checkpoint that waits for readers, but not long: another program's may never end."""

@@ -23,7 +23,8 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Start:
     def start(*arguments: str | Path, address: tuple[str, int] = ("127.0.0.1", 9000)) -> Config:
         started: list[Config] = []
 
-        def run(config: Config, announce: Callable[[Server], None]) -> None:
+        def run(config: Config, announce: Callable[[Server], None], *, accept_loss: bool) -> None:
+            assert accept_loss == ("--accept-loss" in arguments)
             started.append(config)
             announce(SimpleNamespace(address=address, config=config))  # type: ignore[arg-type]
 
@@ -48,6 +49,14 @@ def test_a_setting_that_cannot_work_is_refused(start: Start) -> None:
     with pytest.raises(ConfigError, match="--allow-anonymous"):
         start("--host", "0.0.0.0")
     assert start("--host", "0.0.0.0", "--allow-anonymous").allow_anonymous
+
+
+def test_a_loss_is_accepted_for_this_start_only(start: Start, tmp_path: Path) -> None:
+    """A setting would accept those of every later start too."""
+    start("--accept-loss")
+    (tmp_path / "pubsub.toml").write_text("accept_loss = true\n")
+    with pytest.raises(ConfigError, match="is not a setting"):
+        start("--config", tmp_path / "pubsub.toml")
 
 
 @pytest.mark.parametrize(

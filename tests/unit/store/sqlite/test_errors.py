@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
 from pathlib import Path
 
 import pytest
 
-from broker.errors import StoreCorrupt, StoreError, StoreFull, StoreUnavailable
+from broker.errors import StoreCorrupt, StoreDenied, StoreError, StoreFull, StoreUnavailable
 from broker.store.sqlite.errors import Busy, store_error
 
 
@@ -21,8 +23,8 @@ from broker.store.sqlite.errors import Busy, store_error
         (sqlite3.SQLITE_BUSY, Busy),
         (sqlite3.SQLITE_BUSY_SNAPSHOT, Busy),
         (sqlite3.SQLITE_LOCKED, Busy),
-        (sqlite3.SQLITE_READONLY, StoreUnavailable),
-        (sqlite3.SQLITE_CANTOPEN, StoreUnavailable),
+        (sqlite3.SQLITE_READONLY, StoreDenied),
+        (sqlite3.SQLITE_CANTOPEN, StoreDenied),
         (sqlite3.SQLITE_IOERR_FSYNC, StoreUnavailable),
         (None, StoreUnavailable),
     ],
@@ -37,7 +39,22 @@ def test_the_code_decides_and_the_file_is_named(code: int | None, kind: type[Sto
     assert "/data/pubsub.db" in str(found)
 
 
-def test_an_error_of_the_operating_system_says_what_that_says() -> None:
-    found = store_error(OSError(5, "Input/output error"), Path("pubsub.db"))
-    assert type(found) is StoreUnavailable
-    assert str(found) == "pubsub.db: Input/output error"
+@pytest.mark.parametrize(
+    ("code", "kind", "advice"),
+    [
+        (errno.EIO, StoreUnavailable, "dmesg"),
+        (errno.ENOSPC, StoreFull, "no space left"),
+        (errno.EDQUOT, StoreFull, "no space left"),
+        (errno.EACCES, StoreDenied, "owner"),
+        (errno.EROFS, StoreDenied, "read-only"),
+        (errno.EMFILE, StoreUnavailable, "Too many open files"),
+    ],
+)
+def test_an_error_of_the_operating_system_says_what_that_says_and_what_to_do(
+    code: int, kind: type[StoreError], advice: str
+) -> None:
+    found = store_error(OSError(code, os.strerror(code)), Path("pubsub.db"))
+    assert type(found) is kind
+    assert str(found).startswith("pubsub.db")
+    assert os.strerror(code) in str(found)
+    assert advice in str(found)

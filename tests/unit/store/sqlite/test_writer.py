@@ -18,6 +18,7 @@ from broker.documents import CursorDocument, Put, SessionDocument
 from broker.errors import StoreFull, StoreUnavailable
 from broker.message import Message, Offset
 from broker.store.sqlite import names, opening, writer
+from broker.store.sqlite.gaps import OFFSETS_LOST_MAX
 from broker.store.sqlite.store import SqliteStore
 from tests.support.sqlite import ask, in_writer, opened
 from tests.support.stores import message, numbered, payloads, read_all, tail_until
@@ -190,7 +191,7 @@ async def test_a_lock_of_another_program_is_waited_for_and_then_said(
     monkeypatch.setattr(writer, "LOCK_WAIT_MS", 10)
     with closing(sqlite3.connect(sqlite.path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(StoreUnavailable, match="locked by another process"):
+        with pytest.raises(StoreUnavailable, match="locked by another program"):
             await sqlite.append([message()])
         other.execute("ROLLBACK")
     await sqlite.append([message("after")])
@@ -247,7 +248,7 @@ async def test_a_gap_of_offsets_is_left_after_an_unclean_stop_only(
     await sqlite.append(numbered(3))
     crashed = crashed_copy(sqlite, tmp_path / "crashed")
     await sqlite.close()
-    assert await offset_after(crashed, monkeypatch, after) == 4 + writer.OFFSETS_LOST_MAX
+    assert await offset_after(crashed, monkeypatch, after) == 4 + OFFSETS_LOST_MAX
     assert await offset_after(sqlite.path, monkeypatch, after) == 4, "stopped cleanly"
 
 
@@ -276,7 +277,7 @@ async def test_gaps_count_neither_as_messages_nor_as_lag(
     async with opened(twice) as store:
         assert await counts(store) == [3, (1, 2)]
         await store.append(numbered(5))
-        newest = 3 + 2 * writer.OFFSETS_LOST_MAX + 5
+        newest = 3 + 2 * OFFSETS_LOST_MAX + 5
         assert store.high_watermark == newest
         assert await counts(store) == [8, (1, 7)]
         again = crashed_copy(store, tmp_path / "again")
@@ -327,6 +328,6 @@ async def test_opening_does_not_depend_on_the_number_of_messages(sqlite: SqliteS
 
         connection.set_progress_handler(step, 10)
         started = writer.Writer(connection, sqlite.path)
-        started.start("boot", "1")
+        started.start("boot", "1", Offset(0))
     assert (started.log_start, started.high_watermark) == (1, 20_000)
     assert steps < 50

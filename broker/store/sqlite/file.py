@@ -1,0 +1,58 @@
+"""The database file beside SQLite: made if there is none, and kept from every other broker.
+
+The lock is `flock`'s, on a descriptor that is opened before SQLite opens the file and closed after
+SQLite has closed it. Both matter: SQLite's own locks are POSIX locks, which a process loses for a
+file as soon as it closes any descriptor of it; then another program may delete the write-ahead log
+that is in use. For the same reason nothing else in this process opens `pubsub.db` or its `-shm`
+while the store is open.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from pathlib import Path
+
+from broker.errors import SchemaMismatch, StoreInUse
+from broker.store.sqlite.errors import store_error
+from broker.store.sqlite.schema import sync_directory
+
+
+class DatabaseFile:
+    def __init__(self, path: Path) -> None:
+        """Open and lock the file; make it if there is none, for its owner only: SQLite gives that
+        mode to the rest. Raises SchemaMismatch, StoreInUse, StoreError."""
+        if path.is_dir():
+            raise SchemaMismatch(f"{path} is a directory, not a database")
+        self.path = path
+        try:
+            self._descriptor, self._made = _open(path)
+        except OSError as error:
+            raise store_error(error, path) from error
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self.close()
+            if error.errno == errno.EWOULDBLOCK:
+                raise StoreInUse(f"{path} is in use by another broker") from error
+            raise store_error(error, path) from error
+
+    def close(self) -> None:
+        """Let go of it. To be called once SQLite has closed it."""
+        os.close(self._descriptor)
+
+    def undo(self) -> None:
+        """Remove the file if it was made here and is still empty."""
+        if self._made and os.fstat(self._descriptor).st_size == 0:
+            self.path.unlink(missing_ok=True)
+
+
+def _open(path: Path) -> tuple[int, bool]:
+    """The descriptor, and whether the file is new."""
+    try:
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+    except FileExistsError:
+        return os.open(path, os.O_RDWR), False
+    sync_directory(path.parent)
+    return descriptor, True

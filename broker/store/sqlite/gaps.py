@@ -1,0 +1,40 @@
+"""Offsets that no message has and none will get (S2), and how many messages the others are."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from broker.message import Offset
+
+OFFSETS_LOST_MAX = 1 << 20
+"""Offsets left unused after an unclean stop: more than were given out since the last fsync."""
+
+
+def leave(connection: sqlite3.Connection, noted: Offset) -> None:
+    """Give out none of the next OFFSETS_LOST_MAX offsets, nor one up to `noted`.
+
+    Gaps with no message between them are one.
+    """
+    (used,) = connection.execute(
+        "SELECT ifnull(max(seq), 0) FROM sqlite_sequence WHERE name = 'messages'"
+    ).fetchone()
+    last = max(used, noted) + OFFSETS_LOST_MAX
+    if not connection.execute("UPDATE gaps SET last = ? WHERE last = ?", (last, used)).rowcount:
+        connection.execute("INSERT INTO gaps VALUES (?, ?)", (used + 1, last))
+    connection.execute("DELETE FROM sqlite_sequence WHERE name = 'messages'")
+    connection.execute("INSERT INTO sqlite_sequence VALUES ('messages', ?)", (last,))
+
+
+def forget(connection: sqlite3.Connection, before: int) -> None:
+    """Those that end before the log start."""
+    connection.execute("DELETE FROM gaps WHERE last < ?", (before,))
+
+
+def count_messages(connection: sqlite3.Connection, first: Offset, last: Offset) -> int:
+    """How many there are from `first` to `last`, if none was removed."""
+    (unused,) = connection.execute(
+        "SELECT ifnull(sum(min(last, ?2) - max(first, ?1) + 1), 0) FROM gaps"
+        " WHERE last >= ?1 AND first <= ?2",
+        (first, last),
+    ).fetchone()
+    return int(last - first + 1 - unused)

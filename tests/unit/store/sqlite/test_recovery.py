@@ -1,0 +1,342 @@
+"""What an unclean stop left: damage is noticed, and what only looks like it is not taken for it."""
+
+# ruff: noqa: ASYNC240 (the tests wait for nothing but what they damage)
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from broker.errors import StoreCorrupt, StoreError
+from broker.store.sqlite import opening
+from broker.store.sqlite.gaps import OFFSETS_LOST_MAX
+from broker.store.sqlite.note import note_path
+from tests.support.sqlite import ask, opened
+from tests.support.stores import message, numbered, read_all
+
+ACKNOWLEDGED = 300
+
+CHILD = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from broker.message import Message
+from broker.store.sqlite.store import SqliteStore
+
+async def main():
+    store = SqliteStore(Path(sys.argv[1]))
+    await store.open()
+    for i in range(int(sys.argv[2])):
+        await store.append([Message("weather", b"%d" % i, 1, False, "pub1", i + 1)])
+    os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main())
+"""
+
+
+def kill_after(path: Path, count: int) -> None:
+    """A broker that is killed when it has acknowledged `count` messages, each committed alone."""
+    subprocess.run([sys.executable, "-c", CHILD, str(path), str(count)], check=False)
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data directory that a kill left after 300 acknowledgements. Not to be changed."""
+    directory = tmp_path_factory.mktemp("killed")
+    kill_after(directory / "pubsub.db", ACKNOWLEDGED)
+    return directory
+
+
+@pytest.fixture
+def path(killed: Path, tmp_path: Path) -> Path:
+    """The database in a copy of that directory."""
+    shutil.copytree(killed, tmp_path / "data")
+    return tmp_path / "data" / "pubsub.db"
+
+
+def wal_of(path: Path) -> Path:
+    return Path(f"{path}-wal")
+
+
+async def high_watermark(path: Path) -> int:
+    """Where a broker that is started on it goes on, having given out one more offset."""
+    async with opened(path) as store:
+        before = store.high_watermark
+        only = message()
+        await store.append([only])
+        assert only.offset > ACKNOWLEDGED + OFFSETS_LOST_MAX
+        return before
+
+
+async def refused(path: Path) -> str:
+    """What is said of it, and nothing is changed by that."""
+    files = {name: Path(f"{path}{name}") for name in ("", "-wal", "-note")}
+    before = {name: file.read_bytes() for name, file in files.items() if file.exists()}
+    with pytest.raises(StoreCorrupt) as caught:
+        async with opened(path):
+            pass
+    assert before == {name: file.read_bytes() for name, file in files.items() if file.exists()}
+    assert "--accept-loss" in str(caught.value)
+    return str(caught.value)
+
+
+async def started_with_loss(path: Path) -> int:
+    """How many messages are left. No offset is given twice, and what is there is sound."""
+    async with opened(path, accept_loss=True) as store:
+        left = len(await read_all(store))
+        only = message()
+        await store.append([only])
+        assert only.offset > ACKNOWLEDGED + OFFSETS_LOST_MAX
+        assert await store.check() == []
+    async with opened(path) as store:
+        assert len(await read_all(store)) == left + 1
+    return left
+
+
+# Damage
+
+
+async def test_nothing_is_missing_after_a_kill(path: Path) -> None:
+    assert await high_watermark(path) == ACKNOWLEDGED
+
+
+async def test_a_flipped_bit_anywhere_is_noticed(path: Path) -> None:
+    """Never fewer messages without a word, and never an offset twice."""
+    source = random.Random(7)
+    intact = wal_of(path).read_bytes()
+    frame = 24 + 4096
+    last = len(intact) - frame  # The last frame: nothing is behind it that would show.
+    places = [0, 3, 9, 17, 25, last + 1, last + 5, last + 9, last + 20, last + 400, len(intact) - 1]
+    places += [source.randrange(len(intact)) for _ in range(29)]
+    for place in places:
+        damaged = bytearray(intact)
+        damaged[place] ^= 1 << source.randrange(8)
+        wal_of(path).write_bytes(damaged)
+        said = await refused(path)
+        assert "damaged after frame" in said or "ends too early" in said, place
+
+
+@pytest.mark.parametrize("keep", [0, 20, 32, 40, 32 + 4120, 0.25, 0.5, 0.99])
+@pytest.mark.parametrize("without", ["", "-shm"])
+async def test_a_write_ahead_log_that_was_cut_short_is_noticed(
+    path: Path, keep: float, without: str
+) -> None:
+    size = wal_of(path).stat().st_size
+    os.truncate(wal_of(path), int(keep * size) if 0 < keep < 1 else int(keep))
+    if without:
+        Path(f"{path}{without}").unlink()
+    said = await refused(path)
+    first = re.search(r"offsets (\d+) to 300 are missing", said)
+    assert first is not None
+    assert await started_with_loss(path) == int(first[1]) - 1
+
+
+@pytest.mark.parametrize("without", ["", "-shm"])
+async def test_a_missing_write_ahead_log_is_noticed(path: Path, without: str) -> None:
+    wal_of(path).unlink()
+    Path(f"{path}-shm").unlink(missing_ok=without == "-shm")
+    assert "offsets 1 to 300 are missing, published since ever until 20" in await refused(path)
+    assert await started_with_loss(path) == 0
+
+
+@pytest.mark.parametrize("empty", [True, False])
+async def test_a_database_that_is_gone_from_its_write_ahead_log_is_noticed(
+    path: Path, empty: bool
+) -> None:
+    path.unlink()
+    if empty:
+        path.touch()
+    said = await refused(path)
+    assert "the database is missing or empty, and there is pubsub.db-wal" in said
+    assert path.exists() is empty
+    assert await started_with_loss(path) == 0
+    assert [*path.parent.glob("pubsub.db-wal.damaged-*")]
+
+
+async def test_a_database_that_is_gone_with_its_write_ahead_log_is_noticed(path: Path) -> None:
+    path.unlink()
+    wal_of(path).unlink()
+    assert "the database is missing or empty; offsets 1 to 300" in await refused(path)
+
+
+@pytest.mark.parametrize("without", ["", "-shm"])
+async def test_the_write_ahead_log_of_another_broker_is_noticed(
+    path: Path, tmp_path: Path, without: str
+) -> None:
+    other = tmp_path / "other.db"
+    kill_after(other, ACKNOWLEDGED)
+    wal_of(path).write_bytes(wal_of(other).read_bytes())
+    if without:
+        Path(f"{path}{without}").unlink()
+    said = await refused(path)
+    assert "pubsub.db-wal is not the one that its broker wrote" in said
+    assert await started_with_loss(path) == 0
+
+
+async def test_what_can_be_read_before_the_damage_is_kept_and_the_rest_is_kept_aside(
+    path: Path,
+) -> None:
+    damaged = bytearray(wal_of(path).read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    wal_of(path).write_bytes(damaged)
+    said = await refused(path)
+    first = re.search(r"offsets (\d+) to 300 are missing, published since (\S+) until", said)
+    assert first is not None
+    assert first[2].startswith("1970-01-01T00:00:00.000")
+    assert await started_with_loss(path) == int(first[1]) - 1
+    (kept,) = path.parent.glob("pubsub.db-wal.damaged-*")
+    assert kept.read_bytes() == damaged
+
+
+async def test_older_pages_do_not_hide_those_that_a_checkpoint_has_copied(path: Path) -> None:
+    """All 300 are in the database file, and the log that they came from is broken in the middle."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        for name in (path, wal_of(path)):
+            shutil.copy(name, f"{name}.copy")
+    for name in (path, wal_of(path)):
+        Path(f"{name}.copy").replace(name)
+    damaged = bytearray(wal_of(path).read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    wal_of(path).write_bytes(damaged)
+    await refused(path)
+    assert await started_with_loss(path) == ACKNOWLEDGED
+
+
+async def test_accepting_a_loss_where_there_is_none_changes_nothing(path: Path) -> None:
+    async with opened(path, accept_loss=True) as store:
+        assert store.high_watermark == ACKNOWLEDGED
+    assert not [*path.parent.glob("*.damaged-*")]
+
+
+async def test_after_a_power_cut_a_break_is_no_damage(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Unsynced frames reach the disk in any order."""
+    monkeypatch.setattr(opening, "boot_id", lambda: "another")
+    damaged = bytearray(wal_of(path).read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    wal_of(path).write_bytes(damaged)
+    assert 100 < await high_watermark(path) < 200
+    assert re.search(r"\d+ frames of pubsub.db-wal had not reached the disk", caplog.text)
+
+
+async def test_a_write_ahead_log_that_is_gone_is_damage_after_a_power_cut_too(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opening, "boot_id", lambda: "another")
+    wal_of(path).unlink()
+    assert "pubsub.db-wal is missing" in await refused(path)
+
+
+# No damage
+
+
+async def test_a_log_that_was_folded_in_by_a_shell_starts(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT count(*) FROM messages").fetchone() == (ACKNOWLEDGED,)
+    assert not wal_of(path).exists()
+    assert await high_watermark(path) == ACKNOWLEDGED
+
+
+def vacuumed(path: Path, copy: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"VACUUM INTO '{copy}'")
+
+
+def copied_with_its_wal(path: Path, copy: Path) -> None:
+    shutil.copy(path, copy)
+    shutil.copy(wal_of(path), wal_of(copy))
+
+
+def copied_alone(path: Path, copy: Path) -> None:
+    shutil.copy(path, copy)
+
+
+@pytest.mark.parametrize("back_up", [vacuumed, copied_with_its_wal, copied_alone])
+@pytest.mark.parametrize("in_place", [True, False])
+async def test_a_restored_backup_starts(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    back_up: Callable[[Path, Path], None],
+    in_place: bool,
+) -> None:
+    """In the place of a newer log that a kill left, with what lay beside that. Offsets go on."""
+    (tmp_path / "data").mkdir()
+    path, backup = tmp_path / "data" / "pubsub.db", tmp_path / "backup.db"
+    async with opened(path) as store:
+        await store.append(numbered(40))
+    async with opened(path) as store:
+        await store.append(numbered(60))
+        back_up(path, backup)
+    kill_after(path, 200)
+    wal_of(path).unlink()
+    for source in (backup, wal_of(backup)):
+        target = Path(str(source).replace(str(backup), str(path)))
+        if source.exists() and in_place:
+            shutil.copyfile(source, target)
+        elif source.exists():
+            source.replace(target)
+    async with opened(path) as store:
+        assert len(await read_all(store)) == (40 if back_up is copied_alone else 100)
+        only = message()
+        await store.append([only])
+        assert only.offset > 300
+    assert "restored backup" in caplog.text
+
+
+@pytest.mark.parametrize("without_wal", [True, False])
+async def test_a_kill_before_the_first_message_starts(path: Path, without_wal: bool) -> None:
+    fresh = path.with_name("fresh.db")
+    kill_after(fresh, 0)
+    assert note_path(fresh).exists()
+    if without_wal:
+        wal_of(fresh).unlink()
+    async with opened(fresh) as store:
+        assert store.high_watermark == 0
+
+
+async def test_a_kill_before_the_first_commit_starts(tmp_path: Path) -> None:
+    path = tmp_path / "pubsub.db"
+    path.touch()
+    async with opened(path) as store:
+        assert store.high_watermark == 0
+
+
+async def test_a_clean_stop_leaves_nothing_to_ask(path: Path) -> None:
+    async with opened(path) as store:
+        await store.append(numbered(3))
+    assert [file.name for file in path.parent.iterdir()] == ["pubsub.db"]
+    async with opened(path) as store:
+        assert (await store.stats()).messages == ACKNOWLEDGED + 3
+
+
+async def test_a_backup_of_a_running_broker_starts_elsewhere(tmp_path: Path) -> None:
+    async with opened(tmp_path / "pubsub.db") as store:
+        await store.append(numbered(10))
+        await store.backup(tmp_path / "copy.db")
+    assert ask(tmp_path / "copy.db", "SELECT stopped_at_us FROM broker_runs") == [(None,)]
+    async with opened(tmp_path / "copy.db") as store:
+        assert len(await read_all(store)) == 10
+
+
+async def test_a_note_that_cannot_be_read_is_no_note(path: Path) -> None:
+    note_path(path).write_bytes(b"\0" * 512)
+    assert await high_watermark(path) == ACKNOWLEDGED
+
+
+async def test_a_file_of_another_program_gets_no_word_of_loss(tmp_path: Path) -> None:
+    path = tmp_path / "pubsub.db"
+    path.write_bytes(b"hello" * 1000)
+    with pytest.raises(StoreError, match="not an SQLite database"):
+        async with opened(path):
+            pass
