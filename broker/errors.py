@@ -3,7 +3,8 @@
 - `ConfigError`: the operator asked for something impossible; the CLI prints it and exits with 2.
 - `PeerError`: the other side broke a rule. It carries the MQTT 5 Reason Code that says which and
   ends at most the connection it came from. Bytes from outside can raise nothing else.
-- `StoreError`: the log cannot do its work now (`StoreUnavailable`, `StoreFull`) or at all.
+- `StoreError`: the log cannot do its work now (`StoreUnavailable`, `StoreFull`,
+  `StoreBusy`) or at all.
 
 Our own mistakes are asserts, never a `PeerError`.
 """
@@ -118,7 +119,11 @@ class StoreDenied(StoreUnavailable):
 
 
 class StoreInUse(StoreUnavailable):
-    """Another broker or program has the log. Nothing was begun: try again when it has ended."""
+    """Another broker has the log. Nothing was begun: try again when it has ended."""
+
+
+class StoreBusy(StoreUnavailable):
+    """Another program has locked the log. Nothing was stored; the call may be repeated."""
 
 
 class StoreConflict(StoreError):

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from broker.counters import Counters
 from broker.delivery.delivery import Delivery
-from broker.errors import StoreError, StoreFull, StoreUnavailable
+from broker.errors import StoreBusy, StoreError, StoreFull, StoreUnavailable
 from broker.log.log import Log
 from broker.message import Grant, Outgoing, WallUs
 from broker.session.in_flight import InFlight, Stage, Taken
@@ -118,8 +118,8 @@ class Sender:
 
     def _cursor_committed(self, error: StoreError | None) -> None:
         """What a crash could repeat has become less, so more may be in flight (P4); or the disk is
-        full, which is no reason not to read."""
-        if error is None or isinstance(error, StoreFull):
+        full, or locked, which is no reason not to read."""
+        if error is None or isinstance(error, StoreFull | StoreBusy):
             self._delivery.wake(self.session)
 
     def stop(self) -> None:

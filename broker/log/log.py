@@ -11,14 +11,16 @@ topics or sessions: whoever has state to commit is a `StateSource`.
 - Callbacks run in the order of the calls, each with None or with the error. They may put off work
   to the next turn of the loop (`call_soon`), such as one write to a socket for many
   acknowledgements; that work is done when `acknowledgements_sent` returns.
-- While the store is full everything waits in its order, so no state is stored without the message
-  that it belongs to. Only appends with `keep_if_full=False` fail. The log tries again every second.
+- While the store is full, or another program has locked it, everything waits in its order, so no
+  state is stored without the message that it belongs to. Only appends with `keep_if_full=False`
+  fail; a lock is over soon, so then only those without messages. The log tries again every second.
 - Any other failure ends the log (P6): it acknowledges nothing more, and the broker stops.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -27,19 +29,22 @@ from typing import Protocol
 from broker.clock import Clock, Timer
 from broker.counters import Counters
 from broker.documents import Operation
-from broker.errors import StoreError, StoreFull
+from broker.errors import StoreBusy, StoreError, StoreFull
 from broker.message import Message, Offset
 from broker.store import Store
 
 CURSOR_COMMIT_DELAY_S = 0.005
 """How long acknowledgements by subscribers alone wait for company before they are committed."""
 FULL_RETRY_S = 1.0
+"""How often a store that is full, or locked, is tried again."""
 FEW_MESSAGES = 64
 TURNS_FOR_COMPANY = 3
 """After a commit, a batch smaller than FEW_MESSAGES waits this many turns of the loop: the
 publishers just acknowledged are about to send more. Otherwise the two halves of a small window
 follow each other in commits of their own, each at the price of a whole one. `make bench`, qos1-w20:
 1.5 times the messages a second."""
+
+logger = logging.getLogger(__name__)
 
 OnCommitted = Callable[[StoreError | None], None]
 
@@ -104,7 +109,8 @@ class Log:
         self._sent = asyncio.Event()
         """Cleared by the callbacks of a commit, set when the work that they put off is done."""
         self._sent.set()
-        self._full = False
+        self._waits_for: type[StoreError] | None = None
+        """Why nothing is stored at present: StoreFull or StoreBusy."""
         self._uncongested: list[Callable[[], None]] = []
 
     @property
@@ -123,7 +129,8 @@ class Log:
         """Put messages and operations into the next commit.
 
         `durable=False` where nobody waits for the disk: QoS 0. `keep_if_full=False`: if the store
-        is full then, nothing of this append is stored and the callback gets StoreFull.
+        is full then, nothing of this append is stored and the callback gets StoreFull. If another
+        program has locked it, only an append without messages fails like that, with StoreBusy.
         """
         pending = self._pending
         size = sum([message.size for message in messages])
@@ -139,7 +146,8 @@ class Log:
         """The state of `source` goes into the next commit.
 
         With an `urgent` callback somebody waits for it: the commit is fsynced and starts at once.
-        A callback that is not urgent hears of a full store, too, while the state stays and waits.
+        A callback that is not urgent also hears of a full or locked store, while the state
+        waits.
         """
         pending = self._pending
         pending.sources[source] = None
@@ -173,7 +181,8 @@ class Log:
         return self._pending.size > self._append_bytes_max
 
     def when_uncongested(self, resume: Callable[[], None]) -> None:
-        """Call `resume` when the commit of the pending batch begins and the store is not full."""
+        """Call `resume` when the commit of the pending batch begins and the store is not full or
+        locked."""
         self._uncongested.append(resume)
 
     async def flushed(self) -> None:
@@ -209,7 +218,7 @@ class Log:
                 self._cursor_timer.cancel()
                 self._cursor_timer = None
             batch, self._pending = self._pending, _Batch()
-            if not self._full:
+            if self._waits_for is None:
                 self._resume()
             await self._write(batch)
             if self._pending.empty:
@@ -233,7 +242,7 @@ class Log:
             if messages or operations:
                 durable = any(append.durable for append in appends)
                 await self.store.append(messages, operations, durable=durable)
-        except StoreFull as error:
+        except (StoreFull, StoreBusy) as error:
             self._counters.append_failures += 1
             self._keep(batch, error)
             await self._clock.sleep(FULL_RETRY_S)
@@ -256,19 +265,27 @@ class Log:
                 append.on_committed(None)
         self._sent.clear()
         asyncio.get_running_loop().call_soon(self._sent.set)
-        if self._full:
-            self._full = False
+        if self._waits_for is not None:
+            self._waits_for = None
+            logger.warning("messages are stored and acknowledged again")
             self._resume()
 
-    def _keep(self, batch: _Batch, error: StoreFull) -> None:
-        """The store is full: put the batch back before everything that came meanwhile.
+    def _keep(self, batch: _Batch, error: StoreFull | StoreBusy) -> None:
+        """The store is full or locked: put the batch back before everything that came meanwhile.
 
         Appends that are not to be kept fail instead.
         """
-        self._full = True
+        if self._waits_for is not type(error):
+            self._waits_for = type(error)
+            logger.warning("nothing is stored or acknowledged until this is over: %s", error)
+        locked = isinstance(error, StoreBusy)
+        kept: list[_Append] = []
+        refused: list[_Append] = []
+        for append in batch.appends:
+            waits = append.keep_if_full or (locked and append.messages)
+            (kept if waits else refused).append(append)
         later, self._pending = self._pending, batch
-        refused = [append for append in batch.appends if not append.keep_if_full]
-        batch.appends = [append for append in batch.appends if append.keep_if_full] + later.appends
+        batch.appends = kept + later.appends
         batch.size += later.size - sum([append.size for append in refused])
         for source in batch.sources:
             source.not_committed()

@@ -88,8 +88,9 @@ class Store(Protocol):
         The operations of `state` are done in their order. If the caller is cancelled, the append
         may still be stored; readers of `tail` see it with the next one at the latest.
 
-        Raises StoreFull; StoreUnavailable; StoreConflict: a revision was not the expected one, or a
-        subscription, a cursor or QoS 2 identifiers belong to a session without SessionDocument.
+        Raises StoreFull; StoreBusy; StoreUnavailable; StoreConflict: a revision was not the
+        expected one, or a subscription, a cursor or QoS 2 identifiers belong to a session without
+        SessionDocument.
         Then nothing was stored (S7).
         """
         ...
@@ -165,7 +166,7 @@ class Store(Protocol):
     async def trim(self, before: Offset) -> int:
         """Remove messages below `before` that are not retained; the number removed.
 
-        The log start moves first. Raises StoreFull: the next call goes on removing.
+        The log start moves first. Raises StoreFull, StoreBusy: the next call goes on removing.
         """
         ...
 

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import errno
+import os
 import sqlite3
+import tempfile
 from pathlib import Path
 
 from broker.errors import (
+    StoreBusy,
     StoreCorrupt,
     StoreDenied,
     StoreError,
     StoreFull,
-    StoreInUse,
     StoreUnavailable,
 )
 
 ASK_THE_KERNEL = "the disk fails; the kernel's messages (dmesg) say more"
 CHECK_OWNER = "check the owner and mode of it and its directory, and that the disk is not read-only"
 
-
-class Busy(StoreInUse):
-    """Another program kept its lock on the database. Nothing was begun: try again."""
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+MAYBE_NO_SPACE = frozenset(
+    {sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_CANTOPEN}
+)
+"""What SQLite says when a quota is used up, or when there is no room for a file beside the database
+or for more of it. It says the same of a disk that fails, and Python does not tell the errno."""
+PROBE_BYTES = 1 << 16
+"""More than SQLite ever writes in one call."""
 
 
 def store_error(error: sqlite3.Error | OSError, path: Path) -> StoreError:
@@ -36,16 +43,37 @@ def store_error(error: sqlite3.Error | OSError, path: Path) -> StoreError:
                 return StoreUnavailable(f"{path}: {said}: {ASK_THE_KERNEL}")
             case _:
                 return StoreUnavailable(f"{path}: {said}")
-    match getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF:
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+    if code in MAYBE_NO_SPACE and no_space_beside(path):
+        return StoreFull(f"{path}: no space left for the log")
+    match code & 0xFF:
         case sqlite3.SQLITE_FULL:
             return StoreFull(f"{path}: no space left for the log")
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
             return StoreCorrupt(f"{path} is damaged: {error}")
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            return Busy(f"{path} is locked by another program")
+            return StoreBusy(f"{path} is locked by another program")
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM:
             return StoreDenied(f"{path} cannot be written: {error}; {CHECK_OWNER}")
         case sqlite3.SQLITE_IOERR:
             return StoreUnavailable(f"{path}: {error}: {ASK_THE_KERNEL}")
         case _:
             return StoreUnavailable(f"{path}: {error}")
+
+
+def no_space_beside(path: Path) -> bool:
+    """Whether a small file beside the database finds no space, of the disk or of a quota. The file
+    is removed. False also if nothing can be written there for another reason."""
+    try:
+        descriptor, name = tempfile.mkstemp(prefix="space-", dir=path.parent)
+    except OSError as error:
+        return error.errno in NO_SPACE
+    try:
+        written = os.write(descriptor, bytes(PROBE_BYTES))
+        os.fsync(descriptor)
+    except OSError as error:
+        return error.errno in NO_SPACE
+    finally:
+        os.close(descriptor)
+        os.unlink(name)
+    return written < PROBE_BYTES

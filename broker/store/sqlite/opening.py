@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import sqlite3
 from pathlib import Path
 
 import aiosqlite
 
 from broker import __version__
-from broker.errors import StoreUnavailable
+from broker.errors import StoreBusy, StoreUnavailable
 from broker.message import Offset
 from broker.store.sqlite import recovery, schema
 from broker.store.sqlite.errors import store_error
@@ -23,11 +25,18 @@ READER_CACHE_KIB = 8_000
 WAL_FILE_BYTES_MAX = 64 << 20
 """The file of the write-ahead log is cut to this size when the log starts over."""
 
+LOCK_WAIT_S = 1.0
+"""How long the first statements on a connection wait for a lock of another program."""
+LOCK_RETRY_S = 0.5
+
+logger = logging.getLogger(__name__)
+
 
 async def open_writer(file: DatabaseFile, *, accept_loss: bool) -> tuple[ConnectionThread, Writer]:
     """Migrate the database and begin a run on it, if nothing of it is missing (see `recovery`).
 
-    Raises SchemaMismatch, StoreCorrupt, StoreError.
+    While another program has locked it, this says so once and waits. Raises SchemaMismatch,
+    StoreCorrupt, StoreError.
     """
     path = file.path
     try:
@@ -36,8 +45,16 @@ async def open_writer(file: DatabaseFile, *, accept_loss: bool) -> tuple[Connect
     except BaseException:
         file.undo()
         raise
+    waiting = False
     try:
-        return thread, await thread.run(_make_writer, thread.database, path, noted)
+        while True:
+            try:
+                return thread, await thread.run(_make_writer, thread.database, path, noted)
+            except StoreBusy as error:
+                if not waiting:
+                    logger.warning("%s: the broker starts when that lets go of it", error)
+                waiting = True
+                await asyncio.sleep(LOCK_RETRY_S)
     except BaseException:
         await thread.close()
         raise
@@ -58,6 +75,7 @@ async def _connect(path: Path, mode: str) -> ConnectionThread:
         connection = await aiosqlite.connect(
             _uri(path, mode),
             uri=True,
+            timeout=LOCK_WAIT_S,
             isolation_level=None,
             check_same_thread=False,
             cached_statements=STATEMENTS_CACHED,

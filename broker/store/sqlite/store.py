@@ -28,12 +28,11 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 from broker.documents import D, Delete, Document, Operation
-from broker.errors import StoreError, StoreFull, StoreUnavailable
+from broker.errors import StoreBusy, StoreError, StoreFull, StoreUnavailable
 from broker.message import Message, Offset
 from broker.store import Read, Skipped, StoreStats
 from broker.store.sqlite import opening, schema
 from broker.store.sqlite.checking import check
-from broker.store.sqlite.errors import Busy
 from broker.store.sqlite.file import DatabaseFile
 from broker.store.sqlite.reader import Reader
 from broker.store.sqlite.thread import ConnectionThread
@@ -107,7 +106,8 @@ class SqliteStore:
         self._is_open = True
 
     async def close(self) -> None:
-        """After a failure or on a full disk, the next `open` takes it for an unclean stop."""
+        """After a failure, on a full disk, or while another program has locked the database, the
+        next `open` takes it for an unclean stop."""
         if not self._is_open:
             return
         self._is_open = False
@@ -117,7 +117,7 @@ class SqliteStore:
             await self._checkpointing
         await self._close_readers()  # Else they keep the write-ahead log from being folded in.
         try:
-            with suppress(StoreFull):
+            with suppress(StoreFull, StoreBusy):
                 await self._thread.run(self._writer.stop)
         finally:
             await self._thread.close()
@@ -138,8 +138,8 @@ class SqliteStore:
         durable = durable and self._fsync
         committed: Committed | None = None
         if self._is_for_here(batch, state, durable):
-            with suppress(Busy):  # The writer's thread can wait for the lock.
-                committed = self._writer.commit(batch, state, durable, wait_for_lock=False)
+            with suppress(StoreBusy):  # The writer's thread can wait for whoever has locked it.
+                committed = self._writer.commit(batch, state, durable, lock_wait_ms=0)
         if committed is None:
             committed = await self._thread.run(self._writer.commit, batch, state, durable)
         # No await from here on: the caller goes on before the readers of `tail`.

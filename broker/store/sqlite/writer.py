@@ -21,10 +21,10 @@ from time import perf_counter
 from typing import Any, NamedTuple
 
 from broker.documents import Operation
-from broker.errors import StoreFull, StoreUnavailable
+from broker.errors import StoreBusy, StoreFull, StoreUnavailable
 from broker.message import Message, Offset
 from broker.store.sqlite import figures, gaps, tables
-from broker.store.sqlite.errors import Busy, store_error
+from broker.store.sqlite.errors import store_error
 from broker.store.sqlite.names import Names
 from broker.store.sqlite.note import Note
 from broker.store.sqlite.rows import (
@@ -51,7 +51,9 @@ WAL_PAGES_MAX = 65_536
 
 CHECKPOINT_WAIT_MS = 100
 LOCK_WAIT_MS = 5000
-"""How long a transaction waits for another program that locked the database."""
+"""How long a transaction waits for another program that locked the database, before it says so."""
+BRIEF_LOCK_WAIT_MS = 1000
+"""The same at the start, which is tried again, and at the stop, which is not to take long."""
 
 
 class _OffsetsTaken(Exception):
@@ -125,7 +127,7 @@ class Writer:
             "SELECT stopped_at_us FROM broker_runs ORDER BY id DESC LIMIT 1"
         ).fetchone()
         self._note = Note(self._path, max(noted, self.high_watermark), boot_id)
-        with self.transaction():
+        with self.transaction(lock_wait_ms=BRIEF_LOCK_WAIT_MS):
             if last_run == (None,) or noted > self.high_watermark:
                 gaps.leave(self._connection, noted)
             self._connection.execute(
@@ -144,7 +146,7 @@ class Writer:
         """
         if self.refusal is not None:
             return
-        with self.transaction():
+        with self.transaction(lock_wait_ms=BRIEF_LOCK_WAIT_MS):
             self._connection.execute(
                 "UPDATE broker_runs SET stopped_at_us = ?"
                 " WHERE id = (SELECT max(id) FROM broker_runs)",
@@ -168,31 +170,30 @@ class Writer:
         state: Sequence[Operation],
         durable: bool,
         *,
-        wait_for_lock: bool = True,
+        lock_wait_ms: int | None = None,
     ) -> Committed:
         """Store all of it or nothing, and set the offsets.
 
-        `wait_for_lock`: wait while another program has locked the database. Raises StoreConflict,
-        and as `transaction`.
+        Raises StoreConflict, and as `transaction`.
         """
         try:
-            return self._commit(batch, state, durable, wait_for_lock)
+            return self._commit(batch, state, durable, lock_wait_ms)
         except _OffsetsTaken:
-            return self._commit(batch, state, durable, wait_for_lock)
+            return self._commit(batch, state, durable, lock_wait_ms)
 
     def _commit(
         self,
         batch: Sequence[Message],
         state: Sequence[Operation],
         durable: bool,
-        wait_for_lock: bool,
+        lock_wait_ms: int | None,
     ) -> Committed:
         """As `commit`. Raises _OffsetsTaken as well: nothing was stored."""
         began = perf_counter()
         before = self.high_watermark
         firsts: list[int] = []
         synced = durable or self._unsynced + len(batch) >= UNSYNCED_MAX
-        with self.transaction(synced=synced, wait_for_lock=wait_for_lock):
+        with self.transaction(synced=synced, lock_wait_ms=lock_wait_ms):
             for i in range(0, len(batch), ROWS_PER_STATEMENT):
                 firsts.append(self._insert(batch[i : i + ROWS_PER_STATEMENT]))
             if state:
@@ -211,14 +212,17 @@ class Writer:
         return Committed(before, self.high_watermark, size, perf_counter() - began)
 
     @contextmanager
-    def transaction(self, *, synced: bool = True, wait_for_lock: bool = True) -> Iterator[None]:
+    def transaction(
+        self, *, synced: bool = True, lock_wait_ms: int | None = None
+    ) -> Iterator[None]:
         """All or nothing, and fsynced if `synced`.
 
-        Raises StoreFull; Busy: another program has locked the database; StoreUnavailable.
+        Waits `lock_wait_ms` (LOCK_WAIT_MS) for another program that locked the database. Raises
+        StoreFull, StoreBusy, StoreUnavailable.
         """
         with self._writing():
             self._set_synchronous(synced)
-            self._set_lock_wait(LOCK_WAIT_MS if wait_for_lock else 0)
+            self._set_lock_wait(LOCK_WAIT_MS if lock_wait_ms is None else lock_wait_ms)
             self._connection.execute("BEGIN IMMEDIATE")
             retained_count = self.retained_count
             try:
@@ -243,7 +247,7 @@ class Writer:
             yield
         except (sqlite3.Error, OSError) as error:
             failure = store_error(error, self._path)
-            if not isinstance(failure, StoreFull | Busy):
+            if not isinstance(failure, StoreFull | StoreBusy):
                 self.refusal = f"no more writes since: {failure}"
             raise failure from error
 
@@ -381,11 +385,12 @@ class Writer:
         self._checkpoint(mode)
 
     def _checkpoint(self, mode: str) -> int:
-        """Returns the pages in the write-ahead log; on a full disk 0: they stay there, safe."""
+        """Returns the pages in the write-ahead log; 0 on a full disk, or while another program has
+        locked the database: they stay there, safe."""
         try:
             row = self._connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+            if not isinstance(store_error(error, self._path), StoreFull | StoreBusy):
                 raise
             return 0
         return int(row[1])

@@ -7,7 +7,7 @@ import pytest
 
 from broker.counters import Counters
 from broker.documents import Operation, Put, ReceivedQos2Document, SessionDocument
-from broker.errors import StoreError, StoreFull, StoreUnavailable
+from broker.errors import StoreBusy, StoreError, StoreFull, StoreUnavailable
 from broker.log.log import CURSOR_COMMIT_DELAY_S, FEW_MESSAGES, FULL_RETRY_S, Log
 from broker.message import Message
 from tests.support.clock import FakeClock
@@ -253,6 +253,41 @@ async def test_what_does_not_wait_is_refused_by_a_full_store_and_not_stored_late
     await log.flushed()
     assert messages(disk) == [[b"waits"]]
     assert len(heard) == 1
+
+
+async def test_a_store_that_another_program_locked_is_waited_for(
+    log: Log, disk: Disk, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """P1, P6. Messages wait also if they could be refused; who only comes is told to come again."""
+    heard: list[StoreError | None] = []
+    resumed: list[str] = []
+    source = Source()
+    disk.broken = StoreBusy("locked by another process")
+    log.append([message("1")], heard.append, keep_if_full=False)
+    log.changed(source)
+    log.append([message("2"), message("3" * 11)], heard.append)
+    committing = asyncio.create_task(log.commit_now([SESSION], keep_if_full=False))
+    await turns()
+    assert log.congested
+    log.when_uncongested(lambda: resumed.append("again"))
+    for _ in range(3):
+        clock.advance(FULL_RETRY_S)
+        await turns()
+    with pytest.raises(StoreBusy):
+        await committing
+    assert (heard, disk.commits) == ([], [])
+    assert resumed == []
+    assert log.failure is None
+    disk.broken = None
+    clock.advance(FULL_RETRY_S)
+    await log.flushed()
+    assert (heard, resumed) == ([None, None], ["again"])
+    assert [m for batch in messages(disk) for m in batch] == [b"1", b"2", b"3" * 11]
+    assert not log.congested
+    assert caplog.messages == [
+        "nothing is stored or acknowledged until this is over: locked by another process",
+        "messages are stored and acknowledged again",
+    ]
 
 
 async def test_publishers_are_not_read_from_while_too_much_waits(log: Log, disk: Disk) -> None:

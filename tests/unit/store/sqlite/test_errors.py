@@ -9,8 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from broker.errors import StoreCorrupt, StoreDenied, StoreError, StoreFull, StoreUnavailable
-from broker.store.sqlite.errors import Busy, store_error
+from broker.errors import (
+    StoreBusy,
+    StoreCorrupt,
+    StoreDenied,
+    StoreError,
+    StoreFull,
+    StoreUnavailable,
+)
+from broker.store.sqlite.errors import no_space_beside, store_error
 
 
 @pytest.mark.parametrize(
@@ -20,9 +27,9 @@ from broker.store.sqlite.errors import Busy, store_error
         (sqlite3.SQLITE_CORRUPT, StoreCorrupt),
         (sqlite3.SQLITE_CORRUPT_INDEX, StoreCorrupt),
         (sqlite3.SQLITE_NOTADB, StoreCorrupt),
-        (sqlite3.SQLITE_BUSY, Busy),
-        (sqlite3.SQLITE_BUSY_SNAPSHOT, Busy),
-        (sqlite3.SQLITE_LOCKED, Busy),
+        (sqlite3.SQLITE_BUSY, StoreBusy),
+        (sqlite3.SQLITE_BUSY_SNAPSHOT, StoreBusy),
+        (sqlite3.SQLITE_LOCKED, StoreBusy),
         (sqlite3.SQLITE_READONLY, StoreDenied),
         (sqlite3.SQLITE_CANTOPEN, StoreDenied),
         (sqlite3.SQLITE_IOERR_FSYNC, StoreUnavailable),
@@ -58,3 +65,38 @@ def test_an_error_of_the_operating_system_says_what_that_says_and_what_to_do(
     assert str(found).startswith("pubsub.db")
     assert os.strerror(code) in str(found)
     assert advice in str(found)
+
+
+@pytest.mark.parametrize(
+    "said", [sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_CANTOPEN]
+)
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [(errno.ENOSPC, StoreFull), (errno.EDQUOT, StoreFull), (errno.EIO, StoreUnavailable)],
+)
+@pytest.mark.parametrize("call", ["open", "write", "fsync"])
+def test_what_sqlite_does_not_tell_a_file_beside_the_database_does(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    said: int,
+    code: int,
+    kind: type[StoreError],
+    call: str,
+) -> None:
+    def fail(*args: object) -> int:
+        raise OSError(code, os.strerror(code))
+
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = said
+    with monkeypatch.context() as patch:
+        patch.setattr(f"broker.store.sqlite.errors.os.{call}", fail)
+        found = store_error(error, tmp_path / "pubsub.db")
+    assert isinstance(found, kind)
+    assert isinstance(found, StoreFull) == (kind is StoreFull)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_where_there_is_space_nothing_is_left_of_the_question(tmp_path: Path) -> None:
+    assert not no_space_beside(tmp_path / "pubsub.db")
+    assert list(tmp_path.iterdir()) == []
+    assert not no_space_beside(tmp_path / "nowhere" / "pubsub.db")

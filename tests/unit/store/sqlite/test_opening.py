@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import sqlite3
 import stat
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from broker.errors import SchemaMismatch, StoreUnavailable
+from broker.store.sqlite import opening, writer
 from broker.store.sqlite.store import SqliteStore
+from tests.support.sqlite import ask
 from tests.support.stores import message
 
 
@@ -45,3 +50,42 @@ async def test_a_file_that_may_not_be_written_is_said(tmp_path: Path) -> None:
     path.touch(mode=0o400)
     with pytest.raises(StoreUnavailable, match="cannot be written"):
         await SqliteStore(path).open()
+
+
+@pytest.mark.parametrize("new", [False, True])
+async def test_a_lock_of_another_program_is_said_once_and_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, new: bool
+) -> None:
+    monkeypatch.setattr(opening, "LOCK_WAIT_S", 0.01)
+    monkeypatch.setattr(opening, "LOCK_RETRY_S", 0.01)
+    monkeypatch.setattr(writer, "BRIEF_LOCK_WAIT_MS", 10)
+    path = tmp_path / "pubsub.db"
+    store = SqliteStore(path)
+    if not new:
+        await store.open()
+        await store.close()
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+
+        async def said(times: int) -> None:
+            async with asyncio.timeout(5):
+                while len(caplog.messages) < times:  # noqa: ASYNC110  (it has no event)
+                    await asyncio.sleep(0.01)
+
+        waiting = asyncio.create_task(store.open())
+        await said(1)
+        await asyncio.sleep(0.3)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        assert waiting.cancelled(), "it can be told to stop while it waits"
+        waiting = asyncio.create_task(store.open())
+        await said(2)
+        assert not waiting.done()
+        other.execute("ROLLBACK")
+    async with asyncio.timeout(5):
+        await waiting
+    await store.append([message()])
+    await store.close()
+    sentence = f"{path} is locked by another program: the broker starts when that lets go of it"
+    assert caplog.messages == [sentence, sentence]
+    assert len(ask(path, "SELECT * FROM broker_runs")) == (1 if new else 2)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from broker.documents import CursorDocument, Put, SessionDocument
-from broker.errors import StoreFull, StoreUnavailable
+from broker.errors import StoreBusy, StoreFull, StoreUnavailable
 from broker.message import Message, Offset
 from broker.store.sqlite import names, opening, writer
 from broker.store.sqlite.gaps import OFFSETS_LOST_MAX
@@ -189,13 +189,34 @@ async def test_a_lock_of_another_program_is_waited_for_and_then_said(
     sqlite: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writer, "LOCK_WAIT_MS", 10)
+    await sqlite.append([message("before")])
     with closing(sqlite3.connect(sqlite.path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(StoreUnavailable, match="locked by another program"):
+        with pytest.raises(StoreBusy, match="locked by another program"):
             await sqlite.append([message()])
+        with pytest.raises(StoreBusy, match="locked by another program"):
+            await sqlite.trim(Offset(1 << 20))
+        assert payloads(await read_all(sqlite)) == [b"before"]
         other.execute("ROLLBACK")
     await sqlite.append([message("after")])
-    assert payloads(await read_all(sqlite)) == [b"after"]
+    assert payloads(await read_all(sqlite)) == [b"before", b"after"]
+
+
+async def test_a_lock_of_another_program_hinders_neither_checkpoints_nor_the_stop(
+    sqlite: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is in the write-ahead log stays there, and the next start takes it for unclean."""
+    monkeypatch.setattr(writer, "BRIEF_LOCK_WAIT_MS", 10)
+    monkeypatch.setattr(writer, "WAL_PAGES_MAX", 0)
+    await sqlite.append([message("before")])
+    with closing(sqlite3.connect(sqlite.path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        await sqlite._thread.run(sqlite._writer.checkpoint)
+        await sqlite.close()
+        other.execute("ROLLBACK")
+    assert ask(sqlite.path, "SELECT stopped_at_us FROM broker_runs") == [(None,)]
+    await sqlite.open()
+    assert payloads(await read_all(sqlite)) == [b"before"]
 
 
 async def test_a_failure_that_nobody_waited_for_leaves_an_unclean_stop(
