@@ -15,7 +15,7 @@ from broker.mqtt.encode import encode
 from broker.mqtt.packets import MQTT_5, Connect, Will
 from tests.support.clients import NOTHING_TO_TELL, Dialogue
 from tests.support.groups import GROUP, member
-from tests.support.world import Disk, World, numbered, running
+from tests.support.world import Disk, World, numbered, payloads, running
 
 CONNECT = "10 0E 0004 'MQTT' 05 00 003C 00 0001 'a'"
 LASTING = "10 13 0004 'MQTT' 05 00 003C 05 11 00000064 0001 'a'"
@@ -258,6 +258,18 @@ async def test_a_session_that_does_not_last_stays_like_that(world: World) -> Non
     await world.settled()
     assert await world.disk.scan(SessionDocument) == []
     assert dialogue.transport.closed.is_set()
+
+
+async def test_who_is_lost_is_a_member_of_its_groups_no_more(
+    world: World, dialogue: Dialogue
+) -> None:
+    """What it has not acknowledged goes to the others. [section 4.8.2]"""
+    await dialogue.subscribe(GROUP)
+    other = await member(world, "other")
+    await world.publish(*numbered(2, "jobs/a"))
+    dialogue.peer.lost()
+    await world.settled()
+    assert sorted(payloads(other.got)) == [b"1", b"2"]
 
 
 async def test_who_takes_over_has_the_session_and_the_other_is_told(
