@@ -9,7 +9,7 @@ import pytest
 
 from broker.clients.subscriptions import FILTERS_PER_TURN, Subscriptions
 from broker.config import Config
-from broker.documents import SubscriptionDocument
+from broker.documents import CursorDocument, SubscriptionDocument
 from broker.errors import QuotaExceeded, StoreUnavailable
 from broker.message import Message, Offset
 from broker.mqtt.packets import (
@@ -85,6 +85,18 @@ async def test_suback_leaves_when_all_is_committed(
     await world.settled()
     kept = [s.filter for s in await world.disk.scan(SubscriptionDocument)]
     assert (client.answers, kept) == ([[1, 1, 1, 0x97]], ["a", "b", "c"])
+
+
+async def test_a_subscription_is_stored_with_the_place_of_its_session(
+    world: World, subscriptions: Subscriptions, client: AskingSubscriber
+) -> None:
+    """P3: whatever comes from here on is owed, also after a crash."""
+    await world.publish(message("1", "a"))
+    subscriptions.subscribe(session_of(client), subscribe("a"), client)
+    await world.settled()
+    cursor = await world.disk.get(CursorDocument, ("sub1",))
+    assert cursor is not None
+    assert cursor.offset == 1
 
 
 async def test_unsuback_leaves_when_that_is_committed(
