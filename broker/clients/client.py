@@ -22,8 +22,9 @@ from broker.clients.publishing import Publishing
 from broker.clients.sending import Output, Sending
 from broker.clients.services import Services
 from broker.errors import QuotaExceeded, StoreError
-from broker.message import Monotonic
+from broker.message import Grant, Message, Monotonic
 from broker.mqtt.connection import Closed, Connection, ControlEvent, Event
+from broker.mqtt.fields import PACKET_BYTES_MAX
 from broker.mqtt.packets import (
     Ack,
     Connect,
@@ -95,6 +96,8 @@ class Client(Owner):
         self._output.writable = yes
         if yes:
             self.wake()
+        elif self._session is not None:
+            self._services.groups.stalled(self._session)
 
     def lost(self) -> None:
         """The connection is gone, whoever ended it. What came before that still counts."""
@@ -117,6 +120,20 @@ class Client(Owner):
         """Send what the session has, as far as window and socket permit."""
         if self._sending is not None:
             self._sending.wake()
+
+    @property
+    def takes_more(self) -> bool:
+        """Whether its socket has room."""
+        return self._output.writable and not self._output.closed
+
+    @property
+    def limits_packets(self) -> bool:
+        """Whether it has a Maximum Packet Size."""
+        return self._connection.packet_bytes_max < PACKET_BYTES_MAX
+
+    def fits(self, message: Message, grant: Grant) -> bool:
+        """Whether its Maximum Packet Size permits this message. [MQTT-3.1.2-24]"""
+        return self._connection.fits(message, grant, self._services.clock.wall_us())
 
     def answer(self, packet: Suback | Unsuback) -> None:
         """What the client asked for is done."""

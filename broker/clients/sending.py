@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from broker.clients.faces import Transport
 from broker.clients.services import Services
-from broker.delivery.sender import Recipient, Sender
+from broker.delivery.sender import TOO_LARGE, Recipient, Sender
 from broker.errors import StoreError
 from broker.log.log import Log
 from broker.message import Outgoing, WallUs
@@ -127,8 +127,13 @@ class Sending(Recipient):
         self._sender.resend(e for e in unfinished if e.stage is not Stage.RELEASED)
 
     def stop(self) -> None:
-        """The client has left."""
+        """The client has left. QoS 0 that was held for a commit is not sent again, so it counts as
+        dropped (P5)."""
         self._sender.stop()
+        dropped = sum([taken.packet_ids.count(0) for taken in self._held])
+        if dropped:
+            self._counters.dropped["client left before it was sent"] += dropped
+        self._held.clear()
 
     def wake(self) -> None:
         """Send what the session has, as far as window and socket permit."""
@@ -184,7 +189,7 @@ class Sending(Recipient):
             too_much = _payload_bytes([outgoing[index] for index in left_out])
             self._counters.payload_bytes_out -= too_much
             too_large = [packet_ids[index] for index in left_out]
-            self._sender.discard(too_large, "packet too large for the client")
+            self._sender.discard(too_large, TOO_LARGE)
             self._groups.settle(self._session)
         self._output.flush()
 

@@ -23,14 +23,14 @@ from typing import Protocol, TypeVar
 
 from broker.clock import Clock
 from broker.config import Config
-from broker.delivery.delivery import Delivery, Subscriber
+from broker.delivery.delivery import Delivery
 from broker.documents import Delete, Operation, Put, SubscriptionDocument
 from broker.errors import PeerError, QuotaExceeded, StoreError
 from broker.log.log import Log, OnCommitted
 from broker.mqtt.packets import Suback, Subscribe, SubscriptionRequest, Unsuback, Unsubscribe
 from broker.mqtt.reasons import ReasonCode
 from broker.observe.sys_tree import SysTree
-from broker.registry.groups import Groups
+from broker.registry.groups import Groups, Member
 from broker.replay import placing
 from broker.session.session import Session
 from broker.topics import is_shared
@@ -50,7 +50,7 @@ Result = SubscriptionDocument | int
 """The subscription to be granted, or the Reason Code that refuses it."""
 
 
-class Applicant(Subscriber, Protocol):
+class Applicant(Member, Protocol):
     """The client that subscribes."""
 
     @property

@@ -29,6 +29,9 @@ TAKE_BYTES_MAX = 256 * 1024
 RESEND_MESSAGES_MAX = 64
 """Messages that are read from the log at a time, to be sent again."""
 
+TOO_LARGE = "packet too large for the client"
+"""Why `discard` gives up what exceeds the client's Maximum Packet Size."""
+
 
 class Recipient(Protocol):
     """Where the messages go: an MQTT connection, a line connection, the members of a group."""

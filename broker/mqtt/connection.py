@@ -30,13 +30,13 @@ from broker.errors import (
     PeerError,
     ProtocolViolation,
 )
-from broker.message import Monotonic, Outgoing
+from broker.message import Grant, Message, Monotonic, Outgoing
 from broker.mqtt.authentication import Authentication, Methods
 from broker.mqtt.decode import Decoder
 from broker.mqtt.encode import encode
 from broker.mqtt.fields import PACKET_BYTES_MAX
 from broker.mqtt.limits import Limits
-from broker.mqtt.outgoing import TopicAliases, encode_aliased, encode_publishes
+from broker.mqtt.outgoing import TopicAliases, encode_aliased, encode_publishes, fits
 from broker.mqtt.packets import (
     MQTT_5,
     RECEIVE_MAXIMUM_DEFAULT,
@@ -312,6 +312,11 @@ class Connection:
             self._traffic.sent += len(outgoing) - len(left_out)
             self._outgoing.append(encoded)
         return left_out
+
+    def fits(self, message: Message, grant: Grant, now_us: int) -> bool:
+        """Whether `send_publishes` would send this: it is not too large."""
+        limit = self.packet_bytes_max
+        return fits(self.version, self._aliases, message, grant, now_us, limit)
 
     def data_to_send(self) -> bytes:
         """Everything queued since the last call, to be sent as it is."""

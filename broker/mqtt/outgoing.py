@@ -186,6 +186,29 @@ def encode_aliased(
     return b"".join(pieces), left_out
 
 
+def fits(
+    version: int,
+    aliases: TopicAliases | None,
+    message: Message,
+    grant: Grant,
+    now_us: int,
+    packet_bytes_max: int,
+) -> bool:
+    """Whether the packet that brings this message, now or later, is not too large."""
+    one = [(message, grant)]
+    if aliases is None:
+        _, left_out = encode_publishes(
+            version, one, [1], dup=False, now_us=now_us, packet_bytes_max=packet_bytes_max
+        )
+    else:
+        tried = TopicAliases(aliases.count_max)
+        tried.update(aliases)
+        _, left_out = encode_aliased(
+            tried, one, [1], dup=False, now_us=now_us, packet_bytes_max=packet_bytes_max
+        )
+    return not left_out
+
+
 def _own_properties(message: Message, grant: Grant, now_us: int) -> Properties:
     """The properties of a message that depend on when it is sent, and to whom."""
     own: Properties = {}

@@ -7,8 +7,10 @@ like any other. Instead of a client it is emptied into the sessions of its conne
                     ▲
                     └─ PUBACK ends the lease; a member that leaves returns what it has
 
-- Each message goes to one member, in turn, and to none without room in its window. What was
-  returned goes out again before what is new.
+- Each message goes to one member, in turn: one with room in its window and in its socket, that
+  has taken what it was handed before and takes packets of that size. What was returned goes out
+  again before what is new. A message too large for every member is counted as dropped.
+- QoS 0 is leased as well, until the member sent it: who leaves without that returns it.
 - The group outlives the absence of all members, and a restart: it costs an offset, like any
   subscriber, until it was without members for `session_expiry_default_s`.
 - Who unsubscribes finishes what it has; until it has, or is gone, the group stays open for that.
@@ -22,18 +24,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Protocol
 
 from broker.clock import Clock
 from broker.config import Config
 from broker.counters import Counters
 from broker.delivery.delivery import Delivery, Subscriber
-from broker.delivery.sender import Recipient, Sender
+from broker.delivery.sender import TOO_LARGE, Recipient, Sender
 from broker.documents import Put, SubscriptionDocument
 from broker.errors import QuotaExceeded, StoreError
 from broker.log.log import Log
-from broker.message import Lease, Outgoing
+from broker.message import Grant, Lease, Message, Outgoing
 from broker.registry.sessions import Owner, Sessions
 from broker.session.grants import merge_grants
 from broker.session.in_flight import PACKET_IDENTIFIER_MAX
@@ -43,7 +46,28 @@ from broker.topics import is_shared, parse_shared
 logger = logging.getLogger(__name__)
 
 WAITING_MAX = 1000
-"""Leases that may wait in one member's session beside those in flight."""
+"""Leases that a member is handed at a time. Their bytes are bounded by what a `Sender` takes."""
+UNPLACED_MAX = 64
+UNPLACED_BYTES_MAX = 256 * 1024
+"""What waits for members that take packets so large; beyond, the group waits for them."""
+
+
+class Member(Subscriber, Protocol):
+    """A client that has a share of a group's messages: leases are put into its session."""
+
+    @property
+    def takes_more(self) -> bool:
+        """Whether its socket has room. When it has again, it calls `Groups.drained`."""
+        ...
+
+    @property
+    def limits_packets(self) -> bool:
+        """Whether `fits` may be false."""
+        ...
+
+    def fits(self, message: Message, grant: Grant) -> bool:
+        """Whether it takes packets as large as this message."""
+        ...
 
 
 class Groups:
@@ -71,14 +95,14 @@ class Groups:
         """Groups that are not waiting in the log."""
         return len(self._groups)
 
-    async def attach(self, session: Session, subscriber: Subscriber) -> None:
+    async def attach(self, session: Session, subscriber: Member) -> None:
         """A client came back to its session: it is a member of its groups again."""
         for subscription in list(session.subscriptions.values()):
             if is_shared(subscription.filter):
                 await self.join(session, subscription, subscriber)
 
     async def join(
-        self, session: Session, subscription: SubscriptionDocument, subscriber: Subscriber
+        self, session: Session, subscription: SubscriptionDocument, subscriber: Member
     ) -> None:
         """Let the session have its share from now on. Raises StoreError, QuotaExceeded."""
         while True:
@@ -180,6 +204,11 @@ class Groups:
                 group.acknowledged(packet_ids)
                 self._let_finished_go(group, session)
 
+    def stalled(self, session: Session) -> None:
+        """The member's socket is full: leases that wait for it go to others."""
+        for group in tuple(self._memberships.get(session, ())) if session.aside else ():
+            group.return_leases(session.return_leases(group.name, inflight=False))
+
     def drained(self, session: Session) -> None:
         """The member has sent something: it may have room for more."""
         for group in tuple(self._memberships.get(session, ())):
@@ -193,11 +222,15 @@ class Group(Owner, Recipient):
         self.name = name
         self.sender: Sender | None = None
         """What empties the group's own session; None while that is not open."""
-        self.members: dict[Session, tuple[SubscriptionDocument, Subscriber]] = {}
+        self.members: dict[Session, tuple[Grant, Member]] = {}
+        """And how each gets its share."""
         self.leaving: set[Session] = set()
         """Members no more, but they may still acknowledge what they have."""
         self.lock = asyncio.Lock()
         self._turns: deque[Session] = deque()
+        self._unplaced: deque[tuple[Outgoing, int]] = deque()
+        """Leases, with their Packet Identifiers, that fit only members without room."""
+        self._unplaced_bytes = 0
         self._distributing = False
 
     @property
@@ -218,6 +251,7 @@ class Group(Owner, Recipient):
         self._delivery = delivery
         self._clock = clock
         self._inflight_max = inflight_max
+        session.in_flight.keep_qos0()
         self.sender = Sender(session, self, log, delivery, counters)
         self.sender.resend(session.in_flight.unfinished())
 
@@ -226,13 +260,15 @@ class Group(Owner, Recipient):
         if self.sender is not None:
             self.sender.stop()
             self.sender = None
+        self._unplaced.clear()
+        self._unplaced_bytes = 0
 
-    def add(
-        self, session: Session, subscription: SubscriptionDocument, subscriber: Subscriber
-    ) -> None:
+    def add(self, session: Session, subscription: SubscriptionDocument, subscriber: Member) -> None:
         if session not in self.members:
             self._turns.append(session)
-        self.members[session] = (subscription, subscriber)
+        grant = merge_grants([subscription])
+        assert grant is not None
+        self.members[session] = (grant, subscriber)
         self.leaving.discard(session)
         self.wake()
 
@@ -241,6 +277,10 @@ class Group(Owner, Recipient):
         if self.members.pop(session, None) is not None:
             self._turns.remove(session)
             self.leaving.add(session)
+        self.return_leases(leases)
+
+    def return_leases(self, leases: Iterable[Lease]) -> None:
+        """These are leased again."""
         if self.sender is not None:
             window = self.sender.session.in_flight
             self.sender.resend(window.sent_qos1([lease.packet_id for lease in leases]))
@@ -258,6 +298,7 @@ class Group(Owner, Recipient):
             return
         self._distributing = True
         try:
+            self._lease_unplaced()
             self._lease_new(self.sender)
         finally:
             self._distributing = False
@@ -276,38 +317,66 @@ class Group(Owner, Recipient):
 
     def room(self) -> int:
         """How many messages all members together can have now."""
-        return sum([_room_of(member) for member in self.members])
+        if len(self._unplaced) >= UNPLACED_MAX or self._unplaced_bytes >= UNPLACED_BYTES_MAX:
+            return 0
+        return sum([self._room_of(member) for member in self.members])
+
+    def _room_of(self, member: Session) -> int:
+        """What was handed to it goes first: so a member whose client does not read holds little."""
+        _, client = self.members[member]
+        return 0 if member.aside or not client.takes_more else min(member.room(), WAITING_MAX)
 
     def send_again(self, outgoing: list[Outgoing], packet_ids: list[int]) -> None:
         """What a member returned goes to others."""
         self._lease(outgoing, packet_ids)
 
+    def _lease_unplaced(self) -> None:
+        """As far as they fit a member with room by now, or no member any more."""
+        while self._unplaced and self.members:
+            out, packet_id = self._unplaced[0]
+            fitting = [
+                m for m, (grant, client) in self.members.items() if client.fits(out[0], grant)
+            ]
+            if fitting and not any(self._room_of(member) for member in fitting):
+                break
+            self._unplaced.popleft()
+            self._unplaced_bytes -= out[0].size
+            self._lease([out], [packet_id])
+
     def _lease(self, outgoing: Sequence[Outgoing], packet_ids: Sequence[int]) -> None:
-        """Hand these to the members in turn, passing over who has no room."""
-        room = {member: _room_of(member) for member in self.members}
-        grants = {
-            member: merge_grants([subscription])
-            for member, (subscription, _) in self.members.items()
-        }
+        """Hand these to the members in turn, passing over who has no room or takes no packets of
+        that size."""
+        room = {member: self._room_of(member) for member in self.members}
         leased: dict[Session, list[Outgoing]] = {}
-        for (message, _), packet_id in zip(outgoing, packet_ids, strict=True):
-            member = self._turns[0]
-            for _ in range(len(self._turns)):
-                member = self._turns[0]
-                self._turns.rotate(-1)
-                if room[member] > 0:
-                    break
-            room[member] -= 1
-            grant = grants[member]
-            assert grant is not None
-            if packet_id:
-                grant = replace(grant, lease=Lease(self.name, packet_id))
-            leased.setdefault(member, []).append((message, grant))
+        too_large: list[int] = []
+        for out, packet_id in zip(outgoing, packet_ids, strict=True):
+            message, _ = out
+            member = self._whose_turn(message, room)
+            if member is not None:
+                room[member] -= 1
+                grant = replace(self.members[member][0], lease=Lease(self.name, packet_id))
+                leased.setdefault(member, []).append((message, grant))
+            elif any(client.fits(message, grant) for grant, client in self.members.values()):
+                self._unplaced.append((out, packet_id))
+                self._unplaced_bytes += message.size
+            else:
+                too_large.append(packet_id)
         for member, its_share in leased.items():
             member.offer_aside(its_share)
+        if too_large and self.sender is not None:
+            self.sender.discard(too_large, TOO_LARGE)
         for member in leased:
             if member in self.members:
                 self.members[member][1].wake()
+
+    def _whose_turn(self, message: Message, room: Mapping[Session, int]) -> Session | None:
+        for _ in range(len(self._turns)):
+            member = self._turns[0]
+            self._turns.rotate(-1)
+            grant, client = self.members[member]
+            if room[member] > 0 and (not client.limits_packets or client.fits(message, grant)):
+                return member
+        return None
 
     def broken(self, error: StoreError) -> None:
         """The log cannot be read: the members get no more until somebody joins anew."""
@@ -315,7 +384,3 @@ class Group(Owner, Recipient):
 
     def taken_over(self) -> None:
         raise AssertionError("clients cannot have the name of a group")
-
-
-def _room_of(member: Session) -> int:
-    return max(0, min(member.room(), WAITING_MAX) - len(member.aside))

@@ -45,6 +45,7 @@ class InFlightWindow:
         self.receive_maximum = inflight_max
         """The connected client's Receive Maximum, or `inflight_max` if that is less."""
         self.next_packet_id = 1
+        self._keeps_qos0 = False
         self.settled: list[Lease] = []
         """Leases that ended; the groups fetch them with `take_settled`."""
         self._qos1: dict[int, Offset] = {}
@@ -70,6 +71,10 @@ class InFlightWindow:
     def open(self, receive_maximum: int) -> None:
         """A client with this Receive Maximum is there."""
         self.receive_maximum = min(receive_maximum, self.inflight_max)
+
+    def keep_qos0(self) -> None:
+        """Let QoS 0 messages be in flight too, like QoS 1: a group's, until a member sent them."""
+        self._keeps_qos0 = True
 
     def allow(self, more: int, *, inflight_max: int) -> None:
         """Let `more` messages into flight beside the unfinished ones, with a new `inflight_max`."""
@@ -108,6 +113,7 @@ class InFlightWindow:
         packet_id = self.next_packet_id
         qos1, qos2, released = self._qos1, self._qos2, self._released
         qos2_before = len(qos2)
+        forgets_qos0 = not self._keeps_qos0
         outgoing: list[Outgoing] = []
         packet_ids: list[int] = []
         expired: list[Outgoing] = []
@@ -122,7 +128,8 @@ class InFlightWindow:
                 expired.append(head)
                 expired_size += message.size
                 continue
-            if not (qos := message.qos if message.qos < grant.qos else grant.qos):
+            qos = message.qos if message.qos < grant.qos else grant.qos
+            if not qos and forgets_qos0:
                 outgoing.append(head)
                 packet_ids.append(0)
             elif not room:
@@ -131,7 +138,7 @@ class InFlightWindow:
                 room -= 1
                 while packet_id in qos1 or packet_id in qos2 or packet_id in released:
                     packet_id = packet_id % PACKET_IDENTIFIER_MAX + 1
-                (qos1 if qos == 1 else qos2)[packet_id] = message.offset
+                (qos2 if qos == 2 else qos1)[packet_id] = message.offset
                 if aside:
                     self._aside[packet_id] = grant.retained
                 outgoing.append(head)

@@ -16,7 +16,7 @@ from broker.delivery.delivery import Delivery
 from broker.documents import Operation, Put, SubscriptionDocument
 from broker.errors import StoreError, StoreFull
 from broker.log.log import CURSOR_COMMIT_DELAY_S, Log
-from broker.message import Message, Offset, Outgoing
+from broker.message import Grant, Message, Offset, Outgoing
 from broker.registry.groups import Groups
 from broker.registry.sessions import Owner, Sessions
 from broker.registry.wills import Wills
@@ -126,6 +126,9 @@ class Subscriber(Owner):
         self.packet_ids: list[int] = []
         self.errors: list[StoreError] = []
         self.lost = False
+        self.takes_more = True
+        self.payload_bytes_max = 1 << 30
+        """Larger messages do not fit into the packets that it takes."""
 
     async def open(
         self,
@@ -177,6 +180,13 @@ class Subscriber(Owner):
         await self.world.flushed()
         self.wake()
         await self.world.settled()
+
+    @property
+    def limits_packets(self) -> bool:
+        return self.payload_bytes_max < 1 << 30
+
+    def fits(self, message: Message, grant: Grant) -> bool:
+        return len(message.payload) <= self.payload_bytes_max
 
     def broken(self, error: StoreError) -> None:
         self.errors.append(error)

@@ -253,6 +253,21 @@ async def test_what_is_held_is_never_sent_where_it_cannot_be_committed_or_nobody
     dialogue.written("")
 
 
+async def test_qos_0_that_is_held_when_the_client_leaves_is_counted(
+    world: World, dialogue: Dialogue
+) -> None:
+    """P5: it waits for its turn behind QoS 2, and is not sent again."""
+    dialogue.peer.writable(yes=False)
+    await world.publish(message("1", qos=2), message("2", qos=0), message("3", qos=0))
+    world.disk.may_commit.clear()
+    dialogue.peer.writable(yes=True)
+    await turns()
+    dialogue.peer.lost()
+    world.disk.may_commit.set()
+    await dialogue.broker("")
+    assert world.counters.dropped == {"client left before it was sent": 2}
+
+
 # Acknowledgements
 
 
@@ -499,3 +514,37 @@ async def test_a_member_with_room_again_gets_its_share(world: World) -> None:
     await dialogue.broker("32 0C 0006 'jobs/a' 0001 00 '1'")
     dialogue.client("40 02 0001")
     await dialogue.broker("32 0C 0006 'jobs/a' 0002 00 '2'")
+
+
+@pytest.mark.parametrize("qos", [0, 1, 2])
+async def test_a_member_that_does_not_read_has_nothing_waiting_for_it(
+    qos: int, world: World
+) -> None:
+    """Others get what its full socket does not take."""
+    one, two = Dialogue(world), Dialogue(world)
+    for dialogue, client_id in ((one, "one"), (two, "two")):
+        await dialogue.connect(client_id)
+        await dialogue.subscribe(GROUP, qos)
+    one.peer.writable(yes=False)
+    await world.publish(*numbered(9, "jobs/a", qos=qos))
+    assert (await one.deliveries(), len(await two.deliveries())) == ([], 9)
+    two.peer.writable(yes=False)
+    await world.publish(*numbered(1, "jobs/a", first=10, qos=qos))
+    one.peer.writable(yes=True)
+    assert [publish.payload for publish in await one.deliveries()] == [b"10"]
+
+
+@pytest.mark.parametrize("qos", [0, 1, 2])
+async def test_a_message_too_large_for_one_member_goes_to_another(qos: int, world: World) -> None:
+    """[MQTT-3.1.2-24] P5: counted where no member takes it."""
+    small, large = Dialogue(world), Dialogue(world)
+    await small.connect("small", packet_bytes_max=20)
+    await small.subscribe(GROUP, qos)
+    await large.connect("large", packet_bytes_max=30)
+    await large.subscribe(GROUP, qos)
+    sizes = [15, 15, 15, 30, 1, 1]
+    await world.publish(*[message(b"x" * size, "jobs/a", qos=qos) for size in sizes])
+    got = [[len(p.payload) for p in await each.deliveries()] for each in (small, large)]
+    assert got == [[1], [15, 15, 15, 1]]
+    assert world.counters.dropped == {"packet too large for the client": 1}
+    assert await cursor(world, GROUP) == 6

@@ -5,7 +5,7 @@ import pytest
 from broker.message import Grant, Message, Outgoing
 from broker.mqtt import outgoing as module
 from broker.mqtt.fields import PACKET_BYTES_MAX, Reader
-from broker.mqtt.outgoing import TopicAliases, encode_aliased, encode_publishes
+from broker.mqtt.outgoing import TopicAliases, encode_aliased, encode_publishes, fits
 from broker.mqtt.packets import MQTT_3_1_1, MQTT_5
 from tests.support.wire import script_bytes
 
@@ -172,3 +172,26 @@ def test_aliases_are_bounded_whatever_the_client_permits() -> None:
     topics = [f"a/{number}" for number in range(TopicAliases.ALIASES_MAX + 5)]
     aliased(aliases, *topics)
     assert len(aliases) == TopicAliases.ALIASES_MAX
+
+
+@pytest.mark.parametrize(
+    ("version", "known", "size"),
+    [
+        (MQTT_3_1_1, None, 9),
+        (MQTT_5, None, 10),
+        (MQTT_5, {"t": 1}, 12),  # Without its topic, with its alias.
+        (MQTT_5, {}, 13),  # With both: it gets one.
+        (MQTT_5, {"u": 1, "v": 2}, 10),  # All are taken.
+    ],
+)
+def test_whether_a_message_fits_is_known_before_it_is_sent(
+    version: int, known: dict[str, int] | None, size: int
+) -> None:
+    """[MQTT-3.1.2-24]"""
+    aliases = None
+    if known is not None:
+        aliases = TopicAliases(2)
+        aliases.update(known)
+    for limit in (size - 1, size):
+        assert fits(version, aliases, message(), Grant(1), NOW_US, limit) is (limit == size)
+    assert (aliases and dict(aliases)) == known

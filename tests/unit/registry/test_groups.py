@@ -296,6 +296,107 @@ async def test_qos0_members_have_acknowledged_what_they_took(world: World) -> No
     assert other.got == []
 
 
+async def test_qos_0_that_was_not_sent_goes_to_another_when_its_member_leaves(
+    world: World,
+) -> None:
+    leaving, staying = await member(world, "leaving"), await member(world, "staying", qos=0)
+    leaving.limit = 0
+    await publish(world, 1, 500, qos=0)
+    assert len(staying.got) == 400
+    leaving.close()
+    await world.settled()
+    assert numbers(staying) == list(range(1, 501))
+    assert world.counters.dropped == {}
+
+
+@pytest.mark.parametrize("crash", [False, True])
+async def test_qos_0_that_nobody_sent_waits_for_the_next_member(crash: bool) -> None:
+    disk = Disk()
+    async with running(disk) as world:
+        leaving = await member(world, "leaving", expiry_s=100)
+        leaving.limit = 0
+        await publish(world, 1, 5, qos=0)
+        if not crash:
+            leaving.close()
+            await publish(world, 6, 7, qos=0)
+    async with running(disk) as world:
+        next_one = await member(world, "next")
+        await world.settled()
+        assert numbers(next_one) == list(range(1, 6 if crash else 8))
+
+
+@pytest.mark.parametrize("qos", [0, 1])
+async def test_a_member_that_takes_nothing_is_handed_no_more(
+    qos: int, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P7: bounded in number and in bytes, however small or large the messages are."""
+    monkeypatch.setattr("broker.delivery.sender.TAKE_BYTES_MAX", 1000)
+    monkeypatch.setattr("broker.registry.groups.WAITING_MAX", 50)
+    stuck = await member(world, "stuck", window=1000)
+    stuck.limit = 0
+    await publish(world, 1, 200, qos=qos)
+    assert stuck.session is not None
+    assert len(stuck.session.aside) == 50
+    stuck.limit = 1 << 20
+    stuck.wake()
+    await world.settled()
+    assert numbers(stuck) == list(range(1, 201))
+    stuck.limit = 0
+    await world.publish(*[message(bytes(400), "jobs/a", qos=qos) for _ in range(9)])
+    assert len(stuck.session.aside) == 3
+
+
+async def test_a_member_whose_socket_is_full_returns_what_waits(world: World) -> None:
+    stuck, other = await member(world, "stuck"), await member(world, "other", window=2)
+    stuck.limit = 0
+    await publish(world, 1, 4)
+    stuck.takes_more = False
+    assert stuck.session is not None
+    world.groups.stalled(stuck.session)
+    await publish(world, 5, 6)
+    assert (numbers(stuck), len(stuck.session.aside)) == ([], 0)
+    while len(other.got) < 6:
+        await other.acknowledge()
+    assert numbers(other) == [1, 2, 3, 4, 5, 6]
+
+
+async def test_what_is_too_large_for_who_has_room_waits_for_who_takes_it(world: World) -> None:
+    """And holds up nobody else, until that is much."""
+    small, large = await member(world, "small"), await member(world, "large", window=1)
+    small.payload_bytes_max = 10
+    await world.publish(*[message(bytes(11), "jobs/a") for _ in range(3)])
+    await publish(world, 4, 5)
+    assert (len(large.got), numbers(small)) == (1, [4, 5])
+    await large.acknowledge()
+    assert len(large.got) == 2
+    large.close()
+    await publish(world, 6, 6)
+    assert numbers(small) == [4, 5, 6]
+    assert world.counters.dropped == {"packet too large for the client": 2}
+
+
+async def test_what_waits_for_who_takes_it_is_bounded(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P7"""
+    monkeypatch.setattr("broker.registry.groups.UNPLACED_MAX", 2)
+    small, large = await member(world, "small"), await member(world, "large", window=1)
+    small.payload_bytes_max = 10
+    for _ in range(5):
+        await world.publish(message(bytes(11), "jobs/a"))
+    await publish(world, 6, 6)
+    assert (len(large.got), small.got) == (1, [])
+    while len(large.got) < 5:
+        await large.acknowledge()
+    await world.settled()
+    assert numbers(small) == [6]
+    large.close()
+    small.close()
+    last = await member(world, "last")
+    await world.settled()
+    assert len(last.got) == 2
+
+
 async def test_what_a_member_is_to_send_is_not_overtaken_by_what_that_makes_room_for(
     world: World,
 ) -> None:

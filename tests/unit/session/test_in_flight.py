@@ -102,6 +102,16 @@ def test_a_window_can_be_opened_for_some_messages_more() -> None:
 # Taking
 
 
+def test_a_group_keeps_qos_0_in_flight_until_a_member_sent_it() -> None:
+    window = InFlightWindow(2)
+    window.keep_qos0()
+    taken = take(window, [message(str(n), qos=0, offset=n) for n in (1, 2, 3)], grant=Grant(1))
+    assert (payloads(taken.outgoing), taken.packet_ids, len(window)) == ([b"1", b"2"], [1, 2], 2)
+    assert unfinished(window) == [(1, 1, Stage.SENT_QOS1), (2, 2, Stage.SENT_QOS1)]
+    window.puback([1])
+    assert window.acknowledged_through(Offset(2)) == 1
+
+
 def test_taking_stops_at_a_number_of_bytes_but_takes_one_message_at_least() -> None:
     window = InFlightWindow(100)
     waiting = queue([message(b"x" * 10, offset=n) for n in (1, 2, 3)], Grant(1))
