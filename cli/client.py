@@ -35,7 +35,7 @@ from cli.failure import ConnectionLost
 from cli.interrupt import Interrupt
 
 ANSWER_TIMEOUT_S = 10.0
-SUCCESS, NO_MATCHING_SUBSCRIBERS = 0x00, 0x10
+SUCCESS, NO_MATCHING_SUBSCRIBERS, NO_SUBSCRIPTION_EXISTED = 0x00, 0x10, 0x11
 NOT_AUTHORIZED_CODES = (0x86, 0x87)  # Bad User Name or Password; Not authorized
 SESSION_TAKEN_OVER = 0x8E
 
@@ -68,7 +68,8 @@ class Client(mqtt.Client):
         self.acknowledged: deque[Acknowledged] = deque()
         self.receive_max = 65_535
         """QoS 1 and 2 messages that the broker allows us to have unacknowledged."""
-        self.server_properties: Mapping[str, str] = {}
+        self.session_report: UserProperties = ()
+        """What the broker told of the session in CONNACK; nothing if it is another than ours."""
         self._address = address
         self._interrupt = interrupt
         self._burst: BurstSocket | None = None
@@ -229,7 +230,7 @@ class Client(mqtt.Client):
             return
         self._session_present = flags.session_present
         self.receive_max = getattr(properties, "ReceiveMaximum", 65_535)
-        self.server_properties = user_properties_of(properties)
+        self.session_report = getattr(properties, "UserProperty", ())
 
     def _disconnected(
         self,

@@ -18,10 +18,11 @@ from paho.mqtt.client import MQTTMessage
 from broker.errors import PubSubError, TopicNameInvalid
 from broker.topics import validate_name
 from cli import output, publish, subscribe
-from cli.client import Client
+from cli.client import NO_SUBSCRIPTION_EXISTED, Client
 from cli.failure import CommandFailed, ConnectionLost
 from cli.format import metadata
 from cli.interrupt import Interrupt
+from cli.session import TELL_SUBSCRIPTIONS, StoredSubscriptions, discard
 from cli.stdin import Lines
 
 PROMPT = "> "
@@ -113,7 +114,7 @@ def subscribe_lines(options: subscribe.Options) -> None:
     """Until `quit`, the end of input or Ctrl-C."""
     with Interrupt() as interrupt:
         subscriber = _Subscriber(options, interrupt)
-        subscriber.open(clean_start=True)
+        subscriber.start()
         output.note(SUB_HELP)
         try:
             subscriber.run()
@@ -132,12 +133,31 @@ class _Subscriber:
         self._prompt = Prompt()
         self._filters: set[str] = set()
 
+    def start(self) -> None:
+        """Go on with the session of `--id`, and say what it is subscribed to."""
+        options = self._options
+        if options.fresh:
+            said = discard(Client(options.address, options.client_id, self._interrupt))
+            if said is not None:
+                output.note(f"the session of {options.client_id} is {said}")
+        if self._connect(clean_start=options.fresh or not options.durable):
+            self._filters |= StoredSubscriptions.of(self.client.session_report).filters
+            to = ", ".join(map(output.escaped, sorted(self._filters)))
+            output.note(f"resuming {options.client_id} where it stopped{': ' if to else ''}{to}")
+
     def open(self, *, clean_start: bool) -> None:
         """Connect, and subscribe again to what a session that is gone was subscribed to."""
-        expiry_s = subscribe.SESSION_EXPIRY_S if self._options.durable else 0
-        if not self.client.open(clean_start=clean_start, session_expiry_s=expiry_s):
+        if not self._connect(clean_start=clean_start):
             for filter_ in self._filters:
                 self._subscribe(filter_)
+
+    def _connect(self, *, clean_start: bool) -> bool:
+        durable = self._options.durable
+        return self.client.open(
+            clean_start=clean_start,
+            session_expiry_s=subscribe.SESSION_EXPIRY_S if durable else 0,
+            user_properties=TELL_SUBSCRIPTIONS if durable else (),
+        )
 
     def run(self) -> None:
         prompt = self._prompt
@@ -168,19 +188,27 @@ class _Subscriber:
             self._subscribe(topic)
             self._filters.add(topic)
             output.text(f"subscribed to {topic}\n")
-        elif command == "unsubscribe" and topic in self._filters:
-            self.client.unsubscribe_from([topic])
-            self._filters.remove(topic)
-            output.text(f"unsubscribed from {topic}\n")
         elif command == "unsubscribe" and topic:
-            output.error(f"not subscribed to {topic}")
+            subscribe.check_filter(topic)
+            (reason,) = self.client.unsubscribe_from([topic])
+            self._filters.discard(topic)
+            if reason.value == NO_SUBSCRIPTION_EXISTED:
+                output.error(f"not subscribed to {topic}")
+            else:
+                output.text(f"unsubscribed from {topic}\n")
         elif command == "help":
             output.text(f"{SUB_HELP}\n")
         elif command:
             output.error(f"unknown command; use {SUB_HELP}")
 
     def _subscribe(self, topic: str) -> None:
-        subscribe.subscribe_to(self.client, (topic,), self._options.qos, [("metadata", "true")])
+        subscribe.subscribe_to(
+            self.client,
+            (topic,),
+            self._options.qos,
+            [("metadata", "true")],
+            new_only=self._options.durable,
+        )
 
     def _show_arrived(self) -> None:
         arrived = self.client.arrived

@@ -17,6 +17,9 @@ KeepAlive = Annotated[
     int, typer.Option("--keepalive", "-k", min=5, max=65_535, help="Seconds between pings.")
 ]
 Qos = Annotated[int, typer.Option("--qos", "-q", min=0, max=2, help="Quality of service.")]
+OptionalQos = Annotated[
+    int | None, typer.Option("--qos", "-q", min=0, max=2, help="Quality of service. [1]")
+]
 
 
 def unique() -> str:

@@ -1,9 +1,12 @@
 """`pubsub sub`: writes each message to standard output, and acknowledges it after that.
 
 - A message is acknowledged when its line was written and flushed, or its `--exec` command
-  succeeded. Ctrl-C, a closed pipe or a failed command leave the rest to the next `--resume`.
-- `--id` makes the session outlive the process. When the connection breaks it is resumed; a session
-  that the broker keeps only while connected is subscribed anew.
+  succeeded. Ctrl-C, a closed pipe or a failed command leave the rest to the next start.
+- `--id` makes the session outlive the process, so that one command serves the first start and all
+  later ones: the session is begun if there is none, and gone on with if there is one. What the
+  command no longer names stays subscribed to, and is said; `--only` drops it, `--fresh` all of it.
+- When the connection breaks, the session is resumed; one that the broker keeps only while connected
+  is subscribed anew.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ from cli.client import (
 from cli.failure import CommandFailed, ConnectionLost, Exit, OutputClosed
 from cli.format import Format, metadata
 from cli.interrupt import Interrupt
+from cli.session import TELL_SUBSCRIPTIONS, StoredSubscriptions, discard
 
 SESSION_EXPIRY_S = 30 * 86_400
 PREFETCH_MESSAGES = 1000
@@ -44,7 +48,9 @@ class Options:
     filters: tuple[str, ...]
     client_id: str
     durable: bool
-    resume: bool
+    resume: bool = False
+    fresh: bool = False
+    only: bool = False
     qos: int
     format: Format
     metadata: bool
@@ -105,7 +111,9 @@ class Subscriber:
 
     def _start(self) -> None:
         options = self._options
-        session_present = self._open(clean_start=not options.resume)
+        if options.fresh:
+            self._discard()
+        session_present = self._open(clean_start=options.fresh or not options.durable)
         if options.resume and not session_present:
             self._client.close(end_session=True)
             raise CommandFailed(
@@ -113,13 +121,51 @@ class Subscriber:
                 f"subscribe first: pubsub sub TOPIC --id {options.client_id}",
                 Exit.NOTHING_THERE,
             )
+        stored = StoredSubscriptions.of(self._client.session_report)
         self._subscribe(options.start)
         to = ", ".join(options.filters) or "what it had subscribed to"
-        if options.resume:
+        if session_present:
             self._note(f"resuming {options.client_id} where it stopped: {to}")
+            self._reconcile(stored)
         else:
             as_whom = f" as {options.client_id}" if options.durable else ""
             self._note(f"subscribed to {to} (QoS {options.qos}){as_whom}")
+
+    def _discard(self) -> None:
+        options = self._options
+        said = discard(Client(options.address, options.client_id, self._interrupt))
+        if said is not None:
+            self._note(f"the session of {options.client_id} is {said}")
+
+    def _reconcile(self, stored: StoredSubscriptions) -> None:
+        """Say where the command differs from what the session had before, and obey `--only`."""
+        options = self._options
+        begin = [
+            name
+            for name, value in (("--from", options.start), ("--until", options.until))
+            if value is not None
+        ]
+        again = stored.named_in(options.filters) if stored.complete else options.filters
+        if begin and again:
+            self._note(
+                f"{' and '.join(begin)} without effect on {', '.join(again)}: subscribed to"
+                " already; --fresh begins anew"
+            )
+        if options.only and not stored.complete:
+            raise CommandFailed(
+                f"the broker does not tell what else {options.client_id} is subscribed to,"
+                " so --only cannot drop it",
+                "--fresh discards the session",
+            )
+        others = stored.not_in(options.filters) if options.filters else []
+        if not others:
+            return
+        named = ", ".join(map(output.escaped, others))
+        if options.only:
+            self._client.unsubscribe_from(others)
+            self._note(f"no longer subscribed to {named}")
+        else:
+            self._note(f"still subscribed to {named}; --only drops what is not named")
 
     def _open(self, *, clean_start: bool) -> bool:
         options = self._options
@@ -131,6 +177,7 @@ class Subscriber:
             clean_start=clean_start,
             session_expiry_s=SESSION_EXPIRY_S if options.durable else 0,
             receive_max=prefetch,
+            user_properties=TELL_SUBSCRIPTIONS if options.durable else (),
         )
 
     def _subscribe(self, start: str | None) -> None:
@@ -145,7 +192,7 @@ class Subscriber:
         if options.until is not None:
             properties.append(("until", options.until))
         subscribe_to(
-            self._client, options.filters, options.qos, properties, new_only=options.resume
+            self._client, options.filters, options.qos, properties, new_only=options.durable
         )
 
     def _deliver(self) -> bool:
@@ -259,10 +306,7 @@ def subscribe_to(
 ) -> None:
     """Raises CommandFailed: one of them is no Topic Filter, or the broker refuses it."""
     for filter_ in filters:
-        try:
-            validate_filter(filter_)
-        except TopicFilterInvalid as error:
-            raise CommandFailed(f"{filter_!r}: {error}", code=Exit.USAGE) from error
+        check_filter(filter_)
     reasons = client.subscribe_to(filters, qos, new_only=new_only, user_properties=properties)
     for filter_, reason in zip(filters, reasons, strict=True):
         if reason.is_failure:
@@ -271,6 +315,14 @@ def subscribe_to(
                 f"the broker refuses to subscribe to {filter_}: {reason}",
                 code=Exit.NOT_AUTHORIZED if not_authorized else Exit.FAILED,
             )
+
+
+def check_filter(topic_filter: str) -> None:
+    """Raises CommandFailed: a broker would end the connection."""
+    try:
+        validate_filter(topic_filter)
+    except TopicFilterInvalid as error:
+        raise CommandFailed(f"{topic_filter!r}: {error}", code=Exit.USAGE) from error
 
 
 def reconnect(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 
 from broker.clients.services import Services
+from broker.clients.session_report import report
 from broker.config import Config
 from broker.documents import WillDocument
 from broker.errors import QuotaExceeded, StoreError, StoreFull
@@ -43,6 +44,8 @@ async def open_session(
     if packet.session_expiry_s not in (None, expiry_s):
         properties[Property.SESSION_EXPIRY_INTERVAL] = expiry_s
     properties |= _properties_asked_for(packet, services.config)
+    if present and packet.user_properties:
+        properties[Property.USER_PROPERTY] = await report(packet, session, services.log)
     return session, Connack(present, ReasonCode.SUCCESS, properties)
 
 

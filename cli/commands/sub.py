@@ -9,13 +9,13 @@ import typer
 
 from cli import output
 from cli.address import Address
-from cli.options import Host, KeepAlive, Password, Port, Qos, Username, unique
+from cli.options import Host, KeepAlive, OptionalQos, Password, Port, Username, unique
 
 EXAMPLES = """\b
 Examples:
   pubsub sub weather
-  pubsub sub weather 'home/#' --id sub1       a durable subscriber
-  pubsub sub --id sub1 --resume               what it missed, then what is new
+  pubsub sub weather 'home/#' --id sub1       durable: the same line again goes on
+  pubsub sub --id sub1 --resume               its subscriptions, where it stopped
   pubsub sub weather --from @-1h --json       the last hour first
   pubsub sub jobs --group workers --exec ./work.sh
 
@@ -27,7 +27,7 @@ SPEC is earliest, latest, N (offset), -N (last N), N:M, @TIME or @T1:T2; TIME is
   2025-03-14T10:30:00Z, 1741948200 or -1d2h (ago).
 
 With a terminal and no topic it asks for lines: subscribe <TOPIC>, unsubscribe <TOPIC>.
-A message is acknowledged after it was written, so Ctrl-C and --resume lose none.
+A message is acknowledged after it was written, so Ctrl-C loses none.
 """
 
 
@@ -37,7 +37,7 @@ def run(
     port: Port = 9000,
     client_id: Annotated[
         str | None,
-        typer.Option("--id", "-i", help="Durable: the broker keeps for it what it misses."),
+        typer.Option("--id", "-i", help="Durable: goes on where it stopped, missing nothing."),
     ] = None,
     username: Username = None,
     password: Password = None,
@@ -46,7 +46,13 @@ def run(
         list[str] | None, typer.Option("--topic", "-t", help="As TOPICS; may be repeated.")
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Continue where --id stopped, not afresh.")
+        bool, typer.Option("--resume", help="What --id had subscribed to; none: exit code 66.")
+    ] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Discard what --id had, and begin anew.")
+    ] = False,
+    only: Annotated[
+        bool, typer.Option("--only", help="Unsubscribe --id from what TOPICS do not name.")
     ] = False,
     start: Annotated[
         str | None, typer.Option("--from", metavar="SPEC", help="Replay from.")
@@ -57,7 +63,7 @@ def run(
     group: Annotated[
         str | None, typer.Option("--group", help="Share the messages with others of the group.")
     ] = None,
-    qos: Qos = 1,
+    qos: OptionalQos = None,
     count: Annotated[
         int | None, typer.Option("--count", "-C", min=1, help="End after so many messages.")
     ] = None,
@@ -89,14 +95,23 @@ def run(
     from cli.format import compile_format, json_format, plain_format
 
     filters = [*(topics or ()), *(topic_options or ())]
-    if resume and client_id is None:
-        raise typer.BadParameter("--resume needs the --id to resume")
+    for name, given in (("--resume", resume), ("--fresh", fresh), ("--only", only)):
+        if given and client_id is None:
+            raise typer.BadParameter(f"{name} needs the --id of a durable subscriber")
+    if resume and fresh:
+        raise typer.BadParameter("--resume goes on and --fresh begins anew: use one")
+    if only and not filters:
+        raise typer.BadParameter("--only needs the topics to keep")
+    if group is not None:
+        _check_group(group)
     if resume and start is not None:
         raise typer.BadParameter("--resume says where to begin, and so does --from: use one")
     if until is not None and not filters:
         raise typer.BadParameter("--until needs the topics to replay")
     if (format is not None) + json + (command is not None) > 1:
         raise typer.BadParameter("use one of -F, --json and --exec")
+    if resume and not filters and qos is not None and not quiet:
+        output.note("-q without effect: it is for topics, and none is given")
     terminal = output.to_terminal()
     if format is not None:
         write = compile_format(format + ("" if no_newline else "\n"), terminal=terminal)
@@ -114,7 +129,9 @@ def run(
         client_id=client_id or f"pubsub-sub-{unique()}",
         durable=client_id is not None,
         resume=resume,
-        qos=qos,
+        fresh=fresh,
+        only=only,
+        qos=1 if qos is None else qos,
         format=write,
         metadata=json or command is not None or start is not None or "%{" in (format or ""),
         start=start,
@@ -132,3 +149,9 @@ def run(
     from cli import interactive
 
     interactive.subscribe_lines(options)
+
+
+def _check_group(group: str) -> None:
+    """Raises BadParameter. [MQTT-4.8.2-1, 2]"""
+    if not group or any(character in group for character in "/+#"):
+        raise typer.BadParameter(f"--group {group!r} is no name of a group: leave /, + and # out")

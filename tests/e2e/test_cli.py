@@ -225,11 +225,32 @@ def test_nothing_to_resume(broker: BrokerProcess, name: str) -> None:
         assert f"pubsub sub TOPIC --id {name}" in said
 
 
-def test_without_resume_the_same_id_starts_afresh(broker: BrokerProcess, name: str) -> None:
-    fail(27, "sub", name, "--id", name, "-W", "0.2", *at(broker))
+def test_the_same_command_again_goes_on_where_it_stopped(broker: BrokerProcess, name: str) -> None:
+    command = ["sub", name, "--id", name, *at(broker)]
+    fail(27, *command, "-W", "0.2")
     succeed("pub", name, "missed", *at(broker))
-    done = pubsub("sub", name, "--id", name, "-W", "0.5", *at(broker))
+    assert succeed(*command, "-C", "1") == ["missed"]
+    succeed("pub", f"{name}/new", "unknown", *at(broker))
+    said = fail(27, "sub", f"{name}/new", "--id", name, "-W", "0.2", *at(broker))
+    assert f"still subscribed to {name}; --only" in said
+    succeed("pub", f"{name}/new", "known", *at(broker))
+    succeed("pub", name, "both", *at(broker))
+    only = ["sub", f"{name}/new", "--id", name, "--only", *at(broker)]
+    done = pubsub(*only, "-C", "2")
+    assert done.stdout == b"known\nboth\n"
+    assert f"no longer subscribed to {name}\n" in done.stderr.decode()
+    assert "subscribed to" not in fail(27, *only, "-W", "0.2").partition("\n")[2]
+
+
+def test_fresh_begins_anew_and_says_what_went(broker: BrokerProcess, name: str) -> None:
+    command = ["sub", name, "--id", name, *at(broker)]
+    assert "discarded" not in fail(27, *command, "-W", "0.2", "--fresh")
+    succeed("pub", name, "-l", *at(broker), stdin=b"1\n2\n3\n")
+    assert succeed(*command, "-C", "1") == ["1"]
+    done = pubsub(*command, "-W", "0.3", "--fresh")
     assert (done.returncode, done.stdout) == (27, b"")
+    said = f"the session of {name} is discarded, with 2 messages not delivered yet\n"
+    assert said in done.stderr.decode()
 
 
 @pytest.mark.parametrize("qos", ["1", "2"])

@@ -31,11 +31,24 @@ class ScriptedClient:
         self.sessions = deque[bool]()
         """Whether the broker has a session, at each `open`; then never."""
         self.reasons: dict[str, int] = {}
-        """Of SUBACK, by Topic Filter; granted QoS 1 otherwise."""
+        """Of SUBACK, by Topic Filter; granted QoS 1 otherwise. Of UNSUBACK: no such subscription
+        unless it was subscribed to here."""
+        self.reports = deque[UserProperties]()
+        """What the broker tells of the session, at each `open`; then nothing."""
+        self.session_report: UserProperties = ()
+        self._subscribed: set[str] = set()
         self._packet_id = 0
 
-    def open(self, *, clean_start: bool, session_expiry_s: int = 0, receive_max: int = 0) -> bool:
+    def open(
+        self,
+        *,
+        clean_start: bool,
+        session_expiry_s: int = 0,
+        receive_max: int = 0,
+        user_properties: UserProperties = (),
+    ) -> bool:
         self.did.append(("open", clean_start, session_expiry_s, receive_max))
+        self.session_report = self.reports.popleft() if self.reports else ()
         return self.sessions.popleft() if self.sessions else False
 
     def turn(self, timeout_s: float, also: Sequence[object] = ()) -> list[object]:
@@ -62,10 +75,14 @@ class ScriptedClient:
         user_properties: UserProperties = (),
     ) -> list[ReasonCode]:
         self.did.append(("subscribe", tuple(filters), qos, dict(user_properties)))
+        self._subscribed.update(filters)
         return [reason(PacketTypes.SUBACK, self.reasons.get(one, 1)) for one in filters]
 
-    def unsubscribe_from(self, filters: Sequence[str]) -> None:
+    def unsubscribe_from(self, filters: Sequence[str]) -> list[ReasonCode]:
         self.did.append(("unsubscribe", *filters))
+        codes = [0 if one in self._subscribed else 0x11 for one in filters]
+        self._subscribed.difference_update(filters)
+        return [reason(PacketTypes.UNSUBACK, code) for code in codes]
 
     def publish(
         self, topic: str, payload: bytes, qos: int, retain: bool, properties: object

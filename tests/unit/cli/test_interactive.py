@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 
 import pytest
 from paho.mqtt.packettypes import PacketTypes
@@ -29,6 +30,7 @@ SUBSCRIBING = subscribe.Options(
     format=lambda *_: b"",
     metadata=False,
 )
+MONTH_S = 30 * 86_400
 
 
 class Keyboard:
@@ -112,11 +114,13 @@ def test_subscribe_and_unsubscribe_by_line(
     client: ScriptedClient, keyboard: Keyboard, capfd: pytest.CaptureFixture[str]
 ) -> None:
     keyboard.type("subscribe a", "subscribe +x", "unsubscribe b", "unsubscribe a")
-    keyboard.type("unsubscribe a", "fly", "quit")
+    keyboard.type("unsubscribe a", "unsubscribe +x", "fly", "quit")
     subscribe_lines(SUBSCRIBING)
     assert client.did == [
         ("open", True, 0, 0),
         ("subscribe", ("a",), 1, {"metadata": "true"}),
+        ("unsubscribe", "b"),
+        ("unsubscribe", "a"),
         ("unsubscribe", "a"),
         ("close", False),
     ]
@@ -124,7 +128,35 @@ def test_subscribe_and_unsubscribe_by_line(
     assert out == ["subscribed to a", "unsubscribed from a"]
     assert err[0].startswith("pubsub: '+x': Topic Filter has a +")
     assert err[1:3] == ["pubsub: not subscribed to b", "pubsub: not subscribed to a"]
-    assert err[3].startswith("pubsub: unknown command; use subscribe <TOPIC>")
+    assert err[3].startswith("pubsub: '+x': Topic Filter has a +")
+    assert err[4].startswith("pubsub: unknown command; use subscribe <TOPIC>")
+
+
+def test_a_durable_subscriber_goes_on_and_is_told_what_it_is_subscribed_to(
+    client: ScriptedClient, keyboard: Keyboard, capfd: pytest.CaptureFixture[str]
+) -> None:
+    keyboard.type("quit")
+    client.sessions.append(True)
+    client.reports.append([("subscription", "b"), ("subscription", "a"), ("subscriptions", "2")])
+    subscribe_lines(replace(SUBSCRIBING, durable=True))
+    assert client.did == [("open", False, MONTH_S, 0), ("close", False)]
+    assert capfd.readouterr().err.splitlines()[0] == "resuming me where it stopped: a, b"
+
+
+def test_a_fresh_one_discards_the_session_and_says_how_many_messages_went(
+    client: ScriptedClient, keyboard: Keyboard, capfd: pytest.CaptureFixture[str]
+) -> None:
+    keyboard.type("quit")
+    client.sessions.append(True)
+    client.reports.append([("unread", "3")])
+    subscribe_lines(replace(SUBSCRIBING, durable=True, fresh=True))
+    assert client.did[:3] == [
+        ("open", False, 0, 1),
+        ("close", False),
+        ("open", True, MONTH_S, 0),
+    ]
+    said = capfd.readouterr().err.splitlines()[0]
+    assert said == "the session of me is discarded, with 3 messages not delivered yet"
 
 
 def test_what_arrives_is_shown_above_the_prompt_and_then_acknowledged(

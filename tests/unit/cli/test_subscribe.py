@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from paho.mqtt.client import MQTTMessage
 
 from cli.address import Address
+from cli.client import UserProperties
 from cli.failure import CommandFailed, ConnectionLost, Exit, OutputClosed
 from cli.subscribe import Options, subscribe
 from tests.support.scripted_client import ScriptedClient, message
@@ -70,7 +72,7 @@ def test_what_could_not_be_written_is_not_acknowledged(
 def test_no_more_than_wanted_is_written_or_acknowledged(client: ScriptedClient) -> None:
     client.turns.append([message("a", n) for n in range(1, 6)])
     assert subscribe(OPTIONS) is Exit.OK
-    assert client.did[0] == ("open", True, MONTH_S, 3)
+    assert client.did[0] == ("open", False, MONTH_S, 3)
     assert after_the_start(client) == [("write", b"1\n2\n3\n"), ("acknowledge", 1, 2, 3)]
 
 
@@ -109,7 +111,7 @@ def test_a_command_gets_the_message_and_its_success_acknowledges_it(
         subscribe(replace(OPTIONS, command=command, count=None))
     assert capfd.readouterr().out == "a 7 in\na  x\nb  x\n"
     assert after_the_start(client) == [("acknowledge", 1), ("acknowledge", 2)]
-    assert client.did[0] == ("open", True, MONTH_S, 1)
+    assert client.did[0] == ("open", False, MONTH_S, 1)
 
 
 def test_ctrl_c_is_no_error(client: ScriptedClient) -> None:
@@ -124,6 +126,106 @@ def test_nothing_to_resume_says_how_to_begin_and_leaves_no_session(
         subscribe(replace(OPTIONS, resume=True))
     assert failed.value.code is Exit.NOTHING_THERE
     assert client.did[:2] == [("open", False, MONTH_S, 3), ("close", True)]
+
+
+# The same command again
+
+
+THERE = [("subscription", "a"), ("subscription", "b"), ("subscriptions", "2")]
+
+
+def again(
+    client: ScriptedClient, report: UserProperties, **changed: Any
+) -> list[tuple[object, ...]]:
+    """What a later start does after its CONNECT, until it waits for messages."""
+    client.sessions.append(True)
+    client.reports.append(report)
+    assert subscribe(replace(OPTIONS, timeout_s=0, **changed)) is Exit.TIMEOUT
+    assert client.did[0] == ("open", False, MONTH_S, 3)
+    return client.did[1:-1]
+
+
+def test_the_same_command_again_goes_on_and_says_what_it_no_longer_names(
+    client: ScriptedClient, capfd: pytest.CaptureFixture[str]
+) -> None:
+    did = again(client, THERE, filters=("a", "new"))
+    assert did == [("subscribe", ("a", "new"), 1, {})]
+    assert capfd.readouterr().err.splitlines() == [
+        "resuming me where it stopped: a, new",
+        "still subscribed to b; --only drops what is not named",
+    ]
+
+
+def test_only_drops_what_the_command_no_longer_names(
+    client: ScriptedClient, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert again(client, THERE, filters=("$replay/-3/a",), only=True) == [
+        ("subscribe", ("$replay/-3/a",), 1, {}),
+        ("unsubscribe", "b"),
+    ]
+    assert capfd.readouterr().err.splitlines()[1] == "no longer subscribed to b"
+
+
+def test_what_a_broker_does_not_tell_cannot_be_dropped(
+    client: ScriptedClient, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Any other broker; and ours, where a session has more filters than one CONNACK names."""
+    for report in ([], [("subscription", "b"), ("subscriptions", "2")]):
+        client.did.clear()
+        with pytest.raises(CommandFailed, match="--fresh"):
+            again(client, report, only=True)
+        assert not any(did[0] == "unsubscribe" for did in client.did)
+        client.did.clear()
+        assert again(client, report) == [("subscribe", ("a",), 1, {})]
+
+
+@pytest.mark.parametrize("report", [THERE, []])
+def test_a_start_that_has_no_effect_is_said(
+    report: UserProperties, client: ScriptedClient, capfd: pytest.CaptureFixture[str]
+) -> None:
+    again(client, report, filters=("a",), start="earliest", until="9")
+    assert "--from and --until without effect on a: " in capfd.readouterr().err
+
+
+def test_a_start_has_its_effect_on_a_filter_that_is_new(
+    client: ScriptedClient, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert again(client, THERE, filters=("a", "new"), start="1") == [
+        ("subscribe", ("a", "new"), 1, {"from": "1"})
+    ]
+    assert "without effect on a: " in capfd.readouterr().err
+    client.did.clear()
+    again(client, THERE, filters=("new",), start="1")
+    assert "without effect" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("report", "said"),
+    [
+        ([("unread", "1")], "discarded, with 1 message not delivered yet"),
+        ([("unread-at-least", "9")], "discarded, with 9 messages or more not delivered yet"),
+        ([], "discarded"),
+    ],
+)
+def test_fresh_discards_and_says_how_many_messages_went(
+    report: UserProperties,
+    said: str,
+    client: ScriptedClient,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    client.sessions.append(True)
+    client.reports.append(report)
+    assert subscribe(replace(OPTIONS, fresh=True, timeout_s=0)) is Exit.TIMEOUT
+    assert client.did[:4] == [
+        ("open", False, 0, 1),
+        ("close", False),
+        ("open", True, MONTH_S, 3),
+        ("subscribe", ("a",), 1, {}),
+    ]
+    assert capfd.readouterr().err.splitlines() == [
+        f"the session of me is {said}",
+        "subscribed to a (QoS 1) as me",
+    ]
 
 
 @pytest.mark.parametrize(

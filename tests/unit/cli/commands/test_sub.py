@@ -70,6 +70,23 @@ def test_a_durable_subscriber_resumes_without_a_topic(subscribed: list[Options])
     assert (subscribed[0].filters, subscribed[0].resume) == ((), True)
 
 
+def test_what_to_do_with_the_session_that_is_there(subscribed: list[Options]) -> None:
+    sub("a --id me --fresh")
+    sub("a --id me --only")
+    assert [(options.fresh, options.only) for options in subscribed] == [
+        (True, False),
+        (False, True),
+    ]
+
+
+def test_a_qos_for_no_topic_is_said_to_have_no_effect(capfd: pytest.CaptureFixture[str]) -> None:
+    for arguments in ("--id me --resume", "a --id me -q 2", "--id me --resume --quiet -q 2"):
+        sub(arguments)
+        assert "-q" not in capfd.readouterr().err
+    sub("--id me --resume -q 2")
+    assert "-q without effect" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
@@ -109,6 +126,13 @@ def test_metadata_is_asked_for_only_where_it_is_used(
     [
         ("", "a topic is missing"),
         ("--resume", "--resume needs the --id"),
+        ("a --fresh", "--fresh needs the --id"),
+        ("a --only", "--only needs the --id"),
+        ("--only --id me --resume", "--only needs the topics"),
+        ("a --id me --resume --fresh", "use one"),
+        ("a --group a/b", "--group 'a/b'"),
+        ("a --group ''", "--group ''"),
+        ("a --group +", "--group '+'"),
         ("--resume --id me --from 1", "--resume says where to begin"),
         ("--until 5 --id me --resume", "--until needs the topics"),
         ("a --json -F %p", "use one of"),
