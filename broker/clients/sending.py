@@ -141,7 +141,8 @@ class Sending(Recipient):
         if output.closed:
             return
         owed = session.owed
-        # Most calls find nothing: an acknowledgement came, or a cursor was committed.
+        # `session.waiting`, without a call: most wakes find nothing, since an acknowledgement came
+        # or a cursor was committed.
         while output.writable and (session.aside or session.outbox or owed.waiting or sender.left):
             now_us = self._clock.wall_us()
             taken = sender.take(now_us)

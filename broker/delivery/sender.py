@@ -85,8 +85,6 @@ class Sender:
             return None
         session = self.session
         while True:
-            if not (session.aside or session.outbox or session.owed.waiting):
-                return None
             taken = session.take(now_us, TAKE_BYTES_MAX)
             if taken.expired:
                 self._counters.dropped["expired"] += len(taken.expired)
