@@ -103,7 +103,12 @@ class SharedSubscriptionsNotSupported(PeerError):
 
 
 class StoreError(PubSubError):
-    """The store could not do what was asked; nothing of the call may be taken as stored."""
+    """The store could not do what was asked; nothing of the call may be taken as stored.
+
+    The error itself is for the operator and names files; `reason` is for clients and does not.
+    """
+
+    reason = "the broker cannot use its log now"
 
 
 class StoreUnavailable(StoreError):
@@ -112,6 +117,8 @@ class StoreUnavailable(StoreError):
 
 class StoreFull(StoreUnavailable):
     """No space left for the log. Nothing was stored; the call may be repeated when there is."""
+
+    reason = "the broker's disk is full"
 
 
 class StoreDenied(StoreUnavailable):
@@ -132,6 +139,8 @@ class StoreConflict(StoreError):
 
 class StoreCorrupt(StoreError):
     """Stored bytes are not what was written. Do not go on with this database."""
+
+    reason = "the log is damaged"
 
 
 class SchemaMismatch(StoreError):

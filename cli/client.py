@@ -38,6 +38,9 @@ ANSWER_TIMEOUT_S = 10.0
 SUCCESS, NO_MATCHING_SUBSCRIBERS, NO_SUBSCRIPTION_EXISTED = 0x00, 0x10, 0x11
 NOT_AUTHORIZED_CODES = (0x86, 0x87)  # Bad User Name or Password; Not authorized
 SESSION_TAKEN_OVER = 0x8E
+QUOTA_EXCEEDED = 0x97
+FAILURES = 0x80
+"""Reason Codes from here on refuse."""
 
 UserProperties = Sequence[tuple[str, str]]
 
@@ -313,6 +316,15 @@ class Client(mqtt.Client):
         ):
             return super()._handle_pubackcomp(cmd)
         return self._do_on_publish(packet_id, *_acknowledgement(cmd, reason_code))
+
+    def _handle_pubrec(self) -> MQTTErrorCode:
+        """One that refuses ends the exchange [MQTT-4.3.3-4]; paho would send PUBREL."""
+        packet = self._in_packet["packet"]
+        packet_id = int.from_bytes(packet[:2])
+        if len(packet) < 3 or packet[2] < FAILURES or packet_id not in self._out_messages:
+            return super()._handle_pubrec()
+        reason = ReasonCode(PacketTypes.PUBREC, identifier=packet[2])
+        return self._do_on_publish(packet_id, reason, packet_properties(PacketTypes.PUBREC))
 
     def _create_socket(self) -> BurstSocket:
         inner = super()._create_socket()

@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from broker.config import DATABASE
-from broker.errors import SchemaMismatch, StoreCorrupt, StoreUnavailable
+from broker.errors import SchemaMismatch
 from broker.message import Message, rfc3339
 from broker.replay import spec
 from broker.store.sqlite import schema
+from broker.store.sqlite.errors import read_error
 from broker.store.sqlite.reader import Reader
 from broker.topics import validate_filter
 from cli import output
@@ -227,10 +228,8 @@ def _database(path: Path) -> Iterator[sqlite3.Connection]:
         with contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
             _check_schema(connection, path)
             yield connection
-    except sqlite3.OperationalError as error:
-        raise StoreUnavailable(f"{path} cannot be read: {error}") from error
-    except sqlite3.DatabaseError as error:
-        raise StoreCorrupt(f"{path} is damaged: {error}") from error
+    except sqlite3.Error as error:
+        raise read_error(error, path) from error
 
 
 def _check_schema(connection: sqlite3.Connection, path: Path) -> None:

@@ -8,7 +8,15 @@ from typing import Annotated
 import typer
 
 from broker import __version__
-from broker.errors import ConfigError, PeerError, StoreError
+from broker.errors import (
+    ConfigError,
+    PeerError,
+    StoreBusy,
+    StoreDenied,
+    StoreError,
+    StoreFull,
+    StoreInUse,
+)
 from cli import output
 from cli.commands import bench, broker_start, broker_status, broker_stop, log, pub, sub
 from cli.failure import CommandFailed, ConnectionLost, Exit, OutputClosed
@@ -57,6 +65,16 @@ def options(
     """A durable publish-subscribe broker that speaks MQTT, and its commands."""
 
 
+def _code_of(error: StoreError) -> Exit:
+    match error:
+        case StoreDenied():
+            return Exit.NOT_AUTHORIZED
+        case StoreFull() | StoreBusy() | StoreInUse():
+            return Exit.FAILED
+        case _:
+            return Exit.STORE_DAMAGED
+
+
 def main() -> None:
     """Run the command. One line on standard error for what went wrong, and its exit code."""
     try:
@@ -74,7 +92,7 @@ def main() -> None:
         code = Exit.USAGE
     except StoreError as error:
         output.error(str(error))
-        code = Exit.STORE_DAMAGED
+        code = _code_of(error)
     sys.exit(code)
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.reasoncodes import ReasonCode
 
 from broker.errors import TopicNameInvalid
 from broker.topics import validate_name
@@ -22,6 +23,7 @@ from cli.address import Address
 from cli.client import (
     NO_MATCHING_SUBSCRIBERS,
     NOT_AUTHORIZED_CODES,
+    QUOTA_EXCEEDED,
     Acknowledged,
     Client,
     packet_properties,
@@ -105,7 +107,7 @@ class Publisher:
             topic, size = self._unacknowledged.pop(acknowledged.packet_id)
             reason = acknowledged.reason
             if reason.is_failure:
-                self.refused[str(reason)] += 1
+                self.refused[_said(reason)] += 1
                 not_authorized = reason.value in NOT_AUTHORIZED_CODES
                 self.exit_code = Exit.NOT_AUTHORIZED if not_authorized else Exit.FAILED
             else:
@@ -123,6 +125,12 @@ class Publisher:
         elif "offset" in acknowledged.user_properties:
             receipt["offset"] = int(acknowledged.user_properties["offset"])
         return receipt
+
+
+def _said(reason: ReasonCode) -> str:
+    if reason.value == QUOTA_EXCEEDED:
+        return f"{reason}: the broker's disk is full, or you have reached a limit that it sets"
+    return str(reason)
 
 
 def publish(options: Options, topic: str, read_payload: Callable[[], bytes]) -> None:

@@ -142,7 +142,7 @@ class Client(Owner):
     def broken(self, error: StoreError) -> None:
         """What the session is owed cannot be read."""
         logger.error("client %r: %s", self._client_id, error)
-        self._connection.close(ReasonCode.IMPLEMENTATION_SPECIFIC_ERROR, "the log is damaged")
+        self._connection.close(ReasonCode.IMPLEMENTATION_SPECIFIC_ERROR, error.reason)
         self._end()
 
     def taken_over(self) -> None:
@@ -254,7 +254,7 @@ class Client(Owner):
     def _refuse(self, error: QuotaExceeded | StoreError) -> None:
         self._services.counters.refused_connects += 1
         logger.warning("client %r refused: %s", self._client_id, error)
-        self._connection.close(connecting.refusal(error), str(error))
+        self._connection.close(connecting.refusal(error), error.reason)
         self._end()
 
     # What has to wait

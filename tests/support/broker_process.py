@@ -51,11 +51,11 @@ class BrokerProcess:
             self._process.kill()
             self._process.wait()
 
-    def start(self) -> None:
+    def start(self, *options: str) -> None:
         """Returns when it accepts connections."""
         command = [sys.executable, "-m", "cli.main", "broker", "start"]
         command += ["--port", str(self.port), "--data-dir", str(self.data_dir)]
-        command += ["--config", str(self._settings)]
+        command += ["--config", str(self._settings), *options]
         with self.stderr.open("ab") as stderr:
             process = self._process = subprocess.Popen(
                 command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr

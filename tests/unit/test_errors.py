@@ -54,3 +54,11 @@ def test_a_setting_that_cannot_work_is_named_with_its_value_and_a_remedy() -> No
 
 def test_who_tries_again_when_the_store_is_unavailable_does_so_too_when_it_is_full() -> None:
     assert issubclass(StoreFull, StoreUnavailable)
+
+
+@pytest.mark.parametrize("error", [each for each in ALL if issubclass(each, StoreError)])
+def test_clients_hear_nothing_of_the_brokers_files(error: type[StoreError]) -> None:
+    failure = error("/var/lib/pubsub/pubsub.db: what the operator needs")
+    assert "pubsub.db" in str(failure)
+    assert "/" not in failure.reason
+    assert failure.reason

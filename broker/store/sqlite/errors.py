@@ -6,6 +6,7 @@ import errno
 import os
 import sqlite3
 import tempfile
+import time
 from pathlib import Path
 
 from broker.errors import (
@@ -28,6 +29,39 @@ MAYBE_NO_SPACE = frozenset(
 or for more of it. It says the same of a disk that fails, and Python does not tell the errno."""
 PROBE_BYTES = 1 << 16
 """More than SQLite ever writes in one call."""
+READ_S = 2.0
+"""How long to look for what the disk cannot read: 1-4 GB of what the kernel holds, 200 MB else."""
+
+
+def read_error(error: sqlite3.Error, path: Path) -> StoreError:
+    """The same in a process that has no lock on the database, or has it no more.
+
+    SQLite calls a database malformed also when the disk cannot read a page of it; so the file is
+    read. In the broker that would drop SQLite's locks: see `DatabaseFile.cannot_be_read`.
+    """
+    failure = store_error(error, path)
+    if isinstance(failure, StoreCorrupt):
+        try:
+            with path.open("rb", buffering=0) as file:
+                unread = read_failure(file.fileno())
+        except OSError as cannot_open:
+            return store_error(cannot_open, path)
+        if unread is not None:
+            return store_error(unread, path)
+    return failure
+
+
+def read_failure(descriptor: int) -> OSError | None:
+    """Why the file cannot be read to its end; None: it can, as far as one comes in READ_S."""
+    position, deadline = 0, time.monotonic() + READ_S
+    try:
+        while part := os.pread(descriptor, 1 << 20, position):
+            position += len(part)
+            if time.monotonic() > deadline:
+                break
+    except OSError as error:
+        return error
+    return None
 
 
 def store_error(error: sqlite3.Error | OSError, path: Path) -> StoreError:

@@ -15,7 +15,7 @@ import os
 from pathlib import Path
 
 from broker.errors import SchemaMismatch, StoreInUse
-from broker.store.sqlite.errors import store_error
+from broker.store.sqlite.errors import read_failure, store_error
 from broker.store.sqlite.schema import sync_directory
 
 
@@ -37,6 +37,11 @@ class DatabaseFile:
             if error.errno == errno.EWOULDBLOCK:
                 raise StoreInUse(f"{path} is in use by another broker") from error
             raise store_error(error, path) from error
+
+    def cannot_be_read(self) -> OSError | None:
+        """Why the disk cannot read the file, if it cannot: SQLite calls that malformed. Takes up to
+        READ_S; nothing is opened for it."""
+        return read_failure(self._descriptor)
 
     def close(self) -> None:
         """Let go of it. To be called once SQLite has closed it."""

@@ -28,11 +28,12 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 from broker.documents import D, Delete, Document, Operation
-from broker.errors import StoreBusy, StoreError, StoreFull, StoreUnavailable
+from broker.errors import StoreBusy, StoreCorrupt, StoreError, StoreFull, StoreUnavailable
 from broker.message import Message, Offset
 from broker.store import Read, Skipped, StoreStats
 from broker.store.sqlite import opening, schema
 from broker.store.sqlite.checking import check
+from broker.store.sqlite.errors import store_error
 from broker.store.sqlite.file import DatabaseFile
 from broker.store.sqlite.reader import Reader
 from broker.store.sqlite.thread import ConnectionThread
@@ -98,6 +99,10 @@ class SqliteStore:
                 await self._thread.close()
                 self._writer.connection_closed()
                 raise
+        except StoreCorrupt as error:
+            failure = await self._disk_failure(error) or error
+            self._file.close()
+            raise failure from error.__cause__
         except BaseException:
             self._file.close()
             raise
@@ -141,7 +146,10 @@ class SqliteStore:
             with suppress(StoreBusy):  # The writer's thread can wait for whoever has locked it.
                 committed = self._writer.commit(batch, state, durable, lock_wait_ms=0)
         if committed is None:
-            committed = await self._thread.run(self._writer.commit, batch, state, durable)
+            try:
+                committed = await self._thread.run(self._writer.commit, batch, state, durable)
+            except StoreCorrupt as error:
+                raise await self._disk_failure(error) or error from error.__cause__
         # No await from here on: the caller goes on before the readers of `tail`.
         quick = committed.took_s <= QUICK_COMMIT_S
         self._quick_commits[durable] = self._quick_commits[durable] + 1 if quick else 0
@@ -290,7 +298,10 @@ class SqliteStore:
     async def check(self, progress: Callable[[Offset], None] | None = None) -> list[str]:
         """`progress` is called in the thread of the check."""
         async with self._own_reader() as thread:
-            return await thread.run(check, thread.database, progress)
+            problems = await thread.run(check, thread.database, progress)
+        if problems and (unread := await asyncio.to_thread(self._file.cannot_be_read)) is not None:
+            raise store_error(unread, self.path) from unread
+        return problems
 
     async def backup(self, path: Path) -> None:
         async with self._own_reader() as thread:
@@ -306,7 +317,17 @@ class SqliteStore:
         self._require_open()
         self._next_reader = (self._next_reader + 1) % READERS
         thread, reader = self._readers[self._next_reader]
-        return await thread.run(function, reader, *args, **kwargs)
+        try:
+            return await thread.run(function, reader, *args, **kwargs)
+        except StoreCorrupt as error:
+            raise await self._disk_failure(error) or error from error.__cause__
+
+    async def _disk_failure(self, error: StoreCorrupt) -> StoreError | None:
+        """Why the disk cannot read the database, if that is what SQLite calls malformed."""
+        if isinstance(error.__cause__, sqlite3.Error):
+            unread = await asyncio.to_thread(self._file.cannot_be_read)
+            return None if unread is None else store_error(unread, self.path)
+        return None
 
     @asynccontextmanager
     async def _own_reader(self) -> AsyncIterator[ConnectionThread]:

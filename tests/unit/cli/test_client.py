@@ -166,6 +166,18 @@ def test_what_the_broker_says_to_a_message_of_ours(
     assert acknowledged.user_properties.get("offset") == offset
 
 
+@pytest.mark.parametrize("pubrec", ["50 03 0001 97", "50 08 0001 97 04 1F 0001 66"])
+def test_a_refused_message_of_qos_2_is_over(peer: HandPlayedBroker, pubrec: str) -> None:
+    """[MQTT-4.3.3-4] No PUBREL, to which the broker could only say that it has no such message."""
+    assert peer.client.publish("a", b"1", qos=2).mid == 1
+    peer.has_sent()
+    peer.receives(bytes.fromhex(pubrec))
+    (acknowledged,) = peer.client.acknowledged
+    assert (acknowledged.packet_id, acknowledged.reason.value) == (1, 0x97)
+    assert str(acknowledged.reason) == "Quota exceeded"
+    assert peer.has_sent() == b""
+
+
 def test_acknowledgements_leave_before_the_connection_closes(peer: HandPlayedBroker) -> None:
     peer.receives(PUBLISH_QOS_1)
     peer.client.acknowledge(peer.client.arrived)

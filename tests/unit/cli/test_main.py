@@ -8,7 +8,16 @@ from collections.abc import Callable
 
 import pytest
 
-from broker.errors import ConfigError, StoreCorrupt, TopicFilterInvalid
+from broker.errors import (
+    ConfigError,
+    StoreBusy,
+    StoreCorrupt,
+    StoreDenied,
+    StoreFull,
+    StoreInUse,
+    StoreUnavailable,
+    TopicFilterInvalid,
+)
 from cli.failure import CommandFailed, ConnectionLost, Exit, OutputClosed
 from cli.main import main
 
@@ -20,6 +29,11 @@ from cli.main import main
         (TopicFilterInvalid("Topic Filter is empty"), 2, "pubsub: Topic Filter is empty\n"),
         (ConnectionLost("closed"), Exit.UNREACHABLE, "pubsub: connection lost: closed\n"),
         (StoreCorrupt("damaged"), Exit.STORE_DAMAGED, "pubsub: damaged\n"),
+        (StoreUnavailable("the disk fails"), Exit.STORE_DAMAGED, "pubsub: the disk fails\n"),
+        (StoreFull("no space"), Exit.FAILED, "pubsub: no space\n"),
+        (StoreInUse("in use"), Exit.FAILED, "pubsub: in use\n"),
+        (StoreBusy("locked"), Exit.FAILED, "pubsub: locked\n"),
+        (StoreDenied("not yours"), Exit.NOT_AUTHORIZED, "pubsub: not yours\n"),
         (CommandFailed("no", "try", Exit.NOT_AUTHORIZED), 77, "pubsub: no; try\n"),
         (OutputClosed(), Exit.OK, ""),
     ],

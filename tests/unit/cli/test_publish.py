@@ -63,6 +63,12 @@ def test_a_refused_message_fails(client: ScriptedClient, reason_code: int, code:
     assert failed.value.code == code
 
 
+def test_a_full_disk_is_called_that(client: ScriptedClient) -> None:
+    client.turns.append([acknowledged(1, 0x97)])
+    with pytest.raises(CommandFailed, match="Quota exceeded: the broker's disk is full"):
+        publish(options(qos=2), "a", lambda: b"b")
+
+
 def test_after_a_lost_connection_what_may_be_stored_is_counted(
     client: ScriptedClient, stdin: int
 ) -> None:

@@ -357,6 +357,17 @@ async def test_who_is_refused_has_nothing_done_of_what_it_sent(world: World) -> 
     assert dialogue.transport.closed.is_set()
 
 
+async def test_a_client_hears_nothing_of_the_brokers_files(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.disk.broken = StoreUnavailable("/var/lib/pubsub.db: Input/output error")
+    dialogue = Dialogue(world)
+    dialogue.client(LASTING)
+    await turns()
+    dialogue.written("20 .. 00 88 * 'the broker cannot use its log now'")
+    assert "/var/lib/pubsub.db: Input/output error" in caplog.text
+
+
 # While it waits
 
 

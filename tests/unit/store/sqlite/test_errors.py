@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
+import time
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from broker.errors import (
     StoreFull,
     StoreUnavailable,
 )
-from broker.store.sqlite.errors import no_space_beside, store_error
+from broker.store.sqlite.errors import no_space_beside, read_error, read_failure, store_error
 
 
 @pytest.mark.parametrize(
@@ -100,3 +101,33 @@ def test_where_there_is_space_nothing_is_left_of_the_question(tmp_path: Path) ->
     assert not no_space_beside(tmp_path / "pubsub.db")
     assert list(tmp_path.iterdir()) == []
     assert not no_space_beside(tmp_path / "nowhere" / "pubsub.db")
+
+
+def test_what_the_disk_cannot_read_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite says that it is malformed."""
+    path = tmp_path / "pubsub.db"
+    path.write_bytes(bytes(3 << 20))
+    malformed = sqlite3.DatabaseError("database disk image is malformed")
+    malformed.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    assert type(read_error(malformed, path)) is StoreCorrupt
+
+    def pread(descriptor: int, size: int, position: int) -> bytes:
+        if position > 1 << 20:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return bytes(size)
+
+    monkeypatch.setattr(os, "pread", pread)
+    found = read_error(malformed, path)
+    assert type(found) is StoreUnavailable
+    assert "Input/output error: the disk fails" in str(found)
+    assert "malformed" not in str(found)
+
+
+def test_how_long_is_looked_for_it_is_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "monotonic", iter(range(100)).__next__)
+    monkeypatch.setattr(os, "pread", lambda *_: b"for ever")
+    assert read_failure(0) is None

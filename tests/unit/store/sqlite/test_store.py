@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import sqlite3
 import stat
 import subprocess
@@ -21,8 +22,8 @@ from broker.documents import Delete, Operation, SessionDocument
 from broker.errors import StoreCorrupt, StoreUnavailable
 from broker.message import Message, Offset
 from broker.store import Read, Skipped
+from broker.store.sqlite import checking, opening, reader, writer
 from broker.store.sqlite import store as sqlite_module
-from broker.store.sqlite import writer
 from broker.store.sqlite.store import SqliteStore
 from tests.support.sqlite import ask, in_writer, opened
 from tests.support.stores import END, message, numbered, payloads, read_all, tail_until
@@ -252,6 +253,35 @@ async def test_tail_notices_a_trim_that_overtakes_its_read(
 
     monkeypatch.setattr(sqlite, "read", overtaken)
     assert await tail_until(sqlite, 1, 10) == [Skipped(Offset(1), Offset(4)), *written[4:]]
+
+
+async def test_a_disk_that_cannot_be_read_is_not_called_damage(
+    sqlite: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither by a read, nor by a commit, a check or a start."""
+
+    def malformed(*_: object) -> None:
+        error = sqlite3.DatabaseError("database disk image is malformed")
+        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise error
+
+    def cannot_read(*_: object) -> bytes:
+        raise OSError(5, "Input/output error")
+
+    await sqlite.append([message()])
+    monkeypatch.setattr(reader.Reader, "read", malformed)
+    with pytest.raises(StoreCorrupt, match="malformed"):
+        await read_all(sqlite)
+    monkeypatch.setattr(os, "pread", cannot_read)
+    monkeypatch.setattr(checking, "_structure", malformed)
+    monkeypatch.setattr(sqlite._writer, "_insert", malformed)
+    for call in (read_all(sqlite), sqlite.check(), sqlite.append(numbered(100))):
+        with pytest.raises(StoreUnavailable, match="Input/output error: the disk fails"):
+            await call
+    await sqlite.close()
+    monkeypatch.setattr(opening, "_make_writer", malformed)
+    with pytest.raises(StoreUnavailable, match="Input/output error: the disk fails"):
+        await sqlite.open()
 
 
 # Copies
