@@ -24,7 +24,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -163,7 +163,7 @@ class Groups:
     def leave(self, session: Session, name: str) -> None:
         """The session unsubscribed: it gets no more, and finishes what it has. [MQTT-3.10.4-3]"""
         for group in [g for g in self._memberships.get(session, ()) if g.name == name]:
-            group.leave(session, session.return_leases(name, inflight=False))
+            group.leave(session, session.waiting_leases(name))
             self._let_finished_go(group, session)
 
     def _let_finished_go(self, group: Group, session: Session) -> None:
@@ -175,7 +175,8 @@ class Groups:
     def detach(self, session: Session) -> None:
         """The client is gone: what it did not acknowledge goes to the others."""
         for group in self._memberships.pop(session, ()):
-            group.leave(session, session.return_leases(group.name, inflight=True))
+            sent = session.in_flight.return_leases(group.name)
+            group.leave(session, session.waiting_leases(group.name), sent)
             self._remove(group, session)
 
     def _remove(self, group: Group, session: Session) -> None:
@@ -207,7 +208,7 @@ class Groups:
     def stalled(self, session: Session) -> None:
         """The member's socket is full: leases that wait for it go to others."""
         for group in tuple(self._memberships.get(session, ())) if session.aside else ():
-            group.return_leases(session.return_leases(group.name, inflight=False))
+            group.return_leases(session.waiting_leases(group.name))
 
     def drained(self, session: Session) -> None:
         """The member has sent something: it may have room for more."""
@@ -228,6 +229,8 @@ class Group(Owner, Recipient):
         """Members no more, but they may still acknowledge what they have."""
         self.lock = asyncio.Lock()
         self._turns: deque[Session] = deque()
+        self._not_sent: set[int] = set()
+        """Packet Identifiers of returned leases that nobody was sent."""
         self._unplaced: deque[tuple[Outgoing, int]] = deque()
         """Leases, with their Packet Identifiers, that fit only members without room."""
         self._unplaced_bytes = 0
@@ -249,6 +252,7 @@ class Group(Owner, Recipient):
     ) -> None:
         """The session is ours. What an earlier run had leased is leased again."""
         self._delivery = delivery
+        self._counters = counters
         self._clock = clock
         self._inflight_max = inflight_max
         session.in_flight.keep_qos0()
@@ -260,6 +264,7 @@ class Group(Owner, Recipient):
         if self.sender is not None:
             self.sender.stop()
             self.sender = None
+        self._not_sent.clear()
         self._unplaced.clear()
         self._unplaced_bytes = 0
 
@@ -272,18 +277,20 @@ class Group(Owner, Recipient):
         self.leaving.discard(session)
         self.wake()
 
-    def leave(self, session: Session, leases: Iterable[Lease]) -> None:
+    def leave(self, session: Session, waiting: Sequence[Lease], sent: Sequence[Lease] = ()) -> None:
         """A member gets no more and returns these, which are leased again."""
         if self.members.pop(session, None) is not None:
             self._turns.remove(session)
             self.leaving.add(session)
-        self.return_leases(leases)
+        self.return_leases(waiting, sent)
 
-    def return_leases(self, leases: Iterable[Lease]) -> None:
-        """These are leased again."""
+    def return_leases(self, waiting: Sequence[Lease], sent: Sequence[Lease] = ()) -> None:
+        """These are leased again; nobody was sent the `waiting` ones."""
         if self.sender is not None:
             window = self.sender.session.in_flight
-            self.sender.resend(window.sent_qos1([lease.packet_id for lease in leases]))
+            packet_ids = [lease.packet_id for lease in (*sent, *waiting)]
+            self.sender.resend(window.sent_qos1(packet_ids))
+            self._not_sent.update([lease.packet_id for lease in waiting])
         self.wake()
 
     def acknowledged(self, packet_ids: Sequence[int]) -> None:
@@ -328,6 +335,8 @@ class Group(Owner, Recipient):
 
     def send_again(self, outgoing: list[Outgoing], packet_ids: list[int]) -> None:
         """What a member returned goes to others."""
+        self._counters.redeliveries += len(set(packet_ids) - self._not_sent)
+        self._not_sent.difference_update(packet_ids)
         self._lease(outgoing, packet_ids)
 
     def _lease_unplaced(self) -> None:

@@ -169,11 +169,11 @@ class Session:
             self.grants.replayed(topic_filter, through)
         self.in_flight.lease(leased)
 
-    def return_leases(self, group: str, *, inflight: bool) -> list[Lease]:
-        """Give back to the group what waits here, and if `inflight` what is not acknowledged."""
+    def waiting_leases(self, group: str) -> list[Lease]:
+        """Give back to the group what waits here and was not sent."""
         waiting = [g.lease for _, g in self.aside if g.lease and g.lease.group == group]
         self.aside = deque(e for e in self.aside if not (e[1].lease and e[1].lease.group == group))
-        return [*(self.in_flight.return_leases(group) if inflight else ()), *waiting]
+        return waiting
 
     def room(self) -> int:
         """How many more QoS 1 and 2 messages may go."""

@@ -159,6 +159,25 @@ class TestTopicAlias:
             Publish("u", b"d", 0, False, False, 0),
         ]
 
+    @pytest.mark.parametrize("qos", [0, 1, 2])
+    @pytest.mark.parametrize("moved", [False, True])
+    def test_is_set_by_a_refused_packet_too(self, wire: Wire, qos: int, moved: bool) -> None:
+        """[MQTT-3.3.2-12] The mapping comes with the packet, whatever becomes of the message."""
+        wire.limits(topic_alias_max=2)
+        wire.connect()
+        first, packet_id = f"{0x30 | qos << 1:02X}", "0007" if qos else ""
+        if moved:
+            wire.client("30 07 0001 't' 03 23 0002")
+            assert wire.took() == [Publish("t", b"", 0, False, False, 0)]
+        wire.client(f"{first} (0006 '$SYS/x' {packet_id} (23 0002) 'a')")
+        wire.client(f"{first} (0000 {packet_id} (23 0002) 'b')")
+        reserved = (0x90, "Topic Name begins with $SYS: only the broker publishes there")
+        refused = RefusedPublish(qos, 7 if qos else 0, *reserved)
+        assert wire.took() == [refused, refused]
+        wire.client("30 08 0001 'u' 03 23 0002 'c'  30 07 0000 03 23 0002 'd'")
+        assert [event.topic for event in wire.took() if isinstance(event, Publish)] == ["u", "u"]
+        wire.open()
+
     @pytest.mark.parametrize("alias", ["0000", "0003", "FFFF"])
     def test_is_in_range(self, wire: Wire, alias: str) -> None:
         """[MQTT-3.3.2-8, MQTT-3.3.2-9]"""

@@ -72,6 +72,23 @@ async def test_a_member_that_leaves_returns_what_it_has_and_it_goes_first(world:
     assert payloads(staying.got) == [b"1", b"2", b"3", b"4", b"5", b"6"]
 
 
+async def test_what_was_sent_to_a_member_that_left_is_counted_when_it_is_sent_again(
+    world: World,
+) -> None:
+    await member(world, "busy", window=1)
+    await publish(world, 1, 1)
+    leaving = await member(world, "leaving")
+    await publish(world, 2, 3)
+    leaving.limit = 0
+    await publish(world, 4, 6)
+    leaving.close()
+    await world.settled()
+    assert (numbers(leaving), world.counters.redeliveries) == ([2, 3], 0)
+    staying = await member(world, "staying")
+    await world.settled()
+    assert (numbers(staying), world.counters.redeliveries) == ([2, 3, 4, 5, 6], 2)
+
+
 async def test_what_was_leased_is_not_sent_again_to_who_comes_back(world: World) -> None:
     """It went to another: the session must not keep it as well."""
     leaving, staying = await member(world, "leaving", expiry_s=100), await member(world, "staying")

@@ -296,9 +296,10 @@ def test_what_a_group_leased_goes_back_to_it() -> None:
     for number, group in enumerate(("a", "b", "a", "b"), 1):
         sub.offer_aside([(entries[number - 1], Grant(1, lease=Lease(group, number)))])
     sub.take(0, ALL)
-    assert sub.return_leases("b", inflight=False) == [Lease("b", 4)]
+    assert sub.waiting_leases("b") == [Lease("b", 4)]
     assert payloads(list(sub.aside)) == [b"3"]
-    assert sub.return_leases("a", inflight=True) == [Lease("a", 1), Lease("a", 3)]
+    assert sub.waiting_leases("a") == [Lease("a", 3)]
+    assert sub.in_flight.return_leases("a") == [Lease("a", 1)]
     assert (len(sub.aside), len(sub.in_flight), sub.room()) == (0, 1, 1)
 
 
