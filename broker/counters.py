@@ -17,7 +17,8 @@ class Traffic:
 @dataclass(slots=True)
 class Counters:
     """Since the broker started. `bytes_in` and `bytes_out` went through sockets, `packets` are
-    those of MQTT, `payload_bytes_in` is of `messages_in`, `payload_bytes_out` of `messages_out`.
+    those of MQTT, `line_errors_left_out` ERRORs not sent to a peer that did not ask for
+    answers, `payload_bytes_in` is of `messages_in`, `payload_bytes_out` of `messages_out`.
     `dropped` counts deliveries given up, by reason; each reason is one that MQTT or the operator
     ordered: "expired", "packet too large for the client", ...
     """
@@ -26,6 +27,7 @@ class Counters:
     connects: int = 0
     refused_connects: int = 0
     protocol_errors: int = 0
+    line_errors_left_out: int = 0
     commits: int = 0
     append_failures: int = 0
     bytes_in: int = 0

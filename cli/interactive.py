@@ -4,14 +4,14 @@
     sub    subscribe <TOPIC>    unsubscribe <TOPIC>    help    quit
 
 Each message that is delivered is a line: `>> DELIVER <TOPIC> <MESSAGE> <PUBLISHER> <TIME>`, with
-the time of publication in UTC, as in the line protocol. Ctrl-D and Ctrl-C end.
+the time of publication in local time, as in the line protocol. Ctrl-D and Ctrl-C end.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from datetime import UTC, datetime
+from datetime import datetime
 
 from paho.mqtt.client import MQTTMessage
 
@@ -222,9 +222,9 @@ def deliver_line(message: MQTTMessage, now: float) -> str:
     known = metadata(message)
     published_at = known.get("published_at")
     at = (
-        datetime.fromisoformat(published_at)
+        datetime.fromisoformat(published_at).astimezone()
         if isinstance(published_at, str)
-        else datetime.fromtimestamp(now, UTC)
+        else datetime.fromtimestamp(now)
     )
     topic, payload, publisher = (
         output.escaped(part)

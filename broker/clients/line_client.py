@@ -2,7 +2,10 @@
 
 A subscriber is a durable session of that client identifier, fed like any other; the protocol has no
 acknowledgement, so a message counts as acknowledged when the operating system has taken its bytes.
-Commands are answered in their order, PUBLISH when the message is committed (P1).
+
+From CONFIRM on, commands are answered in their order, PUBLISH when the message is committed (P1).
+Without it only what went wrong is said: one ERROR a second, and none while the peer has not read
+what was sent before. So a publisher that never reads is never waited for.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from broker.errors import (
     StoreError,
 )
 from broker.lines.connection import (
+    LineConfirm,
     LineConnection,
     LineError,
     LineEvent,
@@ -44,12 +48,18 @@ NOT_STORED = "not stored: the broker's disk is full or failing, try again later"
 TAKEN_OVER = "another connection took the subscriber over"
 
 
+UNASKED_ERROR_INTERVAL_S = 1.0
+
+
 class _Answer:
-    """The place of a command's answer in the order of answers. `reason` is empty for OK."""
+    """The place of some commands' answers in the order of answers. `reason` is empty for OK."""
 
-    __slots__ = ("given", "reason")
+    __slots__ = ("commands", "confirmed", "given", "reason")
 
-    def __init__(self) -> None:
+    def __init__(self, commands: int, *, confirmed: bool) -> None:
+        self.commands = commands
+        self.confirmed = confirmed
+        """Whether the peer asked for answers before it sent these."""
         self.given = False
         self.reason = ""
 
@@ -68,6 +78,8 @@ class LineClient:
         )
         self._subscribers: dict[str, _LineSubscriber] = {}
         self._answers: deque[_Answer] = deque()
+        self._confirming = False
+        self._unasked_error_after = now
         self._events: deque[LineEvent] = deque()
         self._step: asyncio.Task[None] | None = None
         self.input_ended = False
@@ -122,9 +134,12 @@ class LineClient:
                 self._publish()
                 continue
             event = self._events.popleft()
-            answer = _Answer()
-            self._answers.append(answer)
+            if isinstance(event, LineConfirm):
+                self._confirming = True
+            answer = self._place_answer()
             match event:
+                case LineConfirm():
+                    self._answer(answer)
                 case LineError(reason):
                     self._answer(answer, reason)
                 case LineSubscribe() | LineUnsubscribe():
@@ -138,14 +153,10 @@ class LineClient:
         while self._events and isinstance(event := self._events[0], LinePublish):
             self._events.popleft()
             messages.append(Message(event.topic, event.payload, 1, False, event.publisher, now_us))
-        answers = [_Answer() for _ in messages]
-        self._answers.extend(answers)
+        answer = self._place_answer(len(messages))
 
         def committed(error: StoreError | None) -> None:
-            for answer in answers:
-                answer.given = True
-                answer.reason = "" if error is None else NOT_STORED
-            self._flush_answers()
+            self._answer(answer, "" if error is None else NOT_STORED)
 
         log = self.services.log
         log.append(messages, committed, keep_if_full=False)
@@ -258,6 +269,12 @@ class LineClient:
             self._connection.deliver_many(messages)
             self._transport.write(self._connection.data_to_send())
 
+    def _place_answer(self, commands: int = 1) -> _Answer:
+        """The answer of the next commands, behind those of all that came before."""
+        answer = _Answer(commands, confirmed=self._confirming)
+        self._answers.append(answer)
+        return answer
+
     def _answer(self, answer: _Answer, reason: str = "") -> None:
         answer.given = True
         answer.reason = reason
@@ -267,14 +284,27 @@ class LineClient:
         """Send the answers whose turn it is."""
         while self._answers and self._answers[0].given:
             answer = self._answers.popleft()
-            if answer.reason:
-                self._connection.error(answer.reason)
-            else:
-                self._connection.ok()
+            if not answer.confirmed:
+                if answer.reason:
+                    self._unasked_error(answer)
+                continue
+            for _ in range(answer.commands):
+                if answer.reason:
+                    self._connection.error(answer.reason)
+                else:
+                    self._connection.ok()
         data = self._connection.data_to_send()
         if data and not self._closed:
             self._transport.write(data)
         self._close_if_done()
+
+    def _unasked_error(self, answer: _Answer) -> None:
+        now = self.services.clock.monotonic()
+        if self.writable_now and now >= self._unasked_error_after:
+            self._unasked_error_after = Monotonic(now + UNASKED_ERROR_INTERVAL_S)
+            self._connection.error(answer.reason)
+        else:
+            self.services.counters.line_errors_left_out += 1
 
     def _close_if_done(self) -> None:
         if self.input_ended and self._done() and not self._closed:

@@ -3,13 +3,17 @@ r"""The line protocol: one Network Connection of it, without I/O and clock; same
 A line is UTF-8 and ends with a newline (`\r\n` will do). Tokens are separated by a space.
 
     SUBSCRIBE <topic filter> <subscriber>              UNSUBSCRIBE <topic filter> <subscriber>
-    PUBLISH <topic> <message> <publisher>
+    PUBLISH <topic> <message> <publisher>              CONFIRM
     OK · ERROR <reason> · DELIVER <topic> <message> <publisher> <YYYY-MM-DD HH:MM:SS>
 
 - The message is all that stands between the space after the topic and the space before the last
   token, so its spaces are kept; of nothing (`PUBLISH t  p`, two spaces) it is empty.
+- A command that succeeds is answered by nothing until the peer sends `CONFIRM`, and by OK from
+  then on, CONFIRM included. The clients of the program that spoke this protocol first print every
+  line that they receive, and their publisher reads none.
 - Commands are answered in their order. An OK may have to wait for the log, so a line that cannot
   be obeyed is an event too, `LineError`, which its client hands to `error` in its turn.
+- The time of a DELIVER is local time of the broker, as that program prints it.
 - No line ends the connection. One longer than `line_bytes_max` is refused once and skipped as it
   arrives, empty lines are ignored, and so is a last line that the peer did not end.
 - A DELIVER is one line whatever came in by MQTT. Text that a line can carry is sent unchanged,
@@ -23,7 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import lru_cache
 
 from broker.errors import ClientIdentifierNotValid, MalformedPacket, PeerError
@@ -63,13 +67,18 @@ class LinePublish:
 
 
 @dataclass(slots=True)
+class LineConfirm:
+    """Answer this and every later command."""
+
+
+@dataclass(slots=True)
 class LineError:
     """A line that cannot be obeyed: to be answered with `error(reason)` when its turn comes."""
 
     reason: str
 
 
-LineEvent = LinePublish | LineSubscribe | LineUnsubscribe | LineError
+LineEvent = LinePublish | LineSubscribe | LineUnsubscribe | LineConfirm | LineError
 
 
 class LineConnection:
@@ -110,10 +119,15 @@ class LineConnection:
         self._outgoing.append(b"ERROR %b\n" % _text(reason.encode()))
 
     def deliver(self, topic: str, payload: bytes, publisher: str, published_at_us: int) -> None:
-        """Queue one DELIVER; its time is UTC."""
+        """Queue one DELIVER."""
         self._outgoing.append(
             b"DELIVER %b %b %b %b\n"
-            % (_token(topic), _text(payload), _token(publisher), _utc(published_at_us // 1_000_000))
+            % (
+                _token(topic),
+                _text(payload),
+                _token(publisher),
+                _local(published_at_us // 1_000_000),
+            )
         )
 
     def deliver_many(self, messages: Iterable[Message]) -> None:
@@ -160,8 +174,14 @@ class LineConnection:
                     return LineSubscribe(*self._subscription(command, arguments))
                 case "UNSUBSCRIBE":
                     return LineUnsubscribe(*self._subscription(command, arguments))
+                case "CONFIRM" if not arguments:
+                    return LineConfirm()
+                case "CONFIRM":
+                    raise MalformedPacket("CONFIRM takes nothing: each command is answered then")
                 case _:
-                    raise MalformedPacket("unknown command: use SUBSCRIBE, UNSUBSCRIBE or PUBLISH")
+                    raise MalformedPacket(
+                        "unknown command: use SUBSCRIBE, UNSUBSCRIBE, PUBLISH or CONFIRM"
+                    )
         except UnicodeDecodeError:
             return LineError("line is not valid UTF-8")
         except PeerError as error:
@@ -220,6 +240,6 @@ def _fits_a_line(data: bytes) -> bool:
 
 
 @lru_cache(maxsize=64)
-def _utc(second: int) -> bytes:
+def _local(second: int) -> bytes:
     """Remembered, since a batch's messages share a second or few."""
-    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%d %H:%M:%S").encode()
+    return datetime.fromtimestamp(second).strftime("%Y-%m-%d %H:%M:%S").encode()

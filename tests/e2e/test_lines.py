@@ -41,17 +41,17 @@ def test_through_nc(broker: BrokerProcess, name: str) -> None:
     ) as subscriber:
         assert subscriber.stdin is not None
         assert subscriber.stdout is not None
-        subscriber.stdin.write(f"SUBSCRIBE {name} {name}-sub\n")
-        assert subscriber.stdout.readline() == "OK\n"
+        subscriber.stdin.write(f"CONFIRM\nSUBSCRIBE {name} {name}-sub\n")
+        assert [subscriber.stdout.readline() for _ in range(2)] == ["OK\n", "OK\n"]
         published = subprocess.run(
             [*command, "-N"],
-            input=f"PUBLISH {name} Rainy day ahead! pub1\nPUBLISH {name} Sunny pub1\n",
+            input=f"CONFIRM\nPUBLISH {name} Rainy day ahead! pub1\nPUBLISH {name} Sunny pub1\n",
             capture_output=True,
             timeout=TIMEOUT_S,
             text=True,
             check=True,
         )
-        assert published.stdout == "OK\nOK\n"
+        assert published.stdout == "OK\nOK\nOK\n"
         time_pattern = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\n"
         for said in (f"DELIVER {name} Rainy day ahead! pub1 ", f"DELIVER {name} Sunny pub1 "):
             assert re.fullmatch(re.escape(said) + time_pattern, subscriber.stdout.readline())

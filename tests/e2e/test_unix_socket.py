@@ -67,6 +67,8 @@ def test_a_client_over_the_unix_socket_and_one_over_tcp_meet(
 
 def test_the_line_protocol_is_there_too(directory: Path, path: Path) -> None:
     with BrokerProcess(directory, {"unix_socket": str(path)}), connected(path) as client:
+        client.sendall(b"CONFIRM\n")
+        assert client.recv(100) == b"OK\n"
         client.sendall(b"PUBLISH weather Rainy pub1\n")
         assert client.recv(100) == b"OK\n"
 

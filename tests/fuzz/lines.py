@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from broker.lines.connection import LineConnection, LineError, LineEvent, LinePublish, LineSubscribe
+from datetime import datetime
+
+from broker.lines.connection import (
+    LineConfirm,
+    LineConnection,
+    LineError,
+    LineEvent,
+    LinePublish,
+    LineSubscribe,
+)
 from broker.message import Monotonic
 from tests.support.wire import chunks
 
@@ -41,6 +50,8 @@ def received(parts: list[bytes], *, line_bytes_max: int = LINE_BYTES_MAX) -> lis
 def command(event: LineEvent) -> bytes:
     """A line that asks for it; the last blank keeps a carriage return from being its end."""
     assert not isinstance(event, LineError)
+    if isinstance(event, LineConfirm):
+        return b"CONFIRM \n"
     if isinstance(event, LinePublish):
         ends = event.topic.encode(), event.payload, event.publisher.encode()
         return b"PUBLISH %b %b %b \n" % ends
@@ -60,9 +71,10 @@ def check_delivery(publish: LinePublish) -> None:
     """What a line could say comes out as it went in; any bytes give one line."""
     lines = connection()
     lines.deliver(publish.topic, publish.payload, publish.publisher, 0)
+    epoch = str(datetime.fromtimestamp(0)).encode()
     words = publish.topic.encode(), publish.payload, publish.publisher.encode()
     if b"\r" not in b"".join(words):
-        assert lines.data_to_send() == b"DELIVER %b %b %b 1970-01-01 00:00:00\n" % words
+        assert lines.data_to_send() == b"DELIVER %b %b %b %b\n" % (*words, epoch)
     else:
         written = lines.data_to_send()
         assert written.find(b"\n") == len(written) - 1

@@ -5,19 +5,24 @@ from __future__ import annotations
 import re
 import socket
 import time
-from datetime import UTC, datetime
+from datetime import datetime
 from types import TracebackType
 
 TIMEOUT_S = 10.0
 
 
 class LineSocket:
-    """A socket. As a context manager it is closed in the end."""
+    """A socket. As a context manager it is closed in the end.
 
-    def __init__(self, port: int) -> None:
+    `confirm`: it asks for answers first, so that each command of a test is answered.
+    """
+
+    def __init__(self, port: int, *, confirm: bool = True) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), TIMEOUT_S)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._file = self.socket.makefile("rb")
+        if confirm:
+            assert self.ask("CONFIRM") == "OK"
 
     def __enter__(self) -> LineSocket:
         return self
@@ -49,6 +54,6 @@ class LineSocket:
         line = self.read()
         match = re.fullmatch(r"DELIVER (.*) (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)", line)
         assert match, line
-        at = datetime.fromisoformat(match[2]).replace(tzinfo=UTC)
+        at = datetime.fromisoformat(match[2])  # local time
         assert abs(time.time() - at.timestamp()) < 60
         return match[1]

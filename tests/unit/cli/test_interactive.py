@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -184,11 +185,16 @@ def test_after_a_lost_connection_what_was_subscribed_to_is_again(
     ]
 
 
-def test_a_delivery_is_the_line_of_the_line_protocol() -> None:
+def test_a_delivery_is_the_line_of_the_line_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In local time."""
+    monkeypatch.setenv("TZ", "CET-1")
+    time.tzset()
     delivered = message("weather", 1, payload=b"Rainy\x1b[2J day")
     delivered.properties = packet_properties(
         PacketTypes.PUBLISH, [("publisher", "pub1"), ("published-at", "2025-03-14T10:30:00Z")]
     )
-    line = r">> DELIVER weather Rainy\x1b[2J day pub1 2025-03-14 10:30:00"
+    line = r">> DELIVER weather Rainy\x1b[2J day pub1 2025-03-14 11:30:00"
     assert deliver_line(delivered, 0) == line
-    assert deliver_line(message("a", 1), 0) == ">> DELIVER a x - 1970-01-01 00:00:00"
+    assert deliver_line(message("a", 1), 0) == ">> DELIVER a x - 1970-01-01 01:00:00"
+    monkeypatch.undo()
+    time.tzset()

@@ -22,11 +22,17 @@ from tests.support.world import Disk, Subscriber, World, message, numbered, runn
 class Lines:
     """A connection of the line protocol: what its peer writes, and the lines that it gets."""
 
-    def __init__(self, world: World, config: Config = NOTHING_TO_TELL) -> None:
+    def __init__(
+        self, world: World, config: Config = NOTHING_TO_TELL, *, confirm: bool = True
+    ) -> None:
+        """`confirm`: it asks for answers first."""
         self.world = world
         self.transport = Transport()
         self.services: Services = services(world, config)
         self.client = LineClient(self.services, self.transport, "here", world.clock.monotonic())
+        if confirm:
+            self.says("CONFIRM")
+            assert self.written() == ["OK"]
 
     def says(self, *lines: str) -> None:
         data = "".join(f"{line}\n" for line in lines).encode()
@@ -90,7 +96,7 @@ async def test_commands_are_answered_in_their_order(world: World, lines: Lines) 
     world.disk.may_commit.set()
     assert await lines.gets() == [
         "OK",
-        "ERROR unknown command: use SUBSCRIBE, UNSUBSCRIBE or PUBLISH",
+        "ERROR unknown command: use SUBSCRIBE, UNSUBSCRIBE, PUBLISH or CONFIRM",
         "OK",
         "OK",
         "ERROR PUBLISH takes a topic, a message and a publisher",
@@ -130,6 +136,77 @@ async def test_a_connection_is_not_read_from_while_too_much_waits_for_the_disk()
         world.disk.may_commit.set()
         assert await lines.gets() == ["OK", "OK"]
         assert lines.transport.reading
+
+
+# Without CONFIRM
+
+
+@pytest.fixture
+def original(world: World) -> Lines:
+    """A client of the program that spoke the protocol first: it asks for no answers."""
+    return Lines(world, confirm=False)
+
+
+async def test_what_succeeds_is_answered_by_nothing(world: World, original: Lines) -> None:
+    original.says("SUBSCRIBE t sub1", "PUBLISH u 1 p", "UNSUBSCRIBE u sub1")
+    assert await original.gets() == []
+    await world.publish(message("2"))
+    assert await original.gets() == ["2"]
+    assert [payloads for payloads, *_ in world.disk.commits if payloads] == [[b"1"], [b"2"]]
+
+
+async def test_confirm_counts_from_where_it_stands(world: World, original: Lines) -> None:
+    """What came before it is not answered, also where that is done later."""
+    world.disk.may_commit.clear()
+    original.says("PUBLISH t 1 p", "confirm", "PUBLISH t 2 p", "PUBLISH", "CONFIRM")
+    await turns()
+    assert original.written() == []
+    world.disk.may_commit.set()
+    error = "ERROR PUBLISH takes a topic, a message and a publisher"
+    assert await original.gets() == ["OK", "OK", error, "OK"]
+
+
+async def test_what_went_wrong_is_said_once_a_second_and_counted(
+    world: World, original: Lines
+) -> None:
+    original.says("nonsense", "PUBLISH", "SUBSCRIBE a#b sub1")
+    [error] = await original.gets()
+    assert error.startswith("ERROR unknown command")
+    assert world.counters.line_errors_left_out == 2
+    world.clock.advance(0.9)
+    original.says("PUBLISH")
+    assert await original.gets() == []
+    world.clock.advance(0.2)
+    original.says("PUBLISH")
+    assert await original.gets() == ["ERROR PUBLISH takes a topic, a message and a publisher"]
+    assert world.counters.line_errors_left_out == 3
+
+
+async def test_a_message_that_could_not_be_stored_is_told_too(
+    world: World, original: Lines
+) -> None:
+    """P6"""
+    world.disk.full = True
+    original.says("PUBLISH t 1 p", "PUBLISH t 2 p")
+    await turns()
+    assert original.written() == [f"ERROR {NOT_STORED}"]
+
+
+async def test_who_does_not_read_is_told_nothing_and_goes_on_publishing(
+    world: World, original: Lines
+) -> None:
+    original.client.writable(yes=False)
+    for number in range(3):
+        original.says("nonsense", f"PUBLISH t {number} p")
+        await world.settled()
+        world.clock.advance(2)
+    assert await original.gets() == []
+    assert original.transport.reading
+    assert world.counters.line_errors_left_out == 3
+    assert world.disk.high_watermark == 3
+    original.client.writable(yes=True)
+    original.says("nonsense")
+    assert len(await original.gets()) == 1
 
 
 # Subscribing

@@ -2,21 +2,45 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 
 from broker.lines.connection import (
+    LineConfirm,
     LineConnection,
     LineError,
     LineEvent,
     LinePublish,
     LineSubscribe,
     LineUnsubscribe,
+    _local,
 )
 from broker.message import Message, Monotonic
 
 NOW = Monotonic(0.0)
 
 HALF_PAST_TEN_US = 1_741_948_200_000_000  # 2025-03-14T10:30:00Z
+
+
+@pytest.fixture(autouse=True)
+def utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Where the broker is, unless a test moves it."""
+    with local_time(monkeypatch, "UTC0"):
+        yield
+
+
+@contextmanager
+def local_time(monkeypatch: pytest.MonkeyPatch, zone: str) -> Iterator[None]:
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", zone)
+        time.tzset()
+        _local.cache_clear()
+        yield
+    time.tzset()
+    _local.cache_clear()
 
 
 def connection(line_bytes_max: int = 1000) -> LineConnection:
@@ -41,6 +65,24 @@ def test_the_three_commands() -> None:
     assert receive("PUBLISH weather Rainy day ähead! pub1\n".encode()) == [
         LinePublish("weather", "Rainy day ähead!".encode(), "pub1")
     ]
+
+
+def test_confirm_takes_nothing() -> None:
+    assert receive(b"CONFIRM\nconfirm \r\n") == [LineConfirm(), LineConfirm()]
+    (error,) = receive(b"CONFIRM all\n")
+    assert error == LineError("CONFIRM takes nothing: each command is answered then")
+
+
+def test_the_time_of_a_delivery_is_local(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Summer and winter, as the program that spoke the protocol first prints it."""
+    half_a_year_us = 182 * 86_400_000_000
+    with local_time(monkeypatch, "CET-1CEST,M3.5.0,M10.5.0/3"):
+        lines = connection()
+        lines.deliver("t", b"", "p", HALF_PAST_TEN_US)
+        lines.deliver("t", b"", "p", HALF_PAST_TEN_US + half_a_year_us)
+        assert lines.data_to_send() == (
+            b"DELIVER t  p 2025-03-14 11:30:00\nDELIVER t  p 2025-09-12 12:30:00\n"
+        )
 
 
 def test_two_commands_in_one_write_and_one_command_in_many() -> None:
