@@ -3,35 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from broker.message import Message, Offset
 from broker.store import Skipped, Store
 
 END = Offset(1 << 62)
 """Above every offset."""
-
-
-def message(
-    payload: bytes | str = b"",
-    topic: str = "weather",
-    *,
-    qos: int = 1,
-    retain: bool = False,
-    publisher: str = "pub1",
-    at: int = 1_700_000_000_000_000,
-    expires_at_us: int | None = None,
-    properties: bytes = b"",
-    offset: int = 0,
-) -> Message:
-    payload = payload.encode() if isinstance(payload, str) else payload
-    return Message(
-        topic, payload, qos, retain, publisher, at, expires_at_us, properties, Offset(offset)
-    )
-
-
-def numbered(count: int, topic: Callable[[int], str] = lambda i: "weather") -> list[Message]:
-    return [message(str(i), topic(i)) for i in range(count)]
 
 
 def payloads(messages: Sequence[Message]) -> list[bytes]:

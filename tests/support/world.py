@@ -27,32 +27,6 @@ from tests.support.clock import FakeClock
 T = TypeVar("T")
 
 
-def message(
-    payload: bytes | str = b"",
-    topic: str = "t",
-    *,
-    qos: int = 1,
-    offset: int = 0,
-    publisher: str = "pub1",
-    retain: bool = False,
-    expires_at_us: int | None = None,
-    properties: bytes = b"",
-) -> Message:
-    payload = payload.encode() if isinstance(payload, str) else payload
-    return Message(
-        topic, payload, qos, retain, publisher, 1, expires_at_us, properties, Offset(offset)
-    )
-
-
-def numbered(count: int, topic: str = "t", *, first: int = 1, qos: int = 1) -> list[Message]:
-    """Messages whose payloads are `texts(count, first=first)`."""
-    return [message(str(n), topic, qos=qos) for n in range(first, first + count)]
-
-
-def texts(count: int, *, first: int = 1) -> list[bytes]:
-    return [str(n).encode() for n in range(first, first + count)]
-
-
 def subscription(
     topic_filter: str = "t",
     qos: int = 1,

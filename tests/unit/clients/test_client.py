@@ -15,7 +15,8 @@ from broker.mqtt.encode import encode
 from broker.mqtt.packets import MQTT_5, Connect, Will
 from tests.support.clients import NOTHING_TO_TELL, Dialogue
 from tests.support.groups import GROUP, member
-from tests.support.world import Disk, World, numbered, payloads, running
+from tests.support.messages import numbered
+from tests.support.world import Disk, World, payloads, running
 
 CONNECT = "10 0E 0004 'MQTT' 05 00 003C 00 0001 'a'"
 LASTING = "10 13 0004 'MQTT' 05 00 003C 05 11 00000064 0001 'a'"

@@ -16,7 +16,8 @@ from broker.errors import StoreCorrupt
 from broker.message import Message, Offset
 from broker.mqtt.packets import MQTT_5
 from tests.support.clients import NOTHING_TO_TELL, Dialogue, Transport, services
-from tests.support.world import Disk, Subscriber, World, message, numbered, running, subscription
+from tests.support.messages import message, numbered
+from tests.support.world import Disk, Subscriber, World, running, subscription
 
 
 class Lines:

@@ -18,8 +18,9 @@ from broker.mqtt.encode import encode
 from broker.mqtt.packets import MQTT_5, Ack, Connect, PacketType, Suback
 from tests.support.clients import Dialogue, Transport
 from tests.support.groups import GROUP
+from tests.support.messages import message, numbered
 from tests.support.wire import LIMITS
-from tests.support.world import Disk, World, message, numbered, running
+from tests.support.world import Disk, World, running
 
 NOW = Monotonic(0.0)
 

@@ -9,7 +9,8 @@ from broker.clients.session_report import SUBSCRIPTIONS, UNREAD, report
 from broker.errors import StoreUnavailable
 from broker.mqtt.packets import MQTT_5, Connect, UserProperties
 from tests.support.clients import Dialogue
-from tests.support.world import Subscriber, World, message, numbered, placed, subscription
+from tests.support.messages import message, numbered
+from tests.support.world import Subscriber, World, placed, subscription
 
 
 async def told(world: World, *asked: tuple[str, str]) -> UserProperties:

@@ -23,8 +23,9 @@ from broker.mqtt.packets import (
 )
 from broker.session.session import Session
 from tests.support.clients import Dialogue, services
+from tests.support.messages import message
 from tests.support.raw_client import next_packet
-from tests.support.world import Disk, Subscriber, World, message, payloads, running
+from tests.support.world import Disk, Subscriber, World, payloads, running
 
 
 class AskingSubscriber(Subscriber):

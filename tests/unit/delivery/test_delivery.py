@@ -18,18 +18,8 @@ from broker.store import Store
 from broker.store.memory import MemoryStore
 from broker.store.sqlite.store import SqliteStore
 from tests.support.clock import FakeClock
-from tests.support.world import (
-    Disk,
-    Subscriber,
-    World,
-    message,
-    numbered,
-    payloads,
-    placed,
-    running,
-    subscription,
-    texts,
-)
+from tests.support.messages import message, numbered, texts
+from tests.support.world import Disk, Subscriber, World, payloads, placed, running, subscription
 
 # Routing
 

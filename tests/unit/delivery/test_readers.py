@@ -14,18 +14,8 @@ from broker.errors import StoreCorrupt, StoreUnavailable
 from broker.message import Message, Offset
 from broker.store import Read
 from broker.topics import REPLAY_ENDED
-from tests.support.world import (
-    Disk,
-    Subscriber,
-    World,
-    message,
-    numbered,
-    payloads,
-    placed,
-    running,
-    subscription,
-    texts,
-)
+from tests.support.messages import message, numbered, texts
+from tests.support.world import Disk, Subscriber, World, payloads, placed, running, subscription
 
 # Behind
 

@@ -4,7 +4,7 @@ import pytest
 
 from broker.delivery.recent import Recent
 from broker.message import Offset
-from tests.support.world import message
+from tests.support.messages import message
 
 
 def test_recent_batches_are_read_above_an_offset_and_forgotten_oldest_first(

@@ -14,17 +14,8 @@ from broker.log.log import CURSOR_COMMIT_DELAY_S
 from broker.message import Grant, Message, Offset, Outgoing, PacketIdentifier
 from broker.registry.sessions import Owner
 from broker.session.in_flight import InFlight, Stage
-from tests.support.world import (
-    Disk,
-    Subscriber,
-    World,
-    message,
-    numbered,
-    payloads,
-    running,
-    subscription,
-    texts,
-)
+from tests.support.messages import message, numbered, texts
+from tests.support.world import Disk, Subscriber, World, payloads, running, subscription
 
 
 class Connection(Owner):

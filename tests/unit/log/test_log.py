@@ -11,7 +11,8 @@ from broker.errors import StoreBusy, StoreError, StoreFull, StoreUnavailable
 from broker.log.log import CURSOR_COMMIT_DELAY_S, FEW_MESSAGES, FULL_RETRY_S, Log
 from broker.message import Message
 from tests.support.clock import FakeClock
-from tests.support.world import Disk, message
+from tests.support.messages import message
+from tests.support.world import Disk
 
 SESSION = Put(SessionDocument("sub1", 60, 1, None))
 

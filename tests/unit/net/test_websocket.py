@@ -18,8 +18,9 @@ from broker.mqtt.encode import encode
 from broker.mqtt.packets import MQTT_5, Pingreq, Subscribe, SubscriptionRequest
 from broker.net.websocket import WebSocket
 from tests.support.clients import Transport, services
+from tests.support.messages import message
 from tests.support.raw_client import connect_packet
-from tests.support.world import Disk, World, message, running
+from tests.support.world import Disk, World, running
 
 MET_AT = Monotonic(100.0)
 MUCH_LATER = Monotonic(1100.0)

@@ -10,7 +10,8 @@ from broker.clock import Instant
 from broker.delivery.delivery import ASIDE_MAX
 from broker.message import Grant, Monotonic, Outgoing, WallUs
 from broker.observe.sys_tree import Load, SysTree
-from tests.support.world import Disk, Subscriber, World, message, running, subscription
+from tests.support.messages import message
+from tests.support.world import Disk, Subscriber, World, running, subscription
 
 
 @pytest.fixture

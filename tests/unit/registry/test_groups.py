@@ -10,7 +10,8 @@ from broker.config import Config
 from broker.documents import CursorDocument
 from broker.message import Offset
 from tests.support.groups import GROUP, member
-from tests.support.world import Disk, Subscriber, World, message, payloads, running, subscription
+from tests.support.messages import message
+from tests.support.world import Disk, Subscriber, World, payloads, running, subscription
 
 
 @pytest.fixture

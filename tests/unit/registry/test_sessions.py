@@ -18,7 +18,8 @@ from broker.documents import (
 from broker.errors import QuotaExceeded, StoreFull
 from broker.registry.sessions import ENDED_AT_ONCE_MAX
 from tests.support.clock import FakeClock
-from tests.support.world import Disk, Subscriber, World, message, payloads, running, subscription
+from tests.support.messages import message
+from tests.support.world import Disk, Subscriber, World, payloads, running, subscription
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ from broker.message import Message, Offset, WallUs
 from broker.mqtt.packets import Subscribe, SubscriptionRequest
 from broker.replay import placing
 from broker.session.session import Session
-from tests.support.world import Disk, message, subscription
+from tests.support.messages import message
+from tests.support.world import Disk, subscription
 
 NOW_US = WallUs(100 * US)
 

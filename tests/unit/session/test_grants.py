@@ -8,7 +8,8 @@ from broker.session.grants import (
     SubscriptionSet,
     merge_grants,
 )
-from tests.support.world import message, subscription
+from tests.support.messages import message
+from tests.support.world import subscription
 
 
 def subscribed(*subscriptions: SubscriptionDocument) -> SubscriptionSet:

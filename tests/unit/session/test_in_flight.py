@@ -8,7 +8,8 @@ import pytest
 from broker.errors import StoreCorrupt
 from broker.message import Grant, Lease, Message, Offset, Outgoing, PacketIdentifier
 from broker.session.in_flight import InFlight, InFlightWindow, Stage, Taken, pack, unpack
-from tests.support.world import message, payloads
+from tests.support.messages import message
+from tests.support.world import payloads
 
 ALL = 1 << 30
 

@@ -6,7 +6,8 @@ from broker.documents import Put, SubscriptionDocument
 from broker.message import Message, Outgoing
 from broker.session.grants import SubscriptionSet
 from broker.session.owed import OwedRetained
-from tests.support.world import message, subscription
+from tests.support.messages import message
+from tests.support.world import subscription
 
 
 class Owing:

@@ -6,7 +6,8 @@ from broker.documents import CursorDocument, Put, ReceivedQos2Document, Subscrip
 from broker.message import Grant, Lease, Message, Offset, Outgoing
 from broker.session.in_flight import unpack
 from broker.session.session import Session
-from tests.support.world import message, payloads, subscription
+from tests.support.messages import message
+from tests.support.world import payloads, subscription
 
 ALL = 1 << 30
 

@@ -7,7 +7,7 @@ import pytest
 from broker.message import Message, Offset
 from broker.store.sqlite.store import SqliteStore
 from broker.store.tail import Tail
-from tests.support.stores import message
+from tests.support.messages import message
 
 
 async def test_a_slow_reader_of_tail_holds_a_bounded_queue(

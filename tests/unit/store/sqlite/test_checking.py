@@ -11,8 +11,9 @@ from broker.documents import CursorDocument, Put, SessionDocument
 from broker.errors import StoreCorrupt
 from broker.message import Offset
 from broker.store.sqlite.store import SqliteStore
+from tests.support.messages import message
 from tests.support.sqlite import change
-from tests.support.stores import END, message, payloads
+from tests.support.stores import END, payloads
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ from broker.message import Message, Offset
 from broker.store.sqlite.rows import BLOCK_SHIFT
 from broker.store.sqlite.schema import migrations
 from broker.store.sqlite.store import SqliteStore
+from tests.support.messages import message
 from tests.support.sqlite import ask
-from tests.support.stores import message, read_all
+from tests.support.stores import read_all
 
 BLOCK = 1 << BLOCK_SHIFT
 OF_TOPICS = (

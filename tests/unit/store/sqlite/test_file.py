@@ -13,7 +13,8 @@ import pytest
 from broker.message import Offset
 from broker.store.sqlite.file import DatabaseFile
 from broker.store.sqlite.store import SqliteStore
-from tests.support.stores import numbered, read_all
+from tests.support.messages import numbered
+from tests.support.stores import read_all
 
 SECOND_BROKER = """
 import asyncio, sys

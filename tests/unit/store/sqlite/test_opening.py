@@ -14,8 +14,8 @@ import pytest
 from broker.errors import SchemaMismatch, StoreUnavailable
 from broker.store.sqlite import opening, writer
 from broker.store.sqlite.store import SqliteStore
+from tests.support.messages import message
 from tests.support.sqlite import ask
-from tests.support.stores import message
 
 
 async def test_only_the_owner_may_read_what_is_written(sqlite: SqliteStore) -> None:

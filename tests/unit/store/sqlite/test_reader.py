@@ -13,7 +13,8 @@ from broker.message import Offset, WallUs
 from broker.store.sqlite.store import SqliteStore
 from broker.store.sqlite.thread import ConnectionThread
 from broker.topics import matches
-from tests.support.stores import END, message, numbered, read_all, retained
+from tests.support.messages import message, numbered
+from tests.support.stores import END, read_all, retained
 
 LEVELS = ("", "a", "a!", "a.", "a0", "\U0010ffff", "\U0010ffffb", "$x")
 """What sorts right before and after `a`, `a/` and the last character there is."""

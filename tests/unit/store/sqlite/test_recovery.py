@@ -21,8 +21,9 @@ from broker.errors import StoreCorrupt, StoreError
 from broker.store.sqlite import opening
 from broker.store.sqlite.gaps import OFFSETS_LOST_MAX
 from broker.store.sqlite.note import note_path
+from tests.support.messages import message, numbered
 from tests.support.sqlite import ask, opened
-from tests.support.stores import message, numbered, read_all
+from tests.support.stores import read_all
 
 ACKNOWLEDGED = 300
 

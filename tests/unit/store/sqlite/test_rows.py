@@ -25,7 +25,7 @@ from broker.store.sqlite.rows import (
     seed,
     without_offset,
 )
-from tests.support.stores import message
+from tests.support.messages import message
 
 TIMES = st.integers(0, (1 << 53) - 1)
 
@@ -81,7 +81,7 @@ def test_the_columns_are_where_the_constants_say() -> None:
     columns = COLUMNS.replace(" ", "").split(",")[1:]
     assert len(columns) == WIDTH == ROW.count("?")
     assert [columns[at] for at in (TOPIC_ID, RETAIN, PAYLOAD)] == ["topic_id", "retain", "payload"]
-    row = flat_rows([message("Rainy", retain=True)], {("weather", "pub1"): (5, 6, 7)}, 9)
+    row = flat_rows([message("Rainy", retain=True)], {("t", "pub1"): (5, 6, 7)}, 9)
     assert (row[TOPIC_ID], row[RETAIN], row[PAYLOAD]) == (5, 1, b"Rainy")
 
 

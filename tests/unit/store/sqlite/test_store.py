@@ -25,8 +25,9 @@ from broker.store import Read, Skipped
 from broker.store.sqlite import checking, opening, reader, writer
 from broker.store.sqlite import store as sqlite_module
 from broker.store.sqlite.store import SqliteStore
+from tests.support.messages import message, numbered
 from tests.support.sqlite import ask, in_writer, opened
-from tests.support.stores import END, message, numbered, payloads, read_all, tail_until
+from tests.support.stores import END, payloads, read_all, tail_until
 
 # The file
 
@@ -39,7 +40,7 @@ async def test_a_stopped_store_is_one_file(sqlite: SqliteStore) -> None:
 
 async def test_history_can_be_read_beside_the_broker_and_after_it(sqlite: SqliteStore) -> None:
     await sqlite.append([message("Rainy", expires_at_us=None)])
-    expected = [(1, "2023-11-14T22:13:20.000000Z", "pub1", 1, 0, "weather", b"Rainy", None)]
+    expected = [(1, "2023-11-14T22:13:20.000000Z", "pub1", 1, 0, "t", b"Rainy", None)]
     sql = (
         "SELECT offset, published_at, publisher, qos, retain, topic, payload, expires_at_us"
         " FROM history"

@@ -20,8 +20,9 @@ from broker.message import Message, Offset
 from broker.store.sqlite import names, opening, writer
 from broker.store.sqlite.gaps import OFFSETS_LOST_MAX
 from broker.store.sqlite.store import SqliteStore
+from tests.support.messages import message, numbered
 from tests.support.sqlite import ask, in_writer, opened
-from tests.support.stores import message, numbered, payloads, read_all, tail_until
+from tests.support.stores import payloads, read_all, tail_until
 
 
 def wal_of(path: Path) -> Path:
