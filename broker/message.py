@@ -90,7 +90,8 @@ class Grant:
     retained when the subscription was made, and so keeps RETAIN = 1 [MQTT-3.3.1-8]. `metadata` asks
     for User Properties `offset`, `published-at` and `publisher` on the way out (MQTT 5 only).
     `replay` is the Topic Filter of the replay that the message is from, or empty; `lease` is what
-    ends when a message of a shared subscription is acknowledged.
+    ends when a message of a shared subscription is acknowledged. `caught_up` marks the first live
+    message after a replay, by User Property `caught-up: true` (MQTT 5 only).
     """
 
     qos: int
@@ -100,6 +101,7 @@ class Grant:
     metadata: bool = False
     replay: str = ""
     lease: Lease | None = None
+    caught_up: bool = False
 
 
 Outgoing = tuple[Message, Grant]

@@ -309,6 +309,7 @@ class Delivery:
         self._readers[session].pop((Replay, subscription.filter), None)
         subscription.replaying = False
         self.subscribe(session, subscription)
+        session.grants.replay_joined(subscription.filter)
         if session.durable:
             # With the cursor: what was replayed is in flight, and now that alone owes it.
             self._log.append([], operations=[Put(replace(subscription))])

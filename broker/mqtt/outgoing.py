@@ -98,6 +98,7 @@ def encode_publishes(
             or grant.subscription_ids
             or message.expires_at_us is not None
             or grant.metadata
+            or grant.caught_up
         ):
             properties = property_section(
                 _own_properties(message, grant, now_us), message.properties
@@ -217,10 +218,15 @@ def _own_properties(message: Message, grant: Grant, now_us: int) -> Properties:
         own[Property.MESSAGE_EXPIRY_INTERVAL] = -(-remaining_us // 1_000_000)
     if grant.subscription_ids:
         own[Property.SUBSCRIPTION_IDENTIFIER] = list(grant.subscription_ids)
+    told: list[tuple[str, str]] = []
     if grant.metadata:
-        own[Property.USER_PROPERTY] = [
+        told += [
             ("offset", str(message.offset)),
             ("published-at", rfc3339(message.published_at_us)),
             ("publisher", message.publisher),
         ]
+    if grant.caught_up:
+        told.append(("caught-up", "true"))
+    if told:
+        own[Property.USER_PROPERTY] = told
     return own

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from broker.documents import Operation, Put, SubscriptionDocument
-from broker.message import Grant, Message, Offset
+from broker.message import Grant, Message, Offset, Outgoing
 from broker.topics import TopicTree, is_shared
 
 CACHED_TOPICS_MAX = 10_000
@@ -33,12 +33,16 @@ class SubscriptionSet:
         """Without Shared Subscriptions: what these get is for their groups to say."""
         self._cache: dict[str, tuple[list[SubscriptionDocument], Grant | None]] = {}
         """By topic: the matching subscriptions that do not replay, and their grant if all count."""
+        self.joined: set[str] = set()
+        """Topic Filters that got no live message yet since their replay ended."""
         self._write_next: dict[str, None] = {}
         self._writing: dict[str, None] = {}
         self._write_later: dict[str, None] = {}
 
     def add(self, subscription: SubscriptionDocument) -> None:
         """Add the subscription, or replace the one with its filter. [MQTT-3.8.4-3]"""
+        if subscription.replaying:
+            self.joined.discard(subscription.filter)
         self.by_filter[subscription.filter] = subscription
         if not is_shared(subscription.filter):
             self._tree.add(subscription.filter, subscription.filter, subscription)
@@ -48,6 +52,7 @@ class SubscriptionSet:
         """Remove the subscription; None if there was none. [MQTT-3.10.4-3]"""
         self._write_next.pop(topic_filter, None)
         self._write_later.pop(topic_filter, None)
+        self.joined.discard(topic_filter)
         self._tree.remove(topic_filter, topic_filter)
         self._cache.clear()
         return self.by_filter.pop(topic_filter, None)
@@ -62,12 +67,7 @@ class SubscriptionSet:
         Hot: `benchmarks.work`, backlog.
         """
         entry = self._cache.get(message.topic)
-        if entry is None:
-            matching = [s for s in self._tree.match(message.topic) if not s.replaying]
-            if len(self._cache) >= CACHED_TOPICS_MAX:
-                self._cache.clear()
-            entry = self._cache[message.topic] = (matching, merge_grants(matching))
-        subscriptions, merged = entry
+        subscriptions, merged = entry or self._find(message.topic)
         own = message.publisher == self._client_id
         offset = message.offset
         for s in subscriptions:
@@ -78,6 +78,13 @@ class SubscriptionSet:
         return merge_grants(
             s for s in subscriptions if s.start_offset < offset and not (own and s.no_local)
         )
+
+    def _find(self, topic: str) -> tuple[list[SubscriptionDocument], Grant | None]:
+        matching = [s for s in self._tree.match(topic) if not s.replaying]
+        if len(self._cache) >= CACHED_TOPICS_MAX:
+            self._cache.clear()
+        entry = self._cache[topic] = (matching, merge_grants(matching))
+        return entry
 
     # Replays
 
@@ -92,6 +99,28 @@ class SubscriptionSet:
         if subscription.start_offset != through:
             subscription.start_offset = through
             self._write_next[topic_filter] = None
+
+    def replay_joined(self, topic_filter: str) -> None:
+        """This replay came to the session's own place: what comes now is live."""
+        self.joined.add(topic_filter)
+
+    def mark_caught_up(self, outgoing: list[Outgoing]) -> None:
+        """Mark the first live message of each filter in `joined`. `outgoing`: the session's own."""
+        for index, (message, grant) in enumerate(outgoing):
+            subscriptions, _ = self._cache.get(message.topic) or self._find(message.topic)
+            own = message.publisher == self._client_id
+            first = [
+                s.filter
+                for s in subscriptions
+                if s.filter in self.joined
+                and s.start_offset < message.offset
+                and not (own and s.no_local)
+            ]
+            if first:
+                outgoing[index] = (message, replace(grant, caught_up=True))
+                self.joined.difference_update(first)
+                if not self.joined:
+                    break
 
     # What the log keeps of it
 

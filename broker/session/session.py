@@ -135,6 +135,8 @@ class Session:
             self._note_aside(taken.outgoing, taken.packet_ids)
         else:
             self.outbox_bytes -= taken.size
+            if self.grants.joined:
+                self.grants.mark_caught_up(taken.outgoing)
         return taken
 
     def _in_between(self) -> tuple[deque[Outgoing], Offset, bool]:

@@ -545,6 +545,24 @@ async def test_who_is_cut_off_between_two_parts_is_subscribed_to_what_the_log_kn
     assert client.answers == []
 
 
+@pytest.mark.parametrize("topic_filter", ["$replay/earliest/t", "$replay/latest/t"])
+@pytest.mark.parametrize("qos", [0, 1, 2])
+async def test_the_first_live_message_after_a_replay_says_that_it_has_caught_up(
+    qos: int, topic_filter: str, world: World
+) -> None:
+    await world.publish(*[message(str(n)) for n in (1, 2)])
+    dialogue = Dialogue(world)
+    await dialogue.connect()
+    dialogue.client(subscribing("other", 1) + subscribing(topic_filter, qos))
+    history = await dialogue.deliveries()
+    await world.publish(message("3", "other"), *[message(str(n)) for n in (4, 5)])
+    told = [(p.payload, b"caught-up" in p.properties) for p in await dialogue.deliveries()]
+    assert told == [(b"3", False), (b"4", True), (b"5", False)]
+    assert [p.payload for p in history if b"caught-up" not in p.properties] == (
+        [b"1", b"2"] if "earliest" in topic_filter else []
+    )
+
+
 # Retained messages find their place among the others
 
 

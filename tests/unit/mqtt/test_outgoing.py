@@ -195,3 +195,18 @@ def test_whether_a_message_fits_is_known_before_it_is_sent(
     for limit in (size - 1, size):
         assert fits(version, aliases, message(), Grant(1), NOW_US, limit) is (limit == size)
     assert (aliases and dict(aliases)) == known
+
+
+@pytest.mark.parametrize("aliased", [False, True])
+def test_the_first_live_message_after_a_replay_says_so(aliased: bool) -> None:
+    """MQTT 5 only."""
+    outgoing = [(message(0), Grant(0, caught_up=True)), (message(0), Grant(0))]
+    if aliased:
+        data, _ = encode_aliased(
+            TopicAliases(0), outgoing, [0, 0], dup=False, now_us=1, packet_bytes_max=1000
+        )
+    else:
+        data = written(*outgoing)
+    told = "(26 0009 'caught-up' 0004 'true')"
+    assert data == script_bytes(f"30 (0001 't' {told} 'hi') 30 (0001 't' 00 'hi')")
+    assert written(*outgoing, version=MQTT_3_1_1) == script_bytes("30 (0001 't' 'hi')" * 2)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from broker.documents import Operation, Put, SubscriptionDocument
-from broker.message import Grant, Offset
+from broker.message import Grant, Message, Offset
 from broker.session.grants import (
     CACHED_TOPICS_MAX,
     WRITTEN_LATER_MAX,
@@ -52,6 +52,35 @@ def test_no_local_leaves_out_what_the_client_published_itself() -> None:
     assert grants.of(message(topic="a/b", publisher="sub1", offset=1)) == Grant(1)
     assert grants.of(message(topic="a/c", publisher="sub1", offset=2)) is None
     assert grants.of(message(topic="a/c", publisher="other", offset=3)) == Grant(2)
+
+
+def marked(grants: SubscriptionSet, *messages: Message) -> list[int]:
+    outgoing = [(each, Grant(1)) for each in messages]
+    grants.mark_caught_up(outgoing)
+    return [each.offset for each, grant in outgoing if grant.caught_up]
+
+
+def test_the_first_live_message_of_a_replay_is_marked_once() -> None:
+    grants = subscribed(
+        subscription("a/+", start=5), subscription("b", start=6, no_local=True), subscription("#")
+    )
+    for topic_filter in ("a/+", "b"):
+        grants.replay_joined(topic_filter)
+    own = message(topic="b", offset=8, publisher="sub1")
+    assert marked(grants, message(topic="a/b", offset=5), message(topic="c", offset=7), own) == []
+    assert marked(grants, *[message(topic="a/b", offset=n) for n in (9, 10)]) == [9]
+    assert grants.joined == {"b"}
+    assert marked(grants, *[message(topic="b", offset=n) for n in (11, 12)]) == [11]
+    assert grants.joined == set()
+
+
+def test_what_is_replayed_anew_or_unsubscribed_has_no_live_message_to_mark() -> None:
+    grants = subscribed(subscription("a"), subscription("b"))
+    for topic_filter in ("a", "b"):
+        grants.replay_joined(topic_filter)
+    grants.add(subscription("a", replaying=True))
+    grants.remove("b")
+    assert grants.joined == set()
 
 
 def test_a_subscription_that_replays_is_owed_nothing_by_the_session_itself() -> None:
