@@ -85,6 +85,24 @@ async def test_the_data_directory_is_its_users_alone_and_says_who_has_it(
     assert (config.data_dir / ADMIN_SOCKET).is_socket()
 
 
+async def test_each_directory_that_it_makes_outlives_a_power_cut(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The entry of a directory is on the disk once the one that it is in was synced."""
+    synced: list[Path] = []
+    fsync = os.fsync
+
+    def noted(descriptor: int) -> None:
+        synced.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    server = Server(replace(config, data_dir=tmp_path / "a" / "b" / "data"))
+    await server.start()
+    await server.stop()
+    assert {tmp_path, tmp_path / "a", tmp_path / "a" / "b"} <= set(synced)
+
+
 async def test_a_second_broker_leaves_the_directory_to_the_first(
     server: Server, config: Config
 ) -> None:

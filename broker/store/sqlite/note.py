@@ -43,6 +43,7 @@ class Noted:
     at_us: int
     """When that was noted."""
     boot_id: str | None
+    """None also once the disk has failed."""
     note: int
     database: int
     """The inodes of the two files."""
@@ -117,6 +118,12 @@ class Note:
         copied into it may start over with the next commit."""
         self._describe(written=True)
         self._wal_may_start_over = True
+
+    def disk_failed(self) -> None:
+        """From now on the kernel may have given up pages that never reached the disk: the next
+        start is as after a power cut."""
+        self._boot_id = None
+        self._describe(written=True)
 
     def _describe(self, *, written: bool) -> None:
         if self._closed:

@@ -7,8 +7,9 @@ with what SQLite knew when the process ended (the index in `-shm`):
 - After a kill (the machine has run on) the kernel still has every commit. Fewer frames than SQLite
   knew of, a break with commits behind it, another log than the broker's, or a high watermark below
   the noted one are damage: `StoreCorrupt`, and nothing was changed.
-- After a power cut (the machine was started anew) unsynced commits reached the disk in any order,
-  so a break is normal. No write-ahead log at all is not: the first commit of a run is synced.
+- After a power cut (the machine was started anew), or once the disk has failed, unsynced commits
+  may be there in part, so a break is normal. No write-ahead log at all is not: the first commit of
+  a run is synced.
 - A database that another was put in place of, or that another program has written to since, is
   what the operator wants (a restored backup, a log folded in by `sqlite3`): it starts, and what it
   lacks is said.
@@ -217,8 +218,8 @@ def _missing(left: _Left) -> str:
 def _say_what_is_not_there(left: _Left, noted: Noted | None) -> None:
     if not left.killed and left.wal.unused:
         logger.warning(
-            "%s: %d frames of %s had not reached the disk whole when the machine went down, and"
-            " are not used",
+            "%s: %d frames of %s had not reached the disk whole when the machine went down or the"
+            " disk failed, and are not used",
             left.path,
             left.wal.unused,
             left.wal_path.name,

@@ -249,6 +249,7 @@ class Writer:
             failure = store_error(error, self._path)
             if not isinstance(failure, StoreFull | StoreBusy):
                 self.refusal = f"no more writes since: {failure}"
+                self._note.disk_failed()
             raise failure from error
 
     def _set_lock_wait(self, milliseconds: int) -> None:

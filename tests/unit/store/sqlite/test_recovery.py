@@ -231,6 +231,33 @@ async def test_after_a_power_cut_a_break_is_no_damage(
     assert re.search(r"\d+ frames of pubsub.db-wal had not reached the disk", caplog.text)
 
 
+async def test_what_a_failing_disk_did_not_take_is_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """P6: the kernel forgets pages that it could not write, and unsynced commits with them."""
+    (tmp_path / "data").mkdir()
+    async with opened(tmp_path / "data" / "pubsub.db") as store:
+        await store.append(numbered(3))
+        synced = wal_of(store.path).stat().st_size
+        await store.append(numbered(5), durable=False)
+
+        def fail(*_: object) -> int:
+            raise sqlite3.OperationalError("disk I/O error")
+
+        monkeypatch.setattr(store._writer, "_insert", fail)
+        with pytest.raises(StoreError, match="disk I/O error"):
+            await store.append(numbered(1))
+        shutil.copytree(store.path.parent, tmp_path / "failed")
+    path = tmp_path / "failed" / "pubsub.db"
+    os.truncate(wal_of(path), synced)
+    async with opened(path) as store:
+        assert len(await read_all(store)) == 3
+        only = message()
+        await store.append([only])
+        assert only.offset > 8
+    assert "ends at offset 3, and 8 was noted" in caplog.text
+
+
 async def test_a_write_ahead_log_that_is_gone_is_damage_after_a_power_cut_too(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
