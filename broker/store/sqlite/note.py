@@ -1,6 +1,6 @@
 """What the broker notes beside its database, so that the next start can see what is missing.
 
-A line with the high watermark and the time, written anew after each commit (2 µs), and a line about
+A line with the high watermark and the time, written anew after each commit, and a line about
 the run and its files. Nothing is synced: a kill leaves the newest note, as the kernel has it, a
 power cut maybe an old one or none. It is written in place, not replaced: 42 bytes within one page
 are there or not, and a file that was renamed without a sync can be empty after a power cut. A clean

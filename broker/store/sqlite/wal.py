@@ -4,8 +4,8 @@ SQLite uses the frames before the first that does not fit, and says nothing of t
 damaged log looks to it like a short one. Here the two are told apart.
 
 The formats are those of https://www.sqlite.org/fileformat2.html#walformat and, for the index in
-shared memory (`-shm`), https://www.sqlite.org/walformat.html. The checksums take about 50 µs for
-each page of 4 KiB; they are made at a start after an unclean stop, and never else.
+shared memory (`-shm`), https://www.sqlite.org/walformat.html. The checksums are
+made only at a start after an unclean stop.
 """
 
 from __future__ import annotations
