@@ -102,6 +102,7 @@ class Client(Owner):
     def lost(self) -> None:
         """The connection is gone, whoever ended it. What came before that still counts."""
         self._output.lost = True
+        self._output.writable = False
         if self._step is None:
             self._leave()
 

@@ -549,3 +549,29 @@ async def test_a_message_too_large_for_one_member_goes_to_another(qos: int, worl
     assert got == [[1], [15, 15, 15, 1]]
     assert world.counters.dropped == {"packet too large for the client": 1}
     assert await cursor(world, GROUP) == 6
+
+
+@pytest.mark.parametrize("topic_filter", ["jobs/a", GROUP])
+async def test_who_is_lost_while_the_log_is_asked_for_it_is_sent_nothing(
+    topic_filter: str, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P5: QoS 0 waits for it, or for another member, instead of going to a socket that is gone."""
+    dialogue = Dialogue(world)
+    await dialogue.connect(expiry_s=100)
+    await dialogue.subscribe(topic_filter, 0)
+    may_look, look_up = asyncio.Event(), world.disk.nth_last
+
+    async def held_up(filters: Sequence[str], count: int) -> Offset:
+        await may_look.wait()
+        return await look_up(filters, count)
+
+    monkeypatch.setattr(world.disk, "nth_last", held_up)
+    dialogue.client("82 ( 0008 00 00 ('$replay/-3/u') 00 )")
+    await world.settled()
+    dialogue.peer.lost()
+    await world.publish(message("1", "jobs/a", qos=0))
+    may_look.set()
+    await dialogue.broker("")
+    back = Dialogue(world)
+    back.client("10 13 0004 'MQTT' 05 00 003C 05 11 00000064 0001 'a'")
+    assert [publish.payload for publish in await back.deliveries()] == [b"1"]
