@@ -175,15 +175,27 @@ def ordered(history: History) -> Iterator[str]:
 
 
 def not_repeated(history: History, repeats_max: int) -> Iterator[str]:
-    copies = Counter(row.key for row in history.log.values())
+    copies: defaultdict[Key, list[int]] = defaultdict(list)
+    for row in in_order(history):
+        copies[row.key].append(row.offset)
+    left_at = {(cursor.client, cursor.epoch): cursor.offset for cursor in history.cursors}
     for client in history.subscriptions:
-        acknowledged: Counter[Key] = Counter()
+        acknowledged: set[int] = set()
         repeats: Counter[int] = Counter()
+        connection = newest = 0
         for delivery in history.deliveries[client]:
-            key, connection = delivery.key, delivery.connection
-            if acknowledged[key] >= max(1, copies[key]):
-                repeats[connection] += 1
-            acknowledged[key] += delivery.acknowledged_in is not None
+            if delivery.connection > connection:
+                # Nothing comes at or below the cursor that the last kill left.
+                connection = delivery.connection
+                newest = left_at.get((client, delivery.epoch - 1), 0)
+            # Of a message that is stored twice, it is the copy whose turn it is.
+            offset = next((each for each in copies[delivery.key] if each > newest), None)
+            if offset is None:
+                continue
+            newest = offset
+            repeats[connection] += offset in acknowledged
+            if delivery.acknowledged_in is not None:
+                acknowledged.add(offset)
         for connection, number in repeats.items():
             if number > repeats_max:
                 yield f"{client}: {number} acknowledged messages came again at connect {connection}"

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.crash.checker import check, check_growth, continued, matches
+from tests.crash.checker import check, check_growth, continued, matches, not_repeated
 from tests.crash.history import (
     Connected,
     Cursor,
@@ -183,6 +183,25 @@ def test_a_connection_gets_a_message_once_for_each_stored_copy(history: History)
 
 def test_what_was_acknowledged_comes_again_within_a_bound_only(history: History) -> None:
     assert check(history, repeats_max=0) == ["s: 1 acknowledged messages came again at connect 2"]
+
+
+def test_a_stored_copy_is_not_repeated_by_the_other(history: History) -> None:
+    """THREE is stored twice. Its first copy comes in three connections, its second in the last."""
+    del history.deliveries["s"][4]
+    for epoch in (1, 2):
+        history.cursors.append(Cursor("s", epoch, 2, 2))
+    deliver(history, THREE, 1, 3, 2)
+    deliver(history, THREE, 1, 3, 3)
+    deliver(history, THREE, 1, 4, 3)
+    assert list(not_repeated(history, repeats_max=1)) == []
+    assert len(list(not_repeated(history, repeats_max=0))) == 3
+
+
+def test_a_copy_at_or_below_the_cursor_is_not_the_one_that_comes(history: History) -> None:
+    del history.deliveries["s"][4]
+    history.cursors[1] = Cursor("s", 1, 3, 3)
+    deliver(history, THREE, 1, 4, 2)
+    assert [f for f in not_repeated(history, repeats_max=0) if "connect 3" in f] == []
 
 
 def test_what_was_not_acknowledged_may_come_again(history: History) -> None:
