@@ -89,6 +89,8 @@ class Grant:
     Subscription Identifiers [MQTT-3.3.4-3]. `retained` marks a message that is sent because it was
     retained when the subscription was made, and so keeps RETAIN = 1 [MQTT-3.3.1-8]. `metadata` asks
     for User Properties `offset`, `published-at` and `publisher` on the way out (MQTT 5 only).
+    `missing` are offsets before this message that are damaged or were removed by retention, told as
+    User Property `gap` (MQTT 5 only).
     `replay` is the Topic Filter of the replay that the message is from, or empty; `lease` is what
     ends when a message of a shared subscription is acknowledged. `caught_up` marks the first live
     message after a replay, by User Property `caught-up: true` (MQTT 5 only).
@@ -99,6 +101,7 @@ class Grant:
     subscription_ids: tuple[int, ...] = ()
     retained: bool = False
     metadata: bool = False
+    missing: tuple[range, ...] = ()
     replay: str = ""
     lease: Lease | None = None
     caught_up: bool = False

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from broker.config import DATABASE
-from broker.errors import SchemaMismatch
+from broker.errors import SchemaMismatch, StoreCorrupt
 from broker.message import Message, rfc3339
 from broker.replay import spec
 from broker.store.sqlite import schema
@@ -31,6 +31,8 @@ from cli.failure import CommandFailed, Exit
 PAGE_MESSAGES = 1000
 PAGE_BYTES = 4 << 20
 LOOK_BACK_MESSAGES_MAX = 20_000
+NAMED_MAX = 10
+"""Ranges of offsets that one error names."""
 FOLLOW_S = 0.2
 HEADINGS = ("OFFSET", "TIME", "PUBLISHER", "QOS", "TOPIC", "PAYLOAD")
 
@@ -62,11 +64,13 @@ def show(options: Options) -> None:
         write = json_lines if options.json else Table(terminal=output.to_terminal()).lines
         for page in history.pages() if options.last is None else [history.newest(options.last)]:
             output.data(write(page))
+        history.raise_if_damaged()
         if options.follow:
             with contextlib.suppress(KeyboardInterrupt):
                 for page in history.follow():
                     output.data(write(page))
                     output.check_reader()
+                    history.raise_if_damaged()
 
 
 class History:
@@ -75,6 +79,7 @@ class History:
     def __init__(self, connection: sqlite3.Connection, options: Options) -> None:
         self._connection = connection
         self._reader = Reader(connection)
+        self._damaged: list[range] = []
         self._filters = options.filters or None
         self._publisher = options.publisher
         try:
@@ -113,8 +118,17 @@ class History:
     def _read(self, start: int, end: int) -> Iterator[list[Message]]:
         while start <= end:
             part = self._reader.read(start, end, self._filters, PAGE_MESSAGES, PAGE_BYTES)
+            self._damaged += part.damaged
             yield [message for message in part.messages if self._is_wanted(message)]
             start = part.next
+
+    def raise_if_damaged(self) -> None:
+        """Raises StoreCorrupt: some messages could not be read. The others were shown."""
+        if self._damaged:
+            named = ", ".join(f"{part.start}-{part.stop - 1}" for part in self._damaged[:NAMED_MAX])
+            raise StoreCorrupt(
+                f"the log is damaged: the messages at these offsets cannot be read: {named}"
+            )
 
     def _is_wanted(self, message: Message) -> bool:
         if self._publisher is not None and message.publisher != self._publisher:

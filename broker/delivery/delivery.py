@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from bisect import bisect_right
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import chain, groupby
@@ -33,7 +33,7 @@ from broker.log.log import Log
 from broker.message import Grant, Message, Offset, Outgoing
 from broker.session.position import LivePosition
 from broker.session.session import Session
-from broker.store import Skipped
+from broker.store import Read, Skipped
 from broker.topics import REPLAY_ENDED, is_shared
 
 logger = logging.getLogger(__name__)
@@ -184,10 +184,19 @@ class Delivery:
         """
         async for batch in self._log.store.tail(Offset(self.live.through + 1)):
             if isinstance(batch, Skipped):
-                self._routed_through(batch.last)
+                self._skip(range(batch.first, batch.last + 1))
             else:
                 await self._log.acknowledgements_sent()
                 self._deliver(batch)
+
+    def _skip(self, removed: range) -> None:
+        """Retention removed these before they were routed. Who is behind finds out by reading."""
+        for session in self._subscribers:
+            if session.position.is_live and session.subscriptions:
+                self._counters.dropped["removed by retention"] += len(removed)
+                session.miss([removed])
+        self._recent = Recent(Offset(removed.stop - 1))
+        self._routed_through(Offset(removed.stop - 1))
 
     def _deliver(self, batch: Sequence[Message]) -> None:
         self._recent.add(batch)
@@ -201,7 +210,7 @@ class Delivery:
                 size = size_of(outgoing)
             if (
                 len(session.outbox) + len(outgoing) > self._config.outbox_messages_max
-                or session.outbox_bytes + size > self._config.outbox_bytes_max
+                or session.outbox.size + size > self._config.outbox_bytes_max
             ) and session.outbox:
                 session.fall_behind()
                 self._start(session, CatchUp(self, session))
@@ -247,16 +256,14 @@ class Delivery:
         if reader is not None:
             reader.stop()
 
-    async def fetch(self, offsets: Sequence[Offset], bytes_max: int) -> tuple[list[Message], int]:
+    async def fetch(self, offsets: Sequence[Offset], bytes_max: int) -> tuple[Read, int]:
         """The messages at these offsets, which rise, and how many of the offsets were looked at.
 
-        The store stops at `bytes_max`, and does not say where: offsets above the last message found
-        count as not looked at. A message of the others that is missing was removed by retention.
+        A message of these that is missing is damaged, and named so, or was removed by retention.
         Raises StoreError.
         """
-        messages = await self._log.store.fetch(offsets, bytes_max=bytes_max)
-        looked_at = bisect_right(offsets, messages[-1].offset) if messages else len(offsets)
-        return messages, looked_at
+        read = await self._log.store.fetch(offsets, bytes_max=bytes_max)
+        return read, bisect_left(offsets, read.next)
 
     # What readers ask of it
 
@@ -272,10 +279,11 @@ class Delivery:
 
     async def read(
         self, after: Offset, end: Offset, filters: Iterable[str]
-    ) -> tuple[list[Message], Offset]:
-        """Messages above `after` that may match, and how far that went."""
+    ) -> tuple[list[Message], Offset, list[range]]:
+        """Messages above `after` that may match, how far that went, and which offsets up to there
+        are missing: damaged, or removed by retention. They are counted."""
         if after >= self._recent.after:
-            return self._recent.read(after)
+            return *self._recent.read(after), []
         while True:
             try:
                 read = await self._log.store.read(
@@ -288,20 +296,31 @@ class Delivery:
             except StoreUnavailable:
                 await self._clock.sleep(READ_RETRY_S)
             else:
-                return read.messages, Offset(read.next - 1)
+                return read.messages, Offset(read.next - 1), self._missing(after, end, read)
+
+    def _missing(self, after: Offset, end: Offset, read: Read) -> list[range]:
+        """What is missing above `after` of what was read. (P5)"""
+        log_start = self._log.store.log_start
+        removed = range(after + 1, min(log_start, end + 1))
+        damaged = [part for part in read.damaged if part.start >= log_start]
+        self._counters.dropped["damaged"] += sum(map(len, damaged))
+        if removed:
+            self._counters.dropped["removed by retention"] += len(removed)
+            return [removed, *damaged]
+        return damaged
 
     def caught_up(self, session: Session) -> None:
         """From here on the session is fed with each batch."""
         session.go_live(self.live)
         self._readers[session].pop((CatchUp, None), None)
 
-    def retained_read(
-        self, session: Session, messages: Sequence[Message], *, last_part: bool
-    ) -> None:
+    def retained_read(self, session: Session, read: Read, *, last_part: bool) -> None:
         """These are the next on the topics that the session is owed retained messages of."""
         if last_part:
             self._readers[session].pop((Retained, None), None)
-        session.owed.offer(messages, last_part=last_part)
+        if read.damaged:
+            self._counters.dropped["damaged"] += sum(map(len, read.damaged))
+        session.owed.offer(read.messages, last_part=last_part)
         self.wake(session)
 
     def joined(self, session: Session, subscription: SubscriptionDocument) -> None:
@@ -315,7 +334,9 @@ class Delivery:
             self._log.append([], operations=[Put(replace(subscription))])
             self._log.changed(session)
 
-    def ended(self, session: Session, subscription: SubscriptionDocument) -> None:
+    def ended(
+        self, session: Session, subscription: SubscriptionDocument, missing: Sequence[range]
+    ) -> None:
         """A replay came to its end: the subscription is over, and its client is told."""
         self._readers[session].pop((Replay, subscription.filter), None)
         self.unsubscribe(session, subscription.filter)
@@ -325,5 +346,5 @@ class Delivery:
             self._log.changed(session)
         payload = subscription.filter.encode()
         notice = Message(REPLAY_ENDED, payload, 0, False, "", 0)
-        session.offer_aside([(notice, Grant(0))])
+        session.offer_aside([(notice, Grant(0, missing=tuple(missing)))])
         self.wake(session)

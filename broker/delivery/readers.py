@@ -18,8 +18,10 @@ from broker.documents import SubscriptionDocument
 from broker.errors import StoreError, StoreUnavailable
 from broker.message import Message, Offset, Outgoing
 from broker.session.grants import merge_grants
+from broker.session.outbox import with_missing
 from broker.session.position import LivePosition
 from broker.session.session import Session
+from broker.store import Read
 from broker.topics import is_shared, matches
 
 logger = logging.getLogger(__name__)
@@ -50,23 +52,22 @@ class Feed(Protocol):
         """Return when every batch through this offset, which is in the log, was routed."""
         ...
 
-    async def fetch(self, offsets: Sequence[Offset], bytes_max: int) -> tuple[list[Message], int]:
+    async def fetch(self, offsets: Sequence[Offset], bytes_max: int) -> tuple[Read, int]:
         """The messages at these offsets, which rise, and how many of the offsets were looked at."""
         ...
 
     async def read(
         self, after: Offset, end: Offset, filters: Iterable[str]
-    ) -> tuple[list[Message], Offset]:
-        """Messages above `after` that may match, and how far that went."""
+    ) -> tuple[list[Message], Offset, list[range]]:
+        """Messages above `after` that may match, how far that went, and which offsets up to there
+        are missing: damaged, or removed by retention. They are counted."""
         ...
 
     def caught_up(self, session: Session) -> None:
         """From here on the session is fed with each batch."""
         ...
 
-    def retained_read(
-        self, session: Session, messages: Sequence[Message], *, last_part: bool
-    ) -> None:
+    def retained_read(self, session: Session, read: Read, *, last_part: bool) -> None:
         """These are the next on the topics that the session is owed retained messages of."""
         ...
 
@@ -74,8 +75,11 @@ class Feed(Protocol):
         """A replay came to where its session is: they go on together."""
         ...
 
-    def ended(self, session: Session, subscription: SubscriptionDocument) -> None:
-        """A replay came to its end: the subscription is over, and its client is told."""
+    def ended(
+        self, session: Session, subscription: SubscriptionDocument, missing: Sequence[range]
+    ) -> None:
+        """A replay came to its end: the subscription is over, and its client is told, also of the
+        offsets that were missing and not told of yet."""
         ...
 
 
@@ -136,7 +140,7 @@ class CatchUp(Reader):
         session = self.session
         return (
             len(session.outbox) < READ_MESSAGES_MAX // 2
-            and session.outbox_bytes < READ_BYTES_MAX // 2
+            and session.outbox.size < READ_BYTES_MAX // 2
         )
 
     async def run(self) -> None:
@@ -147,9 +151,10 @@ class CatchUp(Reader):
             filters = [
                 f for f, s in session.subscriptions.items() if not (s.replaying or is_shared(f))
             ]
-            messages, through = await delivery.read(
+            messages, through, missing = await delivery.read(
                 position.through, delivery.live.through, filters
             )
+            session.miss(missing)
             outgoing = [
                 (message, grant)
                 for message in messages
@@ -189,10 +194,10 @@ class Retained(Reader):
         while True:
             await self.room()
             part = [Offset(offset) for offset in offsets[done : done + READ_MESSAGES_MAX]]
-            messages, looked_at = await delivery.fetch(part, READ_BYTES_MAX)
+            read, looked_at = await delivery.fetch(part, READ_BYTES_MAX)
             done += looked_at
             last_part = done >= len(offsets)
-            delivery.retained_read(session, messages, last_part=last_part)
+            delivery.retained_read(session, read, last_part=last_part)
             if last_part:
                 break
             await asyncio.sleep(0)
@@ -225,6 +230,7 @@ class Replay(Reader):
         merged = merge_grants([subscription])
         assert merged is not None
         grant = replace(merged, replay=subscription.filter)
+        untold: list[range] = []
         while True:
             await self.room()
             # What was offered so far was taken; from here to `joined` nothing is awaited.
@@ -232,20 +238,23 @@ class Replay(Reader):
             end = delivery.live.through if until is None else until
             if through >= end:
                 break
-            messages, through = await delivery.read(through, end, [subscription.filter])
+            messages, through, missing = await delivery.read(through, end, [subscription.filter])
+            untold += missing
             outgoing = [
                 (message, grant)
                 for message in messages
                 if message.offset <= end and self._matches(message)
             ]
             if outgoing:
-                session.offer_aside(outgoing)
+                told, untold = with_missing(outgoing, untold)
+                session.offer_aside(told)
                 delivery.wake(session)
             await asyncio.sleep(0)
         if until is None:
+            session.miss(untold)
             delivery.joined(session, subscription)
         else:
-            delivery.ended(session, subscription)
+            delivery.ended(session, subscription, untold)
 
     def _matches(self, message: Message) -> bool:
         own = message.publisher == self.session.client_id

@@ -151,25 +151,27 @@ class Sender:
     async def _resend_part(self, messages_max: int) -> None:
         """Read the next messages, and send those that are still left and have room by then."""
         part = [*islice(self.left.values(), messages_max)]
-        messages, looked_at = await self._delivery.fetch(
+        read, looked_at = await self._delivery.fetch(
             [entry.offset for entry in part], TAKE_BYTES_MAX
         )
-        found = {message.offset: message for message in messages}
+        found = {message.offset: message for message in read.messages}
         outgoing: list[Outgoing] = []
         packet_ids: list[int] = []
-        gone: list[int] = []
+        gone: dict[str, list[int]] = {}
         left = [entry for entry in part[:looked_at] if self.left.get(entry.packet_id) is entry]
         for entry in left[: self._recipient.room()]:
             del self.left[entry.packet_id]
             message = found.get(entry.offset)
             if message is None:
-                gone.append(entry.packet_id)
+                damaged = any(entry.offset in lost for lost in read.damaged)
+                reason = "damaged" if damaged else "removed by retention"
+                gone.setdefault(reason, []).append(entry.packet_id)
                 continue
             qos = 1 if entry.stage is Stage.SENT_QOS1 else 2
             grant = self.session.grants.of(message) or Grant(qos)
             outgoing.append((message, replace(grant, qos=qos, retained=entry.retained)))
             packet_ids.append(entry.packet_id)
-        if gone:
-            self.discard(gone, "removed by retention")
+        for reason, gone_ids in gone.items():
+            self.discard(gone_ids, reason)
         if outgoing:
             self._recipient.send_again(outgoing, packet_ids)

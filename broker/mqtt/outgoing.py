@@ -99,6 +99,7 @@ def encode_publishes(
             or message.expires_at_us is not None
             or grant.metadata
             or grant.caught_up
+            or grant.missing
         ):
             properties = property_section(
                 _own_properties(message, grant, now_us), message.properties
@@ -227,6 +228,7 @@ def _own_properties(message: Message, grant: Grant, now_us: int) -> Properties:
         ]
     if grant.caught_up:
         told.append(("caught-up", "true"))
+    told += [("gap", f"{part.start}-{part.stop - 1}") for part in grant.missing]
     if told:
         own[Property.USER_PROPERTY] = told
     return own

@@ -19,7 +19,7 @@ Delivery feeds a session, from its position in the log on; its client empties it
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from broker.documents import (
     CursorDocument,
@@ -31,6 +31,7 @@ from broker.documents import (
 from broker.message import Lease, Message, Offset, Outgoing
 from broker.session.grants import SubscriptionSet
 from broker.session.in_flight import OFFSET_MAX, InFlightWindow, Taken, pack, unpack
+from broker.session.outbox import Outbox
 from broker.session.owed import OwedRetained
 from broker.session.position import LivePosition, Position
 from broker.session.received import ReceivedQos2
@@ -56,8 +57,7 @@ class Session:
         self.in_flight = InFlightWindow(inflight_max)
         self.received = ReceivedQos2()
         self.position = Position(start)
-        self.outbox: deque[Outgoing] = deque()
-        self.outbox_bytes = 0
+        self.outbox = Outbox()
         self.aside: deque[Outgoing] = deque()
 
         self._cursor_written: CursorDocument | None = None
@@ -110,10 +110,14 @@ class Session:
         """Put messages beside the session's own place in the log: they go before the outbox."""
         self.aside.extend(outgoing)
 
-    def offer(self, outgoing: Iterable[Outgoing], size: int) -> None:
+    def miss(self, missing: Iterable[range]) -> None:
+        """What is offered next lacks these offsets, damaged or removed: its client is told with the
+        next message, and the cursor stays before them until then."""
+        self.outbox.miss(missing)
+
+    def offer(self, outgoing: Sequence[Outgoing], size: int) -> None:
         """Put messages, `size` bytes, into the outbox; whoever reads moves the position."""
-        self.outbox.extend(outgoing)
-        self.outbox_bytes += size
+        self.outbox.offer(outgoing, size)
 
     def take(self, now_us: int, bytes_max: int) -> Taken:
         """Move what the window permits into flight: what is aside first, then the outbox, with
@@ -121,7 +125,8 @@ class Session:
 
         Stops beyond `bytes_max`; one message at least. No `outgoing`: nothing may go now.
         """
-        queue, through, aside = self.outbox, OFFSET_MAX, False
+        queue: deque[Outgoing] = self.outbox
+        through, aside = OFFSET_MAX, False
         owed = self.owed
         if self.aside:
             queue, aside = self.aside, True
@@ -134,7 +139,7 @@ class Session:
             self._note_aside(taken.expired, [0] * len(taken.expired))
             self._note_aside(taken.outgoing, taken.packet_ids)
         else:
-            self.outbox_bytes -= taken.size
+            self.outbox.size -= taken.size
             if self.grants.joined:
                 self.grants.mark_caught_up(taken.outgoing)
         return taken
@@ -191,9 +196,8 @@ class Session:
     def detach(self) -> None:
         """The client is gone: forget what waits in memory, the log has it."""
         self.attached = False
-        self.position = Position(self._taken_through())
+        self.position = Position(self._told_through())
         self.outbox.clear()
-        self.outbox_bytes = 0
         self.aside.clear()
         self.owed.stop_read()
 
@@ -208,11 +212,16 @@ class Session:
     def _taken_through(self) -> Offset:
         return Offset(self.outbox[0][0].offset - 1) if self.outbox else self.position.through
 
+    def _told_through(self) -> Offset:
+        """As `_taken_through`, but before what is missing and was not told yet."""
+        first = self.outbox.first()
+        return self.position.through if first is None else Offset(first - 1)
+
     # What the log keeps of it
 
     def cursor(self) -> Offset:
         """Everything of the session at or below is acknowledged: its cursor."""
-        return self.in_flight.acknowledged_through(self._taken_through())
+        return self.in_flight.acknowledged_through(self._told_through())
 
     def take_changes(self) -> list[Operation]:
         """What the next commit must write so that a crash after it breaks no promise."""
@@ -243,7 +252,7 @@ class Session:
 
     def _cursor_document(self) -> CursorDocument:
         """The full form once the client has left, and whenever the compact one would not do."""
-        window, taken_through = self.in_flight, self._taken_through()
+        window, taken_through = self.in_flight, self._told_through()
         offset = window.acknowledged_through(taken_through)
         packet_id = window.next_packet_id
         if self.attached and window.in_order():

@@ -15,7 +15,8 @@
 - **S6** Documents are read as they were last committed. `transact` is all or nothing.
 - **S7** A failed call stored nothing that a later call would show, or raises `StoreUnavailable`;
   after that nothing more may be written until the store is opened again.
-- **S8** `read` returns bit for bit what was appended, or raises `StoreCorrupt`.
+- **S8** `read` and `fetch` return bit for bit what was appended. They name what is damaged or lost,
+  and return the rest.
 - **S9** `open` does not read the backlog: its time does not grow with the number of messages.
 """
 
@@ -41,10 +42,14 @@ class Skipped:
 
 @dataclass(slots=True)
 class Read:
-    """`messages` match, and everything below `next` was looked at."""
+    """`messages` match, and everything below `next` was looked at.
+
+    `damaged`: the offsets among these that cannot be read, in order. Any of them may have matched.
+    """
 
     messages: list[Message]
     next: Offset
+    damaged: Sequence[range] = ()
 
 
 @dataclass(slots=True)
@@ -117,13 +122,11 @@ class Store(Protocol):
         """
         ...
 
-    async def fetch(
-        self, offsets: Sequence[Offset], *, bytes_max: int = sys.maxsize
-    ) -> list[Message]:
+    async def fetch(self, offsets: Sequence[Offset], *, bytes_max: int = sys.maxsize) -> Read:
         """The messages at these offsets, at most 100,000, oldest first; removed ones are left out.
 
-        Stops when their sizes reach `bytes_max`: messages above the last one returned may exist,
-        too. A retained message is found also below the log start.
+        Stops when their sizes reach `bytes_max`: offsets from `next` on were not looked at. A
+        retained message is found also below the log start.
         """
         ...
 

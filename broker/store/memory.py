@@ -122,9 +122,7 @@ class MemoryStore:
                 return Read(messages, Offset(message.offset + 1))
         return Read(messages, Offset(max(start, end + 1)))
 
-    async def fetch(
-        self, offsets: Sequence[Offset], *, bytes_max: int = sys.maxsize
-    ) -> list[Message]:
+    async def fetch(self, offsets: Sequence[Offset], *, bytes_max: int = sys.maxsize) -> Read:
         self._require_open()
         wanted = set(offsets)
         messages: list[Message] = []
@@ -132,7 +130,8 @@ class MemoryStore:
             if message.offset in wanted and bytes_max > 0:
                 messages.append(message)
                 bytes_max -= message.size
-        return messages
+        last = messages[-1].offset if messages and bytes_max <= 0 else max(offsets, default=0)
+        return Read(messages, Offset(last + 1))
 
     async def offset_at(self, time_us: int) -> Offset:
         self._require_open()

@@ -236,7 +236,8 @@ class Link(Owner):
         session = self.session
         assert session is not None
         unfinished = session.in_flight.unfinished()
-        stored = await self.broker.store.fetch([entry.offset for entry in unfinished])
+        read = await self.broker.store.fetch([entry.offset for entry in unfinished])
+        stored = read.messages
         if self.session is None:
             return
         messages = {message.offset: message for message in stored}

@@ -29,7 +29,7 @@ async def read_all(store: Store, filters: Sequence[str] | None = None) -> list[M
 
 
 async def retained(store: Store, filters: Sequence[str]) -> list[Message]:
-    return await store.fetch(await store.retained(filters))
+    return (await store.fetch(await store.retained(filters))).messages
 
 
 async def tail_until(store: Store, start: int, last: int) -> list[Message | Skipped]:

@@ -21,6 +21,7 @@ from broker.registry.groups import Groups
 from broker.registry.sessions import Owner, Sessions
 from broker.registry.wills import Wills
 from broker.session.session import Session
+from broker.store import Read
 from broker.store.memory import MemoryStore
 from tests.support.clock import FakeClock
 
@@ -81,12 +82,10 @@ class Disk(MemoryStore):
         await super().append(batch, state, durable=durable)
         self.commits.append(([m.payload for m in batch], list(state), durable))
 
-    async def fetch(
-        self, offsets: Sequence[Offset], *, bytes_max: int = sys.maxsize
-    ) -> list[Message]:
-        messages = await super().fetch(offsets, bytes_max=bytes_max)
-        self.fetched.append(messages)
-        return messages
+    async def fetch(self, offsets: Sequence[Offset], *, bytes_max: int = sys.maxsize) -> Read:
+        read = await super().fetch(offsets, bytes_max=bytes_max)
+        self.fetched.append(read.messages)
+        return read
 
 
 class Subscriber(Owner):

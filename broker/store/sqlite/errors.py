@@ -64,6 +64,14 @@ def read_failure(descriptor: int) -> OSError | None:
     return None
 
 
+def is_damage(error: Exception) -> bool:
+    """Whether it says that what is stored is not what was written."""
+    if isinstance(error, StoreCorrupt):
+        return True
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF
+    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_TOOBIG)
+
+
 def store_error(error: sqlite3.Error | OSError, path: Path) -> StoreError:
     """What to raise for it; `path` is the database that the message names."""
     if isinstance(error, OSError):

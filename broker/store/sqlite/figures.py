@@ -35,6 +35,12 @@ def write(connection: sqlite3.Connection, block: int) -> None:
     )
 
 
+def distrust(connection: sqlite3.Connection, block: int) -> None:
+    """The open block is damaged: figures from its rows would hide that, so it gets impossible ones.
+    In the open transaction."""
+    connection.execute("INSERT OR REPLACE INTO blocks VALUES (?, -1, -1, -1, -1, -1)", (block,))
+
+
 def move_start(connection: sqlite3.Connection, before: int, start: int) -> None:
     """Take the messages of before..start - 1 out of the figures of the block of `start`.
 

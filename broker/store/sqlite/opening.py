@@ -12,10 +12,12 @@ import aiosqlite
 from broker import __version__
 from broker.errors import StoreBusy, StoreUnavailable
 from broker.message import Offset
-from broker.store.sqlite import recovery, schema
+from broker.store.sqlite import figures, recovery, schema
+from broker.store.sqlite.damaged import Damage
 from broker.store.sqlite.errors import store_error
 from broker.store.sqlite.file import DatabaseFile
 from broker.store.sqlite.reader import Reader
+from broker.store.sqlite.rows import BLOCK_SHIFT
 from broker.store.sqlite.thread import ConnectionThread
 from broker.store.sqlite.writer import Writer
 
@@ -32,7 +34,9 @@ LOCK_RETRY_S = 0.5
 logger = logging.getLogger(__name__)
 
 
-async def open_writer(file: DatabaseFile, *, accept_loss: bool) -> tuple[ConnectionThread, Writer]:
+async def open_writer(
+    file: DatabaseFile, damage: Damage, *, accept_loss: bool
+) -> tuple[ConnectionThread, Writer]:
     """Migrate the database and begin a run on it, if nothing of it is missing (see `recovery`).
 
     While another program has locked it, this says so once and waits. Raises SchemaMismatch,
@@ -49,7 +53,7 @@ async def open_writer(file: DatabaseFile, *, accept_loss: bool) -> tuple[Connect
     try:
         while True:
             try:
-                return thread, await thread.run(_make_writer, thread.database, path, noted)
+                return thread, await thread.run(_make_writer, thread.database, path, noted, damage)
             except StoreBusy as error:
                 if not waiting:
                     logger.warning("%s: the broker starts when that lets go of it", error)
@@ -60,11 +64,11 @@ async def open_writer(file: DatabaseFile, *, accept_loss: bool) -> tuple[Connect
         raise
 
 
-async def open_reader(path: Path) -> tuple[ConnectionThread, Reader]:
+async def open_reader(path: Path, damage: Damage) -> tuple[ConnectionThread, Reader]:
     """A read-only connection to a database that `open_writer` has opened. Raises StoreError."""
     thread = await _connect(path, "ro")
     try:
-        return thread, await thread.run(_make_reader, thread.database)
+        return thread, await thread.run(_make_reader, thread.database, damage)
     except BaseException:
         await thread.close()
         raise
@@ -89,7 +93,7 @@ def _uri(path: Path, mode: str) -> str:
     return f"{path.absolute().as_uri()}?mode={mode}"
 
 
-def _make_writer(database: sqlite3.Connection, path: Path, noted: Offset) -> Writer:
+def _make_writer(database: sqlite3.Connection, path: Path, noted: Offset, damage: Damage) -> Writer:
     schema.is_new(database, path)  # Before anything is changed in a foreign database.
     _set(database, "journal_mode", "wal")
     _set(database, "synchronous", 2)
@@ -101,14 +105,18 @@ def _make_writer(database: sqlite3.Connection, path: Path, noted: Offset) -> Wri
     schema.migrate(database, path, schema.migrations())
     writer = Writer(database, path)
     writer.start(boot_id(), __version__, noted)
+    newest = writer.high_watermark >> BLOCK_SHIFT
+    if not Reader(database, damage).is_sound(newest, writer.high_watermark):
+        with writer.transaction():
+            figures.distrust(database, newest)
     return writer
 
 
-def _make_reader(database: sqlite3.Connection) -> Reader:
+def _make_reader(database: sqlite3.Connection, damage: Damage) -> Reader:
     _set(database, "query_only", 1)
     _set(database, "wal_autocheckpoint", 0)
     _set(database, "cache_size", -READER_CACHE_KIB)
-    return Reader(database)
+    return Reader(database, damage)
 
 
 def _set(

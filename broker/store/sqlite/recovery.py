@@ -29,6 +29,7 @@ from broker.errors import StoreCorrupt
 from broker.message import Offset, rfc3339
 from broker.store.sqlite.errors import store_error
 from broker.store.sqlite.note import Noted, read_note
+from broker.store.sqlite.rows import text
 from broker.store.sqlite.schema import sync_directory
 from broker.store.sqlite.wal import (
     INDEX_SUFFIX,
@@ -134,6 +135,8 @@ def _look(path: Path, boot_id: str | None, noted: Noted | None) -> _Left:
             if not isinstance(store_error(error, path), StoreCorrupt):
                 raise
             unreadable = str(error)
+        except UnicodeDecodeError:  # SQLite's error quotes what it found.
+            unreadable = "malformed database schema"
     last_boot = noted.boot_id if noted is not None else end.boot_id if end is not None else None
     return _Left(
         path,
@@ -153,6 +156,7 @@ def _read_end(path: Path, options: str) -> _End | None:
     """Reads without writing to the database or its write-ahead log. Raises sqlite3.Error."""
     uri = f"{path.absolute().as_uri()}?{options}"
     with closing(sqlite3.connect(uri, uri=True)) as connection:
+        connection.text_factory = text
         known = "SELECT 1 FROM sqlite_schema WHERE name = 'broker_runs'"
         if not connection.execute(known).fetchone():
             return None

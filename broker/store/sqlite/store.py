@@ -33,6 +33,7 @@ from broker.message import Message, Offset
 from broker.store import Read, Skipped, StoreStats
 from broker.store.sqlite import opening, schema
 from broker.store.sqlite.checking import check
+from broker.store.sqlite.damaged import Damage
 from broker.store.sqlite.errors import store_error
 from broker.store.sqlite.file import DatabaseFile
 from broker.store.sqlite.reader import Reader
@@ -72,6 +73,7 @@ class SqliteStore:
         self._next_reader = 0
         self._high_watermark = Offset(0)
         self._log_start = Offset(1)
+        self._damage = Damage()
         self._tails: set[Tail] = set()
         self._checkpointing: asyncio.Task[None] | None = None
         self._quick_commits = {True: 0, False: 0}
@@ -89,11 +91,11 @@ class SqliteStore:
         self._file = DatabaseFile(self.path)
         try:
             self._thread, self._writer = await opening.open_writer(
-                self._file, accept_loss=self._accept_loss
+                self._file, self._damage, accept_loss=self._accept_loss
             )
             try:
                 for _ in range(READERS):
-                    self._readers.append(await opening.open_reader(self.path))
+                    self._readers.append(await opening.open_reader(self.path, self._damage))
             except BaseException:
                 await self._close_readers()
                 await self._thread.close()
@@ -233,12 +235,12 @@ class SqliteStore:
         end = min(end, self._high_watermark)
         if start > end:
             return Read([], start)
-        return await self._read(Reader.read, start, end, filters, limit, bytes_max)
+        return await self._confirmed(
+            await self._read(Reader.read, start, end, filters, limit, bytes_max)
+        )
 
-    async def fetch(
-        self, offsets: Sequence[Offset], *, bytes_max: int = sys.maxsize
-    ) -> list[Message]:
-        return await self._read(Reader.fetch, offsets, bytes_max) if offsets else []
+    async def fetch(self, offsets: Sequence[Offset], *, bytes_max: int = sys.maxsize) -> Read:
+        return await self._confirmed(await self._read(Reader.fetch, offsets, bytes_max))
 
     async def offset_at(self, time_us: int) -> Offset:
         return await self._read(Reader.offset_at, time_us, self._log_start, self._high_watermark)
@@ -322,6 +324,15 @@ class SqliteStore:
         except StoreCorrupt as error:
             raise await self._disk_failure(error) or error from error.__cause__
 
+    async def _confirmed(self, read: Read) -> Read:
+        """Raises StoreUnavailable: it is the disk that cannot read, so nothing is known to be
+        damaged."""
+        if read.damaged:
+            unread = await asyncio.to_thread(self._file.cannot_be_read)
+            if unread is not None:
+                raise store_error(unread, self.path) from unread
+        return read
+
     async def _disk_failure(self, error: StoreCorrupt) -> StoreError | None:
         """Why the disk cannot read the database, if that is what SQLite calls malformed."""
         if isinstance(error.__cause__, sqlite3.Error):
@@ -333,7 +344,7 @@ class SqliteStore:
     async def _own_reader(self) -> AsyncIterator[ConnectionThread]:
         """A connection of its own for a long read."""
         self._require_open()
-        thread, _ = await opening.open_reader(self.path)
+        thread, _ = await opening.open_reader(self.path, self._damage)
         try:
             yield thread
         finally:

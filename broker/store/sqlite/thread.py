@@ -17,7 +17,7 @@ from typing import ParamSpec, TypeVar
 
 import aiosqlite
 
-from broker.errors import StoreUnavailable
+from broker.errors import StoreCorrupt, StoreUnavailable
 from broker.store.sqlite.errors import store_error
 
 P = ParamSpec("P")
@@ -57,6 +57,8 @@ class ConnectionThread:
             )
         except (sqlite3.Error, OSError) as error:
             raise store_error(error, self._path) from error
+        except UnicodeDecodeError as error:  # SQLite's error quotes a schema that is damaged.
+            raise StoreCorrupt(f"{self._path}: the schema is damaged") from error
         except asyncio.CancelledError:
             number = self._ended
             raise

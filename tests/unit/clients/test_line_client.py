@@ -15,6 +15,7 @@ from broker.documents import CursorDocument, SessionDocument, SubscriptionDocume
 from broker.errors import StoreCorrupt
 from broker.message import Message, Offset
 from broker.mqtt.packets import MQTT_5
+from broker.store import Read
 from tests.support.clients import NOTHING_TO_TELL, Dialogue, Transport, services
 from tests.support.messages import message, numbered
 from tests.support.world import Disk, Subscriber, World, running, subscription
@@ -421,7 +422,7 @@ async def test_who_loses_its_subscriber_delivers_nothing_again(
     await leave_in_flight(world, *numbered(2))
     may_fetch, fetch = asyncio.Event(), world.disk.fetch
 
-    async def held_up(offsets: Sequence[Offset], *, bytes_max: int) -> list[Message]:
+    async def held_up(offsets: Sequence[Offset], *, bytes_max: int) -> Read:
         await may_fetch.wait()
         return await fetch(offsets, bytes_max=bytes_max)
 
@@ -443,10 +444,10 @@ async def test_what_cannot_be_delivered_again_ends_that_subscriber_alone(
     """P8"""
     await leave_in_flight(world, *numbered(2))
 
-    async def damaged(offsets: Sequence[Offset], *, bytes_max: int) -> list[Message]:
+    async def damaged(offsets: Sequence[Offset], *, bytes_max: int) -> Read:
         if offsets:
             raise StoreCorrupt("checksum")
-        return []
+        return Read([], Offset(1))
 
     monkeypatch.setattr(world.disk, "fetch", damaged)
     lines.says("SUBSCRIBE t sub1", "SUBSCRIBE t sub2")

@@ -12,10 +12,11 @@ from broker.clock import US
 from broker.config import Config
 from broker.documents import CursorDocument
 from broker.errors import StoreUnavailable
-from broker.message import Message, Monotonic, Offset
+from broker.message import Monotonic, Offset
 from broker.mqtt.connection import Connection
 from broker.mqtt.encode import encode
 from broker.mqtt.packets import MQTT_5, Ack, Connect, PacketType, Suback
+from broker.store import Read
 from tests.support.clients import Dialogue, Transport
 from tests.support.groups import GROUP
 from tests.support.messages import message, numbered
@@ -438,7 +439,7 @@ async def test_what_is_acknowledged_while_it_is_read_is_not_sent_again(
     sent = await left_by(world, dialogue, 4, qos)
     may_fetch, fetch = asyncio.Event(), world.disk.fetch
 
-    async def held_up(offsets: Sequence[Offset], *, bytes_max: int) -> list[Message]:
+    async def held_up(offsets: Sequence[Offset], *, bytes_max: int) -> Read:
         await may_fetch.wait()
         return await fetch(offsets, bytes_max=bytes_max)
 

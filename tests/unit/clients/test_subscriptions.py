@@ -22,6 +22,7 @@ from broker.mqtt.packets import (
     Unsubscribe,
 )
 from broker.session.session import Session
+from broker.store import Read
 from tests.support.clients import Dialogue, services
 from tests.support.messages import message
 from tests.support.raw_client import next_packet
@@ -152,7 +153,7 @@ async def test_what_was_read_before_a_subscription_was_committed_is_not_taken_fo
     may_read = asyncio.Event()
     fetch = world.disk.fetch
 
-    async def slowly(offsets: Sequence[Offset], *, bytes_max: int) -> list[Message]:
+    async def slowly(offsets: Sequence[Offset], *, bytes_max: int) -> Read:
         await may_read.wait()
         return await fetch(offsets, bytes_max=bytes_max)
 

@@ -171,7 +171,7 @@ async def test_the_size_of_an_outbox_comes_back_to_nothing(world: World) -> None
     await world.settled()
     await world.publish(message("mine", publisher="me"), message("others"))
     assert payloads(sub.got) == [b"others"]
-    assert placed(sub).outbox_bytes == 0
+    assert placed(sub).outbox.size == 0
 
 
 async def test_a_message_committed_before_a_subscription_and_routed_after_it_is_not_its(

@@ -11,7 +11,7 @@ from broker.delivery.delivery import READ_RETRY_S
 from broker.delivery.readers import READ_BYTES_MAX
 from broker.documents import SubscriptionDocument
 from broker.errors import StoreCorrupt, StoreUnavailable
-from broker.message import Message, Offset
+from broker.message import Offset
 from broker.store import Read
 from broker.topics import REPLAY_ENDED
 from tests.support.messages import message, numbered, texts
@@ -47,7 +47,7 @@ async def test_a_reader_that_is_behind_keeps_to_bytes_as_well(
     for n in range(100):
         await world.publish(message(str(n).encode().ljust(40), properties=bytes(60)))
     assert len(placed(sub).outbox) <= 20
-    assert placed(sub).outbox_bytes == 100 * len(placed(sub).outbox)
+    assert placed(sub).outbox.size == 100 * len(placed(sub).outbox)
 
 
 async def test_a_damaged_log_breaks_the_session_that_comes_to_it_and_no_other(
@@ -298,7 +298,7 @@ async def test_what_was_taken_of_retained_messages_is_not_read_again(
     read: list[Offset] = []
     fetch = world.disk.fetch
 
-    async def noting(offsets: Sequence[Offset], *, bytes_max: int) -> list[Message]:
+    async def noting(offsets: Sequence[Offset], *, bytes_max: int) -> Read:
         read.extend(offsets)
         return await fetch(offsets, bytes_max=bytes_max)
 
@@ -319,3 +319,55 @@ async def test_subscriptions_made_together_get_all_that_is_retained(world: World
     world.delivery.send_retained(placed(sub))
     await world.settled()
     assert payloads(sub.got) == [*texts(3), b"a"]
+
+
+# What is missing
+
+
+def told(sub: Subscriber) -> list[tuple[bytes, tuple[range, ...]]]:
+    return [(message.payload, grant.missing) for message, grant in sub.got if grant.missing]
+
+
+async def test_what_is_damaged_is_skipped_counted_and_told_with_the_next_message(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P5, P8"""
+    absent = Subscriber(world)
+    await absent.open()
+    absent.subscribe(subscription())
+    await world.settled()
+    absent.close()
+    await world.publish(*numbered(30))
+    read = world.disk.read
+
+    async def damaged(start: Offset, *args: Any, **kwargs: Any) -> Read:
+        found = await read(start, *args, **kwargs)
+        rest = [message for message in found.messages if message.offset not in (5, 29, 30)]
+        parts = [part for part in (range(5, 6), range(29, 31)) if start <= part[0] < found.next]
+        return Read(rest, found.next, parts)
+
+    monkeypatch.setattr(world.disk, "read", damaged)
+    await absent.open()
+    await world.settled()
+    assert payloads(absent.got) == [b"%d" % n for n in range(1, 29) if n != 5]
+    assert absent.errors == []
+    await world.publish(*numbered(1, first=31))
+    assert told(absent) == [(b"6", (range(5, 6),)), (b"31", (range(29, 31),))]
+    assert world.counters.dropped["damaged"] == 3
+
+
+async def test_what_retention_removed_is_told_and_nobody_reads_for_ever(world: World) -> None:
+    """P5"""
+    absent = Subscriber(world)
+    await absent.open()
+    absent.subscribe(subscription())
+    await world.settled()
+    absent.close()
+    await world.publish(*numbered(30))
+    await world.disk.trim(Offset(11))
+    await absent.open()
+    await world.settled()
+    assert payloads(absent.got) == [b"%d" % n for n in range(11, 31)]
+    assert told(absent) == [(b"11", (range(1, 11),))]
+    assert world.counters.dropped["removed by retention"] == 10
+    assert world.is_live(absent)

@@ -14,6 +14,7 @@ from broker.log.log import CURSOR_COMMIT_DELAY_S
 from broker.message import Grant, Message, Offset, Outgoing, PacketIdentifier
 from broker.registry.sessions import Owner
 from broker.session.in_flight import InFlight, Stage
+from broker.store import Read
 from tests.support.messages import message, numbered, texts
 from tests.support.world import Disk, Subscriber, World, payloads, running, subscription
 
@@ -105,7 +106,7 @@ def held_up(world: World, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
     """Reads of the log wait for this."""
     may_fetch, fetch = asyncio.Event(), world.disk.fetch
 
-    async def wait_and_fetch(offsets: Sequence[Offset], *, bytes_max: int) -> list[Message]:
+    async def wait_and_fetch(offsets: Sequence[Offset], *, bytes_max: int) -> Read:
         await may_fetch.wait()
         return await fetch(offsets, bytes_max=bytes_max)
 

@@ -87,6 +87,15 @@ def test_properties_of_5() -> None:
     assert written((full, grant), version=MQTT_3_1_1) == script_bytes("30 (0001 't' 'hi')")
 
 
+def test_missing_offsets_are_told_to_5_alone() -> None:
+    """P5"""
+    grant = Grant(0, missing=(range(5, 6), range(29, 31)))
+    assert written((message(0), grant)) == script_bytes(
+        "30 (0001 't' (26 0003 'gap' 0003 '5-5'  26 0003 'gap' 0005 '29-30') 'hi')"
+    )
+    assert written((message(0), grant), version=MQTT_3_1_1) == script_bytes("30 (0001 't' 'hi')")
+
+
 def test_an_interval_that_just_ran_out_is_not_negative() -> None:
     late = message(0)
     late.expires_at_us = NOW_US - 5_000_000

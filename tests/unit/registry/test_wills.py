@@ -92,7 +92,7 @@ async def test_a_lost_client_s_will_is_published_and_removed_in_one_commit(
     assert await run.published() == GONE
     assert len(disk.commits) == 2
     assert await disk.scan(WillDocument) == []
-    [message] = await disk.fetch(await disk.retained(["will"]))
+    [message] = (await disk.fetch(await disk.retained(["will"]))).messages
     assert message.publisher == "c"
     assert message.expires_at_us == clock.wall_us() + 5 * US
 

@@ -76,7 +76,7 @@ def test_nobody_outside_changes_what_belongs_to_a_session(place: str) -> None:
         "session.ended = True",
         "session.in_flight.receive_maximum = 3",
         "expiry, session.session_expiry_s = session.session_expiry_s, 0",
-        "member.outbox_bytes += 1",
+        "member.outbox.size += 1",
         "self.session.position.through = 3",
         "session.aside.append(1)",
         "session.grants.by_filter['a'] = 1",

@@ -60,11 +60,11 @@ def test_the_outbox_counts_what_waits_in_it_properties_included() -> None:
     sub = session()
     heavy = [message("1", offset=n, properties=bytes(99)) for n in (1, 2, 3)]
     offer(sub, *heavy, message("1", offset=4, properties=bytes(99), expires_at_us=1))
-    assert sub.outbox_bytes == 400
+    assert sub.outbox.size == 400
     sub.take(2, 200)
-    assert sub.outbox_bytes == 200
+    assert sub.outbox.size == 200
     taken = sub.take(2, 200)
-    assert (len(taken.expired), sub.outbox_bytes) == (1, 0)
+    assert (len(taken.expired), sub.outbox.size) == (1, 0)
 
 
 def test_what_a_crash_could_repeat_counts_against_the_window_until_it_is_committed() -> None:
@@ -236,7 +236,7 @@ def test_who_leaves_keeps_a_place_in_the_log_and_nothing_in_memory() -> None:
     sub.take(0, ALL)
     aside(sub, *numbered(1, first=9))
     sub.detach()
-    assert (len(sub.outbox), sub.outbox_bytes, len(sub.aside)) == (0, 0, 0)
+    assert (len(sub.outbox), sub.outbox.size, len(sub.aside)) == (0, 0, 0)
     assert sub.position.through == 1
 
 

@@ -325,10 +325,10 @@ async def test_fetch_finds_exactly_what_is_still_there(store: Store) -> None:
     batch = [message("0"), message("1", retain=True), message("2"), message("3"), message("4")]
     await store.append(batch)
     wanted = [batch[i].offset for i in (4, 1, 2)]
-    assert payloads(await store.fetch(wanted)) == [b"1", b"2", b"4"]
+    assert payloads((await store.fetch(wanted)).messages) == [b"1", b"2", b"4"]
     await store.trim(batch[3].offset)
-    assert payloads(await store.fetch(wanted)) == [b"1", b"4"]
-    assert await store.fetch([]) == []
+    assert payloads((await store.fetch(wanted)).messages) == [b"1", b"4"]
+    assert (await store.fetch([])).messages == []
 
 
 async def test_fetch_stops_at_a_number_of_bytes_but_finds_one_at_least(store: Store) -> None:
@@ -336,8 +336,8 @@ async def test_fetch_stops_at_a_number_of_bytes_but_finds_one_at_least(store: St
     batch = [message(str(n), properties=bytes(99)) for n in range(4)]
     await store.append(batch)
     wanted = [m.offset for m in batch]
-    assert payloads(await store.fetch(wanted, bytes_max=200)) == [b"0", b"1"]
-    assert payloads(await store.fetch(wanted[2:], bytes_max=1)) == [b"2"]
+    assert payloads((await store.fetch(wanted, bytes_max=200)).messages) == [b"0", b"1"]
+    assert payloads((await store.fetch(wanted[2:], bytes_max=1)).messages) == [b"2"]
 
 
 async def test_offset_at_finds_the_first_at_or_after_a_time(store: Store) -> None:

@@ -8,8 +8,8 @@ import re
 import pytest
 
 from broker.documents import CursorDocument, Put, SessionDocument
-from broker.errors import StoreCorrupt
 from broker.message import Offset
+from broker.store import Read
 from broker.store.sqlite.store import SqliteStore
 from tests.support.messages import message
 from tests.support.sqlite import change
@@ -34,15 +34,24 @@ from tests.support.stores import END, payloads
     ],
 )
 async def test_damage_is_found_and_named_without_the_payload(
-    sqlite: SqliteStore, damage: str
+    sqlite: SqliteStore, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await sqlite.append([message("1", "a", publisher="x"), message("Rainy"), message("3", "a")])
+    await sqlite.append(
+        [message("1", "a", publisher="x"), message("Rainy"), message("3", "a", publisher="x")]
+    )
     await sqlite.close()
     change(sqlite.path, damage)
     await sqlite.open()
-    with pytest.raises(StoreCorrupt, match="offset 2") as caught:
-        await sqlite.read(Offset(1), END)
-    assert "Rainy" not in str(caught.value)
+    for filters in (None, ["#"]):
+        read = await sqlite.read(Offset(1), END, filters)
+        assert payloads(read.messages) == [b"1", b"3"]
+        assert (read.damaged, read.next) == ([range(2, 3)], 4)
+    assert await sqlite.read(Offset(1), END, ["a"]) == Read(read.messages, Offset(4), [range(2, 3)])
+    fetched = await sqlite.fetch([Offset(1), Offset(2), Offset(3)])
+    assert fetched == Read(read.messages, Offset(4), [range(2, 3)])
+    [told] = caplog.messages
+    assert "2-2" in told
+    assert "Rainy" not in told
     assert any("offset 2" in problem for problem in await sqlite.check())
     assert payloads((await sqlite.read(Offset(1), Offset(1))).messages) == [b"1"]
 

@@ -100,7 +100,7 @@ async def test_messages_that_another_program_inserts_move_the_offsets(sqlite: Sq
     [after] = [message("after")]
     await sqlite.append([after])
     assert after.offset == 10
-    assert (await sqlite.fetch([Offset(10)])) == [after]
+    assert (await sqlite.fetch([Offset(10)])).messages == [after]
 
 
 def the_way_back() -> list[str]:

@@ -60,7 +60,7 @@ async def test_names_are_looked_through_once_however_many_filters_there_are(
     for statements_max in (10, 2):  # What matches is remembered.
         statements.clear()
         assert (await sqlite.read(Offset(1), sqlite.high_watermark, filters)).messages == []
-        assert len(statements) <= statements_max
+        assert len([s for s in statements if "topics" in s]) <= statements_max
         await sqlite.read(Offset(1), sqlite.high_watermark, filters)  # By the other reader.
     statements.clear()
     assert await sqlite.retained(filters) == []
@@ -70,7 +70,7 @@ async def test_names_are_looked_through_once_however_many_filters_there_are(
 async def test_a_read_without_a_match_looks_at_a_bounded_part(
     sqlite: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("broker.store.sqlite.reader.TOPIC_BLOCKS_PER_READ", 4)
+    monkeypatch.setattr("broker.store.sqlite.index.TOPIC_BLOCKS_PER_READ", 4)
     last = message("x", "rare")
     await sqlite.append([*numbered(20_000), last])
     read = await sqlite.read(Offset(1), END, ["rare"])

@@ -1,0 +1,67 @@
+"""Outbox: the messages offered to one session and not yet taken, and what it tells as missing."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from broker.message import Offset, Outgoing
+
+GAPS_MAX = 16
+"""Ranges of missing offsets that one message tells of. What is more goes into the last of them."""
+
+
+def with_missing(
+    outgoing: Sequence[Outgoing], missing: Sequence[range]
+) -> tuple[Sequence[Outgoing], list[range]]:
+    """The messages, each with the missing offsets right before it; and what lies after the last."""
+    if not missing:
+        return outgoing, []
+    told: list[Outgoing] = []
+    left = [*missing]
+    for message, grant in outgoing:
+        here = 0
+        while here < len(left) and left[here].start < message.offset:
+            here += 1
+        if here:
+            gaps = left[: min(here, GAPS_MAX)]
+            gaps[-1] = range(gaps[-1].start, left[here - 1].stop)
+            grant, left = replace(grant, missing=tuple(gaps)), left[here:]
+        told.append((message, grant))
+    return told, left
+
+
+class Outbox(deque[Outgoing]):
+    """Whoever takes from it subtracts from `size`."""
+
+    __slots__ = ("_missing", "size")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.size = 0
+        """Bytes."""
+        self._missing: list[range] = []
+
+    def miss(self, missing: Iterable[range]) -> None:
+        """The next message is to tell that these offsets are missing, damaged or removed."""
+        self._missing += missing
+
+    def offer(self, outgoing: Sequence[Outgoing], size: int) -> None:
+        """Add messages, `size` bytes."""
+        if self._missing and outgoing:
+            outgoing, self._missing = with_missing(outgoing, self._missing)
+        self.extend(outgoing)
+        self.size += size
+
+    def clear(self) -> None:
+        super().clear()
+        self.size = 0
+        self._missing = []
+
+    def first(self) -> Offset | None:
+        """The first offset that was not taken, or not told as missing; None: all were."""
+        if self:
+            message, grant = self[0]
+            return Offset(grant.missing[0].start) if grant.missing else message.offset
+        return Offset(self._missing[0].start) if self._missing else None

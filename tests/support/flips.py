@@ -1,0 +1,132 @@
+"""Flip one bit of a database at a time, and read everything: what was lost without a word? (P8)
+
+python -m tests.support.flips TRIALS [SEED]
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+from broker.errors import PubSubError
+from broker.message import Message, Offset
+from broker.store import Read
+from broker.store.sqlite.store import SqliteStore
+from broker.topics import matches
+from tests.support.messages import message
+
+FILTERS: tuple[tuple[str, ...] | None, ...] = (
+    None,
+    ("#",),
+    ("t/1",),
+    ("t/+", "rare"),
+    ("rare",),
+    tuple(f"t/{i}" for i in range(20)),
+)
+"""What the log is read by: everything, and each way that the index is used."""
+
+
+async def make(path: Path, seed: int, *, clean: bool = True) -> list[Message]:
+    """A database with two full blocks and an open one; with payloads of all sizes."""
+    choose = random.Random(seed)
+    written = [
+        message(
+            choose.randbytes(choose.choice((0, 3, 30, 300)) if i % 200 else 6000),
+            "rare" if i % 400 == 7 else f"t/{choose.randrange(25)}",
+            publisher=f"pub{i % 3}",
+            properties=choose.randbytes(i % 2 * 5),
+            at=1_700_000_000_000_000 + i * 1000,
+        )
+        for i in range(2600)
+    ]
+    store = SqliteStore(path)
+    await store.open()
+    for at in range(0, len(written), 130):
+        await store.append(written[at : at + 130])
+    await store.close()
+    return written
+
+
+async def read_everything(
+    store: SqliteStore, filters: tuple[str, ...] | None
+) -> tuple[list[Message], list[range]]:
+    messages: list[Message] = []
+    damaged: list[range] = []
+    position = Offset(1)
+    while position <= store.high_watermark:
+        read: Read = await store.read(position, store.high_watermark, filters, limit=700)
+        messages += read.messages
+        damaged += read.damaged
+        assert read.next > position
+        position = read.next
+    return messages, damaged
+
+
+async def verdict(path: Path, written: list[Message]) -> list[str]:
+    """Sentences on what was lost silently, or delivered as something else, in any way of reading;
+    and `told` or `refused` if damage was noticed."""
+    store = SqliteStore(path)
+    said: set[str] = set()
+    try:
+        await store.open()
+    except PubSubError:
+        return ["refused"]
+    try:
+        for filters in FILTERS:
+            messages, damaged = await read_everything(store, filters)
+            found = {message.offset: message for message in messages}
+            if len(found) != len(messages):
+                said.add(f"{filters}: twice")
+            for sent in written:
+                got = found.pop(sent.offset, None)
+                wanted = filters is None or any(matches(f, sent.topic) for f in filters)
+                if got is None and wanted and not any(sent.offset in part for part in damaged):
+                    said.add(f"{filters}: {sent.offset} of {sent.topic} lost silently")
+                if got is not None and got != sent:
+                    said.add(f"{filters}: {sent.offset} is something else")
+            if found:
+                said.add(f"{filters}: {len(found)} that nobody sent")
+            if damaged:
+                said.add("told")
+    except PubSubError:
+        said.add("refused")
+    finally:
+        await store.close()
+    return sorted(said)
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """As the only file of its directory."""
+    for beside in path.parent.iterdir():
+        beside.unlink()
+    path.write_bytes(content)
+
+
+async def flip(directory: Path, trials: int, seed: int) -> Counter[str]:
+    """How many trials ended how: `harmless`, `told`, `refused`; all else is a broken promise."""
+    path = directory / "pubsub.db"
+    written = await make(path, seed)
+    original = path.read_bytes()
+    choose = random.Random(seed)
+    ends: Counter[str] = Counter()
+    for _ in range(trials):
+        bit = choose.randrange(8 * len(original))
+        damaged = bytearray(original)
+        damaged[bit // 8] ^= 1 << bit % 8
+        _replace(path, bytes(damaged))
+        for end in await verdict(path, written) or ["harmless"]:
+            ends[end if end in ("harmless", "told", "refused") else f"bit {bit}: {end}"] += 1
+    return ends
+
+
+if __name__ == "__main__":
+    logging.disable()
+    with tempfile.TemporaryDirectory() as name:
+        seed = int(sys.argv[2]) if len(sys.argv) > 2 else 1
+        for end, times in asyncio.run(flip(Path(name), int(sys.argv[1]), seed)).most_common():
+            print(times, end)

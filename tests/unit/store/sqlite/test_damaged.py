@@ -1,0 +1,134 @@
+"""A damaged block: what can be read of it is read, the rest is named, and told once. (P8)"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from broker.message import Message, Offset
+from broker.store import Read
+from broker.store.sqlite.rows import BLOCK_SHIFT
+from broker.store.sqlite.store import SqliteStore
+from tests.support import flips
+from tests.support.messages import message
+from tests.support.sqlite import change
+from tests.support.stores import END
+
+BLOCK = 1 << BLOCK_SHIFT
+TRIALS = 60
+
+
+def written(count: int = 2 * BLOCK + 100) -> list[Message]:
+    return [message(str(i), f"t/{i % 5}") for i in range(1, count + 1)]
+
+
+async def damage(sqlite: SqliteStore, messages: list[Message], *statements: str) -> None:
+    await sqlite.append(messages)
+    await sqlite.close()
+    change(sqlite.path, *statements)
+    await sqlite.open()
+
+
+async def read(
+    store: SqliteStore, filters: tuple[str, ...] | None
+) -> tuple[list[Offset], list[range]]:
+    messages, damaged = await flips.read_everything(store, filters)
+    return [message.offset for message in messages], damaged
+
+
+LOST = "DELETE FROM messages WHERE offset = {}"
+MOVED = "UPDATE messages SET offset = {0} + (1 << 30) WHERE offset = {0}"
+OTHER_TOPIC = "UPDATE messages SET topic_id = topic_id % 5 + 1 WHERE offset = {}"
+
+
+@pytest.mark.parametrize("statement", [LOST, MOVED, OTHER_TOPIC])
+@pytest.mark.parametrize("offset", [1, 17, BLOCK - 1, BLOCK, 2 * BLOCK + 50])
+async def test_a_message_that_is_gone_is_named_to_whoever_wanted_it(
+    sqlite: SqliteStore, caplog: pytest.LogCaptureFixture, statement: str, offset: int
+) -> None:
+    messages = written()
+    await damage(sqlite, messages, statement.format(offset))
+    rest = [m for m in messages if m.offset != offset]
+    for filters in (None, ("#",), (f"t/{offset % 5}",), tuple(f"t/{i}" for i in range(20))):
+        wanted = [
+            m.offset for m in rest if filters != (f"t/{offset % 5}",) or m.topic == filters[0]
+        ]
+        found, damaged = await read(sqlite, filters)
+        assert (found, damaged[0]) == (wanted, range(offset, offset + 1))
+        assert (len(damaged) > 1) == (statement == MOVED)
+    assert len([text for text in caplog.messages if f"{offset}-{offset}" in text]) == 1
+
+
+@pytest.mark.parametrize("offset", [1, 17, BLOCK - 1, BLOCK])
+async def test_who_wanted_another_topic_of_a_full_block_is_told_nothing(
+    sqlite: SqliteStore, offset: int
+) -> None:
+    messages = written()
+    await damage(sqlite, messages, LOST.format(offset))
+    other = f"t/{(offset + 1) % 5}"
+    wanted = [m.offset for m in messages if m.topic == other]
+    assert await read(sqlite, (other,)) == (wanted, [])
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM topic_blocks WHERE topic_id = 2 AND block = 1",
+        "UPDATE topic_blocks SET topic_id = 66 WHERE topic_id = 2 AND block = 1",
+        "UPDATE topic_blocks SET block = 65 WHERE topic_id = 2 AND block = 1",
+        "UPDATE topic_blocks SET messages = messages + 1 WHERE topic_id = 2 AND block = 1",
+        "DELETE FROM blocks WHERE block = 1",
+        "UPDATE blocks SET topic_ids = topic_ids + 4 WHERE block = 1",
+        "DELETE FROM topic_blocks WHERE block = 2",
+    ],
+)
+async def test_a_damaged_index_loses_nothing(sqlite: SqliteStore, statement: str) -> None:
+    messages = written()
+    await damage(sqlite, messages, statement)
+    for filters in (None, ("t/2",), ("t/2", "t/3"), tuple(f"t/{i}" for i in range(20))):
+        wanted = [m.offset for m in messages if filters is None or m.topic in filters]
+        assert await read(sqlite, filters) == (wanted, [])
+
+
+async def test_damage_of_the_open_block_is_not_written_into_its_figures(
+    sqlite: SqliteStore,
+) -> None:
+    messages = written(100)
+    await damage(sqlite, messages, OTHER_TOPIC.format(50))
+    later = written(BLOCK)
+    await sqlite.append(later)
+    found, damaged = await read(sqlite, ("t/0",))
+    assert found == [m.offset for m in messages + later if m.topic == "t/0" and m.offset != 50]
+    assert damaged == [range(50, 51)]
+
+
+async def test_what_retention_removed_is_not_damaged(sqlite: SqliteStore) -> None:
+    messages = written()
+    await sqlite.append(messages)
+    for start in (5, BLOCK - 3, BLOCK + 7):
+        await sqlite.trim(Offset(start))
+        for filters in (None, ("t/2",)):
+            wanted = [
+                m.offset
+                for m in messages
+                if m.offset >= start and (filters is None or m.topic in filters)
+            ]
+            assert await read(sqlite, filters) == (wanted, [])
+
+
+async def test_a_read_that_is_limited_names_only_what_it_came_to(sqlite: SqliteStore) -> None:
+    messages = written(50)
+    await damage(sqlite, messages, LOST.format(20), LOST.format(40))
+    first = await sqlite.read(Offset(1), END, limit=25)
+    assert first == Read([m for m in messages[:26] if m.offset != 20], Offset(27), [range(20, 21)])
+    second = await sqlite.read(first.next, END, limit=25)
+    assert second.damaged == [range(40, 41)]
+    assert second.next == 51
+
+
+async def test_no_flipped_bit_loses_a_message_silently(tmp_path: Path) -> None:
+    """P8. `python -m tests.support.flips` tries more."""
+    ends = await flips.flip(tmp_path, TRIALS, seed=7)
+    assert ends.keys() <= {"harmless", "told", "refused"}
+    assert ends["told"] > TRIALS // 3
