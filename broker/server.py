@@ -292,9 +292,16 @@ def _make_directory(path: Path) -> None:
     sync_directory(path.parent)
 
 
-def run(config: Config, announce: Callable[[Server], None], *, accept_loss: bool = False) -> None:
+def run(
+    config: Config,
+    announce: Callable[[Server], None],
+    hang_up: Callable[[], bool],
+    *,
+    accept_loss: bool = False,
+) -> None:
     """Serve until SIGTERM, SIGINT or `stop`; `announce` is called when connections are accepted.
 
+    `hang_up` is called at SIGHUP, unless that is ignored (nohup): False stops the broker.
     `accept_loss`: start also without what an unclean stop left damaged.
 
     Raises ConfigError, StoreError.
@@ -305,16 +312,28 @@ def run(config: Config, announce: Callable[[Server], None], *, accept_loss: bool
 
         loop_factory = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=loop_factory) as runner:
-        runner.run(_serve(config, announce, accept_loss))
+        runner.run(_serve(config, announce, hang_up, accept_loss))
 
 
-async def _serve(config: Config, announce: Callable[[Server], None], accept_loss: bool) -> None:
+async def _serve(
+    config: Config,
+    announce: Callable[[Server], None],
+    hang_up: Callable[[], bool],
+    accept_loss: bool,
+) -> None:
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     server = Server(config, accept_loss=accept_loss)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         with contextlib.suppress(NotImplementedError):
             loop.add_signal_handler(number, server.request_stop)
+
+    def on_hang_up() -> None:
+        if not hang_up():
+            server.request_stop()
+
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        loop.add_signal_handler(signal.SIGHUP, on_hang_up)
     await server.start()
     # What exists now lives as long as the broker: the collector need not look at it again.
     gc.collect()

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from cli.failure import CommandFailed, Exit
+
+URL = "PUBSUB_URL"
+"""The environment variable that finds the broker: mqtt://[USER[:PASSWORD]@]HOST[:PORT]."""
+PORT = 9000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
     host: str = "127.0.0.1"
-    port: int = 9000
+    port: int = PORT
     username: str | None = None
     password: str | None = None
     keep_alive_s: int = 60
@@ -31,3 +37,42 @@ class Address:
         if not_authorized:
             return CommandFailed(said, "check -u and -P", Exit.NOT_AUTHORIZED)
         return CommandFailed(said)
+
+
+def find(
+    host: str | None,
+    port: int | None,
+    username: str | None,
+    password: str | None,
+    keep_alive_s: int = 60,
+) -> Address:
+    """What the options say, then PUBSUB_URL, then a broker on this machine.
+
+    With a host of its own a command does not tell that one the user and password of the URL.
+    Raises CommandFailed (2): PUBSUB_URL is no such URL.
+    """
+    url = _split(os.environ.get(URL) or "mqtt://127.0.0.1")
+    assert url.hostname is not None
+    if host is None and username is None and url.username is not None:
+        username = unquote(url.username)
+        if password is None and url.password is not None:
+            password = unquote(url.password)
+    return Address(
+        host=url.hostname if host is None else host,
+        port=(url.port or PORT) if port is None else port,
+        username=username,
+        password=password,
+        keep_alive_s=keep_alive_s,
+    )
+
+
+def _split(text: str) -> SplitResult:
+    try:
+        url = urlsplit(text)
+        legal = url.scheme in ("mqtt", "tcp") and url.hostname and url.port != 0
+    except ValueError:
+        legal = False
+    if not legal or url.path.strip("/") or url.query or url.fragment:
+        # The text may have a password in it.
+        raise CommandFailed(f"{URL} must be like mqtt://127.0.0.1:9000", code=Exit.USAGE)
+    return url

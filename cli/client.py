@@ -69,10 +69,7 @@ class Client(mqtt.Client):
         self.arrived: deque[mqtt.MQTTMessage] = deque()
         """Received and not yet taken. Acknowledge what you take, in this order [MQTT-4.6.0-2]."""
         self.acknowledged: deque[Acknowledged] = deque()
-        self.receive_max = 65_535
-        """QoS 1 and 2 messages that the broker allows us to have unacknowledged."""
-        self.session_report: UserProperties = ()
-        """What the broker told of the session in CONNACK; nothing if it is another than ours."""
+        self._connack: Properties | None = None
         self._address = address
         self._interrupt = interrupt
         self._burst: BurstSocket | None = None
@@ -88,6 +85,21 @@ class Client(mqtt.Client):
         self.on_publish = self._published
         self.on_subscribe = self._answered
         self.on_unsubscribe = self._answered
+
+    @property
+    def receive_max(self) -> int:
+        """QoS 1 and 2 messages that the broker allows us to have unacknowledged."""
+        return int(getattr(self._connack, "ReceiveMaximum", 65_535))
+
+    @property
+    def packet_bytes_max(self) -> int | None:
+        """Maximum Packet Size that the broker takes, if it said so. [MQTT-3.2.2-15]"""
+        return getattr(self._connack, "MaximumPacketSize", None)
+
+    @property
+    def session_report(self) -> UserProperties:
+        """What the broker told of the session; nothing if it is another than ours."""
+        return getattr(self._connack, "UserProperty", ())
 
     def open(
         self,
@@ -232,8 +244,7 @@ class Client(mqtt.Client):
             self._refused = reason
             return
         self._session_present = flags.session_present
-        self.receive_max = getattr(properties, "ReceiveMaximum", 65_535)
-        self.session_report = getattr(properties, "UserProperty", ())
+        self._connack = properties
 
     def _disconnected(
         self,

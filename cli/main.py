@@ -19,6 +19,7 @@ from broker.errors import (
 )
 from cli import output
 from cli.commands import bench, broker_start, broker_status, broker_stop, log, pub, sub
+from cli.dashes import DashedArguments
 from cli.failure import CommandFailed, ConnectionLost, Exit, OutputClosed
 
 app = typer.Typer(
@@ -44,7 +45,7 @@ app.add_typer(broker, name="broker")
 broker.command("start", epilog=broker_start.EXAMPLES)(broker_start.run)
 broker.command("status", epilog=broker_status.EXAMPLES)(broker_status.run)
 broker.command("stop", epilog=broker_stop.EXAMPLES)(broker_stop.run)
-app.command("pub", epilog=pub.EXAMPLES)(pub.run)
+app.command("pub", epilog=pub.EXAMPLES, cls=DashedArguments)(pub.run)
 app.command("sub", epilog=sub.EXAMPLES)(sub.run)
 app.command("log", epilog=log.EXAMPLES)(log.run)
 app.command("bench", epilog=bench.EXAMPLES)(bench.run)

@@ -8,9 +8,17 @@ from typing import Annotated
 
 import typer
 
-DataDir = Annotated[Path, typer.Option("--data-dir", help="Where the broker keeps its log.")]
-Host = Annotated[str, typer.Option("--host", "-h", help="The broker's host.")]
-Port = Annotated[int, typer.Option("--port", "-p", min=1, max=65_535, help="The broker's port.")]
+DATA_DIR = "PUBSUB_DATA_DIR"
+DataDir = Annotated[
+    Path, typer.Option("--data-dir", envvar=DATA_DIR, help="Where the broker keeps its log.")
+]
+Host = Annotated[
+    str | None, typer.Option("--host", "-h", help="The broker's host. [PUBSUB_URL, 127.0.0.1]")
+]
+Port = Annotated[
+    int | None,
+    typer.Option("--port", "-p", min=1, max=65_535, help="The broker's port. [PUBSUB_URL, 9000]"),
+]
 Username = Annotated[str | None, typer.Option("--username", "-u")]
 Password = Annotated[str | None, typer.Option("--password", "-P")]
 KeepAlive = Annotated[

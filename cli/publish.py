@@ -3,6 +3,8 @@
 - Messages are sent ahead of their acknowledgements, up to the broker's Receive Maximum.
 - What was sent when the connection broke may or may not be stored; it is counted and said, and not
   sent again, which could store it twice.
+- A message larger than the broker takes is refused here: the broker would end the connection, and
+  those on their way with it.
 """
 
 from __future__ import annotations
@@ -33,6 +35,8 @@ from cli.stdin import Lines
 
 WINDOW_MESSAGES = 1000
 UNSENT_BYTES_MAX = 1 << 20
+TOO_LARGE = "too large"
+NO_PROPERTIES = packet_properties(PacketTypes.PUBLISH)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +66,13 @@ class Publisher:
         self.unwanted = False
         """Whether the broker said of any that nobody is subscribed to its topic."""
         self.refused: Counter[str] = Counter()
+        self.largest_refused = 0
+        """Bytes of the largest packet that was more than the broker takes."""
         self.exit_code = Exit.OK
+
+    @property
+    def packet_bytes_max(self) -> int | None:
+        return self._client.packet_bytes_max
 
     def open(self) -> None:
         self._client.open(clean_start=True)
@@ -82,9 +92,38 @@ class Publisher:
         return not self._unacknowledged and not self._client.unsent_bytes()
 
     def send(self, topic: str, payload: bytes) -> None:
+        """Send it, or count it as refused: it is larger than the broker takes."""
         options = self._options
+        size = self._packet_bytes(topic, payload)
+        if self.packet_bytes_max is not None and size > self.packet_bytes_max:
+            self.refused[TOO_LARGE] += 1
+            self.largest_refused = max(self.largest_refused, size)
+            self.exit_code = Exit.FAILED
+            if options.json:
+                output.data(
+                    output.json_line(
+                        {
+                            "topic": topic,
+                            "qos": options.qos,
+                            "bytes": len(payload),
+                            "error": f"a packet of {size} bytes; the broker takes"
+                            f" {self.packet_bytes_max}",
+                        }
+                    )
+                )
+            return
         sent = self._client.publish(topic, payload, options.qos, options.retain, self._properties)
         self._unacknowledged[sent.mid] = (topic, len(payload))
+
+    def _packet_bytes(self, topic: str, payload: bytes) -> int:
+        """Of the PUBLISH, its header included. [section 3.3]"""
+        properties = self._properties or NO_PROPERTIES
+        rest = 2 + len(topic.encode()) + (2 if self._options.qos else 0)
+        rest += len(properties.pack()) + len(payload)  # type: ignore[no-untyped-call]  # paho leaves it so
+        length_bytes = 1
+        while rest >= 1 << 7 * length_bytes:
+            length_bytes += 1
+        return 1 + length_bytes + rest
 
     def turn(self, timeout_s: float, *also: Lines) -> None:
         """Raises CommandFailed when the connection is lost."""
@@ -187,13 +226,24 @@ def _conclude(publisher: Publisher, topic: str) -> None:
     """Raises CommandFailed if the broker refused any."""
     if publisher.unwanted:
         output.hint(f"accepted; nobody is subscribed to {output.escaped(topic)} now")
+    if publisher.refused == {TOO_LARGE: 1} and not publisher.taken:
+        raise CommandFailed(_too_large(publisher), "it was not sent", publisher.exit_code)
     if publisher.refused:
         reasons = ", ".join(
             reason if count == 1 else f"{reason} ({count} times)"
             for reason, count in publisher.refused.items()
         )
+        if publisher.largest_refused:
+            reasons += f"; the largest is {_too_large(publisher)}"
         total = publisher.refused.total()
         raise CommandFailed(
             f"{total} of {total + publisher.taken} messages were not accepted: {reasons}",
             code=publisher.exit_code,
         )
+
+
+def _too_large(publisher: Publisher) -> str:
+    return (
+        f"a packet of {publisher.largest_refused:,} bytes,"
+        f" and the broker takes at most {publisher.packet_bytes_max:,} (packet_bytes_max)"
+    )

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cli.address import Address
+from cli.address import find
 from cli.options import Host, Password, Port, Qos, Username, unique
 
 EXAMPLES = """\b
@@ -25,8 +25,8 @@ Our broker keeps these messages in its log like any others: use one with another
 
 
 def run(
-    host: Host = "127.0.0.1",
-    port: Port = 9000,
+    host: Host = None,
+    port: Port = None,
     client_id: Annotated[
         str | None, typer.Option("--id", "-i", help="What client identifiers begin with.")
     ] = None,
@@ -78,7 +78,7 @@ def run(
         raise typer.BadParameter("-n is less than a message for each publisher")
     name = unique()
     options = Options(
-        address=Address(host=host, port=port, username=username, password=password),
+        address=find(host, port, username, password),
         client_id=client_id or f"pubsub-bench-{name}",
         topic=topic or f"pubsub-bench/{name}",
         qos=qos,

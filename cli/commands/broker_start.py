@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import output
+from cli.options import DATA_DIR
 
 if TYPE_CHECKING:
     from broker.server import Server
@@ -21,12 +22,15 @@ Example:
 def run(
     host: Annotated[str | None, typer.Option(help="Address to listen on. [127.0.0.1]")] = None,
     port: Annotated[
-        int | None, typer.Option(min=0, max=65_535, help="Port, 0 for any free one. [9000]")
+        int | None,
+        typer.Option("--port", "-p", min=0, max=65_535, help="Port, 0 for any free one. [9000]"),
     ] = None,
     unix_socket: Annotated[
         Path | None, typer.Option(help="Listen on a Unix socket too, for this user alone.")
     ] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Where the log is kept. [data]")] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(envvar=DATA_DIR, help="Where the log is kept. [data]")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with settings.")] = None,
     durability: Annotated[
         str | None,
@@ -51,6 +55,7 @@ def run(
 
     from broker import server
     from broker.config import Config
+    from cli.diagnostics import Diagnostics
 
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     overrides = {
@@ -61,7 +66,12 @@ def run(
         "durability": durability,
         "allow_anonymous": allow_anonymous,
     }
-    server.run(Config.load(config, overrides), _announce, accept_loss=accept_loss)
+    server.run(
+        Config.load(config, overrides),
+        _announce,
+        Diagnostics().hang_up,
+        accept_loss=accept_loss,
+    )
     output.note("stopped")
 
 

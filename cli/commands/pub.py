@@ -8,12 +8,13 @@ from typing import Annotated
 
 import typer
 
-from cli.address import Address
+from cli.address import find
 from cli.options import Host, KeepAlive, Password, Port, Qos, Username, unique
 
 EXAMPLES = """\b
 Examples:
   pubsub pub weather "Rainy day ahead!"
+  pubsub pub temperature -5
   pubsub pub weather --retain --id station7 Sunny
   seq 100000 | pubsub pub numbers -l
   pubsub pub photos/cat -f cat.jpg --json
@@ -27,8 +28,8 @@ With a terminal and no topic it asks for lines: <TOPIC> <MESSAGE>.
 def run(
     topic: Annotated[str | None, typer.Argument(help="Topic to publish to.")] = None,
     message: Annotated[str | None, typer.Argument(help="What to publish.")] = None,
-    host: Host = "127.0.0.1",
-    port: Port = 9000,
+    host: Host = None,
+    port: Port = None,
     client_id: Annotated[str | None, typer.Option("--id", "-i", help="Client identifier.")] = None,
     username: Username = None,
     password: Password = None,
@@ -70,9 +71,7 @@ def run(
     if len(given) > 2 or sources > 1 or (message_option is not None and len(given) < 2):
         raise typer.BadParameter("give one TOPIC and one of MESSAGE, -l, -s, -f and -n")
     options = publish.Options(
-        address=Address(
-            host=host, port=port, username=username, password=password, keep_alive_s=keep_alive
-        ),
+        address=find(host, port, username, password, keep_alive),
         client_id=client_id or f"pubsub-pub-{unique()}",
         qos=qos,
         retain=retain,

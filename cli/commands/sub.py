@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from cli import output
-from cli.address import Address
+from cli.address import find
 from cli.options import Host, KeepAlive, OptionalQos, Password, Port, Username, unique
 
 EXAMPLES = """\b
@@ -33,8 +33,8 @@ A message is acknowledged after it was written, so Ctrl-C loses none.
 
 def run(
     topics: Annotated[list[str] | None, typer.Argument(help="Topic filters.")] = None,
-    host: Host = "127.0.0.1",
-    port: Port = 9000,
+    host: Host = None,
+    port: Port = None,
     client_id: Annotated[
         str | None,
         typer.Option("--id", "-i", help="Durable: goes on where it stopped, missing nothing."),
@@ -120,9 +120,7 @@ def run(
     else:
         write = plain_format(verbose=verbose, newline=not no_newline, terminal=terminal)
     options = subscribe.Options(
-        address=Address(
-            host=host, port=port, username=username, password=password, keep_alive_s=keep_alive
-        ),
+        address=find(host, port, username, password, keep_alive),
         filters=tuple(
             f"{SHARE_PREFIX}{group}/{one}" if group is not None else one for one in filters
         ),

@@ -150,6 +150,29 @@ def test_json_tells_the_offset_of_each_message(broker: BrokerProcess, name: str)
     assert [r["offset"] for r in receipts] == [s["offset"] for s in stored]
 
 
+def test_too_large_a_message_is_refused_with_both_sizes(broker: BrokerProcess, name: str) -> None:
+    too_large = b"x" * 3_000_000
+    said = fail(1, "pub", name, "-s", *at(broker), stdin=too_large)
+    assert "a packet of 3,000,0" in said
+    assert "at most 2,097,152" in said
+    said = fail(1, "pub", name, "-l", *at(broker), stdin=b"1\n%b\n3\n" % too_large)
+    assert "1 of 3 messages" in said
+    assert succeed("log", name, "--data-dir", broker.data_dir) != []
+
+
+def test_a_message_may_begin_with_a_dash_and_the_environment_finds_the_broker(
+    broker: BrokerProcess, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PUBSUB_URL", f"mqtt://127.0.0.1:{broker.port}")
+    monkeypatch.setenv("PUBSUB_DATA_DIR", str(broker.data_dir))
+    for command in (["pub", name, "-5"], ["broker", "status"]):
+        subprocess.run([*COMMAND, *command], cwd=ROOT, timeout=TIMEOUT_S, check=True)
+    stored = subprocess.run(
+        [*COMMAND, "log", name], cwd=ROOT, timeout=TIMEOUT_S, check=True, capture_output=True
+    )
+    assert stored.stdout.endswith(b"\t-5\n")
+
+
 # sub
 
 

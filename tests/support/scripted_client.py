@@ -28,6 +28,7 @@ class ScriptedClient:
         self.arrived: deque[MQTTMessage] = deque()
         self.acknowledged: deque[Acknowledged] = deque()
         self.receive_max = 65_535
+        self.packet_bytes_max: int | None = None
         self.sessions = deque[bool]()
         """Whether the broker has a session, at each `open`; then never."""
         self.reasons: dict[str, int] = {}

@@ -196,8 +196,8 @@ async def test_status_is_a_snapshot(server: Server, config: Config) -> None:
         "commits": 1,
         "append_failures": 0,
         "protocol_errors": 0,
-        "refused_connects": 0,
         "line_errors_left_out": 0,
+        "refused_connects": 0,
         "dropped": {},
     }
     assert {name: status[name] for name in expected} == expected
@@ -322,9 +322,37 @@ def test_it_serves_until_a_signal_comes(config: Config, number: signal.Signals) 
         finally:
             os.kill(os.getpid(), number)
 
-    run(config, lambda server: using.append(asyncio.create_task(use(server))))
+    run(config, lambda server: using.append(asyncio.create_task(use(server))), lambda: True)
     assert [task.exception() for task in using] == [None]
     assert not is_locked(config.data_dir)
     assert sys.getswitchinterval() == pytest.approx(SWITCH_INTERVAL_S)
     assert gc.get_threshold() == GC_THRESHOLDS
     assert gc.get_freeze_count()
+
+
+@pytest.mark.usefixtures("this_process")
+def test_a_hang_up_is_asked_about_and_may_stop_it(config: Config) -> None:
+    """And it is ignored where it was, as under nohup."""
+    answers = [True, False]
+
+    async def hang_up() -> None:
+        for left in (1, 0):
+            os.kill(os.getpid(), signal.SIGHUP)
+            while len(answers) > left:  # noqa: ASYNC110  A signal handler of the loop has no event.
+                await asyncio.sleep(0)
+
+    using: list[asyncio.Task[None]] = []
+    run(config, lambda _: using.append(asyncio.create_task(hang_up())), lambda: answers.pop(0))
+    assert answers == []
+    assert not is_locked(config.data_dir)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+
+        async def stop(server: Server) -> None:
+            os.kill(os.getpid(), signal.SIGHUP)
+            await asyncio.sleep(0)
+            server.request_stop()
+
+        run(config, lambda server: using.append(asyncio.create_task(stop(server))), answers.pop)
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from cli.address import Address
-from cli.failure import Exit
+import pytest
+
+from cli.address import Address, find
+from cli.failure import CommandFailed, Exit
 
 ADDRESS = Address(host="h", port=1)
 
@@ -24,3 +26,47 @@ def test_a_refusal_says_what_to_check_only_where_that_helps() -> None:
     failed = ADDRESS.refused("Server busy", not_authorized=False)
     assert str(failed) == "the broker at h:1 refused the connection: Server busy"
     assert failed.code is Exit.FAILED
+
+
+@pytest.fixture(autouse=True)
+def no_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PUBSUB_URL", raising=False)
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("", Address()),
+        ("mqtt://h", Address(host="h")),
+        ("mqtt://h:1883/", Address(host="h", port=1883)),
+        ("tcp://[::1]:1", Address(host="::1", port=1)),
+        ("mqtt://me%40x:p%3A@h", Address(host="h", username="me@x", password="p:")),
+    ],
+)
+def test_the_environment_finds_the_broker(
+    url: str, address: Address, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PUBSUB_URL", url)
+    assert find(None, None, None, None) == address
+
+
+def test_options_go_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And another host is not told the password."""
+    monkeypatch.setenv("PUBSUB_URL", "mqtt://u:p@h:1")
+    assert find(None, 2, None, None, 9) == Address(
+        host="h", port=2, username="u", password="p", keep_alive_s=9
+    )
+    assert find(None, None, "v", "q") == Address(host="h", port=1, username="v", password="q")
+    assert find("other", None, None, None) == Address(host="other", port=1)
+
+
+@pytest.mark.parametrize(
+    "url", ["h:1883", "mqtts://h", "mqtt://", "mqtt://h:0", "mqtt://h:x", "mqtt://h/t", "h"]
+)
+def test_what_is_no_url_of_a_broker_is_a_usage_error(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PUBSUB_URL", url)
+    with pytest.raises(CommandFailed, match="PUBSUB_URL must be like mqtt://") as failed:
+        find(None, None, None, None)
+    assert failed.value.code is Exit.USAGE

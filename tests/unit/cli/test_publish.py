@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from broker.mqtt.encode import encode
+from broker.mqtt.packets import MQTT_5, Publish
+from broker.mqtt.properties import Property, write_properties
 from cli.address import Address
 from cli.failure import CommandFailed, ConnectionLost, Exit
-from cli.publish import Options, publish, publish_lines, read_file
+from cli.publish import Options, Publisher, publish, publish_lines, read_file
 from tests.support.scripted_client import ScriptedClient, acknowledged
 
 
@@ -118,3 +122,47 @@ def test_a_receipt_says_where_it_is_in_the_log(
         {"topic": "a", "qos": 1, "bytes": 1, "offset": 7},
         {"topic": "a", "qos": 1, "bytes": 2, "error": "Quota exceeded"},
     ]
+
+
+# Too large
+
+
+def test_a_message_larger_than_the_broker_takes_is_not_sent(client: ScriptedClient) -> None:
+    """[MQTT-3.2.2-15] To the byte: nine of them are not of the payload."""
+    client.packet_bytes_max = 100
+    client.turns.append([acknowledged(1)])
+    publish(options(), "ab", lambda: b"x" * 91)
+    client.did.clear()
+    with pytest.raises(CommandFailed, match=r"packet of 101 bytes.* at most 100 ") as failed:
+        publish(options(), "ab", lambda: b"x" * 92)
+    assert failed.value.code is Exit.FAILED
+    assert [did[0] for did in client.did] == ["open", "close"]
+
+
+@pytest.mark.parametrize("qos", [0, 1, 2])
+@pytest.mark.parametrize("size", [0, 120, 130, 16_380, 16_390, 2_097_150])
+@pytest.mark.parametrize("properties", [(), (("a", "b"), ("c", "ü"))])
+def test_the_size_is_that_of_the_packet(
+    qos: int, size: int, properties: tuple[tuple[str, str], ...], client: ScriptedClient
+) -> None:
+    encoded_properties = write_properties({Property.USER_PROPERTY: list(properties)})
+    packet = Publish("tü", b"x" * size, qos, False, False, 1, encoded_properties[1:])
+    client.packet_bytes_max = 0
+    publishing = replace(options(qos=qos), user_properties=properties)
+    publisher = Publisher(publishing)
+    publisher.send("tü", b"x" * size)
+    assert publisher.largest_refused == len(encode(packet, MQTT_5))
+
+
+def test_one_line_that_is_too_large_does_not_keep_the_others(
+    client: ScriptedClient, stdin: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    client.packet_bytes_max = 40
+    os.write(stdin, b"1\n%b\n3\n" % (b"x" * 30))
+    os.close(stdin)
+    client.turns.extend([[], [acknowledged(1)], [acknowledged(2)]])
+    with pytest.raises(CommandFailed, match=r"1 of 3 .* packet of 54 bytes.* at most 40 "):
+        publish_lines(options(json=True), "a")
+    assert [did[2] for did in client.did if did[0] == "publish"] == [b"1", b"3"]
+    errors = [json.loads(line).get("error") for line in capfd.readouterr().out.splitlines()]
+    assert [error for error in errors if error] == ["a packet of 54 bytes; the broker takes 40"]

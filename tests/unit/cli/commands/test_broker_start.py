@@ -23,7 +23,14 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Start:
     def start(*arguments: str | Path, address: tuple[str, int] = ("127.0.0.1", 9000)) -> Config:
         started: list[Config] = []
 
-        def run(config: Config, announce: Callable[[Server], None], *, accept_loss: bool) -> None:
+        def run(
+            config: Config,
+            announce: Callable[[Server], None],
+            hang_up: Callable[[], bool],
+            *,
+            accept_loss: bool,
+        ) -> None:
+            assert hang_up()
             assert accept_loss == ("--accept-loss" in arguments)
             started.append(config)
             announce(SimpleNamespace(address=address, config=config))  # type: ignore[arg-type]
@@ -43,6 +50,14 @@ def test_an_option_goes_before_the_file(start: Start, tmp_path: Path) -> None:
     (tmp_path / "pubsub.toml").write_text('port = 1\nhost = "::1"\n')
     config = start("--config", tmp_path / "pubsub.toml", "--port", "0", "--durability", "os")
     assert (config.port, config.host, config.durability) == (0, "::1", "os")
+
+
+def test_the_data_directory_of_the_environment_and_the_short_port(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PUBSUB_DATA_DIR", "/tmp/elsewhere")
+    assert start("-p", "0") == Config(port=0, data_dir=Path("/tmp/elsewhere"))
+    assert start("--data-dir", "here").data_dir == Path("here")
 
 
 def test_a_setting_that_cannot_work_is_refused(start: Start) -> None:

@@ -1,0 +1,46 @@
+"""Arguments that begin with a dash and are no options: `pubsub pub temp -5`."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from typer.core import TyperCommand
+
+OPTION = re.compile(r"--?[A-Za-z]")
+"""How options begin. A mistyped one is an error and never a message: `-- --retian` says it is."""
+
+
+class DashedArguments(TyperCommand):
+    """A command whose arguments may begin with a dash, if no letter follows it."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        valued = {
+            name
+            for parameter in self.params
+            if parameter.param_type_name == "option" and not getattr(parameter, "is_flag", False)
+            for name in parameter.opts
+        }
+        options: list[str] = []
+        arguments: list[str] = []
+        left = iter(args)
+        for arg in left:
+            if arg == "--":
+                arguments += left
+            elif OPTION.match(arg):
+                options.append(arg)
+                if _takes_the_next(arg, valued):
+                    options += [value for value in (next(left, None),) if value is not None]
+            else:
+                arguments.append(arg)
+        return super().parse_args(ctx, [*options, "--", *arguments])
+
+
+def _takes_the_next(option: str, valued: set[str]) -> bool:
+    """Whether the value of `option` is the next argument, and not a part of it."""
+    if option.startswith("--"):
+        return option in valued
+    for index, letter in enumerate(option[1:], 2):
+        if f"-{letter}" in valued:
+            return index == len(option)
+    return False

@@ -1,0 +1,61 @@
+"""Where the broker's diagnostics go, and what SIGHUP means for them.
+
+logrotate moves the file away and sends SIGHUP: it is opened again by its first name. A terminal
+that is closed sends SIGHUP too, and is no terminal any more when that arrives.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+STDIN, STDOUT, STDERR = 0, 1, 2
+OPEN_FILES = Path("/proc/self/fd")
+
+
+class Diagnostics:
+    """Standard output and error as they were at the start."""
+
+    def __init__(self) -> None:
+        self._terminals = [fd for fd in (STDIN, STDOUT, STDERR) if os.isatty(fd)]
+        self._files = {fd: path for fd in (STDOUT, STDERR) if (path := _path(fd)) is not None}
+
+    def hang_up(self) -> bool:
+        """SIGHUP came: whether to go on. False: the terminal is gone."""
+        gone = [fd for fd in self._terminals if not os.isatty(fd)]
+        if gone:
+            for fd in gone:  # Writing there fails from now on, and so would a clean end.
+                _replace(fd, os.open(os.devnull, os.O_RDWR))
+            logger.warning("the terminal is gone: the broker stops")
+            return False
+        for fd, path in self._files.items():
+            try:
+                _replace(fd, os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600))
+            except OSError as error:
+                logger.error("diagnostics cannot be written to %s: %s", path, error.strerror)
+        logger.warning("SIGHUP: %s; settings are read at the start only", self._reopened())
+        return True
+
+    def _reopened(self) -> str:
+        if STDERR in self._files:
+            return f"diagnostics go to {self._files[STDERR]}, opened again"
+        return "diagnostics are no file that could be opened again"
+
+
+def _path(fd: int) -> Path | None:
+    """The file that `fd` writes to; None where it is no file, or the system does not tell."""
+    try:
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            return (OPEN_FILES / str(fd)).readlink()
+    except OSError:
+        pass  # Not open, or no /proc: there is nothing to open again.
+    return None
+
+
+def _replace(fd: int, new: int) -> None:
+    os.dup2(new, fd)
+    os.close(new)
