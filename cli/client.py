@@ -140,19 +140,22 @@ class Client(mqtt.Client):
             self._taken.clear()
         return bool(self._session_present)
 
-    def turn(self, timeout_s: float, also: Sequence[HasFileno] = ()) -> list[HasFileno]:
+    def turn(
+        self, timeout_s: float, also: Sequence[HasFileno] = (), *, interruptible: bool = True
+    ) -> list[HasFileno]:
         """Send what waits, then receive at most one burst; which of `also` can be read.
 
         Returns after `timeout_s` at the latest. Raises ConnectionLost, and KeyboardInterrupt if an
-        interrupt was requested: both only between two packets.
+        interrupt was requested and the turn is `interruptible`: both only between two packets.
         """
         burst = self._burst
         if self._lost is not None or burst is None or self.socket() is None:
             raise self._lost or ConnectionLost("not connected")
         watched: list[HasFileno] = [burst, *also]
-        if self._interrupt is not None:
-            self._interrupt.check()
-            watched.append(self._interrupt)
+        interrupt = self._interrupt if interruptible else None
+        if interrupt is not None:
+            interrupt.check()
+            watched.append(interrupt)
         burst.flush()
         if self.arrived or self.acknowledged:
             timeout_s = 0  # there is something to do already
@@ -166,8 +169,8 @@ class Client(mqtt.Client):
         self._take_received()
         if self._lost is not None:
             raise self._lost
-        if self._interrupt is not None:
-            self._interrupt.check()
+        if interrupt is not None:
+            interrupt.check()
         return [one for one in also if one in readable]
 
     def subscribe_to(

@@ -1,7 +1,7 @@
 """`pubsub sub`: writes each message to standard output, and acknowledges it after that.
 
 - A message is acknowledged when its line was written and flushed, or its `--exec` command
-  succeeded. Ctrl-C, a closed pipe or a failed command leave the rest to the next start.
+  succeeded. Ctrl-C and a closed pipe leave the rest to the next start.
 - `--id` makes the session outlive the process, so that one command serves the first start and all
   later ones: the session is begun if there is none, and gone on with if there is one. What the
   command no longer names stays subscribed to, and is said; `--only` drops it, `--fresh` all of it.
@@ -11,9 +11,7 @@
 
 from __future__ import annotations
 
-import os
 import select
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,6 +28,7 @@ from cli.client import (
     Client,
     UserProperties,
 )
+from cli.execute import Failed, execute, put_off
 from cli.failure import CommandFailed, ConnectionLost, Exit, OutputClosed
 from cli.format import Format, metadata
 from cli.interrupt import Interrupt
@@ -83,6 +82,7 @@ class Subscriber:
         self._written = 0
         self._replaying = set(options.filters) if options.until is not None else None
         self._next_offset: int | None = None
+        self._failed: Failed | None = None
         self._deadline = (
             time.monotonic() + options.timeout_s if options.timeout_s is not None else None
         )
@@ -93,10 +93,11 @@ class Subscriber:
         while True:
             lost = None
             try:
-                if self._client.turn(self._left_s(TURN_S), reader_gone):
+                if self._client.turn(self._left_s(self._turn_s()), reader_gone):
                     raise OutputClosed
             except ConnectionLost as error:
                 lost = error
+                self._failed = None  # The broker sends it again, to us or another of the group.
                 if self._options.durable:
                     self._leave_unacknowledged()
             if self._deliver():
@@ -198,13 +199,11 @@ class Subscriber:
     def _deliver(self) -> bool:
         """Write and acknowledge what has arrived; whether that was the last that is wanted."""
         options = self._options
-        arrived = self._client.arrived
         now = time.time()
         lines: list[bytes] = []
         done: list[MQTTMessage] = []
         finished = False
-        while arrived and not finished:
-            message = arrived.popleft()
+        while not finished and (message := self._next()) is not None:
             if self._replaying is not None and message.topic == REPLAY_ENDED:
                 self._replaying.discard(message.payload.decode("utf-8", "replace"))
                 finished = not self._replaying
@@ -213,8 +212,10 @@ class Subscriber:
             if message.retain and options.ignore_retained:
                 continue
             if options.command is not None:
-                self._execute(options.command, message)
-                self._client.acknowledge([done.pop()])
+                if not self._execute(options.command, done.pop()):
+                    continue
+                self._client.acknowledge([message])
+                self._remember(message)
             else:
                 lines.append(options.format(message, now))
             self._written += 1
@@ -226,38 +227,31 @@ class Subscriber:
             self._remember(done[-1])
         return finished
 
-    def _execute(self, command: str, message: MQTTMessage) -> None:
-        """Raises CommandFailed unless the command succeeds. The connection is kept meanwhile."""
-        known = {"topic": message.topic, "qos": message.qos, "retain": int(message.retain)}
-        environment = {
-            f"PUBSUB_{name.upper()}": str(value)
-            for name, value in (known | metadata(message)).items()
-        }
-        process = subprocess.Popen(
-            command, shell=True, stdin=subprocess.PIPE, env=os.environ | environment
-        )
-        payload: bytes | None = bytes(message.payload)
-        connected = True
-        while True:
-            try:
-                process.communicate(payload, timeout=1.0)
-                break
-            except subprocess.TimeoutExpired:
-                payload = None
-            if connected:
-                try:
-                    self._client.turn(0)
-                except ConnectionLost:
-                    connected = False  # the next turn says it again
-                except KeyboardInterrupt:
-                    process.terminate()
-                    raise
-        if process.returncode != 0:
-            self._interrupt.check()  # Ctrl-C reaches the command too
-            raise CommandFailed(
-                f"--exec ended with {process.returncode} on a message to {message.topic}",
-                "it is not acknowledged",
-            )
+    def _next(self) -> MQTTMessage | None:
+        """The next message to write; None: there is none, or it waits for one that failed."""
+        arrived, failed = self._client.arrived, self._failed
+        if failed is not None and time.monotonic() >= failed.due:
+            return failed.message
+        if arrived and (failed is None or arrived[0].qos == 0):
+            return arrived.popleft()
+        return None
+
+    def _turn_s(self) -> float:
+        """How long to wait for what arrives."""
+        if self._failed is None:
+            return TURN_S
+        return min(TURN_S, max(0.0, self._failed.due - time.monotonic()))
+
+    def _execute(self, command: str, message: MQTTMessage) -> bool:
+        """Whether the command succeeded. If not, the message is kept to be tried again."""
+        reason = execute(command, message, self._client)
+        failed = self._failed
+        if reason:
+            self._interrupt.check()  # Ctrl-C reaches the command too.
+            self._failed = put_off(message, reason, failed, time.monotonic()) or failed
+        elif failed is not None and failed.message is message:
+            self._failed = None
+        return not reason
 
     def _remember(self, message: MQTTMessage) -> None:
         if self._options.start is not None and not self._options.durable:

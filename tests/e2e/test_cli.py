@@ -277,18 +277,39 @@ def test_fresh_begins_anew_and_says_what_went(broker: BrokerProcess, name: str) 
 
 
 @pytest.mark.parametrize("qos", ["1", "2"])
-def test_exec_acknowledges_what_succeeded_and_keeps_what_failed(
+def test_exec_goes_on_after_a_failure_and_keeps_what_failed(
     broker: BrokerProcess, name: str, qos: str, tmp_path: Path
 ) -> None:
     fail(27, "sub", name, "--id", name, "-q", qos, "-W", "0.2", *at(broker))
     succeed("pub", name, "-l", "-q", qos, *at(broker), stdin=b"good\nbad\nlater\n")
     taken = tmp_path / "taken"
-    resume = ["sub", "--id", name, "--resume", "--quiet", *at(broker)]
-    script = f'read line; [ "$line" != bad ] && echo "$PUBSUB_TOPIC $line" >> {taken}'
-    said = fail(1, *resume, "--exec", script)
-    assert "not acknowledged" in said
-    assert taken.read_text() == f"{name} good\n"
-    assert succeed(*resume, "-C", "2") == ["bad", "later"]
+    resume = ["sub", "--id", name, "--resume", *at(broker)]
+    script = f"read line; echo $line >> {taken}; [ $line != bad ] || [ $(grep -c bad {taken}) = 2 ]"
+    with running(tmp_path, *resume, "--exec", script, says="tried again in 1 s") as worker:
+        assert "--exec ended with exit code 1" in worker.said()
+        wait_until(lambda: taken.read_text().split() == ["good", "bad", "bad", "later"])
+        assert worker.interrupt() == 0
+    succeed("pub", name, "bad", "-q", qos, *at(broker))
+    fail(27, *resume, "-W", "0.5", "--exec", "false")
+    assert succeed(*resume, "-C", "1") == ["bad"]
+
+
+def test_sigterm_waits_for_the_command_and_acknowledges_its_message(
+    broker: BrokerProcess, name: str, tmp_path: Path
+) -> None:
+    begun, goes_on = tmp_path / "begun", tmp_path / "goes on"
+    script = f"touch {begun}; until [ -e '{goes_on}' ]; do sleep 0.05; done"
+    with running(
+        tmp_path, "sub", name, "--id", name, *at(broker), "--exec", script, says="subscribed"
+    ) as worker:
+        succeed("pub", name, "work", *at(broker))
+        wait_until(begun.exists)
+        worker.process.terminate()
+        with pytest.raises(subprocess.TimeoutExpired):
+            worker.process.wait(1.5)
+        goes_on.touch()
+        assert worker.process.wait(TIMEOUT_S) == 0
+    assert pubsub("sub", name, "--id", name, "-W", "0.3", *at(broker)).stdout == b""
 
 
 def test_a_second_client_with_the_same_id_takes_over_for_good(

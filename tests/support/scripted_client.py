@@ -52,7 +52,9 @@ class ScriptedClient:
         self.session_report = self.reports.popleft() if self.reports else ()
         return self.sessions.popleft() if self.sessions else False
 
-    def turn(self, timeout_s: float, also: Sequence[object] = ()) -> list[object]:
+    def turn(
+        self, timeout_s: float, also: Sequence[object] = (), *, interruptible: bool = True
+    ) -> list[object]:
         for happening in self.turns.popleft() if self.turns else ():
             match happening:
                 case MQTTMessage():

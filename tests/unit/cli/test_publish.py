@@ -98,7 +98,7 @@ def test_lines_are_sent_ahead_of_their_acknowledgements_up_to_receive_maximum(
     seen: list[int] = []
     turn = client.turn
 
-    def counted(timeout_s: float, also: object = ()) -> list[object]:
+    def counted(timeout_s: float, *_: object, **__: object) -> list[object]:
         seen.append(len(published()))
         return turn(timeout_s)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -103,15 +104,49 @@ def test_a_replay_ends_when_each_of_its_filters_has(client: ScriptedClient) -> N
 def test_a_command_gets_the_message_and_its_success_acknowledges_it(
     client: ScriptedClient, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    client.turns.append(
-        [message("a", 1, payload=b"in", offset=7), message("a", 2), message("b", 3)]
-    )
-    command = 'echo "$PUBSUB_TOPIC $PUBSUB_OFFSET $(cat)"; test "$PUBSUB_TOPIC" = a'
-    with pytest.raises(CommandFailed, match="--exec ended with 1 on a message to b"):
-        subscribe(replace(OPTIONS, command=command, count=None))
-    assert capfd.readouterr().out == "a 7 in\na  x\nb  x\n"
+    client.turns.append([message("a", 1, payload=b"in", offset=7), message("a", 2)])
+    command = 'echo "$PUBSUB_TOPIC $PUBSUB_OFFSET $(cat)"'
+    assert subscribe(replace(OPTIONS, command=command, count=2)) is Exit.OK
+    assert capfd.readouterr().out == "a 7 in\na  x\n"
     assert after_the_start(client) == [("acknowledge", 1), ("acknowledge", 2)]
     assert client.did[0] == ("open", False, MONTH_S, 1)
+
+
+def test_a_message_whose_command_failed_is_tried_again_and_only_qos_0_goes_before_it(
+    client: ScriptedClient,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("cli.execute.RETRY_FIRST_S", 0.05)
+    client.turns.append(
+        [message("bad", 1, offset=7), message("zero", 0, qos=0), message("good", 2)]
+    )
+    tries = tmp_path / "tries"
+    command = (
+        f"echo $PUBSUB_TOPIC >> {tries}; [ $PUBSUB_TOPIC != bad ] || [ $(grep -c bad {tries}) = 3 ]"
+    )
+    assert subscribe(replace(OPTIONS, command=command)) is Exit.OK
+    assert tries.read_text().split() == ["bad", "zero", "bad", "bad", "good"]
+    assert [did for did in after_the_start(client) if did != ("acknowledge", 0)] == [
+        ("acknowledge", 1),
+        ("acknowledge", 2),
+    ]
+    told = "pubsub: --exec ended with exit code 1 on a message to bad, offset 7; "
+    told += "it is not acknowledged, and tried again in {} s"
+    assert capfd.readouterr().err.splitlines()[1:] == [told.format(0.05), told.format(0.1)]
+
+
+def test_what_failed_is_left_to_the_broker_when_the_connection_is_lost(
+    client: ScriptedClient,
+) -> None:
+    client.sessions.extend([False, True])
+    client.turns.extend([[message("a", 1)], [ConnectionLost("closed")], [message("b", 1)]])
+    options = replace(OPTIONS, command='test "$PUBSUB_TOPIC" = b', count=1)
+    assert subscribe(options) is Exit.OK
+    assert [did for did in after_the_start(client) if did[0] == "acknowledge"] == [
+        ("acknowledge", 1)
+    ]
 
 
 def test_ctrl_c_is_no_error(client: ScriptedClient) -> None:
