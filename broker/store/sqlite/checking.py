@@ -29,6 +29,18 @@ _QUESTIONS = {
         " AND NOT EXISTS (SELECT 1 FROM topic_blocks t"
         f" WHERE t.block = m.offset >> {BLOCK_SHIFT} AND t.topic_id = m.topic_id)"
     ),
+    "the figures of block {} do not add up": (
+        "SELECT block FROM blocks b WHERE (topic_ids, messages, bytes, checksums) IS NOT ("
+        " SELECT sum(topic_id), sum(messages), sum(bytes), sum(checksums) FROM topic_blocks t"
+        " WHERE t.block = b.block AND messages IS NOT NULL)"
+    ),
+    "the messages at the offsets {} to {} are gone": (
+        "SELECT last + 1, offset - 1 FROM ("
+        " SELECT offset, lag(offset) OVER (ORDER BY offset) AS last FROM messages"
+        " WHERE offset >= (SELECT max(start, accounted_from) FROM log)"
+        ") WHERE offset > last + 1"
+        " AND NOT EXISTS (SELECT 1 FROM gaps g WHERE g.first <= last + 1 AND g.last >= offset - 1)"
+    ),
     "the cursor of {} ({}) is above the high watermark ({})": (
         "SELECT client_id, offset, high FROM cursors, (SELECT max("
         " (SELECT ifnull(max(offset), 0) FROM messages), (SELECT start - 1 FROM log)) AS high)"

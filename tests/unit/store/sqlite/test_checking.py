@@ -60,6 +60,8 @@ async def test_damage_is_found_and_named_without_the_payload(
     ("damage", "said"),
     [
         ("DELETE FROM topic_blocks WHERE topic_id = 2", "offset 2 is not indexed"),
+        ("INSERT INTO blocks VALUES (0, 3, 2, 2, 1, 1)", "the figures of block 0 do not add up"),
+        ("UPDATE messages SET offset = 9 WHERE offset = 2", "offsets 2 to 8 are gone"),
         ("UPDATE retained SET offset = 7", "the retained message of topic 1 is not there"),
         ("UPDATE retained SET offset = 2", "offset 2 is of topic 2, not 1"),
         ("UPDATE cursors SET offset = 9", r"the cursor of sub1 \(9\) is above"),
