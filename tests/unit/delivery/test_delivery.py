@@ -1,8 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import pytest
 
@@ -16,7 +15,6 @@ from broker.message import Grant, Message, Offset
 from broker.session.session import Session
 from broker.store import Store
 from broker.store.memory import MemoryStore
-from broker.store.sqlite.store import SqliteStore
 from tests.support.clock import FakeClock
 from tests.support.messages import message, numbered, texts
 from tests.support.world import Disk, Subscriber, World, payloads, placed, running, subscription
@@ -67,19 +65,6 @@ def test_properties_count_in_the_size_of_what_a_session_gets() -> None:
 
 
 # After acknowledgements
-
-
-@pytest.fixture(params=["memory", "sqlite", "sqlite, quick disk"])
-async def store(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Store]:
-    if "quick" in request.param:
-        monkeypatch.setattr("broker.store.sqlite.store.QUICK_COMMITS_MIN", 0)
-    memory = request.param == "memory"
-    store: Store = MemoryStore() if memory else SqliteStore(tmp_path / "pubsub.db")
-    await store.open()
-    yield store
-    await store.close()
 
 
 async def test_a_batch_is_routed_after_its_acknowledgements_have_left(
