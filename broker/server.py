@@ -7,8 +7,6 @@ for each session that is behind. If the log fails the broker stops, and acknowle
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import fcntl
 import gc
 import logging
 import os
@@ -17,26 +15,26 @@ import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from importlib.util import find_spec
-from pathlib import Path
-from typing import IO
 
 from broker import __version__
 from broker.clients.services import Services
 from broker.clients.subscriptions import Subscriptions
 from broker.clock import Alarm, Clock, SystemClock
-from broker.config import ADMIN_SOCKET, DATABASE, LOCK, Config
+from broker.config import ADMIN_SOCKET, DATABASE, Config
 from broker.counters import Counters
 from broker.delivery.delivery import Delivery
-from broker.errors import ConfigError, StoreError
+from broker.ending import Ending
+from broker.errors import StoreError, StoreUnavailable
 from broker.log.log import Log
 from broker.mqtt.authentication import Methods
 from broker.mqtt.limits import Limits
+from broker.net import unix
 from broker.net.tcp import Connections, connections_possible, listen, listen_unix
 from broker.observe.sys_tree import SysTree
 from broker.registry.groups import Groups
 from broker.registry.sessions import Sessions
 from broker.registry.wills import Wills
-from broker.store.sqlite.schema import sync_directory
+from broker.store.directory import lock_data_dir
 from broker.store.sqlite.store import SqliteStore
 from broker.web.admin import AdminServer, create_app
 
@@ -48,6 +46,12 @@ busy loop holds up a commit that is through by as much; `make bench`: 5 % more t
 GC_THRESHOLDS = (50_000, 20, 20)
 """After this many new objects the cycle collector runs. Messages make no cycles. With Python's 700
 it ran several times a batch; `make bench`, qos0: 10 % less CPU."""
+STOP_TIMEOUT_S = 5.0
+"""What a stop may take beside `drain_timeout_s`. Of that ..."""
+ADMIN_TIMEOUT_S = 1.5
+"""... for answers that administration is still due ..."""
+CLOSE_TIMEOUT_S = 3.0
+"""... and for the store, whose threads are then left to a disk that does not answer."""
 
 
 class Server:
@@ -86,7 +90,7 @@ class Server:
         self._clock = self._given_clock or SystemClock()
         self._started_at = self._clock.monotonic()
         self._alarm = Alarm(self._clock)
-        self._lock = _lock_data_dir(config.data_dir)
+        self._lock = lock_data_dir(config.data_dir)
         try:
             self._store = SqliteStore(
                 config.data_dir / DATABASE,
@@ -148,16 +152,16 @@ class Server:
             # Last, so that a client that can connect finds everything else ready.
             self._listener = await listen(services, self._connections, config)
         except BaseException:
-            await self._stop_listening()
+            self._stop_listening()
+            await self._admin.stop()
             raise
 
-    async def _stop_listening(self) -> None:
+    def _stop_listening(self) -> None:
         if self._listener is not None:
             self._listener.close()
         if self._unix_listener is not None and self.config.unix_socket is not None:
             self._unix_listener.close()
-            self.config.unix_socket.unlink(missing_ok=True)
-        await self._admin.stop()
+            unix.remove(self.config.unix_socket)
 
     @property
     def address(self) -> tuple[str, int]:
@@ -177,32 +181,59 @@ class Server:
     async def stop(self) -> None:
         """Acknowledge what was received, keep every session's state, close.
 
-        Raises the StoreError with which the log failed, if it did.
+        Ends within `drain_timeout_s` + 5 s, whatever the disk does. Raises the error with which the
+        log failed, if it did; StoreUnavailable: the disk does not answer.
         """
-        await self._stop_listening()
+        self._stop_listening()
         for connection in self._connections:
             connection.pause_reading()
         try:
-            if self._failure is None:
-                async with asyncio.timeout(self.config.drain_timeout_s):
-                    await self._log.flushed()
+            async with asyncio.timeout(self.config.drain_timeout_s):
+                await self._drain()
+        except TimeoutError:
+            logger.error("the log did not take everything in %s s", self.config.drain_timeout_s)
+        except Exception as error:
+            self._failed(error)
+        await self._stop_tasks()
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await self._store.close()
+        except TimeoutError:
+            raise StoreUnavailable(
+                f"the disk under {self.config.data_dir} does not answer: the log was not closed"
+            ) from self._failure
+        except Exception as error:
+            self._failed(error)
+        finally:
+            self._lock.close()
+        if self._failure is not None:
+            raise self._failure
+
+    async def _drain(self) -> None:
+        """Let the log take what was received, take leave of the clients, and let the log take what
+        that has changed."""
+        try:
+            await self._flushed()
+        finally:
             self._alarm.stop()
             for connection in list(self._connections):
                 if connection.client is None:
                     connection.close()
                 else:
                     connection.client.shut_down()
-            if self._failure is None:
-                async with asyncio.timeout(self.config.drain_timeout_s):
-                    await self._log.flushed()
+        await self._flushed()
+
+    async def _flushed(self) -> None:
+        if self._failure is None:
+            await self._log.flushed()
+
+    async def _stop_tasks(self) -> None:
+        try:
+            async with asyncio.timeout(ADMIN_TIMEOUT_S):
+                await self._admin.stop()
         except TimeoutError:
-            logger.error("the log did not take everything in %s s", self.config.drain_timeout_s)
-        finally:
-            await self._cancel_tasks()
-            await self._store.close()
-            self._lock.close()
-        if self._failure is not None:
-            raise self._failure
+            logger.warning("administration had no time to answer")
+        await self._cancel_tasks()
 
     def status(self) -> dict[str, object]:
         """A snapshot for people and monitoring."""
@@ -243,9 +274,12 @@ class Server:
         if task.cancelled() or (error := task.exception()) is None:
             return
         logger.critical("the broker stops: %s", error, exc_info=_unexpected(error))
+        self._failed(error)
+        self.request_stop()
+
+    def _failed(self, error: BaseException) -> None:
         if self._failure is None:
             self._failure = error
-        self.request_stop()
 
     async def _cancel_tasks(self) -> None:
         for task in self._tasks:
@@ -255,41 +289,6 @@ class Server:
 
 def _unexpected(error: BaseException) -> BaseException | None:
     return None if isinstance(error, StoreError) else error
-
-
-def _lock_data_dir(path: Path) -> IO[str]:
-    """Make the directory ours while the file is open. Raises ConfigError."""
-    try:
-        _make_directory(path)
-        lock = (path / LOCK).open("a+")
-    except OSError as error:
-        raise ConfigError("data_dir", str(path), f"cannot be written: {error.strerror}") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        lock.seek(0)
-        pid = lock.read().strip() or "unknown"
-        lock.close()
-        raise ConfigError(
-            "data_dir",
-            str(path),
-            f"is in use by another broker (pid {pid}); stop it with `pubsub broker stop`"
-            " or choose another with --data-dir",
-        ) from error
-    lock.truncate(0)
-    lock.write(f"{os.getpid()}\n")
-    lock.flush()
-    return lock
-
-
-def _make_directory(path: Path) -> None:
-    """Make it, and what is above it, so that it outlives a power cut."""
-    if path.is_dir():
-        return
-    if not path.parent.is_dir():
-        _make_directory(path.parent)
-    path.mkdir(mode=0o700, exist_ok=True)
-    sync_directory(path.parent)
 
 
 def run(
@@ -306,13 +305,14 @@ def run(
 
     Raises ConfigError, StoreError.
     """
+    ending = Ending()
     loop_factory = None
     if find_spec("uvloop") is not None:
         import uvloop
 
         loop_factory = uvloop.new_event_loop
-    with asyncio.Runner(loop_factory=loop_factory) as runner:
-        runner.run(_serve(config, announce, hang_up, accept_loss))
+    with ending.listening(), asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(_serve(config, announce, hang_up, accept_loss, ending))
 
 
 async def _serve(
@@ -320,25 +320,38 @@ async def _serve(
     announce: Callable[[Server], None],
     hang_up: Callable[[], bool],
     accept_loss: bool,
+    ending: Ending,
 ) -> None:
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     server = Server(config, accept_loss=accept_loss)
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        with contextlib.suppress(NotImplementedError):
-            loop.add_signal_handler(number, server.request_stop)
+    most_s = config.drain_timeout_s + STOP_TIMEOUT_S
+
+    def stop() -> None:
+        server.request_stop()
+        starting.cancel()  # It may wait for another program that has locked the log.
+
+    def asked() -> None:
+        ending.expect_end(most_s)
+        loop.call_soon_threadsafe(stop)
 
     def on_hang_up() -> None:
         if not hang_up():
-            server.request_stop()
+            stop()
 
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
         loop.add_signal_handler(signal.SIGHUP, on_hang_up)
-    await server.start()
+    starting = asyncio.create_task(server.start())
+    ending.when_asked(asked)
+    try:
+        await starting
+    except asyncio.CancelledError:
+        return
     # What exists now lives as long as the broker: the collector need not look at it again.
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
     announce(server)
     await server.wait_stopped()
+    ending.expect_end(most_s)
     await server.stop()

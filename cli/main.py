@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 from typing import Annotated
 
 import typer
@@ -94,7 +96,17 @@ def main() -> None:
     except StoreError as error:
         output.error(str(error))
         code = _code_of(error)
+    if _something_hangs():
+        # In a call to a disk that does not answer. The interpreter would wait for it for ever.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)
+
+
+def _something_hangs() -> bool:
+    """Whether a thread is left that an end of the process waits for."""
+    return any(not thread.daemon for thread in threading.enumerate()[1:])
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
 from pathlib import Path
@@ -11,6 +12,8 @@ from broker.errors import ConfigError
 
 SOCKET_PATH_BYTES_MAX = 103
 """What the smallest `sun_path` in use holds (macOS 104, Linux 108, both with a NUL at the end)."""
+
+logger = logging.getLogger(__name__)
 
 
 def reachable(path: Path, *, setting: str = "data_dir") -> str:
@@ -50,3 +53,11 @@ def listen(path: Path, *, setting: str = "data_dir") -> socket.socket:
         os.umask(umask)
     listener.setblocking(False)
     return listener
+
+
+def remove(path: Path) -> None:
+    """Remove the file of a socket. A file system that fails is told, and hinders nobody."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        logger.warning("%s stays behind: %s", path, error.strerror)

@@ -9,7 +9,6 @@ Whoever may open the socket may administer: it is created with mode 0600 and no 
 
 from __future__ import annotations
 
-import contextlib
 import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -87,5 +86,4 @@ class AdminServer:
         if self._listener is None:
             return
         await self._server.shutdown(sockets=[self._listener])
-        with contextlib.suppress(FileNotFoundError):
-            self._path.unlink()
+        unix.remove(self._path)

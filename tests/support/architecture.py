@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 ROWS = (
-    ("cli", "server"),
+    ("cli", "server", "ending"),
     ("web", "bridge", "net"),
     ("clients", "observe", "registry", "delivery"),
     ("log", "replay", "clock"),
@@ -54,7 +54,7 @@ NOT_FOR_PURE = {
 }  # fmt: skip
 MAY_USE_SSL = "broker.security.tls"
 
-HAVE_CLOCKS = {"cli", "server", "store", "clock"}
+HAVE_CLOCKS = {"cli", "server", "ending", "store", "clock"}
 """`net` keeps its timers with the Clock that it is given, like everybody else."""
 TIMERS = {"asyncio.timeout", "asyncio.timeout_at", "asyncio.wait_for", "asyncio.sleep"}
 
@@ -340,6 +340,7 @@ def users_of_private_names(modules: Modules) -> dict[str, str]:
         if isinstance(node, ast.Attribute)
         and re.match("_[a-z]", node.attr)
         and node.attr not in ours
+        and ast.unparse(node) != "os._exit"  # Documented, for all its name.
     }
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import fcntl
 import gc
 import os
@@ -294,6 +296,50 @@ async def test_a_log_that_failed_stops_the_broker_which_acknowledges_nothing_mor
     assert record.getMessage() == f"the broker stops: {error}"
     assert (record.exc_info is None) == expected
     assert not is_locked(config.data_dir)
+
+
+async def test_a_disk_that_does_not_answer_does_not_keep_the_broker(
+    config: Config, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither the log, nor the answers of administration, nor the store's threads."""
+
+    async def hang(*args: object) -> None:
+        await asyncio.Event().wait()
+
+    server = Server(replace(config, drain_timeout_s=0.01))
+    await server.start()
+    for name in ("ADMIN_TIMEOUT_S", "CLOSE_TIMEOUT_S"):
+        monkeypatch.setattr(f"broker.server.{name}", 0.01)
+    with monkeypatch.context() as patch:
+        patch.setattr("broker.log.log.Log.flushed", hang)
+        patch.setattr("broker.web.admin.AdminServer.stop", hang)
+        patch.setattr(SqliteStore, "close", hang)
+        async with asyncio.timeout(5):
+            with pytest.raises(StoreUnavailable, match=r"does not answer: the log was not closed"):
+                await server.stop()
+    assert not is_locked(config.data_dir)
+    await server._admin.stop()
+    await server._store.close()
+
+
+async def test_a_socket_that_cannot_be_removed_does_not_keep_the_broker(
+    config: Config, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(path: Path, missing_ok: bool = False) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    server = Server(config)
+    await server.start()
+    _, writer = await connect(server)
+    with monkeypatch.context() as patch:
+        patch.setattr("broker.net.unix.Path.unlink", fail)
+        with contextlib.suppress(StoreUnavailable):
+            await server.stop()
+    writer.close()
+    assert not is_locked(config.data_dir)
+    assert [message.split(" ", 1)[1] for message in caplog.messages if "stays" in message] == [
+        "stays behind: Input/output error"
+    ] * 2
 
 
 # As a process

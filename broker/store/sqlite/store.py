@@ -114,7 +114,8 @@ class SqliteStore:
 
     async def close(self) -> None:
         """After a failure, on a full disk, or while another program has locked the database, the
-        next `open` takes it for an unclean stop."""
+        next `open` takes it for an unclean stop. If it is cancelled while the disk does not answer,
+        the threads stay: only the end of the process ends them. Raises StoreError."""
         if not self._is_open:
             return
         self._is_open = False
@@ -123,13 +124,18 @@ class SqliteStore:
         if self._checkpointing is not None:
             await self._checkpointing
         await self._close_readers()  # Else they keep the write-ahead log from being folded in.
+        failure: StoreError | None = None
         try:
-            with suppress(StoreFull, StoreBusy):
-                await self._thread.run(self._writer.stop)
-        finally:
-            await self._thread.close()
-            self._writer.connection_closed()
-            self._file.close()
+            await self._thread.run(self._writer.stop)
+        except (StoreFull, StoreBusy):
+            pass
+        except StoreError as error:
+            failure = error
+        await self._thread.close()
+        self._writer.connection_closed()
+        self._file.close()
+        if failure is not None:
+            raise failure
 
     async def append(
         self,

@@ -67,5 +67,9 @@ class ConnectionThread:
 
     async def close(self) -> None:
         """Close the connection, after all calls before, and end the thread."""
+        if self._closed:
+            return
         self._closed = True
-        await self._connection.close()
+        stopped = self._connection.stop()  # Its `close` cannot be cancelled while a call hangs.
+        assert stopped is not None, "there is a loop"
+        await stopped

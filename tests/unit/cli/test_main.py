@@ -55,6 +55,26 @@ def test_an_error_is_one_line_and_an_exit_code(
     assert capsys.readouterr() == ("", says)
 
 
+def test_a_thread_that_hangs_does_not_keep_the_process() -> None:
+    """As one of the store's in a call to a disk that does not answer."""
+    script = """
+import threading
+from broker.errors import StoreUnavailable
+import cli.main
+
+def fail(**_):
+    threading.Thread(target=threading.Event().wait).start()
+    raise StoreUnavailable("the disk does not answer")
+
+cli.main.app = fail
+cli.main.main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (74, "pubsub: the disk does not answer\n")
+
+
 def test_our_own_mistakes_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(**_: object) -> None:
         raise AssertionError
