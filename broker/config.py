@@ -6,7 +6,7 @@ import ipaddress
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -21,8 +21,35 @@ NOTE_SUFFIX = "-note"
 
 MIB = 1024 * 1024
 DAY_S = 86_400
-PACKET_BYTES_MAX_LEAST = 256
-"""Less would refuse packets without which a client cannot even connect."""
+TIB = 1 << 40
+YEAR_S = 365 * DAY_S
+
+BOUNDS: Mapping[str, tuple[float, float]] = {
+    "port": (0, 65_535),
+    # Less would refuse packets without which a client cannot even connect; more cannot be encoded.
+    "packet_bytes_max": (256, 268_435_460),
+    "connect_timeout_s": (0, DAY_S),
+    "keep_alive_max_s": (0, 65_535),
+    "connections_max": (1, 10_000_000),
+    "topic_bytes_max": (1, 65_535),  # A string of MQTT is no longer.
+    "topic_levels_max": (1, 65_536),
+    "properties_per_packet_max": (0, 1_000_000),
+    "filters_per_packet_max": (1, 1_000_000),
+    "subscriptions_per_session_max": (0, 10_000_000),
+    "session_expiry_default_s": (0, 0xFFFF_FFFF),
+    "session_expiry_max_s": (0, 0xFFFF_FFFF),
+    "sessions_max": (0, 100_000_000),
+    "receive_max": (1, 65_535),
+    "inflight_max": (1, 65_535),
+    "topic_alias_max": (0, 65_535),
+    "outbox_messages_max": (1, 10_000_000),
+    "outbox_bytes_max": (1, TIB),
+    "write_buffer_bytes_max": (1, TIB),
+    "append_bytes_max": (1, TIB),
+    "sys_interval_s": (0, YEAR_S),
+    "drain_timeout_s": (0, DAY_S),
+}
+"""The least and the most of every setting that is a number."""
 
 ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s]+")
 
@@ -79,25 +106,12 @@ class Config:
     drain_timeout_s: float = 10.0
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, int | float) and not isinstance(value, bool) and value < 0:
-                raise ConfigError(field.name, value, "must not be negative")
-        if not 0 <= self.port <= 65_535:
-            raise ConfigError("port", self.port, "must be 0..65535")
+        for name, (least, most) in BOUNDS.items():
+            value = getattr(self, name)
+            if not least <= value <= most:
+                raise ConfigError(name, value, f"must be {least}..{most}")
         if self.durability not in ("fsync", "os"):
             raise ConfigError("durability", self.durability, 'must be "fsync" or "os"')
-        if self.packet_bytes_max < PACKET_BYTES_MAX_LEAST:
-            raise ConfigError(
-                "packet_bytes_max",
-                self.packet_bytes_max,
-                f"must be {PACKET_BYTES_MAX_LEAST} or more",
-            )
-        for name in ("receive_max", "inflight_max"):
-            if not 1 <= getattr(self, name) <= 65_535:
-                raise ConfigError(name, getattr(self, name), "must be 1..65535")
-        if self.keep_alive_max_s > 65_535:
-            raise ConfigError("keep_alive_max_s", self.keep_alive_max_s, "must be 0..65535")
         if "\0" in self.response_information or len(self.response_information.encode()) > 65_535:
             raise ConfigError(
                 "response_information",

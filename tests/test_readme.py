@@ -13,7 +13,7 @@ import pytest
 import typer
 
 import broker
-from broker.config import Config
+from broker.config import BOUNDS, Config
 from broker.store.sqlite import schema
 from cli.failure import Exit
 from cli.main import app
@@ -128,3 +128,9 @@ def test_make_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in re.findall(r"`?make ([a-z]+)", README):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_the_bounds_of_settings_are_in_the_reference() -> None:
+    text = section("Settings", REFERENCE).replace("\n", " ")
+    for name, (least, most) in BOUNDS.items():
+        assert f"`{name}` {least:,}..{most:,}" in text

@@ -215,7 +215,9 @@ def _own_properties(message: Message, grant: Grant, now_us: int) -> Properties:
     """The properties of a message that depend on when it is sent, and to whom."""
     own: Properties = {}
     if message.expires_at_us is not None:
-        remaining_us = max(0, message.expires_at_us - now_us)
+        # Never more than was received, also where the clock was set back meanwhile.
+        received_us = message.expires_at_us - message.published_at_us
+        remaining_us = max(0, min(message.expires_at_us - now_us, received_us))
         own[Property.MESSAGE_EXPIRY_INTERVAL] = -(-remaining_us // 1_000_000)
     if grant.subscription_ids:
         own[Property.SUBSCRIPTION_IDENTIFIER] = list(grant.subscription_ids)

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast, get_type_hints
 
 import pytest
 
-from broker.config import Config, is_loopback
+from broker.config import BOUNDS, Config, is_loopback
 from broker.errors import ConfigError
 
 
@@ -67,6 +70,21 @@ def test_what_cannot_work_is_refused_by_its_name(tmp_path: Path, text: str, key:
         Config.load(written(tmp_path, text), {})
     assert refused.value.key == key
     assert refused.value.remedy
+
+
+def test_every_number_has_bounds() -> None:
+    types = get_type_hints(Config)
+    assert {name for name in types if types[name] in (int, float)} == set(BOUNDS)
+
+
+@pytest.mark.parametrize("name", BOUNDS)
+def test_a_number_is_within_its_bounds(name: str) -> None:
+    least, most = BOUNDS[name]
+    for value in (least, most):
+        assert getattr(Config.load(None, {name: value}), name) == value
+    for value in (least - 1, most + 1, math.nan, math.inf):
+        with pytest.raises(ConfigError, match=f"^{name} = .*: must be {least}..{most}$"):
+            replace(Config(), **cast(Any, {name: value}))
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
