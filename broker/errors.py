@@ -27,7 +27,7 @@ class ConfigError(PubSubError):
 
 
 class PeerError(PubSubError):
-    """The other side broke a rule; `reason_code` is the MQTT 5 Reason Code for it (section 2.4)."""
+    """The other side broke a rule; `reason_code` is its Reason Code (MQTT 5, section 2.4)."""
 
     reason_code = 0x80
 

@@ -44,7 +44,7 @@ def validate_name(topic: str, *, bytes_max: int = BYTES_MAX, levels_max: int = L
 
 
 def refuse_reserved(topic: str) -> None:
-    """Raises TopicNameReserved for `$SYS` and all below it: the broker's own. [section 4.7.2]"""
+    """Raises TopicNameReserved for `$SYS` and all below it: the broker's own. [MQTT 5, 4.7.2]"""
     if topic.partition("/")[0] == SYS:
         raise TopicNameReserved(f"Topic Name begins with {SYS}: only the broker publishes there")
 

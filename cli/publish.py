@@ -116,7 +116,7 @@ class Publisher:
         self._unacknowledged[sent.mid] = (topic, len(payload))
 
     def _packet_bytes(self, topic: str, payload: bytes) -> int:
-        """Of the PUBLISH, its header included. [section 3.3]"""
+        """Of the PUBLISH, its header included. [MQTT 5, section 3.3]"""
         properties = self._properties or NO_PROPERTIES
         rest = 2 + len(topic.encode()) + (2 if self._options.qos else 0)
         rest += len(properties.pack()) + len(payload)  # type: ignore[no-untyped-call]  # paho leaves it so

@@ -142,7 +142,7 @@ class Publishing:
         self, messages: Sequence[Message], pubacks: Sequence[int], received: Sequence[int]
     ) -> Collection[int]:
         """Packet Identifiers of messages of QoS 1 and 2 that nobody is subscribed to, as far as is
-        known and the client can be told. [section 3.4.2.1]"""
+        known and the client can be told. [MQTT 5, section 3.4.2.1]"""
         if not self._gives_reasons:
             return ()
         topics = self._sessions.nobody_gets(messages)

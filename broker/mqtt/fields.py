@@ -1,5 +1,5 @@
-"""The data types of MQTT (section 1.5): read from the bytes of one packet, and written; and where a
-packet ends.
+"""The data types of MQTT (MQTT 5, section 1.5): read from the bytes of one packet, and written;
+and where a packet ends.
 
 `Reader` is for everything but PUBLISH and runs of acknowledgements, which `publishes.py` and
 `acks.py` read without it.

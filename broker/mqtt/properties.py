@@ -2,7 +2,7 @@
 
 - A property in a packet that may not carry it, twice where it may stand once, or with a value out
   of its range is a Protocol Error. An identifier that MQTT does not know, and a section that does
-  not end where it says, is a Malformed Packet. (section 2.2.2.2)
+  not end where it says, is a Malformed Packet. (MQTT 5, section 2.2.2.2)
 - A section has at most `count_max` properties: each costs about 3 µs (`python -m benchmarks.codec`,
   *a User Property*), and a packet that is within its limit of bytes could have 400,000 empty ones.
 - What subscribers get of a message's properties stays encoded, byte for byte and in its order, from

@@ -1,4 +1,4 @@
-"""Shared Subscriptions: the group owns the place in the log, its members lease messages. [4.8.2]
+"""Shared Subscriptions: a group owns the place in the log, members lease messages [MQTT 5, 4.8.2]
 
 A group (`$share/<name>/<filter>`) is a durable session of its own under that name, fed by delivery
 like any other. Instead of a client it is emptied into the sessions of its connected members:

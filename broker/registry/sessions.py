@@ -32,7 +32,7 @@ from broker.registry.wills import Wills
 from broker.session.session import Session
 
 SESSION_EXPIRY_NEVER = 0xFFFF_FFFF
-"""A Session Expiry Interval that means: does not expire. [section 3.1.2.11.2]"""
+"""A Session Expiry Interval that means: does not expire. [MQTT 5, section 3.1.2.11.2]"""
 SESSION_STATE = (SessionDocument, CursorDocument, ReceivedQos2Document, SubscriptionDocument)
 """What is stored of a session, and read in one call when its client comes."""
 ENDED_AT_ONCE_MAX = 500

@@ -17,7 +17,7 @@ STAMP_AT = 6
 
 
 def remaining_length(value: int) -> bytes:
-    """The Variable Byte Integer of a fixed header (section 2.2.3)."""
+    """The Variable Byte Integer of a fixed header (MQTT 3.1.1, section 2.2.3)."""
     encoded = bytearray()
     while True:
         value, digit = divmod(value, 128)
