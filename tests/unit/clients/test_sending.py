@@ -174,7 +174,8 @@ async def test_what_waits_beyond_the_outbox_comes_from_the_log() -> None:
 async def test_the_message_expiry_interval_counts_down(world: World, dialogue: Dialogue) -> None:
     """[MQTT-3.3.2-6] Also while the socket is full."""
     dialogue.peer.writable(yes=False)
-    await world.publish(message(expires_at_us=world.clock.wall_us() + 30 * US))
+    now_us = world.clock.wall_us()
+    await world.publish(message(at=now_us, expires_at_us=now_us + 30 * US))
     world.clock.advance(10)
     dialogue.peer.writable(yes=True)
     await dialogue.broker("32 0B 0001 't' 0001 05 02 00000014")
