@@ -16,7 +16,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from importlib.util import find_spec
 
-from broker import __version__
+from broker import __version__, tasks
 from broker.clients.services import Services
 from broker.clients.subscriptions import Subscriptions
 from broker.clock import Alarm, Clock, SystemClock
@@ -186,7 +186,7 @@ class Server:
         """
         self._stop_listening()
         for connection in self._connections:
-            connection.pause_reading()
+            connection.pause_reading("stop")
         try:
             async with asyncio.timeout(self.config.drain_timeout_s):
                 await self._drain()
@@ -217,10 +217,7 @@ class Server:
         finally:
             self._alarm.stop()
             for connection in list(self._connections):
-                if connection.client is None:
-                    connection.close()
-                else:
-                    connection.client.shut_down()
+                connection.shut_down()
         await self._flushed()
 
     async def _flushed(self) -> None:
@@ -265,14 +262,10 @@ class Server:
         }
 
     def _spawn(self, coroutine: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(coroutine)
-        task.add_done_callback(self._task_done)
-        self._tasks.append(task)
+        self._tasks.append(tasks.start(coroutine, self._task_failed))
 
-    def _task_done(self, task: asyncio.Task[None]) -> None:
-        """One of the broker's own tasks ended. Unless we are stopping, it should not have."""
-        if task.cancelled() or (error := task.exception()) is None:
-            return
+    def _task_failed(self, error: Exception) -> None:
+        """Without one of its own tasks the broker cannot go on."""
         logger.critical("the broker stops: %s", error, exc_info=_unexpected(error))
         self._failed(error)
         self.request_stop()

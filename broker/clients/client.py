@@ -14,13 +14,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine, Sequence
+from contextlib import ExitStack
 from typing import assert_never
 
+from broker import tasks
 from broker.clients import connecting
 from broker.clients.faces import Transport
 from broker.clients.publishing import Publishing
 from broker.clients.sending import Output, Sending
 from broker.clients.services import Services
+from broker.clock import Instant
 from broker.errors import QuotaExceeded, StoreError
 from broker.message import Grant, Message, Monotonic
 from broker.mqtt.connection import Closed, Connection, ControlEvent, Event
@@ -109,6 +112,18 @@ class Client(Owner):
     def shut_down(self) -> None:
         self._connection.close(ReasonCode.SERVER_SHUTTING_DOWN)
         self._end()
+
+    def failed(self, error: Exception) -> None:
+        logger.critical("client %r at %s is cut off", self._client_id, self._peer, exc_info=error)
+        self._transport.abort()  # What else was written may not be true.
+        self._output.lost = True
+        self._output.writable = False
+        try:
+            self._leave()
+        except Exception as another:
+            logger.critical(
+                "client %r did not leave as it should", self._client_id, exc_info=another
+            )
 
     # Others call
 
@@ -263,8 +278,7 @@ class Client(Owner):
     def _wait_for(self, step: Coroutine[None, None, None]) -> None:
         """Do this before anything else that came or comes from the client."""
         self._pause_reading("step")
-        self._step = asyncio.create_task(self._go_on_after(step))
-        self._step.add_done_callback(self._step_done)
+        self._step = tasks.start(self._go_on_after(step), self.failed)
 
     async def _go_on_after(self, step: Coroutine[None, None, None]) -> None:
         try:
@@ -281,21 +295,14 @@ class Client(Owner):
         elif self._step is None:
             self._resume_reading("step")
 
-    def _step_done(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.critical("client %r is cut off", self._client_id, exc_info=error)
-            self._end()
-
     def _pause_reading(self, reason: str) -> None:
-        if not self._reading_paused_by:
-            self._transport.pause_reading()
         self._reading_paused_by.add(reason)
+        self._transport.pause_reading(reason)
 
     def _resume_reading(self, reason: str) -> None:
-        if reason in self._reading_paused_by:
-            self._reading_paused_by.discard(reason)
-            if not self._reading_paused_by and not self._output.closed:
-                self._transport.resume_reading()
+        self._reading_paused_by.discard(reason)
+        if not self._output.closed:
+            self._transport.resume_reading(reason)
 
     # The end
 
@@ -321,10 +328,15 @@ class Client(Owner):
 
     def _let_go(self, session: Session) -> None:
         services, now = self._services, self._services.clock.now()
+        with ExitStack() as leaving:  # Whatever one of these raises, the others are called.
+            leaving.callback(services.sessions.close, session, self, now)
+            leaving.callback(services.groups.detach, session)
+            leaving.callback(self._part_with_will, session, now)
+
+    def _part_with_will(self, session: Session, now: Instant) -> None:
+        wills = self._services.wills
         if self._will_withdrawn:
-            services.wills.withdrawn(self._client_id)
+            wills.withdrawn(self._client_id)
         else:
             expiry_s = session.session_expiry_s
-            services.wills.client_lost(self._client_id, session_expiry_s=expiry_s, now=now)
-        services.groups.detach(session)
-        services.sessions.close(session, self, now)
+            wills.client_lost(self._client_id, session_expiry_s=expiry_s, now=now)

@@ -20,9 +20,15 @@ class Transport(Protocol):
         """Send what was written, then close."""
         ...
 
-    def pause_reading(self) -> None: ...
+    def abort(self) -> None:
+        """Close at once: nothing more leaves, not even what was written."""
+        ...
 
-    def resume_reading(self) -> None: ...
+    def pause_reading(self, reason: str) -> None:
+        """Read nothing until `resume_reading` was called for every reason."""
+        ...
+
+    def resume_reading(self, reason: str) -> None: ...
 
     def deadline_moved(self) -> None:
         """The client's deadline may be earlier than it was."""
@@ -54,4 +60,9 @@ class NetworkClient(Protocol):
 
     def shut_down(self) -> None:
         """The broker stops: say so and close."""
+        ...
+
+    def failed(self, error: Exception) -> None:
+        """We made a mistake while this client was served: log it and cut the client off. Raises
+        nothing."""
         ...

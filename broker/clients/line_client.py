@@ -14,11 +14,13 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 
+from broker import tasks
 from broker.clients.faces import Transport
+from broker.clients.line_subscriber import LineSubscriber
 from broker.clients.services import Services
-from broker.delivery.sender import RESEND_MESSAGES_MAX, Recipient, Sender
 from broker.documents import Delete, Operation, Put, SubscriptionDocument
 from broker.errors import (
     ClientIdentifierNotValid,
@@ -36,8 +38,7 @@ from broker.lines.connection import (
     LineSubscribe,
     LineUnsubscribe,
 )
-from broker.message import Message, Monotonic, Outgoing
-from broker.registry.sessions import Owner
+from broker.message import Message, Monotonic
 from broker.replay import placing
 from broker.session.session import Session
 from broker.topics import REPLAY_PREFIX, SHARE_PREFIX, is_shared
@@ -76,7 +77,7 @@ class LineClient:
             topic_bytes_max=config.topic_bytes_max,
             topic_levels_max=config.topic_levels_max,
         )
-        self._subscribers: dict[str, _LineSubscriber] = {}
+        self._subscribers: dict[str, LineSubscriber] = {}
         self._answers: deque[_Answer] = deque()
         self._confirming = False
         self._unasked_error_after = now
@@ -125,6 +126,21 @@ class LineClient:
         self._closed = True
         self._transport.close()
 
+    def failed(self, error: Exception) -> None:
+        logger.critical("line client at %s is cut off", self._peer, exc_info=error)
+        self._transport.abort()  # What else was written may not be true.
+        self._closed = True
+        try:
+            self._leave()
+        except Exception as another:
+            logger.critical(
+                "line client at %s did not leave as it should", self._peer, exc_info=another
+            )
+
+    def broken(self, error: StoreError) -> None:
+        """The log cannot be read for one of its subscribers. It can come again."""
+        self.shut_down()
+
     # Commands
 
     def _perform(self) -> None:
@@ -143,8 +159,8 @@ class LineClient:
                 case LineError(reason):
                     self._answer(answer, reason)
                 case LineSubscribe() | LineUnsubscribe():
-                    self._transport.pause_reading()
-                    self._step = asyncio.create_task(self._then_go_on(event, answer))
+                    self._transport.pause_reading("step")
+                    self._step = tasks.start(self._then_go_on(event, answer), self.failed)
 
     def _publish(self) -> None:
         """Append all consecutive messages at once."""
@@ -161,8 +177,8 @@ class LineClient:
         log = self.services.log
         log.append(messages, committed, keep_if_full=False)
         if log.congested:
-            self._transport.pause_reading()
-            log.when_uncongested(self._resume)
+            self._transport.pause_reading("log")
+            log.when_uncongested(lambda: self._resume_reading("log"))
 
     async def _then_go_on(self, event: LineSubscribe | LineUnsubscribe, answer: _Answer) -> None:
         try:
@@ -181,7 +197,7 @@ class LineClient:
         if self._closed:
             self._leave()
         else:
-            self._resume()
+            self._resume_reading("step")
             self._close_if_done()
 
     async def _change(self, event: LineSubscribe | LineUnsubscribe) -> None:
@@ -200,7 +216,7 @@ class LineClient:
         await self._commit(session, Delete(SubscriptionDocument, (session.client_id, topic_filter)))
 
     async def _subscribe(
-        self, subscriber: _LineSubscriber, session: Session, topic_filter: str
+        self, subscriber: LineSubscriber, session: Session, topic_filter: str
     ) -> None:
         services = self.services
         if is_shared(topic_filter):
@@ -235,7 +251,7 @@ class LineClient:
         self.services.log.changed(session)
         await self.services.log.commit_now([operation])
 
-    async def _subscriber(self, client_id: str) -> _LineSubscriber:
+    async def _subscriber(self, client_id: str) -> LineSubscriber:
         """The subscriber of this connection, who takes the session from wherever it was."""
         subscriber = self._subscribers.get(client_id)
         if subscriber is not None:
@@ -244,7 +260,7 @@ class LineClient:
             raise ClientIdentifierNotValid(
                 f"subscribers with {SHARE_PREFIX} are groups: use another name"
             )
-        subscriber = _LineSubscriber(self, client_id)
+        subscriber = LineSubscriber(self, client_id)
         session, _ = await self.services.sessions.open(
             client_id,
             subscriber,
@@ -313,87 +329,12 @@ class LineClient:
     def _done(self) -> bool:
         return not (self._answers or self._step)
 
-    def _resume(self) -> None:
+    def _resume_reading(self, reason: str) -> None:
         if not self._closed:
-            self._transport.resume_reading()
+            self._transport.resume_reading(reason)
 
     def _leave(self) -> None:
-        for subscriber in list(self._subscribers.values()):
-            subscriber.leave()
-        self._subscribers.clear()
-
-
-class _LineSubscriber(Owner, Recipient):
-    """One subscriber id of a connection: empties its session into the connection's socket."""
-
-    def __init__(self, client: LineClient, client_id: str) -> None:
-        self._client = client
-        self._client_id = client_id
-        self._sender: Sender | None = None
-        """None before the session is open, and when it is another's."""
-        self._written: list[int] = []
-        """Packet Identifiers of what was written and not yet taken by the operating system."""
-
-    @property
-    def session(self) -> Session | None:
-        return None if self._sender is None else self._sender.session
-
-    def begin(self, session: Session) -> None:
-        """The session is ours: deliver again what an earlier connection may not have got."""
-        services = self._client.services
-        sender = Sender(session, self, services.log, services.delivery, services.counters)
-        self._sender = sender
-        sender.resend(session.in_flight.unfinished())
-        self.wake()
-
-    def wake(self) -> None:
-        sender, client = self._sender, self._client
-        if sender is None or client.input_ended:
-            return
-        counters = client.services.counters
-        clock = client.services.clock
-        while client.writable_now and (taken := sender.take(clock.wall_us())) is not None:
-            counters.payload_bytes_out += taken.payload_bytes
-            self._deliver(taken.outgoing, taken.packet_ids)
-        client.services.delivery.drained(sender.session)
-
-    def room(self) -> int:
-        """The operating system bounds what is in flight here."""
-        client = self._client
-        return RESEND_MESSAGES_MAX if client.writable_now and not client.input_ended else 0
-
-    def send_again(self, outgoing: list[Outgoing], packet_ids: list[int]) -> None:
-        counters = self._client.services.counters
-        counters.redeliveries += len(outgoing)
-        counters.payload_bytes_out += sum([len(message.payload) for message, _ in outgoing])
-        self._deliver(outgoing, packet_ids)
-
-    def _deliver(self, outgoing: Sequence[Outgoing], packet_ids: Sequence[int]) -> None:
-        self._client.services.counters.messages_out += len(outgoing)
-        self._written += [packet_id for packet_id in packet_ids if packet_id]
-        self._client.deliver([message for message, _ in outgoing])
-        if self._client.writable_now:
-            self.taken()
-
-    def taken(self) -> None:
-        """The operating system took all that was written: so much is acknowledged."""
-        if self._written and self._sender is not None:
-            self._sender.session.in_flight.finish(self._written)
-            self._written = []
-            self._sender.cursor_moved()
-
-    def broken(self, error: StoreError) -> None:
-        logger.error("subscriber %r: %s", self._client_id, error)
-        self.leave()
-
-    def taken_over(self) -> None:
-        self._client.let_go(self._client_id)
-        self.leave()
-
-    def leave(self) -> None:
-        """Let go of the session, which may be another's from now on."""
-        sender, self._sender = self._sender, None
-        if sender is not None:
-            services = self._client.services
-            sender.stop()
-            services.sessions.close(sender.session, self, services.clock.now())
+        with ExitStack() as leaving:  # Whatever one of them raises, the others leave.
+            for subscriber in self._subscribers.values():
+                leaving.callback(subscriber.leave)
+            self._subscribers = {}

@@ -15,10 +15,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import chain, groupby
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from broker.clock import Clock
 from broker.config import Config
@@ -39,6 +39,8 @@ from broker.topics import REPLAY_ENDED, is_shared
 logger = logging.getLogger(__name__)
 
 READ_RETRY_S = 1.0
+T = TypeVar("T")
+
 ASIDE_MAX = 1000
 """Messages waiting in `aside` of a session, beyond which `offer_beside` passes it over."""
 
@@ -91,6 +93,10 @@ class Subscriber(Protocol):
         """The log cannot be read for this session."""
         ...
 
+    def failed(self, error: Exception) -> None:
+        """We made a mistake while it was served: log it and cut the client off. Raises nothing."""
+        ...
+
 
 class Delivery:
     """All attached sessions, and the tail of the log that feeds them."""
@@ -108,6 +114,8 @@ class Delivery:
         self._advanced: asyncio.Event | None = None
         """What `routed` waits for: set when a batch was routed."""
         self._readers: dict[Session, dict[ReaderKey, Reader]] = {}
+        self._unreadable = False
+        """Whether the store could not answer when it was last asked."""
 
     @property
     def subscription_count(self) -> int:
@@ -173,15 +181,22 @@ class Delivery:
         """Tell its client that there is something to take; of no effect once that has left."""
         subscriber = self._subscribers.get(session)
         if subscriber is not None:
-            subscriber.wake()
+            try:
+                subscriber.wake()
+            except Exception as error:
+                self.failed(session, error)
 
     async def deliver_forever(self) -> None:
-        """Route batch after batch until the store closes. Raises StoreError.
+        """Route batch after batch until the store closes. Raises StoreError, but for one that is
+        over by itself.
 
         The acknowledgements of a batch leave first, and its publishers go on while it is routed:
         14 % more messages a second in `make bench`, qos1-w1 and qos1-w20. A batch of another
         broker has none here and does not wait for ours.
         """
+        await self._from_store(self._deliver_tail)
+
+    async def _deliver_tail(self) -> None:
         async for batch in self._log.store.tail(Offset(self.live.through + 1)):
             if isinstance(batch, Skipped):
                 self._skip(range(batch.first, batch.last + 1))
@@ -191,10 +206,13 @@ class Delivery:
 
     def _skip(self, removed: range) -> None:
         """Retention removed these before they were routed. Who is behind finds out by reading."""
-        for session in self._subscribers:
+        for session in list(self._subscribers):
             if session.position.is_live and session.subscriptions:
                 self._counters.dropped["removed by retention"] += len(removed)
-                session.miss([removed])
+                try:
+                    session.miss([removed])
+                except Exception as error:
+                    self.failed(session, error)
         self._recent = Recent(Offset(removed.stop - 1))
         self._routed_through(Offset(removed.stop - 1))
 
@@ -204,19 +222,22 @@ class Delivery:
         for session, (outgoing, size) in route(batch, self._routes.of).items():
             if not session.position.is_live:
                 continue
-            if batch[0].offset <= self._newest_start:
-                # The batch was committed before a subscription and is routed after it.
-                outgoing = [(m, grant) for m, _ in outgoing if (grant := session.grants.of(m))]
-                size = size_of(outgoing)
-            if (
-                len(session.outbox) + len(outgoing) > self._config.outbox_messages_max
-                or session.outbox.size + size > self._config.outbox_bytes_max
-            ) and session.outbox:
-                session.fall_behind()
-                self._start(session, CatchUp(self, session))
-            else:
-                session.offer(outgoing, size)
-                woken.append(session)
+            try:
+                if batch[0].offset <= self._newest_start:
+                    # The batch was committed before a subscription and is routed after it.
+                    outgoing = [(m, grant) for m, _ in outgoing if (grant := session.grants.of(m))]
+                    size = size_of(outgoing)
+                if (
+                    len(session.outbox) + len(outgoing) > self._config.outbox_messages_max
+                    or session.outbox.size + size > self._config.outbox_bytes_max
+                ) and session.outbox:
+                    session.fall_behind()
+                    self._start(session, CatchUp(self, session))
+                else:
+                    session.offer(outgoing, size)
+                    woken.append(session)
+            except Exception as error:
+                self.failed(session, error)
         self._routed_through(batch[-1].offset)
         for session in woken:
             self.wake(session)
@@ -235,21 +256,33 @@ class Delivery:
         for session, (outgoing, _) in route(batch, self._routes.of).items():
             if session not in self._subscribers:
                 continue  # What it was woken for closed another's connection.
-            if len(session.aside) >= ASIDE_MAX:
-                self._counters.dropped["beside the log, to a slow subscriber"] += len(outgoing)
-            else:
-                session.offer_aside(outgoing)
-                self.wake(session)
+            try:
+                if len(session.aside) >= ASIDE_MAX:
+                    self._counters.dropped["beside the log, to a slow subscriber"] += len(outgoing)
+                else:
+                    session.offer_aside(outgoing)
+                    self.wake(session)
+            except Exception as error:
+                self.failed(session, error)
 
     def _start(self, session: Session, reader: Reader) -> None:
         self._readers[session][reader.key] = reader
         reader.start()
 
-    def broken(self, session: Session, error: StoreError) -> None:
-        """What the session is owed cannot be read."""
+    def failed(self, session: Session, error: Exception) -> None:
+        """The session cannot be served on: its client is closed, and nobody else's. A StoreError
+        says that the log cannot be read, anything else is a mistake of ours. Raises nothing."""
         subscriber = self._subscribers.get(session)
-        if subscriber is not None:
-            subscriber.broken(error)
+        if subscriber is None:
+            logger.critical("session of %r", session.client_id, exc_info=error)
+            return
+        try:
+            if isinstance(error, StoreError):
+                subscriber.broken(error)
+            else:
+                subscriber.failed(error)
+        except Exception as another:
+            subscriber.failed(another)
 
     def _stop(self, session: Session, key: ReaderKey) -> None:
         reader = self._readers[session].pop(key, None)
@@ -262,13 +295,30 @@ class Delivery:
         A message of these that is missing is damaged, and named so, or was removed by retention.
         Raises StoreError.
         """
-        read = await self._log.store.fetch(offsets, bytes_max=bytes_max)
+        fetch = self._log.store.fetch
+        read = await self._from_store(lambda: fetch(offsets, bytes_max=bytes_max))
         return read, bisect_left(offsets, read.next)
+
+    async def _from_store(self, read: Callable[[], Awaitable[T]]) -> T:
+        """What the store answers, however long it cannot: that is tried again until it can."""
+        while True:
+            try:
+                answer = await read()
+            except StoreUnavailable as error:
+                if not self._unreadable:
+                    logger.warning("the log is not read until this is over: %s", error)
+                self._unreadable = True
+                await self._clock.sleep(READ_RETRY_S)
+            else:
+                if self._unreadable:
+                    logger.warning("the log is read again")
+                self._unreadable = False
+                return answer
 
     # What readers ask of it
 
     async def retained(self, filters: Sequence[str]) -> list[Offset]:
-        return await self._log.store.retained(filters)
+        return await self._from_store(lambda: self._log.store.retained(filters))
 
     async def routed(self, through: Offset) -> None:
         """Return when every batch through this offset, which is in the log, was routed."""
@@ -284,19 +334,16 @@ class Delivery:
         are missing: damaged, or removed by retention. They are counted."""
         if after >= self._recent.after:
             return *self._recent.read(after), []
-        while True:
-            try:
-                read = await self._log.store.read(
-                    Offset(after + 1),
-                    end,
-                    list(filters),
-                    limit=readers.READ_MESSAGES_MAX,
-                    bytes_max=readers.READ_BYTES_MAX,
-                )
-            except StoreUnavailable:
-                await self._clock.sleep(READ_RETRY_S)
-            else:
-                return read.messages, Offset(read.next - 1), self._missing(after, end, read)
+        read = await self._from_store(
+            lambda: self._log.store.read(
+                Offset(after + 1),
+                end,
+                [*filters],
+                limit=readers.READ_MESSAGES_MAX,
+                bytes_max=readers.READ_BYTES_MAX,
+            )
+        )
+        return read.messages, Offset(read.next - 1), self._missing(after, end, read)
 
     def _missing(self, after: Offset, end: Offset, read: Read) -> list[range]:
         """What is missing above `after` of what was read. (P5)"""

@@ -7,15 +7,15 @@ What they read and what they tell when they are done is the `Feed`'s.
 from __future__ import annotations
 
 import asyncio
-import logging
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
+from broker import tasks
 from broker.documents import SubscriptionDocument
-from broker.errors import StoreError, StoreUnavailable
 from broker.message import Message, Offset, Outgoing
 from broker.session.grants import merge_grants
 from broker.session.outbox import with_missing
@@ -23,8 +23,6 @@ from broker.session.position import LivePosition
 from broker.session.session import Session
 from broker.store import Read
 from broker.topics import is_shared, matches
-
-logger = logging.getLogger(__name__)
 
 READ_MESSAGES_MAX = 2000
 READ_BYTES_MAX = 512 * 1024
@@ -42,7 +40,7 @@ class Feed(Protocol):
 
     def wake(self, session: Session) -> None: ...
 
-    def broken(self, session: Session, error: StoreError) -> None:
+    def failed(self, session: Session, error: Exception) -> None:
         """A reader could not go on."""
         ...
 
@@ -99,17 +97,7 @@ class Reader:
 
     def start(self) -> None:
         self.look_for_room()
-        self._task = asyncio.create_task(self._run())
-
-    async def _run(self) -> None:
-        try:
-            await self.run()
-        except StoreError as error:
-            self.delivery.broken(self.session, error)
-        except Exception as error:
-            # A mistake of ours; whoever reads must not wait for ever because of it.
-            logger.critical("reader of %r", self.session.client_id, exc_info=error)
-            self.delivery.broken(self.session, StoreUnavailable("the log could not be read"))
+        self._task = tasks.start(self.run(), partial(self.delivery.failed, self.session))
 
     def stop(self) -> None:
         if self._task is not None:

@@ -8,21 +8,20 @@ order would be lost. Then `take` gives what is new. Who sends the messages is th
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from typing import Protocol
 
+from broker import tasks
 from broker.counters import Counters
 from broker.delivery.delivery import Delivery
-from broker.errors import StoreBusy, StoreError, StoreFull, StoreUnavailable
+from broker.errors import StoreBusy, StoreError, StoreFull
 from broker.log.log import Log
 from broker.message import Grant, Outgoing, WallUs
 from broker.session.in_flight import InFlight, Stage, Taken
 from broker.session.session import Session
-
-logger = logging.getLogger(__name__)
 
 TAKE_BYTES_MAX = 256 * 1024
 """What is taken from the session, or read from the log to be sent again, at a time."""
@@ -131,18 +130,13 @@ class Sender:
 
     def _resend_if_room(self) -> None:
         if self.left and self._resending is None and self._recipient.room():
-            self._resending = asyncio.create_task(self._resend())
+            failed = partial(self._delivery.failed, self.session)
+            self._resending = tasks.start(self._resend(), failed)
 
     async def _resend(self) -> None:
         try:
             while self.left and (room := self._recipient.room()):
                 await self._resend_part(min(room, RESEND_MESSAGES_MAX))
-        except StoreError as error:
-            self._delivery.broken(self.session, error)
-        except Exception as error:
-            # A mistake of ours; whoever reads must not wait for ever because of it.
-            logger.critical("sending again to %r", self.session.client_id, exc_info=error)
-            self._delivery.broken(self.session, StoreUnavailable("the log could not be read"))
         finally:
             self._resending = None
         if not self.left:

@@ -12,16 +12,22 @@ A peer can make the broker keep only so much:
   a new connection takes the place of the oldest stranger, so that silent connections do not keep
   others out. If there is no stranger, the new connection is cut off.
 - Each connection is an open file. So many are accepted that the store keeps enough files.
+
+The loop calls a connection through `_guarded`: what is raised there is a mistake of ours, and cuts
+off the connection that was served, and no other.
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import resource
 import socket
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import cast
+from typing import Concatenate, ParamSpec, TypeVar, cast
 
 from broker.clients.client import Client
 from broker.clients.faces import NetworkClient
@@ -54,6 +60,11 @@ _HAS_QUICK_ACK = hasattr(socket, "TCP_QUICKACK")
 FILES_RESERVED = 100
 """Open files that the rest of the broker may need."""
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+logger = logging.getLogger(__name__)
+
 
 class Connections(set["TcpConnection"]):
     """All of one broker."""
@@ -65,6 +76,22 @@ class Connections(set["TcpConnection"]):
     def lose(self, connection: TcpConnection) -> None:
         self.discard(connection)
         self.strangers.pop(connection, None)
+
+
+def _guarded(
+    call: Callable[Concatenate[TcpConnection, P], R],
+) -> Callable[Concatenate[TcpConnection, P], R | None]:
+    """What is raised while a connection is served cuts it off, and touches no other."""
+
+    @wraps(call)
+    def guarded(connection: TcpConnection, /, *args: P.args, **kwargs: P.kwargs) -> R | None:
+        try:
+            return call(connection, *args, **kwargs)
+        except Exception as error:
+            connection.failed(error)
+            return None
+
+    return guarded
 
 
 class TcpConnection(asyncio.Protocol):
@@ -84,6 +111,7 @@ class TcpConnection(asyncio.Protocol):
         self._quick_ack = False
         self.client: NetworkClient | None = None
 
+    @_guarded
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are no subclass of it, though they have all of its methods.
         transport = cast(asyncio.Transport, transport)
@@ -110,6 +138,7 @@ class TcpConnection(asyncio.Protocol):
             return True
         return False
 
+    @_guarded
     def data_received(self, data: bytes) -> None:
         now = self._clock.monotonic()
         self._services.counters.bytes_in += len(data)
@@ -127,8 +156,8 @@ class TcpConnection(asyncio.Protocol):
         if self._full:
             self._pause_reading_if_clogged()
         if len(data) >= TURN_BYTES_MAX:
-            self._pause_reading("turn")
-            asyncio.get_running_loop().call_soon(self._resume_reading, "turn")
+            self.pause_reading("turn")
+            asyncio.get_running_loop().call_soon(self.resume_reading, "turn")
         elif len(data) <= QUICK_ACK_BYTES_MAX and self._quick_ack:
             self._acknowledge_at_once()
 
@@ -173,18 +202,21 @@ class TcpConnection(asyncio.Protocol):
         self._set_timer(client.deadline())
         return client
 
+    @_guarded
     def eof_received(self) -> bool:
         """Whether to stay half open: a line client may have sent all its commands."""
         return isinstance(self.client, LineClient) and self.client.end_of_input()
 
+    @_guarded
     def pause_writing(self) -> None:
         self._full = True
         if self.client is not None:
             self.client.writable(yes=False)
 
+    @_guarded
     def resume_writing(self) -> None:
         self._full = False
-        self._resume_reading("clogged")
+        self.resume_reading("clogged")
         if self.client is not None:
             self.client.writable(yes=True)
 
@@ -193,8 +225,9 @@ class TcpConnection(asyncio.Protocol):
         config = self._services.config
         bound = 2 * config.write_buffer_bytes_max + config.packet_bytes_max
         if self._transport.get_write_buffer_size() > bound:
-            self._pause_reading("clogged")
+            self.pause_reading("clogged")
 
+    @_guarded
     def connection_lost(self, exc: Exception | None) -> None:
         self._connections.lose(self)
         if self._timer is not None:
@@ -210,6 +243,7 @@ class TcpConnection(asyncio.Protocol):
             delay_s = max(0.1, deadline - self._clock.monotonic())
             self._timer = self._clock.call_later(delay_s, self._on_timer)
 
+    @_guarded
     def _on_timer(self) -> None:
         assert self.client is not None
         assert self._transport is not None
@@ -217,6 +251,22 @@ class TcpConnection(asyncio.Protocol):
             return
         self.client.expire(self._clock.monotonic())
         self._set_timer(self.client.deadline())
+
+    @_guarded
+    def shut_down(self) -> None:
+        """The broker stops: its client is told."""
+        if self.client is None:
+            self.close()
+        else:
+            self.client.shut_down()
+
+    def failed(self, error: Exception) -> None:
+        """We made a mistake while this connection was served: it is cut off."""
+        if self.client is not None:
+            self.client.failed(error)
+        else:
+            logger.critical("a connection is cut off", exc_info=error)
+        self.abort()
 
     # Transport
 
@@ -249,18 +299,12 @@ class TcpConnection(asyncio.Protocol):
         assert self._transport is not None
         self._transport.abort()
 
-    def pause_reading(self) -> None:
-        self._pause_reading("client")
-
-    def resume_reading(self) -> None:
-        self._resume_reading("client")
-
-    def _pause_reading(self, reason: str) -> None:
+    def pause_reading(self, reason: str) -> None:
         self._reading_paused_by.add(reason)
         if self._transport is not None and not self._transport.is_closing():
             self._transport.pause_reading()
 
-    def _resume_reading(self, reason: str) -> None:
+    def resume_reading(self, reason: str) -> None:
         self._reading_paused_by.discard(reason)
         if self._reading_paused_by:
             return

@@ -162,6 +162,13 @@ class WebSocket:
             self._client.shut_down()
         self._socket.close()
 
+    def failed(self, error: Exception) -> None:
+        if self._client is not None:
+            self._client.failed(error)
+        else:
+            logger.critical("%s: WebSocket cut off", self._peer, exc_info=error)
+            self.abort()
+
     def _accept(self, request: Request) -> None:
         """Answer the HTTP request. [MQTT-6.0.0-3, 4]"""
         protocol = self._protocol
@@ -208,11 +215,15 @@ class WebSocket:
         self._flush()
         self._end()
 
-    def pause_reading(self) -> None:
-        self._socket.pause_reading()
+    def abort(self) -> None:
+        self._ended = True
+        self._socket.abort()
 
-    def resume_reading(self) -> None:
-        self._socket.resume_reading()
+    def pause_reading(self, reason: str) -> None:
+        self._socket.pause_reading(reason)
+
+    def resume_reading(self, reason: str) -> None:
+        self._socket.resume_reading(reason)
 
     def deadline_moved(self) -> None:
         self._socket.deadline_moved()

@@ -391,5 +391,8 @@ class Group(Owner, Recipient):
         """The log cannot be read: the members get no more until somebody joins anew."""
         logger.error("group %s: %s", self.name, error)
 
+    def failed(self, error: Exception) -> None:
+        logger.critical("group %s", self.name, exc_info=error)
+
     def taken_over(self) -> None:
         raise AssertionError("clients cannot have the name of a group")

@@ -378,6 +378,9 @@ class Link(Owner):
     def broken(self, error: StoreError) -> None:
         raise AssertionError(error)
 
+    def failed(self, error: Exception) -> None:
+        raise AssertionError(error)
+
     def taken_over(self) -> None:
         self.drop()
 

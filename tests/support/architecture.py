@@ -19,7 +19,7 @@ ROWS = (
     ("web", "bridge", "net"),
     ("clients", "observe", "registry", "delivery"),
     ("log", "replay", "clock"),
-    ("store", "security", "mqtt", "lines", "session"),
+    ("store", "tasks", "security", "mqtt", "lines", "session"),
     ("documents", "topics", "counters", "message", "config", "errors", "__init__"),
 )
 ORDER = [place for row in ROWS for place in row]
@@ -47,7 +47,7 @@ REPLAY_SPEC = "broker.replay.spec"
 USED_BY_CLI = {"server": "cli.commands.broker_start", "store": "cli.history", "net": "cli.admin"}
 """What one module of cli uses beside `WORDS` and `REPLAY_SPEC`, which all of them may."""
 
-PURE_PLACES = {*ROWS[-2], *WORDS} - {"store"}
+PURE_PLACES = {*ROWS[-2], *WORDS} - {"store", "tasks"}
 """`REPLAY_SPEC` is pure too, as the only one in its place."""
 NOT_FOR_PURE = {
     "aiosqlite", "asyncio", "os", "random", "socket", "sqlite3", "ssl", "time", "uvloop",
@@ -57,6 +57,9 @@ MAY_USE_SSL = "broker.security.tls"
 HAVE_CLOCKS = {"cli", "server", "ending", "store", "clock"}
 """`net` keeps its timers with the Clock that it is given, like everybody else."""
 TIMERS = {"asyncio.timeout", "asyncio.timeout_at", "asyncio.wait_for", "asyncio.sleep"}
+
+STARTS_TASKS = {"broker.tasks", "broker.server"}
+"""Everybody else uses `tasks.start`, so that somebody hears of what ended a task."""
 
 DEFINED_IN = {
     "$share/": "broker.topics",
@@ -244,6 +247,15 @@ def tells_time(node: ast.Attribute) -> bool:
     return False
 
 
+def tasks_do_not_end_unheard(modules: Modules) -> Iterator[str]:
+    for module in modules.values():
+        if module.name in STARTS_TASKS:
+            continue
+        for node in module.nodes:
+            if isinstance(node, ast.Attribute) and node.attr in ("create_task", "ensure_future"):
+                yield f"{module.name}: uses {ast.unparse(node)}; tasks.start tells how it ended"
+
+
 def a_name_that_matters_is_spelled_once(modules: Modules) -> Iterator[str]:
     """Docstrings and comments do not count."""
     for module in modules.values():
@@ -261,6 +273,7 @@ RULES: Sequence[Rule] = (
     the_pure_are_pure,
     cli_talks_to_a_running_broker,
     time_is_an_argument,
+    tasks_do_not_end_unheard,
     a_name_that_matters_is_spelled_once,
 )
 

@@ -38,7 +38,8 @@ class Transport:
         self.written = b""
         self.writes: list[bytes] = []
         self.closed = asyncio.Event()
-        self.reading = True
+        self.aborted = False
+        self.not_read_because: set[str] = set()
         self.deadlines_moved = 0
 
     def write(self, data: bytes) -> None:
@@ -48,11 +49,19 @@ class Transport:
     def close(self) -> None:
         self.closed.set()
 
-    def pause_reading(self) -> None:
-        self.reading = False
+    def abort(self) -> None:
+        self.aborted = True
+        self.closed.set()
 
-    def resume_reading(self) -> None:
-        self.reading = True
+    @property
+    def reading(self) -> bool:
+        return not self.not_read_because
+
+    def pause_reading(self, reason: str) -> None:
+        self.not_read_because.add(reason)
+
+    def resume_reading(self, reason: str) -> None:
+        self.not_read_because.discard(reason)
 
     def deadline_moved(self) -> None:
         self.deadlines_moved += 1

@@ -13,7 +13,7 @@ from broker.clock import Alarm
 from broker.config import Config
 from broker.counters import Counters
 from broker.delivery.delivery import Delivery
-from broker.documents import Operation, Put, SubscriptionDocument
+from broker.documents import CursorDocument, Operation, Put, SubscriptionDocument
 from broker.errors import StoreError, StoreFull
 from broker.log.log import CURSOR_COMMIT_DELAY_S, Log
 from broker.message import Grant, Message, Offset, Outgoing
@@ -97,7 +97,7 @@ class Subscriber(Owner):
         self.session: Session | None = None
         self.got: list[Outgoing] = []
         self.packet_ids: list[int] = []
-        self.errors: list[StoreError] = []
+        self.errors: list[Exception] = []
         self.lost = False
         self.takes_more = True
         self.payload_bytes_max = 1 << 30
@@ -162,6 +162,9 @@ class Subscriber(Owner):
         return len(message.payload) <= self.payload_bytes_max
 
     def broken(self, error: StoreError) -> None:
+        self.errors.append(error)
+
+    def failed(self, error: Exception) -> None:
         self.errors.append(error)
 
     def taken_over(self) -> None:
@@ -253,3 +256,20 @@ async def running(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def leave_in_flight(world: World, *messages: Message, qos: int = 1) -> None:
+    """A connection of `sub1` was sent these, acknowledged none and is gone."""
+    earlier = Subscriber(world)
+    await earlier.open()
+    earlier.subscribe(subscription(qos=qos))
+    await world.publish(*messages)
+    assert len(earlier.got) == len(messages)
+    earlier.close()
+    await world.settled()
+
+
+async def cursor(world: World, client_id: str = "sub1") -> Offset:
+    await world.settled()
+    document = await world.disk.get(CursorDocument, (client_id,))
+    return Offset(0) if document is None else document.offset

@@ -20,6 +20,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sqlite3
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -27,6 +28,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
+from broker import tasks
 from broker.documents import D, Delete, Document, Operation
 from broker.errors import StoreBusy, StoreCorrupt, StoreError, StoreFull, StoreUnavailable
 from broker.message import Message, Offset
@@ -53,6 +55,8 @@ waits less for the disk than for the hop. `make bench`, qos1-w1 and latency-qos1
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 
 class SqliteStore:
@@ -122,7 +126,7 @@ class SqliteStore:
         for tail in self._tails:
             tail.end()
         if self._checkpointing is not None:
-            await self._checkpointing
+            await asyncio.wait([self._checkpointing])
         await self._close_readers()  # Else they keep the write-ahead log from being folded in.
         failure: StoreError | None = None
         try:
@@ -185,16 +189,18 @@ class SqliteStore:
 
     def _checkpoint_if_due(self) -> None:
         if self._writer.wants_checkpoint and self._checkpointing is None and self._is_open:
-            self._checkpointing = asyncio.create_task(self._checkpoint())
+            self._checkpointing = tasks.start(self._checkpoint(), self._checkpoint_failed)
 
     async def _checkpoint(self) -> None:
         """In the writer's thread, and between two commits: no acknowledgement waits for it."""
         try:
-            await self._thread.run(self._writer.checkpoint)
-        except StoreError:
-            pass  # Commits are safe in the write-ahead log. The next write tells the error.
+            with suppress(StoreError):  # The write-ahead log has it all. The next write tells it.
+                await self._thread.run(self._writer.checkpoint)
         finally:
             self._checkpointing = None
+
+    def _checkpoint_failed(self, error: Exception) -> None:
+        logger.critical("%s: the write-ahead log grows: no checkpoint", self.path, exc_info=error)
 
     async def tail(self, start: Offset) -> AsyncIterator[Sequence[Message] | Skipped]:
         """Ends when the store is closed."""

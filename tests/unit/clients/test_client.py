@@ -138,7 +138,7 @@ async def test_a_mistake_of_ours_cuts_off_one_client(
     dialogue.client(CONNECT)
     await dialogue.broker("")
     assert dialogue.transport.closed.is_set()
-    assert caplog.messages == ["client '' is cut off"]
+    assert caplog.messages == ["client '' at here is cut off"]
     assert caplog.records[0].exc_info is not None
 
 

@@ -3,83 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
-from broker.clients.line_client import NOT_STORED, TAKEN_OVER, LineClient
-from broker.clients.services import Services
-from broker.config import Config
-from broker.documents import CursorDocument, SessionDocument, SubscriptionDocument
-from broker.errors import StoreCorrupt
+from broker.clients.line_client import NOT_STORED, TAKEN_OVER
+from broker.documents import SessionDocument, SubscriptionDocument
 from broker.message import Message, Offset
-from broker.mqtt.packets import MQTT_5
-from broker.store import Read
-from tests.support.clients import NOTHING_TO_TELL, Dialogue, Transport, services
+from tests.support.clients import NOTHING_TO_TELL
+from tests.support.lines import Lines
 from tests.support.messages import message, numbered
-from tests.support.world import Disk, Subscriber, World, running, subscription
-
-
-class Lines:
-    """A connection of the line protocol: what its peer writes, and the lines that it gets."""
-
-    def __init__(
-        self, world: World, config: Config = NOTHING_TO_TELL, *, confirm: bool = True
-    ) -> None:
-        """`confirm`: it asks for answers first."""
-        self.world = world
-        self.transport = Transport()
-        self.services: Services = services(world, config)
-        self.client = LineClient(self.services, self.transport, "here", world.clock.monotonic())
-        if confirm:
-            self.says("CONFIRM")
-            assert self.written() == ["OK"]
-
-    def says(self, *lines: str) -> None:
-        data = "".join(f"{line}\n" for line in lines).encode()
-        self.client.receive(data, self.world.clock.monotonic())
-
-    def written(self) -> list[str]:
-        """The lines since this was asked last; of a DELIVER its message."""
-        lines = self.transport.written.decode().splitlines()
-        self.transport.written = b""
-        return [line.split(" ")[2] if line.startswith("DELIVER") else line for line in lines]
-
-    async def gets(self) -> list[str]:
-        """The same, when all that is on its way has come."""
-        await self.world.settled()
-        return self.written()
-
-
-@pytest.fixture
-def lines(world: World) -> Lines:
-    return Lines(world)
-
-
-@pytest.fixture
-async def subscribed(lines: Lines) -> Lines:
-    """A connection with subscriber `sub1`, who is subscribed to `t`."""
-    lines.says("SUBSCRIBE t sub1")
-    assert await lines.gets() == ["OK"]
-    return lines
-
-
-async def leave_in_flight(world: World, *messages: Message, qos: int = 1) -> None:
-    """An earlier connection of `sub1` took these, and acknowledged none."""
-    earlier = Subscriber(world)
-    await earlier.open()
-    earlier.subscribe(subscription(qos=qos))
-    await world.publish(*messages)
-    assert len(earlier.got) == len(messages)
-    earlier.close()
-    await world.settled()
-
-
-async def cursor(world: World, client_id: str = "sub1") -> Offset:
-    await world.settled()
-    document = await world.disk.get(CursorDocument, (client_id,))
-    return Offset(0) if document is None else document.offset
+from tests.support.world import Disk, World, cursor, leave_in_flight, running
 
 
 async def turns() -> None:
@@ -138,6 +72,44 @@ async def test_a_connection_is_not_read_from_while_too_much_waits_for_the_disk()
         world.disk.may_commit.set()
         assert await lines.gets() == ["OK", "OK"]
         assert lines.transport.reading
+
+
+async def test_a_command_that_is_done_does_not_end_another_reason_not_to_read() -> None:
+    """P7"""
+    config = replace(NOTHING_TO_TELL, append_bytes_max=9)
+    async with running(Disk(), config) as world:
+        lines = Lines(world, config)
+        lines.says("SUBSCRIBE t sub1")
+        assert await lines.gets() == ["OK"]
+        world.disk.may_commit.clear()
+        lines.says("PUBLISH t 1 p")
+        await turns()
+        lines.says("SUBSCRIBE t sub1", "PUBLISH t 1234567890 p")  # It has that subscription.
+        assert lines.transport.not_read_because == {"step"}
+        await turns()
+        assert lines.transport.not_read_because == {"log"}
+        world.disk.may_commit.set()
+        assert sorted(await lines.gets()) == ["1", "1234567890", "OK", "OK", "OK"]
+        assert lines.transport.reading
+
+
+async def test_a_mistake_of_ours_while_it_subscribes_cuts_it_off(
+    world: World,
+    lines: Lines,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Or its connection would not be read from for ever."""
+
+    def mistake(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(world.delivery, "subscribe", mistake)
+    lines.says("SUBSCRIBE t sub1")
+    await world.settled()
+    assert lines.transport.aborted
+    assert caplog.messages == ["line client at here is cut off"]
+    assert world.sessions.connected_count == 0
 
 
 # Without CONFIRM
@@ -304,172 +276,6 @@ async def test_a_subscription_that_the_log_cannot_take_is_refused(
     assert lines.written() == [f"ERROR {NOT_STORED}"]
     assert caplog.messages[1:] == ["line client at here: no space"]
     assert lines.transport.reading
-
-
-# Delivery
-
-
-async def test_a_message_counts_as_acknowledged_when_the_system_has_taken_it(
-    world: World, subscribed: Lines
-) -> None:
-    await world.publish(message("1"))
-    assert await subscribed.gets() == ["1"]
-    assert await cursor(world) == 1
-    real_write = subscribed.transport.write
-
-    def fill(data: bytes) -> None:
-        real_write(data)
-        subscribed.client.writable(yes=False)
-
-    subscribed.transport.write = fill  # type: ignore[method-assign]
-    await world.publish(message("2"))
-    await world.publish(message("3"))
-    assert await subscribed.gets() == ["2"]
-    assert await cursor(world) == 1
-    subscribed.client.writable(yes=True)
-    assert await subscribed.gets() == ["3"]
-    assert await cursor(world) == 2
-    subscribed.client.writable(yes=True)
-    assert await cursor(world) == 3
-    assert world.counters.messages_out == 3
-    assert world.counters.payload_bytes_out == 3
-
-
-@pytest.mark.parametrize("qos", [0, 1, 2])
-async def test_every_qos_is_finished_when_the_system_has_taken_it(
-    qos: int, world: World, lines: Lines
-) -> None:
-    """Also of a subscription that the subscriber made by MQTT."""
-    earlier = Dialogue(world)
-    await earlier.connect("sub1", version=MQTT_5, expiry_s=100)
-    await earlier.subscribe("t", 2)
-    lines.says("SUBSCRIBE u sub1")
-    await world.settled()
-    await world.publish(message("1", qos=qos))
-    assert await lines.gets() == ["OK", "1"]
-    assert await cursor(world) == 1
-    assert len(world.sessions._sessions["sub1"].in_flight) == 0
-
-
-async def test_several_subscribers_share_a_connection(world: World, lines: Lines) -> None:
-    lines.says("SUBSCRIBE t sub1", "SUBSCRIBE t sub2", "SUBSCRIBE u sub2")
-    await world.settled()
-    await world.publish(message("1"), message("2", "u"))
-    assert await lines.gets() == ["OK", "OK", "OK", "1", "1", "2"]
-    assert (await cursor(world, "sub1"), await cursor(world, "sub2")) == (2, 2)
-
-
-async def test_what_expired_before_it_was_delivered_is_counted(
-    world: World, subscribed: Lines
-) -> None:
-    """P5"""
-    await world.publish(message("1", expires_at_us=1), message("2"))
-    assert await subscribed.gets() == ["2"]
-    assert world.counters.dropped == {"expired": 1}
-
-
-async def test_who_reads_slowly_gets_the_rest_from_the_log() -> None:
-    """Whoever reads for it hears that there is room again."""
-    config = replace(NOTHING_TO_TELL, outbox_messages_max=2)
-    async with running(Disk(), config) as world:
-        lines = Lines(world, config)
-        lines.says("SUBSCRIBE t sub1")
-        await world.settled()
-        lines.client.writable(yes=False)
-        for n in range(1, 7):
-            await world.publish(*numbered(1, first=n))
-        lines.client.writable(yes=True)
-        assert await lines.gets() == ["OK", "1", "2", "3", "4", "5", "6"]
-
-
-# Delivered again
-
-
-async def test_what_an_earlier_connection_left_comes_before_what_is_new(
-    world: World, lines: Lines
-) -> None:
-    """P3, P4"""
-    await leave_in_flight(world, message("1"), message("22", qos=2), qos=2)
-    await world.publish(message("3"))
-    lines.client.writable(yes=False)
-    lines.says("SUBSCRIBE t sub1")
-    assert await lines.gets() == ["OK"]
-    assert not any(world.disk.fetched)
-    lines.client.writable(yes=True)
-    assert await lines.gets() == ["1", "22", "3"]
-    assert await cursor(world) == 3
-    counters = world.counters
-    assert (counters.redeliveries, counters.messages_out, counters.payload_bytes_out) == (2, 3, 4)
-
-
-async def test_what_retention_removed_before_it_was_delivered_again_is_counted(
-    world: World, lines: Lines
-) -> None:
-    """P5"""
-    await leave_in_flight(world, *numbered(3))
-    await world.disk.trim(Offset(3))
-    lines.says("SUBSCRIBE t sub1")
-    await world.settled()
-    await world.publish(message("4"))
-    assert await lines.gets() == ["OK", "3", "4"]
-    assert world.counters.dropped == {"removed by retention": 2}
-    assert await cursor(world) == 4
-
-
-async def test_who_loses_its_subscriber_delivers_nothing_again(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await leave_in_flight(world, *numbered(2))
-    may_fetch, fetch = asyncio.Event(), world.disk.fetch
-
-    async def held_up(offsets: Sequence[Offset], *, bytes_max: int) -> Read:
-        await may_fetch.wait()
-        return await fetch(offsets, bytes_max=bytes_max)
-
-    monkeypatch.setattr(world.disk, "fetch", held_up)
-    first, second = Lines(world), Lines(world)
-    for lines in (first, second):
-        lines.says("SUBSCRIBE t sub1")
-        assert await lines.gets() == ["OK"]
-    may_fetch.set()
-    assert (await first.gets(), await second.gets()) == ([], ["1", "2"])
-
-
-async def test_what_cannot_be_delivered_again_ends_that_subscriber_alone(
-    world: World,
-    lines: Lines,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    """P8"""
-    await leave_in_flight(world, *numbered(2))
-
-    async def damaged(offsets: Sequence[Offset], *, bytes_max: int) -> Read:
-        if offsets:
-            raise StoreCorrupt("checksum")
-        return Read([], Offset(1))
-
-    monkeypatch.setattr(world.disk, "fetch", damaged)
-    lines.says("SUBSCRIBE t sub1", "SUBSCRIBE t sub2")
-    await world.settled()
-    await world.publish(message("3"))
-    assert "3" in await lines.gets()
-    assert caplog.messages == ["subscriber 'sub1': checksum"]
-    assert world.sessions.connected_count == 1
-
-
-async def test_what_is_retained_comes_in_its_place_after_what_was_missed(
-    world: World, subscribed: Lines, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """[MQTT-4.6.0-6]"""
-    monkeypatch.setattr("broker.delivery.readers.READ_MESSAGES_MAX", 7)
-    monkeypatch.setattr("broker.delivery.recent.RECENT_MESSAGES_MAX", 0)
-    subscribed.client.lost()
-    await world.publish(*[message(str(n), retain=True) for n in range(1, 31)])
-    back = Lines(world)
-    back.says("SUBSCRIBE t sub1", "SUBSCRIBE + sub1")
-    got = await back.gets()
-    assert [line for line in got if line != "OK"] == [str(n) for n in (*range(1, 31), 30)]
 
 
 # Taken over

@@ -2,14 +2,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 from broker.config import Config
 from broker.counters import Counters
-from broker.delivery.delivery import Delivery, route
+from broker.delivery.delivery import READ_RETRY_S, Delivery, route
 from broker.delivery.routes import Routes
-from broker.errors import StoreError, StoreFull
+from broker.errors import StoreCorrupt, StoreError, StoreFull, StoreUnavailable
 from broker.log.log import Log
 from broker.message import Grant, Message, Offset
 from broker.session.session import Session
@@ -202,3 +203,131 @@ async def test_a_full_disk_keeps_nobody_from_reading() -> None:
             assert isinstance(await world.passing_time(heard), StoreFull)
             sub.wake()
         assert payloads(sub.got) == texts(20)
+
+
+# What we do wrong while a session is served
+
+
+def mistake(*_: object, **__: object) -> None:
+    raise ZeroDivisionError
+
+
+async def test_a_mistake_while_one_is_woken_is_told_to_that_one_alone(
+    world: World, sub: Subscriber, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Subscriber(world)
+    await other.open("other")
+    other.subscribe(subscription(client_id="other"))
+    monkeypatch.setattr(sub, "wake", mistake)
+    await world.publish(*numbered(2))
+    assert [type(error) for error in sub.errors] == [ZeroDivisionError]
+    assert payloads(other.got) == texts(2)
+
+
+@pytest.mark.parametrize("where", ["offer", "fall_behind"])
+async def test_a_mistake_while_messages_are_offered_is_told_to_that_one_alone(
+    where: str, world: World, sub: Subscriber, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Subscriber(world)
+    await other.open("other")
+    other.subscribe(subscription(client_id="other"))
+    monkeypatch.setattr(placed(sub), where, mistake)
+    sub.limit = 0
+    await world.publish(*numbered(6))
+    await world.publish(*numbered(6, first=7))
+    assert {type(error) for error in sub.errors} == {ZeroDivisionError}
+    assert payloads(other.got) == texts(12)
+
+
+async def test_a_mistake_over_what_retention_removed_is_told_to_that_one_alone(
+    world: World, sub: Subscriber, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(placed(sub), "miss", mistake)
+    world.delivery._skip(range(1, 3))
+    assert [type(error) for error in sub.errors] == [ZeroDivisionError]
+    assert world.delivery.live.through == 2
+
+
+async def test_a_mistake_beside_the_log_is_told_to_that_one_alone(
+    world: World, sub: Subscriber, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Subscriber(world)
+    await other.open("other")
+    other.subscribe(subscription(client_id="other"))
+    monkeypatch.setattr(placed(sub), "offer_aside", mistake)
+    world.delivery.offer_beside([message("now", qos=0)])
+    assert [type(error) for error in sub.errors] == [ZeroDivisionError]
+    assert payloads(other.got) == [b"now"]
+
+
+async def test_a_mistake_after_the_client_has_left_is_logged(
+    world: World, sub: Subscriber, caplog: pytest.LogCaptureFixture
+) -> None:
+    session = placed(sub)
+    sub.close()
+    world.delivery.failed(session, ZeroDivisionError())
+    assert [(r.levelname, r.getMessage()) for r in caplog.records] == [
+        ("CRITICAL", "session of 'sub1'")
+    ]
+
+
+async def test_a_mistake_while_a_client_is_told_of_the_log_is_told_too(
+    world: World, sub: Subscriber, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sub, "broken", mistake)
+    world.delivery.failed(placed(sub), StoreUnavailable("lost"))
+    assert [type(error) for error in sub.errors] == [ZeroDivisionError]
+
+
+# A log that cannot be read for a moment
+
+
+@pytest.mark.parametrize("question", ["retained", "fetch", "tail"])
+async def test_what_the_log_cannot_answer_now_is_asked_again(
+    question: str,
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    answer, asked = getattr(world.disk, question), 0
+
+    def at_last(*args: Any, **kwargs: Any) -> object:
+        nonlocal asked
+        asked += 1
+        if asked < 3:
+            raise StoreUnavailable("busy")
+        return answer(*args, **kwargs)
+
+    monkeypatch.setattr(world.disk, question, at_last)
+    await world.publish(message("1", retain=True))
+    result: asyncio.Future[object] = asyncio.ensure_future(
+        {
+            "retained": lambda: world.delivery.retained(["t"]),
+            "fetch": lambda: world.delivery.fetch([Offset(1)], 100),
+            "tail": world.delivery.deliver_forever,
+        }[question]()
+    )
+    for tried in (1, 2):
+        await world.settled()
+        assert (asked, result.done()) == (tried, False)
+        world.clock.advance(READ_RETRY_S)
+    await world.settled()
+    assert asked == 3
+    if question != "tail":
+        assert result.done()
+        assert caplog.messages == [
+            "the log is not read until this is over: busy",
+            "the log is read again",
+        ]
+    result.cancel()
+
+
+async def test_a_log_that_is_damaged_is_not_asked_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def damaged(*_: object) -> list[Offset]:
+        raise StoreCorrupt("checksum")
+
+    monkeypatch.setattr(world.disk, "retained", damaged)
+    with pytest.raises(StoreCorrupt):
+        await world.delivery.retained(["t"])

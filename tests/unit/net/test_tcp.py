@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from broker.clients.client import Client
+from broker.clients.line_client import LineClient
 from broker.config import Config
 from broker.mqtt.encode import encode
 from broker.mqtt.packets import MQTT_5, Ack, PacketType, Publish, Subscribe, SubscriptionRequest
-from broker.net.tcp import FIRST_BYTE_TIMEOUT_S
+from broker.net.tcp import FIRST_BYTE_TIMEOUT_S, Connections, TcpConnection
+from broker.net.websocket import HTTP_GET, WebSocket
 from broker.server import Server
+from tests.support.clients import NOTHING_TO_TELL, services
 from tests.support.clock import FakeClock
 from tests.support.raw_client import connect_packet
+from tests.support.world import Disk, World, running
 
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_QUICKACK"), reason="only Linux has the option")
@@ -64,3 +70,136 @@ async def test_who_says_nothing_is_cut_off(tmp_path: Path) -> None:
     finally:
         writer.close()
         await server.stop()
+
+
+# What we do wrong while a connection is served
+
+MQTT = encode(connect_packet("a"), MQTT_5)
+WEB = HTTP_GET + b"/mqtt HTTP/1.1\r\n"
+LINES = b"PUBLISH t x p\n"
+
+
+class Kernel(asyncio.Transport):
+    """The transport of a loop, without a loop."""
+
+    def __init__(self, its_socket: socket.socket) -> None:
+        super().__init__({"socket": its_socket, "peername": "here"})
+        self.aborted = False
+
+    def abort(self) -> None:
+        self.aborted = True
+
+    close = abort
+
+    def is_closing(self) -> bool:
+        return self.aborted
+
+    def write(self, data: bytes | bytearray | memoryview) -> None: ...
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    async with running(Disk(), NOTHING_TO_TELL) as world:
+        yield world
+
+
+@pytest.fixture
+def kernel() -> Iterator[Kernel]:
+    with socket.socket() as its_socket:
+        yield Kernel(its_socket)
+
+
+@pytest.fixture
+def connection(world: World, kernel: Kernel) -> TcpConnection:
+    connection = TcpConnection(services(world, NOTHING_TO_TELL), Connections())
+    connection.connection_made(kernel)
+    return connection
+
+
+def stop(connection: TcpConnection) -> None:
+    connection.shut_down()
+
+
+def later(connection: TcpConnection) -> None:
+    clock = connection._clock
+    assert isinstance(clock, FakeClock)
+    clock.advance(1000)
+
+
+@pytest.mark.parametrize(
+    ("kind", "first_bytes"), [(Client, MQTT), (WebSocket, WEB), (LineClient, LINES)]
+)
+@pytest.mark.parametrize(
+    ("method", "call"),
+    [
+        ("receive", lambda connection: connection.data_received(b"x")),
+        ("deadline", later),
+        ("expire", later),
+        ("writable", TcpConnection.pause_writing),
+        ("writable", TcpConnection.resume_writing),
+        ("lost", lambda connection: connection.connection_lost(None)),
+        ("shut_down", stop),
+    ],
+)
+async def test_a_mistake_while_a_client_is_served_cuts_that_client_off(
+    kind: type[Client | WebSocket | LineClient],
+    first_bytes: bytes,
+    method: str,
+    call: Callable[[TcpConnection], None],
+    connection: TcpConnection,
+    kernel: Kernel,
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    connection.data_received(first_bytes)
+    await world.settled()
+
+    def mistake(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(kind, method, mistake)
+    call(connection)
+    assert kernel.aborted
+    ((level, text, why),) = [(r.levelname, r.getMessage(), r.exc_info) for r in caplog.records]
+    assert level == "CRITICAL"
+    assert "cut off" in text
+    assert why is not None
+
+
+@pytest.mark.parametrize(
+    ("kind", "first_bytes"), [(Client, MQTT), (WebSocket, WEB), (LineClient, LINES)]
+)
+async def test_a_mistake_before_there_is_a_client_cuts_the_connection_off(
+    kind: type[Client | WebSocket | LineClient],
+    first_bytes: bytes,
+    connection: TcpConnection,
+    kernel: Kernel,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def mistake(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(kind, "__init__", mistake)
+    connection.data_received(first_bytes)
+    assert kernel.aborted
+    assert caplog.messages == ["a connection is cut off"]
+
+
+async def test_a_mistake_at_the_end_of_a_line_clients_input_cuts_it_off(
+    connection: TcpConnection, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def mistake(*_: object) -> bool:
+        raise ZeroDivisionError
+
+    connection.data_received(LINES)
+    monkeypatch.setattr(LineClient, "end_of_input", mistake)
+    assert not connection.eof_received()
+    assert kernel.aborted

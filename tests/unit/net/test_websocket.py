@@ -39,11 +39,11 @@ class Socket(Transport):
     def end_output(self) -> None:
         self.output_ended = True
 
-    def pause_reading(self) -> None:
-        self.asked.append("pause")
+    def pause_reading(self, reason: str) -> None:
+        self.asked.append(f"pause: {reason}")
 
-    def resume_reading(self) -> None:
-        self.asked.append("resume")
+    def resume_reading(self, reason: str) -> None:
+        self.asked.append(f"resume: {reason}")
 
     def deadline_moved(self) -> None:
         self.asked.append("deadline")
@@ -322,10 +322,10 @@ async def test_a_connection_that_is_lost_is_lost_for_its_client(
 
 
 def test_what_the_client_asks_of_its_transport_is_asked_of_the_socket(browser: Browser) -> None:
-    browser.websocket.pause_reading()
-    browser.websocket.resume_reading()
+    browser.websocket.pause_reading("log")
+    browser.websocket.resume_reading("log")
     browser.websocket.deadline_moved()
-    assert browser.socket.asked == ["pause", "resume", "deadline"]
+    assert browser.socket.asked == ["pause: log", "resume: log", "deadline"]
 
 
 async def test_nothing_is_delivered_while_the_sockets_buffer_is_full(

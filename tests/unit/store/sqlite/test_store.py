@@ -301,3 +301,19 @@ async def test_backup_never_overwrites(sqlite: SqliteStore, tmp_path: Path) -> N
     with pytest.raises(StoreUnavailable, match="File exists"):
         await sqlite.backup(tmp_path / "there")
     assert (tmp_path / "there").read_text() == "mine"
+
+
+async def test_a_mistake_in_a_checkpoint_is_logged_and_hinders_nobody(
+    sqlite: SqliteStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def mistake(_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(writer, "CHECKPOINT_PAGES", 1)
+    monkeypatch.setattr(writer.Writer, "checkpoint", mistake)
+    for number in range(3):
+        await sqlite.append([message(str(number))])
+    await sqlite.close()
+    assert caplog.messages
+    assert {record.levelname for record in caplog.records} == {"CRITICAL"}
+    assert all(record.exc_info for record in caplog.records)

@@ -1,0 +1,117 @@
+"""LineSubscriber: one subscriber id of a line connection; empties its session into the socket.
+
+What the operating system has taken counts as acknowledged. What it had not taken when the
+connection ended is sent again by the next one.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Protocol
+
+from broker.clients.services import Services
+from broker.delivery.sender import RESEND_MESSAGES_MAX, Recipient, Sender
+from broker.errors import StoreError
+from broker.message import Message, Outgoing
+from broker.registry.sessions import Owner
+from broker.session.session import Session
+
+logger = logging.getLogger(__name__)
+
+
+class Connection(Protocol):
+    """The line connection that carries it, and maybe others."""
+
+    services: Services
+    input_ended: bool
+    writable_now: bool
+
+    def deliver(self, messages: Sequence[Message]) -> None: ...
+
+    def let_go(self, client_id: str) -> None:
+        """Another connection has this subscriber now."""
+        ...
+
+    def broken(self, error: StoreError) -> None:
+        """The log cannot be read for this subscriber."""
+        ...
+
+    def failed(self, error: Exception) -> None: ...
+
+
+class LineSubscriber(Owner, Recipient):
+    def __init__(self, client: Connection, client_id: str) -> None:
+        self._client = client
+        self._client_id = client_id
+        self._sender: Sender | None = None
+        """None before the session is open, and when it is another's."""
+        self._written: list[int] = []
+        """Packet Identifiers of what was written and not yet taken by the operating system."""
+
+    @property
+    def session(self) -> Session | None:
+        return None if self._sender is None else self._sender.session
+
+    def begin(self, session: Session) -> None:
+        """The session is ours: deliver again what an earlier connection may not have got."""
+        services = self._client.services
+        sender = Sender(session, self, services.log, services.delivery, services.counters)
+        self._sender = sender
+        sender.resend(session.in_flight.unfinished())
+        self.wake()
+
+    def wake(self) -> None:
+        sender, client = self._sender, self._client
+        if sender is None or client.input_ended:
+            return
+        counters = client.services.counters
+        clock = client.services.clock
+        while client.writable_now and (taken := sender.take(clock.wall_us())) is not None:
+            counters.payload_bytes_out += taken.payload_bytes
+            self._deliver(taken.outgoing, taken.packet_ids)
+        client.services.delivery.drained(sender.session)
+
+    def room(self) -> int:
+        """The operating system bounds what is in flight here."""
+        client = self._client
+        return RESEND_MESSAGES_MAX if client.writable_now and not client.input_ended else 0
+
+    def send_again(self, outgoing: list[Outgoing], packet_ids: list[int]) -> None:
+        counters = self._client.services.counters
+        counters.redeliveries += len(outgoing)
+        counters.payload_bytes_out += sum([len(message.payload) for message, _ in outgoing])
+        self._deliver(outgoing, packet_ids)
+
+    def _deliver(self, outgoing: Sequence[Outgoing], packet_ids: Sequence[int]) -> None:
+        self._client.services.counters.messages_out += len(outgoing)
+        self._written += [packet_id for packet_id in packet_ids if packet_id]
+        self._client.deliver([message for message, _ in outgoing])
+        if self._client.writable_now:
+            self.taken()
+
+    def taken(self) -> None:
+        """The operating system took all that was written: so much is acknowledged."""
+        if self._written and self._sender is not None:
+            self._sender.session.in_flight.finish(self._written)
+            self._written = []
+            self._sender.cursor_moved()
+
+    def broken(self, error: StoreError) -> None:
+        logger.error("subscriber %r: %s", self._client_id, error)
+        self._client.broken(error)
+
+    def failed(self, error: Exception) -> None:
+        self._client.failed(error)
+
+    def taken_over(self) -> None:
+        self._client.let_go(self._client_id)
+        self.leave()
+
+    def leave(self) -> None:
+        """Let go of the session, which may be another's from now on."""
+        sender, self._sender = self._sender, None
+        if sender is not None:
+            services = self._client.services
+            sender.stop()
+            services.sessions.close(sender.session, self, services.clock.now())
