@@ -17,8 +17,8 @@ import logging
 from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
-from itertools import chain, groupby
 from typing import Protocol, TypeVar
+from weakref import WeakValueDictionary
 
 from broker.clock import Clock
 from broker.config import Config
@@ -26,11 +26,11 @@ from broker.counters import Counters
 from broker.delivery import readers
 from broker.delivery.readers import CatchUp, Reader, ReaderKey, Replay, Retained, size_of
 from broker.delivery.recent import Recent
-from broker.delivery.routes import Routes, RouteTable
+from broker.delivery.routes import RouteTable, route
 from broker.documents import Delete, Put, SubscriptionDocument
 from broker.errors import StoreError, StoreUnavailable
 from broker.log.log import Log
-from broker.message import Grant, Message, Offset, Outgoing
+from broker.message import Grant, Message, Offset
 from broker.session.position import LivePosition
 from broker.session.session import Session
 from broker.store import Read, Skipped
@@ -43,43 +43,6 @@ T = TypeVar("T")
 
 ASIDE_MAX = 1000
 """Messages waiting in `aside` of a session, beyond which `offer_beside` passes it over."""
-
-
-def route(
-    batch: Sequence[Message], routes_of: Callable[[str], Routes]
-) -> dict[Session, tuple[list[Outgoing], int]]:
-    """What each session gets of a batch, in order, and its size.
-
-    Runs of messages with the same routes are handled together, and all sessions with the same grant
-    share the run's entries: one publisher to 100 subscribers builds one list.
-    """
-    runs: dict[Session, list[tuple[list[Outgoing], int]]] = {}
-    for routes, run in groupby(batch, lambda message: routes_of(message.topic)):
-        if not routes:
-            continue
-        messages = list(run)
-        size = sum([message.size for message in messages])
-        entries: dict[Grant | None, list[Outgoing]] = {}
-        for session, grant, own in routes:
-            if grant is not own:
-                outgoing = [
-                    (message, granted)
-                    for message in messages
-                    if (granted := own if message.publisher == session.client_id else grant)
-                ]
-                runs.setdefault(session, []).append((outgoing, size_of(outgoing)))
-                continue
-            outgoing = entries.get(grant, [])
-            if not outgoing:
-                assert grant is not None, "a route without No Local has a grant"
-                outgoing = entries[grant] = [(message, grant) for message in messages]
-            runs.setdefault(session, []).append((outgoing, size))
-    return {
-        session: parts[0]
-        if len(parts) == 1
-        else ([*chain.from_iterable([part for part, _ in parts])], sum([n for _, n in parts]))
-        for session, parts in runs.items()
-    }
 
 
 class Subscriber(Protocol):
@@ -116,6 +79,8 @@ class Delivery:
         self._readers: dict[Session, dict[ReaderKey, Reader]] = {}
         self._unreadable = False
         """Whether the store could not answer when it was last asked."""
+        self._looking: WeakValueDictionary[Session, asyncio.Lock] = WeakValueDictionary()
+        """A session has one reader look into the log at a time: it may have 10,000 that replay."""
 
     @property
     def subscription_count(self) -> int:
@@ -289,15 +254,22 @@ class Delivery:
         if reader is not None:
             reader.stop()
 
-    async def fetch(self, offsets: Sequence[Offset], bytes_max: int) -> tuple[Read, int]:
+    async def fetch(
+        self, session: Session, offsets: Sequence[Offset], bytes_max: int
+    ) -> tuple[Read, int]:
         """The messages at these offsets, which rise, and how many of the offsets were looked at.
 
         A message of these that is missing is damaged, and named so, or was removed by retention.
         Raises StoreError.
         """
         fetch = self._log.store.fetch
-        read = await self._from_store(lambda: fetch(offsets, bytes_max=bytes_max))
+        read = await self._look(session, lambda: fetch(offsets, bytes_max=bytes_max))
         return read, bisect_left(offsets, read.next)
+
+    async def _look(self, session: Session, read: Callable[[], Awaitable[T]]) -> T:
+        """As `_from_store`, when no other reader of the session does."""
+        async with self._looking.setdefault(session, asyncio.Lock()):
+            return await self._from_store(read)
 
     async def _from_store(self, read: Callable[[], Awaitable[T]]) -> T:
         """What the store answers, however long it cannot: that is tried again until it can."""
@@ -317,8 +289,8 @@ class Delivery:
 
     # What readers ask of it
 
-    async def retained(self, filters: Sequence[str]) -> list[Offset]:
-        return await self._from_store(lambda: self._log.store.retained(filters))
+    async def retained(self, session: Session, filters: Sequence[str]) -> list[Offset]:
+        return await self._look(session, lambda: self._log.store.retained(filters))
 
     async def routed(self, through: Offset) -> None:
         """Return when every batch through this offset, which is in the log, was routed."""
@@ -328,20 +300,21 @@ class Delivery:
             await self._advanced.wait()
 
     async def read(
-        self, after: Offset, end: Offset, filters: Iterable[str]
+        self, session: Session, after: Offset, end: Offset, filters: Iterable[str]
     ) -> tuple[list[Message], Offset, list[range]]:
         """Messages above `after` that may match, how far that went, and which offsets up to there
         are missing: damaged, or removed by retention. They are counted."""
         if after >= self._recent.after:
             return *self._recent.read(after), []
-        read = await self._from_store(
+        read = await self._look(
+            session,
             lambda: self._log.store.read(
                 Offset(after + 1),
                 end,
                 [*filters],
                 limit=readers.READ_MESSAGES_MAX,
                 bytes_max=readers.READ_BYTES_MAX,
-            )
+            ),
         )
         return read.messages, Offset(read.next - 1), self._missing(after, end, read)
 

@@ -1,7 +1,8 @@
 """Readers: what reads the log for one session, a part whenever there is room for one.
 
 `CatchUp` is the session's own, `Replay` one of a subscription, `Retained` reads what is retained.
-What they read and what they tell when they are done is the `Feed`'s.
+What they read and what they tell when they are done is the `Feed`'s. A session's readers take
+turns: one of them looks into the log at a time.
 """
 
 from __future__ import annotations
@@ -44,18 +45,20 @@ class Feed(Protocol):
         """A reader could not go on."""
         ...
 
-    async def retained(self, filters: Sequence[str]) -> list[Offset]: ...
+    async def retained(self, session: Session, filters: Sequence[str]) -> list[Offset]: ...
 
     async def routed(self, through: Offset) -> None:
         """Return when every batch through this offset, which is in the log, was routed."""
         ...
 
-    async def fetch(self, offsets: Sequence[Offset], bytes_max: int) -> tuple[Read, int]:
+    async def fetch(
+        self, session: Session, offsets: Sequence[Offset], bytes_max: int
+    ) -> tuple[Read, int]:
         """The messages at these offsets, which rise, and how many of the offsets were looked at."""
         ...
 
     async def read(
-        self, after: Offset, end: Offset, filters: Iterable[str]
+        self, session: Session, after: Offset, end: Offset, filters: Iterable[str]
     ) -> tuple[list[Message], Offset, list[range]]:
         """Messages above `after` that may match, how far that went, and which offsets up to there
         are missing: damaged, or removed by retention. They are counted."""
@@ -140,7 +143,7 @@ class CatchUp(Reader):
                 f for f, s in session.subscriptions.items() if not (s.replaying or is_shared(f))
             ]
             messages, through, missing = await delivery.read(
-                position.through, delivery.live.through, filters
+                session, position.through, delivery.live.through, filters
             )
             session.miss(missing)
             outgoing = [
@@ -172,7 +175,7 @@ class Retained(Reader):
         owing = session.owed.begin_read()
         after = min([s.retained_after for s in owing], default=Offset(0))
         through = max([s.retained_through for s in owing], default=Offset(0))
-        found = await delivery.retained([s.filter for s in owing])
+        found = await delivery.retained(session, [s.filter for s in owing])
         offsets = array("q", found[bisect_right(found, after) : bisect_right(found, through)])
         del found
         if offsets:
@@ -182,7 +185,7 @@ class Retained(Reader):
         while True:
             await self.room()
             part = [Offset(offset) for offset in offsets[done : done + READ_MESSAGES_MAX]]
-            read, looked_at = await delivery.fetch(part, READ_BYTES_MAX)
+            read, looked_at = await delivery.fetch(session, part, READ_BYTES_MAX)
             done += looked_at
             last_part = done >= len(offsets)
             delivery.retained_read(session, read, last_part=last_part)
@@ -226,7 +229,9 @@ class Replay(Reader):
             end = delivery.live.through if until is None else until
             if through >= end:
                 break
-            messages, through, missing = await delivery.read(through, end, [subscription.filter])
+            messages, through, missing = await delivery.read(
+                session, through, end, [subscription.filter]
+            )
             untold += missing
             outgoing = [
                 (message, grant)

@@ -8,8 +8,12 @@ its doubtful routes are used if no changed filter matches the topic, else they a
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from itertools import chain, groupby
+
+from broker.delivery.readers import size_of
 from broker.documents import SubscriptionDocument
-from broker.message import Grant
+from broker.message import Grant, Message, Outgoing
 from broker.session.grants import merge_grants
 from broker.session.session import Session
 from broker.topics import TopicTree
@@ -96,3 +100,40 @@ def _route(session: Session, matching: list[SubscriptionDocument]) -> Route:
     if not any(subscription.no_local for subscription in matching):
         return session, grant, grant
     return session, grant, merge_grants([s for s in matching if not s.no_local])
+
+
+def route(
+    batch: Sequence[Message], routes_of: Callable[[str], Routes]
+) -> dict[Session, tuple[list[Outgoing], int]]:
+    """What each session gets of a batch, in order, and its size.
+
+    Runs of messages with the same routes are handled together, and all sessions with the same grant
+    share the run's entries: one publisher to 100 subscribers builds one list.
+    """
+    runs: dict[Session, list[tuple[list[Outgoing], int]]] = {}
+    for routes, run in groupby(batch, lambda message: routes_of(message.topic)):
+        if not routes:
+            continue
+        messages = list(run)
+        size = sum([message.size for message in messages])
+        entries: dict[Grant | None, list[Outgoing]] = {}
+        for session, grant, own in routes:
+            if grant is not own:
+                outgoing = [
+                    (message, granted)
+                    for message in messages
+                    if (granted := own if message.publisher == session.client_id else grant)
+                ]
+                runs.setdefault(session, []).append((outgoing, size_of(outgoing)))
+                continue
+            outgoing = entries.get(grant, [])
+            if not outgoing:
+                assert grant is not None, "a route without No Local has a grant"
+                outgoing = entries[grant] = [(message, grant) for message in messages]
+            runs.setdefault(session, []).append((outgoing, size))
+    return {
+        session: parts[0]
+        if len(parts) == 1
+        else ([*chain.from_iterable([part for part, _ in parts])], sum([n for _, n in parts]))
+        for session, parts in runs.items()
+    }

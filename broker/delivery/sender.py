@@ -146,7 +146,7 @@ class Sender:
         """Read the next messages, and send those that are still left and have room by then."""
         part = [*islice(self.left.values(), messages_max)]
         read, looked_at = await self._delivery.fetch(
-            [entry.offset for entry in part], TAKE_BYTES_MAX
+            self.session, [entry.offset for entry in part], TAKE_BYTES_MAX
         )
         found = {message.offset: message for message in read.messages}
         outgoing: list[Outgoing] = []

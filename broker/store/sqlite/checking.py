@@ -24,6 +24,11 @@ _QUESTIONS = {
         "SELECT offset, m.topic_id, r.topic_id FROM retained r JOIN messages m USING (offset)"
         " WHERE m.topic_id <> r.topic_id"
     ),
+    "the retained message at offset {} is not found by its name ({})": (
+        "SELECT offset, t.name FROM retained JOIN topics t ON t.id = topic_id"
+        " WHERE NOT EXISTS (SELECT 1 FROM retained_names n"
+        " WHERE n.name = t.name AND n.topic_id = t.id)"
+    ),
     "the message at offset {} is not indexed (topic {})": (
         "SELECT offset, topic_id FROM messages m WHERE offset >= (SELECT start FROM log)"
         " AND NOT EXISTS (SELECT 1 FROM topic_blocks t"

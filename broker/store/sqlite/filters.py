@@ -1,21 +1,27 @@
-"""Topic Filters, and the identifiers of the topics that match them."""
+"""Topics that match the filters of a reader, as far as it has to know them.
+
+A few topics are found by their names, and then sought in each block. When more match, nobody needs
+all of them: each topic is judged when a block that holds it is read.
+"""
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 
-from broker.topics import BYTES_MAX, TopicTree, is_literal, literal_prefix
+from broker.store.sqlite.search import LOOKED_AT_MAX, Search, TopicFilters
 
+FEW_TOPICS = 16
+"""Up to so many topics are sought one by one in each block; for more, all topics of the block are
+read."""
+JUDGED_MAX = 20_000
+"""Topics of which one set of filters remembers whether they match. Beyond, all are forgotten."""
 FILTERS_SIZE_MAX = 200_000
-"""Filters and matching topics that are remembered, over all reads. Beyond, all are forgotten."""
+"""Filters and judged topics that are remembered, over all reads. Beyond, the sets of filters that
+were not used for the longest time are forgotten."""
 WILDCARD_SIZE = 8
 """A filter with wildcards counts as so many: it has nodes in a tree."""
-
-AFTER_SLASH = chr(ord("/") + 1)
-AFTER_ALL_NAMES = "\U0010ffff" * (BYTES_MAX // 4 + 1)
-
 
 _DIFFERING_NAMES = """
 SELECT t.id FROM topics t NOT INDEXED WHERE NOT EXISTS (
@@ -25,45 +31,58 @@ SELECT t.id FROM topics t NOT INDEXED WHERE NOT EXISTS (
 """
 
 
-class TopicFilters:
-    """A set of filters, and the topics that match, of those that existed at the last look."""
+class WantedTopics:
+    """The topics that match a set of filters."""
 
-    def __init__(self, filters: Iterable[str]) -> None:
-        self.literals: set[str] = set()
-        self._wildcards: TopicTree[None, str] = TopicTree()
-        for filter in filters:
-            if is_literal(filter):
-                self.literals.add(filter)
-            else:
-                self._wildcards.add(filter, None, filter)
-        self.name_ranges = _joined(map(_name_range, self._wildcards.filters()))
-        """Ranges of names; every name that matches a filter with wildcards is in one of them."""
-        self.seen = 0
-        """The newest topic identifier that was looked at."""
-        self.topic_ids: set[int] = set()
+    def __init__(self, connection: sqlite3.Connection, filters: Sequence[str], newest: int) -> None:
+        self.few: set[int] | None = set()
+        """All of them, if they are few; None: ask `among`."""
+        self.counted = 0
+        """Its size when it was used last."""
+        self._connection = connection
+        self._filters = TopicFilters(filters)
+        self._search = Search("SELECT name, id AS value FROM topics", self._filters)
+        self._seen = newest
+        """The newest topic of which `few` speaks, once the search is done."""
+        self._judged: dict[int, bool] = {}
 
     @property
     def size(self) -> int:
-        wildcards = WILDCARD_SIZE * len(self._wildcards)
-        return len(self.literals) + wildcards + len(self.topic_ids)
+        filters = self._filters
+        return len(filters.literals) + WILDCARD_SIZE * len(filters.wildcards) + len(self._judged)
 
-    def match(self, name: str) -> bool:
-        return name in self.literals or bool(self._wildcards.match(name))
+    def look(self, newest: int) -> bool:
+        """Look for topics up to `newest`, at some of them. Whether that is done."""
+        if self.few is None:
+            return True
+        if not self._search.done:
+            self.few.update(self._search.part(self._connection))
+        elif newest > self._seen:
+            until = min(newest, self._seen + LOOKED_AT_MAX)
+            rows = self._connection.execute(
+                "SELECT id, name FROM topics WHERE id BETWEEN ? AND ?", (self._seen + 1, until)
+            )
+            self.few.update(id for id, name in rows if self._filters.match(name))
+            self._seen = until
+        if len(self.few) > FEW_TOPICS:
+            self.few = None
+            return True
+        return self._search.done and self._seen >= newest
 
-
-def _name_range(filter: str) -> tuple[str, str]:
-    """Names that can match the filter are at or after the first, and before the second."""
-    prefix = literal_prefix(filter)
-    return prefix, prefix.removesuffix("/") + AFTER_SLASH if prefix else AFTER_ALL_NAMES
-
-
-def _joined(ranges: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The ranges without those that lie in another one. Two of them never overlap in part."""
-    joined: list[tuple[str, str]] = []
-    for low, high in sorted(ranges):
-        if not joined or low >= joined[-1][1]:
-            joined.append((low, high))
-    return joined
+    def among(self, topic_ids: Collection[int]) -> set[int]:
+        """Those of the topics that match."""
+        judged = self._judged
+        unknown = [topic_id for topic_id in topic_ids if topic_id not in judged]
+        if unknown:
+            if len(judged) + len(unknown) > JUDGED_MAX:
+                judged.clear()
+                unknown = [*topic_ids]
+            rows = self._connection.execute(
+                "SELECT id, name FROM topics WHERE id IN (SELECT value FROM json_each(?))",
+                (json.dumps(unknown),),
+            )
+            judged.update({id: self._filters.match(name) for id, name in rows})
+        return {topic_id for topic_id in topic_ids if judged.get(topic_id)}
 
 
 class Topics:
@@ -71,8 +90,9 @@ class Topics:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self._filters: dict[tuple[str, ...], TopicFilters] = {}
-        self._filters_size = 0
+        self._wanted: dict[tuple[str, ...], WantedTopics] = {}
+        """The one that was used last comes last."""
+        self._size = 0
 
     def every(self, filters: Sequence[str]) -> bool:
         """Whether every existing topic matches."""
@@ -88,43 +108,21 @@ class Topics:
         (newest,) = self._connection.execute("SELECT ifnull(max(id), 0) FROM topics").fetchone()
         return int(newest)
 
-    def ids(self, filters: Sequence[str], newest: int) -> set[int]:
-        """The topics up to `newest` that match any of `filters`."""
+    def wanted(self, filters: Sequence[str], newest: int) -> WantedTopics | None:
+        """The topics up to `newest` that match any of `filters`; None: not yet known, ask again."""
         key = tuple(filters)
-        known = self._filters.get(key)
-        if known is None:
-            if self._filters_size > FILTERS_SIZE_MAX:
-                self._filters.clear()
-                self._filters_size = 0
-            known = self._filters[key] = TopicFilters(filters)
-            self._filters_size += known.size
-        if newest > known.seen:
-            before = known.size
-            if known.seen:
-                candidates = self._connection.execute(
-                    "SELECT id, name FROM topics WHERE id BETWEEN ? AND ?", (known.seen + 1, newest)
-                )
-                known.topic_ids |= {id for id, name in candidates if known.match(name)}
-            else:
-                known.topic_ids |= self.find("t.id", "topics t", known)
-            known.seen = newest
-            self._filters_size += known.size - before
-        return known.topic_ids
+        wanted = self._wanted.pop(key, None)
+        if wanted is None:
+            wanted = WantedTopics(self._connection, filters, newest)
+        self._wanted[key] = wanted
+        self._size += wanted.size - wanted.counted
+        wanted.counted = wanted.size
+        while self._size > FILTERS_SIZE_MAX and len(self._wanted) > 1:
+            self._size -= self._wanted.pop(next(iter(self._wanted))).counted
+        return wanted if wanted.look(newest) else None
 
     def suspects(self) -> set[int]:
         """Topics whose name is not the same in the table and in its index: which of the two is
         damaged nobody knows, so whoever reads by filter looks at their messages."""
         rows = self._connection.execute(_DIFFERING_NAMES)
         return {topic_id for (topic_id,) in rows}
-
-    def find(self, column: str, source: str, filters: TopicFilters) -> set[int]:
-        """`column` of the rows whose topic matches. Looks at each name once, for all filters."""
-        select = f"SELECT {column}, t.name FROM {source} WHERE t.name "
-        rows = self._connection.execute(
-            f"{select} IN (SELECT value FROM json_each(?))", (json.dumps([*filters.literals]),)
-        )
-        found = {value for value, _ in rows}
-        for name_range in filters.name_ranges:
-            rows = self._connection.execute(f"{select} >= ? AND t.name < ?", name_range)
-            found.update(value for value, name in rows if filters.match(name))
-        return found

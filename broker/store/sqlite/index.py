@@ -10,15 +10,16 @@ from itertools import groupby
 from operator import itemgetter
 
 from broker.store.sqlite.accounts import Accounts, Unsound, bounds
+from broker.store.sqlite.filters import WantedTopics
 from broker.store.sqlite.rows import BLOCK_SHIFT
 
-SEEK_TOPICS_MAX = 16
-"""Up to so many topics are looked up one by one in each block; for more, all topics of the block
-are read."""
-
-BLOCKS_PER_STEP_MIN, BLOCKS_PER_STEP_MAX = 8, 2048
-TOPIC_BLOCKS_PER_READ = 100_000
-"""About how many rows of `topic_blocks` one `read` looks up before it returns: 0.1 s."""
+BLOCKS_PER_STEP_MIN, BLOCKS_PER_STEP_MAX = 8, 64
+BLOCKS_PER_READ = 128
+TOPIC_BLOCKS_PER_READ = 2048
+"""Blocks, and about how many rows of `topic_blocks`, that one `read` looks at before it returns: a
+few ms."""
+BLOCKS_PER_RUN = 8
+"""Blocks of which one statement reads the messages of some topics, and passes over the others."""
 
 _SEEK_BLOCKS = """
 WITH RECURSIVE blocks (block) AS (
@@ -29,7 +30,10 @@ CROSS JOIN json_each(?3) wanted
 CROSS JOIN topic_blocks t ON t.block = b.block AND t.topic_id = wanted.value
 GROUP BY b.block
 """
-_READ_BLOCKS = "SELECT block, topic_id, messages FROM topic_blocks WHERE block BETWEEN ? AND ?"
+_READ_BLOCKS = """
+SELECT block, topic_id, messages FROM topic_blocks WHERE block BETWEEN ? AND ?
+ORDER BY block, topic_id LIMIT ?
+"""
 
 
 @dataclass(slots=True)
@@ -56,10 +60,10 @@ class Run:
 def _join(first: int, last: int, found: dict[int, Found]) -> Iterator[Run]:
     """Blocks first..last as runs. Neighbours that one statement can read are one run."""
 
-    def kind(block: int) -> bool | None:
-        return found[block].nothing_else if block in found else None
+    def kind(block: int) -> tuple[bool | None, int]:
+        return (found[block].nothing_else, block // BLOCKS_PER_RUN) if block in found else (None, 0)
 
-    for nothing_else, blocks in groupby(range(first, last + 1), kind):
+    for (nothing_else, _), blocks in groupby(range(first, last + 1), kind):
         topic_ids: set[int] = set()
         messages: dict[int, int] = {}
         for block in blocks:
@@ -75,43 +79,52 @@ class TopicIndex:
         self._connection = connection
         self._accounts = accounts
 
-    def runs(self, start: int, end: int, topic_ids: set[int], suspects: set[int]) -> Iterator[Run]:
+    def runs(self, start: int, end: int, wanted: WantedTopics, suspects: set[int]) -> Iterator[Run]:
         """Cut start..end, or as much of it as one read looks at, into runs.
 
         Raises Unsound: rows of the index are missing, or a block holds one of the `suspects`.
         """
-        block, last = start >> BLOCK_SHIFT, end >> BLOCK_SHIFT
+        block = start >> BLOCK_SHIFT
+        last = min(end >> BLOCK_SHIFT, block + BLOCKS_PER_READ - 1)
         step, rows = BLOCKS_PER_STEP_MIN, 0
         while block <= last and rows < TOPIC_BLOCKS_PER_READ:
             until = min(last, block + step - 1)
             if step > BLOCKS_PER_STEP_MIN:  # The reader has checked the first step.
                 self._accounts.check_index(block, until, end)
-            if suspects and (among := self.blocks(block, until, suspects)[0]):
+            if suspects and (among := self._seek(block, until, suspects)):
                 raise Unsound(min(among))
-            found, looked = self.blocks(block, until, topic_ids)
+            found, until, looked = self.blocks(block, until, wanted)
             rows += looked
             yield from _join(block, until, found)
             block = until + 1
             step = min(step * 2, BLOCKS_PER_STEP_MAX)
 
-    def blocks(self, first: int, last: int, topic_ids: set[int]) -> tuple[dict[int, Found], int]:
-        """The blocks in first..last that hold any of the topics, and the number of rows that were
-        looked up."""
-        if len(topic_ids) <= SEEK_TOPICS_MAX:
-            rows = self._connection.execute(_SEEK_BLOCKS, (first, last, json.dumps([*topic_ids])))
-            found = {
-                block: Found(topic_ids, messages if known >= 0 else -1)
-                for block, known, messages in rows
-            }
-            return found, (last - first + 1) * len(topic_ids)
-        looked = 0
+    def blocks(
+        self, first: int, last: int, wanted: WantedTopics
+    ) -> tuple[dict[int, Found], int, int]:
+        """The blocks from `first` on that hold any of the topics; through which block that is
+        known, `last` or one before; and the number of rows that were looked up."""
+        if wanted.few is not None:
+            found = self._seek(first, last, wanted.few)
+            return found, last, (last - first + 1) * len(wanted.few)
+        rows_max = TOPIC_BLOCKS_PER_READ + (1 << BLOCK_SHIFT)
+        rows = self._connection.execute(_READ_BLOCKS, (first, last, rows_max)).fetchall()
+        if len(rows) == rows_max:
+            last = rows[-1][0] - 1  # Of that block there may be more.
         found = {}
-        rows = self._connection.execute(_READ_BLOCKS, (first, last))
         for block, group in groupby(rows, itemgetter(0)):
+            if block > last:
+                break
             here = {topic_id: messages for _, topic_id, messages in group}
-            looked += len(here)
-            if wanted := here.keys() & topic_ids:
-                counts = [here[topic_id] for topic_id in wanted]
+            if topic_ids := wanted.among(here):
+                counts = [here[topic_id] for topic_id in topic_ids]
                 messages = -1 if None in counts else sum(counts)
-                found[block] = Found(wanted, messages, len(wanted) == len(here))
-        return found, looked + 1
+                found[block] = Found(topic_ids, messages, len(topic_ids) == len(here))
+        return found, last, len(rows) + 1
+
+    def _seek(self, first: int, last: int, topic_ids: set[int]) -> dict[int, Found]:
+        rows = self._connection.execute(_SEEK_BLOCKS, (first, last, json.dumps([*topic_ids])))
+        return {
+            block: Found(topic_ids, messages if known >= 0 else -1)
+            for block, known, messages in rows
+        }

@@ -7,9 +7,9 @@ Damage is noticed where it is passed: checksums, rows out of order, rows that ar
 figures of their block (`accounts.py`). Then that block is read row by row (`damaged.py`), and what
 cannot be read of it is named.
 
-A read by filters first finds the identifiers of the topics that match, then the blocks that hold
-any of them (`topic_blocks`), then their messages. So a rare topic is found without reading the
-messages between, and `#` costs no more than reading everything.
+A read by filters first finds the blocks that hold any topic that matches (`topic_blocks`), then
+their messages. So a rare topic is found without reading the messages between, and `#` costs no more
+than reading everything.
 """
 
 from __future__ import annotations
@@ -30,17 +30,28 @@ from broker.store.sqlite import tables
 from broker.store.sqlite.accounts import Accounts, Unsound, as_ranges, bounds
 from broker.store.sqlite.damaged import Damage, DamagedBlock
 from broker.store.sqlite.errors import is_damage
-from broker.store.sqlite.filters import TopicFilters, Topics
-from broker.store.sqlite.index import BLOCKS_PER_STEP_MAX, BLOCKS_PER_STEP_MIN, Run, TopicIndex
+from broker.store.sqlite.filters import Topics
+from broker.store.sqlite.index import (
+    BLOCKS_PER_RUN,
+    BLOCKS_PER_STEP_MAX,
+    BLOCKS_PER_STEP_MIN,
+    Run,
+    TopicIndex,
+)
 from broker.store.sqlite.rows import BLOCK_SHIFT, COLUMNS, checksum, seed, text, without_offset
+from broker.store.sqlite.search import Search, TopicFilters
 
 NAMES_MAX = 32_768
 """Entries of the cache of names. A full cache is emptied."""
+
+ROWS_COUNTED_MAX = 1 << 14
+"""Messages that one part of `nth_last` counts one by one: 2 ms."""
 
 COUNTED_MAX = 256
 """Blocks whose rows were counted lately, and need not be for the next part that is read."""
 
 _RANGE = f"SELECT {COLUMNS} FROM messages WHERE offset BETWEEN ? AND ?"
+_RETAINED = "SELECT name, offset AS value FROM retained_names JOIN retained USING (topic_id)"
 _TOPIC_IN = " AND topic_id IN (SELECT value FROM json_each(?))"
 
 
@@ -64,7 +75,8 @@ class Reader:
         limit: int,
         bytes_max: int,
     ) -> Read:
-        """As `Store.read`; `end` is at or below the high watermark.
+        """As `Store.read`; `end` is at or below the high watermark. `next` may be `start`:
+        which topics match is not known yet.
 
         What does not add up is tried again up to the block where it is, and that block row by row.
         """
@@ -112,18 +124,23 @@ class Reader:
             return part
         first = start >> BLOCK_SHIFT
         step = min(first + BLOCKS_PER_STEP_MIN - 1, end >> BLOCK_SHIFT)
-        topic_ids = self._topics.ids(filters, self._accounts.check_index(first, step, end))
+        wanted = self._topics.wanted(filters, self._accounts.check_index(first, step, end))
+        if wanted is None:
+            return Read([], Offset(start))
         suspects = self._suspect_topics()
         messages: list[Message] = []
         position = start
-        for run in self._index.runs(start, end, topic_ids, suspects):
+        rows_left = BLOCKS_PER_RUN << BLOCK_SHIFT
+        for run in self._index.runs(start, end, wanted, suspects):
             last = min(end, run.last)
+            if run.topic_ids:
+                rows_left -= last - position + 1
             part = self._read_range(position, last, run.topic_ids, limit - len(messages), bytes_max)
             self._count(run, position, part)
             messages += part.messages
             bytes_max -= sum([message.size for message in part.messages])
             position = part.next
-            if len(messages) >= limit or bytes_max <= 0:
+            if len(messages) >= limit or bytes_max <= 0 or rows_left <= 0:
                 break
         return Read(messages, Offset(position))
 
@@ -251,37 +268,48 @@ class Reader:
 
     def nth_last(self, filters: Sequence[str] | None, count: int, start: int, end: int) -> Offset:
         """As `Store.nth_last`, over start..end."""
+        offset = Offset(end + 1)
+        while count > 0 and offset > start:
+            count, offset = self.nth_last_part(filters, count, start, offset - 1)
+        return offset
+
+    def nth_last_part(
+        self, filters: Sequence[str] | None, count: int, start: int, end: int
+    ) -> tuple[int, Offset]:
+        """A part of `Store.nth_last`, over start..end: how many of the `count` messages are still
+        to be found, and from which offset on everything was looked at."""
         if filters is None or self._topics.every(filters):
+            part = min(count, ROWS_COUNTED_MAX)
             row = self._connection.execute(
                 "SELECT offset FROM messages WHERE offset BETWEEN ? AND ?"
                 " ORDER BY offset DESC LIMIT 1 OFFSET ?",
-                (start, end, count - 1),
+                (start, end, part - 1),
             ).fetchone()
-            return Offset(row[0] if row else start)
-        topic_ids = self._topics.ids(filters, self._topics.newest())
-        last, first = end >> BLOCK_SHIFT, start >> BLOCK_SHIFT
-        step = BLOCKS_PER_STEP_MIN
-        while last >= first:
-            since = max(first, last - step + 1)
-            found, _ = self._index.blocks(since, last, topic_ids)
-            for block in sorted(found, reverse=True):
-                ids = found[block].topic_ids
-                rows = self._connection.execute(
-                    "SELECT offset FROM messages WHERE offset BETWEEN ? AND ?"
-                    f"{_TOPIC_IN} ORDER BY offset DESC LIMIT ?",
-                    (
-                        max(start, block << BLOCK_SHIFT),
-                        min(end, ((block + 1) << BLOCK_SHIFT) - 1),
-                        json.dumps([*ids]),
-                        count,
-                    ),
-                ).fetchall()
-                count -= len(rows)
-                if count == 0:
-                    return Offset(rows[-1][0])
-            last = since - 1
-            step = min(step * 2, BLOCKS_PER_STEP_MAX)
-        return Offset(start)
+            return (count - part, Offset(row[0])) if row else (count, Offset(start))
+        wanted = self._topics.wanted(filters, self._topics.newest())
+        if wanted is None:
+            return count, Offset(end + 1)
+        last, step = end >> BLOCK_SHIFT, 2 if wanted.few is None else BLOCKS_PER_STEP_MAX
+        since = max(start >> BLOCK_SHIFT, last - step + 1)
+        found, _, _ = self._index.blocks(since, last, wanted)
+        blocks_left = BLOCKS_PER_RUN
+        for block in sorted(found, reverse=True):
+            low, high = bounds(block)
+            if 0 <= found[block].messages < count and high <= end:
+                count -= found[block].messages
+                continue
+            rows = self._connection.execute(
+                f"SELECT offset FROM messages WHERE offset BETWEEN ? AND ?{_TOPIC_IN}"
+                " ORDER BY offset DESC LIMIT ?",
+                (max(start, low), min(end, high), json.dumps([*found[block].topic_ids]), count),
+            ).fetchall()
+            count -= len(rows)
+            if count == 0:
+                return 0, Offset(rows[-1][0])
+            blocks_left -= 1
+            if blocks_left == 0:
+                return count, Offset(max(start, low))
+        return count, Offset(max(start, since << BLOCK_SHIFT))
 
     def fetch(self, offsets: Sequence[int], bytes_max: int = sys.maxsize) -> Read:
         """As `Store.fetch`."""
@@ -332,11 +360,13 @@ class Reader:
                 break
         return messages, broken
 
-    def retained(self, filters: Sequence[str]) -> list[Offset]:
-        """As `Store.retained`."""
-        source = "topics t JOIN retained r ON r.topic_id = t.id"
-        found = self._topics.find("r.offset", source, TopicFilters(filters))
-        return sorted(map(Offset, found))
+    def search_retained(self, filters: Sequence[str]) -> Search:
+        """A search for what is retained on topics that match, for `retained`."""
+        return Search(_RETAINED, TopicFilters(filters))
+
+    def retained(self, search: Search) -> list[int]:
+        """A part of `Store.retained`, in no order."""
+        return search.part(self._connection)
 
     def documents(self, kinds: Sequence[type[Document]], key: tuple[str, ...]) -> list[Any]:
         """As `Store.scan_together`."""

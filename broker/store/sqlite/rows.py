@@ -30,8 +30,8 @@ INSERT_MESSAGES = f"INSERT INTO messages ({COLUMNS.removeprefix('offset, ')}) VA
 ROW = "(?,?,?,?,?,?,?,?,?)"
 WIDTH = 9
 """Parameters of one message."""
-TOPIC_ID, RETAIN, PAYLOAD = 0, 4, 6
-"""The places of these three among the parameters of a message."""
+TOPIC_ID, RETAIN, EXPIRES_AT_US, PAYLOAD = 0, 4, 5, 6
+"""The places of these four among the parameters of a message."""
 
 _NO_BYTES = bytearray()
 

@@ -38,12 +38,13 @@ from broker.store.sqlite.checking import check
 from broker.store.sqlite.damaged import Damage
 from broker.store.sqlite.errors import store_error
 from broker.store.sqlite.file import DatabaseFile
+from broker.store.sqlite.lanes import Lanes
 from broker.store.sqlite.reader import Reader
+from broker.store.sqlite.search import in_order
 from broker.store.sqlite.thread import ConnectionThread
 from broker.store.sqlite.writer import Committed, Writer
 from broker.store.tail import Tail
 
-READERS = 2
 HERE_MAX = 8
 HERE_BYTES_MAX = 1 << 14
 """At most so many messages and operations, and bytes of messages, are committed in the event loop's
@@ -73,11 +74,10 @@ class SqliteStore:
         self._is_open = False
         self._thread: ConnectionThread
         self._writer: Writer
-        self._readers: list[tuple[ConnectionThread, Reader]] = []
-        self._next_reader = 0
         self._high_watermark = Offset(0)
         self._log_start = Offset(1)
         self._damage = Damage()
+        self._lanes = Lanes(path, self._damage)
         self._tails: set[Tail] = set()
         self._checkpointing: asyncio.Task[None] | None = None
         self._quick_commits = {True: 0, False: 0}
@@ -98,10 +98,8 @@ class SqliteStore:
                 self._file, self._damage, accept_loss=self._accept_loss
             )
             try:
-                for _ in range(READERS):
-                    self._readers.append(await opening.open_reader(self.path, self._damage))
+                await self._lanes.open()
             except BaseException:
-                await self._close_readers()
                 await self._thread.close()
                 self._writer.connection_closed()
                 raise
@@ -127,7 +125,7 @@ class SqliteStore:
             tail.end()
         if self._checkpointing is not None:
             await asyncio.wait([self._checkpointing])
-        await self._close_readers()  # Else they keep the write-ahead log from being folded in.
+        await self._lanes.close()  # Else they keep the write-ahead log from being folded in.
         failure: StoreError | None = None
         try:
             await self._thread.run(self._writer.stop)
@@ -247,9 +245,10 @@ class SqliteStore:
         end = min(end, self._high_watermark)
         if start > end:
             return Read([], start)
-        return await self._confirmed(
-            await self._read(Reader.read, start, end, filters, limit, bytes_max)
-        )
+        while True:
+            read = await self._read(Reader.read, start, end, filters, limit, bytes_max)
+            if read.next > start:
+                return await self._confirmed(read)
 
     async def fetch(self, offsets: Sequence[Offset], *, bytes_max: int = sys.maxsize) -> Read:
         return await self._confirmed(await self._read(Reader.fetch, offsets, bytes_max))
@@ -258,30 +257,35 @@ class SqliteStore:
         return await self._read(Reader.offset_at, time_us, self._log_start, self._high_watermark)
 
     async def nth_last(self, filters: Sequence[str] | None, count: int) -> Offset:
-        if count <= 0:
-            return Offset(self._high_watermark + 1)
-        return await self._read(
-            Reader.nth_last, filters, count, self._log_start, self._high_watermark
-        )
+        start, offset = self._log_start, Offset(self._high_watermark + 1)
+        while count > 0 and offset > start:
+            count, offset = await self._read(
+                Reader.nth_last_part, filters, count, start, offset - 1
+            )
+        return offset
 
     async def retained(self, filters: Sequence[str]) -> list[Offset]:
-        return await self._read(Reader.retained, filters)
+        search = await self._read(Reader.search_retained, filters)
+        found: list[int] = []
+        while not search.done:
+            found += await self._read(Reader.retained, search)
+        return await asyncio.to_thread(in_order, found)
 
     async def get(self, kind: type[D], key: tuple[str, ...]) -> D | None:
         documents = await self.scan(kind, key)
         return documents[0] if documents else None
 
     async def scan(self, kind: type[D], key: tuple[str, ...] = ()) -> list[D]:
-        documents: list[D] = await self._read(Reader.documents, [kind], key)
+        documents: list[D] = await self._read_documents(Reader.documents, [kind], key)
         return documents
 
     async def scan_together(
         self, kinds: Sequence[type[Document]], key: tuple[str, ...]
     ) -> list[Document]:
-        return await self._read(Reader.documents, kinds, key)
+        return await self._read_documents(Reader.documents, kinds, key)
 
     async def revision(self, kind: type[Document], key: tuple[str, ...]) -> int:
-        return await self._read(Reader.revision, kind, key)
+        return await self._read_documents(Reader.revision, kind, key)
 
     async def trim(self, before: Offset) -> int:
         self._require_open()
@@ -322,17 +326,22 @@ class SqliteStore:
             await thread.run(schema.copy_database, thread.database, path)
 
     async def _read(
-        self,
-        function: Callable[Concatenate[Reader, P], T],
-        *args: P.args,
-        **kwargs: P.kwargs,
+        self, function: Callable[Concatenate[Reader, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Run it in a reader's thread."""
+        async with self._reading():
+            return await self._lanes.messages(function, *args, **kwargs)
+
+    async def _read_documents(
+        self, function: Callable[Concatenate[Reader, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        async with self._reading():
+            return await self._lanes.documents(function, *args, **kwargs)
+
+    @asynccontextmanager
+    async def _reading(self) -> AsyncIterator[None]:
         self._require_open()
-        self._next_reader = (self._next_reader + 1) % READERS
-        thread, reader = self._readers[self._next_reader]
         try:
-            return await thread.run(function, reader, *args, **kwargs)
+            yield
         except StoreCorrupt as error:
             raise await self._disk_failure(error) or error from error.__cause__
 
@@ -360,11 +369,6 @@ class SqliteStore:
         try:
             yield thread
         finally:
-            await thread.close()
-
-    async def _close_readers(self) -> None:
-        while self._readers:
-            thread, _ = self._readers.pop()
             await thread.close()
 
     def _require_open(self) -> None:

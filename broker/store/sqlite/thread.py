@@ -65,6 +65,21 @@ class ConnectionThread:
         finally:
             self._ended = number
 
+    async def run_if_wanted(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """As `run`, but if the caller is cancelled before the function's turn, it does not run."""
+        wanted = True
+
+        def run() -> T:
+            if not wanted:
+                raise asyncio.CancelledError
+            return function(*args, **kwargs)
+
+        try:
+            return await self.run(run)
+        except asyncio.CancelledError:
+            wanted = False
+            raise
+
     async def close(self) -> None:
         """Close the connection, after all calls before, and end the thread."""
         if self._closed:

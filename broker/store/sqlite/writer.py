@@ -18,19 +18,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from broker.documents import Operation
 from broker.errors import StoreBusy, StoreFull, StoreUnavailable
 from broker.message import Message, Offset
-from broker.store.sqlite import figures, gaps, tables
+from broker.store.sqlite import figures, gaps, retained, tables
 from broker.store.sqlite.errors import store_error
 from broker.store.sqlite.names import Names
 from broker.store.sqlite.note import Note
 from broker.store.sqlite.rows import (
     BLOCK_SHIFT,
     INSERT_MESSAGES,
-    PAYLOAD,
     RETAIN,
     ROW,
     ROWS_PER_STATEMENT,
@@ -273,7 +272,7 @@ class Writer:
         self._next = Offset(last + 1)
         self._index(first, parameters[TOPIC_ID::WIDTH])
         if 1 in parameters[RETAIN::WIDTH]:
-            self._retain(first, parameters)
+            self.retained_count += retained.move(self._connection, first, parameters)
         return first
 
     def _first_unused(self) -> Offset:
@@ -313,26 +312,6 @@ class Writer:
             )
         for block in full:
             figures.write(self._connection, block)
-
-    def _retain(self, first: int, parameters: list[Any]) -> None:
-        """Move the topics' retained pointers; an empty payload removes one. [MQTT-3.3.1-6]"""
-        for i, retain in enumerate(parameters[RETAIN::WIDTH]):
-            if not retain:
-                continue
-            topic_id = parameters[i * WIDTH + TOPIC_ID]
-            if parameters[i * WIDTH + PAYLOAD]:
-                moved = self._connection.execute(
-                    "UPDATE retained SET offset = ? WHERE topic_id = ?", (first + i, topic_id)
-                ).rowcount
-                if not moved:
-                    self._connection.execute(
-                        "INSERT INTO retained VALUES (?, ?)", (topic_id, first + i)
-                    )
-                    self.retained_count += 1
-            else:
-                self.retained_count -= self._connection.execute(
-                    "DELETE FROM retained WHERE topic_id = ?", (topic_id,)
-                ).rowcount
 
     def trim_some(self, before: int, position: int) -> tuple[int, int]:
         """Remove the messages of one block in [position, before) that are not retained: 3 ms.

@@ -8,8 +8,8 @@ import pytest
 
 from broker.config import Config
 from broker.counters import Counters
-from broker.delivery.delivery import READ_RETRY_S, Delivery, route
-from broker.delivery.routes import Routes
+from broker.delivery.delivery import READ_RETRY_S, Delivery
+from broker.delivery.routes import Routes, route
 from broker.errors import StoreCorrupt, StoreError, StoreFull, StoreUnavailable
 from broker.log.log import Log
 from broker.message import Grant, Message, Offset
@@ -286,6 +286,7 @@ async def test_a_mistake_while_a_client_is_told_of_the_log_is_told_too(
 async def test_what_the_log_cannot_answer_now_is_asked_again(
     question: str,
     world: World,
+    sub: Subscriber,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -302,8 +303,8 @@ async def test_what_the_log_cannot_answer_now_is_asked_again(
     await world.publish(message("1", retain=True))
     result: asyncio.Future[object] = asyncio.ensure_future(
         {
-            "retained": lambda: world.delivery.retained(["t"]),
-            "fetch": lambda: world.delivery.fetch([Offset(1)], 100),
+            "retained": lambda: world.delivery.retained(placed(sub), ["t"]),
+            "fetch": lambda: world.delivery.fetch(placed(sub), [Offset(1)], 100),
             "tail": world.delivery.deliver_forever,
         }[question]()
     )
@@ -323,11 +324,11 @@ async def test_what_the_log_cannot_answer_now_is_asked_again(
 
 
 async def test_a_log_that_is_damaged_is_not_asked_again(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World, sub: Subscriber, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def damaged(*_: object) -> list[Offset]:
         raise StoreCorrupt("checksum")
 
     monkeypatch.setattr(world.disk, "retained", damaged)
     with pytest.raises(StoreCorrupt):
-        await world.delivery.retained(["t"])
+        await world.delivery.retained(placed(sub), ["t"])

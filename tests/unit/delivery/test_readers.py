@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -96,6 +98,35 @@ async def test_a_read_that_is_not_possible_now_is_tried_again_in_a_moment(
     await world.settled()
     assert payloads(sub.got) == texts(20)
     assert sub.errors == []
+
+
+async def test_one_reader_of_a_session_looks_into_the_log_at_a_time(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many filters it replays: other sessions have their turns between."""
+    await world.publish(*[message("x", f"t/{n}") for n in range(20)])
+    read, looking, most = world.disk.read, Counter[int](), Counter[int]()
+
+    async def counted(start: Offset, end: Offset, filters: list[str], **kwargs: Any) -> Read:
+        who = int(filters[0][-1]) % 2  # Even topics are replayed by one session, odd by the other.
+        looking[who] += 1
+        most[who] = max(most[who], looking[who])
+        most[2] = max(most[2], looking.total())
+        await asyncio.sleep(0)
+        looking[who] -= 1
+        return await read(start, end, filters, **kwargs)
+
+    monkeypatch.setattr(world.disk, "read", counted)
+    subscribers = Subscriber(world), Subscriber(world)
+    for i, subscriber in enumerate(subscribers):
+        await subscriber.open(f"sub{i}")
+        for n in range(i, 20, 2):
+            subscriber.subscribe(subscription(f"t/{n}", client_id=f"sub{i}", replaying=True))
+    await world.settled()
+    for _ in range(50):
+        await world.settled()
+    assert [len(subscriber.got) for subscriber in subscribers] == [10, 10]
+    assert most == {0: 1, 1: 1, 2: 2}
 
 
 # Replays

@@ -65,7 +65,8 @@ async def test_damage_is_found_and_named_without_the_payload(
         ("UPDATE retained SET offset = 7", "the retained message of topic 1 is not there"),
         ("UPDATE retained SET offset = 2", "offset 2 is of topic 2, not 1"),
         ("UPDATE cursors SET offset = 9", r"the cursor of sub1 \(9\) is above"),
-        ("INSERT INTO retained VALUES (55, 1)", "refers to nothing in topics"),
+        ("UPDATE retained_names SET name = 'b'", r"offset 1 is not found by its name \(a\)"),
+        ("INSERT INTO retained VALUES (55, 1, 0)", "refers to nothing in topics"),
     ],
 )
 async def test_check_finds_what_does_not_fit_together(

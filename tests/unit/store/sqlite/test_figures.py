@@ -104,9 +104,13 @@ async def test_messages_that_another_program_inserts_move_the_offsets(sqlite: Sq
 
 
 def the_way_back() -> list[str]:
-    """The statements that the migration's comment gives to whoever must go back to schema 3."""
-    [migration] = [m for m in migrations() if m.version == 4]
-    lines = [line[5:] for line in migration.sql.splitlines() if line.startswith("--   ")]
+    """The statements that the migrations' comments give to whoever must go back to schema 3."""
+    lines = [
+        line[5:]
+        for migration in reversed(migrations())
+        for line in migration.sql.splitlines()
+        if migration.version > 3 and line.startswith("--   ")
+    ]
     return [statement for part in " ".join(lines).split(";") if (statement := part.strip())]
 
 

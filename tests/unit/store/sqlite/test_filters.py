@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from broker.store.sqlite.filters import TopicFilters, Topics
+from broker.store.sqlite import filters, search
+from broker.store.sqlite.filters import Topics, WantedTopics
 
 NAMES = ("a", "a/b", "a/c", "b", "longer/than/others")
 
@@ -29,12 +30,52 @@ def database(path: Path) -> Iterator[sqlite3.Connection]:
         yield connection
 
 
-def test_topics_are_found_by_filter_up_to_the_newest(database: sqlite3.Connection) -> None:
+def known(topics: Topics, filters: list[str], newest: int) -> WantedTopics:
+    while (wanted := topics.wanted(filters, newest)) is None:
+        pass
+    return wanted
+
+
+def test_a_few_topics_are_found_by_filter_also_new_ones(database: sqlite3.Connection) -> None:
     topics = Topics(database)
-    assert topics.ids(["a/+", "b"], topics.newest()) == {2, 3, 4}
+    assert known(topics, ["a/+", "b"], topics.newest()).few == {2, 3, 4}
     database.execute("INSERT INTO topics (name) VALUES ('a/d')")
-    assert topics.ids(["a/+", "b"], 5) == {2, 3, 4}
-    assert topics.ids(["a/+", "b"], topics.newest()) == {2, 3, 4, 6}
+    assert known(topics, ["a/+", "b"], 5).few == {2, 3, 4}
+    assert known(topics, ["a/+", "b"], topics.newest()).few == {2, 3, 4, 6}
+
+
+@pytest.mark.parametrize("judged_max", [1, 100])
+def test_of_many_topics_each_is_judged_when_it_is_met(
+    database: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch, judged_max: int
+) -> None:
+    monkeypatch.setattr(filters, "FEW_TOPICS", 1)
+    monkeypatch.setattr(filters, "JUDGED_MAX", judged_max)
+    topics = Topics(database)
+    for asked, found in [({1, 2, 5}, {2}), ({3}, {3}), ({2, 4, 99}, {2, 4})]:
+        wanted = known(topics, ["a/+", "b"], 5)
+        assert wanted.few is None
+        assert wanted.among(asked) == found
+
+
+def test_topics_are_looked_for_a_part_at_a_time(
+    database: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "LOOKED_AT_MAX", 2)
+    topics = Topics(database)
+    assert topics.wanted(["+/c", "+/+/+"], 5) is None
+    assert known(topics, ["+/c", "+/+/+"], 5).few == {3, 5}
+
+
+def test_sets_of_filters_that_were_not_used_lately_are_forgotten_first(
+    database: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topics = Topics(database)
+    first, second = known(topics, ["a"], 5), known(topics, ["b"], 5)
+    assert known(topics, ["a"], 5) is first
+    monkeypatch.setattr(filters, "FILTERS_SIZE_MAX", 2)
+    known(topics, ["c"], 5)
+    assert known(topics, ["a"], 5) is first
+    assert known(topics, ["b"], 5) is not second
 
 
 def test_number_sign_matches_every_topic_but_those_of_the_server(
@@ -60,8 +101,3 @@ def test_a_name_that_differs_from_its_index_is_suspect(path: Path) -> None:
     path.write_bytes(data)
     with closing(sqlite3.connect(path)) as connection:
         assert Topics(connection).suspects() == set()
-
-
-def test_a_name_matches_by_any_of_the_filters() -> None:
-    filters = TopicFilters(["a/+", "b"])
-    assert [name for name in NAMES if filters.match(name)] == ["a/b", "a/c", "b"]

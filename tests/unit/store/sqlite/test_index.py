@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sqlite3
+
 import pytest
 
 from broker.store.sqlite.accounts import Accounts, Unsound
-from broker.store.sqlite.index import SEEK_TOPICS_MAX, Run, TopicIndex
+from broker.store.sqlite.filters import WantedTopics
+from broker.store.sqlite.index import Run, TopicIndex
 from broker.store.sqlite.rows import BLOCK_SHIFT
 from broker.store.sqlite.store import SqliteStore
 from tests.support.messages import message
@@ -14,14 +17,21 @@ from tests.support.sqlite import in_writer
 BLOCK = 1 << BLOCK_SHIFT
 
 
-async def runs(store: SqliteStore, wanted: set[int], suspects: set[int] | None = None) -> list[Run]:
+async def runs(
+    store: SqliteStore, filters: list[str], suspects: set[int] | None = None, *, few: bool = True
+) -> list[Run]:
     end = store.high_watermark
-    return await in_writer(
-        store,
-        lambda connection: [
-            *TopicIndex(connection, Accounts(connection)).runs(1, end, wanted, suspects or set())
-        ],
-    )
+
+    def found(connection: sqlite3.Connection) -> list[Run]:
+        wanted = WantedTopics(connection, filters, 3)
+        while not wanted.look(3):
+            pass
+        if not few:
+            wanted.few = None
+        index = TopicIndex(connection, Accounts(connection))
+        return [*index.runs(1, end, wanted, suspects or set())]
+
+    return await in_writer(store, found)
 
 
 @pytest.fixture
@@ -32,11 +42,11 @@ async def store(sqlite: SqliteStore) -> SqliteStore:
     return sqlite
 
 
-@pytest.mark.parametrize("others", [set(), {*range(100, 101 + SEEK_TOPICS_MAX)}])
+@pytest.mark.parametrize("few", [True, False])
 async def test_neighbours_are_one_run_and_know_how_much_they_hold(
-    store: SqliteStore, others: set[int]
+    store: SqliteStore, few: bool
 ) -> None:
-    found = await runs(store, {1} | others)
+    found = await runs(store, ["a"], few=few)
     assert [run.last for run in found if run.topic_ids is None or run.topic_ids][
         -1
     ] == 4 * BLOCK - 1
@@ -47,7 +57,7 @@ async def test_neighbours_are_one_run_and_know_how_much_they_hold(
 
 
 async def test_blocks_with_nothing_else_are_read_without_their_topics(store: SqliteStore) -> None:
-    found = await runs(store, {*range(1, 3 + SEEK_TOPICS_MAX)} - {2})
+    found = await runs(store, ["a", "c"], few=False)
     assert [(run.last >> BLOCK_SHIFT, run.topic_ids) for run in found] == [
         (0, None),
         (1, {1}),
@@ -57,5 +67,5 @@ async def test_blocks_with_nothing_else_are_read_without_their_topics(store: Sql
 
 async def test_a_block_with_a_suspect_topic_is_not_for_a_filter(store: SqliteStore) -> None:
     with pytest.raises(Unsound) as caught:
-        await runs(store, {1}, {2})
+        await runs(store, ["a"], {2})
     assert caught.value.block == 1

@@ -10,6 +10,7 @@ import pytest
 
 from broker.documents import CursorDocument, Put, SessionDocument
 from broker.message import Offset, WallUs
+from broker.store.sqlite.reader import Reader
 from broker.store.sqlite.store import SqliteStore
 from broker.store.sqlite.thread import ConnectionThread
 from broker.topics import matches
@@ -54,7 +55,7 @@ async def test_names_are_looked_through_once_however_many_filters_there_are(
 ) -> None:
     await sqlite.append([message(topic=name, retain=True) for name in NAMES])
     statements: list[str] = []
-    for thread, _ in sqlite._readers:
+    for thread, _ in sqlite._lanes.readers:
         thread.database.set_trace_callback(statements.append)
     filters = [f"{first}/{n}/+" for first in ("+", "a", "a0") for n in range(100)]
     for statements_max in (10, 2):  # What matches is remembered.
@@ -79,6 +80,34 @@ async def test_a_read_without_a_match_looks_at_a_bounded_part(
     assert await read_all(sqlite, ["rare"]) == [last]
 
 
+@pytest.mark.parametrize("filters", [["#"], ["t/1"], ["t/+"]])
+async def test_the_last_messages_are_counted_a_part_at_a_time(
+    sqlite: SqliteStore, monkeypatch: pytest.MonkeyPatch, filters: list[str]
+) -> None:
+    monkeypatch.setattr("broker.store.sqlite.reader.ROWS_COUNTED_MAX", 1000)
+    monkeypatch.setattr("broker.store.sqlite.index.BLOCKS_PER_STEP_MAX", 2)
+    monkeypatch.setattr("broker.store.sqlite.reader.BLOCKS_PER_STEP_MAX", 2)
+    written = [message(topic=f"t/{n % 20}") for n in range(5000)]
+    await sqlite.append(written)
+    wanted = [m.offset for m in written if filters != ["t/1"] or m.topic == "t/1"]
+    parts = 0
+    look = Reader.nth_last_part
+
+    def counted(reader: Reader, *args: Any) -> tuple[int, Offset]:
+        nonlocal parts
+        parts += 1
+        return look(reader, *args)
+
+    monkeypatch.setattr(Reader, "nth_last_part", counted)
+    for count in (1, 70, len(wanted)):
+        assert await sqlite.nth_last(filters, count) == wanted[-count]
+    assert parts >= 5
+    assert await sqlite.nth_last(filters, 5001) == sqlite.log_start
+    await sqlite.trim(Offset(2500))
+    assert await sqlite.nth_last(filters, 70) == wanted[-70]
+    assert await sqlite.nth_last(filters, 5000) == sqlite.log_start
+
+
 async def test_documents_that_are_read_together_are_of_one_moment(
     sqlite: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,7 +129,7 @@ async def test_documents_that_are_read_together_are_of_one_moment(
         return await run(thread, *args)
 
     commit_the_next("")
-    for thread, _ in sqlite._readers:
+    for thread, _ in sqlite._lanes.readers:
         thread.database.set_trace_callback(commit_the_next)
     monkeypatch.setattr(ConnectionThread, "run", counted)
     session, cursor = await sqlite.scan_together((SessionDocument, CursorDocument), ("sub1",))

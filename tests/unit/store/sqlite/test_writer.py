@@ -88,7 +88,7 @@ async def test_caches_of_names_are_bounded(
         assert await read_all(sqlite, [f"t/{i}"]) == written[i::37]
     assert await read_all(sqlite, ["t/+"]) == written
     assert len(sqlite._writer._names.pairs) <= 10
-    assert all(len(reader._names) <= 10 for _, reader in sqlite._readers)
+    assert all(len(reader._names) <= 10 for _, reader in sqlite._lanes.readers)
 
 
 # Checkpoints

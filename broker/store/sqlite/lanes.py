@@ -1,0 +1,63 @@
+"""Lanes: the read-only connections, and which of them a call goes to.
+
+- Messages, topics and retained messages have a few connections, taken in turn. Each call there is
+  a few ms: what takes longer is asked for in parts, so whoever asks for much and whoever asks for
+  little take turns.
+- Documents have a connection of their own: a CONNECT waits for no look at the messages.
+- A call whose caller has gone before its turn does not run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import cycle
+from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
+
+from broker.store.sqlite import opening
+from broker.store.sqlite.damaged import Damage
+from broker.store.sqlite.reader import Reader
+from broker.store.sqlite.thread import ConnectionThread
+
+MESSAGE_READERS = 2
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Lanes:
+    def __init__(self, path: Path, damage: Damage) -> None:
+        self._path = path
+        self._damage = damage
+        self.readers: list[tuple[ConnectionThread, Reader]] = []
+        """The one for documents first."""
+
+    async def open(self) -> None:
+        """Raises StoreError: then none is open."""
+        try:
+            for _ in range(MESSAGE_READERS + 1):
+                self.readers.append(await opening.open_reader(self._path, self._damage))
+        except BaseException:
+            await self.close()
+            raise
+        self._for_documents, *for_messages = self.readers
+        self._for_messages = cycle(for_messages)
+
+    async def close(self) -> None:
+        while self.readers:
+            thread, _ = self.readers.pop()
+            await thread.close()
+
+    async def messages(
+        self, function: Callable[Concatenate[Reader, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Look at messages, topics or what is retained. Raises StoreError."""
+        thread, reader = next(self._for_messages)
+        return await thread.run_if_wanted(function, reader, *args, **kwargs)
+
+    async def documents(
+        self, function: Callable[Concatenate[Reader, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Look at documents. Raises StoreError."""
+        thread, reader = self._for_documents
+        return await thread.run_if_wanted(function, reader, *args, **kwargs)
