@@ -78,8 +78,15 @@ class TopicNameInvalid(PeerError):
     reason_code = 0x90
 
 
-class TopicNameReserved(TopicNameInvalid):
-    """A legal name that only the broker publishes to: of a PUBLISH it refuses just that packet."""
+class TopicNameRefused(TopicNameInvalid):
+    """A legal name that no client may publish to: of a PUBLISH it refuses just that packet.
+
+    `dropped_as` is the reason under which that message counts as dropped.
+    """
+
+    def __init__(self, reason: str, dropped_as: str) -> None:
+        super().__init__(reason)
+        self.dropped_as = dropped_as
 
 
 class ReceiveMaximumExceeded(PeerError):

@@ -113,7 +113,7 @@ class Server:
         config, clock, alarm = self.config, self._clock, self._alarm
         self._log = Log(self._store, self.counters, clock, append_bytes_max=config.append_bytes_max)
         self._delivery = Delivery(self._log, self.counters, config, clock)
-        wills = Wills(self._log, alarm.deadline_moved)
+        wills = Wills(self._log, self.counters, alarm.deadline_moved)
         self._sessions = Sessions(self._log, self._delivery, wills, config, alarm.deadline_moved)
         alarm.watch(wills, self._sessions)
         groups = Groups(self._log, self._delivery, self._sessions, self.counters, config, clock)

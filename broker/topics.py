@@ -5,8 +5,9 @@
 - `#` stands for any number of levels, none included, and comes last; `+` stands for exactly one.
 - A name that begins with `$` is not for filters that begin with a wildcard. [MQTT-4.7.2-1]
 
-Everything but the `validate_` functions and `parse_shared` takes legal names and filters for
-granted; what comes from outside goes through those first. Refusals name no topic: it may be 64 KB.
+Everything but the `validate_` and `refuse_` functions and `parse_shared` takes legal names and
+filters for granted; what comes from outside goes through those first. Refusals name no topic: it
+may be 64 KB.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import re
 from collections.abc import Collection, Hashable, Iterator
 from typing import Generic, TypeVar
 
-from broker.errors import TopicFilterInvalid, TopicNameInvalid, TopicNameReserved
+from broker.errors import TopicFilterInvalid, TopicNameInvalid, TopicNameRefused
 
 BYTES_MAX = 65_535
 """The longest MQTT string: its length has two bytes. [MQTT-4.7.3-3]"""
@@ -29,7 +30,14 @@ REPLAY_PREFIX = "$replay/"
 REPLAY_ENDED = f"{REPLAY_PREFIX}ended"
 """Topic on which a client hears that a replay with an end is over; payload: its Topic Filter."""
 
+CONTROL_CHARACTER = "control character in a topic"
+"""Why a message is dropped that was published to such a topic, or asks for answers there."""
+
 _FROM_FIRST_WILDCARD = re.compile(r"\+|/?#")
+_LAST_OF_PLANES = "".join(
+    chr(plane << 16 | 0xFFFE) + chr(plane << 16 | 0xFFFF) for plane in range(17)
+)
+_CONTROL_CHARACTERS = re.compile(f"[\0-\x1f\x7f-\x9f\ufdd0-\ufdef{_LAST_OF_PLANES}]")
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -44,9 +52,29 @@ def validate_name(topic: str, *, bytes_max: int = BYTES_MAX, levels_max: int = L
 
 
 def refuse_reserved(topic: str) -> None:
-    """Raises TopicNameReserved for `$SYS` and all below it: the broker's own. [MQTT 5, 4.7.2]"""
+    """Raises TopicNameRefused for `$SYS` and all below it: the broker's own. [MQTT 5, 4.7.2]"""
     if topic.partition("/")[0] == SYS:
-        raise TopicNameReserved(f"Topic Name begins with {SYS}: only the broker publishes there")
+        raise TopicNameRefused(
+            f"Topic Name begins with {SYS}: only the broker publishes there", f"published to {SYS}"
+        )
+
+
+def has_control_character(text: str) -> bool:
+    """Whether there is a control character (U+0000-001F, U+007F-009F) or a non-character (U+FDD0-
+    FDEF, U+xxFFFE, U+xxFFFF).
+
+    MQTT permits to refuse these in any text. [MQTT 5, 1.5.4] Some clients close the connection on
+    which they receive them (libmosquitto), so no name or filter may have one.
+    """
+    return not text.isprintable() and _CONTROL_CHARACTERS.search(text) is not None
+
+
+def refuse_control_characters(topic: str, name: str = "Topic Name") -> None:
+    """Raises TopicNameRefused: `has_control_character`."""
+    if has_control_character(topic):
+        raise TopicNameRefused(
+            f"{name} has a control character or non-character: leave it out", CONTROL_CHARACTER
+        )
 
 
 def validate_filter(

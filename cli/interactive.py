@@ -16,7 +16,7 @@ from datetime import datetime
 from paho.mqtt.client import MQTTMessage
 
 from broker.errors import PubSubError, TopicNameInvalid
-from broker.topics import validate_name
+from broker.topics import refuse_control_characters, validate_name
 from cli import output, publish, subscribe
 from cli.client import NO_SUBSCRIPTION_EXISTED, Client
 from cli.failure import CommandFailed, ConnectionLost
@@ -100,6 +100,7 @@ def _publish_line(publisher: publish.Publisher, line: str) -> None:
     if not message:
         raise TopicNameInvalid("a message is missing; " + PUB_HELP)
     validate_name(topic)
+    refuse_control_characters(topic)
     refused = publisher.refused.total()
     publisher.send(topic, message.encode())
     while not publisher.finished():

@@ -19,7 +19,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.reasoncodes import ReasonCode
 
 from broker.errors import TopicNameInvalid
-from broker.topics import validate_name
+from broker.topics import refuse_control_characters, validate_name
 from cli import output
 from cli.address import Address
 from cli.client import (
@@ -218,6 +218,7 @@ def read_file(path: Path) -> bytes:
 def _check(topic: str) -> None:
     try:
         validate_name(topic)
+        refuse_control_characters(topic)
     except TopicNameInvalid as error:
         raise CommandFailed(f"{topic!r}: {error}", code=Exit.USAGE) from error
 

@@ -17,7 +17,6 @@ from broker.mqtt.packets import MQTT_5, Ack, PacketType, Publish, RefusedPublish
 from broker.mqtt.properties import has_user_property
 from broker.mqtt.reasons import ReasonCode
 from broker.session.session import Session
-from broker.topics import SYS
 
 RECEIPT = ("receipt", "true")
 """User Property of a PUBLISH that asks for the message's offset on its acknowledgement."""
@@ -112,7 +111,7 @@ class Publishing:
 
         3.1.1 cannot say that it was refused, and is to be answered all the same. [MQTT3-3.3.5-2]
         """
-        self._counters.dropped[f"published to {SYS}"] += 1
+        self._counters.dropped[publish.dropped_as] += 1
         if not publish.qos:
             return
         kind = PacketType.PUBACK if publish.qos == 1 else PacketType.PUBREC

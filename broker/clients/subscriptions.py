@@ -33,7 +33,7 @@ from broker.observe.sys_tree import SysTree
 from broker.registry.groups import Groups, Member
 from broker.replay import placing
 from broker.session.session import Session
-from broker.topics import is_shared
+from broker.topics import has_control_character, is_shared
 
 logger = logging.getLogger(__name__)
 
@@ -118,12 +118,13 @@ class Subscriptions:
             for request in requests:
                 if client.closed:
                     return
-                subscription = self._asked_for(session, request, packet)
-                result: Result = subscription
-                if words is not None:
-                    result = await self._placed(session, subscription, words)
-                elif is_shared(subscription.filter):
-                    result = await self._joined(session, subscription, client)
+                result = self._asked_for(session, request, packet)
+                if isinstance(result, int):
+                    pass
+                elif words is not None:
+                    result = await self._placed(session, result, words)
+                elif is_shared(result.filter):
+                    result = await self._joined(session, result, client)
                 results.append(result)
             if client.closed:
                 return
@@ -168,7 +169,9 @@ class Subscriptions:
 
     def _asked_for(
         self, session: Session, request: SubscriptionRequest, packet: Subscribe
-    ) -> SubscriptionDocument:
+    ) -> Result:
+        if has_control_character(request.filter):
+            return ReasonCode.TOPIC_FILTER_INVALID
         existing = session.subscriptions.get(request.filter)
         return SubscriptionDocument(
             session.client_id,
@@ -278,6 +281,8 @@ class Subscriptions:
             if self._delivery.unsubscribe(session, topic_filter):
                 operations.append(Delete(SubscriptionDocument, (session.client_id, topic_filter)))
                 codes.append(ReasonCode.SUCCESS)
+            elif has_control_character(topic_filter):
+                codes.append(ReasonCode.TOPIC_FILTER_INVALID)
             else:
                 codes.append(ReasonCode.NO_SUBSCRIPTION_EXISTED)
         complete = len(codes) == len(packet.filters)

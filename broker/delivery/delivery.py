@@ -316,7 +316,8 @@ class Delivery:
                 bytes_max=readers.READ_BYTES_MAX,
             ),
         )
-        return read.messages, Offset(read.next - 1), self._missing(after, end, read)
+        messages = readers.sendable(read.messages, self._counters)
+        return messages, Offset(read.next - 1), self._missing(after, end, read)
 
     def _missing(self, after: Offset, end: Offset, read: Read) -> list[range]:
         """What is missing above `after` of what was read. (P5)"""
@@ -340,7 +341,7 @@ class Delivery:
             self._readers[session].pop((Retained, None), None)
         if read.damaged:
             self._counters.dropped["damaged"] += sum(map(len, read.damaged))
-        session.owed.offer(read.messages, last_part=last_part)
+        session.owed.offer(readers.sendable(read.messages, self._counters), last_part=last_part)
         self.wake(session)
 
     def joined(self, session: Session, subscription: SubscriptionDocument) -> None:

@@ -16,6 +16,7 @@ from functools import partial
 from typing import Protocol
 
 from broker import tasks
+from broker.counters import Counters
 from broker.documents import SubscriptionDocument
 from broker.message import Message, Offset, Outgoing
 from broker.session.grants import merge_grants
@@ -23,7 +24,7 @@ from broker.session.outbox import with_missing
 from broker.session.position import LivePosition
 from broker.session.session import Session
 from broker.store import Read
-from broker.topics import is_shared, matches
+from broker.topics import CONTROL_CHARACTER, has_control_character, is_shared, matches
 
 READ_MESSAGES_MAX = 2000
 READ_BYTES_MAX = 512 * 1024
@@ -32,6 +33,17 @@ READ_BYTES_MAX = 512 * 1024
 
 def size_of(outgoing: Iterable[Outgoing]) -> int:
     return sum([message.size for message, _ in outgoing])
+
+
+def sendable(messages: list[Message], counters: Counters) -> list[Message]:
+    """Those without a control character in their topic. An older program accepted the others, but
+    some clients would end the connection and come again, for ever: they are counted. (P5)"""
+    if "".join([message.topic for message in messages]).isprintable():
+        return messages
+    kept = [message for message in messages if not has_control_character(message.topic)]
+    if len(kept) < len(messages):
+        counters.dropped[CONTROL_CHARACTER] += len(messages) - len(kept)
+    return kept
 
 
 class Feed(Protocol):

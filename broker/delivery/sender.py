@@ -22,6 +22,7 @@ from broker.log.log import Log
 from broker.message import Grant, Outgoing, WallUs
 from broker.session.in_flight import InFlight, Stage, Taken
 from broker.session.session import Session
+from broker.topics import CONTROL_CHARACTER, has_control_character
 
 TAKE_BYTES_MAX = 256 * 1024
 """What is taken from the session, or read from the log to be sent again, at a time."""
@@ -160,6 +161,9 @@ class Sender:
                 damaged = any(entry.offset in lost for lost in read.damaged)
                 reason = "damaged" if damaged else "removed by retention"
                 gone.setdefault(reason, []).append(entry.packet_id)
+                continue
+            if has_control_character(message.topic):
+                gone.setdefault(CONTROL_CHARACTER, []).append(entry.packet_id)
                 continue
             qos = 1 if entry.stage is Stage.SENT_QOS1 else 2
             grant = self.session.grants.of(message) or Grant(qos)

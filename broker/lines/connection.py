@@ -30,9 +30,20 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 
-from broker.errors import ClientIdentifierNotValid, MalformedPacket, PeerError
+from broker.errors import (
+    ClientIdentifierNotValid,
+    MalformedPacket,
+    PeerError,
+    TopicFilterInvalid,
+)
 from broker.message import Message, Monotonic
-from broker.topics import refuse_reserved, validate_filter, validate_name
+from broker.topics import (
+    has_control_character,
+    refuse_control_characters,
+    refuse_reserved,
+    validate_filter,
+    validate_name,
+)
 
 IDENTIFIER_BYTES_MAX = 65_535
 """For subscribers and publishers, who are client identifiers: no longer than MQTT's may be."""
@@ -194,6 +205,7 @@ class LineConnection:
             raise MalformedPacket("PUBLISH takes a topic, a message and a publisher")
         validate_name(topic, bytes_max=self._topic_bytes_max, levels_max=self._topic_levels_max)
         refuse_reserved(topic)
+        refuse_control_characters(topic)
         _validate_identifier(publisher)
         return LinePublish(topic, message.encode(), publisher)
 
@@ -203,6 +215,8 @@ class LineConnection:
             raise MalformedPacket(f"{command} takes a topic filter and a subscriber")
         filter, subscriber = tokens
         validate_filter(filter, bytes_max=self._topic_bytes_max, levels_max=self._topic_levels_max)
+        if has_control_character(filter):
+            raise TopicFilterInvalid("Topic Filter has a control character: use + for that level")
         _validate_identifier(subscriber)
         return filter, subscriber
 
@@ -212,6 +226,8 @@ def _validate_identifier(identifier: str) -> None:
         raise ClientIdentifierNotValid(
             f"name is too long: use at most {IDENTIFIER_BYTES_MAX} bytes"
         )
+    if has_control_character(identifier):
+        raise ClientIdentifierNotValid("name has a control character: leave it out")
 
 
 def _text(data: bytes) -> bytes:

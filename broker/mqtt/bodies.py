@@ -10,7 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from broker.errors import MalformedPacket, ProtocolViolation, QuotaExceeded
+from broker.errors import (
+    ClientIdentifierNotValid,
+    MalformedPacket,
+    ProtocolViolation,
+    QuotaExceeded,
+)
 from broker.mqtt.fields import Reader
 from broker.mqtt.limits import Limits
 from broker.mqtt.packets import (
@@ -38,6 +43,7 @@ from broker.mqtt.properties import (
     read_properties,
 )
 from broker.mqtt.reasons import FROM_CLIENT
+from broker.topics import has_control_character, refuse_control_characters
 
 
 def read_body(kind: PacketType, reader: Reader, version_5: bool, limits: Limits) -> FromClient:
@@ -91,6 +97,8 @@ def read_connect(
         authentication_data=properties.get(Property.AUTHENTICATION_DATA),
         user_properties=properties.get(Property.USER_PROPERTY, []),
     )
+    if has_control_character(connect.client_id):
+        raise ClientIdentifierNotValid("the client identifier has a control character")
     if connect.authentication_data is not None and connect.authentication_method is None:
         raise ProtocolViolation("CONNECT has Authentication Data without a method")
     if will_flag:
@@ -98,6 +106,7 @@ def read_connect(
         if version_5:
             section = reader.take(reader.varint())
             will_properties = message_properties(section, WILL, limits.properties_per_packet_max)
+            refuse_control_characters(will_properties.response_topic, "Response Topic")
         connect.will = Will(
             topic=topics[reader.binary()],
             payload=reader.binary(),

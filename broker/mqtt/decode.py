@@ -77,7 +77,7 @@ class Decoder:
 
     def next(self, publishes: list[Any]) -> FromClient | RefusedPublish | None:
         """Append the PUBLISHes that come next, and return the packet that stands after them: any
-        other, or a PUBLISH to a reserved topic.
+        other, or a PUBLISH that is refused.
 
         None when all that arrived is used up. Raises PeerError for the packet that comes after
         those appended; the decoder is then of no further use.

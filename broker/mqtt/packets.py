@@ -116,13 +116,14 @@ class Publish:
 
 @dataclass(slots=True)
 class RefusedPublish:
-    """A PUBLISH to a reserved topic, without its payload. Not an error of the
-    connection: it is acknowledged with `reason_code`, in its turn."""
+    """A PUBLISH to a topic that no client may publish to, without its payload. Not an error of the
+    connection: it is acknowledged with `reason_code`, in its turn, and counted as `dropped_as`."""
 
     qos: int
     packet_id: int
     reason_code: int
     reason: str
+    dropped_as: str
 
 
 @dataclass(slots=True)

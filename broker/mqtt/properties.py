@@ -177,6 +177,8 @@ class MessageProperties:
     message_expiry_s: int | None = None
     topic_alias: int | None = None
     delay_s: int = 0
+    response_topic: str = ""
+    """It may have control characters still: a refusal comes after the Topic Alias is set."""
 
 
 def message_properties(
@@ -204,6 +206,7 @@ def _remembered(section: bytes, carrier: int, count_max: int) -> MessageProperti
 def _message_properties(section: bytes, carrier: int, count_max: int) -> MessageProperties:
     forwarded: list[bytes] = []
     others: Properties = {}
+    response_topic = ""
     reader = Reader(section, 0, len(section))
     start = 0
     for identifier, value in _walk(reader, carrier, count_max):
@@ -213,14 +216,17 @@ def _message_properties(section: bytes, carrier: int, count_max: int) -> Message
             raise ProtocolViolation("a client sent a Subscription Identifier")  # [MQTT-3.3.4-6]
         else:
             others[identifier] = value
-        if identifier == Property.RESPONSE_TOPIC and ("+" in value or "#" in value):
-            raise ProtocolViolation("a Response Topic has a wildcard")  # [MQTT-3.3.2-14]
+        if identifier == Property.RESPONSE_TOPIC:
+            if "+" in value or "#" in value:
+                raise ProtocolViolation("a Response Topic has a wildcard")  # [MQTT-3.3.2-14]
+            response_topic = value
         start = reader.position
     return MessageProperties(
         b"".join(forwarded),
         others.get(Property.MESSAGE_EXPIRY_INTERVAL),
         others.get(Property.TOPIC_ALIAS),
         others.get(Property.WILL_DELAY_INTERVAL, 0),
+        response_topic,
     )
 
 

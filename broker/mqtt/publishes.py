@@ -20,13 +20,13 @@ from broker.errors import (
     ProtocolViolation,
     ReceiveMaximumExceeded,
     TopicAliasInvalid,
-    TopicNameReserved,
+    TopicNameRefused,
 )
 from broker.mqtt.fields import Reader, frame, text
 from broker.mqtt.limits import Limits
 from broker.mqtt.packets import FIRST_BYTES, PacketType, Publish, RefusedPublish
 from broker.mqtt.properties import message_properties
-from broker.topics import refuse_reserved, validate_name
+from broker.topics import refuse_control_characters, refuse_reserved, validate_name
 
 _PUBLISH = PacketType.PUBLISH
 PUBLISH_FIRST_BYTES = frozenset(
@@ -73,7 +73,7 @@ class PublishReader:
         self, data: bytes, position: int, publishes: list[Any], version_5: bool
     ) -> tuple[int, RefusedPublish | None]:
         """Append PUBLISH after PUBLISH to `publishes`. Stops, and says where, at the first packet
-        that is none or is not whole; or behind a PUBLISH to a reserved topic, which it returns.
+        that is none or is not whole; or behind a PUBLISH that is refused, which it returns.
 
         Raises PeerError for a PUBLISH that breaks a rule; those before it are appended.
         """
@@ -141,8 +141,10 @@ class PublishReader:
                     publish.message_expiry_s = None
                 publishes.append(publish)
                 position = end
-        except TopicNameReserved as error:
-            return end, RefusedPublish(qos, packet_id, error.reason_code, error.reason)
+        except TopicNameRefused as error:
+            return end, RefusedPublish(
+                qos, packet_id, error.reason_code, error.reason, error.dropped_as
+            )
         finally:
             self._quota = quota
         return position, None
@@ -167,16 +169,18 @@ class PublishReader:
         publish.properties = properties.forwarded
         publish.message_expiry_s = properties.message_expiry_s
         alias = properties.topic_alias
-        if alias is None:
-            publish.topic = self.topic_names[topic]
-            return
-        if not 1 <= alias <= limits.topic_alias_max:  # [MQTT-3.3.2-8, MQTT-3.3.2-9]
-            raise TopicAliasInvalid(f"Topic Alias {alias} is not in 1..{limits.topic_alias_max}")
-        if topic:
-            self._aliases[alias] = topic
-        elif alias not in self._aliases:
-            raise ProtocolViolation(f"Topic Alias {alias} was not set")
-        publish.topic = self.topic_names[self._aliases[alias]]
+        if alias is not None:
+            if not 1 <= alias <= limits.topic_alias_max:  # [MQTT-3.3.2-8, MQTT-3.3.2-9]
+                most = limits.topic_alias_max
+                raise TopicAliasInvalid(f"Topic Alias {alias} is not in 1..{most}")
+            if topic:
+                self._aliases[alias] = topic
+            elif alias not in self._aliases:
+                raise ProtocolViolation(f"Topic Alias {alias} was not set")
+            topic = self._aliases[alias]
+        publish.topic = self.topic_names[topic]
+        if properties.response_topic:
+            refuse_control_characters(properties.response_topic, "Response Topic")
 
 
 class TopicNames(dict[bytes, str]):
@@ -191,12 +195,13 @@ class TopicNames(dict[bytes, str]):
         self._levels_max = levels_max
 
     def __missing__(self, encoded: bytes) -> str:
-        """Raises MalformedPacket, ProtocolViolation, TopicNameInvalid or TopicNameReserved."""
+        """Raises MalformedPacket, ProtocolViolation, TopicNameInvalid or TopicNameRefused."""
         if not encoded:
             raise ProtocolViolation("a message has no Topic Name")
         topic = text(encoded)
         validate_name(topic, bytes_max=self._bytes_max, levels_max=self._levels_max)
         refuse_reserved(topic)
+        refuse_control_characters(topic)
         if len(encoded) <= self.BYTES_MAX:
             if len(self) >= self.NAMES_MAX:
                 self.clear()

@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from broker.clock import US, Instant
+from broker.counters import Counters
 from broker.documents import Delete, Operation, Put, WillDocument
 from broker.log.log import Log
 from broker.message import Message, Monotonic
 from broker.registry.deadlines import Deadlines
+from broker.topics import CONTROL_CHARACTER, has_control_character
 
 PUBLISHED_AT_ONCE_MAX = 100
 """Wills that were delayed and are published in one turn of the loop."""
@@ -22,8 +24,9 @@ PUBLISHED_AT_ONCE_MAX = 100
 class Wills:
     """`deadline_moved` is called when a deadline may be earlier than it was."""
 
-    def __init__(self, log: Log, deadline_moved: Callable[[], None]) -> None:
+    def __init__(self, log: Log, counters: Counters, deadline_moved: Callable[[], None]) -> None:
         self._log = log
+        self._counters = counters
         self._deadline_moved = deadline_moved
         self._wills: dict[str, WillDocument] = {}
         self._delayed = Deadlines()
@@ -105,4 +108,8 @@ class Wills:
             None if will.expiry_s is None else now.wall_us + will.expiry_s * US,
             will.properties,
         )
-        self._log.append([message], operations=[Delete(WillDocument, (will.client_id,))])
+        messages = [message]
+        if has_control_character(will.topic):  # An older program accepted it.
+            self._counters.dropped[CONTROL_CHARACTER] += 1
+            messages.clear()
+        self._log.append(messages, operations=[Delete(WillDocument, (will.client_id,))])

@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from broker.topics import validate_name
+from broker.topics import refuse_control_characters, validate_name
 from cli import output
 from cli.address import Address
 from cli.bench.connection import (
@@ -79,6 +79,7 @@ class Options:
 def measure(options: Options) -> Measurement:
     """One run. Raises TopicNameInvalid, and CommandFailed: it could not begin."""
     validate_name(options.topic)
+    refuse_control_characters(options.topic)
     shape = Shape(options.topic, options.qos, options.size_bytes)
     ring = max(options.window, RING_STEP) * shape.length * options.publishers
     if ring > RING_BYTES_MAX:

@@ -195,7 +195,7 @@ class World:
         self.log = Log(disk, self.counters, clock, append_bytes_max=config.append_bytes_max)
         self.delivery = Delivery(self.log, self.counters, config, clock)
         moved = self.alarm.deadline_moved
-        self.wills = Wills(self.log, moved)
+        self.wills = Wills(self.log, self.counters, moved)
         self.sessions = Sessions(self.log, self.delivery, self.wills, config, moved)
         self.alarm.watch(self.wills, self.sessions)
         self.groups = Groups(self.log, self.delivery, self.sessions, self.counters, config, clock)

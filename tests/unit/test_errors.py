@@ -13,7 +13,7 @@ from broker.errors import (
     StoreFull,
     StoreUnavailable,
     TopicNameInvalid,
-    TopicNameReserved,
+    TopicNameRefused,
 )
 from broker.mqtt.reasons import ERROR, ReasonCode
 
@@ -36,9 +36,9 @@ def test_what_a_peer_did_has_a_reason_code_that_says_it_failed(error: type[PeerE
 
 
 def test_no_two_faults_of_a_peer_share_a_reason_code() -> None:
-    codes = {error.reason_code: error for error in PEER_ERRORS if error is not TopicNameReserved}
+    codes = {error.reason_code: error for error in PEER_ERRORS if error is not TopicNameRefused}
     assert len(codes) == len(PEER_ERRORS) - 1
-    assert TopicNameReserved.reason_code == TopicNameInvalid.reason_code
+    assert TopicNameRefused.reason_code == TopicNameInvalid.reason_code
 
 
 def test_what_a_peer_did_can_be_told_to_it() -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from broker.errors import TopicFilterInvalid, TopicNameInvalid
+from broker.errors import TopicFilterInvalid, TopicNameInvalid, TopicNameRefused
 from broker.topics import (
     TopicTree,
+    has_control_character,
     is_literal,
     literal_prefix,
     matches,
     parse_shared,
+    refuse_control_characters,
     validate_filter,
     validate_name,
 )
@@ -69,6 +71,17 @@ def test_illegal_filters_say_what_is_wrong(filter: str, says: str) -> None:
     """[MQTT-4.7.1-1, 4.7.1-2]"""
     with pytest.raises(TopicFilterInvalid, match=says):
         validate_filter(filter)
+
+
+def test_control_characters_and_non_characters_are_those_of_the_standard() -> None:
+    """[MQTT 5, 1.5.4]"""
+    found = {code for code in range(0x110000) if has_control_character(f"a/{chr(code)}")}
+    controls = {*range(0x20), *range(0x7F, 0xA0)}
+    non_characters = {code for code in range(0x110000) if code & 0xFFFE == 0xFFFE}
+    assert found == controls | non_characters | {*range(0xFDD0, 0xFDF0)}
+    with pytest.raises(TopicNameRefused, match="control character"):
+        refuse_control_characters("a\x1bb")
+    refuse_control_characters("ä/€/\u00a0\u00ad\u202e\ufeff\U0001f600")
 
 
 def test_limits_can_be_set() -> None:

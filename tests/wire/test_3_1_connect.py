@@ -241,3 +241,29 @@ def test_connect_properties_out_of_range(wire: Wire, property: str) -> None:
     wire.client(f"10 (0004 'MQTT' 05 02 003C ({property})  0001 'a')")
     wire.broker("20 .. 00 82 *")
     wire.closed()
+
+
+@pytest.mark.parametrize("character", ["01", "1F", "7F", "C2 80", "EF B7 90", "EF BF BF"])
+@pytest.mark.parametrize(("version", "answer"), [("04", "20 02 00 02"), ("05", "20 .. 00 85 *")])
+def test_a_client_identifier_without_control_characters(
+    wire: Wire, version: str, answer: str, character: str
+) -> None:
+    """[MQTT-3.1.3-8, MQTT3-3.1.3-9]"""
+    properties = "00" if version == "05" else ""
+    length = 1 + len(bytes.fromhex(character))
+    wire.client(f"10 (0004 'MQTT' {version} 02 003C {properties} {length:04X} 'a' {character})")
+    wire.broker(answer)
+    wire.closed()
+
+
+@pytest.mark.parametrize("will", ["00 0002 'w' 07 0000", "05 08 0002 'r' 07 0001 'w' 0000"])
+def test_a_will_without_control_characters(wire: Wire, will: str) -> None:
+    """Neither in its topic nor in its Response Topic."""
+    wire.client(f"10 (0004 'MQTT' 05 06 003C 00 0001 'a' {will})")
+    wire.broker("20 .. 00 90 *")
+    wire.closed()
+
+
+def test_a_will_with_a_control_character_is_answered_with_silence_in_3_1_1(wire: Wire) -> None:
+    wire.client("10 (0004 'MQTT' 04 06 003C 0001 'a' 0002 'w' 07 0000)")
+    wire.closed()

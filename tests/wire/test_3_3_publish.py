@@ -8,6 +8,23 @@ from broker.mqtt.connection import Closed
 from broker.mqtt.packets import Ack, PacketType, Publish, RefusedPublish
 from tests.support.wire import Wire
 
+RESERVED = (
+    0x90,
+    "Topic Name begins with $SYS: only the broker publishes there",
+    "published to $SYS",
+)
+HAS_CONTROL_CHARACTER = (
+    0x90,
+    "Topic Name has a control character or non-character: leave it out",
+    "control character in a topic",
+)
+
+
+def text(characters: str) -> str:
+    """Their encoding with its length, in a script."""
+    encoded = characters.encode()
+    return f"{len(encoded):04X} {encoded.hex()}"
+
 
 def test_publish_5(wire: Wire) -> None:
     wire.connect()
@@ -94,16 +111,52 @@ def test_a_reserved_topic_refuses_the_packet_and_not_the_connection(wire: Wire) 
         "  30 (0004 '$SYS' (23 0001) 'x')  30 (0000 (23 0001) 'x')  C0 00"
         "  30 (0005 '$SYSx' 00 '2')"
     )
-    reserved = (0x90, "Topic Name begins with $SYS: only the broker publishes there")
     assert wire.took() == [
         Publish("t", b"1", 0, False, False, 0),
-        RefusedPublish(1, 7, *reserved),
+        RefusedPublish(1, 7, *RESERVED),
         Publish("$SY", b"", 2, False, False, 8),
-        RefusedPublish(0, 0, *reserved),
-        RefusedPublish(0, 0, *reserved),
+        RefusedPublish(0, 0, *RESERVED),
+        RefusedPublish(0, 0, *RESERVED),
         Publish("$SYSx", b"2", 0, False, False, 0),
     ]
     wire.broker("D0 00")
+    wire.open()
+
+
+@pytest.mark.parametrize("code", [0x01, 0x1F, 0x7F, 0x80, 0x9F, 0xFDD0, 0xFFFE, 0x1FFFF])
+@pytest.mark.parametrize("version", [4, 5])
+def test_a_control_character_refuses_the_packet_and_not_the_connection(
+    wire: Wire, version: int, code: int
+) -> None:
+    """Section 1.5.4 permits it: some clients close the connection on which they receive one."""
+    wire.connect(version)
+    topic, none = text(f"a/{chr(code)}"), "00" if version == 5 else ""
+    wire.client(
+        f"30 ({topic} {none} 'x')  32 ({topic} 0007 {none})  34 ({topic} 0008 {none} 'x')"
+        f"32 (0001 't' 0009 {none} '1')"
+    )
+    assert wire.took() == [
+        RefusedPublish(0, 0, *HAS_CONTROL_CHARACTER),
+        RefusedPublish(1, 7, *HAS_CONTROL_CHARACTER),
+        RefusedPublish(2, 8, *HAS_CONTROL_CHARACTER),
+        Publish("t", b"1", 1, False, False, 9),
+    ]
+    wire.open()
+
+
+@pytest.mark.parametrize("qos", [0, 1, 2])
+def test_a_response_topic_with_a_control_character_refuses_the_packet(wire: Wire, qos: int) -> None:
+    wire.limits(topic_alias_max=1)
+    wire.connect()
+    first, packet_id = f"{0x30 | qos << 1:02X}", "0007" if qos else ""
+    for _ in range(2):  # The second is known already.
+        wire.client(f"{first} (0001 't' {packet_id} (23 0001 08 0002 'r' 09) 'x')")
+    wire.client("30 (0000 (23 0001) '1')")
+    code, reason, dropped_as = HAS_CONTROL_CHARACTER
+    refused = RefusedPublish(
+        qos, 7 if qos else 0, code, reason.replace("Topic Name", "Response Topic"), dropped_as
+    )
+    assert wire.took() == [refused, refused, Publish("t", b"1", 0, False, False, 0)]
     wire.open()
 
 
@@ -161,7 +214,12 @@ class TestTopicAlias:
 
     @pytest.mark.parametrize("qos", [0, 1, 2])
     @pytest.mark.parametrize("moved", [False, True])
-    def test_is_set_by_a_refused_packet_too(self, wire: Wire, qos: int, moved: bool) -> None:
+    @pytest.mark.parametrize(
+        ("topic", "refusal"), [("$SYS/x", RESERVED), ("a/\x1f", HAS_CONTROL_CHARACTER)]
+    )
+    def test_is_set_by_a_refused_packet_too(
+        self, wire: Wire, qos: int, moved: bool, topic: str, refusal: tuple[int, str, str]
+    ) -> None:
         """[MQTT-3.3.2-12] The mapping comes with the packet, whatever becomes of the message."""
         wire.limits(topic_alias_max=2)
         wire.connect()
@@ -169,10 +227,9 @@ class TestTopicAlias:
         if moved:
             wire.client("30 07 0001 't' 03 23 0002")
             assert wire.took() == [Publish("t", b"", 0, False, False, 0)]
-        wire.client(f"{first} (0006 '$SYS/x' {packet_id} (23 0002) 'a')")
+        wire.client(f"{first} ({text(topic)} {packet_id} (23 0002) 'a')")
         wire.client(f"{first} (0000 {packet_id} (23 0002) 'b')")
-        reserved = (0x90, "Topic Name begins with $SYS: only the broker publishes there")
-        refused = RefusedPublish(qos, 7 if qos else 0, *reserved)
+        refused = RefusedPublish(qos, 7 if qos else 0, *refusal)
         assert wire.took() == [refused, refused]
         wire.client("30 08 0001 'u' 03 23 0002 'c'  30 07 0000 03 23 0002 'd'")
         assert [event.topic for event in wire.took() if isinstance(event, Publish)] == ["u", "u"]

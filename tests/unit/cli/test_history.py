@@ -162,3 +162,13 @@ async def test_a_flipped_bit_is_reported_and_not_shown(
     shown = capfd.readouterr().out
     assert "the next" in shown
     assert "easy to" not in shown
+
+
+async def test_a_topic_with_control_characters_is_found_and_shown_escaped(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """An older program stored it."""
+    await write(tmp_path, [message("a/\x1b[2J", b"x", "p\x85"), message("b", b"y")])
+    (line,) = shown(capfd, options(tmp_path, "a/\x1b[2J"))
+    assert line.split("\t")[2:] == ["p\\x85", "1", "a/\\x1b[2J", "x"]
+    assert Table(terminal=True).lines([message("a/\x1b[2J", b"x")]).isascii()

@@ -277,3 +277,31 @@ async def test_3_1_1_is_answered_as_if_it_were_not_refused(world: World) -> None
     dialogue.client("32 0A 0006 '$SYS/x' 0001  34 0A 0006 '$SYS/x' 0002")
     await dialogue.broker("40 02 0001 50 02 0002")
     assert await stored(world) == []
+
+
+@pytest.mark.parametrize(
+    "publish", ["(0002 't' 07 {} {} 'x')", "(0001 't' {} 05 08 0002 'r' 1F 'x')"]
+)
+async def test_a_control_character_in_a_topic_is_refused_and_counted(
+    world: World, dialogue: Dialogue, publish: str
+) -> None:
+    """P5. The connection is kept."""
+    none = "00" if publish.count("{}") == 2 else ""
+    for first, packet_id in (("30", ""), ("32", "0002"), ("34", "0003")):
+        dialogue.client(first + publish.format(packet_id, none))
+    dialogue.client("32 06 0001 't' 0004 00")
+    await dialogue.broker("40 .. 0002 90 * 50 .. 0003 90 * 40 02 0004")
+    assert world.counters.dropped == {"control character in a topic": 3}
+    assert [message.payload for message in await stored(world)] == [b""]
+
+
+async def test_3_1_1_is_acknowledged_and_its_control_character_dropped(world: World) -> None:
+    """[MQTT3-3.3.5-2]"""
+    dialogue = Dialogue(world)
+    await dialogue.connect(version=MQTT_3_1_1)
+    dialogue.client("30 04 0002 't' 07  32 06 0002 't' 07 0001  34 06 0002 't' 07 0002")
+    await dialogue.broker("40 02 0001 50 02 0002")
+    dialogue.client("62 02 0002")
+    await dialogue.broker("70 02 0002")
+    assert world.counters.dropped == {"control character in a topic": 3}
+    assert await stored(world) == []

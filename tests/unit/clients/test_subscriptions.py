@@ -13,6 +13,7 @@ from broker.documents import CursorDocument, SubscriptionDocument
 from broker.errors import QuotaExceeded, StoreUnavailable
 from broker.message import Message, Offset
 from broker.mqtt.packets import (
+    MQTT_3_1_1,
     MQTT_5,
     Publish,
     Suback,
@@ -26,7 +27,7 @@ from broker.store import Read
 from tests.support.clients import Dialogue, services
 from tests.support.messages import message
 from tests.support.raw_client import next_packet
-from tests.support.world import Disk, Subscriber, World, payloads, running
+from tests.support.world import Disk, Subscriber, World, payloads, running, subscription
 
 
 class AskingSubscriber(Subscriber):
@@ -754,3 +755,51 @@ async def test_what_has_expired_of_what_is_retained_holds_up_nothing(world: Worl
     back = Dialogue(world)
     back.client(resuming() + subscribing("#", 1))
     assert seen(await back.deliveries(), "u") == [(2, False), (3, False), (3, True)]
+
+
+# Control characters
+
+
+REFUSED = [
+    "a/\x07",
+    "\u009f/#",
+    "$share/g\x01/t",
+    "$share/g/\ufdd0",
+    "$replay/earliest/\x7f",
+    "\uffff",
+]
+
+
+@pytest.mark.parametrize("refused", REFUSED)
+async def test_a_filter_with_a_control_character_is_refused_and_the_others_are_granted(
+    world: World, subscriptions: Subscriptions, client: AskingSubscriber, refused: str
+) -> None:
+    waiting = subscriptions.subscribe(session_of(client), subscribe("t", refused, "u"), client)
+    if waiting is not None:
+        await waiting
+    await world.settled()
+    assert client.answers == [[1, 0x8F, 1]]
+    assert [*session_of(client).subscriptions] == ["t", "u"]
+    subscriptions.unsubscribe(session_of(client), Unsubscribe(7, [refused, "t"]), client)
+    await world.settled()
+    assert client.answers[1:] == [[0x8F, 0]]
+
+
+async def test_a_filter_with_a_control_character_that_is_stored_can_be_taken_back(
+    world: World, subscriptions: Subscriptions, client: AskingSubscriber
+) -> None:
+    """An older program granted it."""
+    client.subscribe(subscription("a/\x07"))
+    subscriptions.unsubscribe(session_of(client), Unsubscribe(7, ["a/\x07"]), client)
+    await world.settled()
+    assert client.answers == [[0]]
+
+
+async def test_3_1_1_hears_that_a_filter_with_a_control_character_failed(world: World) -> None:
+    """[MQTT3-3.9.3-2] The connection is kept."""
+    dialogue = Dialogue(world)
+    await dialogue.connect(version=MQTT_3_1_1)
+    dialogue.client("82 0B 0007 0002 't' 07 01 0001 't' 01")
+    await dialogue.broker("90 04 0007 80 01")
+    dialogue.client("A2 06 0008 0002 't' 07")
+    await dialogue.broker("B0 02 0008")

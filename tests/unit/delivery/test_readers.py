@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -402,3 +403,50 @@ async def test_what_retention_removed_is_told_and_nobody_reads_for_ever(world: W
     assert told(absent) == [(b"11", (range(1, 11),))]
     assert world.counters.dropped["removed by retention"] == 10
     assert world.is_live(absent)
+
+
+# What an older program accepted
+
+
+WITHHELD = [
+    message("bell", "t/\x07"),
+    message("non-character", "t/\U0010ffff"),
+]
+GOOD = [message("first", "t/a"), message("last", "t/a\u00ad")]
+
+
+@pytest.mark.parametrize("replaying", [False, True])
+async def test_what_has_control_characters_in_its_topic_goes_to_nobody_and_is_counted(
+    world: World, replaying: bool
+) -> None:
+    """P5. The rest comes, and the place of the subscriber passes it."""
+    sub = Subscriber(world)
+    await sub.open()
+    if not replaying:
+        sub.subscribe(subscription("#"))
+    await world.settled()
+    sub.close()
+    await world.disk.append([GOOD[0], *WITHHELD, GOOD[1]])
+    await world.publish(*numbered(20))
+    await sub.open()
+    if replaying:
+        sub.subscribe(subscription("t/#", replaying=True))
+    await world.settled()
+    assert payloads(sub.got)[:2] == [b"first", b"last"]
+    assert world.counters.dropped["control character in a topic"] == 2
+    assert world.is_live(sub)
+
+
+async def test_a_retained_message_with_a_control_character_does_not_block_the_others(
+    world: World,
+) -> None:
+    kept = [replace(each, retain=True) for each in (GOOD[0], *WITHHELD, message("u", "u"))]
+    await world.disk.append(kept)
+    await world.settled()
+    sub = Subscriber(world)
+    await sub.open()
+    sub.subscribe(subscription("#", start=4, retained_through=4))
+    world.delivery.send_retained(placed(sub))
+    await world.settled()
+    assert payloads(sub.got) == [b"first", b"u"]
+    assert world.counters.dropped["control character in a topic"] == 2

@@ -453,3 +453,15 @@ async def test_what_is_discarded_is_counted_and_makes_room(
     await world.settled()
     assert connection.got() == texts(4)
     assert world.counters.dropped == {"too large": 2}
+
+
+async def test_what_was_left_and_has_a_control_character_is_given_up_and_counted(
+    world: World, connection: Connection
+) -> None:
+    """P5. An older program accepted it and sent it."""
+    await leave_in_flight(world, *numbered(3))
+    world.disk._log[1].topic = "t/\x07"
+    await connection.come_back()
+    assert connection.got() == [b"1", b"3"]
+    assert world.counters.dropped == {"control character in a topic": 1}
+    assert len(connection.session.in_flight) == 2

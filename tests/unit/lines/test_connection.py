@@ -234,3 +234,21 @@ def test_there_is_no_keep_alive() -> None:
     lines = connection()
     assert lines.deadline() is None
     assert lines.expire(Monotonic(1e9)) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "PUBLISH a\tb hi p",
+        "PUBLISH a hi p\x7f",
+        "SUBSCRIBE a\u0085/# s",
+        "SUBSCRIBE a s\ufffe",
+        "UNSUBSCRIBE a\x1b s",
+        "UNSUBSCRIBE a \x01s",
+    ],
+)
+def test_no_name_has_a_control_character(line: str) -> None:
+    (error,) = receive(f"{line}\n".encode())
+    assert isinstance(error, LineError)
+    assert "control character" in error.reason
+    assert receive(b"PUBLISH a tab\there p\n") == [LinePublish("a", b"tab\there", "p")]

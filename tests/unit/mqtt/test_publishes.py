@@ -9,7 +9,7 @@ from broker.errors import (
     MalformedPacket,
     ReceiveMaximumExceeded,
     TopicNameInvalid,
-    TopicNameReserved,
+    TopicNameRefused,
 )
 from broker.mqtt.encode import encode
 from broker.mqtt.fields import binary, varint
@@ -163,7 +163,7 @@ class TestTopicNames:
         for bad, error in (
             (b"#", TopicNameInvalid),
             (b"\xff", MalformedPacket),
-            (b"$SYS/x", TopicNameReserved),
+            (b"$SYS/x", TopicNameRefused),
         ):
             with pytest.raises(error):
                 names[bad]

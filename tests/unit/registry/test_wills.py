@@ -7,7 +7,7 @@ import pytest
 
 from broker.clock import US
 from broker.counters import Counters
-from broker.documents import WillDocument
+from broker.documents import Put, WillDocument
 from broker.log.log import FULL_RETRY_S, Log
 from broker.registry.wills import PUBLISHED_AT_ONCE_MAX, Wills
 from tests.support.clock import FakeClock
@@ -32,9 +32,10 @@ class Run:
     def __init__(self, disk: Disk, clock: FakeClock) -> None:
         self.disk = disk
         self.clock = clock
-        self.log = Log(disk, Counters(), clock, append_bytes_max=1 << 20)
+        self.counters = Counters()
+        self.log = Log(disk, self.counters, clock, append_bytes_max=1 << 20)
         self.moved = 0
-        self.wills = Wills(self.log, self.deadline_moved)
+        self.wills = Wills(self.log, self.counters, self.deadline_moved)
 
     def deadline_moved(self) -> None:
         self.moved += 1
@@ -263,3 +264,16 @@ async def test_a_will_that_a_full_disk_cannot_take_is_published_later(
     await run.log.flushed()
     task.cancel()
     assert await run.published() == GONE
+
+
+async def test_a_will_that_no_client_could_get_is_counted_instead(
+    disk: Disk, clock: FakeClock
+) -> None:
+    """P5. An older program accepted its topic."""
+    run = Run(disk, clock)
+    stored = replace(will(), topic="will/\x1b")
+    await disk.append((), [Put(stored)])
+    await run.after_crash()
+    assert await run.published() == []
+    assert await disk.scan(WillDocument) == []
+    assert run.counters.dropped == {"control character in a topic": 1}
