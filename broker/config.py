@@ -51,6 +51,9 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
 }
 """The least and the most of every setting that is a number."""
 
+LOG_LEVELS = ("debug", "info", "warning", "error")
+"""From all that is told to the least."""
+
 ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s]+")
 
 
@@ -104,6 +107,8 @@ class Config:
     sys_interval_s: float = 10.0
     """How often changed values under `$SYS/broker` are published; 0: there are none."""
     drain_timeout_s: float = 10.0
+    log_level: str = "info"
+    """Least of what is told on standard error, of `LOG_LEVELS`. Never a payload or a password."""
 
     def __post_init__(self) -> None:
         for name, (least, most) in BOUNDS.items():
@@ -112,6 +117,10 @@ class Config:
                 raise ConfigError(name, value, f"must be {least}..{most}")
         if self.durability not in ("fsync", "os"):
             raise ConfigError("durability", self.durability, 'must be "fsync" or "os"')
+        if self.log_level not in LOG_LEVELS:
+            raise ConfigError(
+                "log_level", self.log_level, f"must be one of {', '.join(LOG_LEVELS)}"
+            )
         if "\0" in self.response_information or len(self.response_information.encode()) > 65_535:
             raise ConfigError(
                 "response_information",

@@ -10,19 +10,51 @@ import logging
 import os
 import stat
 from pathlib import Path
+from types import TracebackType
+
+from cli.line_format import format_for
+from cli.line_writer import LineWriter
 
 logger = logging.getLogger(__name__)
 
 STDIN, STDOUT, STDERR = 0, 1, 2
 OPEN_FILES = Path("/proc/self/fd")
+OURS = ("broker", "cli")
+"""Whose lines follow the level that was asked for. Libraries only warn: at other levels they would
+log payloads."""
 
 
 class Diagnostics:
-    """Standard output and error as they were at the start."""
+    """Standard output and error as they were at the start. As a context manager it writes what is
+    logged to standard error, from `level` on (a name of `logging`, in lower case)."""
 
-    def __init__(self) -> None:
+    def __init__(self, level: str) -> None:
+        self._level = level.upper()
+        for fd in (STDIN, STDOUT, STDERR):
+            if not _is_open(fd):  # A connection would get the number, and our lines.
+                _replace(fd, os.open(os.devnull, os.O_RDWR))
         self._terminals = [fd for fd in (STDIN, STDOUT, STDERR) if os.isatty(fd)]
         self._files = {fd: path for fd in (STDOUT, STDERR) if (path := _path(fd)) is not None}
+        self._writer: LineWriter | None = None
+
+    def __enter__(self) -> Diagnostics:
+        self._writer = LineWriter(STDERR, format_for(STDERR))
+        logging.getLogger().addHandler(self._writer)
+        for name in OURS:
+            logging.getLogger(name).setLevel(self._level)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._writer is not None
+        for name in OURS:
+            logging.getLogger(name).setLevel(logging.NOTSET)
+        logging.getLogger().removeHandler(self._writer)
+        self._writer.close()
 
     def hang_up(self) -> bool:
         """SIGHUP came: whether to go on. False: the terminal is gone."""
@@ -30,14 +62,14 @@ class Diagnostics:
         if gone:
             for fd in gone:  # Writing there fails from now on, and so would a clean end.
                 _replace(fd, os.open(os.devnull, os.O_RDWR))
-            logger.warning("the terminal is gone: the broker stops")
+            logger.info("the terminal is gone: the broker stops")
             return False
         for fd, path in self._files.items():
             try:
                 _replace(fd, os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600))
             except OSError as error:
                 logger.error("diagnostics cannot be written to %s: %s", path, error.strerror)
-        logger.warning("SIGHUP: %s; settings are read at the start only", self._reopened())
+        logger.info("SIGHUP: %s; settings are read at the start only", self._reopened())
         return True
 
     def _reopened(self) -> str:
@@ -46,10 +78,20 @@ class Diagnostics:
         return "diagnostics are no file that could be opened again"
 
 
-def _path(fd: int) -> Path | None:
-    """The file that `fd` writes to; None where it is no file, or the system does not tell."""
+def _is_open(fd: int) -> bool:
     try:
-        if stat.S_ISREG(os.fstat(fd).st_mode):
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
+def _path(fd: int) -> Path | None:
+    """The file that `fd` writes to; None where it is no file, has no name, or the system does not
+    tell."""
+    try:
+        status = os.fstat(fd)
+        if stat.S_ISREG(status.st_mode) and status.st_nlink:
             return (OPEN_FILES / str(fd)).readlink()
     except OSError:
         pass  # Not open, or no /proc: there is nothing to open again.
@@ -57,5 +99,6 @@ def _path(fd: int) -> Path | None:
 
 
 def _replace(fd: int, new: int) -> None:
-    os.dup2(new, fd)
-    os.close(new)
+    if new != fd:
+        os.dup2(new, fd)
+        os.close(new)

@@ -40,7 +40,7 @@ def text(block: str) -> None:
 
 def note(sentence: str) -> None:
     """Something for the person at the terminal."""
-    print(sentence, file=sys.stderr, flush=True)
+    _say(sentence)
 
 
 def hint(sentence: str) -> None:
@@ -50,7 +50,16 @@ def hint(sentence: str) -> None:
 
 
 def error(sentence: str) -> None:
-    print(f"pubsub: {sentence}", file=sys.stderr, flush=True)
+    _say(f"pubsub: {sentence}")
+
+
+def _say(line: str) -> None:
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except OSError:
+        # Nobody reads it, or its disk is full. Our exit code still tells; what is still buffered
+        # would fail again when the interpreter exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def progress(line: str) -> None:
@@ -96,6 +105,11 @@ def escaped(text: bytes | str) -> str:
     a backslash is doubled, so that what was escaped can be told from what was not.
     """
     return _printable(_decoded(text).replace("\\", "\\\\"), keep="")
+
+
+def one_line(text: str) -> str:
+    """The same, but backslashes stay: for text of which a part is escaped already."""
+    return _printable(text, keep="")
 
 
 def harmless(text: bytes | str) -> str:

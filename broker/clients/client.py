@@ -72,6 +72,8 @@ class Client(Owner):
         """What came while a step ran."""
         self._reading_paused_by: set[str] = set()
         self._will_withdrawn = False
+        self._why = "the connection was lost"
+        """What ended the connection; "" where that is told otherwise."""
 
     # The rim calls
 
@@ -110,11 +112,13 @@ class Client(Owner):
             self._leave()
 
     def shut_down(self) -> None:
+        self._why = ""
         self._connection.close(ReasonCode.SERVER_SHUTTING_DOWN)
         self._end()
 
     def failed(self, error: Exception) -> None:
         logger.critical("client %r at %s is cut off", self._client_id, self._peer, exc_info=error)
+        self._why = ""
         self._transport.abort()  # What else was written may not be true.
         self._output.lost = True
         self._output.writable = False
@@ -157,13 +161,14 @@ class Client(Owner):
 
     def broken(self, error: StoreError) -> None:
         """What the session is owed cannot be read."""
-        logger.error("client %r: %s", self._client_id, error)
+        logger.error("client %r at %s: %s", self._client_id, self._peer, error)
+        self._why = error.reason
         self._connection.close(ReasonCode.IMPLEMENTATION_SPECIFIC_ERROR, error.reason)
         self._end()
 
     def taken_over(self) -> None:
         """Another connection uses the client identifier: let go of the session. [MQTT-3.1.4-3]"""
-        logger.info("client %r taken over from %s", self._client_id, self._peer)
+        self._why = "taken over by another connection with its client identifier"
         self._connection.close(ReasonCode.SESSION_TAKEN_OVER)
         self._end()
 
@@ -207,7 +212,9 @@ class Client(Owner):
                 self._wait_for(self._connect(event))
             case Closed():
                 self._services.counters.protocol_errors += 1
-                logger.info("client %r at %s: %s", self._client_id, self._peer, event.reason)
+                self._why = event.reason
+                if self._session is None:
+                    logger.info("connection from %s closed: %s", self._peer, event.reason)
                 self._end()
             case _:
                 assert_never(event)
@@ -236,6 +243,7 @@ class Client(Owner):
             longest_s = self._services.config.session_expiry_max_s
             session.set_expiry(min(packet.session_expiry_s, longest_s))
         self._will_withdrawn = packet.reason_code == ReasonCode.SUCCESS
+        self._why = connecting.farewell(packet)
         self._end()
 
     async def _connect(self, packet: Connect) -> None:
@@ -257,6 +265,10 @@ class Client(Owner):
         self._sending = Sending(services, session, self._output)
         self._connection.accept(connack)
         self._transport.deadline_moved()  # From the connect timeout to the keep alive.
+        logger.info(
+            "client %r at %s: connected (%s)",
+            *(self._client_id, self._peer, connecting.terms(packet, connack)),
+        )
         self._sending.begin()
         self._output.flush()
         try:
@@ -269,7 +281,8 @@ class Client(Owner):
 
     def _refuse(self, error: QuotaExceeded | StoreError) -> None:
         self._services.counters.refused_connects += 1
-        logger.warning("client %r refused: %s", self._client_id, error)
+        logger.warning("client %r at %s: refused: %s", self._client_id, self._peer, error)
+        self._why = error.reason
         self._connection.close(connecting.refusal(error), error.reason)
         self._end()
 
@@ -308,6 +321,7 @@ class Client(Owner):
 
     def _connection_ended(self) -> None:
         """By a packet that the client cannot take. What it asked for before is done first."""
+        self._why = "the broker's answer is larger than its Maximum Packet Size"
         if self._step is None:
             self._end()
 
@@ -324,6 +338,10 @@ class Client(Owner):
         if self._sending is not None:
             self._sending.stop()
         if self._session is not None:
+            if self._why:
+                logger.info(
+                    "client %r at %s: disconnected: %s", self._client_id, self._peer, self._why
+                )
             self._let_go(self._session)
 
     def _let_go(self, session: Session) -> None:

@@ -9,7 +9,7 @@ from broker.clients.session_report import report
 from broker.config import Config
 from broker.documents import WillDocument
 from broker.errors import QuotaExceeded, StoreError, StoreFull
-from broker.mqtt.packets import MQTT_5, Connack, Connect, Properties
+from broker.mqtt.packets import MQTT_5, Connack, Connect, Disconnect, Properties
 from broker.mqtt.properties import Property
 from broker.mqtt.reasons import ReasonCode
 from broker.registry.sessions import Owner
@@ -47,6 +47,20 @@ async def open_session(
     if present and packet.user_properties:
         properties[Property.USER_PROPERTY] = await report(packet, session, services.log)
     return session, Connack(present, ReasonCode.SUCCESS, properties)
+
+
+def terms(packet: Connect, connack: Connack) -> str:
+    """For diagnostics: what the client asked for, and whether it had been here before."""
+    protocol = "MQTT 5" if packet.version == MQTT_5 else "MQTT 3.1.1"
+    session = "session resumed" if connack.session_present else "new session"
+    keep_alive_s = connack.properties.get(Property.SERVER_KEEP_ALIVE, packet.keep_alive_s)
+    return f"{protocol}, {session}, keep alive {keep_alive_s} s"
+
+
+def farewell(packet: Disconnect) -> str:
+    """For diagnostics: how the client left."""
+    code = f" with Reason Code 0x{packet.reason_code:02X}" if packet.reason_code else ""
+    return f"it sent DISCONNECT{code}"
 
 
 def refusal(error: QuotaExceeded | StoreError) -> ReasonCode:

@@ -47,8 +47,6 @@ logger = logging.getLogger(__name__)
 
 NOT_STORED = "not stored: the broker's disk is full or failing, try again later"
 TAKEN_OVER = "another connection took the subscriber over"
-
-
 UNASKED_ERROR_INTERVAL_S = 1.0
 
 
@@ -292,6 +290,8 @@ class LineClient:
         return answer
 
     def _answer(self, answer: _Answer, reason: str = "") -> None:
+        if reason:
+            logger.info("line client at %s: refused: %s", self._peer, reason)
         answer.given = True
         answer.reason = reason
         self._flush_answers()

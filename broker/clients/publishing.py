@@ -6,6 +6,7 @@ The PUBLISH packets of one read become one append. PUBACK and PUBREC leave when 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from itertools import groupby
 
@@ -17,6 +18,8 @@ from broker.mqtt.packets import MQTT_5, Ack, PacketType, Publish, RefusedPublish
 from broker.mqtt.properties import has_user_property
 from broker.mqtt.reasons import ReasonCode
 from broker.session.session import Session
+
+logger = logging.getLogger(__name__)
 
 RECEIPT = ("receipt", "true")
 """User Property of a PUBLISH that asks for the message's offset on its acknowledgement."""
@@ -92,6 +95,9 @@ class Publishing:
                 # The client may be gone, but not its session: what it sends again is new.
                 session.received.release(received)
                 self._counters.dropped["no space"] += sum(not message.qos for message in messages)
+                logger.info(
+                    "client %r: %d messages are refused: %s", client_id, len(messages), error
+                )
                 before = [packet_id for packet_id in pubrecs if packet_id not in received]
                 self._acknowledge(PacketType.PUBACK, pubacks, ReasonCode.QUOTA_EXCEEDED)
                 self._acknowledge(PacketType.PUBREC, received, ReasonCode.QUOTA_EXCEEDED)
@@ -112,6 +118,7 @@ class Publishing:
         3.1.1 cannot say that it was refused, and is to be answered all the same. [MQTT3-3.3.5-2]
         """
         self._counters.dropped[publish.dropped_as] += 1
+        logger.info("client %r: a message is refused: %s", self._session.client_id, publish.reason)
         if not publish.qos:
             return
         kind = PacketType.PUBACK if publish.qos == 1 else PacketType.PUBREC

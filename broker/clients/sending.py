@@ -10,6 +10,7 @@ broker could deliver the message twice. [MQTT-4.3.3]
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable, Sequence
 
 from broker.clients.faces import Transport
@@ -23,6 +24,8 @@ from broker.mqtt.packets import Ack, FromServer, PacketType
 from broker.mqtt.reasons import ERROR, ReasonCode
 from broker.session.in_flight import Stage, Taken
 from broker.session.session import Session
+
+logger = logging.getLogger(__name__)
 
 
 class Output:
@@ -200,6 +203,10 @@ class Sending(Recipient):
         refused = ack.reason_code >= ERROR
         if refused:
             self._counters.dropped["refused by the client"] += len(ack.packet_ids)
+            logger.info(
+                "client %r refuses %d messages with Reason Code 0x%02X",
+                *(self._session.client_id, len(ack.packet_ids), ack.reason_code),
+            )
         if ack.type == PacketType.PUBACK:
             window.puback(ack.packet_ids)
         elif ack.type == PacketType.PUBCOMP:

@@ -199,11 +199,13 @@ class Subscriptions:
         [MQTT-3.8.4-1]"""
         operations: list[Operation] = []
         codes, wanting_retained = granted.codes, granted.wanting_retained
+        too_many = False
         for result in results:
             if isinstance(result, int):
                 codes.append(result)
                 continue
             if self._too_many(session, result):
+                too_many = True
                 self._groups.leave(session, result.filter)
                 codes.append(ReasonCode.QUOTA_EXCEEDED)
                 continue
@@ -212,7 +214,11 @@ class Subscriptions:
             self._delivery.subscribe(session, result)
             operations.append(Put(replace(result)))  # A replay changes it while it is written.
             codes.append(result.qos)
+            logger.debug("client %r subscribes to %r", session.client_id, result.filter)
         complete = len(codes) == len(packet.requests)
+        if too_many:
+            most = self._config.subscriptions_per_session_max
+            logger.warning("client %r: subscriptions above %d refused", session.client_id, most)
 
         def committed(error: StoreError | None) -> None:
             if error is not None or client.closed or not complete:
@@ -281,6 +287,7 @@ class Subscriptions:
             if self._delivery.unsubscribe(session, topic_filter):
                 operations.append(Delete(SubscriptionDocument, (session.client_id, topic_filter)))
                 codes.append(ReasonCode.SUCCESS)
+                logger.debug("client %r unsubscribes from %r", session.client_id, topic_filter)
             elif has_control_character(topic_filter):
                 codes.append(ReasonCode.TOPIC_FILTER_INVALID)
             else:

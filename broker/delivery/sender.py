@@ -8,6 +8,7 @@ order would be lost. Then `take` gives what is new. Who sends the messages is th
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -23,6 +24,8 @@ from broker.message import Grant, Outgoing, WallUs
 from broker.session.in_flight import InFlight, Stage, Taken
 from broker.session.session import Session
 from broker.topics import CONTROL_CHARACTER, has_control_character
+
+logger = logging.getLogger(__name__)
 
 TAKE_BYTES_MAX = 256 * 1024
 """What is taken from the session, or read from the log to be sent again, at a time."""
@@ -100,6 +103,12 @@ class Sender:
     def discard(self, packet_ids: Sequence[int], reason: str) -> None:
         """Give up these deliveries: `reason` counts them (P5)."""
         self._counters.dropped[reason] += len(packet_ids)
+        logger.info(
+            "client %r does not get %d messages: %s",
+            self.session.client_id,
+            len(packet_ids),
+            reason,
+        )
         self.session.in_flight.finish(packet_ids)
         self.cursor_moved()
 

@@ -38,12 +38,11 @@ from broker.config import Config
 from broker.errors import ConfigError
 from broker.message import Monotonic
 from broker.net import unix
+from broker.net.first_bytes import MQTT_CONNECT, begins_a_line, why_refused
 from broker.net.websocket import HTTP_GET, WebSocket
 
-MQTT_CONNECT = 0x10
-LINE_STARTS = frozenset(b"\t\n\r" + bytes(range(0x20, 0x7F)))
-SHORTEST_COMMAND = len("PUBLISH ")
-"""A command of the line protocol is ASCII, and so long."""
+logger = logging.getLogger(__name__)
+
 FIRST_BYTE_TIMEOUT_S = 60.0
 """A person may type the first line; a CONNECT must be whole after `connect_timeout_s`."""
 CLOSE_TIMEOUT_S = 5.0
@@ -57,13 +56,12 @@ QUICK_ACK_BYTES_MAX = 64
 gets no answer, and without one the kernel keeps its TCP acknowledgement back for 40 ms. A client
 with Nagle's algorithm on sends nothing meanwhile, so its next PUBLISH would wait that long."""
 _HAS_QUICK_ACK = hasattr(socket, "TCP_QUICKACK")
+TOO_MANY = "there are connections_max already"
 FILES_RESERVED = 100
 """Open files that the rest of the broker may need."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-logger = logging.getLogger(__name__)
 
 
 class Connections(set["TcpConnection"]):
@@ -110,12 +108,18 @@ class TcpConnection(asyncio.Protocol):
         self._reading_paused_by: set[str] = set()
         self._quick_ack = False
         self.client: NetworkClient | None = None
+        self.peer = ""
+        """Where it comes from, as the operator is told."""
 
     @_guarded
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are no subclass of it, though they have all of its methods.
         transport = cast(asyncio.Transport, transport)
         self._transport = transport
+        # A peer on a Unix socket has no address: take our own.
+        self.peer = _shown(
+            transport.get_extra_info("peername") or transport.get_extra_info("sockname")
+        )
         family = transport.get_extra_info("socket").family
         self._quick_ack = family in (socket.AF_INET, socket.AF_INET6) and _HAS_QUICK_ACK
         self._services.counters.connections += 1
@@ -135,7 +139,9 @@ class TcpConnection(asyncio.Protocol):
         for oldest in self._connections.strangers:
             self._connections.lose(oldest)
             oldest.abort()
+            logger.warning("connection from %s cut off: %s", oldest.peer, TOO_MANY)
             return True
+        logger.warning("connection from %s cut off: %s", self.peer, TOO_MANY)
         return False
 
     @_guarded
@@ -147,8 +153,9 @@ class TcpConnection(asyncio.Protocol):
             if len(data) < len(HTTP_GET) and HTTP_GET.startswith(data):
                 self._wait_for_more(data)
                 return
-            if data[0] != MQTT_CONNECT and not _begins_a_line(data):
+            if data[0] != MQTT_CONNECT and not begins_a_line(data):
                 self._services.counters.protocol_errors += 1
+                logger.info("connection from %s closed: %s", self.peer, why_refused(data))
                 self.close()
                 return
             self.client = self._meet(data, now)
@@ -186,19 +193,17 @@ class TcpConnection(asyncio.Protocol):
         assert transport is not None
         assert self._timer is not None
         self._timer.cancel()
-        # A peer on a Unix socket has no address: take our own.
-        address = transport.get_extra_info("peername") or transport.get_extra_info("sockname")
-        peer = str(address)
         client: NetworkClient
         if data[0] == MQTT_CONNECT:
-            client = Client(services, self, peer, now)
+            client = Client(services, self, self.peer, now)
         elif data.startswith(HTTP_GET):
-            client = WebSocket(services, self, peer, now)
+            client = WebSocket(services, self, self.peer, now)
         else:
             # Zero: asyncio tells when the last byte is out. That counts as acknowledged here.
             transport.set_write_buffer_limits(high=0)
-            client = LineClient(services, self, peer, now)
+            client = LineClient(services, self, self.peer, now)
             self._connections.strangers.pop(self, None)
+            logger.info("line client at %s: connected", self.peer)
         self._set_timer(client.deadline())
         return client
 
@@ -234,6 +239,8 @@ class TcpConnection(asyncio.Protocol):
             self._timer.cancel()
         if self.client is not None:
             self.client.lost()
+        if isinstance(self.client, LineClient):
+            logger.info("line client at %s: disconnected", self.peer)
 
     def _set_timer(self, deadline: Monotonic | None) -> None:
         """One timer: when it fires too early, since packets came meanwhile, it is set anew."""
@@ -312,10 +319,11 @@ class TcpConnection(asyncio.Protocol):
             self._transport.resume_reading()
 
 
-def _begins_a_line(data: bytes) -> bool:
-    """Whether it could be text. Another packet than CONNECT [MQTT-3.1.0-1] can begin with a letter,
-    but has a zero soon: its length is followed by that of a topic, or by a Packet Identifier."""
-    return data[0] in LINE_STARTS and 0 not in data[:SHORTEST_COMMAND]
+def _shown(address: object) -> str:
+    if not isinstance(address, tuple):
+        return str(address)
+    host, port = address[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 async def listen(services: Services, connections: Connections, config: Config) -> asyncio.Server:

@@ -179,7 +179,7 @@ class WebSocket:
             response = protocol.reject(HTTPStatus.NOT_FOUND, f"MQTT over WebSocket is at {where}\n")
         protocol.send_response(response)
         if protocol.state is not State.OPEN:
-            reason = protocol.handshake_exc or request.path
+            reason = protocol.handshake_exc or request.path.partition("?")[0]
             logger.info("%s: WebSocket refused (%d): %s", self._peer, response.status_code, reason)
             return
         # As if it had come with the first byte, so that both handshakes share the timeout.

@@ -28,6 +28,7 @@ from broker.errors import QuotaExceeded, StoreError
 from broker.log.log import Log
 from broker.message import Message, Monotonic, WallUs
 from broker.registry.deadlines import Deadlines
+from broker.registry.takeovers import Takeovers
 from broker.registry.wills import Wills
 from broker.session.session import Session
 
@@ -65,6 +66,7 @@ class Sessions:
         self._deadline_moved = deadline_moved
         self._sessions: dict[str, Session] = {}
         self._owners: dict[str, Owner] = {}
+        self._takeovers = Takeovers()
         self._stored = Deadlines()
         """Every durable session: when it expires (NEVER while it is connected)."""
         self.absent_count = 0
@@ -124,6 +126,7 @@ class Sessions:
             previous = self._owners.get(client_id)
             if previous is not None:
                 previous.taken_over()
+                self._takeovers.taken_over(client_id, now.monotonic)
             expires_at = self._stored.get(client_id)
             if expires_at is not None:
                 self._stored.set(client_id, NEVER)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli import output
 from cli.options import DATA_DIR
 
 if TYPE_CHECKING:
@@ -42,6 +41,13 @@ def run(
             "--allow-anonymous", help="Let others than this machine connect without a password."
         ),
     ] = None,
+    log_level: Annotated[
+        str | None,
+        typer.Option(help="Least of what is told: debug, info, warning or error. [info]"),
+    ] = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Tell everything: --log-level debug.")
+    ] = False,
     accept_loss: Annotated[
         bool,
         typer.Option(
@@ -57,7 +63,6 @@ def run(
     from broker.config import Config
     from cli.diagnostics import Diagnostics
 
-    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     overrides = {
         "host": host,
         "port": port,
@@ -65,25 +70,33 @@ def run(
         "data_dir": data_dir,
         "durability": durability,
         "allow_anonymous": allow_anonymous,
+        "log_level": "debug" if verbose else log_level,
     }
-    server.run(
-        Config.load(config, overrides),
-        _announce,
-        Diagnostics().hang_up,
-        accept_loss=accept_loss,
-    )
-    output.note("stopped")
+    settings = Config.load(config, overrides)
+    with Diagnostics(settings.log_level) as diagnostics:
+        server.run(settings, _announce, diagnostics.hang_up, accept_loss=accept_loss)
+        logging.getLogger(__name__).info("stopped")
 
 
 def _announce(server: Server) -> None:
-    from broker.config import DATABASE
+    import logging
+
+    from broker.config import DATABASE, is_loopback
+
+    logger = logging.getLogger(__name__)
 
     host, port = server.address
     if ":" in host:
         host = f"[{host}]"
     unix_socket = server.config.unix_socket
     also = f" and {unix_socket}" if unix_socket is not None else ""
-    output.note(
-        f"listening on {host}:{port}{also}, data in {server.config.data_dir}/ ({DATABASE}); "
-        "Ctrl-C stops it"
+    logger.info(
+        "listening on %s:%d%s, data in %s/ (%s); Ctrl-C stops it",
+        *(host, port, also, server.config.data_dir, DATABASE),
     )
+    if not is_loopback(server.config.host):
+        logger.warning(
+            "whoever reaches %s:%d may read and publish everything: there is no password",
+            host,
+            port,
+        )

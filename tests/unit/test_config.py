@@ -61,6 +61,7 @@ def test_without_a_file_there_are_the_defaults() -> None:
         ('response_information = "a\\u0000"', "response_information"),
         (f'response_information = "{"é" * 32_768}"', "response_information"),
         ('durability = "sometimes"', "durability"),
+        ('log_level = "all"', "log_level"),
         ('host = "0.0.0.0"', "host"),
         ("port = ", "config"),
     ],

@@ -12,6 +12,7 @@ needs as much space again.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 import sqlite3
@@ -21,6 +22,8 @@ from importlib import resources
 from pathlib import Path
 
 from broker.errors import SchemaMismatch
+
+logger = logging.getLogger(__name__)
 
 APPLICATION_ID = 0x50756253
 """"PubS", in the header of every database of ours."""
@@ -97,10 +100,16 @@ def migrate(connection: sqlite3.Connection, path: Path, known: list[Migration]) 
                 " install the pubsub that made it"
             )
     if not new and any(m.rewrites for m in known if m.version > version):
-        _back_up(connection, path.with_name(f"{path.name}.schema-{version}.backup"))
+        backup = path.with_name(f"{path.name}.schema-{version}.backup")
+        logger.info(
+            "%s is migrated from schema %d; a copy of it is kept as %s", path, version, backup.name
+        )
+        _back_up(connection, backup)
     for migration in known:
         if migration.version > version:
             _apply(connection, migration)
+            if not new:
+                logger.info("%s: migrated to schema %d", path, migration.version)
 
 
 def _applied(connection: sqlite3.Connection) -> dict[int, str]:

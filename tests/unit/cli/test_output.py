@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 
-from cli.output import escaped, harmless, payload_fields
+from cli.output import escaped, harmless, one_line, payload_fields
+from tests.support.broker_process import ROOT
 
 
 @pytest.mark.parametrize(
@@ -32,3 +37,16 @@ def test_lines_and_backslashes_stay_on_a_terminal_but_nothing_acts_on_it() -> No
 def test_a_payload_that_is_not_text_is_base64() -> None:
     assert payload_fields("grün".encode()) == {"payload": "grün"}
     assert payload_fields(b"\xff\x00") == {"payload_base64": "/wA="}
+
+
+def test_what_is_escaped_already_stays_so_on_one_line() -> None:
+    assert one_line("'a\\x1b'\n\x1b") == "'a\\x1b'\\n\\x1b"
+
+
+def test_an_error_that_nobody_reads_does_not_change_the_exit_code() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    script = "import sys; from cli import output; output.error('x'); output.note('y'); sys.exit(69)"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, stderr=writer, timeout=20)
+    os.close(writer)
+    assert done.returncode == 69

@@ -123,7 +123,9 @@ async def test_a_broken_rule_ends_the_connection_after_what_came_before_it(
     dialogue.written("E0 .. 81 *")
     assert dialogue.transport.closed.is_set()
     assert world.counters.protocol_errors == 1
-    assert caplog.messages == ["client 'a' at here: 0x00 begins no packet that a client may send"]
+    assert caplog.messages == [
+        "client 'a' at here: disconnected: 0x00 begins no packet that a client may send"
+    ]
     assert await stored(world) == [b"1", b"!!"]
 
 
@@ -283,7 +285,11 @@ async def test_who_takes_over_has_the_session_and_the_other_is_told(
     await other.broker("20 03 01 00 00")
     dialogue.written("E0 .. 8E *")
     assert dialogue.transport.closed.is_set()
-    assert caplog.messages == ["client 'a' taken over from here"]
+    assert caplog.messages == [
+        "client 'a' at here: disconnected: taken over by another connection with its client "
+        "identifier",
+        "client 'a' at here: connected (MQTT 5, session resumed, keep alive 60 s)",
+    ]
     assert world.sessions.connected_count == 1
     assert await stored(world) == [b"!!"]
 
@@ -302,7 +308,7 @@ async def test_who_cannot_be_sent_what_it_is_owed_is_cut_off(
     dialogue.peer.broken(StoreCorrupt("checksum"))
     dialogue.written("E0 .. 83 * 'the log is damaged'")
     assert dialogue.transport.closed.is_set()
-    assert caplog.messages == ["client 'a': checksum"]
+    assert caplog.messages == ["client 'a' at here: checksum"]
 
 
 async def test_an_answer_that_the_client_cannot_take_ends_the_connection(world: World) -> None:
@@ -343,7 +349,7 @@ async def test_who_cannot_have_its_share_is_told_so_and_keeps_its_session(
     dialogue.client(LASTING)
     await dialogue.broker(f"20 03 01 00 00 E0 .. {code} *")
     assert dialogue.transport.closed.is_set()
-    assert caplog.messages == [f"client 'a' refused: {error}"]
+    assert caplog.messages == [f"client 'a' at here: refused: {error}"]
     assert (world.sessions.connected_count, world.counters.refused_connects) == (0, 1)
     assert await world.disk.get(SubscriptionDocument, ("a", GROUP)) is not None
 
@@ -404,3 +410,78 @@ async def test_what_is_too_large_for_the_client_ends_it_only_after_what_it_waits
     dialogue.peer.receive(encode(packet, MQTT_5) + publish, world.clock.monotonic())
     assert await stored(world) == [b"1", b"!!"]
     assert dialogue.transport.closed.is_set()
+
+
+# What the operator is told
+
+
+@pytest.mark.parametrize(
+    ("leave", "why"),
+    [
+        ("E0 00", "it sent DISCONNECT"),
+        ("E0 02 04 00", "it sent DISCONNECT with Reason Code 0x04"),
+        ("10 00", "CONNECT was sent twice"),
+        ("", "the connection was lost"),
+    ],
+)
+async def test_who_comes_and_goes_is_told_with_the_reason(
+    leave: str, why: str, world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    dialogue = Dialogue(world)
+    await dialogue.connect("a\u202e")
+    if leave:
+        dialogue.client(leave)
+    dialogue.peer.lost()
+    assert caplog.messages == [
+        "client 'a\\u202e' at here: connected (MQTT 5, new session, keep alive 60 s)",
+        f"client 'a\\u202e' at here: disconnected: {why}",
+    ]
+
+
+async def test_who_is_silent_too_long_is_told(
+    world: World, dialogue: Dialogue, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    dialogue.peer.expire(Monotonic(world.clock.monotonic() + 90))
+    assert caplog.messages == [
+        "client 'a' at here: disconnected: no packet for 1.5 times the keep alive"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("script", "why"),
+    [
+        ("10 0E 0004 'MQTT' 06 02 003C 00 0001 'a'", "the protocol is neither MQTT 3.1.1 nor 5.0"),
+        ("10 0E 0004 'MQTT' 05 03 003C 00 0001 'a'", "a reserved flag of CONNECT is set"),
+    ],
+)
+async def test_a_connect_that_is_refused_is_told(
+    script: str, why: str, world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    Dialogue(world).client(script)
+    assert caplog.messages == [f"connection from here closed: {why}"]
+
+
+async def test_a_stop_does_not_tell_of_each_client(
+    dialogue: Dialogue, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    dialogue.peer.shut_down()
+    assert caplog.messages == []
+
+
+async def test_neither_payloads_nor_passwords_are_told(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not at any level."""
+    caplog.set_level("DEBUG")
+    dialogue = Dialogue(world)
+    dialogue.client("10 (0004 'MQTT' 05 C6 003C 00 0001 'a' 00 0001 'w' 0006 'SECRET'"
+                    "0004 'user' 0006 'SECRET')")  # fmt: skip
+    await dialogue.broker("20 *")
+    dialogue.client("82 07 0002 00 0001 't' 01  32 (0001 't' 0001 00 'SECRET')  30 05 0001 '#' 00")
+    await world.settled()
+    assert len(caplog.messages) >= 2
+    assert "SECRET" not in caplog.text

@@ -206,4 +206,6 @@ async def test_who_would_have_one_session_too_many_is_refused(
         await dialogue.broker(answer)
         assert dialogue.transport.closed.is_set()
         assert world.counters.refused_connects == 1
-        assert caplog.messages == ["client 'b' refused: the broker keeps 1 sessions already"]
+        assert caplog.messages == [
+            "client 'b' at here: refused: the broker keeps 1 sessions already"
+        ]

@@ -186,14 +186,16 @@ async def test_a_client_of_mqtt_5_hears_that_there_is_no_space(
 
 
 async def test_qos_0_that_came_with_what_found_no_space_is_counted(
-    world: World, dialogue: Dialogue
+    world: World, dialogue: Dialogue, caplog: pytest.LogCaptureFixture
 ) -> None:
     """P5"""
+    caplog.set_level("INFO")
     world.disk.full = True
     dialogue.client("32 06 0001 't' 0001 00  30 04 0001 't' 00  30 04 0001 't' 00")
     await turns()
     dialogue.written("40 03 0001 97")
     assert world.counters.dropped == {"no space": 2}
+    assert "client 'a': 3 messages are refused: no space" in caplog.messages
 
 
 async def test_a_client_of_3_1_1_waits_for_space(world: World) -> None:
@@ -254,9 +256,10 @@ async def test_3_1_1_has_no_words_for_that(world: World) -> None:
 
 
 async def test_what_is_published_to_a_reserved_topic_is_refused_after_what_came_before(
-    world: World, dialogue: Dialogue
+    world: World, dialogue: Dialogue, caplog: pytest.LogCaptureFixture
 ) -> None:
     """[MQTT-4.7.2-1] P5: counted"""
+    caplog.set_level("INFO")
     world.disk.may_commit.clear()
     dialogue.client("32 06 0001 't' 0001 00")
     await turns()
@@ -268,6 +271,8 @@ async def test_what_is_published_to_a_reserved_topic_is_refused_after_what_came_
     await dialogue.broker("40 02 0001 40 .. 0002 90 * 50 .. 0003 90 *")
     assert world.counters.dropped == {"published to $SYS": 3}
     assert len(await stored(world)) == 1
+    told = [text.split(":")[0] for text in caplog.messages]
+    assert told == ["client 'a'"] * 3
 
 
 async def test_3_1_1_is_answered_as_if_it_were_not_refused(world: World) -> None:

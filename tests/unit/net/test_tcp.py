@@ -203,3 +203,69 @@ async def test_a_mistake_at_the_end_of_a_line_clients_input_cuts_it_off(
     monkeypatch.setattr(LineClient, "end_of_input", mistake)
     assert not connection.eof_received()
     assert kernel.aborted
+
+
+@pytest.mark.parametrize(
+    ("sent", "why"),
+    [
+        (b"\x16\x03\x01", "it speaks TLS, and the broker does not"),
+        (b"\x00\xff", "its first byte, 0x00, begins neither MQTT nor HTTP nor text"),
+        (b"\x82\x00", "its first byte, 0x82, begins neither MQTT nor HTTP nor text"),
+    ],
+)
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_who_sends_junk_is_told_to_the_operator(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, sent: bytes, why: str, host: str
+) -> None:
+    caplog.set_level("INFO")
+    server = Server(Config(host=host, port=0, data_dir=tmp_path))
+    await server.start()
+    reader, writer = await asyncio.open_connection(*server.address)
+    shown, port = (f"[{host}]" if ":" in host else host), writer.get_extra_info("sockname")[1]
+    try:
+        writer.write(sent)
+        assert await reader.read() == b""
+    finally:
+        writer.close()
+        await server.stop()
+    assert f"connection from {shown}:{port} closed: {why}" in caplog.messages
+
+
+async def test_what_line_clients_do_is_told_to_the_operator(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    server = Server(Config(port=0, data_dir=tmp_path, unix_socket=tmp_path / "s"))
+    await server.start()
+    reader, writer = await asyncio.open_unix_connection(tmp_path / "s")
+    try:
+        writer.write(b"HELLO secret\n")
+        assert (await reader.readline()).startswith(b"ERROR unknown command")
+    finally:
+        writer.close()
+        await server.stop()
+    peer = f"line client at {tmp_path / 's'}"
+    assert [text for text in caplog.messages if text.startswith("line client")] == [
+        f"{peer}: connected",
+        f"{peer}: refused: unknown command: use SUBSCRIBE, UNSUBSCRIBE, PUBLISH or CONFIRM",
+        f"{peer}: disconnected",
+    ]
+
+
+async def test_too_many_connections_are_told_to_the_operator(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = Server(Config(port=0, data_dir=tmp_path, connections_max=1))
+    await server.start()
+    first, one = await asyncio.open_connection(*server.address)
+    _, two = await asyncio.open_connection(*server.address)
+    port = one.get_extra_info("sockname")[1]
+    try:
+        assert await first.read() == b""  # The stranger that came first makes room.
+    finally:
+        one.close()
+        two.close()
+        await server.stop()
+    assert caplog.messages == [
+        f"connection from 127.0.0.1:{port} cut off: there are connections_max already"
+    ]

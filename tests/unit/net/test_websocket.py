@@ -345,7 +345,7 @@ def test_why_a_request_was_refused_is_logged(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    browser = Browser(world, Config(), path="/other")
+    browser = Browser(world, Config(), path="/other?password=secret")
     browser.send(browser.request)
     assert caplog.messages == ["here: WebSocket refused (404): /other"]
 

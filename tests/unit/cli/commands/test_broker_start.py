@@ -78,10 +78,39 @@ def test_a_loss_is_accepted_for_this_start_only(start: Start, tmp_path: Path) ->
     ("host", "listening"), [("127.0.0.1", "127.0.0.1:9001"), ("::1", "[::1]:9001")]
 )
 def test_where_it_listens_is_said_so_that_it_can_be_pasted(
-    start: Start, capsys: pytest.CaptureFixture[str], host: str, listening: str
+    start: Start, capfd: pytest.CaptureFixture[str], host: str, listening: str
 ) -> None:
     start("--unix-socket", "/run/pubsub.sock", "--data-dir", "d", address=(host, 9001))
-    assert capsys.readouterr().err.splitlines() == [
+    assert told(capfd) == [
         f"listening on {listening} and /run/pubsub.sock, data in d/ (pubsub.db); Ctrl-C stops it",
         "stopped",
     ]
+
+
+def told(capfd: pytest.CaptureFixture[str]) -> list[str]:
+    """What was written to standard error, without the time, and without what SIGHUP is told."""
+    lines = capfd.readouterr().err.splitlines()
+    return [line.partition(" ")[2] for line in lines if "SIGHUP" not in line]
+
+
+def test_a_listener_for_everybody_is_told(start: Start, capfd: pytest.CaptureFixture[str]) -> None:
+    start("--host", "0.0.0.0", "--allow-anonymous", address=("0.0.0.0", 9000))
+    assert told(capfd)[1] == (
+        "WARNING whoever reaches 0.0.0.0:9000 may read and publish everything: there is no password"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "level"),
+    [
+        ((), "info"),
+        (("-v",), "debug"),
+        (("--verbose",), "debug"),
+        (("--log-level", "warning"), "warning"),
+    ],
+)
+def test_how_much_is_told(
+    start: Start, capfd: pytest.CaptureFixture[str], options: tuple[str, ...], level: str
+) -> None:
+    assert start(*options).log_level == level
+    assert bool(told(capfd)) == (level != "warning")

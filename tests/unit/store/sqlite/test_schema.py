@@ -60,12 +60,16 @@ def test_the_files_of_the_package_make_a_database(
     assert connection.execute(not_strict).fetchall() == []
 
 
-def test_a_second_start_changes_nothing(connection: sqlite3.Connection, path: Path) -> None:
+def test_a_second_start_changes_nothing_and_tells_nothing(
+    connection: sqlite3.Connection, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     migrate(connection, path, migrations())
     before = connection.execute("SELECT * FROM schema_migrations").fetchall()
     migrate(connection, path, migrations())
     assert connection.execute("SELECT * FROM schema_migrations").fetchall() == before
     assert [*path.parent.iterdir()] == [path]
+    assert caplog.messages == []
 
 
 def test_what_only_adds_needs_no_second_copy_of_the_log(
@@ -80,11 +84,16 @@ def test_what_only_adds_needs_no_second_copy_of_the_log(
 
 
 def test_a_database_is_copied_before_it_is_rewritten(
-    connection: sqlite3.Connection, path: Path
+    connection: sqlite3.Connection, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO")
     migrate(connection, path, [VERSIONS])
     connection.execute("INSERT INTO things VALUES (7)")
     migrate(connection, path, [VERSIONS, REWRITES])
+    assert caplog.messages == [
+        f"{path} is migrated from schema 1; a copy of it is kept as pubsub.db.schema-1.backup",
+        f"{path}: migrated to schema 2",
+    ]
     assert connection.execute("SELECT a FROM things").fetchall() == [(14,)]
     assert version(connection) == 2
     backup = path.with_name("pubsub.db.schema-1.backup")
