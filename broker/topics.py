@@ -23,6 +23,8 @@ BYTES_MAX = 65_535
 LEVELS_MAX = 200
 SYS = "$SYS"
 """The first level of the topics under which the broker tells about itself."""
+BRIDGE_STATE = re.compile(r"\$SYS/broker/connection/.+/state")
+"""Where a bridge says whether it is connected, by a retained message and by its Will."""
 SHARE_PREFIX = "$share/"
 """Begins the Topic Filter of a Shared Subscription. [MQTT-4.8.2-1]"""
 REPLAY_PREFIX = "$replay/"
@@ -52,8 +54,11 @@ def validate_name(topic: str, *, bytes_max: int = BYTES_MAX, levels_max: int = L
 
 
 def refuse_reserved(topic: str) -> None:
-    """Raises TopicNameRefused for `$SYS` and all below it: the broker's own. [MQTT 5, 4.7.2]"""
-    if topic.partition("/")[0] == SYS:
+    """Raises TopicNameRefused for `$SYS` and all below it: the broker's own. [MQTT 5, 4.7.2]
+
+    Not for the state of a bridge: Mosquitto's publish it there, and not all say that they are one.
+    """
+    if topic.partition("/")[0] == SYS and not BRIDGE_STATE.fullmatch(topic):
         raise TopicNameRefused(
             f"Topic Name begins with {SYS}: only the broker publishes there", f"published to {SYS}"
         )

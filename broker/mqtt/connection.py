@@ -112,6 +112,7 @@ class Connection:
         self._left = False
         """The client has closed the connection, by DISCONNECT."""
         self._problem_information = True
+        self._bridge = False
         self._session_expires = False
         self._aliases: TopicAliases | None = None
         """Towards the client, if it takes any."""
@@ -213,6 +214,7 @@ class Connection:
             )
         self.client_id = connect.client_id
         self.keep_alive_s = connect.keep_alive_s
+        self._bridge = connect.bridge
         self.receive_maximum = connect.receive_maximum
         if connect.topic_alias_maximum:
             self._aliases = TopicAliases(connect.topic_alias_maximum)
@@ -233,6 +235,8 @@ class Connection:
             raise ProtocolViolation("SUBSCRIBE has no Topic Filter")
         for request in subscribe.requests:
             self._check_filter(request.filter)
+            if self._bridge and not is_shared(request.filter):
+                request.no_local = request.retain_as_published = True
             if request.no_local and is_shared(request.filter):  # [MQTT-3.8.3-4]
                 raise ProtocolViolation("a Shared Subscription has No Local set")
 

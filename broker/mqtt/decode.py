@@ -16,10 +16,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from broker.errors import MalformedPacket, ProtocolViolation, UnsupportedProtocolVersion
+from broker.errors import (
+    MalformedPacket,
+    PacketTooLarge,
+    ProtocolViolation,
+    UnsupportedProtocolVersion,
+)
 from broker.mqtt.acks import read_run
 from broker.mqtt.bodies import read_body, read_connect
-from broker.mqtt.fields import Reader, frame
+from broker.mqtt.fields import PACKET_BYTES_MAX, Reader, frame
 from broker.mqtt.limits import Limits
 from broker.mqtt.packets import (
     ACK_TYPES,
@@ -46,6 +51,13 @@ _KINDS = dict.fromkeys(PUBLISH_FIRST_BYTES, PacketType.PUBLISH) | {
     )
 }
 """The first bytes that a client may send, with the flags they must have. [MQTT-2.1.3-1]"""
+
+MQTT_3_1 = 3
+BRIDGE = 0x80
+"""Bit of the Protocol Level of a bridge. It asks for what MQTT 5 calls No Local and Retain As
+Published."""
+VERSION_BYTES = len(b"\0\4MQTT\5")
+"""Protocol Name and Level."""
 
 
 class Decoder:
@@ -99,11 +111,15 @@ class Decoder:
                 ack, self._position = run
                 return ack
         kind = self._kind(data[position])
-        body, end = frame(data, position, self._limits.packet_bytes_max, version_5)
+        try:
+            body, end = frame(data, position, self._limits.packet_bytes_max, version_5)
+        except PacketTooLarge:
+            if version is None and (needed := self._version_ahead(data, position)) > size:
+                self._wait(data, position, needed)
+                return None
+            raise
         if end > size:
-            self._pending += data[position:]
-            self._needed = end - position
-            self._data = b""
+            self._wait(data, position, end)
             return None
         self._position = end
         reader = Reader(data, body, end)
@@ -114,6 +130,21 @@ class Decoder:
             packet = read_body(kind, reader, version_5, self._limits)
         reader.expect_end()
         return packet
+
+    def _wait(self, data: bytes, position: int, end: int) -> None:
+        """Keep what begins at `position` until it goes up to `end`."""
+        self._pending += data[position:]
+        self._needed = end - position
+        self._data = b""
+
+    def _version_ahead(self, data: bytes, position: int) -> int:
+        """Of a CONNECT that is too large: take its version, so that the client understands the
+        answer. Returns where that ends, which may be behind `data`."""
+        body, _ = frame(data, position, PACKET_BYTES_MAX, version_5=False)
+        end = body + VERSION_BYTES
+        if end <= len(data):
+            self._version(Reader(data, body, end))
+        return end
 
     def _kind(self, first: int) -> PacketType:
         """Which packet the first byte begins, if it is one that may come now."""
@@ -131,14 +162,21 @@ class Decoder:
         return kind
 
     def _connect(self, reader: Reader) -> Connect:
-        """Sets the version also where it refuses one, so that the client understands the answer: up
-        to 3.1.1 it is return code 1, above it Reason Code 0x84. [MQTT-3.1.2-1, 2]
-
-        (A bridge of Mosquitto's sets the top bit of its level.)
-        """
-        name, level = reader.string(), reader.byte()
-        if name == "MQTT" or (name == "MQIsdp" and level == 3):
-            self.version = MQTT_5 if level & 0x7F > MQTT_3_1_1 else MQTT_3_1_1
-        if name != "MQTT" or level not in (MQTT_3_1_1, MQTT_5):
+        """A bridge of Mosquitto's sets the top bit of its level."""
+        name, level = self._version(reader)
+        version, bridge = level & ~BRIDGE, level & BRIDGE != 0
+        if name != "MQTT" or version not in (MQTT_3_1_1, MQTT_5):
             raise UnsupportedProtocolVersion("the protocol is neither MQTT 3.1.1 nor 5.0")
-        return read_connect(reader, level, self._limits, self.publishes.topic_names)
+        connect = read_connect(reader, version, self._limits, self.publishes.topic_names)
+        connect.bridge = bridge
+        return connect
+
+    def _version(self, reader: Reader) -> tuple[str, int]:
+        """Protocol Name and Level. Sets the version also where it is none that is served, so that
+        the client understands the answer: up to 3.1.1 it is return code 1, above it Reason Code
+        0x84. [MQTT-3.1.2-1, 2]"""
+        name, level = reader.string(), reader.byte()
+        version = level & ~BRIDGE
+        if name == "MQTT" or (name == "MQIsdp" and version == MQTT_3_1):
+            self.version = MQTT_5 if version > MQTT_3_1_1 else MQTT_3_1_1
+        return name, level

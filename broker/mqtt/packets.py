@@ -70,7 +70,8 @@ class Will:
 
 @dataclass(slots=True)
 class Connect:
-    """`clean_start` is Clean Session in 3.1.1. None: the client did not say."""
+    """`clean_start` is Clean Session in 3.1.1. None: the client did not say. A `bridge` says that
+    it is one."""
 
     version: int
     client_id: str
@@ -88,6 +89,7 @@ class Connect:
     authentication_method: str | None = None
     authentication_data: bytes | None = None
     user_properties: UserProperties = field(default_factory=list)
+    bridge: bool = False
 
 
 @dataclass(slots=True)

@@ -13,6 +13,7 @@ from broker.topics import (
     matches,
     parse_shared,
     refuse_control_characters,
+    refuse_reserved,
     validate_filter,
     validate_name,
 )
@@ -42,6 +43,23 @@ def test_illegal_names_say_what_is_wrong(name: str, says: str) -> None:
     """[MQTT-4.7.0-1, 4.7.3-1..3]"""
     with pytest.raises(TopicNameInvalid, match=says):
         validate_name(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["$SYS", "$SYS/x", "$SYS/broker/connection/state", "$SYS/broker/connection/a/state/x"]
+)
+def test_what_only_the_broker_publishes_to(name: str) -> None:
+    """MQTT 5, section 4.7.2"""
+    with pytest.raises(TopicNameRefused):
+        refuse_reserved(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["$SYSTEM", "a/$SYS", "$SYS/broker/connection/a.b/state", "$SYS/broker/connection/a/b/state"],
+)
+def test_a_bridge_publishes_its_state_where_mosquitto_has_it(name: str) -> None:
+    refuse_reserved(name)
 
 
 @pytest.mark.parametrize("filter", ["#", "+", "/#", "+/+", "+/a/#", "a/+/b/+", "/+", "$SYS/#"])

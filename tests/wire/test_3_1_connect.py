@@ -96,10 +96,11 @@ def test_what_does_not_begin_with_connect_is_closed_without_a_word(wire: Wire, p
     [
         ("0004 'MQTT' 00", "20 02 00 01"),
         ("0004 'MQTT' 03", "20 02 00 01"),
-        ("0004 'MQTT' 84", "20 02 00 01"),  # a bridge, which then tries again without the top bit
+        ("0004 'MQTT' 83", "20 02 00 01"),
         ("0004 'MQTT' 06", "20 .. 00 84 *"),
-        ("0004 'MQTT' 85", "20 .. 00 84 *"),
+        ("0004 'MQTT' 86", "20 .. 00 84 *"),
         ("0006 'MQIsdp' 03", "20 02 00 01"),
+        ("0006 'MQIsdp' 83", "20 02 00 01"),  # a bridge of Mosquitto's that speaks MQTT 3.1
         ("0006 'MQIsdp' 04", ""),
         ("0004 'mqtt' 04", ""),
     ],
@@ -225,6 +226,28 @@ def test_enhanced_authentication_is_refused(wire: Wire) -> None:
 def test_authentication_data_without_a_method_is_a_protocol_error(wire: Wire) -> None:
     wire.client("10 12  0004 'MQTT' 05 02 003C 04 16 0001 'm'  0001 'a'")
     wire.broker("20 .. 00 82 *")
+    wire.closed()
+
+
+def test_a_bridge_may_have_its_state_as_will(wire: Wire) -> None:
+    wire.client(
+        "10 (0004 'MQTT' 84 26 003C 0001 'a' 00('$SYS/broker/connection/a.b/state') 0001 '0')"
+    )
+    wire.broker("20 02 00 00")
+    wire.open()
+
+
+@pytest.mark.parametrize(
+    ("version", "answer"), [("05", "20 .. 00 95 *"), ("85", "20 .. 00 95 *"), ("04", "")]
+)
+def test_a_connect_that_is_too_large_is_refused_before_it_has_come(
+    wire: Wire, version: str, answer: str
+) -> None:
+    """3.1.1 has no return code for it."""
+    wire.limits(packet_bytes_max=1000)
+    wire.client(f"10 E907 0004 'MQTT' {version}")
+    wire.broker(answer)
+    assert [type(event) for event in wire.took()] == [Closed]
     wire.closed()
 
 

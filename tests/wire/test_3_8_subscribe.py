@@ -96,6 +96,26 @@ def test_bad_subscribe(wire: Wire, packet: str, code: str) -> None:
     wire.closed()
 
 
+@pytest.mark.parametrize("level", ["84", "85"])
+def test_a_bridge_gets_no_echo_and_retain_as_published(wire: Wire, level: str) -> None:
+    """It cannot ask for that in 3.1.1. A Shared Subscription has no No Local. [MQTT-3.8.3-4]"""
+    properties = "00" if level == "85" else ""
+    wire.client(f"10 (0004 'MQTT' {level} 02 003C {properties} 0001 'a')")
+    wire.broker("20 *")
+    wire.took()
+    wire.client(f"82 (0001 {properties} 0001 't' 01  00 ('$share/g/t') 01)")
+    assert wire.took() == [
+        Subscribe(
+            1,
+            [
+                SubscriptionRequest("t", 1, no_local=True, retain_as_published=True),
+                SubscriptionRequest("$share/g/t", 1),
+            ],
+        )
+    ]
+    wire.open()
+
+
 @pytest.mark.parametrize("options", ["03", "04", "08", "10", "20", "40", "80"])
 def test_options_of_5_and_qos_3_are_none_of_3_1_1(wire: Wire, options: str) -> None:
     """[MQTT3-3.8.3-4]"""

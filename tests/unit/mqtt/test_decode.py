@@ -96,7 +96,10 @@ def test_many_small_packets_after_the_end_of_a_split_one(decoder: Decoder) -> No
         (b"MQTT", 6, MQTT_5),
         (b"MQTT", 0x84, MQTT_3_1_1),
         (b"MQTT", 0x85, MQTT_5),
+        (b"MQTT", 0x83, MQTT_3_1_1),
+        (b"MQTT", 0x86, MQTT_5),
         (b"MQIsdp", 3, MQTT_3_1_1),
+        (b"MQIsdp", 0x83, MQTT_3_1_1),
         (b"MQIsdp", 4, None),
         (b"mqtt", 4, None),
     ],
@@ -106,10 +109,15 @@ def test_the_version_is_known_also_where_connect_is_refused(
 ) -> None:
     """[MQTT-3.1.2-1, 2]"""
     decoder = Decoder(LIMITS)
-    body = binary(name) + bytes((level, 2, 0, 0)) + (b"\0" if level == MQTT_5 else b"") + b"\0\0"
+    body = (
+        binary(name)
+        + bytes((level, 2, 0, 0))
+        + (b"\0" if level & 0x7F == MQTT_5 else b"")
+        + b"\0\0"
+    )
     decoder.feed(bytes((0x10, len(body))) + body)
-    if name == b"MQTT" and level in (MQTT_3_1_1, MQTT_5):
-        assert decoder.next([]) == Connect(level, "", True, 0)
+    if name == b"MQTT" and level & 0x7F in (MQTT_3_1_1, MQTT_5):
+        assert decoder.next([]) == Connect(level & 0x7F, "", True, 0, bridge=level > 0x7F)
     else:
         with pytest.raises(UnsupportedProtocolVersion):
             decoder.next([])
