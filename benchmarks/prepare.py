@@ -117,7 +117,7 @@ def _index(connection: sqlite3.Connection, first: int, last: int) -> None:
             (block, begin, end),
         )
         if block < last >> BLOCK_SHIFT:
-            figures.write(connection, block)
+            figures.write_from_rows(connection, block)
 
 
 def add_topics(path: Path, names: Iterable[str]) -> None:

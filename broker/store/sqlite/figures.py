@@ -1,33 +1,121 @@
 """What each block of 1024 offsets holds: `topic_blocks` by topic, `blocks` over all topics.
 
-The writer writes the figures of a block once, when the block is full, from its rows (about 0.3 ms),
-and subtracts from them when the log start moves into the block. They describe the messages of the
-block from the log start on. Readers compare them with what they find.
+The writer writes the figures of a block once, when the block is full, and subtracts from them when
+the log start moves into the block. They describe the messages of the block from the log start on.
+Readers compare them with what they find.
 """
 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable, Sequence
+from typing import Any
 
-from broker.store.sqlite.rows import BLOCK_SHIFT
+from broker.store.sqlite.rows import (
+    BLOCK_SHIFT,
+    CHECKSUM,
+    PAYLOAD,
+    PROPERTIES,
+    PUBLISHED_AT_US,
+    TOPIC_ID,
+    WIDTH,
+    insert_rows,
+)
 
 _OF_MESSAGES = "count(*), sum(length(payload) + length(properties)), max(published_at_us), sum(crc)"
 _OF_TOPICS = "sum(topic_id), sum(messages), sum(bytes), max(newest_at_us), sum(checksums)"
+_REPLACE = (
+    " ON CONFLICT DO UPDATE SET messages = excluded.messages, bytes = excluded.bytes,"
+    " newest_at_us = excluded.newest_at_us, checksums = excluded.checksums"
+)
 
 
-def write(connection: sqlite3.Connection, block: int) -> None:
-    """Write the figures of a block that gets no more messages, in the open transaction.
+class OpenBlock:
+    """The block that the next message comes into.
 
-    A block that is known to be damaged has a row in `blocks` already, and keeps it.
+    It keeps what the figures are made of, four integers a message: to read the rows again when the
+    block is full takes five times as long (0.4 ms for one topic, 1.4 ms for 1024).
     """
+
+    def __init__(self, block: int, *, whole: bool) -> None:
+        """`whole`: it has no message yet. Of another the figures are made from its rows."""
+        self.block = block
+        self.topics: set[int] = set()
+        """Those that `topic_blocks` is known to have for this block."""
+        self._whole = whole
+        self._topic_ids: list[int] = []
+        self._sizes: list[int] = []
+        self._times_us: list[int] = []
+        self._checksums: list[int] = []
+
+    def add(self, parameters: list[Any]) -> set[int]:
+        """The parameters of messages of this block, flat; the topics that are new in it."""
+        topic_ids = parameters[TOPIC_ID::WIDTH]
+        if self._whole:
+            sizes = map(len, parameters[PAYLOAD::WIDTH])
+            if any(properties := parameters[PROPERTIES::WIDTH]):
+                sizes = map(int.__add__, sizes, map(len, properties))
+            self._topic_ids += topic_ids
+            self._sizes += sizes
+            self._times_us += parameters[PUBLISHED_AT_US::WIDTH]
+            self._checksums += parameters[CHECKSUM::WIDTH]
+        new = set(topic_ids) - self.topics
+        self.topics |= new
+        return new
+
+    def not_whole(self) -> None:
+        """Some of its messages are below the log start now, or were not added."""
+        self._whole = False
+
+    def write(self, connection: sqlite3.Connection) -> None:
+        """Write the figures: the block gets no more messages. In the open transaction.
+
+        A block that is known to be damaged has a row in `blocks` already, and keeps it.
+        """
+        if not self._whole:
+            write_from_rows(connection, self.block)
+            return
+        insert_rows(
+            connection,
+            "INSERT INTO topic_blocks"
+            " (block, topic_id, messages, bytes, newest_at_us, checksums) VALUES ",
+            "(?,?,?,?,?,?)",
+            _REPLACE,
+            6,
+            [value for of_topic in self._figures() for value in (self.block, *of_topic)],
+        )
+        _write_sums(connection, self.block)
+
+    def _figures(self) -> Iterable[Sequence[int]]:
+        """By topic: its identifier, messages, bytes, newest time, sum of the checksums."""
+        columns = self._topic_ids, self._sizes, self._times_us, self._checksums
+        if len(self.topics) == 1:
+            (topic_id,) = self.topics
+            _, sizes, times_us, checksums = columns
+            return [(topic_id, len(sizes), sum(sizes), max(times_us), sum(checksums))]
+        figures = {topic_id: [topic_id, 0, 0, 0, 0] for topic_id in self.topics}
+        for topic_id, size, time_us, checksum in zip(*columns, strict=True):
+            of_topic = figures[topic_id]
+            of_topic[1] += 1
+            of_topic[2] += size
+            of_topic[3] = max(of_topic[3], time_us)
+            of_topic[4] += checksum
+        return figures.values()
+
+
+def write_from_rows(connection: sqlite3.Connection, block: int) -> None:
+    """As `OpenBlock.write`, of any block that gets no more messages."""
     first, last = block << BLOCK_SHIFT, (block + 1 << BLOCK_SHIFT) - 1
     connection.execute(
         f"INSERT INTO topic_blocks SELECT ?1, topic_id, {_OF_MESSAGES} FROM messages"
-        " WHERE offset BETWEEN max(?2, (SELECT start FROM log)) AND ?3 GROUP BY topic_id"
-        " ON CONFLICT DO UPDATE SET messages = excluded.messages, bytes = excluded.bytes,"
-        " newest_at_us = excluded.newest_at_us, checksums = excluded.checksums",
+        " WHERE offset BETWEEN max(?2, (SELECT start FROM log)) AND ?3"
+        f" GROUP BY topic_id{_REPLACE}",
         (block, first, last),
     )
+    _write_sums(connection, block)
+
+
+def _write_sums(connection: sqlite3.Connection, block: int) -> None:
     connection.execute(
         f"INSERT OR IGNORE INTO blocks SELECT block, {_OF_TOPICS} FROM topic_blocks"
         " WHERE block = ? AND messages IS NOT NULL GROUP BY block",

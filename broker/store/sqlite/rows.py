@@ -30,8 +30,9 @@ INSERT_MESSAGES = f"INSERT INTO messages ({COLUMNS.removeprefix('offset, ')}) VA
 ROW = "(?,?,?,?,?,?,?,?,?)"
 WIDTH = 9
 """Parameters of one message."""
-TOPIC_ID, RETAIN, EXPIRES_AT_US, PAYLOAD = 0, 4, 5, 6
-"""The places of these four among the parameters of a message."""
+TOPIC_ID, PUBLISHED_AT_US, RETAIN, EXPIRES_AT_US = 0, 2, 4, 5
+PAYLOAD, PROPERTIES, CHECKSUM = 6, 7, 8
+"""The places of these among the parameters of a message."""
 
 _NO_BYTES = bytearray()
 

@@ -18,13 +18,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from broker.documents import Operation
 from broker.errors import StoreBusy, StoreFull, StoreUnavailable
 from broker.message import Message, Offset
 from broker.store.sqlite import figures, gaps, retained, tables
 from broker.store.sqlite.errors import store_error
+from broker.store.sqlite.figures import OpenBlock
 from broker.store.sqlite.names import Names
 from broker.store.sqlite.note import Note
 from broker.store.sqlite.rows import (
@@ -33,7 +34,6 @@ from broker.store.sqlite.rows import (
     RETAIN,
     ROW,
     ROWS_PER_STATEMENT,
-    TOPIC_ID,
     WIDTH,
     flat_rows,
     insert_rows,
@@ -84,10 +84,8 @@ class Writer:
         self._names = Names(connection)
         self._next = Offset(0)
         """The offset that the next message gets; 0: ask the database."""
-        self._block = 0
-        """The block of the high watermark: it has no figures yet."""
-        self._block_topics: set[int] = set()
-        """Topics that `topic_blocks` is known to have for `_block`. No older block gets more."""
+        self._open = OpenBlock(0, whole=False)
+        """That of the high watermark. No older block gets more messages."""
         self._synced = True
         """Whether the connection is set to fsync its commits (`synchronous`)."""
         self._unsynced = 0
@@ -115,7 +113,7 @@ class Writer:
             "SELECT ifnull(max(offset), 0) FROM messages"
         ).fetchone()
         self.high_watermark = Offset(max(newest, self.log_start - 1))
-        self._block = self.high_watermark >> BLOCK_SHIFT
+        self._open = OpenBlock(self.high_watermark >> BLOCK_SHIFT, whole=False)
         self.message_count = gaps.count_messages(
             self._connection, self.log_start, self.high_watermark
         )
@@ -231,8 +229,7 @@ class Writer:
                 self.retained_count = retained_count
                 self._names.forget()
                 self._next = Offset(0)
-                self._block = self.high_watermark >> BLOCK_SHIFT
-                self._block_topics = set()
+                self._open = OpenBlock(self.high_watermark >> BLOCK_SHIFT, whole=False)
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 raise
@@ -264,13 +261,14 @@ class Writer:
 
     def _insert(self, part: Sequence[Message]) -> int:
         """Insert up to ROWS_PER_STATEMENT messages; the first offset."""
+        alone = self._next != 0
         first = self._next or self._first_unused()
         parameters = flat_rows(part, self._names.pairs, first)
         last = insert_rows(self._connection, INSERT_MESSAGES, ROW, "", WIDTH, parameters)
         if last != first + len(part) - 1:
             raise _OffsetsTaken
         self._next = Offset(last + 1)
-        self._index(first, parameters[TOPIC_ID::WIDTH])
+        self._index(first, parameters, alone)
         if 1 in parameters[RETAIN::WIDTH]:
             self.retained_count += retained.move(self._connection, first, parameters)
         return first
@@ -283,23 +281,19 @@ class Writer:
         ).fetchone()
         return Offset(newest + 1)
 
-    def _index(self, first: int, topic_ids: list[int]) -> None:
+    def _index(self, first: int, parameters: list[Any], alone: bool) -> None:
         """Note in `topic_blocks` the topics that are new in their block, and write the figures of
-        the blocks that are full."""
+        the blocks that are full. `alone`: no other program has inserted messages just before."""
         rows: list[int] = []
-        full: list[int] = []
-        end = first + len(topic_ids)
-        for block in range(first >> BLOCK_SHIFT, (end - 1 >> BLOCK_SHIFT) + 1):
-            if block != self._block:
-                full.append(self._block)
-                self._block = block
-                self._block_topics = set()
-            here = slice(
-                max(0, (block << BLOCK_SHIFT) - first), ((block + 1) << BLOCK_SHIFT) - first
-            )
-            new = set(topic_ids[here]) - self._block_topics
-            self._block_topics |= new
-            for topic_id in new:
+        full: list[OpenBlock] = []
+        last = first + len(parameters) // WIDTH - 1
+        for block in range(first >> BLOCK_SHIFT, (last >> BLOCK_SHIFT) + 1):
+            if block != self._open.block:
+                full.append(self._open)
+                self._open = OpenBlock(block, whole=alone)
+            start, end = block << BLOCK_SHIFT, block + 1 << BLOCK_SHIFT
+            here = slice(max(0, start - first) * WIDTH, (end - first) * WIDTH)
+            for topic_id in self._open.add(parameters[here]):
                 rows += block, topic_id
         if rows:
             insert_rows(
@@ -310,8 +304,8 @@ class Writer:
                 2,
                 rows,
             )
-        for block in full:
-            figures.write(self._connection, block)
+        for block_before in full:
+            block_before.write(self._connection)
 
     def trim_some(self, before: int, position: int) -> tuple[int, int]:
         """Remove the messages of one block in [position, before) that are not retained: 3 ms.
@@ -345,6 +339,7 @@ class Writer:
             figures.move_start(self._connection, self.log_start, start)
             self._connection.execute("UPDATE log SET start = ?", (start,))
             gaps.forget(self._connection, start)
+            self._open.not_whole()
         self.log_start = Offset(start)
         self.message_count = gaps.count_messages(
             self._connection, self.log_start, self.high_watermark

@@ -76,6 +76,42 @@ async def test_an_open_block_goes_on_after_a_restart(sqlite: SqliteStore) -> Non
     assert ask(sqlite.path, SUMS_DIFFER) == []
 
 
+async def test_a_block_of_one_topic_has_its_figures_too(sqlite: SqliteStore) -> None:
+    written = [message(bytes(i % 5), "t", at=9000 - i) for i in range(2 * BLOCK + 10)]
+    for at in range(0, len(written), 300):
+        await sqlite.append(written[at : at + 300])
+    full = [m for m in written if m.offset < 2 * BLOCK]
+    assert ask(sqlite.path, OF_TOPICS) == figures(full, by_topic=True)
+    assert ask(sqlite.path, SUMS_DIFFER) == []
+
+
+async def test_what_is_taken_from_an_open_block_is_not_in_its_figures(sqlite: SqliteStore) -> None:
+    written = some(2 * BLOCK + 10)
+    await sqlite.append(written[: BLOCK + 200])
+    await sqlite.trim(Offset(BLOCK + 50))
+    await sqlite.append(written[BLOCK + 200 :])
+    kept = [m for m in written if BLOCK + 50 <= m.offset < 2 * BLOCK]
+    assert ask(sqlite.path, OF_TOPICS) == figures(kept, by_topic=True)
+    assert ask(sqlite.path, SUMS_DIFFER) == []
+
+
+async def test_what_another_program_inserts_is_in_the_figures(sqlite: SqliteStore) -> None:
+    written = some(BLOCK + 10)
+    await sqlite.append(written)
+    with closing(sqlite3.connect(sqlite.path, isolation_level=None)) as other:
+        other.execute(
+            "INSERT INTO messages SELECT ?, topic_id, 1, 1, 0, 0, 0, x'', x'', 7"
+            " FROM messages WHERE offset = 1",
+            (2 * BLOCK + 5,),
+        )
+    await sqlite.append(some(BLOCK))
+    assert ask(sqlite.path, SUMS_DIFFER) == []
+    assert ask(sqlite.path, "SELECT block, messages FROM blocks WHERE block > 0") == [
+        (1, 11),
+        (2, BLOCK - 5),
+    ]
+
+
 @pytest.mark.parametrize("start", [2, 6, 7, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK + 1])
 async def test_trim_takes_out_of_the_figures_what_is_below_the_log_start(
     sqlite: SqliteStore, start: int
