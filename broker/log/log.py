@@ -6,7 +6,8 @@ Session State that belongs to them are stored together or not at all. The log kn
 topics or sessions: whoever has state to commit is a `StateSource`.
 
 - After a commit a small batch waits a moment for the publishers that were just acknowledged.
-- Acknowledgements by subscribers alone are not urgent: they wait a few ms for company.
+- Acknowledgements by subscribers alone are not urgent: they wait a few ms for company, and are
+  fsynced once a second.
 - `append` and `changed` are plain calls; a callback tells when the data is durable.
 - Callbacks run in the order of the calls, each with None or with the error. They may put off work
   to the next turn of the loop (`call_soon`), such as one write to a socket for many
@@ -35,6 +36,9 @@ from broker.store import Store
 
 CURSOR_COMMIT_DELAY_S = 0.005
 """How long acknowledgements by subscribers alone wait for company before they are committed."""
+CURSOR_SYNC_S = 0.9
+"""How long what was committed without an fsync may wait for one: with the delay before the commit
+and the fsync itself, a power cut takes back no more than a second of acknowledgements. (P4)"""
 FULL_RETRY_S = 1.0
 """How often a store that is full, or locked, is tried again."""
 FEW_MESSAGES = 64
@@ -103,6 +107,9 @@ class Log:
         self._append_bytes_max = append_bytes_max
         self._pending = _Batch()
         self._cursor_timer: Timer | None = None
+        self._sync_timer: Timer | None = None
+        """Set while state is committed that was not fsynced."""
+        self._sync_due = False
         self._arrived = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -209,6 +216,10 @@ class Log:
             wake = self._arrived.set
             self._cursor_timer = self._clock.call_later(CURSOR_COMMIT_DELAY_S, wake)
 
+    def _sync(self) -> None:
+        self._sync_due = True
+        self._wake()
+
     async def commit_forever(self) -> None:
         """Commit batch after batch until cancelled. Raises the StoreError that ended the log."""
         while True:
@@ -238,9 +249,9 @@ class Log:
         operations = list(chain.from_iterable([append.operations for append in appends]))
         for source in batch.sources:
             operations += source.take_changes()
+        durable = self._sync_due or any(append.durable for append in appends)
         try:
-            if messages or operations:
-                durable = any(append.durable for append in appends)
+            if messages or operations or (durable and self._sync_timer is not None):
                 await self.store.append(messages, operations, durable=durable)
         except (StoreFull, StoreBusy) as error:
             self._counters.append_failures += 1
@@ -255,6 +266,7 @@ class Log:
                     append.on_committed(error)
             self._idle.set()
             raise
+        self._note_sync(durable=durable, moved=bool(operations))
         self._counters.commits += 1
         self._counters.messages_in += len(messages)
         self._counters.payload_bytes_in += sum([len(message.payload) for message in messages])
@@ -269,6 +281,16 @@ class Log:
             self._waits_for = None
             logger.warning("messages are stored and acknowledged again")
             self._resume()
+
+    def _note_sync(self, *, durable: bool, moved: bool) -> None:
+        """A commit was fsynced, or moved cursors and was not: those have to be, in their turn."""
+        if durable:
+            self._sync_due = False
+            if self._sync_timer is not None:
+                self._sync_timer.cancel()
+                self._sync_timer = None
+        elif moved and self._sync_timer is None:
+            self._sync_timer = self._clock.call_later(CURSOR_SYNC_S, self._sync)
 
     def _keep(self, batch: _Batch, error: StoreFull | StoreBusy) -> None:
         """The store is full or locked: put the batch back before everything that came meanwhile.

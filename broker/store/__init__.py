@@ -4,7 +4,8 @@
 `tests/unit/store/test_contract.py`, holds every store to these clauses:
 
 - **S1** `append` returns only when every message of the batch and every operation given with it is
-  committed, and with `durable=True` fsynced: all of it or nothing. It sets `Message.offset`.
+  committed, and with `durable=True` fsynced, with all that was committed before: all of it or
+  nothing. It sets `Message.offset`.
 - **S2** Offsets rise in commit order and are never reused, also after `trim` removed everything
   and after a crash. They need not be consecutive.
 - **S3** `tail` yields every committed batch once, in order, our own and those of other writers, and
@@ -89,6 +90,8 @@ class Store(Protocol):
         durable: bool = True,
     ) -> None:
         """Commit messages and state together (S1) and set each message's offset, in order.
+
+        Without either, `durable=True` fsyncs what was committed before.
 
         The operations of `state` are done in their order. If the caller is cancelled, the append
         may still be stored; readers of `tail` see it with the next one at the latest.

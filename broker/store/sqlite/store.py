@@ -147,10 +147,10 @@ class SqliteStore:
         durable: bool = True,
     ) -> None:
         """If the caller is cancelled, readers of `tail` see the batch with the next one."""
-        if not (batch or state):
+        durable = durable and self._fsync
+        if not (batch or state or durable):
             return
         self._require_open()
-        durable = durable and self._fsync
         committed: Committed | None = None
         if self._is_for_here(batch, state, durable):
             with suppress(StoreBusy):  # The writer's thread can wait for whoever has locked it.

@@ -195,6 +195,8 @@ class Writer:
                 firsts.append(self._insert(batch[i : i + ROWS_PER_STATEMENT]))
             if state:
                 tables.apply(self._connection, state)
+            if not (batch or state):
+                tables.touch(self._connection)
         for i, first in enumerate(firsts):
             part = batch[i * ROWS_PER_STATEMENT : (i + 1) * ROWS_PER_STATEMENT]
             for offset, message in enumerate(part, first):

@@ -8,7 +8,7 @@ import pytest
 from broker.counters import Counters
 from broker.documents import Operation, Put, ReceivedQos2Document, SessionDocument
 from broker.errors import StoreBusy, StoreError, StoreFull, StoreUnavailable
-from broker.log.log import CURSOR_COMMIT_DELAY_S, FEW_MESSAGES, FULL_RETRY_S, Log
+from broker.log.log import CURSOR_COMMIT_DELAY_S, CURSOR_SYNC_S, FEW_MESSAGES, FULL_RETRY_S, Log
 from broker.message import Message
 from tests.support.clock import FakeClock
 from tests.support.messages import message
@@ -174,6 +174,80 @@ async def test_a_commit_is_fsynced_if_anybody_in_it_waits_for_the_disk(
     assert [durable for _, _, durable in disk.commits] == [False, True, False, True]
 
 
+async def acknowledge(log: Log, clock: FakeClock, *, times: int = 1) -> None:
+    """A subscriber does, and that is committed."""
+    for _ in range(times):
+        log.changed(Source(), lambda error: None, urgent=False)
+        clock.advance(CURSOR_COMMIT_DELAY_S)
+        await log.flushed()
+
+
+async def test_cursors_that_move_are_fsynced_once_a_second_and_when_they_stop(
+    log: Log, disk: Disk, clock: FakeClock
+) -> None:
+    """P4, also over a power cut; without an fsync for each few ms of acknowledgements."""
+    await acknowledge(log, clock, times=400)
+    synced = [durable for _, _, durable in disk.commits]
+    assert synced.count(True) == 2
+    clock.advance(CURSOR_SYNC_S)
+    await log.flushed()
+    batch, state, durable = disk.commits[-1]
+    assert (batch, state, durable) == ([], [], True)
+    disk.commits.clear()
+    clock.advance(60)
+    await log.flushed()
+    assert disk.commits == []
+    assert clock.timers == []
+
+
+async def test_cursors_that_another_commit_fsynced_need_no_fsync_of_their_own(
+    log: Log, disk: Disk, clock: FakeClock
+) -> None:
+    await acknowledge(log, clock)
+    log.append([message("1")])
+    await log.flushed()
+    clock.advance(60)
+    await log.flushed()
+    assert [durable for _, _, durable in disk.commits] == [False, True]
+
+
+async def test_who_waits_for_the_disk_waits_for_what_was_committed_before(
+    log: Log, disk: Disk, clock: FakeClock
+) -> None:
+    """Its state may have gone with a commit that was not fsynced. [MQTT-4.3.3]"""
+    await acknowledge(log, clock)
+    log.append([], lambda error: None)
+    await log.flushed()
+    assert [(state, durable) for _, state, durable in disk.commits][1:] == [([], True)]
+    log.append([], lambda error: None)
+    await log.flushed()
+    assert len(disk.commits) == 2
+
+
+async def test_messages_of_qos_0_alone_are_not_fsynced(
+    log: Log, disk: Disk, clock: FakeClock
+) -> None:
+    """P9"""
+    for _ in range(3):
+        log.append([message("1", qos=0)], durable=False)
+        clock.advance(60)
+        await log.flushed()
+    assert [durable for _, _, durable in disk.commits] == [False] * 3
+
+
+async def test_cursors_are_fsynced_when_the_disk_has_space_again(
+    log: Log, disk: Disk, clock: FakeClock
+) -> None:
+    await acknowledge(log, clock)
+    disk.full = True
+    clock.advance(CURSOR_SYNC_S)
+    await turns()
+    disk.full = False
+    clock.advance(FULL_RETRY_S)
+    await log.flushed()
+    assert [durable for _, _, durable in disk.commits] == [False, True]
+
+
 async def test_cursors_wait_for_company_and_go_with_the_first_that_does_not(
     log: Log, disk: Disk
 ) -> None:
@@ -201,7 +275,7 @@ async def test_cursors_alone_are_committed_in_a_moment(
     clock.advance(CURSOR_COMMIT_DELAY_S / 2)
     await log.flushed()
     assert len(disk.commits) == 1
-    assert clock.timers == []
+    assert clock.timers == [pytest.approx(CURSOR_SYNC_S)]
 
 
 async def test_commit_now_returns_when_it_is_durable(log: Log, disk: Disk) -> None:

@@ -51,6 +51,15 @@ def cursor(client_id: str = "sub1", offset: int = 5) -> CursorDocument:
 # S1: append
 
 
+async def test_nothing_can_be_appended_durably(store: Store) -> None:
+    """What was committed before is fsynced with it."""
+    await store.append(numbered(2), [Put(session())], durable=False)
+    await store.append((), ())
+    await store.append((), (), durable=False)
+    assert (store.log_start, store.high_watermark) == (1, 2)
+    assert await store.check() == []
+
+
 async def test_append_sets_offsets_in_order(store: Store) -> None:
     batch = numbered(1300)
     await store.append(batch)

@@ -66,6 +66,19 @@ async def test_commits_are_fsynced_unless_nothing_needs_it(
     assert await synchronous() == normal
 
 
+async def test_a_commit_of_nothing_fsyncs_what_was_committed_before(sqlite: SqliteStore) -> None:
+    """P4. SQLite does that only for a commit that wrote a page. Readers see no change."""
+    await sqlite.append([message(qos=0)], durable=False)
+    before = wal_of(sqlite.path).stat().st_size
+    await sqlite.append((), (), durable=False)
+    assert wal_of(sqlite.path).stat().st_size == before
+    await sqlite.append((), ())
+    assert wal_of(sqlite.path).stat().st_size > before
+    level = await in_writer(sqlite, lambda db: db.execute("PRAGMA synchronous").fetchone())
+    assert level == (2,)
+    assert sqlite.log_start == 1
+
+
 async def test_durability_os_leaves_the_disk_to_the_kernel(tmp_path: Path) -> None:
     async with opened(tmp_path / "pubsub.db", durability="os") as store:
         await store.append([message()])
