@@ -35,7 +35,7 @@ async def open_session(
         clean_start=packet.clean_start,
         session_expiry_s=expiry_s,
         receive_maximum=packet.receive_maximum,
-        operations=lambda: services.wills.connected(client_id, _will(packet, client_id)),
+        will=_will(packet, client_id),
         now=services.clock.now(),
     )
     properties: Properties = {}

@@ -265,7 +265,7 @@ class LineClient:
             clean_start=False,
             session_expiry_s=self.services.config.session_expiry_default_s,
             receive_maximum=self.services.config.inflight_max,
-            operations=lambda: self.services.wills.connected(client_id, None),
+            will=None,
             now=self.services.clock.now(),
         )
         self._subscribers[client_id] = subscriber

@@ -166,9 +166,13 @@ class Log:
             self._wake_soon()
 
     async def commit_now(
-        self, operations: Sequence[Operation], *, keep_if_full: bool = True
+        self,
+        operations: Sequence[Operation],
+        messages: Sequence[Message] = (),
+        *,
+        keep_if_full: bool = True,
     ) -> None:
-        """Return when the operations are durable. Raises StoreError: they are not."""
+        """Return when these are durable. Raises StoreError: they are not."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         def settle(error: StoreError | None) -> None:
@@ -179,7 +183,7 @@ class Log:
             else:
                 done.set_exception(error)
 
-        self.append([], settle, keep_if_full=keep_if_full, operations=operations)
+        self.append(messages, settle, keep_if_full=keep_if_full, operations=operations)
         await done
 
     @property

@@ -132,7 +132,7 @@ class Groups:
             clean_start=False,
             session_expiry_s=self._config.session_expiry_default_s,
             receive_maximum=self._config.inflight_max,
-            operations=list,
+            will=None,
             now=self._clock.now(),
         )
         group.opened(

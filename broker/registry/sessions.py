@@ -23,6 +23,7 @@ from broker.documents import (
     ReceivedQos2Document,
     SessionDocument,
     SubscriptionDocument,
+    WillDocument,
 )
 from broker.errors import QuotaExceeded, StoreError
 from broker.log.log import Log
@@ -113,14 +114,14 @@ class Sessions:
         clean_start: bool,
         session_expiry_s: int,
         receive_maximum: int,
-        operations: Callable[[], list[Operation]],
+        will: WillDocument | None,
         now: Instant,
     ) -> tuple[Session, bool]:
         """The session, now of `owner`, and whether it was there before (Session Present).
 
-        A connection that has it is told to let go. What `operations` returns is committed with the
-        session before this returns. Raises QuotaExceeded, StoreError: then nothing has changed but
-        that the other connection is gone.
+        A connection that has it is told to let go. The will is committed with the session before
+        this returns. Raises QuotaExceeded, StoreError: then nothing has changed but that the other
+        connection is gone.
         """
         async with self._locks.setdefault(client_id, asyncio.Lock()):
             previous = self._owners.get(client_id)
@@ -133,7 +134,7 @@ class Sessions:
             self._owners[client_id] = owner
             try:
                 session, present = await self._take_up(
-                    client_id, clean_start, session_expiry_s, operations, now
+                    client_id, clean_start, session_expiry_s, will, now
                 )
             except (QuotaExceeded, StoreError):
                 del self._owners[client_id]
@@ -158,7 +159,7 @@ class Sessions:
         client_id: str,
         clean_start: bool,
         session_expiry_s: int,
-        operations: Callable[[], list[Operation]],
+        will: WillDocument | None,
         now: Instant,
     ) -> tuple[Session, bool]:
         """Find the session or make a new one, and commit that it is open. Undone if that fails."""
@@ -169,8 +170,6 @@ class Sessions:
             if session_expiry_s and not stored and self.durable_count >= self._config.sessions_max:
                 raise QuotaExceeded(f"the broker keeps {self.durable_count} sessions already")
             session = self._new(client_id, now.wall_us)
-            if clean_start:
-                self._wills.session_ended(client_id, now)
         before = self._sessions.get(client_id, session)
         expiry_before_s = session.session_expiry_s
         session.set_expiry(session_expiry_s)
@@ -182,14 +181,19 @@ class Sessions:
             state.append(Delete(SessionDocument, (client_id,)))
         if session.durable:
             state.append(Put(_document(session, expires_at_us=None)))
-        state += operations()
+        messages, operations = self._wills.connecting(
+            client_id, will, session_ends=clean_start, now=now
+        )
+        state += operations
         try:
             if state:
-                await self._log.commit_now(state, keep_if_full=False)
+                await self._log.commit_now(state, messages, keep_if_full=False)
         except StoreError:
+            self._wills.not_connected(client_id)
             before.not_ended()
             session.set_expiry(expiry_before_s)
             raise
+        self._wills.connected(client_id, will)
         return session, present
 
     def close(self, session: Session, owner: Owner, now: Instant) -> None:

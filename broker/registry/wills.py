@@ -31,6 +31,8 @@ class Wills:
         self._wills: dict[str, WillDocument] = {}
         self._delayed = Deadlines()
         """When to publish the wills of clients that are lost already."""
+        self._held: dict[str, Monotonic] = {}
+        """The same of clients that are coming back: not before it is known whether they do."""
 
     async def start(self, has_session: Callable[[str], bool], now: Instant) -> None:
         """Take up the wills that an earlier run left. Clients that were connected are lost now.
@@ -46,17 +48,36 @@ class Wills:
             else:
                 self._publish_at(will, now.monotonic_at(will.due_at_us))
 
-    def connected(self, client_id: str, will: WillDocument | None) -> list[Operation]:
-        """The client is here: an older will of its is void, this one is in force. [MQTT-3.1.3-9]
+    def connecting(
+        self, client_id: str, will: WillDocument | None, *, session_ends: bool, now: Instant
+    ) -> tuple[list[Message], list[Operation]]:
+        """What to commit before CONNACK: this will is in force then, an older one of the client
+        that waited is void, or published if its session ends. [MQTT-3.1.2-8, MQTT-3.1.3-9]
 
-        Returns what to commit before CONNACK.
+        Then call `connected`, or `not_connected`. Until then the older one waits on.
         """
-        self._delayed.remove(client_id)
-        previous = self._wills.pop(client_id, None)
+        previous = self._wills.get(client_id)
+        due_at = self._delayed.get(client_id)
+        if due_at is not None:
+            self._delayed.remove(client_id)
+            self._held[client_id] = due_at
+        messages = self._message(previous, now) if previous and session_ends else []
+        if will is not None:
+            return messages, [Put(will)]
+        return messages, [Delete(WillDocument, (client_id,))] if previous else []
+
+    def connected(self, client_id: str, will: WillDocument | None) -> None:
+        """What `connecting` returned is committed."""
+        self._held.pop(client_id, None)
+        self._wills.pop(client_id, None)
         if will is not None:
             self._wills[client_id] = will
-            return [Put(will)]
-        return [Delete(WillDocument, (client_id,))] if previous else []
+
+    def not_connected(self, client_id: str) -> None:
+        """It is not: the client was refused, and everything is as before."""
+        due_at = self._held.pop(client_id, None)
+        if due_at is not None:
+            self._publish_at(self._wills[client_id], due_at)
 
     def withdrawn(self, client_id: str) -> None:
         """DISCONNECT with Reason Code 0: the will is removed unpublished. [MQTT-3.14.4-3]"""
@@ -98,6 +119,11 @@ class Wills:
 
     def _publish(self, will: WillDocument, now: Instant) -> None:
         del self._wills[will.client_id]
+        operations = [Delete(WillDocument, (will.client_id,))]
+        self._log.append(self._message(will, now), operations=operations)
+
+    def _message(self, will: WillDocument, now: Instant) -> list[Message]:
+        """The will as a message; none if no client could get it."""
         message = Message(
             will.topic,
             will.payload,
@@ -108,8 +134,7 @@ class Wills:
             None if will.expiry_s is None else now.wall_us + will.expiry_s * US,
             will.properties,
         )
-        messages = [message]
         if has_control_character(will.topic):  # An older program accepted it.
             self._counters.dropped[CONTROL_CHARACTER] += 1
-            messages.clear()
-        self._log.append(messages, operations=[Delete(WillDocument, (will.client_id,))])
+            return []
+        return [message]

@@ -227,7 +227,7 @@ class Link(Owner):
             clean_start=clean_start,
             session_expiry_s=session_expiry_s,
             receive_maximum=3,
-            operations=list,
+            will=None,
             now=self.broker.clock.now(),
         )
         return present

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TypeVar
@@ -13,7 +13,13 @@ from broker.clock import Alarm
 from broker.config import Config
 from broker.counters import Counters
 from broker.delivery.delivery import Delivery
-from broker.documents import CursorDocument, Operation, Put, SubscriptionDocument
+from broker.documents import (
+    CursorDocument,
+    Operation,
+    Put,
+    SubscriptionDocument,
+    WillDocument,
+)
 from broker.errors import StoreError, StoreFull
 from broker.log.log import CURSOR_COMMIT_DELAY_S, Log
 from broker.message import Grant, Message, Offset, Outgoing
@@ -110,7 +116,7 @@ class Subscriber(Owner):
         clean_start: bool = False,
         expiry_s: int = 100,
         receive_maximum: int = 100,
-        operations: Callable[[], list[Operation]] = list,
+        will: WillDocument | None = None,
     ) -> bool:
         """Returns Session Present."""
         self.session, present = await self.world.sessions.open(
@@ -119,7 +125,7 @@ class Subscriber(Owner):
             clean_start=clean_start,
             session_expiry_s=expiry_s,
             receive_maximum=receive_maximum,
-            operations=operations,
+            will=will,
             now=self.world.clock.now(),
         )
         return present

@@ -46,7 +46,7 @@ class Connection(Owner):
             clean_start=False,
             session_expiry_s=expiry_s,
             receive_maximum=receive_maximum,
-            operations=list,
+            will=None,
             now=self.world.clock.now(),
         )
         self.session = session

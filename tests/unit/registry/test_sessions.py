@@ -11,6 +11,7 @@ from broker.config import Config
 from broker.documents import (
     CursorDocument,
     Document,
+    Put,
     SessionDocument,
     SubscriptionDocument,
     WillDocument,
@@ -317,13 +318,104 @@ async def test_a_session_that_could_not_be_opened_expires_when_it_would_have(
     assert world.sessions.expired_count == 1
 
 
+def will_of(client_id: str = "sub1", *, delay_s: int = 50) -> WillDocument:
+    return WillDocument(client_id, "will", b"gone", 1, False, b"", None, delay_s, None)
+
+
+async def lost_with_a_will(world: World) -> None:
+    """A client whose will is due in 50 s."""
+    subscriber = Subscriber(world)
+    await subscriber.open(expiry_s=100, will=will_of())
+    world.wills.client_lost("sub1", session_expiry_s=100, now=world.clock.now())
+    subscriber.close()
+    await world.settled()
+    world.disk.commits.clear()
+
+
+@pytest.mark.parametrize("clean_start", [False, True])
+async def test_a_client_that_a_full_disk_refuses_leaves_its_older_will_as_it_was(
+    world: World, clean_start: bool
+) -> None:
+    """Neither published before it is due nor lost, and the new one is forgotten."""
+    await lost_with_a_will(world)
+    world.disk.full = True
+    with pytest.raises(StoreFull):
+        await Subscriber(world).open(expiry_s=100, clean_start=clean_start, will=will_of())
+    world.disk.full = False
+    world.clock.advance(49)
+    await world.settled()
+    assert [batch for batch, _, _ in world.disk.commits if batch] == []
+    assert await world.disk.scan(WillDocument) != []
+    world.clock.advance(1)
+    await world.settled()
+    assert [batch for batch, _, _ in world.disk.commits if batch] == [[b"gone"]]
+    assert await world.disk.scan(WillDocument) == []
+
+
+async def test_a_will_that_is_due_while_its_client_comes_back_waits_for_the_answer(
+    world: World,
+) -> None:
+    """Or it would take the new one with it."""
+    await lost_with_a_will(world)
+    world.disk.may_commit.clear()
+    subscriber = Subscriber(world)
+    opening = asyncio.create_task(subscriber.open(expiry_s=100, will=will_of()))
+    await asyncio.sleep(0)
+    world.clock.advance(51)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    world.disk.may_commit.set()
+    await opening
+    await world.settled()
+    assert [batch for batch, _, _ in world.disk.commits if batch] == []
+    assert await world.disk.scan(WillDocument) == [will_of()]
+
+
+async def test_a_will_that_was_due_while_its_client_was_refused_is_published(world: World) -> None:
+    await lost_with_a_will(world)
+    world.disk.full = True
+    world.disk.may_commit.clear()
+    opening = asyncio.create_task(Subscriber(world).open(expiry_s=100, will=will_of()))
+    await asyncio.sleep(0)
+    world.clock.advance(51)
+    world.disk.may_commit.set()
+    with pytest.raises(StoreFull):
+        await opening
+    world.disk.full = False
+    world.clock.advance(1)
+    await world.settled()
+    assert [batch for batch, _, _ in world.disk.commits if batch] == [[b"gone"]]
+
+
+async def test_a_refused_client_with_a_will_leaves_nothing(world: World) -> None:
+    world.disk.full = True
+    connects = [
+        Subscriber(world).open(name, expiry_s=0, will=will_of(name)) for name in ("a", "b", "c")
+    ]
+    refusals = await asyncio.gather(*connects, return_exceptions=True)
+    assert [type(refusal) for refusal in refusals] == [StoreFull] * 3
+    assert world.wills._wills == {}
+    assert world.wills.deadline() is None
+
+
+async def test_a_clean_start_publishes_the_will_that_waited_in_the_commit_that_ends_the_session(
+    world: World,
+) -> None:
+    """A crash leaves both, or neither. [MQTT-3.1.2-8]"""
+    await lost_with_a_will(world)
+    await Subscriber(world).open(expiry_s=100, clean_start=True, will=will_of())
+    [(batch, state, durable)] = [commit for commit in world.disk.commits if commit[0]]
+    assert (batch, durable) == ([b"gone"], True)
+    assert Put(will_of()) in state
+
+
 async def test_the_end_of_a_session_publishes_the_will_that_waited(
     world: World, clock: FakeClock
 ) -> None:
     """[MQTT-3.1.2-8]"""
     will = WillDocument("sub1", "will", b"gone", 1, False, b"", None, 500, None)
     subscriber = Subscriber(world)
-    await subscriber.open(expiry_s=100, operations=lambda: world.wills.connected("sub1", will))
+    await subscriber.open(expiry_s=100, will=will)
     world.wills.client_lost("sub1", session_expiry_s=1000, now=clock.now())
     subscriber.close()
     clock.advance(101)
@@ -369,10 +461,10 @@ async def test_a_clean_start_publishes_the_will_that_waited(world: World) -> Non
     """The session that it belonged to ends. [MQTT-3.1.2-8]"""
     will = WillDocument("sub1", "will", b"gone", 1, False, b"", None, 50, None)
     subscriber = Subscriber(world)
-    await subscriber.open(operations=lambda: world.wills.connected("sub1", will))
+    await subscriber.open(will=will)
     world.wills.client_lost("sub1", session_expiry_s=100, now=world.clock.now())
     subscriber.close()
-    await subscriber.open(clean_start=True, operations=lambda: world.wills.connected("sub1", None))
+    await subscriber.open(clean_start=True)
     await world.settled()
     assert [batch for batch, _, _ in world.disk.commits if batch] == [[b"gone"]]
 

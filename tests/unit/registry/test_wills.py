@@ -45,9 +45,13 @@ class Run:
         await self.wills.start(lambda client_id: durable and client_id == "c", self.clock.now())
         return self
 
-    async def connect(self, will: WillDocument | None) -> None:
-        self.log.append([], operations=self.wills.connected("c", will))
+    async def connect(self, will: WillDocument | None, client_id: str = "c") -> None:
+        messages, operations = self.wills.connecting(
+            client_id, will, session_ends=False, now=self.clock.now()
+        )
+        self.log.append(messages, operations=operations)
         await self.commit()
+        self.wills.connected(client_id, will)
 
     def lose(self, client_id: str = "c", *, session_expiry_s: int = 100) -> None:
         now = self.clock.now()
@@ -239,7 +243,7 @@ async def test_of_many_that_are_due_a_part_is_published_at_a_time(
     run = Run(disk, clock)
     for n in range(PUBLISHED_AT_ONCE_MAX + 1):
         one = replace(will(delay_s=30), client_id=str(n))
-        run.log.append([], operations=run.wills.connected(str(n), one))
+        await run.connect(one, str(n))
         run.lose(str(n))
     run.let_pass(30)
     assert run.due_in_s == 0
