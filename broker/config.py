@@ -47,6 +47,7 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "write_buffer_bytes_max": (1, TIB),
     "append_bytes_max": (1, TIB),
     "sys_interval_s": (0, YEAR_S),
+    "scrub_bytes_per_s": (0, TIB),
     "drain_timeout_s": (0, DAY_S),
 }
 """The least and the most of every setting that is a number."""
@@ -106,6 +107,9 @@ class Config:
     """Payload waiting for the running commit; beyond, publishers are not read from."""
     sys_interval_s: float = 10.0
     """How often changed values under `$SYS/broker` are published; 0: there are none."""
+    scrub_bytes_per_s: int = MIB // 4
+    """How fast the log is read in the background to find damage; 0: not at all. At 256 KiB/s a log
+    of 10 GiB takes half a day."""
     drain_timeout_s: float = 10.0
     log_level: str = "info"
     """Least of what is told on standard error, of `LOG_LEVELS`. Never a payload or a password."""

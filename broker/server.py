@@ -26,6 +26,7 @@ from broker.delivery.delivery import Delivery
 from broker.ending import Ending
 from broker.errors import StoreError, StoreUnavailable
 from broker.log.log import Log
+from broker.log.scrub import Scrub
 from broker.mqtt.authentication import Methods
 from broker.mqtt.limits import Limits
 from broker.net import unix
@@ -112,22 +113,22 @@ class Server:
     async def _start_on_store(self) -> None:
         config, clock, alarm = self.config, self._clock, self._alarm
         self._log = Log(self._store, self.counters, clock, append_bytes_max=config.append_bytes_max)
-        self._delivery = Delivery(self._log, self.counters, config, clock)
+        delivery = Delivery(self._log, self.counters, config, clock)
         wills = Wills(self._log, self.counters, alarm.deadline_moved)
-        self._sessions = Sessions(self._log, self._delivery, wills, config, alarm.deadline_moved)
+        self._sessions = Sessions(self._log, delivery, wills, config, alarm.deadline_moved)
         alarm.watch(wills, self._sessions)
-        groups = Groups(self._log, self._delivery, self._sessions, self.counters, config, clock)
+        groups = Groups(self._log, delivery, self._sessions, self.counters, config, clock)
         sys_tree = SysTree(
-            self._log, self._delivery, self._sessions, groups, self.counters, clock.monotonic()
+            self._log, delivery, self._sessions, groups, self.counters, clock.monotonic()
         )
         services = Services(
             config,
             clock,
             self._log,
-            self._delivery,
+            delivery,
             self._sessions,
             groups,
-            Subscriptions(self._log, self._delivery, groups, sys_tree, config, clock),
+            Subscriptions(self._log, delivery, groups, sys_tree, config, clock),
             wills,
             sys_tree,
             self.counters,
@@ -137,8 +138,11 @@ class Server:
         await self._sessions.start(clock.now())
         await wills.start(self._sessions.has_durable, clock.now())
         self._spawn(self._log.commit_forever())
-        self._spawn(self._delivery.deliver_forever())
+        self._spawn(delivery.deliver_forever())
         self._spawn(alarm.expire_forever())
+        self._scrub = Scrub(self._store, clock, bytes_per_s=config.scrub_bytes_per_s)
+        if config.scrub_bytes_per_s:
+            self._spawn(self._scrub.run_forever())
         if config.sys_interval_s:
             self._spawn(sys_tree.publish_forever(clock, config.sys_interval_s))
         app = create_app(self.status, self.request_stop)
@@ -246,6 +250,8 @@ class Server:
             "sqlite_version": self._store.sqlite_version,
             "high_watermark": self._log.high_watermark,
             "log_start": self._store.log_start,
+            "damaged_offsets": self._store.damaged_offsets,
+            "scrub": {"offset": self._scrub.offset, "rounds": self._scrub.rounds},
             "connections": len(self._connections),
             "connections_max": self.config.connections_max,
             "sessions_connected": self._sessions.connected_count,

@@ -188,6 +188,8 @@ async def test_status_is_a_snapshot(server: Server, config: Config) -> None:
         "durability": "fsync",
         "high_watermark": 1,
         "log_start": 1,
+        "damaged_offsets": 0,
+        "scrub": {"offset": 0, "rounds": 0},
         "connections": 1,
         "connections_max": 100,
         "sessions_connected": 1,

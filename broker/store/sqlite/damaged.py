@@ -69,6 +69,8 @@ class DamagedBlock:
         """Topic and size of what can be read, by offset."""
         self._broken: set[int] = set()
         """Rows that are there, and damaged."""
+        self.damaged: list[range] = []
+        """What `look` found."""
 
     def look(self, end: int) -> list[range]:
         """The offsets up to `end` of the block that cannot be read."""
@@ -77,7 +79,8 @@ class DamagedBlock:
         last = min(end, self.last)
         missing = self._accounts.missing(self._first, last, self._sound)
         broken = {offset for offset in self._broken if offset <= last} - self._sound.keys()
-        return as_ranges(sorted(broken | set(missing)))
+        self.damaged = as_ranges(sorted(broken | set(missing)))
+        return self.damaged
 
     def read(
         self,

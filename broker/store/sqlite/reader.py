@@ -103,7 +103,7 @@ class Reader:
         read = block.read(start, min(end, block.last), match, limit, bytes_max)
         if not block.has_rows:
             read = block.skip_to_next_row(start, end)
-        self.damage.found(block.number, read.damaged)
+        self.damage.found(block.number, block.damaged or read.damaged)
         return read
 
     def is_sound(self, number: int, high_watermark: int) -> bool:

@@ -91,6 +91,11 @@ class SqliteStore:
     def log_start(self) -> Offset:
         return self._log_start
 
+    @property
+    def damaged_offsets(self) -> int:
+        """How many offsets are known to be unreadable, of those looked at since it was opened."""
+        return self._damage.offsets
+
     async def open(self) -> None:
         self._file = DatabaseFile(self.path)
         try:
