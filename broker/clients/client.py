@@ -60,7 +60,9 @@ class Client(Owner):
             methods=services.methods,
             traffic=services.counters.packets,
         )
-        self._output = Output(self._connection, transport, services.log, self._connection_ended)
+        self._output = Output(
+            self._connection, transport, services.log, self._connection_ended, self.failed
+        )
         self._client_id = ""
         self._session: Session | None = None
         """None until the CONNECT is accepted, and so are the two that work on it."""
@@ -225,7 +227,7 @@ class Client(Owner):
         log = self._services.log
         if log.congested:
             self._pause_reading("log")
-            log.when_uncongested(lambda: self._resume_reading("log"))
+            log.when_uncongested(lambda: self._resume_reading("log"), self.failed)
 
     def _subscribe(self, packet: Subscribe | Unsubscribe) -> None:
         session, subscriptions = self._session, self._services.subscriptions

@@ -173,10 +173,10 @@ class LineClient:
             self._answer(answer, "" if error is None else NOT_STORED)
 
         log = self.services.log
-        log.append(messages, committed, keep_if_full=False)
+        log.append(messages, committed, self.failed, keep_if_full=False)
         if log.congested:
             self._transport.pause_reading("log")
-            log.when_uncongested(lambda: self._resume_reading("log"))
+            log.when_uncongested(lambda: self._resume_reading("log"), self.failed)
 
     async def _then_go_on(self, event: LineSubscribe | LineUnsubscribe, answer: _Answer) -> None:
         try:

@@ -106,7 +106,7 @@ class Publishing:
         if pubacks or pubrecs:
             # MQTT 5 can say that there is no space, to 3.1.1 we do not listen until there is.
             keep_if_full = not self._gives_reasons or not messages
-            log.append(messages, committed, keep_if_full=keep_if_full)
+            log.append(messages, committed, self._output.failed, keep_if_full=keep_if_full)
             if pubrecs and session.durable:
                 log.changed(session)
         else:
@@ -128,7 +128,7 @@ class Publishing:
             if error is None:
                 self._output.send(ack)
 
-        self._log.append([], committed, durable=False)
+        self._log.append([], committed, self._output.failed, durable=False)
 
     def release(self, packet_ids: Sequence[int]) -> None:
         """PUBREL came: answer with PUBCOMP.

@@ -17,7 +17,7 @@ from broker.clients.faces import Transport
 from broker.clients.services import Services
 from broker.delivery.sender import TOO_LARGE, Recipient, Sender
 from broker.errors import StoreError
-from broker.log.log import Log
+from broker.log.log import Log, OnFailed
 from broker.message import Outgoing, WallUs
 from broker.mqtt.connection import Connection
 from broker.mqtt.packets import Ack, FromServer, PacketType
@@ -38,15 +38,23 @@ class Output:
         "_transport",
         "closed",
         "connection",
+        "failed",
         "lost",
         "writable",
     )
 
     def __init__(
-        self, connection: Connection, transport: Transport, log: Log, ended: Callable[[], None]
+        self,
+        connection: Connection,
+        transport: Transport,
+        log: Log,
+        ended: Callable[[], None],
+        failed: OnFailed,
     ) -> None:
-        """`ended` is called when a packet that the client cannot take ended the connection."""
+        """`ended` is called when a packet that the client cannot take ended the connection, and
+        `failed` when we made a mistake."""
         self.connection = connection
+        self.failed = failed
         self._transport = transport
         self._log = log
         self._ended = ended
@@ -81,16 +89,19 @@ class Output:
             if error is None:
                 self.send(ack)
 
-        self._log.changed(session, saved)
+        self._log.changed(session, saved, self.failed)
 
     def flush(self) -> None:
-        """Write what waits."""
+        """Write what waits. Raises nothing: the loop calls it."""
         self._flush_scheduled = False
-        data = self.connection.data_to_send()
-        if data and not self.lost:
-            self._transport.write(data)
-        if self.connection.closed and not self.closed:
-            self._ended()
+        try:
+            data = self.connection.data_to_send()
+            if data and not self.lost:
+                self._transport.write(data)
+            if self.connection.closed and not self.closed:
+                self._ended()
+        except Exception as error:
+            self.failed(error)
 
 
 class Sending(Recipient):
@@ -156,7 +167,7 @@ class Sending(Recipient):
                 self._groups.settle(session)
             if self._held or taken.held:
                 self._held.append(taken)
-                self._log.changed(session, self._send_held)
+                self._log.changed(session, self._send_held, output.failed)
             else:
                 self._send(taken.outgoing, taken.packet_ids, now_us)
         if not output.closed:

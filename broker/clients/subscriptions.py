@@ -228,7 +228,7 @@ class Subscriptions:
                 session.offer_aside(self._sys_tree.matching(wanting_retained))
                 self._delivery.send_retained(session)
 
-        self._commit(session, operations, committed)
+        self._commit(session, operations, committed, client)
 
     def _too_many(self, session: Session, subscription: SubscriptionDocument) -> bool:
         subscriptions, most = session.subscriptions, self._config.subscriptions_per_session_max
@@ -298,14 +298,20 @@ class Subscriptions:
             if error is None and complete:
                 client.answer(Unsuback(packet.packet_id, codes))
 
-        self._commit(session, operations, committed)
+        self._commit(session, operations, committed, client)
 
     def _commit(
-        self, session: Session, operations: list[Operation], committed: OnCommitted
+        self,
+        session: Session,
+        operations: list[Operation],
+        committed: OnCommitted,
+        client: Applicant,
     ) -> None:
         """Also without operations it waits for those of the parts before."""
         if session.durable:
-            self._log.append([], committed, durable=bool(operations), operations=operations)
+            self._log.append(
+                [], committed, client.failed, durable=bool(operations), operations=operations
+            )
             self._log.changed(session)
         else:
             committed(None)

@@ -29,7 +29,7 @@ from broker.delivery.recent import Recent
 from broker.delivery.routes import RouteTable, route
 from broker.documents import Delete, Put, SubscriptionDocument
 from broker.errors import StoreError, StoreUnavailable
-from broker.log.log import Log
+from broker.log.log import Log, StateSource
 from broker.message import Grant, Message, Offset
 from broker.session.position import LivePosition
 from broker.session.session import Session
@@ -81,6 +81,7 @@ class Delivery:
         """Whether the store could not answer when it was last asked."""
         self._looking: WeakValueDictionary[Session, asyncio.Lock] = WeakValueDictionary()
         """A session has one reader look into the log at a time: it may have 10,000 that replay."""
+        log.source_failed = self._source_failed
 
     @property
     def subscription_count(self) -> int:
@@ -248,6 +249,10 @@ class Delivery:
                 subscriber.failed(error)
         except Exception as another:
             subscriber.failed(another)
+
+    def _source_failed(self, source: StateSource, error: Exception) -> None:
+        assert isinstance(source, Session), "nothing else has state in the log"
+        self.failed(source, error)
 
     def _stop(self, session: Session, key: ReaderKey) -> None:
         reader = self._readers[session].pop(key, None)

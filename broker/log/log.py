@@ -15,7 +15,9 @@ topics or sessions: whoever has state to commit is a `StateSource`.
 - While the store is full, or another program has locked it, everything waits in its order, so no
   state is stored without the message that it belongs to. Only appends with `keep_if_full=False`
   fail; a lock is over soon, so then only those without messages. The log tries again every second.
-- Any other failure ends the log (P6): it acknowledges nothing more, and the broker stops.
+- Any other failure of the store ends the log (P6): it acknowledges nothing more, and the broker
+  stops. A mistake of ours in a callback or a `StateSource` does not: whom it concerns is told, and
+  cut off, before anything is acknowledged to it that is not stored.
 """
 
 from __future__ import annotations
@@ -51,6 +53,8 @@ follow each other in commits of their own, each at the price of a whole one. `ma
 logger = logging.getLogger(__name__)
 
 OnCommitted = Callable[[StoreError | None], None]
+OnFailed = Callable[[Exception], None]
+"""What to do about a mistake of ours. Raises nothing."""
 
 
 class StateSource(Protocol):
@@ -69,6 +73,14 @@ class StateSource(Protocol):
         ...
 
 
+def _nobody_waits(error: Exception) -> None:
+    logger.critical("after a commit", exc_info=error)
+
+
+def _unknown_source(source: StateSource, error: Exception) -> None:
+    logger.critical("%r is left out of a commit", source, exc_info=error)
+
+
 @dataclass(slots=True)
 class _Append:
     """One call of `append`, or of `changed` with a callback."""
@@ -79,6 +91,16 @@ class _Append:
     durable: bool
     keep_if_full: bool
     on_committed: OnCommitted | None
+    failed: OnFailed
+
+
+def _tell(appends: Sequence[_Append], error: StoreError | None) -> None:
+    for append in appends:
+        if append.on_committed is not None:
+            try:
+                append.on_committed(error)
+            except Exception as mistake:
+                append.failed(mistake)
 
 
 class _Batch:
@@ -118,7 +140,9 @@ class Log:
         self._sent.set()
         self._waits_for: type[StoreError] | None = None
         """Why nothing is stored at present: StoreFull or StoreBusy."""
-        self._uncongested: list[Callable[[], None]] = []
+        self._uncongested: list[tuple[Callable[[], None], OnFailed]] = []
+        self.source_failed: Callable[[StateSource, Exception], None] = _unknown_source
+        """Called with a source that raised something. Raises nothing."""
 
     @property
     def high_watermark(self) -> Offset:
@@ -128,12 +152,14 @@ class Log:
         self,
         messages: Sequence[Message],
         on_committed: OnCommitted | None = None,
+        failed: OnFailed = _nobody_waits,
         *,
         durable: bool = True,
         keep_if_full: bool = True,
         operations: Sequence[Operation] = (),
     ) -> None:
-        """Put messages and operations into the next commit.
+        """Put messages and operations into the next commit. `failed` is called with what
+        `on_committed` raises.
 
         `durable=False` where nobody waits for the disk: QoS 0. `keep_if_full=False`: if the store
         is full then, nothing of this append is stored and the callback gets StoreFull. If another
@@ -142,15 +168,20 @@ class Log:
         pending = self._pending
         size = sum([message.size for message in messages])
         pending.appends.append(
-            _Append(messages, operations, size, durable, keep_if_full, on_committed)
+            _Append(messages, operations, size, durable, keep_if_full, on_committed, failed)
         )
         pending.size += size
         self._wake()
 
     def changed(
-        self, source: StateSource, on_committed: OnCommitted | None = None, *, urgent: bool = True
+        self,
+        source: StateSource,
+        on_committed: OnCommitted | None = None,
+        failed: OnFailed = _nobody_waits,
+        *,
+        urgent: bool = True,
     ) -> None:
-        """The state of `source` goes into the next commit.
+        """The state of `source` goes into the next commit. `failed` as for `append`.
 
         With an `urgent` callback somebody waits for it: the commit is fsynced and starts at once.
         A callback that is not urgent also hears of a full or locked store, while the state
@@ -159,7 +190,7 @@ class Log:
         pending = self._pending
         pending.sources[source] = None
         if on_committed is not None:
-            pending.appends.append(_Append((), (), 0, urgent, urgent, on_committed))
+            pending.appends.append(_Append((), (), 0, urgent, urgent, on_committed, failed))
         if on_committed is not None and urgent:
             self._wake()
         else:
@@ -191,10 +222,12 @@ class Log:
         """Whether more than `append_bytes_max` waits for the disk: read from publishers later."""
         return self._pending.size > self._append_bytes_max
 
-    def when_uncongested(self, resume: Callable[[], None]) -> None:
+    def when_uncongested(
+        self, resume: Callable[[], None], failed: OnFailed = _nobody_waits
+    ) -> None:
         """Call `resume` when the commit of the pending batch begins and the store is not full or
-        locked."""
-        self._uncongested.append(resume)
+        locked; and `failed` with what it raises."""
+        self._uncongested.append((resume, failed))
 
     async def flushed(self) -> None:
         """Return when nothing is pending and no commit runs.
@@ -244,15 +277,21 @@ class Log:
 
     def _resume(self) -> None:
         resumed, self._uncongested = self._uncongested, []
-        for resume in resumed:
-            resume()
+        for resume, failed in resumed:
+            try:
+                resume()
+            except Exception as error:
+                failed(error)
 
     async def _write(self, batch: _Batch) -> None:
         appends = batch.appends
         messages = list(chain.from_iterable([append.messages for append in appends]))
         operations = list(chain.from_iterable([append.operations for append in appends]))
-        for source in batch.sources:
-            operations += source.take_changes()
+        for source in list(batch.sources):
+            try:
+                operations += source.take_changes()
+            except Exception as error:
+                self._leave_out(batch, source, error)
         durable = self._sync_due or any(append.durable for append in appends)
         try:
             if messages or operations or (durable and self._sync_timer is not None):
@@ -265,9 +304,7 @@ class Log:
             return
         except StoreError as error:
             self.failure = error
-            for append in appends:
-                if append.on_committed is not None:
-                    append.on_committed(error)
+            _tell(appends, error)
             self._idle.set()
             raise
         self._note_sync(durable=durable, moved=bool(operations))
@@ -275,10 +312,11 @@ class Log:
         self._counters.messages_in += len(messages)
         self._counters.payload_bytes_in += sum([len(message.payload) for message in messages])
         for source in batch.sources:
-            source.committed()
-        for append in appends:
-            if append.on_committed is not None:
-                append.on_committed(None)
+            try:
+                source.committed()
+            except Exception as error:
+                self.source_failed(source, error)
+        _tell(appends, None)
         self._sent.clear()
         asyncio.get_running_loop().call_soon(self._sent.set)
         if self._waits_for is not None:
@@ -295,6 +333,18 @@ class Log:
                 self._sync_timer = None
         elif moved and self._sync_timer is None:
             self._sync_timer = self._clock.call_later(CURSOR_SYNC_S, self._sync)
+
+    def _leave_out(self, batch: _Batch, source: StateSource, error: Exception) -> None:
+        """Its state is not in this commit; what it gave of that must come with the next."""
+        del batch.sources[source]
+        self.source_failed(source, error)
+        self._not_committed(source)
+
+    def _not_committed(self, source: StateSource) -> None:
+        try:
+            source.not_committed()
+        except Exception as error:
+            self.source_failed(source, error)
 
     def _keep(self, batch: _Batch, error: StoreFull | StoreBusy) -> None:
         """The store is full or locked: put the batch back before everything that came meanwhile.
@@ -314,8 +364,6 @@ class Log:
         batch.appends = kept + later.appends
         batch.size += later.size - sum([append.size for append in refused])
         for source in batch.sources:
-            source.not_committed()
+            self._not_committed(source)
         batch.sources |= later.sources
-        for append in refused:
-            if append.on_committed is not None:
-                append.on_committed(error)
+        _tell(refused, error)

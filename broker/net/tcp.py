@@ -144,29 +144,31 @@ class TcpConnection(asyncio.Protocol):
         logger.warning("connection from %s cut off: %s", self.peer, TOO_MANY)
         return False
 
-    @_guarded
     def data_received(self, data: bytes) -> None:
         now = self._clock.monotonic()
         self._services.counters.bytes_in += len(data)
-        if self.client is None:
-            data = self._first_bytes + data
-            if len(data) < len(HTTP_GET) and HTTP_GET.startswith(data):
-                self._wait_for_more(data)
-                return
-            if data[0] != MQTT_CONNECT and not begins_a_line(data):
-                self._services.counters.protocol_errors += 1
-                logger.info("connection from %s closed: %s", self.peer, why_refused(data))
-                self.close()
-                return
-            self.client = self._meet(data, now)
-        self.client.receive(data, now)
-        if self._full:
-            self._pause_reading_if_clogged()
-        if len(data) >= TURN_BYTES_MAX:
-            self.pause_reading("turn")
-            asyncio.get_running_loop().call_soon(self.resume_reading, "turn")
-        elif len(data) <= QUICK_ACK_BYTES_MAX and self._quick_ack:
-            self._acknowledge_at_once()
+        try:  # As `_guarded`, without a call for each read.
+            if self.client is None:
+                data = self._first_bytes + data
+                if len(data) < len(HTTP_GET) and HTTP_GET.startswith(data):
+                    self._wait_for_more(data)
+                    return
+                if data[0] != MQTT_CONNECT and not begins_a_line(data):
+                    self._services.counters.protocol_errors += 1
+                    logger.info("connection from %s closed: %s", self.peer, why_refused(data))
+                    self.close()
+                    return
+                self.client = self._meet(data, now)
+            self.client.receive(data, now)
+            if self._full:
+                self._pause_reading_if_clogged()
+            if len(data) >= TURN_BYTES_MAX:
+                self.pause_reading("turn")
+                asyncio.get_running_loop().call_soon(self.resume_reading, "turn")
+            elif len(data) <= QUICK_ACK_BYTES_MAX and self._quick_ack:
+                self._acknowledge_at_once()
+        except Exception as error:
+            self.failed(error)
 
     def _acknowledge_at_once(self) -> None:
         """On a socket object of our own, as uvloop's duplicates the file for each call."""

@@ -56,7 +56,26 @@ def output(
     connection = Connection(now=NOW, limits=LIMITS)
     connect = Connect(MQTT_5, "a", True, 60, packet_bytes_max=packet_bytes_max)
     connection.receive_data(encode(connect, MQTT_5), NOW)
-    return Output(connection, transport, world.log, lambda: ends.append("end"))
+    return Output(
+        connection,
+        transport,
+        world.log,
+        lambda: ends.append("end"),
+        lambda error: ends.append(type(error).__name__),
+    )
+
+
+async def test_a_mistake_while_it_is_written_is_told(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def mistake(_: bytes) -> None:
+        raise ZeroDivisionError
+
+    transport, ends = Transport(), list[str]()
+    monkeypatch.setattr(transport, "write", mistake)
+    output(world, transport, ends).send(Ack(PacketType.PUBACK, [1]))
+    await turns()
+    assert ends == ["ZeroDivisionError"]
 
 
 async def test_what_is_sent_in_one_turn_is_written_at_once(world: World) -> None:

@@ -430,3 +430,122 @@ async def test_messages_and_commits_are_counted(disk: Disk) -> None:
     await log.flushed()
     task.cancel()
     assert (counters.commits, counters.messages_in, counters.payload_bytes_in) == (1, 2, 3)
+
+
+# What we do wrong in somebody's commit
+
+
+def mistake(*_: object) -> None:
+    raise ZeroDivisionError
+
+
+async def test_a_mistake_in_a_callback_is_told_to_whom_it_concerns(log: Log, disk: Disk) -> None:
+    heard: list[str] = []
+    log.append([message("1")], mistake, lambda error: heard.append(type(error).__name__))
+    log.changed(Source(), mistake, lambda error: heard.append(type(error).__name__))
+    log.append([message("2")], lambda error: heard.append(f"2: {error}"))
+    await log.flushed()
+    assert heard == ["ZeroDivisionError", "ZeroDivisionError", "2: None"]
+    assert messages(disk) == [[b"1", b"2"]]
+    assert log.failure is None
+
+
+async def test_a_mistake_in_a_callback_that_concerns_nobody_is_logged(
+    log: Log, caplog: pytest.LogCaptureFixture
+) -> None:
+    log.append([message("1")], mistake)
+    await log.flushed()
+    ((level, text, why),) = [(r.levelname, r.getMessage(), r.exc_info) for r in caplog.records]
+    assert (level, text) == ("CRITICAL", "after a commit")
+    assert why is not None
+
+
+async def test_a_mistake_in_a_refused_or_failed_callback_leaves_the_others_told(
+    log: Log, disk: Disk, clock: FakeClock
+) -> None:
+    heard: list[str] = []
+
+    def told(error: StoreError | None) -> None:
+        heard.append(str(error))
+
+    disk.full = True
+    for callback in (mistake, told):
+        log.append([message("1")], callback, lambda _: None, keep_if_full=False)
+    await turns()
+    assert heard == ["no space"]
+    disk.full, disk.broken = False, StoreUnavailable("lost")
+    for callback in (mistake, told):
+        log.append([message("1")], callback, lambda _: None)
+    clock.advance(FULL_RETRY_S)
+    await turns()
+    assert heard == ["no space", "lost"]
+    assert log.failure is disk.broken
+
+
+async def test_who_cannot_be_read_from_again_is_told(log: Log, disk: Disk) -> None:
+    heard: list[str] = []
+    log.when_uncongested(mistake, lambda error: heard.append(type(error).__name__))
+    log.when_uncongested(lambda: heard.append("read"))
+    log.append([message("1")])
+    await log.flushed()
+    assert heard == ["ZeroDivisionError", "read"]
+
+
+async def test_a_source_that_fails_is_left_out_of_the_commit_and_cut_off_before_it(
+    log: Log, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P1: its messages are stored, but nothing is acknowledged that needs its state."""
+    broken, sound = Source(), Source()
+    failed: list[object] = []
+
+    def cut_off(source: object, error: Exception) -> None:
+        assert disk.commits == []
+        failed.append(source)
+
+    monkeypatch.setattr(broken, "take_changes", mistake)
+    log.source_failed = cut_off
+    log.changed(broken)
+    log.changed(sound)
+    log.append([message("1")])
+    await log.flushed()
+    assert failed == [broken]
+    assert broken.calls == ["not committed"]
+    assert sound.calls == ["take changes", "committed"]
+    assert messages(disk) == [[b"1"]]
+    log.changed(sound)
+    log.append([message("2")])
+    await log.flushed()
+    assert failed == [broken]
+
+
+async def test_a_source_that_fails_after_the_commit_is_cut_off_alone(
+    log: Log, disk: Disk, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken, sound = Source(), Source()
+    failed: list[object] = []
+    monkeypatch.setattr(broken, "committed", mistake)
+    monkeypatch.setattr(broken, "not_committed", mistake)
+    log.source_failed = lambda source, error: failed.append(source)
+    disk.full = True
+    log.changed(broken)
+    log.changed(sound)
+    log.append([message("1")])
+    await turns()
+    assert failed == [broken]
+    disk.full = False
+    clock.advance(FULL_RETRY_S)
+    await log.flushed()
+    assert failed == [broken, broken]
+    assert sound.calls == ["take changes", "not committed", "take changes", "committed"]
+    assert messages(disk) == [[b"1"]]
+
+
+async def test_a_source_that_nobody_knows_is_logged(
+    log: Log, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = Source()
+    monkeypatch.setattr(broken, "take_changes", mistake)
+    log.changed(broken)
+    log.append([message("1")])
+    await log.flushed()
+    assert [record.levelname for record in caplog.records] == ["CRITICAL"]
