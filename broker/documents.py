@@ -64,9 +64,9 @@ class SubscriptionDocument:
 class CursorDocument:
     """What a durable session has acknowledged.
 
-    Everything at or below `offset`, and everything in (offset, sent_through] that is not named in
-    `inflight` (packed by `session/in_flight.py`). `next_packet_id` continues the Packet
-    Identifiers.
+    Everything at or below `offset`, and everything in (offset, sent_through] that is not in flight.
+    `inflight` lists that, or vouches for the InFlightDocuments that do (`session/cursor.py` packs
+    both). `next_packet_id` continues the Packet Identifiers.
     """
 
     KEY: ClassVar[tuple[str, ...]] = ("client_id",)
@@ -75,6 +75,17 @@ class CursorDocument:
     sent_through: Offset
     next_packet_id: int
     inflight: bytes
+
+
+@dataclass(slots=True)
+class InFlightDocument:
+    """What a durable session with much in flight has in flight under the Packet Identifiers of one
+    page: so a commit writes the pages that changed."""
+
+    KEY: ClassVar[tuple[str, ...]] = ("client_id", "page")
+    client_id: str
+    page: int
+    exchanges: bytes
 
 
 @dataclass(slots=True)
@@ -103,16 +114,25 @@ class WillDocument:
 
 
 Document = (
-    SessionDocument | SubscriptionDocument | CursorDocument | ReceivedQos2Document | WillDocument
+    SessionDocument
+    | SubscriptionDocument
+    | CursorDocument
+    | InFlightDocument
+    | ReceivedQos2Document
+    | WillDocument
 )
 D = TypeVar(
     "D",
     SessionDocument,
     SubscriptionDocument,
     CursorDocument,
+    InFlightDocument,
     ReceivedQos2Document,
     WillDocument,
 )
+
+
+Key = tuple[str | int, ...]
 
 
 @dataclass(slots=True)
@@ -126,11 +146,12 @@ class Put:
 @dataclass(slots=True)
 class Delete:
     """Remove every document of a class whose key begins with `key` (a session's subscriptions: its
-    client identifier). Removing a SessionDocument removes the session's subscriptions, cursor and
-    received QoS 2 identifiers with it. Removing what is not there is no error."""
+    client identifier). Removing a SessionDocument removes the session's subscriptions, cursor,
+    in-flight pages and received QoS 2 identifiers with it. Removing what is not there is no error.
+    """
 
     kind: type[Document]
-    key: tuple[str, ...]
+    key: Key
 
 
 Operation = Put | Delete

@@ -22,7 +22,8 @@ from broker.message import Outgoing, WallUs
 from broker.mqtt.connection import Connection
 from broker.mqtt.packets import Ack, FromServer, PacketType
 from broker.mqtt.reasons import ERROR, ReasonCode
-from broker.session.in_flight import Stage, Taken
+from broker.session.exchange import Stage
+from broker.session.in_flight import Taken
 from broker.session.session import Session
 
 logger = logging.getLogger(__name__)

@@ -18,6 +18,7 @@ from broker.delivery.delivery import Delivery, Subscriber
 from broker.documents import (
     CursorDocument,
     Delete,
+    InFlightDocument,
     Operation,
     Put,
     ReceivedQos2Document,
@@ -35,7 +36,13 @@ from broker.session.session import Session
 
 SESSION_EXPIRY_NEVER = 0xFFFF_FFFF
 """A Session Expiry Interval that means: does not expire. [MQTT 5, section 3.1.2.11.2]"""
-SESSION_STATE = (SessionDocument, CursorDocument, ReceivedQos2Document, SubscriptionDocument)
+SESSION_STATE = (
+    SessionDocument,
+    CursorDocument,
+    InFlightDocument,
+    ReceivedQos2Document,
+    SubscriptionDocument,
+)
 """What is stored of a session, and read in one call when its client comes."""
 ENDED_AT_ONCE_MAX = 500
 """Sessions that expired and are ended in one turn of the loop."""
@@ -270,6 +277,7 @@ class Sessions:
             return session
         document: SessionDocument | None = None
         cursor: CursorDocument | None = None
+        pages: list[InFlightDocument] = []
         received: ReceivedQos2Document | None = None
         subscriptions: list[SubscriptionDocument] = []
         for found in await self._log.store.scan_together(SESSION_STATE, (client_id,)):
@@ -280,13 +288,15 @@ class Sessions:
                     document = found
                 case CursorDocument():
                     cursor = found
+                case InFlightDocument():
+                    pages.append(found)
                 case ReceivedQos2Document():
                     received = found
         if document is None:
             return None
         session = self._new(client_id, document.created_at_us)
         session.set_expiry(document.session_expiry_s)
-        session.restore(cursor, received, subscriptions)
+        session.restore(cursor, pages, received, subscriptions)
         return session
 
     def _new(self, client_id: str, created_at_us: int) -> Session:

@@ -4,33 +4,26 @@ The window keeps offsets and Packet Identifiers, no payloads: a message that mus
 read from the log. `aside` marks a message that did not come from the session's own place in the log
 but from a replay, a group or the retained messages; the cursor does not wait for it.
 
-A cursor says: everything at or below `offset` is acknowledged, and so is everything in
-(offset, sent_through] that is not listed in `inflight`. Two forms follow from it:
-
-- *compact* (QoS 1, acknowledged in order): `sent_through == offset`, nothing listed. What was in
-  flight is simply sent again, with new Packet Identifiers, should the broker crash.
-- *full* (QoS 2, gaps, a client that leaves): every unfinished exchange is listed with its Packet
-  Identifier, so that it can be continued under the same one. [MQTT-4.4.0-1]
+What the log keeps of the window is the business of `cursor.py`. A window with much in flight is
+kept in pages by Packet Identifier, and tells which pages changed.
 """
 
 from __future__ import annotations
 
-import struct
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from enum import IntEnum
+from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import NamedTuple
 
-from broker.errors import StoreCorrupt
 from broker.message import Lease, Offset, Outgoing, PacketIdentifier
+from broker.session.exchange import ASIDE, InFlight, Row, Stage
+from broker.session.repeatable import Repeatable
 
 PACKET_IDENTIFIER_MAX = 65_535
 OFFSET_MAX = Offset(2**63 - 1)
 
-_ENTRY = struct.Struct(">QHBB")
-_RETAINED = 0x01
-_ASIDE = 0x02
+PAGE_SHIFT = 5
+"""A page has 32 Packet Identifiers."""
 
 
 class InFlightWindow:
@@ -45,22 +38,23 @@ class InFlightWindow:
         self.receive_maximum = inflight_max
         """The connected client's Receive Maximum, or `inflight_max` if that is less."""
         self.next_packet_id = 1
-        self._keeps_qos0 = False
+        self.keeps_qos0 = False
+        """Whether QoS 0 is in flight as well: in the session of a group."""
         self.settled: list[Lease] = []
         """Leases that ended; the groups fetch them with `take_settled`."""
         self._qos1: dict[int, Offset] = {}
         self._qos2: dict[int, Offset] = {}
         self._released: dict[int, Offset] = {}
+        """In the order of the PUBRECs."""
+        self._released_as: dict[int, int] = {}
+        """The same order as numbers that rise, for pages, which are by Packet Identifier."""
         self._aside: dict[int, bool] = {}
         """Packet Identifiers of messages that came from aside, and whether as retained."""
         self._leases: dict[int, Lease] = {}
         """QoS 1 messages leased from a group, which keeps them for the session."""
-        self._sent = 0
-        self._acknowledged = 0
-        self._acknowledged_committing = 0
-        self._acknowledged_committed = 0
-        self.committing = True
-        """Whether the log takes the session's state; not while the disk is full."""
+        self._changed: set[int] | None = None
+        """Pages that changed since `take_changed`; None: nobody asks."""
+        self.repeatable = Repeatable()
 
     def __len__(self) -> int:
         """How many exchanges are unfinished."""
@@ -74,7 +68,7 @@ class InFlightWindow:
 
     def keep_qos0(self) -> None:
         """Let QoS 0 messages be in flight too, like QoS 1: a group's, until a member sent them."""
-        self._keeps_qos0 = True
+        self.keeps_qos0 = True
 
     def allow(self, more: int, *, inflight_max: int) -> None:
         """Let `more` messages into flight beside the unfinished ones, with a new `inflight_max`."""
@@ -88,9 +82,10 @@ class InFlightWindow:
         what a crash of the broker could repeat (P4), unless the disk is full: that must not keep
         subscribers from reading.
         """
-        bound = durable and self.committing
-        repeatable = self._sent - (self._acknowledged_committed if bound else self._acknowledged)
         unfinished = len(self._qos1) + len(self._qos2) + len(self._released)
+        known = self.repeatable
+        bound = durable and known.committing
+        repeatable = known.sent - (known.acknowledged_committed if bound else known.acknowledged)
         return max(0, min(self.receive_maximum - unfinished, self.inflight_max - repeatable))
 
     def take(
@@ -109,11 +104,11 @@ class InFlightWindow:
         offset above `through`. A message that finds no room holds up the messages after it, which
         keeps the order. Hot: `make bench`.
         """
-        room = self.room(durable=durable)
+        room = could_go = self.room(durable=durable)
         packet_id = self.next_packet_id
         qos1, qos2, released = self._qos1, self._qos2, self._released
         qos2_before = len(qos2)
-        forgets_qos0 = not self._keeps_qos0
+        forgets_qos0 = not self.keeps_qos0
         outgoing: list[Outgoing] = []
         packet_ids: list[int] = []
         expired: list[Outgoing] = []
@@ -144,11 +139,13 @@ class InFlightWindow:
                 outgoing.append(head)
                 packet_ids.append(packet_id)
                 packet_id = packet_id % PACKET_IDENTIFIER_MAX + 1
-                self._sent += 1
             queue.popleft()
             size += message.size
             payload_bytes += len(message.payload)
         self.next_packet_id = packet_id
+        self.repeatable.sent += could_go - room
+        if self._changed is not None:
+            self._note_changed(packet_ids)
         held = durable and len(qos2) > qos2_before
         return Taken(outgoing, packet_ids, expired, payload_bytes, size + expired_size, held)
 
@@ -160,30 +157,38 @@ class InFlightWindow:
         pop = self._qos1.pop
         for packet_id in packet_ids:
             pop(packet_id, None)
-        self._acknowledged += before - len(self._qos1)
+        self.repeatable.acknowledged += before - len(self._qos1)
         if self._aside:
             self._end_aside(packet_ids)
+        if self._changed is not None:
+            self._note_changed(packet_ids)
 
     def pubrec(self, packet_ids: Iterable[int], *, refused: bool) -> list[int]:
         """QoS 2 received; returns the known ones. Refused ones are finished. [MQTT-4.3.3-4]"""
         known = []
+        number = next(reversed(self._released_as.values()), 0)
         for packet_id in packet_ids:
             offset = self._qos2.pop(packet_id, None)
             if offset is not None:
                 known.append(packet_id)
                 if not refused:
                     self._released[packet_id] = offset
+                    number += 1
+                    self._released_as[packet_id] = number
             elif packet_id in self._released and not refused:
                 known.append(packet_id)
         if refused:
             self._finished(len(known), known)
+        elif self._changed is not None:
+            self._note_changed(known)
         return known
 
     def pubcomp(self, packet_ids: Iterable[int]) -> None:
         """QoS 2 complete."""
         before = len(self._released)
         for packet_id in packet_ids:
-            self._released.pop(packet_id, None)
+            if self._released.pop(packet_id, None) is not None:
+                del self._released_as[packet_id]
         self._finished(before - len(self._released), packet_ids)
 
     def finish(self, packet_ids: Sequence[int]) -> None:
@@ -194,12 +199,15 @@ class InFlightWindow:
             if flight:
                 for packet_id in packet_ids:
                     flight.pop(packet_id, None)
+                    self._released_as.pop(packet_id, None)
         self._finished(before - len(self), packet_ids)
 
     def _finished(self, count: int, packet_ids: Iterable[int]) -> None:
-        self._acknowledged += count
+        self.repeatable.acknowledged += count
         if self._aside:
             self._end_aside(packet_ids)
+        if self._changed is not None:
+            self._note_changed(packet_ids)
 
     def _end_aside(self, packet_ids: Iterable[int]) -> None:
         for packet_id in packet_ids:
@@ -209,7 +217,7 @@ class InFlightWindow:
 
     def is_at(self, entry: InFlight) -> bool:
         """Whether this exchange is still where it was when `unfinished` listed it."""
-        return dict(self._by_stage())[entry.stage].get(entry.packet_id) == entry.offset
+        return self._by_stage()[entry.stage].get(entry.packet_id) == entry.offset
 
     def sent_qos1(self, packet_ids: Iterable[int]) -> list[InFlight]:
         """The exchanges under these that wait for a PUBACK."""
@@ -241,7 +249,9 @@ class InFlightWindow:
             del self._leases[packet_id]
             del self._qos1[packet_id]
             del self._aside[packet_id]
-        self._acknowledged += len(returned)
+        self.repeatable.acknowledged += len(returned)
+        if self._changed is not None:
+            self._note_changed(returned)
         return list(returned.values())
 
     def take_settled(self) -> list[Lease]:
@@ -257,38 +267,93 @@ class InFlightWindow:
         First the released ones, in the order of the PUBRECs [MQTT-4.6.0-4], then the sent ones, in
         order of delivery. Not what is leased: that goes back to its group.
         """
-        return sorted(self._entries(), key=lambda e: 0 if e.stage is Stage.RELEASED else e.offset)
+        released = self._entries(self._released, Stage.RELEASED)
+        sent = self._entries(self._qos2, Stage.SENT_QOS2)
+        sent += self._entries(self._qos1, Stage.SENT_QOS1)
+        return released + sorted(sent, key=itemgetter(0))
 
-    def _entries(self) -> Iterator[InFlight]:
-        for stage, flight in self._by_stage():
-            for packet_id, offset in flight.items():
-                if packet_id not in self._leases:
-                    yield InFlight(
-                        offset,
-                        PacketIdentifier(packet_id),
-                        stage,
-                        retained=self._aside.get(packet_id, False),
-                        aside=packet_id in self._aside,
-                    )
+    def _entries(self, flight: Mapping[int, Offset], stage: Stage) -> list[InFlight]:
+        if not self._aside:  # And so nothing is leased.
+            return [
+                InFlight(offset, PacketIdentifier(packet_id), stage)
+                for packet_id, offset in flight.items()
+            ]
+        aside, leases = self._aside, self._leases
+        return [
+            InFlight(
+                offset,
+                PacketIdentifier(packet_id),
+                stage,
+                aside.get(packet_id, False),
+                packet_id in aside,
+            )
+            for packet_id, offset in flight.items()
+            if packet_id not in leases
+        ]
 
-    def _by_stage(self) -> tuple[tuple[Stage, dict[int, Offset]], ...]:
-        return (
-            (Stage.RELEASED, self._released),
-            (Stage.SENT_QOS2, self._qos2),
-            (Stage.SENT_QOS1, self._qos1),
-        )
+    def page(self, number: int) -> list[Row]:
+        """The `unfinished` exchanges whose Packet Identifier is on this page."""
+        first = number << PAGE_SHIFT
+        ids = range(first, first + (1 << PAGE_SHIFT))
+        leases, aside = self._leases, self._aside
+        flags = {p: ASIDE | aside[p] for p in ids if p in aside} if aside else {}
+        rows: list[Row] = [
+            (flight[p], p, stage, flags.get(p, 0), 0)
+            for stage, flight in ((1, self._qos1), (2, self._qos2))
+            if flight
+            for p in ids
+            if p in flight and p not in leases
+        ]
+        if self._released:
+            released, numbers = self._released, self._released_as
+            rows += [(released[p], p, 3, flags.get(p, 0), numbers[p]) for p in ids if p in released]
+        return rows
+
+    def pages(self) -> set[int]:
+        """The pages that have unfinished exchanges, leased ones too."""
+        flights = (self._qos1, self._qos2, self._released)
+        return {packet_id >> PAGE_SHIFT for flight in flights for packet_id in flight}
+
+    def watch_pages(self) -> None:
+        """Note from now on which pages change."""
+        self._changed = set()
+
+    def forget_pages(self) -> None:
+        """Nobody asks any more which pages change."""
+        self._changed = None
+
+    def pages_changed(self, pages: Iterable[int]) -> None:
+        """Count these as changed, too."""
+        self._changed = (self._changed or set()).union(pages)
+
+    def take_changed_pages(self) -> set[int]:
+        """The pages that changed since the last call."""
+        changed, self._changed = self._changed or set(), set()
+        return changed
+
+    def _note_changed(self, packet_ids: Iterable[int]) -> None:
+        assert self._changed is not None
+        self._changed.update([packet_id >> PAGE_SHIFT for packet_id in packet_ids])
+
+    def _by_stage(self) -> dict[Stage, dict[int, Offset]]:
+        flights = self._qos1, self._qos2, self._released
+        return dict(zip((Stage.SENT_QOS1, Stage.SENT_QOS2, Stage.RELEASED), flights, strict=True))
 
     def acknowledged_through(self, taken_through: Offset) -> Offset:
         """Everything of the session's own place at or below is acknowledged, given that everything
         up to `taken_through` was taken."""
         oldest = taken_through + 1
-        for flight in (self._qos1, self._qos2, self._released):
+        aside = self._aside
+        for flight in (self._qos1, self._qos2):
             for packet_id, offset in flight.items():
-                if packet_id not in self._aside:
+                if packet_id not in aside:
                     # What came from the outbox was put in flight in offset order.
                     oldest = min(oldest, offset)
-                    if flight is not self._released:
-                        break
+                    break
+        released = self._released
+        if released:
+            own = [o for p, o in released.items() if p not in aside] if aside else released.values()
+            oldest = min(oldest, min(own, default=oldest))
         return Offset(oldest - 1)
 
     def in_order(self) -> bool:
@@ -301,28 +366,20 @@ class InFlightWindow:
         span = self.next_packet_id - next(iter(self._qos1))
         return span % PACKET_IDENTIFIER_MAX == len(self._qos1)
 
-    def commit_begins(self) -> None:
-        """The acknowledgements so far are in the commit that begins."""
-        self._acknowledged_committing = self._acknowledged
-
-    def committed(self) -> None:
-        """A crash of the broker repeats nothing that was acknowledged when the commit began."""
-        self.committing = True
-        self._acknowledged_committed = self._acknowledged_committing
-
-    def not_committed(self) -> None:
-        """The disk is full: nothing waits for it."""
-        self.committing = False
-
-    def restore(self, next_packet_id: int, entries: Iterable[InFlight]) -> None:
-        """Take up what the log kept of it."""
+    def restore(
+        self, next_packet_id: int, entries: Iterable[InFlight], ranks: Sequence[int] = ()
+    ) -> None:
+        """Take up what the log kept of it, in the order of `unfinished`; `ranks` are the numbers of
+        the released ones, as `page` gave them."""
         self.next_packet_id = next_packet_id
-        flights = dict(self._by_stage())
+        flights = self._by_stage()
         for entry in entries:
             flights[entry.stage][entry.packet_id] = entry.offset
             if entry.aside:
                 self._aside[entry.packet_id] = entry.retained
-        self._sent = len(self)
+        numbers = ranks or range(len(self._released))
+        self._released_as = dict(zip(self._released, numbers, strict=True))
+        self.repeatable.sent = len(self)
 
 
 class Taken(NamedTuple):
@@ -340,58 +397,3 @@ class Taken(NamedTuple):
     held: bool
     """Whether the Packet Identifiers must be committed first: QoS 2 of a durable session, which a
     crash of the broker could otherwise deliver twice."""
-
-
-class Stage(IntEnum):
-    """How far the exchange for one message got."""
-
-    SENT_QOS1 = 1
-    """PUBLISH sent, PUBACK awaited."""
-    SENT_QOS2 = 2
-    """PUBLISH sent, PUBREC awaited."""
-    RELEASED = 3
-    """PUBREC received, PUBREL sent, PUBCOMP awaited."""
-
-
-@dataclass(slots=True)
-class InFlight:
-    """One unfinished exchange. `aside`: not from the session's own place in the log, but a retained
-    message or one of a replay; the cursor does not wait for it."""
-
-    offset: Offset
-    packet_id: PacketIdentifier
-    stage: Stage
-    retained: bool = False
-    aside: bool = False
-
-
-def pack(entries: Iterable[InFlight]) -> bytes:
-    """12 bytes an entry: offset u64, Packet Identifier u16, stage u8, flags u8; big-endian."""
-    return b"".join(
-        _ENTRY.pack(
-            entry.offset,
-            entry.packet_id,
-            entry.stage,
-            (_RETAINED if entry.retained else 0) | (_ASIDE if entry.aside else 0),
-        )
-        for entry in entries
-    )
-
-
-def unpack(packed: bytes) -> list[InFlight]:
-    """Raises StoreCorrupt if it is not what `pack` makes."""
-    if len(packed) % _ENTRY.size:
-        raise StoreCorrupt(f"a cursor's in-flight list has {len(packed)} bytes")
-    try:
-        return [
-            InFlight(
-                Offset(offset),
-                PacketIdentifier(packet_id),
-                Stage(stage),
-                bool(flags & _RETAINED),
-                bool(flags & _ASIDE),
-            )
-            for offset, packet_id, stage, flags in _ENTRY.iter_unpack(packed)
-        ]
-    except ValueError as error:
-        raise StoreCorrupt(f"a cursor's in-flight list: {error}") from error

@@ -23,14 +23,16 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from broker.documents import (
     CursorDocument,
+    InFlightDocument,
     Operation,
     Put,
     ReceivedQos2Document,
     SubscriptionDocument,
 )
 from broker.message import Lease, Message, Offset, Outgoing
+from broker.session.cursor import Cursor
 from broker.session.grants import SubscriptionSet
-from broker.session.in_flight import OFFSET_MAX, InFlightWindow, Taken, pack, unpack
+from broker.session.in_flight import OFFSET_MAX, InFlightWindow, Taken
 from broker.session.outbox import Outbox
 from broker.session.owed import OwedRetained
 from broker.session.position import LivePosition, Position
@@ -60,7 +62,7 @@ class Session:
         self.outbox = Outbox()
         self.aside: deque[Outgoing] = deque()
 
-        self._cursor_written: CursorDocument | None = None
+        self._cursor = Cursor(client_id, self.in_flight)
 
     def set_expiry(self, session_expiry_s: int) -> None:
         """Let it outlive its connection by this many seconds. [MQTT-3.1.2-23]"""
@@ -153,7 +155,7 @@ class Session:
             if first <= taken_through:
                 return owed.waiting, taken_through, True
             return self.outbox, first, False
-        if owed.unread and not owed.reading and not self.in_flight.committing:
+        if owed.unread and not owed.reading and not self.in_flight.repeatable.committing:
             # A full disk holds up the SUBSCRIBE, and that must hold up nothing else.
             return self.outbox, OFFSET_MAX, False
         # What is still to be read may be older than the outbox.
@@ -231,38 +233,26 @@ class Session:
         if self.received.changed:
             packed = self.received.take_packed()
             operations.append(Put(ReceivedQos2Document(self.client_id, packed)))
-        cursor = self._cursor_document()
-        if cursor != self._cursor_written:
-            self._cursor_written = cursor
-            operations.append(Put(cursor))
+        operations += self._cursor.take_changes(self._told_through(), attached=self.attached)
         operations += self.grants.take_changes()
-        self.in_flight.commit_begins()
+        self.in_flight.repeatable.commit_begins()
         return operations
 
     def committed(self) -> None:
         """What `take_changes` last returned is durable."""
-        self.in_flight.committed()
+        self.in_flight.repeatable.committed()
 
     def not_committed(self) -> None:
         """What `take_changes` last returned was not stored: the next must write it again."""
-        self.in_flight.not_committed()
-        self._cursor_written = None
+        self.in_flight.repeatable.not_committed()
+        self._cursor.not_committed()
         self.received.not_committed()
         self.grants.not_committed()
-
-    def _cursor_document(self) -> CursorDocument:
-        """The full form once the client has left, and whenever the compact one would not do."""
-        window, taken_through = self.in_flight, self._told_through()
-        offset = window.acknowledged_through(taken_through)
-        packet_id = window.next_packet_id
-        if self.attached and window.in_order():
-            return CursorDocument(self.client_id, offset, offset, packet_id, b"")
-        inflight = pack(window.unfinished())
-        return CursorDocument(self.client_id, offset, taken_through, packet_id, inflight)
 
     def restore(
         self,
         cursor: CursorDocument | None,
+        pages: Sequence[InFlightDocument],
         received: ReceivedQos2Document | None,
         subscriptions: Iterable[SubscriptionDocument],
     ) -> None:
@@ -273,5 +263,4 @@ class Session:
             self.received.restore(received.packet_ids)
         if cursor is not None:
             self.position = Position(cursor.sent_through)
-            self._cursor_written = cursor
-            self.in_flight.restore(cursor.next_packet_id, unpack(cursor.inflight))
+            self._cursor.restore(cursor, pages)

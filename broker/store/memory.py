@@ -20,6 +20,8 @@ from broker.documents import (
     D,
     Delete,
     Document,
+    InFlightDocument,
+    Key,
     Operation,
     Put,
     ReceivedQos2Document,
@@ -31,10 +33,10 @@ from broker.message import Message, Offset
 from broker.store import Read, Skipped, StoreStats
 from broker.topics import matches
 
-OF_A_SESSION = (SubscriptionDocument, CursorDocument, ReceivedQos2Document)
+OF_A_SESSION = (SubscriptionDocument, CursorDocument, InFlightDocument, ReceivedQos2Document)
 """Documents that need their client's SessionDocument, and go with it."""
 
-_Documents = dict[tuple[type[Document], tuple[str, ...]], tuple[Document, int]]
+_Documents = dict[tuple[type[Document], Key], tuple[Document, int]]
 """Documents and their revisions, by class and key."""
 
 

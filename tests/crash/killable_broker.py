@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
-from broker.session.in_flight import Stage, unpack
+from broker.documents import CursorDocument, InFlightDocument
+from broker.session.cursor import listed
+from broker.session.exchange import Stage
 from tests.crash.checker import check_growth
 from tests.crash.history import Cursor, History, Stored, decode_payload
 from tests.support.broker_process import BrokerProcess
@@ -72,18 +74,23 @@ class KillableBroker:
         return log
 
     def _read_cursors(self, epoch: int) -> list[Cursor]:
-        rows = self._broker.query("SELECT client_id, offset, sent_through, inflight FROM cursors")
+        pages: dict[str, list[InFlightDocument]] = {}
+        for row in self._broker.query("SELECT client_id, page, exchanges FROM in_flight"):
+            pages.setdefault(row[0], []).append(InFlightDocument(*row))
+        rows = self._broker.query(
+            "SELECT client_id, offset, sent_through, next_packet_id, inflight FROM cursors"
+        )
         return [
             Cursor(
-                client,
+                cursor.client_id,
                 epoch,
-                offset,
-                sent_through,
+                cursor.offset,
+                cursor.sent_through,
                 frozenset(
                     entry.offset
-                    for entry in unpack(inflight)
+                    for entry in listed(cursor, pages.get(cursor.client_id, ()))
                     if entry.stage is not Stage.RELEASED and not entry.aside
                 ),
             )
-            for client, offset, sent_through, inflight in rows
+            for cursor in [CursorDocument(*row) for row in rows]
         ]

@@ -42,6 +42,7 @@ from broker.delivery.delivery import Delivery
 from broker.documents import (
     CursorDocument,
     Delete,
+    InFlightDocument,
     Operation,
     Put,
     SessionDocument,
@@ -52,7 +53,8 @@ from broker.log.log import Log
 from broker.message import Message, Offset, Outgoing
 from broker.registry.sessions import Owner, Sessions
 from broker.registry.wills import Wills
-from broker.session.in_flight import Stage, unpack
+from broker.session.cursor import listed
+from broker.session.exchange import Stage
 from broker.session.session import Session
 from broker.store import Store
 from broker.store.memory import MemoryStore
@@ -687,7 +689,8 @@ class SessionMachine(RuleBasedStateMachine):
             cursor = await self.store.get(CursorDocument, (name,))
             if cursor is None or await self.store.get(SessionDocument, (name,)) is None:
                 continue
-            waiting = {entry.offset for entry in unpack(cursor.inflight)}
+            pages = await self.store.scan(InFlightDocument, (name,))
+            waiting = {entry.offset for entry in listed(cursor, pages)}
             for message in log:
                 through = message.offset <= cursor.sent_through and message.offset not in waiting
                 if (through or message.offset <= cursor.offset) and device.wants(message):

@@ -18,6 +18,8 @@ from broker.documents import (
     CursorDocument,
     Delete,
     Document,
+    InFlightDocument,
+    Key,
     Operation,
     Put,
     ReceivedQos2Document,
@@ -61,12 +63,12 @@ class Table:
             values[i] = values[i] != 0
         return self.kind(*values)
 
-    def revision(self, connection: sqlite3.Connection, key: tuple[str, ...]) -> int:
+    def revision(self, connection: sqlite3.Connection, key: Key) -> int:
         sql = f"SELECT revision FROM {self._name}{self._where(len(key))}"
         row = connection.execute(sql, key).fetchone()
         return row[0] if row else 0
 
-    def delete(self, connection: sqlite3.Connection, key: tuple[str, ...]) -> None:
+    def delete(self, connection: sqlite3.Connection, key: Key) -> None:
         connection.execute(f"DELETE FROM {self._name}{self._where(len(key))}", key)
 
     def _where(self, key_length: int) -> str:
@@ -78,6 +80,7 @@ TABLES: dict[type[Document], Table] = {
     SessionDocument: Table(SessionDocument, "sessions"),
     SubscriptionDocument: Table(SubscriptionDocument, "subscriptions"),
     CursorDocument: Table(CursorDocument, "cursors"),
+    InFlightDocument: Table(InFlightDocument, "in_flight"),
     ReceivedQos2Document: Table(ReceivedQos2Document, "received_qos2"),
     WillDocument: Table(WillDocument, "wills"),
 }

@@ -13,7 +13,7 @@ from broker.errors import StoreCorrupt, StoreError, StoreUnavailable
 from broker.log.log import CURSOR_COMMIT_DELAY_S
 from broker.message import Grant, Message, Offset, Outgoing, PacketIdentifier
 from broker.registry.sessions import Owner
-from broker.session.in_flight import InFlight, Stage
+from broker.session.exchange import InFlight, Stage
 from broker.store import Read
 from tests.support.messages import message, numbered, texts
 from tests.support.world import (

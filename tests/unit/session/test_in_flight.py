@@ -5,9 +5,9 @@ from collections.abc import Iterable
 
 import pytest
 
-from broker.errors import StoreCorrupt
 from broker.message import Grant, Lease, Message, Offset, Outgoing, PacketIdentifier
-from broker.session.in_flight import InFlight, InFlightWindow, Stage, Taken, pack, unpack
+from broker.session.exchange import InFlight, Stage
+from broker.session.in_flight import InFlightWindow, Taken
 from tests.support.messages import message
 from tests.support.world import payloads
 
@@ -38,6 +38,10 @@ def unfinished(of: InFlightWindow) -> list[tuple[int, int, Stage]]:
     return [(entry.packet_id, entry.offset, entry.stage) for entry in of.unfinished()]
 
 
+def in_flight(offset: int, packet_id: int, stage: Stage, **flags: bool) -> InFlight:
+    return InFlight(Offset(offset), PacketIdentifier(packet_id), stage, **flags)
+
+
 # How many may go
 
 
@@ -63,24 +67,24 @@ def test_no_client_gets_more_in_flight_than_we_permit_ourselves() -> None:
 def test_what_a_crash_could_repeat_takes_room_until_a_commit_that_began_after_it() -> None:
     """P4"""
     window = InFlightWindow(2)
-    window.commit_begins()
+    window.repeatable.commit_begins()
     window.puback(take(window, numbered(2)).packet_ids)
-    window.committed()
+    window.repeatable.committed()
     assert window.room(durable=True) == 0
-    window.commit_begins()
+    window.repeatable.commit_begins()
     assert window.room(durable=True) == 0
-    window.committed()
+    window.repeatable.committed()
     assert window.room(durable=True) == 2
 
 
 def test_a_full_disk_does_not_keep_a_subscriber_from_reading() -> None:
     window = InFlightWindow(2)
     window.puback(take(window, numbered(2)).packet_ids)
-    window.commit_begins()
-    window.not_committed()
+    window.repeatable.commit_begins()
+    window.repeatable.not_committed()
     assert window.room(durable=True) == 2
-    window.commit_begins()
-    window.committed()
+    window.repeatable.commit_begins()
+    window.repeatable.committed()
     window.puback(take(window, numbered(2)).packet_ids)
     assert window.room(durable=True) == 0, "the log takes it again"
 
@@ -199,7 +203,7 @@ def test_releases_keep_the_order_of_the_receipts() -> None:
     window, again = InFlightWindow(100), InFlightWindow(100)
     take(window, numbered(4, qos=2))
     window.pubrec([3, 1], refused=False)
-    again.restore(5, unpack(pack(window.unfinished())))
+    again.restore(5, window.unfinished())
     for each in (window, again):
         assert [entry.packet_id for entry in each.unfinished()] == [3, 1, 2, 4]
 
@@ -345,36 +349,3 @@ def test_a_restored_window_goes_on_where_it_was() -> None:
     assert take(again, numbered(1, first=9)).packet_ids == [5]
     again.puback([4])
     assert again.acknowledged_through(Offset(9)) == 0
-
-
-# Packed
-
-
-def in_flight(offset: int, packet_id: int, stage: Stage, **flags: bool) -> InFlight:
-    return InFlight(Offset(offset), PacketIdentifier(packet_id), stage, **flags)
-
-
-def test_every_kind_of_exchange_is_unpacked_as_it_was_packed() -> None:
-    entries = [
-        in_flight(1, 65_535, Stage.SENT_QOS1),
-        in_flight(2**63, 1, Stage.SENT_QOS2, aside=True),
-        in_flight(3, 7, Stage.RELEASED, retained=True, aside=True),
-    ]
-    assert unpack(pack(entries)) == entries
-
-
-def test_nothing_in_flight_takes_no_bytes() -> None:
-    assert pack([]) == b""
-    assert unpack(b"") == []
-
-
-def test_an_exchange_takes_twelve_bytes() -> None:
-    assert pack([in_flight(258, 772, Stage.RELEASED, retained=True)]) == bytes.fromhex(
-        "0000000000000102 0304 03 01"
-    )
-
-
-@pytest.mark.parametrize("packed", [b"\0" * 11, b"\0" * 13, b"\0" * 10 + b"\x04\0"])
-def test_what_pack_cannot_have_made_is_corrupt(packed: bytes) -> None:
-    with pytest.raises(StoreCorrupt):
-        unpack(packed)

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from broker.documents import CursorDocument, Put, ReceivedQos2Document, SubscriptionDocument
 from broker.message import Grant, Lease, Message, Offset, Outgoing
-from broker.session.in_flight import unpack
+from broker.session.cursor import listed
 from broker.session.session import Session
 from tests.support.messages import message
 from tests.support.world import payloads, subscription
@@ -48,7 +48,7 @@ def restored(
 ) -> Session:
     made = Session("sub1", created_at_us=1, start=Offset(0), inflight_max=100)
     made.set_expiry(60)
-    made.restore(cursor, received, subscriptions)
+    made.restore(cursor, (), received, subscriptions)
     return made
 
 
@@ -151,7 +151,7 @@ def test_out_of_order_the_stored_cursor_names_what_is_missing() -> None:
     sub.in_flight.puback([2, 3, 4])
     stored = cursor_of(sub)
     assert (stored.offset, stored.sent_through) == (0, 4)
-    assert [(e.offset, e.packet_id) for e in unpack(stored.inflight)] == [(1, 1)]
+    assert [(e.offset, e.packet_id) for e in listed(stored)] == [(1, 1)]
 
 
 def test_a_qos_2_message_that_is_finished_is_not_forgotten_for_an_older_one_that_is_not() -> None:
@@ -191,7 +191,7 @@ def test_the_full_form_is_stored_when_the_client_leaves() -> None:
     offer(sub, *numbered(3))
     sub.take(0, ALL)
     sub.detach()
-    assert [e.packet_id for e in unpack(cursor_of(sub).inflight)] == [1, 2, 3]
+    assert [e.packet_id for e in listed(cursor_of(sub))] == [1, 2, 3]
 
 
 def test_what_has_not_changed_is_not_written_again_unless_it_was_not_stored() -> None:
@@ -225,7 +225,7 @@ def test_a_session_is_stored_from_when_it_may_outlive_its_connection() -> None:
 
 def test_a_session_of_which_the_log_kept_nothing_is_at_its_start() -> None:
     new = Session("sub1", created_at_us=1, start=Offset(7), inflight_max=100)
-    new.restore(None, None, [])
+    new.restore(None, (), None, [])
     assert (new.durable, new.cursor(), new.in_flight.unfinished()) == (False, 7, [])
 
 
@@ -257,7 +257,7 @@ def test_what_is_aside_goes_first_and_the_cursor_does_not_wait_for_it() -> None:
     assert sub.cursor() == 8
     [entry] = sub.in_flight.unfinished()
     assert (entry.offset, entry.retained, entry.aside) == (2, True, True)
-    assert unpack(cursor_of(sub).inflight) == [entry]
+    assert listed(cursor_of(sub)) == [entry]
 
 
 def test_a_replay_goes_on_after_what_was_taken_of_it() -> None:

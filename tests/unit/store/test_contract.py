@@ -11,6 +11,8 @@ import pytest
 from broker.documents import (
     CursorDocument,
     Delete,
+    Document,
+    InFlightDocument,
     Put,
     ReceivedQos2Document,
     SessionDocument,
@@ -541,13 +543,35 @@ async def test_operations_are_done_in_order(store: Store) -> None:
     assert await store.revision(SessionDocument, ("sub1",)) == 1
 
 
-@pytest.mark.parametrize("document", [subscription(), cursor(), ReceivedQos2Document("sub1", b"")])
-async def test_what_belongs_to_a_session_needs_one(
-    store: Store, document: SubscriptionDocument | CursorDocument | ReceivedQos2Document
-) -> None:
+OF_A_SESSION = [
+    subscription(),
+    cursor(),
+    InFlightDocument("sub1", 3, b""),
+    ReceivedQos2Document("sub1", b""),
+]
+
+
+@pytest.mark.parametrize("document", OF_A_SESSION)
+async def test_what_belongs_to_a_session_needs_one(store: Store, document: Document) -> None:
     with pytest.raises(StoreConflict):
         await store.append([message()], [Put(document)])
     assert store.high_watermark == 0
+
+
+@pytest.mark.parametrize("document", OF_A_SESSION)
+async def test_what_belongs_to_a_session_ends_with_it(store: Store, document: Document) -> None:
+    await store.transact([Put(session()), Put(document)])
+    assert await store.scan_together([type(document)], ("sub1",)) == [document]
+    await store.transact([Delete(SessionDocument, ("sub1",))])
+    assert await store.scan_together([type(document)], ("sub1",)) == []
+
+
+async def test_one_page_of_what_is_in_flight_can_be_removed(store: Store) -> None:
+    pages = [InFlightDocument("sub1", number, b"\1") for number in (2, 1)]
+    await store.transact([Put(session()), *map(Put, pages)])
+    assert await store.scan(InFlightDocument, ("sub1",)) == pages[::-1]
+    await store.transact([Delete(InFlightDocument, ("sub1", 2))])
+    assert await store.scan(InFlightDocument, ("sub1",)) == pages[1:]
 
 
 async def test_a_document_that_was_read_may_be_changed(store: Store) -> None:

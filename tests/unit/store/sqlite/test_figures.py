@@ -8,6 +8,7 @@ from itertools import groupby
 
 import pytest
 
+from broker.documents import CursorDocument, Put, SessionDocument
 from broker.message import Message, Offset
 from broker.store.sqlite.rows import BLOCK_SHIFT
 from broker.store.sqlite.schema import migrations
@@ -154,11 +155,17 @@ async def test_the_way_to_an_older_program_and_back_rewrites_no_message_at_a_sta
     sqlite: SqliteStore,
 ) -> None:
     written = some(BLOCK + 10)
+    listed = [b"\x81crc_" + b"e" * 12, b"\x82crc_summed", b""]
     await sqlite.append(written)
+    for number, inflight in enumerate(listed):
+        cursor = CursorDocument(f"sub{number}", Offset(1), Offset(9), 1, inflight)
+        await sqlite.transact([Put(SessionDocument(f"sub{number}", 60, 1, None)), Put(cursor)])
     await sqlite.close()
     with closing(sqlite3.connect(sqlite.path, isolation_level=None)) as connection:
         for statement in the_way_back():
             connection.execute(statement)
+    cursors = ask(sqlite.path, "SELECT sent_through, inflight FROM cursors ORDER BY client_id")
+    assert cursors == [(9, b"e" * 12), (1, b""), (9, b"")]
     checksums = ask(sqlite.path, "SELECT offset, crc FROM messages")
     assert all(0 <= int(str(crc)) < 1 << 32 for _, crc in checksums)
     assert ask(sqlite.path, "PRAGMA user_version") == [(3,)]
