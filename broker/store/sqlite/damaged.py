@@ -32,6 +32,8 @@ class Damage:
 
     def __init__(self) -> None:
         self._blocks: dict[int, int] = {}
+        self.confirmed: set[int] = set()
+        """Blocks of which it is known that the disk reads them, and what it reads is wrong."""
         self.topics: set[int] | None = None
         """Topics whose name is damaged; None: nobody has looked."""
 
@@ -39,6 +41,11 @@ class Damage:
     def offsets(self) -> int:
         """How many offsets are known to be unreadable."""
         return sum([*self._blocks.values()])
+
+    def forget(self, blocks: set[int]) -> None:
+        """It is the disk that could not read these."""
+        for block in blocks:
+            self._blocks.pop(block, None)
 
     def found(self, block: int, damaged: Sequence[range]) -> None:
         """Offsets of a block cannot be read. Logs it, once for each block."""

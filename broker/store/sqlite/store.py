@@ -40,6 +40,7 @@ from broker.store.sqlite.errors import store_error
 from broker.store.sqlite.file import DatabaseFile
 from broker.store.sqlite.lanes import Lanes
 from broker.store.sqlite.reader import Reader
+from broker.store.sqlite.rows import BLOCK_SHIFT
 from broker.store.sqlite.search import in_order
 from broker.store.sqlite.thread import ConnectionThread
 from broker.store.sqlite.writer import Committed, Writer
@@ -352,11 +353,14 @@ class SqliteStore:
 
     async def _confirmed(self, read: Read) -> Read:
         """Raises StoreUnavailable: it is the disk that cannot read, so nothing is known to be
-        damaged."""
-        if read.damaged:
+        damaged. That is looked at once for each damaged block."""
+        blocks = {part.start >> BLOCK_SHIFT for part in read.damaged}
+        if not blocks <= self._damage.confirmed:
             unread = await asyncio.to_thread(self._file.cannot_be_read)
             if unread is not None:
+                self._damage.forget(blocks)
                 raise store_error(unread, self.path) from unread
+            self._damage.confirmed |= blocks
         return read
 
     async def _disk_failure(self, error: StoreCorrupt) -> StoreError | None:

@@ -26,7 +26,7 @@ from broker.store.sqlite import checking, opening, reader, writer
 from broker.store.sqlite import store as sqlite_module
 from broker.store.sqlite.store import SqliteStore
 from tests.support.messages import message, numbered
-from tests.support.sqlite import ask, in_writer, opened
+from tests.support.sqlite import ask, change, in_writer, opened
 from tests.support.stores import END, payloads, read_all, tail_until
 
 # The file
@@ -280,6 +280,25 @@ async def test_a_disk_that_cannot_be_read_is_not_called_damage(
     monkeypatch.setattr(opening, "_make_writer", malformed)
     with pytest.raises(StoreUnavailable, match="Input/output error: the disk fails"):
         await sqlite.open()
+
+
+async def test_whether_the_disk_can_be_read_is_looked_at_once_for_each_damaged_block(
+    sqlite: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It means reading the file, and every reader comes to the damage."""
+    await sqlite.append(numbered(3000))
+    await sqlite.close()
+    change(sqlite.path, "UPDATE messages SET qos = 2 WHERE offset IN (500, 600, 1500)")
+    await sqlite.open()
+    looks: list[OSError | None] = [OSError(5, "Input/output error"), None, None]
+    monkeypatch.setattr(sqlite._file, "cannot_be_read", lambda: looks.pop(0))
+    with pytest.raises(StoreUnavailable):
+        await read_all(sqlite)
+    assert sqlite._damage.offsets == 0
+    for _ in range(3):
+        assert len(await read_all(sqlite)) == 2997
+    assert looks == []
+    assert sqlite._damage.offsets == 3
 
 
 # Copies
