@@ -208,14 +208,14 @@ def _missing(left: _Left) -> str:
             " subscribers acknowledged in them"
         )
     assert left.noted is not None
-    last, since = 0, "ever"
+    last, since = 0, ""
     if left.end is not None:
         last = left.end.high_watermark
         if left.end.published_at_us is not None:
-            since = rfc3339(left.end.published_at_us)
+            since = f"since {rfc3339(left.end.published_at_us)} "
     return (
-        f"offsets {last + 1} to {left.noted.high_watermark} are missing, published since {since}"
-        f" until {rfc3339(left.noted.at_us)}"
+        f"offsets {last + 1} to {left.noted.high_watermark} are missing, published {since}until"
+        f" {rfc3339(left.noted.at_us)}"
     )
 
 
