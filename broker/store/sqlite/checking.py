@@ -10,6 +10,7 @@ from typing import Any
 
 from broker.errors import StoreCorrupt
 from broker.message import Offset
+from broker.store.sqlite import figures
 from broker.store.sqlite.reader import Reader
 from broker.store.sqlite.rows import BLOCK_SHIFT, COLUMNS
 
@@ -58,7 +59,7 @@ def check(
     connection: sqlite3.Connection, progress: Callable[[Offset], None] | None = None
 ) -> list[str]:
     problems: list[str] = []
-    for look in (_structure, _references, partial(_damaged, progress=progress)):
+    for look in (_structure, _references, _figures, partial(_damaged, progress=progress)):
         try:
             problems += islice(look(connection), PROBLEMS_MAX - len(problems))
         except sqlite3.DatabaseError as error:  # Too damaged to go on.
@@ -78,6 +79,13 @@ def _references(connection: sqlite3.Connection) -> Iterator[str]:
     for sentence, sql in _QUESTIONS.items():
         for row in connection.execute(sql):
             yield sentence.format(*row)
+
+
+def _figures(connection: sqlite3.Connection) -> Iterator[str]:
+    """The figures of each topic in each block, beside its messages."""
+    for (block,) in connection.execute("SELECT block FROM blocks").fetchall():
+        for topic_id in figures.disagreeing(connection, block):
+            yield f"the figures of topic {topic_id} in block {block} do not add up"
 
 
 def _damaged(

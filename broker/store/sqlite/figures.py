@@ -103,6 +103,24 @@ class OpenBlock:
         return figures.values()
 
 
+def disagreeing(connection: sqlite3.Connection, block: int) -> list[int]:
+    """The topics whose figures of this block are not those of their messages."""
+    first, last = block << BLOCK_SHIFT, (block + 1 << BLOCK_SHIFT) - 1
+    found = connection.execute(
+        f"SELECT topic_id, {_OF_MESSAGES} FROM messages"
+        " WHERE offset BETWEEN max(?, (SELECT start FROM log)) AND ? GROUP BY topic_id",
+        (first, last),
+    )
+    counted = {topic_id: (count, size, crc) for topic_id, count, size, _, crc in found}
+    written = connection.execute(
+        "SELECT topic_id, messages, bytes, checksums FROM topic_blocks"
+        " WHERE block = ? AND messages > 0",
+        (block,),
+    )
+    figures = {topic_id: tuple(rest) for topic_id, *rest in written}
+    return sorted(t for t in counted.keys() | figures.keys() if counted.get(t) != figures.get(t))
+
+
 def write_from_rows(connection: sqlite3.Connection, block: int) -> None:
     """As `OpenBlock.write`, of any block that gets no more messages."""
     first, last = block << BLOCK_SHIFT, (block + 1 << BLOCK_SHIFT) - 1

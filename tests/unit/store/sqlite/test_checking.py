@@ -85,6 +85,26 @@ async def test_check_finds_what_does_not_fit_together(
     assert any(re.search(said, problem) for problem in problems)
 
 
+async def test_check_compares_the_figures_of_each_topic_with_its_messages(
+    sqlite: SqliteStore,
+) -> None:
+    """Also of figures that add up to those of their block."""
+    await sqlite.append([message(str(i), f"t/{i % 4}") for i in range(2500)])
+    await sqlite.trim(Offset(5))
+    assert await sqlite.check() == []
+    await sqlite.close()
+    change(
+        sqlite.path,
+        "UPDATE topic_blocks SET messages = messages + 1 WHERE block = 1 AND topic_id = 2",
+        "UPDATE topic_blocks SET messages = messages - 1 WHERE block = 1 AND topic_id = 3",
+    )
+    await sqlite.open()
+    assert await sqlite.check() == [
+        "the figures of topic 2 in block 1 do not add up",
+        "the figures of topic 3 in block 1 do not add up",
+    ]
+
+
 async def test_check_survives_a_torn_file(sqlite: SqliteStore) -> None:
     await sqlite.append([message(bytes(1000)) for _ in range(2000)])
     await sqlite.close()
