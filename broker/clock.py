@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -19,7 +20,11 @@ from typing import Protocol
 
 from broker.message import Monotonic, WallUs
 
+logger = logging.getLogger(__name__)
+
 US = 1_000_000
+FAILED_RETRY_S = 1.0
+"""A rule that failed is not called again before: what was due then may still be."""
 NEVER = Monotonic(math.inf)
 NEVER_US = WallUs(1 << 62)
 """`NEVER` as documents have it."""
@@ -134,7 +139,11 @@ class Alarm:
             self._cancel_timer()
             now = self._clock.now()
             for rule in self._rules:
-                rule.expire(now)
+                try:
+                    rule.expire(now)
+                except Exception as error:
+                    logger.critical("what was due", exc_info=error)
+                    await self._clock.sleep(FAILED_RETRY_S)
             self.deadline_moved()
 
     def stop(self) -> None:

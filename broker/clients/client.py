@@ -65,7 +65,7 @@ class Client(Owner):
         )
         self._client_id = ""
         self._session: Session | None = None
-        """None until the CONNECT is accepted, and so are the two that work on it."""
+        """None until it is open. The two that work on it are there from the CONNACK on."""
         self._publishing: Publishing | None = None
         self._sending: Sending | None = None
         self._step: asyncio.Task[None] | None = None
@@ -253,16 +253,19 @@ class Client(Owner):
         services.counters.connects += 1
         self._client_id = connecting.identifier(packet)
         try:
-            session, connack = await connecting.open_session(
+            session, present = await connecting.open_session(
                 services, packet, self._client_id, self
             )
+            if self._output.closed:
+                self._let_go(session)
+                return
+            self._session = session
+            connack = await connecting.acceptance(services, packet, session, present=present)
         except (QuotaExceeded, StoreError) as error:
             self._refuse(error)
             return
         if self._output.closed:
-            self._let_go(session)
             return
-        self._session = session
         self._publishing = Publishing(services, session, self._output)
         self._sending = Sending(services, session, self._output)
         self._connection.accept(connack)
@@ -292,8 +295,8 @@ class Client(Owner):
 
     def _wait_for(self, step: Coroutine[None, None, None]) -> None:
         """Do this before anything else that came or comes from the client."""
-        self._pause_reading("step")
         self._step = tasks.start(self._go_on_after(step), self.failed)
+        self._pause_reading("step")
 
     async def _go_on_after(self, step: Coroutine[None, None, None]) -> None:
         try:

@@ -23,30 +23,36 @@ def identifier(packet: Connect) -> str:
 
 async def open_session(
     services: Services, packet: Connect, client_id: str, owner: Owner
-) -> tuple[Session, Connack]:
-    """Make the session of `client_id` the owner's, and what accepts its CONNECT.
+) -> tuple[Session, bool]:
+    """The session of `client_id`, now the owner's, and whether it was there before.
 
     The will is committed with the session. Raises QuotaExceeded, StoreError: see `refusal`.
     """
-    expiry_s = session_expiry_s(packet, services.config)
-    session, present = await services.sessions.open(
+    return await services.sessions.open(
         client_id,
         owner,
         clean_start=packet.clean_start,
-        session_expiry_s=expiry_s,
+        session_expiry_s=session_expiry_s(packet, services.config),
         receive_maximum=packet.receive_maximum,
         will=_will(packet, client_id),
         now=services.clock.now(),
     )
+
+
+async def acceptance(
+    services: Services, packet: Connect, session: Session, *, present: bool
+) -> Connack:
+    """What accepts the CONNECT. Raises StoreError: what it asks for of its session is not known."""
+    expiry_s = session_expiry_s(packet, services.config)
     properties: Properties = {}
     if not packet.client_id:  # [MQTT-3.2.2-16]
-        properties[Property.ASSIGNED_CLIENT_IDENTIFIER] = client_id
+        properties[Property.ASSIGNED_CLIENT_IDENTIFIER] = session.client_id
     if packet.session_expiry_s not in (None, expiry_s):
         properties[Property.SESSION_EXPIRY_INTERVAL] = expiry_s
     properties |= _properties_asked_for(packet, services.config)
     if present and packet.user_properties:
         properties[Property.USER_PROPERTY] = await report(packet, session, services.log)
-    return session, Connack(present, ReasonCode.SUCCESS, properties)
+    return Connack(present, ReasonCode.SUCCESS, properties)
 
 
 def terms(packet: Connect, connack: Connack) -> str:

@@ -157,8 +157,8 @@ class LineClient:
                 case LineError(reason):
                     self._answer(answer, reason)
                 case LineSubscribe() | LineUnsubscribe():
-                    self._transport.pause_reading("step")
                     self._step = tasks.start(self._then_go_on(event, answer), self.failed)
+                    self._transport.pause_reading("step")
 
     def _publish(self) -> None:
         """Append all consecutive messages at once."""

@@ -30,7 +30,8 @@ from broker.log.log import Log, OnCommitted
 from broker.mqtt.packets import Suback, Subscribe, SubscriptionRequest, Unsuback, Unsubscribe
 from broker.mqtt.reasons import ReasonCode
 from broker.observe.sys_tree import SysTree
-from broker.registry.groups import Groups, Member
+from broker.registry.group import Member
+from broker.registry.groups import Groups
 from broker.replay import placing
 from broker.session.session import Session
 from broker.topics import has_control_character, is_shared

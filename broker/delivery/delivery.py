@@ -30,7 +30,7 @@ from broker.delivery.routes import RouteTable, route
 from broker.documents import Delete, Put, SubscriptionDocument
 from broker.errors import StoreError, StoreUnavailable
 from broker.log.log import Log, StateSource
-from broker.message import Grant, Message, Offset
+from broker.message import Grant, Message, Offset, Outgoing
 from broker.session.position import LivePosition
 from broker.session.session import Session
 from broker.store import Read, Skipped
@@ -106,12 +106,14 @@ class Delivery:
 
     def detach(self, session: Session) -> None:
         """The client is gone. The session keeps its place in the log, and nothing in memory."""
-        del self._subscribers[session]
-        for reader in self._readers.pop(session).values():
+        self._subscribers.pop(session, None)
+        for reader in self._readers.pop(session, {}).values():
             reader.stop()
-        for topic_filter in session.subscriptions:
-            self._routes.remove(session, topic_filter)
-        session.detach()
+        try:
+            for topic_filter in session.subscriptions:
+                self._routes.remove(session, topic_filter)
+        finally:
+            session.detach()
 
     def subscribe(self, session: Session, subscription: SubscriptionDocument) -> None:
         """Route to this subscription too, or replay it first if it asks for that. [MQTT-3.8.4-3]"""
@@ -185,7 +187,7 @@ class Delivery:
     def _deliver(self, batch: Sequence[Message]) -> None:
         self._recent.add(batch)
         woken: list[Session] = []
-        for session, (outgoing, size) in route(batch, self._routes.of).items():
+        for session, (outgoing, size) in self._route(batch).items():
             if not session.position.is_live:
                 continue
             try:
@@ -207,6 +209,19 @@ class Delivery:
         self._routed_through(batch[-1].offset)
         for session in woken:
             self.wake(session)
+
+    def _route(self, batch: Sequence[Message]) -> dict[Session, tuple[list[Outgoing], int]]:
+        """As `route`. If that fails, each session reads the batch from the log: then whoever it is
+        fails alone."""
+        try:
+            return route(batch, self._routes.of)
+        except Exception as error:
+            logger.critical("messages that are not routed are read from the log", exc_info=error)
+            for session in self._subscribers:
+                if session.position.is_live and session.subscriptions:
+                    session.fall_behind()
+                    self._start(session, CatchUp(self, session))
+            return {}
 
     def _routed_through(self, offset: Offset) -> None:
         self.live.advance(offset)

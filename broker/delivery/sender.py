@@ -11,7 +11,6 @@ import asyncio
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from functools import partial
 from itertools import islice
 from typing import Protocol
 
@@ -125,13 +124,16 @@ class Sender:
     def cursor_moved(self) -> None:
         """Messages were acknowledged: that is committed in its turn, and may make room."""
         if self.session.durable:
-            self._log.changed(self.session, self._cursor_committed, urgent=False)
+            self._log.changed(self.session, self._cursor_committed, self._failed, urgent=False)
 
     def _cursor_committed(self, error: StoreError | None) -> None:
         """What a crash could repeat has become less, so more may be in flight (P4); or the disk is
         full, or locked, which is no reason not to read."""
         if error is None or isinstance(error, StoreFull | StoreBusy):
             self._delivery.wake(self.session)
+
+    def _failed(self, error: Exception) -> None:
+        self._delivery.failed(self.session, error)
 
     def stop(self) -> None:
         """The session is not the recipient's any more."""
@@ -141,8 +143,7 @@ class Sender:
 
     def _resend_if_room(self) -> None:
         if self.left and self._resending is None and self._recipient.room():
-            failed = partial(self._delivery.failed, self.session)
-            self._resending = tasks.start(self._resend(), failed)
+            self._resending = tasks.start(self._resend(), self._failed)
 
     async def _resend(self) -> None:
         try:

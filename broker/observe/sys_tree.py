@@ -16,6 +16,7 @@ tells it, as Linux does); `subscriptions/count` counts those of connected client
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import resource
 import sys
@@ -28,6 +29,7 @@ from broker.clock import Clock, Instant
 from broker.counters import Counters
 from broker.delivery.delivery import Delivery
 from broker.documents import SubscriptionDocument
+from broker.errors import StoreError
 from broker.log.log import Log
 from broker.message import Message, Monotonic, Outgoing
 from broker.registry.groups import Groups
@@ -35,6 +37,8 @@ from broker.registry.sessions import Sessions
 from broker.session.grants import merge_grants
 from broker.store import StoreStats
 from broker.topics import SYS, matches
+
+logger = logging.getLogger(__name__)
 
 PREFIX = f"{SYS}/broker/"
 LOAD_MINUTES = (1, 5, 15)
@@ -62,8 +66,14 @@ class SysTree:
         """By topic, as last published."""
 
     async def publish_forever(self, clock: Clock, interval_s: float) -> None:
+        """Until cancelled. What cannot be told once is told an interval later."""
         while True:
-            await self.publish(clock.now())
+            try:
+                await self.publish(clock.now())
+            except StoreError as error:
+                logger.warning("%s is not told: %s", SYS, error)
+            except Exception as error:
+                logger.critical("%s is not told", SYS, exc_info=error)
             await clock.sleep(interval_s)
 
     async def publish(self, now: Instant) -> None:

@@ -7,6 +7,7 @@ is committed. All others are documents in the log: an absent subscriber costs an
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
@@ -46,6 +47,8 @@ SESSION_STATE = (
 """What is stored of a session, and read in one call when its client comes."""
 ENDED_AT_ONCE_MAX = 500
 """Sessions that expired and are ended in one turn of the loop."""
+
+logger = logging.getLogger(__name__)
 
 
 class Owner(Subscriber, Protocol):
@@ -133,7 +136,10 @@ class Sessions:
         async with self._locks.setdefault(client_id, asyncio.Lock()):
             previous = self._owners.get(client_id)
             if previous is not None:
-                previous.taken_over()
+                try:
+                    previous.taken_over()
+                except Exception as error:  # It is not the newcomer's fault.
+                    previous.failed(error)
                 self._takeovers.taken_over(client_id, now.monotonic)
             expires_at = self._stored.get(client_id)
             if expires_at is not None:
@@ -143,7 +149,7 @@ class Sessions:
                 session, present = await self._take_up(
                     client_id, clean_start, session_expiry_s, will, now
                 )
-            except (QuotaExceeded, StoreError):
+            except Exception:
                 del self._owners[client_id]
                 if expires_at is not None:
                     self._expire_at(client_id, expires_at)
@@ -155,10 +161,14 @@ class Sessions:
             else:
                 self._stored.remove(client_id)
             self._sessions[client_id] = session
-            session.attach(receive_maximum)
-            self._delivery.attach(session, owner)
             if expires_at is not None:
                 self._not_absent(client_id)
+            try:
+                session.attach(receive_maximum)
+                self._delivery.attach(session, owner)
+            except Exception:
+                self.close(session, owner, now)
+                raise
             return session, present
 
     async def _take_up(
@@ -188,14 +198,14 @@ class Sessions:
             state.append(Delete(SessionDocument, (client_id,)))
         if session.durable:
             state.append(Put(_document(session, expires_at_us=None)))
-        messages, operations = self._wills.connecting(
-            client_id, will, session_ends=clean_start, now=now
-        )
-        state += operations
         try:
+            messages, operations = self._wills.connecting(
+                client_id, will, session_ends=clean_start, now=now
+            )
+            state += operations
             if state:
                 await self._log.commit_now(state, messages, keep_if_full=False)
-        except StoreError:
+        except Exception:
             self._wills.not_connected(client_id)
             before.not_ended()
             session.set_expiry(expiry_before_s)
@@ -209,7 +219,13 @@ class Sessions:
         if self._owners.get(client_id) is not owner:
             return
         del self._owners[client_id]
-        self._delivery.detach(session)
+        try:
+            self._delivery.detach(session)
+        finally:
+            self._end_or_keep(session, now)
+
+    def _end_or_keep(self, session: Session, now: Instant) -> None:
+        client_id = session.client_id
         if session.durable:
             self.absent_count += 1
             if not session.subscriptions:
@@ -261,9 +277,12 @@ class Sessions:
         expired = self._stored.take_due(now.monotonic, ENDED_AT_ONCE_MAX)
         for client_id in expired:
             self._not_absent(client_id)
-            self._forget(client_id)
             self._log.append([], operations=[Delete(SessionDocument, (client_id,))])
-            self._wills.session_ended(client_id, now)
+            try:
+                self._forget(client_id)
+                self._wills.session_ended(client_id, now)
+            except Exception as error:
+                logger.critical("the end of session %r", client_id, exc_info=error)
         self.expired_count += len(expired)
 
     def _expire_at(self, client_id: str, expires_at: Monotonic) -> None:

@@ -7,6 +7,7 @@ Delay Interval if the client does not come back before, but not after its sessio
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 from broker.clock import US, Instant
@@ -19,6 +20,8 @@ from broker.topics import CONTROL_CHARACTER, has_control_character
 
 PUBLISHED_AT_ONCE_MAX = 100
 """Wills that were delayed and are published in one turn of the loop."""
+
+logger = logging.getLogger(__name__)
 
 
 class Wills:
@@ -111,7 +114,10 @@ class Wills:
     def expire(self, now: Instant) -> None:
         """Publish those whose delay has passed. [MQTT-3.1.3-9]"""
         for client_id in self._delayed.take_due(now.monotonic, PUBLISHED_AT_ONCE_MAX):
-            self._publish(self._wills[client_id], now)
+            try:
+                self._publish(self._wills[client_id], now)
+            except Exception as error:
+                logger.critical("the will of %r", client_id, exc_info=error)
 
     def _publish_at(self, will: WillDocument, at: Monotonic) -> None:
         self._delayed.set(will.client_id, at)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tests.support.world import Subscriber, World, subscription
+from tests.support.messages import message
+from tests.support.world import Subscriber, World, payloads, subscription
 
 GROUP = "$share/workers/jobs/#"
 
@@ -30,3 +31,12 @@ async def member(
         else:
             world.delivery.subscribe(joining.session, document)
     return joining
+
+
+async def publish(world: World, first: int, last: int, *, qos: int = 1) -> None:
+    numbers = range(first, last + 1)
+    await world.publish(*[message(str(n), "jobs/a", qos=qos) for n in numbers])
+
+
+def numbers(*subscribers: Subscriber) -> list[int]:
+    return sorted(int(payload) for s in subscribers for payload in payloads(s.got))

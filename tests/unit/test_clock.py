@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from broker.clock import NEVER, NEVER_US, US, Alarm, Instant, SystemClock
+from broker.clock import FAILED_RETRY_S, NEVER, NEVER_US, US, Alarm, Instant, SystemClock
 from broker.message import Monotonic, WallUs
 from broker.registry.deadlines import Deadlines
 from tests.support.clock import FakeClock
@@ -154,14 +154,27 @@ async def test_a_stopped_alarm_calls_nobody(clock: FakeClock, alarm: Alarm) -> N
     assert (rule.expired, clock.timers) == ([], [])
 
 
-async def test_a_rule_that_fails_ends_the_alarm_with_its_error(clock: FakeClock) -> None:
-    """So that the broker stops, and does not go on with nothing ever due."""
+async def test_a_rule_that_fails_is_logged_and_tried_again_in_a_moment(
+    clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its mistake keeps the other rules from nothing."""
+    tries = 0
 
     class Broken(Rule):
         def expire(self, now: Instant) -> None:
+            nonlocal tries
+            tries += 1
             raise ZeroDivisionError
 
+    sound = Rule(0)
     alarm = Alarm(clock)
-    alarm.watch(Broken(0))
-    with pytest.raises(ZeroDivisionError):
-        await alarm.expire_forever()
+    alarm.watch(Broken(0), sound)
+    ringing = asyncio.create_task(alarm.expire_forever())
+    for tried in (1, 2):
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert tries == tried
+        clock.advance(FAILED_RETRY_S)
+    assert sound.expired
+    assert {record.levelname for record in caplog.records} == {"CRITICAL"}
+    ringing.cancel()

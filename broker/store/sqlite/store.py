@@ -309,14 +309,18 @@ class SqliteStore:
         return removed
 
     async def stats(self) -> StoreStats:
-        names = [self.path, *(Path(f"{self.path}{suffix}") for suffix in ("-wal", "-shm"))]
+        files = [self.path, *(Path(f"{self.path}{suffix}") for suffix in ("-wal", "-shm"))]
+        try:
+            bytes_on_disk = sum(file.stat().st_size for file in files if file.exists())
+        except OSError as error:
+            raise store_error(error, self.path) from error
         return StoreStats(
             engine=f"sqlite {self.sqlite_version}",
             high_watermark=self._high_watermark,
             log_start=self._log_start,
             messages=self._writer.message_count,
             retained=self._writer.retained_count,
-            bytes_on_disk=sum(name.stat().st_size for name in names if name.exists()),
+            bytes_on_disk=bytes_on_disk,
         )
 
     async def check(self, progress: Callable[[Offset], None] | None = None) -> list[str]:

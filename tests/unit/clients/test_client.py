@@ -144,6 +144,40 @@ async def test_a_mistake_of_ours_cuts_off_one_client(
     assert caplog.records[0].exc_info is not None
 
 
+async def test_a_mistake_while_a_client_leaves_leaves_all_the_same(
+    world: World,
+    dialogue: Dialogue,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def mistake(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(world.wills, "client_lost", mistake)
+    monkeypatch.setattr(world.groups, "detach", mistake)
+    dialogue.peer.failed(KeyError("what was wrong"))
+    assert dialogue.transport.aborted
+    assert world.sessions.connected_count == 0
+    assert caplog.messages == [
+        "client 'a' at here is cut off",
+        "client 'a' did not leave as it should",
+    ]
+
+
+async def test_who_asks_for_what_the_log_cannot_say_now_is_refused_and_leaves_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def unavailable(*_: object, **__: object) -> None:
+        raise StoreUnavailable("busy")
+
+    monkeypatch.setattr(connecting, "acceptance", unavailable)
+    dialogue = Dialogue(world)
+    dialogue.client(CONNECT)
+    await dialogue.broker("20 .. 00 88 *")
+    assert dialogue.transport.closed.is_set()
+    assert world.sessions.connected_count == 0
+
+
 # Backpressure
 
 

@@ -248,6 +248,19 @@ async def test_a_mistake_over_what_retention_removed_is_told_to_that_one_alone(
     assert world.delivery.live.through == 2
 
 
+async def test_a_batch_that_is_not_routed_is_read_from_the_log(
+    world: World, sub: Subscriber, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """So a mistake over one session's subscriptions is not everybody's."""
+    with monkeypatch.context() as patch:
+        patch.setattr(world.delivery._routes, "of", mistake)
+        await world.publish(*numbered(3))
+    await world.publish(*numbered(3, first=4))
+    assert payloads(sub.got) == texts(6)
+    assert world.is_live(sub)
+    assert [record.levelname for record in caplog.records] == ["CRITICAL"]
+
+
 async def test_a_mistake_beside_the_log_is_told_to_that_one_alone(
     world: World, sub: Subscriber, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import AsyncIterator
 
@@ -8,8 +9,10 @@ import pytest
 from broker import __version__
 from broker.clock import Instant
 from broker.delivery.delivery import ASIDE_MAX
+from broker.errors import StoreUnavailable
 from broker.message import Grant, Monotonic, Outgoing, WallUs
 from broker.observe.sys_tree import Load, SysTree
+from broker.store import StoreStats
 from tests.support.messages import message
 from tests.support.world import Disk, Subscriber, World, running, subscription
 
@@ -237,3 +240,31 @@ async def test_only_what_somebody_counted_already_is_asked_for(
     for call in ("read", "fetch", "retained", "scan", "get", "nth_last", "check"):
         monkeypatch.setattr(world.disk, call, None)
     await tree.publish(at(100.0))
+
+
+@pytest.mark.parametrize(
+    ("error", "level"), [(StoreUnavailable("busy"), "WARNING"), (ZeroDivisionError(), "CRITICAL")]
+)
+async def test_what_cannot_be_told_now_is_told_an_interval_later(
+    error: Exception,
+    level: str,
+    world: World,
+    tree: SysTree,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    sub = await subscriber(world, "$SYS/broker/version")
+
+    async def fail() -> StoreStats:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.disk, "stats", fail)
+        publishing = asyncio.create_task(tree.publish_forever(world.clock, 10))
+        await world.settled()
+    assert [record.levelname for record in caplog.records] == [level]
+    assert sub.got == []
+    world.clock.advance(10)
+    await world.settled()
+    assert len(sub.got) == 1
+    publishing.cancel()

@@ -539,3 +539,66 @@ async def test_a_subscription_that_replays_wants_what_is_published_meanwhile(wor
     subscriber.wake()
     await world.settled()
     assert payloads(subscriber.got) == [b"1", b"2"]
+
+
+# What we do wrong
+
+
+def mistake(*_: object, **__: object) -> None:
+    raise ZeroDivisionError
+
+
+async def test_who_is_taken_over_badly_is_told_and_the_newcomer_has_the_session(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await subscribed(world)
+    monkeypatch.setattr(first, "taken_over", mistake)
+    second = Subscriber(world)
+    assert await second.open()
+    assert [type(error) for error in first.errors] == [ZeroDivisionError]
+    await world.publish(message("1"))
+    assert payloads(second.got) == [b"1"]
+
+
+@pytest.mark.parametrize("where", ["sessions._take_up", "delivery.attach", "wills.connecting"])
+async def test_a_session_that_could_not_be_opened_can_be_opened_again(
+    where: str, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (await subscribed(world)).close()
+    await world.settled()
+    module, method = where.split(".")
+    with monkeypatch.context() as patch:
+        patch.setattr(getattr(world, module), method, mistake)
+        with pytest.raises(ZeroDivisionError):
+            await Subscriber(world).open()
+    assert (world.sessions.connected_count, world.sessions.absent_count) == (0, 1)
+    await world.publish(message("1"))
+    again = Subscriber(world)
+    assert await again.open()
+    await world.settled()
+    assert payloads(again.got) == [b"1"]
+
+
+async def test_a_mistake_while_one_leaves_does_not_keep_its_session_open(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await subscribed(world)
+    with monkeypatch.context() as patch:
+        patch.setattr(world.delivery, "detach", mistake)
+        with pytest.raises(ZeroDivisionError):
+            first.close()
+    assert (world.sessions.connected_count, world.sessions.absent_count) == (0, 1)
+
+
+async def test_a_mistake_at_the_end_of_one_session_leaves_the_others_to_end(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for client_id in ("one", "two"):
+        (await subscribed(world, client_id)).close()
+    await world.settled()
+    monkeypatch.setattr(world.wills, "session_ended", mistake)
+    world.clock.advance(200)
+    await world.settled()
+    assert world.sessions.durable_count == 0
+    assert await world.disk.scan(SessionDocument) == []
+    assert [record.levelname for record in caplog.records] == ["CRITICAL"] * 2

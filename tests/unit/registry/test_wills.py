@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -251,6 +252,25 @@ async def test_of_many_that_are_due_a_part_is_published_at_a_time(
     run.let_pass(0)
     assert run.due_in_s is None
     assert len(await run.published()) == PUBLISHED_AT_ONCE_MAX + 1
+
+
+async def test_a_mistake_over_one_will_leaves_the_others_to_be_published(
+    disk: Disk, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = Run(disk, clock)
+    for n in range(2):
+        await run.connect(replace(will(delay_s=30), client_id=str(n)), str(n))
+        run.lose(str(n))
+    append = run.log.append
+
+    def mistake_once(*args: Any, **kwargs: Any) -> None:
+        monkeypatch.setattr(run.log, "append", append)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(run.log, "append", mistake_once)
+    run.let_pass(30)
+    assert len(await run.published()) == 1
+    assert [record.levelname for record in caplog.records] == ["CRITICAL"]
 
 
 async def test_a_will_that_a_full_disk_cannot_take_is_published_later(

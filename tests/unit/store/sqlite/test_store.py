@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import itertools
 import os
 import sqlite3
@@ -336,3 +337,15 @@ async def test_a_mistake_in_a_checkpoint_is_logged_and_hinders_nobody(
     assert caplog.messages
     assert {record.levelname for record in caplog.records} == {"CRITICAL"}
     assert all(record.exc_info for record in caplog.records)
+
+
+async def test_a_disk_that_does_not_tell_sizes_is_a_store_error(
+    sqlite: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(_: Path) -> bool:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "exists", failing)
+        with pytest.raises(StoreUnavailable, match=r"pubsub\.db"):
+            await sqlite.stats()

@@ -1,0 +1,263 @@
+"""Group: one group of a Shared Subscription, which empties its session into those of its members.
+
+    delivery ─▶ group's session ─▶ a lease to the member whose turn it is ─▶ `aside` of its session
+                    ▲
+                    └─ PUBACK ends the lease; a member that leaves returns what it has
+
+- Each message goes to one member, in turn: one with room in its window and in its socket, that
+  has taken what it was handed before and takes packets of that size. What was returned goes out
+  again before what is new. A message too large for every member is counted as dropped.
+- QoS 0 is leased as well, until the member sent it: who leaves without that returns it.
+- If the group's own log cannot be read, its members are cut off: who stayed would wait for ever.
+  The group opens anew when they come again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from broker.clock import Clock
+from broker.counters import Counters
+from broker.delivery.delivery import Delivery, Subscriber
+from broker.delivery.sender import TOO_LARGE, Recipient, Sender
+from broker.documents import SubscriptionDocument
+from broker.errors import StoreError, StoreUnavailable
+from broker.log.log import Log
+from broker.message import Grant, Lease, Message, Outgoing
+from broker.registry.sessions import Owner
+from broker.session.grants import merge_grants
+from broker.session.in_flight import PACKET_IDENTIFIER_MAX
+from broker.session.session import Session
+
+logger = logging.getLogger(__name__)
+
+WAITING_MAX = 1000
+"""Leases that a member is handed at a time. Their bytes are bounded by what a `Sender` takes."""
+UNPLACED_MAX = 64
+UNPLACED_BYTES_MAX = 256 * 1024
+"""What waits for members that take packets so large; beyond, the group waits for them."""
+
+
+class Member(Subscriber, Protocol):
+    """A client that has a share of a group's messages: leases are put into its session."""
+
+    @property
+    def takes_more(self) -> bool:
+        """Whether its socket has room. When it has again, it calls `Groups.drained`."""
+        ...
+
+    @property
+    def limits_packets(self) -> bool:
+        """Whether `fits` may be false."""
+        ...
+
+    def fits(self, message: Message, grant: Grant) -> bool:
+        """Whether it takes packets as large as this message."""
+        ...
+
+
+class Group(Owner, Recipient):
+    """One group: empties its session into those of its members."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.sender: Sender | None = None
+        """What empties the group's own session; None while that is not open."""
+        self.members: dict[Session, tuple[Grant, Member]] = {}
+        """And how each gets its share."""
+        self.leaving: set[Session] = set()
+        """Members no more, but they may still acknowledge what they have."""
+        self.lock = asyncio.Lock()
+        self._turns: deque[Session] = deque()
+        self._not_sent: set[int] = set()
+        """Packet Identifiers of returned leases that nobody was sent."""
+        self._unplaced: deque[tuple[Outgoing, int]] = deque()
+        """Leases, with their Packet Identifiers, that fit only members without room."""
+        self._unplaced_bytes = 0
+        self._distributing = False
+
+    @property
+    def empty(self) -> bool:
+        """Nobody has a lease, and nobody can get one."""
+        return not (self.members or self.leaving)
+
+    def opened(
+        self,
+        session: Session,
+        log: Log,
+        delivery: Delivery,
+        counters: Counters,
+        clock: Clock,
+        inflight_max: int,
+    ) -> None:
+        """The session is ours. What an earlier run had leased is leased again."""
+        self._delivery = delivery
+        self._counters = counters
+        self._clock = clock
+        self._inflight_max = inflight_max
+        session.in_flight.keep_qos0()
+        self.sender = Sender(session, self, log, delivery, counters)
+        self.sender.resend(session.in_flight.unfinished())
+
+    def closed(self) -> None:
+        """The session is not ours any more."""
+        if self.sender is not None:
+            self.sender.stop()
+            self.sender = None
+        self._not_sent.clear()
+        self._unplaced.clear()
+        self._unplaced_bytes = 0
+
+    def add(self, session: Session, subscription: SubscriptionDocument, subscriber: Member) -> None:
+        if session not in self.members:
+            self._turns.append(session)
+        grant = merge_grants([subscription])
+        assert grant is not None
+        self.members[session] = (grant, subscriber)
+        self.leaving.discard(session)
+        self.wake()
+
+    def leave(self, session: Session, waiting: Sequence[Lease], sent: Sequence[Lease] = ()) -> None:
+        """A member gets no more and returns these, which are leased again."""
+        if self.members.pop(session, None) is not None:
+            self._turns.remove(session)
+            self.leaving.add(session)
+        self.return_leases(waiting, sent)
+
+    def forget(self, session: Session) -> None:
+        """It is gone, and has nothing of this group any more."""
+        if self.members.pop(session, None) is not None:
+            self._turns.remove(session)
+        self.leaving.discard(session)
+
+    def return_leases(self, waiting: Sequence[Lease], sent: Sequence[Lease] = ()) -> None:
+        """These are leased again; nobody was sent the `waiting` ones."""
+        if self.sender is not None:
+            window = self.sender.session.in_flight
+            packet_ids = [lease.packet_id for lease in (*sent, *waiting)]
+            self.sender.resend(window.sent_qos1(packet_ids))
+            self._not_sent.update([lease.packet_id for lease in waiting])
+        self.wake()
+
+    def acknowledged(self, packet_ids: Sequence[int]) -> None:
+        """Leases ended: the group's cursor moves."""
+        if self.sender is not None:
+            self.sender.session.in_flight.puback(packet_ids)
+            self.sender.cursor_moved()
+
+    def wake(self) -> None:
+        """Lease out what there is, as far as the members have room."""
+        if self._distributing or self.sender is None or not self.members:
+            return
+        self._distributing = True
+        try:
+            self._lease_unplaced()
+            self._lease_new(self.sender)
+        except Exception as error:
+            self.failed(error)
+        finally:
+            self._distributing = False
+
+    def _lease_new(self, sender: Sender) -> None:
+        sharing = len(self.members) + len(self.leaving)
+        inflight_max = min(self._inflight_max * sharing, PACKET_IDENTIFIER_MAX)
+        while room := self.room():
+            # Nothing is taken that no member can have now.
+            sender.session.in_flight.allow(room, inflight_max=inflight_max)
+            taken = sender.take(self._clock.wall_us())
+            if taken is None:
+                break
+            self._lease(taken.outgoing, taken.packet_ids)
+        self._delivery.drained(sender.session)
+
+    def room(self) -> int:
+        """How many messages all members together can have now."""
+        if len(self._unplaced) >= UNPLACED_MAX or self._unplaced_bytes >= UNPLACED_BYTES_MAX:
+            return 0
+        return sum([self._room_of(member) for member in self.members])
+
+    def _room_of(self, member: Session) -> int:
+        """What was handed to it goes first: so a member whose client does not read holds little."""
+        _, client = self.members[member]
+        return 0 if member.aside or not client.takes_more else min(member.room(), WAITING_MAX)
+
+    def send_again(self, outgoing: list[Outgoing], packet_ids: list[int]) -> None:
+        """What a member returned goes to others."""
+        self._counters.redeliveries += len(set(packet_ids) - self._not_sent)
+        self._not_sent.difference_update(packet_ids)
+        self._lease(outgoing, packet_ids)
+
+    def _lease_unplaced(self) -> None:
+        """As far as they fit a member with room by now, or no member any more."""
+        while self._unplaced and self.members:
+            out, packet_id = self._unplaced[0]
+            fitting = [member for member in self.members if self._fits(member, out[0])]
+            if fitting and not any(self._room_of(member) for member in fitting):
+                break
+            self._unplaced.popleft()
+            self._unplaced_bytes -= out[0].size
+            self._lease([out], [packet_id])
+
+    def _lease(self, outgoing: Sequence[Outgoing], packet_ids: Sequence[int]) -> None:
+        """Hand these to the members in turn, passing over who has no room or takes no packets of
+        that size."""
+        room = {member: self._room_of(member) for member in self.members}
+        leased: dict[Session, list[Outgoing]] = {}
+        too_large: list[int] = []
+        for out, packet_id in zip(outgoing, packet_ids, strict=True):
+            message, _ = out
+            member = self._whose_turn(message, room)
+            if member is not None:
+                room[member] -= 1
+                grant = replace(self.members[member][0], lease=Lease(self.name, packet_id))
+                leased.setdefault(member, []).append((message, grant))
+            elif any(self._fits(member, message) for member in self.members):
+                self._unplaced.append((out, packet_id))
+                self._unplaced_bytes += message.size
+            else:
+                too_large.append(packet_id)
+        for member, its_share in leased.items():
+            member.offer_aside(its_share)
+        if too_large and self.sender is not None:
+            self.sender.discard(too_large, TOO_LARGE)
+        for member in leased:
+            self._delivery.wake(member)
+
+    def _whose_turn(self, message: Message, room: Mapping[Session, int]) -> Session | None:
+        for _ in range(len(self._turns)):
+            member = self._turns[0]
+            self._turns.rotate(-1)
+            if room[member] > 0 and self._fits(member, message):
+                return member
+        return None
+
+    def _fits(self, member: Session, message: Message) -> bool:
+        grant, client = self.members[member]
+        try:
+            return not client.limits_packets or client.fits(message, grant)
+        except Exception as error:
+            # In the next turn, as it leaves the group then, which is busy with its members now.
+            asyncio.get_running_loop().call_soon(self._delivery.failed, member, error)
+            return False
+
+    def broken(self, error: StoreError) -> None:
+        logger.error("group %s: %s", self.name, error)
+        self._cut_members_off(error)
+
+    def failed(self, error: Exception) -> None:
+        logger.critical("group %s is cut off", self.name, exc_info=error)
+        self._cut_members_off(StoreUnavailable(f"group {self.name} cannot be served"))
+
+    def _cut_members_off(self, error: StoreError) -> None:
+        distributing, self._distributing = self._distributing, True
+        for member in list(self.members):
+            self._delivery.failed(member, error)
+        self._distributing = distributing
+
+    def taken_over(self) -> None:
+        raise AssertionError("clients cannot have the name of a group")
