@@ -18,7 +18,8 @@ class Traffic:
 class Counters:
     """Since the broker started. `bytes_in` and `bytes_out` went through sockets, `packets` are
     those of MQTT, `line_errors_left_out` ERRORs not sent to a peer that did not ask for
-    answers, `payload_bytes_in` is of `messages_in`, `payload_bytes_out` of `messages_out`.
+    answers, `gaps_left_out` ranges of missing offsets that a client's Maximum Packet Size had no
+    room for, `payload_bytes_in` is of `messages_in`, `payload_bytes_out` of `messages_out`.
     `dropped` counts deliveries given up, by reason; each reason is one that MQTT or the operator
     ordered: "expired", "packet too large for the client", ...
     """
@@ -28,6 +29,7 @@ class Counters:
     refused_connects: int = 0
     protocol_errors: int = 0
     line_errors_left_out: int = 0
+    gaps_left_out: int = 0
     commits: int = 0
     append_failures: int = 0
     bytes_in: int = 0

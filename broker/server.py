@@ -263,6 +263,7 @@ class Server:
             "append_failures": counters.append_failures,
             "protocol_errors": counters.protocol_errors,
             "line_errors_left_out": counters.line_errors_left_out,
+            "gaps_left_out": counters.gaps_left_out,
             "refused_connects": counters.refused_connects,
             "dropped": dict(counters.dropped),
         }

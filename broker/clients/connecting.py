@@ -36,6 +36,7 @@ async def open_session(
         receive_maximum=packet.receive_maximum,
         will=_will(packet, client_id),
         now=services.clock.now(),
+        hears_of_gaps=packet.version == MQTT_5,
     )
 
 

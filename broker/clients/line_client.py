@@ -267,6 +267,7 @@ class LineClient:
             receive_maximum=self.services.config.inflight_max,
             will=None,
             now=self.services.clock.now(),
+            hears_of_gaps=False,
         )
         self._subscribers[client_id] = subscriber
         subscriber.begin(session)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from broker.clients.faces import Transport
 from broker.clients.services import Services
@@ -20,6 +21,7 @@ from broker.errors import StoreError
 from broker.log.log import Log, OnFailed
 from broker.message import Outgoing, WallUs
 from broker.mqtt.connection import Connection
+from broker.mqtt.fields import PACKET_BYTES_MAX
 from broker.mqtt.packets import Ack, FromServer, PacketType
 from broker.mqtt.reasons import ERROR, ReasonCode
 from broker.session.exchange import Stage
@@ -197,9 +199,10 @@ class Sending(Recipient):
     def _send(
         self, outgoing: list[Outgoing], packet_ids: list[int], now_us: WallUs, *, dup: bool = False
     ) -> None:
-        left_out = self._output.connection.send_publishes(
-            outgoing, packet_ids, dup=dup, now_us=now_us
-        )
+        connection = self._output.connection
+        if connection.packet_bytes_max < PACKET_BYTES_MAX:
+            outgoing = self._without_notes_too_large(outgoing, now_us)
+        left_out = connection.send_publishes(outgoing, packet_ids, dup=dup, now_us=now_us)
         self._counters.messages_out += len(outgoing) - len(left_out)
         if left_out:
             too_much = _payload_bytes([outgoing[index] for index in left_out])
@@ -208,6 +211,18 @@ class Sending(Recipient):
             self._sender.discard(too_large, TOO_LARGE)
             self._groups.settle(self._session)
         self._output.flush()
+
+    def _without_notes_too_large(self, outgoing: list[Outgoing], now_us: WallUs) -> list[Outgoing]:
+        """What we add to a message unasked is left out where it would make it too large. A gap that
+        is not told because of that is counted."""
+        fits = self._output.connection.fits
+        fitting: list[Outgoing] = []
+        for message, grant in outgoing:
+            if (grant.missing or grant.caught_up) and not fits(message, grant, now_us):
+                self._counters.gaps_left_out += len(grant.missing)
+                grant = replace(grant, missing=(), caught_up=False)
+            fitting.append((message, grant))
+        return fitting
 
     def acknowledged(self, ack: Ack) -> None:
         """PUBACK, PUBREC or PUBCOMP came: the client has these, or refuses them."""

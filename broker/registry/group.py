@@ -210,11 +210,12 @@ class Group(Owner, Recipient):
         leased: dict[Session, list[Outgoing]] = {}
         too_large: list[int] = []
         for out, packet_id in zip(outgoing, packet_ids, strict=True):
-            message, _ = out
+            message, shared = out
             member = self._whose_turn(message, room)
             if member is not None:
                 room[member] -= 1
-                grant = replace(self.members[member][0], lease=Lease(self.name, packet_id))
+                lease = Lease(self.name, packet_id)
+                grant = replace(self.members[member][0], lease=lease, missing=shared.missing)
                 leased.setdefault(member, []).append((message, grant))
             elif any(self._fits(member, message) for member in self.members):
                 self._unplaced.append((out, packet_id))

@@ -126,6 +126,7 @@ class Sessions:
         receive_maximum: int,
         will: WillDocument | None,
         now: Instant,
+        hears_of_gaps: bool = True,
     ) -> tuple[Session, bool]:
         """The session, now of `owner`, and whether it was there before (Session Present).
 
@@ -164,7 +165,7 @@ class Sessions:
             if expires_at is not None:
                 self._not_absent(client_id)
             try:
-                session.attach(receive_maximum)
+                session.attach(receive_maximum, hears_of_gaps=hears_of_gaps)
                 self._delivery.attach(session, owner)
             except Exception:
                 self.close(session, owner, now)

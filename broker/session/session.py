@@ -63,6 +63,7 @@ class Session:
         self.aside: deque[Outgoing] = deque()
 
         self._cursor = Cursor(client_id, self.in_flight)
+        self._hears_of_gaps = True
 
     def set_expiry(self, session_expiry_s: int) -> None:
         """Let it outlive its connection by this many seconds. [MQTT-3.1.2-23]"""
@@ -114,8 +115,10 @@ class Session:
 
     def miss(self, missing: Iterable[range]) -> None:
         """What is offered next lacks these offsets, damaged or removed: its client is told with the
-        next message, and the cursor stays before them until then."""
-        self.outbox.miss(missing)
+        next message, and the cursor stays before them until then. A client that cannot be told is
+        not waited for."""
+        if self._hears_of_gaps:
+            self.outbox.miss(missing)
 
     def offer(self, outgoing: Sequence[Outgoing], size: int) -> None:
         """Put messages, `size` bytes, into the outbox; whoever reads moves the position."""
@@ -190,9 +193,11 @@ class Session:
 
     # Its client and its place in the log
 
-    def attach(self, receive_maximum: int) -> None:
-        """A client is there: from now on its window counts."""
+    def attach(self, receive_maximum: int, *, hears_of_gaps: bool = True) -> None:
+        """A client is there: from now on its window counts. `hears_of_gaps`: its protocol can tell
+        it which offsets are missing."""
         self.attached = True
+        self._hears_of_gaps = hears_of_gaps
         self.in_flight.open(receive_maximum)
 
     def detach(self) -> None:

@@ -385,3 +385,18 @@ async def test_a_line_connection_has_no_keep_alive(world: World, subscribed: Lin
     assert subscribed.client.deadline() is None
     subscribed.client.expire(world.clock.monotonic())
     assert not subscribed.transport.closed.is_set()
+
+
+async def test_a_line_subscriber_cannot_be_told_and_its_place_passes_what_is_missing(
+    world: World, subscribed: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broker.delivery.recent.RECENT_MESSAGES_MAX", 0)
+    subscribed.client.lost()
+    await world.publish(*numbered(3))
+    await world.disk.trim(Offset(4))
+    again = Lines(world)
+    again.says("SUBSCRIBE t sub1")
+    await world.settled()
+    again.client.lost()
+    await world.settled()
+    assert await cursor(world, "sub1") == 3

@@ -15,7 +15,7 @@ from broker.errors import StoreUnavailable
 from broker.message import Monotonic, Offset
 from broker.mqtt.connection import Connection
 from broker.mqtt.encode import encode
-from broker.mqtt.packets import MQTT_5, Ack, Connect, PacketType, Suback
+from broker.mqtt.packets import MQTT_3_1_1, MQTT_5, Ack, Connect, PacketType, Suback
 from broker.store import Read
 from tests.support.clients import Dialogue, Transport
 from tests.support.groups import GROUP
@@ -596,3 +596,77 @@ async def test_who_is_lost_while_the_log_is_asked_for_it_is_sent_nothing(
     back = Dialogue(world)
     back.client("10 13 0004 'MQTT' 05 00 003C 05 11 00000064 0001 'a'")
     assert [publish.payload for publish in await back.deliveries()] == [b"1"]
+
+
+# What is missing
+
+
+@pytest.fixture
+def from_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever comes back reads the log: nothing is remembered of it."""
+    monkeypatch.setattr("broker.delivery.recent.RECENT_MESSAGES_MAX", 0)
+
+
+async def miss(world: World, *, log_start: int, version: int = MQTT_5) -> None:
+    """A client that is subscribed to `t` is away while three messages come, and those below the new
+    log start are removed."""
+    dialogue = Dialogue(world)
+    await dialogue.connect(version=version, expiry_s=100)
+    properties = "00" if version == MQTT_5 else ""
+    dialogue.client(f"82 ( 0009 {properties} 0001 't' 01 ) E0 00")
+    await world.publish(*numbered(3))
+    await world.disk.trim(Offset(log_start))
+
+
+@pytest.mark.usefixtures("from_the_log")
+@pytest.mark.parametrize("packet_bytes_max", [9, 19])
+async def test_a_gap_that_makes_a_message_too_large_is_left_out_and_counted(
+    world: World, packet_bytes_max: int
+) -> None:
+    """P5. The message goes."""
+    await miss(world, log_start=3)
+    dialogue = Dialogue(world)
+    dialogue.peer.writable(yes=False)
+    await dialogue.connect(expiry_s=100, packet_bytes_max=packet_bytes_max)
+    dialogue.peer.writable(yes=True)
+    await dialogue.broker("32 07 0001 't' 0001 00 '3'")
+    assert world.counters.gaps_left_out == 1
+    assert +world.counters.dropped == {"removed by retention": 2}
+    dialogue.client("40 02 0001")
+    assert await cursor(world) == 3
+
+
+@pytest.mark.usefixtures("from_the_log")
+async def test_a_gap_that_just_fits_is_told(world: World) -> None:
+    await miss(world, log_start=3)
+    dialogue = Dialogue(world)
+    dialogue.peer.writable(yes=False)
+    await dialogue.connect(expiry_s=100, packet_bytes_max=20)
+    dialogue.peer.writable(yes=True)
+    await dialogue.broker("32 12 0001 't' 0001 0B 26 0003 'gap' 0003 '1-2' '3'")
+    assert world.counters.gaps_left_out == 0
+
+
+@pytest.mark.usefixtures("from_the_log")
+async def test_who_cannot_be_told_what_is_missing_passes_it(world: World) -> None:
+    """3.1.1 has no words for it. Or it would be read and counted at each connect."""
+    await miss(world, log_start=4, version=MQTT_3_1_1)
+    dialogue = Dialogue(world)
+    await dialogue.connect(version=MQTT_3_1_1)
+    dialogue.client("E0 00")
+    assert await cursor(world) == 3
+    assert world.counters.dropped["removed by retention"] == 3
+
+
+@pytest.mark.usefixtures("from_the_log")
+async def test_who_can_be_told_stays_before_what_is_missing_until_it_is(world: World) -> None:
+    await miss(world, log_start=4)
+    for _ in range(2):
+        dialogue = Dialogue(world)
+        await dialogue.connect(expiry_s=100)
+        dialogue.client("E0 00")
+        assert await cursor(world) == 0
+    dialogue = Dialogue(world)
+    await dialogue.connect(expiry_s=100)
+    await world.publish(message("4"))
+    await dialogue.broker("32 12 0001 't' 0001 0B 26 0003 'gap' 0003 '1-3' '4'")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -345,3 +346,22 @@ async def test_a_log_that_is_damaged_is_not_asked_again(
     monkeypatch.setattr(world.disk, "retained", damaged)
     with pytest.raises(StoreCorrupt):
         await world.delivery.retained(placed(sub), ["t"])
+
+
+async def test_a_live_session_that_retention_passed_is_told_with_its_next_message(
+    world: World, sub: Subscriber
+) -> None:
+    """P5. Removed before they were routed: whoever is behind finds out by reading."""
+    await world.publish(*numbered(2))
+    slow = Subscriber(world)
+    await slow.open("slow")
+    slow.subscribe(subscription(client_id="slow"))
+    await world.settled()
+    placed(slow).fall_behind()
+    world.delivery._skip(range(3, 6))
+    assert world.counters.dropped == {"removed by retention": 3}
+    assert world.delivery.live.through == 5
+    placed(sub).offer([(replace(message("6"), offset=Offset(6)), Grant(1))], 1)
+    sub.wake()
+    assert sub.got[-1][1].missing == (range(3, 6),)
+    assert placed(slow).outbox.first() is None

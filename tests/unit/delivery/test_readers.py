@@ -450,3 +450,72 @@ async def test_a_retained_message_with_a_control_character_does_not_block_the_ot
     await world.settled()
     assert payloads(sub.got) == [b"first", b"u"]
     assert world.counters.dropped["control character in a topic"] == 2
+
+
+# More of what is missing
+
+
+def without(world: World, monkeypatch: pytest.MonkeyPatch, *parts: range) -> None:
+    """These offsets cannot be read."""
+    read, fetch = world.disk.read, world.disk.fetch
+
+    def damaged(found: Read, start: int) -> Read:
+        rest = [m for m in found.messages if not any(m.offset in part for part in parts)]
+        here = [part for part in parts if start <= part.start < found.next]
+        return Read(rest, found.next, here)
+
+    async def damaged_read(start: Offset, *args: Any, **kwargs: Any) -> Read:
+        return damaged(await read(start, *args, **kwargs), start)
+
+    async def damaged_fetch(offsets: Sequence[Offset], **kwargs: Any) -> Read:
+        return damaged(await fetch(offsets, **kwargs), offsets[0])
+
+    monkeypatch.setattr(world.disk, "read", damaged_read)
+    monkeypatch.setattr(world.disk, "fetch", damaged_fetch)
+
+
+async def test_a_replay_tells_what_is_missing_and_goes_on_live(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P5. What is missing at its end is told by the first live message."""
+    await world.publish(*numbered(20))
+    without(world, monkeypatch, range(5, 8), range(20, 21))
+    sub = Subscriber(world)
+    await sub.open()
+    sub.subscribe(subscription(replaying=True))
+    await world.settled()
+    assert payloads(sub.got) == [b"%d" % n for n in range(1, 20) if n not in (5, 6, 7)]
+    assert told(sub) == [(b"8", (range(5, 8),))]
+    await world.publish(*numbered(1, first=21))
+    assert told(sub)[1:] == [(b"21", (range(20, 21),))]
+    assert world.counters.dropped["damaged"] == 4
+
+
+async def test_a_replay_with_an_end_tells_what_is_missing_there_with_its_end(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.publish(*numbered(20))
+    without(world, monkeypatch, range(9, 11))
+    sub = Subscriber(world)
+    await sub.open()
+    sub.subscribe(subscription(replaying=True, until=10))
+    await world.settled()
+    message, grant = sub.got[-1]
+    assert payloads(sub.got)[:-1] == texts(8)
+    assert (message.topic, grant.missing) == (REPLAY_ENDED, (range(9, 11),))
+
+
+async def test_a_damaged_retained_message_is_counted_and_the_others_come(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P5, P8"""
+    await world.publish(*[message(str(n), f"t/{n}", retain=True) for n in (1, 2, 3)])
+    without(world, monkeypatch, range(2, 3))
+    sub = Subscriber(world)
+    await sub.open()
+    sub.subscribe(subscription("t/+", start=3, retained_through=3))
+    world.delivery.send_retained(placed(sub))
+    await world.settled()
+    assert payloads(sub.got) == [b"1", b"3"]
+    assert world.counters.dropped == {"damaged": 1}
+    assert placed(sub).subscriptions["t/+"].retained_after == 3

@@ -465,3 +465,22 @@ async def test_what_was_left_and_has_a_control_character_is_given_up_and_counted
     assert connection.got() == [b"1", b"3"]
     assert world.counters.dropped == {"control character in a topic": 1}
     assert len(connection.session.in_flight) == 2
+
+
+async def test_what_was_left_and_is_damaged_is_given_up_and_counted(
+    world: World, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P5, P8. The others are sent again."""
+    await leave_in_flight(world, *numbered(4))
+    fetch = world.disk.fetch
+
+    async def damaged(offsets: Sequence[Offset], *, bytes_max: int) -> Read:
+        read = await fetch(offsets, bytes_max=bytes_max)
+        rest = [message for message in read.messages if message.offset not in (2, 3)]
+        return Read(rest, read.next, [range(2, 4)])
+
+    monkeypatch.setattr(world.disk, "fetch", damaged)
+    await connection.come_back()
+    assert connection.got() == [b"1", b"4"]
+    assert world.counters.dropped == {"damaged": 2}
+    assert [entry.offset for entry in connection.session.in_flight.unfinished()] == [1, 4]

@@ -355,3 +355,20 @@ async def test_a_mistake_while_one_leaves_a_group_leaves_it_all_the_same(
     with pytest.raises(ZeroDivisionError):
         world.groups.detach(one.session)
     assert world.groups.open_count == 0
+
+
+async def test_a_member_is_told_what_is_missing_before_its_message(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P5"""
+    monkeypatch.setattr("broker.delivery.recent.RECENT_MESSAGES_MAX", 0)
+    leaving = await member(world, "leaving")
+    leaving.close()
+    await publish(world, 1, 4)
+    await world.disk.trim(Offset(3))
+    staying = await member(world, "staying")
+    await world.settled()
+    assert [(m.payload, grant.missing) for m, grant in staying.got] == [
+        (b"3", (range(1, 3),)),
+        (b"4", ()),
+    ]
