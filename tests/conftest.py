@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import random
+from functools import partial
+from threading import Thread
 
 import pytest
 from hypothesis import settings
@@ -11,6 +13,10 @@ from hypothesis import settings
 from tests.conformance.table import summary
 
 pytest.register_assert_rewrite("tests.support", "tests.e2e.behaviour")
+
+# A test that fails before it closes its store leaves threads behind. Were they not daemons, the end
+# of Python would wait for them for ever.
+pytest.MonkeyPatch().setattr("aiosqlite.core.Thread", partial(Thread, daemon=True))
 
 settings.register_profile("here", deadline=None, print_blob=True)
 settings.register_profile("ci", settings.get_profile("here"), derandomize=True, database=None)

@@ -27,7 +27,12 @@ class BrokerProcess:
     `settings` are those of `broker.config.Config`. What it prints is kept in `stderr`.
     """
 
-    def __init__(self, directory: Path, settings: Mapping[str, object] | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        settings: Mapping[str, object] | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.port = free_port()
         self.data_dir = directory / "data"
         self.stderr = directory / "broker.stderr"
@@ -35,6 +40,7 @@ class BrokerProcess:
         self._settings.write_text(
             "".join(f"{key} = {value!r}\n" for key, value in (settings or {}).items())
         )
+        self._environment = {**os.environ, **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> BrokerProcess:
@@ -53,19 +59,29 @@ class BrokerProcess:
 
     def start(self, *options: str) -> None:
         """Returns when it accepts connections."""
-        command = [sys.executable, "-m", "cli.main", "broker", "start"]
-        command += ["--port", str(self.port), "--data-dir", str(self.data_dir)]
-        command += ["--config", str(self._settings), *options]
-        with self.stderr.open("ab") as stderr:
-            process = self._process = subprocess.Popen(
-                command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr
-            )
+        process = self.begin(*options)
 
         def accepts() -> bool:
             assert process.poll() is None, f"the broker ended:\n{self.stderr.read_text()}"
             return listens(self.port)
 
         wait_until(accepts, timeout_s=START_TIMEOUT_S)
+
+    def begin(self, *options: str) -> subprocess.Popen[bytes]:
+        """Returns at once."""
+        command = [sys.executable, "-m", "cli.main", "broker", "start"]
+        command += ["--port", str(self.port), "--data-dir", str(self.data_dir)]
+        command += ["--config", str(self._settings), *options]
+        with self.stderr.open("ab") as stderr:
+            self._process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=stderr,
+                stderr=stderr,
+            )
+        return self._process
 
     def kill(self) -> None:
         """SIGKILL: from here on the process does nothing more."""

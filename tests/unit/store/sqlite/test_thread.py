@@ -36,6 +36,14 @@ class Work:
         assert self.may_go_on.wait(10)
 
 
+async def test_a_test_that_fails_does_not_keep_pytest_from_ending(
+    thread: ConnectionThread,
+) -> None:
+    left = [each for each in threading.enumerate() if "_connection_worker_thread" in each.name]
+    assert left
+    assert all(each.daemon for each in left)
+
+
 async def test_functions_run_in_one_thread_in_their_order(thread: ConnectionThread) -> None:
     found: list[tuple[int, int]] = []
 
