@@ -122,6 +122,8 @@ class Client(Owner):
         logger.critical("client %r at %s is cut off", self._client_id, self._peer, exc_info=error)
         self._why = ""
         self._transport.abort()  # What else was written may not be true.
+        if self._session is not None and not self._output.closed:
+            self._session.end()
         self._output.lost = True
         self._output.writable = False
         try:

@@ -127,6 +127,8 @@ class LineClient:
     def failed(self, error: Exception) -> None:
         logger.critical("line client at %s is cut off", self._peer, exc_info=error)
         self._transport.abort()  # What else was written may not be true.
+        for subscriber in self._subscribers.values():
+            subscriber.end()
         self._closed = True
         try:
             self._leave()

@@ -104,6 +104,11 @@ class LineSubscriber(Owner, Recipient):
     def failed(self, error: Exception) -> None:
         self._client.failed(error)
 
+    def end(self) -> None:
+        """We made a mistake: what memory has of its session is not committed any more."""
+        if self.session is not None:
+            self.session.end()
+
     def taken_over(self) -> None:
         self._client.let_go(self._client_id)
         self.leave()

@@ -252,11 +252,13 @@ class Group(Owner, Recipient):
 
     def failed(self, error: Exception) -> None:
         logger.critical("group %s is cut off", self.name, exc_info=error)
+        if self.sender is not None:
+            self.sender.session.end()
         self._cut_members_off(StoreUnavailable(f"group {self.name} cannot be served"))
 
     def _cut_members_off(self, error: StoreError) -> None:
         distributing, self._distributing = self._distributing, True
-        for member in list(self.members):
+        for member in [*self.members, *self.leaving]:
             self._delivery.failed(member, error)
         self._distributing = distributing
 

@@ -2,6 +2,9 @@
 
 Memory has the sessions of connected clients, and of clients that just left until their last state
 is committed. All others are documents in the log: an absent subscriber costs an offset.
+
+A session that `ended` before it was closed is one with which we made a mistake: nothing of it is
+committed any more, and its client finds it as after a crash.
 """
 
 from __future__ import annotations
@@ -189,6 +192,7 @@ class Sessions:
                 raise QuotaExceeded(f"the broker keeps {self.durable_count} sessions already")
             session = self._new(client_id, now.wall_us)
         before = self._sessions.get(client_id, session)
+        had_ended = before.ended
         expiry_before_s = session.session_expiry_s
         session.set_expiry(session_expiry_s)
         if before is not session:
@@ -208,7 +212,8 @@ class Sessions:
                 await self._log.commit_now(state, messages, keep_if_full=False)
         except Exception:
             self._wills.not_connected(client_id)
-            before.not_ended()
+            if not had_ended:
+                before.not_ended()
             session.set_expiry(expiry_before_s)
             raise
         self._wills.connected(client_id, will)
@@ -293,6 +298,11 @@ class Sessions:
     async def _find(self, client_id: str) -> Session | None:
         """The session from memory, or from the log; None if there is none."""
         session = self._sessions.get(client_id)
+        if session is not None and session.ended:
+            # It failed: the log counts, not memory. The last that the log has may be in a commit.
+            await self._log.commit_now([], keep_if_full=False)
+            self._sessions.pop(client_id, None)
+            session = None
         if session is not None or client_id not in self._stored:
             return session
         document: SessionDocument | None = None

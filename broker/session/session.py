@@ -71,7 +71,10 @@ class Session:
         self.durable = session_expiry_s > 0
 
     def end(self) -> None:
-        """Forget its Session State: nothing of it is committed any more, whatever refers to it."""
+        """Forget its Session State: nothing of it is committed any more, whatever refers to it.
+
+        Also when a mistake of ours left it half changed: then the log has what is true.
+        """
         self.ended = True
 
     def not_ended(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -162,6 +163,51 @@ async def test_a_mistake_while_a_client_leaves_leaves_all_the_same(
         "client 'a' at here is cut off",
         "client 'a' did not leave as it should",
     ]
+
+
+async def test_what_a_mistake_left_half_taken_comes_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P3: what the log has of a session counts, not what memory has."""
+    dialogue = Dialogue(world)
+    await dialogue.connect(expiry_s=100)
+    await dialogue.subscribe("t")
+    session = world.sessions._sessions["a"]
+    take = session.in_flight.take
+
+    def half(*args: Any, **kwargs: Any) -> None:
+        take(*args, **kwargs).outgoing.clear()
+        session.in_flight.finish([1])
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(session.in_flight, "take", half)
+    await world.publish(*numbered(2))
+    assert dialogue.transport.aborted
+    back = Dialogue(world)
+    back.client(LASTING)
+    assert [publish.payload for publish in await back.deliveries()] == [b"1", b"2"]
+
+
+async def test_what_a_mistake_left_half_received_is_received_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P1: its Packet Identifier does not count as received."""
+    dialogue = Dialogue(world)
+    await dialogue.connect(expiry_s=100)
+
+    def mistake(*_: object) -> None:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("broker.clients.publishing.Message", mistake)
+        with pytest.raises(ZeroDivisionError) as raised:
+            dialogue.client("34 07 0001 't' 0001 00 '1'")
+        dialogue.peer.failed(raised.value)  # As the rim does.
+    back = Dialogue(world)
+    await back.connect(expiry_s=100)
+    back.client("3C 07 0001 't' 0001 00 '1'")
+    await back.broker("50 * 0001 *")
+    assert b"1" in await stored(world)
 
 
 async def test_who_asks_for_what_the_log_cannot_say_now_is_refused_and_leaves_nothing(

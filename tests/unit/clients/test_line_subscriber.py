@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -186,3 +187,22 @@ async def test_what_is_retained_comes_in_its_place_after_what_was_missed(
     back.says("SUBSCRIBE t sub1", "SUBSCRIBE + sub1")
     got = await back.gets()
     assert [line for line in got if line != "OK"] == [str(n) for n in (*range(1, 31), 30)]
+
+
+async def test_what_a_mistake_left_half_taken_comes_again(
+    world: World, subscribed: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P3: what the log has of a session counts, not what memory has."""
+    session = world.sessions._sessions["sub1"]
+    take = session.in_flight.take
+
+    def half(*args: Any, **kwargs: Any) -> None:
+        session.in_flight.finish(take(*args, **kwargs).packet_ids)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(session.in_flight, "take", half)
+    await world.publish(*numbered(2))
+    assert subscribed.transport.aborted
+    back = Lines(world)
+    back.says("SUBSCRIBE t sub1")
+    assert sorted(await back.gets()) == ["1", "2", "OK"]

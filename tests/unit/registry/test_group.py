@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
 from broker.config import Config
 from broker.documents import CursorDocument
 from broker.errors import StoreCorrupt, StoreError
-from broker.message import Offset
+from broker.message import Offset, Outgoing
 from tests.support.groups import GROUP, member, numbers, publish
 from tests.support.messages import message
 from tests.support.world import Disk, Subscriber, World, payloads, running
@@ -343,6 +343,32 @@ async def test_a_group_that_cannot_be_served_cuts_its_members_off_and_opens_anew
     await publish(world, 2, 2)
     assert numbers(back)[-1] == 2
     assert back.errors == []
+
+
+async def test_what_a_mistake_left_half_leased_is_leased_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P3"""
+    leaving = await member(world, "leaving", kind=Leaving, expiry_s=100)
+    await publish(world, 1, 1)
+    assert leaving.session is not None
+    world.groups.leave(leaving.session, GROUP)
+    one = await member(world, "one", kind=Leaving)
+    (group,) = world.groups._groups.values()
+    lease = group._lease
+
+    def half(outgoing: Sequence[Outgoing], packet_ids: Sequence[int]) -> None:
+        lease(outgoing[1:], packet_ids[1:])
+        group.acknowledged(packet_ids)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(group, "_lease", half)
+    await publish(world, 2, 3)
+    assert [one.session, leaving.session] == [None, None]
+    await world.settled()
+    back = await member(world, "one")
+    await world.settled()
+    assert numbers(back) == [1, 2, 3]
 
 
 async def test_a_mistake_while_one_leaves_a_group_leaves_it_all_the_same(
