@@ -138,12 +138,15 @@ class Alarm:
             self._rings.clear()
             self._cancel_timer()
             now = self._clock.now()
+            failed = False
             for rule in self._rules:
                 try:
                     rule.expire(now)
                 except Exception as error:
-                    logger.critical("what was due", exc_info=error)
-                    await self._clock.sleep(FAILED_RETRY_S)
+                    logger.critical("what was due is not all done", exc_info=error)
+                    failed = True
+            if failed:
+                await self._clock.sleep(FAILED_RETRY_S)
             self.deadline_moved()
 
     def stop(self) -> None:

@@ -74,7 +74,7 @@ class StateSource(Protocol):
 
 
 def _nobody_waits(error: Exception) -> None:
-    logger.critical("after a commit", exc_info=error)
+    logger.critical("a callback of a commit", exc_info=error)
 
 
 def _unknown_source(source: StateSource, error: Exception) -> None:

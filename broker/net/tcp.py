@@ -274,7 +274,7 @@ class TcpConnection(asyncio.Protocol):
         if self.client is not None:
             self.client.failed(error)
         else:
-            logger.critical("a connection is cut off", exc_info=error)
+            logger.critical("connection from %s is cut off", self.peer, exc_info=error)
         self.abort()
 
     # Transport
@@ -301,7 +301,11 @@ class TcpConnection(asyncio.Protocol):
     def end_output(self) -> None:
         assert self._transport is not None
         if not self._transport.is_closing():
-            self._transport.write_eof()
+            try:
+                self._transport.write_eof()
+            except OSError:  # The peer has cut it off already.
+                self._transport.abort()
+                return
             self._clock.call_later(CLOSE_TIMEOUT_S, self._transport.abort)
 
     def abort(self) -> None:

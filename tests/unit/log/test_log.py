@@ -456,7 +456,7 @@ async def test_a_mistake_in_a_callback_that_concerns_nobody_is_logged(
     log.append([message("1")], mistake)
     await log.flushed()
     ((level, text, why),) = [(r.levelname, r.getMessage(), r.exc_info) for r in caplog.records]
-    assert (level, text) == ("CRITICAL", "after a commit")
+    assert (level, text) == ("CRITICAL", "a callback of a commit")
     assert why is not None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -190,7 +191,7 @@ async def test_a_mistake_before_there_is_a_client_cuts_the_connection_off(
     monkeypatch.setattr(kind, "__init__", mistake)
     connection.data_received(first_bytes)
     assert kernel.aborted
-    assert caplog.messages == ["a connection is cut off"]
+    assert caplog.messages == ["connection from here is cut off"]
 
 
 async def test_a_mistake_at_the_end_of_a_line_clients_input_cuts_it_off(
@@ -269,3 +270,14 @@ async def test_too_many_connections_are_told_to_the_operator(
     assert caplog.messages == [
         f"connection from 127.0.0.1:{port} cut off: there are connections_max already"
     ]
+
+
+async def test_a_peer_that_is_gone_when_our_output_ends_is_no_mistake_of_ours(
+    connection: TcpConnection, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone() -> None:
+        raise OSError(errno.ENOTCONN, "not connected")
+
+    monkeypatch.setattr(kernel, "write_eof", gone)
+    connection.end_output()
+    assert kernel.aborted
