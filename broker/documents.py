@@ -5,12 +5,15 @@ A document is a dataclass whose leading fields are its key; a store keeps one pe
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
 from broker.message import Offset, WallUs
 
 BEFORE_ALL = Offset(0)
+NOT_YET = Offset(2**63 - 1)
+"""The start of a subscription whose commit is not done: no message is above it."""
 
 
 @dataclass(slots=True)
@@ -136,11 +139,29 @@ Key = tuple[str | int, ...]
 
 
 @dataclass(slots=True)
+class Place:
+    """A place in the order of arrival: right after the `after`-th message of an append; 0: before
+    its first.
+
+    The commit sets `offset`: that of this message; for 0, the newest offset before the append. No
+    one else can know it, since other brokers may append to the same log.
+    """
+
+    after: int = 0
+    offset: Offset = NOT_YET
+
+
+@dataclass(slots=True)
 class Put:
-    """Write a document whole. With `revision`, only over that one (0: only if there is none)."""
+    """Write a document whole. With `revision`, only over that one (0: only if there is none).
+
+    The fields of the document that `places` names are filled in by the commit, with the offsets of
+    these places: of the same append, or known since an earlier one.
+    """
 
     document: Document
     revision: int | None = None
+    places: Mapping[str, Place] | None = None
 
 
 @dataclass(slots=True)
@@ -155,3 +176,18 @@ class Delete:
 
 
 Operation = Put | Delete
+
+
+def fill_in(
+    operations: Iterable[Operation], places: Sequence[Place], before: Offset, first: int
+) -> None:
+    """Set the offsets of an append's places, and the fields of its documents that wait for them.
+
+    `before` is the newest offset before the append, `first` that of its first message.
+    """
+    for place in places:
+        place.offset = Offset(first + place.after - 1) if place.after else before
+    for operation in operations if places else ():
+        if isinstance(operation, Put) and operation.places:
+            for name, place in operation.places.items():
+                setattr(operation.document, name, place.offset)

@@ -161,7 +161,8 @@ class Client(Owner):
 
     def answer(self, packet: Suback | Unsuback) -> None:
         """What the client asked for is done."""
-        self._output.send(packet)
+        if self._sending is not None:
+            self._sending.answer(packet)
 
     def broken(self, error: StoreError) -> None:
         """What the session is owed cannot be read."""

@@ -15,13 +15,12 @@ import logging
 from collections import deque
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 
 from broker import tasks
 from broker.clients.faces import Transport
 from broker.clients.line_subscriber import LineSubscriber
 from broker.clients.services import Services
-from broker.documents import Delete, Operation, Put, SubscriptionDocument
+from broker.documents import NOT_YET, SubscriptionDocument
 from broker.errors import (
     ClientIdentifierNotValid,
     PeerError,
@@ -38,6 +37,7 @@ from broker.lines.connection import (
     LineSubscribe,
     LineUnsubscribe,
 )
+from broker.log.log import awaited
 from broker.message import Message, Monotonic
 from broker.replay import placing
 from broker.session.session import Session
@@ -159,7 +159,8 @@ class LineClient:
                 case LineError(reason):
                     self._answer(answer, reason)
                 case LineSubscribe() | LineUnsubscribe():
-                    self._step = tasks.start(self._then_go_on(event, answer), self.failed)
+                    step = self._then_go_on(event, self._begin(event), answer)
+                    self._step = tasks.start(step, self.failed)
                     self._transport.pause_reading("step")
 
     def _publish(self) -> None:
@@ -180,10 +181,29 @@ class LineClient:
             self._transport.pause_reading("log")
             log.when_uncongested(lambda: self._resume_reading("log"), self.failed)
 
-    async def _then_go_on(self, event: LineSubscribe | LineUnsubscribe, answer: _Answer) -> None:
+    def _begin(self, event: LineSubscribe | LineUnsubscribe) -> asyncio.Future[Session] | None:
+        """Subscribe or unsubscribe where the command stands in the order of arrival. None: the
+        session is to be opened first, or the log to be asked."""
+        subscriber = self._subscribers.get(event.subscriber)
+        session = None if subscriber is None else subscriber.session
+        if session is None:
+            return None
+        if isinstance(event, LineUnsubscribe):
+            return self._unsubscribe(session, event.filter)
+        if event.filter in session.subscriptions or not _is_plain(event.filter):
+            return None
+        return self._subscribe(session, _subscription(session, event.filter))
+
+    async def _then_go_on(
+        self,
+        event: LineSubscribe | LineUnsubscribe,
+        begun: asyncio.Future[Session] | None,
+        answer: _Answer,
+    ) -> None:
         try:
-            await self._change(event)
+            session = await (self._change(event) if begun is None else begun)
             self._answer(answer)
+            self.services.delivery.send_owed(session)
         except PeerError as error:
             self._answer(answer, error.reason)
         except StoreError as error:
@@ -200,56 +220,44 @@ class LineClient:
             self._resume_reading("step")
             self._close_if_done()
 
-    async def _change(self, event: LineSubscribe | LineUnsubscribe) -> None:
-        """Subscribe or unsubscribe, and return when that is committed."""
+    async def _change(self, event: LineSubscribe | LineUnsubscribe) -> Session:
+        """Subscribe or unsubscribe, and return when that is in effect."""
         subscriber = await self._subscriber(event.subscriber)
         session = subscriber.session
         if session is None:
             raise QuotaExceeded(TAKEN_OVER)
         if isinstance(event, LineUnsubscribe):
-            await self._unsubscribe(session, placing.kept_as(event.filter))
-        elif event.filter not in session.subscriptions:
-            await self._subscribe(subscriber, session, event.filter)
-
-    async def _unsubscribe(self, session: Session, topic_filter: str) -> None:
-        self.services.delivery.unsubscribe(session, topic_filter)
-        await self._commit(session, Delete(SubscriptionDocument, (session.client_id, topic_filter)))
-
-    async def _subscribe(
-        self, subscriber: LineSubscriber, session: Session, topic_filter: str
-    ) -> None:
-        services = self.services
-        if is_shared(topic_filter):
+            return await self._unsubscribe(session, event.filter)
+        if event.filter in session.subscriptions:
+            return session
+        if is_shared(event.filter):
             raise SharedSubscriptionsNotSupported("shared subscriptions are not supported")
-        through = services.log.high_watermark
-        subscription = SubscriptionDocument(
-            session.client_id,
-            topic_filter,
-            qos=1,
-            no_local=False,
-            retain_as_published=False,
-            retain_handling=1,
-            subscription_id=None,
-            start_offset=through,
-        )
-        if topic_filter.startswith(REPLAY_PREFIX):
-            await placing.place(
-                services.log.store, session, subscription, {}, services.clock.wall_us()
-            )
+        subscription = _subscription(session, event.filter)
+        if not _is_plain(event.filter):
+            services = self.services
+            here = await services.delivery.changes.mark(session)
+            now_us = services.clock.wall_us()
+            await placing.place(services.log.store, session, subscription, {}, now_us, here)
             if subscriber.session is not session:
                 raise QuotaExceeded(TAKEN_OVER)
-        if not subscription.replaying:
-            subscription.retained_through = through
-        services.delivery.subscribe(session, subscription)
-        await self._commit(session, Put(replace(subscription)))
-        if not subscription.replaying and subscriber.session is session:
-            session.offer_aside(services.sys_tree.matching([subscription]))
-            services.delivery.send_retained(session)
+        return await self._subscribe(session, subscription)
 
-    async def _commit(self, session: Session, operation: Operation) -> None:
-        """With the cursor: from here on the subscription is owed what comes, or no more."""
-        self.services.log.changed(session)
-        await self.services.log.commit_now([operation])
+    def _subscribe(
+        self, session: Session, subscription: SubscriptionDocument
+    ) -> asyncio.Future[Session]:
+        """Done when that is in effect."""
+        if session.grants.wants_retained(subscription):
+            session.offer_aside(self.services.sys_tree.matching([subscription]))
+        done, in_effect = awaited(session)
+        self.services.delivery.changes.subscribe(session, [subscription], in_effect)
+        return done
+
+    def _unsubscribe(self, session: Session, topic_filter: str) -> asyncio.Future[Session]:
+        """As `_subscribe`."""
+        done, in_effect = awaited(session)
+        kept_as = placing.kept_as(topic_filter)
+        self.services.delivery.changes.unsubscribe(session, [kept_as], in_effect)
+        return done
 
     async def _subscriber(self, client_id: str) -> LineSubscriber:
         """The subscriber of this connection, who takes the session from wherever it was."""
@@ -341,3 +349,21 @@ class LineClient:
             for subscriber in self._subscribers.values():
                 leaving.callback(subscriber.leave)
             self._subscribers = {}
+
+
+def _is_plain(topic_filter: str) -> bool:
+    """Whether it needs nothing but a place in the order of arrival."""
+    return not (topic_filter.startswith(REPLAY_PREFIX) or is_shared(topic_filter))
+
+
+def _subscription(session: Session, topic_filter: str) -> SubscriptionDocument:
+    return SubscriptionDocument(
+        session.client_id,
+        topic_filter,
+        qos=1,
+        no_local=False,
+        retain_as_published=False,
+        retain_handling=1,
+        subscription_id=None,
+        start_offset=NOT_YET,
+    )

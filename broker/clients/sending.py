@@ -18,11 +18,12 @@ from broker.clients.faces import Transport
 from broker.clients.services import Services
 from broker.delivery.sender import TOO_LARGE, Recipient, Sender
 from broker.errors import StoreError
-from broker.log.log import Log, OnFailed
-from broker.message import Outgoing, WallUs
+from broker.log.batch import OnFailed
+from broker.log.log import Log
+from broker.message import Offset, Outgoing, WallUs
 from broker.mqtt.connection import Connection
 from broker.mqtt.fields import PACKET_BYTES_MAX
-from broker.mqtt.packets import Ack, FromServer, PacketType
+from broker.mqtt.packets import Ack, FromServer, PacketType, Suback, Unsuback
 from broker.mqtt.reasons import ERROR, ReasonCode
 from broker.session.exchange import Stage
 from broker.session.in_flight import Taken
@@ -82,7 +83,7 @@ class Output:
             self._flush_scheduled = True
             asyncio.get_running_loop().call_soon(self.flush)
 
-    def send_when_saved(self, session: Session, ack: Ack) -> None:
+    def send_when_saved(self, session: Session, ack: Ack | Unsuback) -> None:
         """Send this when the session's state as it is now is committed. [MQTT-4.3.3]"""
         if not session.durable:
             self.send(ack)
@@ -121,6 +122,7 @@ class Sending(Recipient):
         "_output",
         "_sender",
         "_session",
+        "_unsubacks",
     )
 
     def __init__(self, services: Services, session: Session, output: Output) -> None:
@@ -134,6 +136,8 @@ class Sending(Recipient):
         self._sender = Sender(session, self, services.log, services.delivery, services.counters)
         self._held: list[Taken] = []
         """Few, and a list: an empty deque is 0.7 KB for each idle connection."""
+        self._unsubacks: list[tuple[Offset, Unsuback]] = []
+        """Each leaves when the outbox was taken through this offset."""
 
     def begin(self) -> None:
         """Continue every unfinished exchange under its Packet Identifier. [MQTT-4.4.0-1]"""
@@ -173,9 +177,35 @@ class Sending(Recipient):
                 self._log.changed(session, self._send_held, output.failed)
             else:
                 self._send(taken.outgoing, taken.packet_ids, now_us)
+        if self._unsubacks:
+            self._send_unsubacks()
         if not output.closed:
             self._delivery.drained(session)
             self._groups.drained(session)
+
+    def answer(self, packet: Suback | Unsuback) -> None:
+        """UNSUBACK leaves behind the messages that were routed before it."""
+        outbox = self._session.outbox
+        if isinstance(packet, Unsuback) and (outbox or self._held):
+            self._unsubacks.append((outbox[-1][0].offset if outbox else Offset(0), packet))
+            self._send_unsubacks()
+        else:
+            self._output.send(packet)
+
+    def _send_unsubacks(self) -> None:
+        """Those whose messages were taken. A client that must acknowledge some before it can have
+        the others is not kept waiting."""
+        outbox = self._session.outbox
+        while self._unsubacks:
+            through, packet = self._unsubacks[0]
+            waiting = bool(outbox) and outbox[0][0].offset <= through
+            if waiting and (self.room() or not self._output.writable):
+                break
+            del self._unsubacks[0]
+            if self._held:
+                self._output.send_when_saved(self._session, packet)
+            else:
+                self._output.send(packet)
 
     def _send_held(self, error: StoreError | None) -> None:
         """Packet Identifiers are committed: what waited for that may go."""

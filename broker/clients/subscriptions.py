@@ -1,13 +1,19 @@
 """Subscriptions: grants what SUBSCRIBE asks for, and takes it back for UNSUBSCRIBE.
 
-A SUBSCRIBE is answered with one SUBACK when all its subscriptions are committed [MQTT-3.8.4-1]: for
-each Topic Filter the granted QoS, or the Reason Code that refuses it. Retained messages follow the
-SUBACK. The kinds of filters are told apart here and served elsewhere: a plain filter by delivery,
-`$share/` by groups, `$replay/` and User Property `from` by replay.
+A SUBSCRIBE is answered with one SUBACK when all its subscriptions are committed and in effect
+[MQTT-3.8.4-1]: for each Topic Filter the granted QoS, or the Reason Code that refuses it. Retained
+messages follow the SUBACK. SUBSCRIBE and UNSUBSCRIBE count for what arrives after them, and for
+nothing that came before (`delivery.changes`).
+
+The kinds of filters are told apart here and served elsewhere: a plain filter by delivery, `$share/`
+by groups, `$replay/` and User Property `from` by replay.
 
 One turn of the loop grants, or takes back, `FILTERS_PER_TURN` filters; other clients have their
 turns between. A granted part is given to the log before anything is awaited. So a client that is
 cut off between two parts leaves no subscription that only memory knows.
+
+While the disk is full, a session that ends with its connection needs nothing stored: its
+subscriptions count at once, and what waits for the disk comes after them.
 
 One object serves every MQTT client: each call brings its session.
 """
@@ -18,15 +24,16 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from broker.clock import Clock
 from broker.config import Config
 from broker.delivery.delivery import Delivery
-from broker.documents import Delete, Operation, Put, SubscriptionDocument
+from broker.documents import NOT_YET, SubscriptionDocument
 from broker.errors import PeerError, QuotaExceeded, StoreError
-from broker.log.log import Log, OnCommitted
+from broker.log.log import Log
+from broker.message import Offset
 from broker.mqtt.packets import Suback, Subscribe, SubscriptionRequest, Unsuback, Unsubscribe
 from broker.mqtt.reasons import ReasonCode
 from broker.observe.sys_tree import SysTree
@@ -97,20 +104,26 @@ class Subscriptions:
         """Grant the subscriptions at once, and return None. If they are many, or the log or a group
         must be asked first: a coroutine, to be awaited before anything else is done for the
         client."""
-        if (
-            self._begin_part(session, packet.requests)
-            and not placing.asked_for(packet)
-            and not any(is_shared(request.filter) for request in packet.requests)
-        ):
+        at_once = self._begin_part(session, packet.requests)
+        if placing.asked_for(packet) or any(is_shared(r.filter) for r in packet.requests):
+            mark = self._delivery.changes.mark(session)
+            return self._subscribe_in_parts(session, packet, client, mark)
+        if at_once:
             asked_for = [self._asked_for(session, request, packet) for request in packet.requests]
             self._grant(session, packet, asked_for, _Granted(), client)
             return None
         return self._subscribe_in_parts(session, packet, client)
 
     async def _subscribe_in_parts(
-        self, session: Session, packet: Subscribe, client: Applicant
+        self,
+        session: Session,
+        packet: Subscribe,
+        client: Applicant,
+        mark: asyncio.Future[Offset] | None = None,
     ) -> None:
+        """`mark`: where the SUBSCRIBE stands, for what begins there and is made later."""
         words = dict(packet.user_properties) if placing.asked_for(packet) else None
+        here = Offset(0) if mark is None else await mark
         granted = _Granted()
         for requests in _parts(packet.requests):
             await asyncio.sleep(0)
@@ -123,21 +136,25 @@ class Subscriptions:
                 if isinstance(result, int):
                     pass
                 elif words is not None:
-                    result = await self._placed(session, result, words)
+                    result = await self._placed(session, result, words, here)
                 elif is_shared(result.filter):
-                    result = await self._joined(session, result, client)
+                    result = await self._joined(session, result, client, here)
                 results.append(result)
             if client.closed:
                 return
             self._grant(session, packet, results, granted, client)
 
     async def _joined(
-        self, session: Session, subscription: SubscriptionDocument, client: Applicant
+        self,
+        session: Session,
+        subscription: SubscriptionDocument,
+        client: Applicant,
+        here: Offset,
     ) -> Result:
         """A Shared Subscription: its group is opened first."""
         result: Result = subscription
         try:
-            await self._groups.join(session, subscription, client)
+            await self._groups.join(session, subscription, client, here)
         except (StoreError, QuotaExceeded) as error:
             logger.warning("client %r: %s", session.client_id, error)
             result = ReasonCode.QUOTA_EXCEEDED
@@ -147,12 +164,16 @@ class Subscriptions:
         return result
 
     async def _placed(
-        self, session: Session, subscription: SubscriptionDocument, words: Mapping[str, str]
+        self,
+        session: Session,
+        subscription: SubscriptionDocument,
+        words: Mapping[str, str],
+        here: Offset,
     ) -> Result:
         """One that replays: where from is for the log to say."""
         try:
             now_us = self._clock.wall_us()
-            await placing.place(self._log.store, session, subscription, words, now_us)
+            await placing.place(self._log.store, session, subscription, words, now_us, here)
         except PeerError as error:
             logger.info("client %r: %s", session.client_id, error.reason)
             return error.reason_code
@@ -182,7 +203,7 @@ class Subscriptions:
             request.retain_as_published,
             request.retain_handling,
             packet.subscription_id,
-            start_offset=existing.start_offset if existing else self._log.high_watermark,
+            start_offset=existing.start_offset if existing else NOT_YET,
             until_offset=existing.until_offset if existing else None,
             replaying=existing.replaying if existing else False,
             metadata=METADATA in packet.user_properties,
@@ -196,62 +217,50 @@ class Subscriptions:
         granted: _Granted,
         client: Applicant,
     ) -> None:
-        """Make these subscriptions, and answer when the last of the packet's are committed.
+        """Make these subscriptions, and answer when the last of the packet's are in effect.
         [MQTT-3.8.4-1]"""
-        operations: list[Operation] = []
-        codes, wanting_retained = granted.codes, granted.wanting_retained
+        made: dict[str, SubscriptionDocument] = {}
         too_many = False
         for result in results:
             if isinstance(result, int):
-                codes.append(result)
-                continue
-            if self._too_many(session, result):
+                granted.codes.append(result)
+            elif self._too_many(session, result, made):
                 too_many = True
                 self._groups.leave(session, result.filter)
-                codes.append(ReasonCode.QUOTA_EXCEEDED)
-                continue
-            if self._owe_retained(session, result):
-                wanting_retained.append(result)
-            self._delivery.subscribe(session, result)
-            operations.append(Put(replace(result)))  # A replay changes it while it is written.
-            codes.append(result.qos)
-            logger.debug("client %r subscribes to %r", session.client_id, result.filter)
-        complete = len(codes) == len(packet.requests)
+                granted.codes.append(ReasonCode.QUOTA_EXCEEDED)
+            else:
+                made[result.filter] = result
+                granted.codes.append(result.qos)
+                if session.grants.wants_retained(result):
+                    granted.wanting_retained.append(result)
+                logger.debug("client %r subscribes to %r", session.client_id, result.filter)
+        complete = len(granted.codes) == len(packet.requests)
         if too_many:
             most = self._config.subscriptions_per_session_max
             logger.warning("client %r: subscriptions above %d refused", session.client_id, most)
 
-        def committed(error: StoreError | None) -> None:
-            if error is not None or client.closed or not complete:
+        def in_effect(error: StoreError | None) -> None:
+            if error is not None:
                 return
-            client.answer(Suback(packet.packet_id, codes))
-            if wanting_retained:
-                session.offer_aside(self._sys_tree.matching(wanting_retained))
-                self._delivery.send_retained(session)
+            if complete and not client.closed:
+                client.answer(Suback(packet.packet_id, granted.codes))
+                session.offer_aside(self._sys_tree.matching(granted.wanting_retained))
+            if complete or client.closed:
+                self._delivery.send_owed(session)
 
-        self._commit(session, operations, committed, client)
+        self._delivery.changes.subscribe(session, made.values(), in_effect)
 
-    def _too_many(self, session: Session, subscription: SubscriptionDocument) -> bool:
+    def _too_many(
+        self,
+        session: Session,
+        subscription: SubscriptionDocument,
+        made: Mapping[str, SubscriptionDocument],
+    ) -> bool:
+        """`made`: the others of this part of the packet."""
         subscriptions, most = session.subscriptions, self._config.subscriptions_per_session_max
-        return len(subscriptions) >= most and subscription.filter not in subscriptions
-
-    def _owe_retained(self, session: Session, subscription: SubscriptionDocument) -> bool:
-        """Owe it the retained messages of now, if it asks for them. [MQTT-3.3.1-9..11]
-
-        If not, the subscription that it replaces may still be owed some: these stay owed.
-        """
-        existing = session.subscriptions.get(subscription.filter)
-        if subscription.replaying or is_shared(subscription.filter):
+        if subscription.filter in subscriptions or subscription.filter in made:
             return False
-        if subscription.retain_handling == 0 or (
-            subscription.retain_handling == 1 and existing is None
-        ):
-            subscription.retained_through = self._log.high_watermark
-            return True
-        if existing is not None:
-            subscription.retained_after = existing.retained_after
-            subscription.retained_through = existing.retained_through
-        return False
+        return len(subscriptions) + len(made.keys() - subscriptions.keys()) >= most
 
     def unsubscribe(
         self, session: Session, packet: Unsubscribe, client: Applicant
@@ -282,11 +291,10 @@ class Subscriptions:
         client: Applicant,
     ) -> None:
         """Take these back, and answer when the last of the packet's are gone. [MQTT-3.10.4-4]"""
-        operations: list[Operation] = []
+        gone: dict[str, None] = {}
         for topic_filter in map(placing.kept_as, filters):
-            self._groups.leave(session, topic_filter)
-            if self._delivery.unsubscribe(session, topic_filter):
-                operations.append(Delete(SubscriptionDocument, (session.client_id, topic_filter)))
+            if topic_filter in session.subscriptions and topic_filter not in gone:
+                gone[topic_filter] = None
                 codes.append(ReasonCode.SUCCESS)
                 logger.debug("client %r unsubscribes from %r", session.client_id, topic_filter)
             elif has_control_character(topic_filter):
@@ -295,27 +303,15 @@ class Subscriptions:
                 codes.append(ReasonCode.NO_SUBSCRIPTION_EXISTED)
         complete = len(codes) == len(packet.filters)
 
-        def committed(error: StoreError | None) -> None:
-            if error is None and complete:
+        def in_effect(error: StoreError | None) -> None:
+            if error is not None:
+                return
+            for topic_filter in filter(is_shared, gone):
+                self._groups.leave(session, topic_filter)
+            if complete:
                 client.answer(Unsuback(packet.packet_id, codes))
 
-        self._commit(session, operations, committed, client)
-
-    def _commit(
-        self,
-        session: Session,
-        operations: list[Operation],
-        committed: OnCommitted,
-        client: Applicant,
-    ) -> None:
-        """Also without operations it waits for those of the parts before."""
-        if session.durable:
-            self._log.append(
-                [], committed, client.failed, durable=bool(operations), operations=operations
-            )
-            self._log.changed(session)
-        else:
-            committed(None)
+        self._delivery.changes.unsubscribe(session, gone, in_effect)
 
 
 def _parts(items: Sequence[T]) -> Iterator[Sequence[T]]:

@@ -15,21 +15,23 @@ from __future__ import annotations
 import asyncio
 import logging
 from bisect import bisect_left
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Protocol, TypeVar
-from weakref import WeakValueDictionary
+from typing import Protocol
 
 from broker.clock import Clock
 from broker.config import Config
 from broker.counters import Counters
 from broker.delivery import readers
-from broker.delivery.readers import CatchUp, Reader, ReaderKey, Replay, Retained, size_of
+from broker.delivery.changes import Changes
+from broker.delivery.looks import Looks
+from broker.delivery.readers import CatchUp, Reader, ReaderKey, Replay, Retained
 from broker.delivery.recent import Recent
 from broker.delivery.routes import RouteTable, route
 from broker.documents import Delete, Put, SubscriptionDocument
-from broker.errors import StoreError, StoreUnavailable
-from broker.log.log import Log, StateSource
+from broker.errors import StoreError
+from broker.log.batch import StateSource
+from broker.log.log import Log
 from broker.message import Grant, Message, Offset, Outgoing
 from broker.session.position import LivePosition
 from broker.session.session import Session
@@ -37,9 +39,6 @@ from broker.store import Read, Skipped
 from broker.topics import REPLAY_ENDED, is_shared
 
 logger = logging.getLogger(__name__)
-
-READ_RETRY_S = 1.0
-T = TypeVar("T")
 
 ASIDE_MAX = 1000
 """Messages waiting in `aside` of a session, beyond which `offer_beside` passes it over."""
@@ -73,14 +72,11 @@ class Delivery:
         self._recent = Recent(log.high_watermark)
         self._routes = RouteTable()
         self._subscribers: dict[Session, Subscriber] = {}
-        self._newest_start = Offset(0)
+        self.changes = Changes(log, self)
         self._advanced: asyncio.Event | None = None
         """What `routed` waits for: set when a batch was routed."""
         self._readers: dict[Session, dict[ReaderKey, Reader]] = {}
-        self._unreadable = False
-        """Whether the store could not answer when it was last asked."""
-        self._looking: WeakValueDictionary[Session, asyncio.Lock] = WeakValueDictionary()
-        """A session has one reader look into the log at a time: it may have 10,000 that replay."""
+        self._looks = Looks(clock)
         log.source_failed = self._source_failed
 
     @property
@@ -93,10 +89,7 @@ class Delivery:
         self._subscribers[session] = subscriber
         self._readers[session] = {}
         for subscription in session.subscriptions.values():
-            if subscription.replaying:
-                self._start(session, Replay(self, session, subscription))
-            if not is_shared(subscription.filter):
-                self._routes.add(session, subscription)
+            self._route_from_start(session, subscription)
         if session.owed.subscriptions():
             self.send_retained(session)
         if session.subscriptions:
@@ -116,29 +109,58 @@ class Delivery:
             session.detach()
 
     def subscribe(self, session: Session, subscription: SubscriptionDocument) -> None:
-        """Route to this subscription too, or replay it first if it asks for that. [MQTT-3.8.4-3]"""
-        self._stop(session, (Replay, subscription.filter))
-        self._newest_start = max(self._newest_start, subscription.start_offset)
+        """Route to this subscription from its start on, or replay it. At once: `changes` does it in
+        order, and stores it. [MQTT-3.8.4-3]"""
+        self.stop(session, (Replay, subscription.filter))
         session.subscribe(subscription)
-        if subscription.replaying:
-            self._start(session, Replay(self, session, subscription))
-        if not is_shared(subscription.filter):
-            self._routes.add(session, subscription)
+        self._route_from_start(session, subscription)
 
     def unsubscribe(self, session: Session, topic_filter: str) -> bool:
-        """Whether there was such a subscription."""
-        self._stop(session, (Replay, topic_filter))
-        self._routes.remove(session, topic_filter)
+        """Whether there was such a subscription. As `subscribe`."""
+        self.stop(session, (Replay, topic_filter))
+        self.change_route(session, topic_filter, None)
         return session.unsubscribe(topic_filter) is not None
+
+    def go_back(self, session: Session, through: Offset) -> None:
+        """Read what was routed above `through`: a subscription made just now began there."""
+        if session.position.is_live and through < self.live.through:
+            session.fall_behind(through)
+            self._start(session, CatchUp(self, session))
+
+    def change_route(
+        self, session: Session, topic_filter: str, subscription: SubscriptionDocument | None
+    ) -> None:
+        """From here on route to this subscription; None: to no subscription with this filter."""
+        if subscription is None:
+            self._routes.remove(session, topic_filter)
+        elif session in self._subscribers and not is_shared(topic_filter):
+            self._routes.add(session, subscription)
+            begun = (Replay, topic_filter) in self._readers[session]  # By `attach`.
+            is_current = session.subscriptions.get(topic_filter) is subscription
+            if subscription.replaying and is_current and not begun:
+                self._start(session, Replay(self, session, subscription))
+
+    def _route_from_start(self, session: Session, subscription: SubscriptionDocument) -> None:
+        """Route to this subscription, or replay it, from its start on."""
+        if subscription.start_offset > self.live.through:
+            self.changes.expect(session, subscription)
+        else:
+            self.change_route(session, subscription.filter, subscription)
 
     def send_retained(self, session: Session) -> None:
         """Hand on the retained messages that subscriptions of this session are owed."""
-        self._stop(session, (Retained, None))
+        self.stop(session, (Retained, None))
         self._start(session, Retained(self, session))
+
+    def send_owed(self, session: Session) -> None:
+        """Hand on what new subscriptions are owed at once: what is retained, or was put aside."""
+        if session.owed.unread and session in self._subscribers:
+            self.send_retained(session)
+        self.wake(session)
 
     def is_wanted(self, topic: str) -> bool:
         """Whether an attached session is subscribed to this topic, now or once it has replayed."""
-        return self._routes.is_wanted(topic)
+        return self.changes.is_wanted(topic, self._routes)
 
     def drained(self, session: Session) -> None:
         """The client took from the session: whoever reads for it may have room again."""
@@ -159,10 +181,9 @@ class Delivery:
         over by itself.
 
         The acknowledgements of a batch leave first, and its publishers go on while it is routed:
-        14 % more messages a second in `make bench`, qos1-w1 and qos1-w20. A batch of another
-        broker has none here and does not wait for ours.
+        14 % more messages a second in `make bench`, qos1-w1 and qos1-w20.
         """
-        await self._from_store(self._deliver_tail)
+        await self._looks.until_answered(self._deliver_tail)
 
     async def _deliver_tail(self) -> None:
         async for batch in self._log.store.tail(Offset(self.live.through + 1)):
@@ -170,7 +191,11 @@ class Delivery:
                 self._skip(range(batch.first, batch.last + 1))
             else:
                 await self._log.acknowledgements_sent()
-                self._deliver(batch)
+                if self.changes.waiting:
+                    async for part in self.changes.split(batch):
+                        self._deliver(part)
+                else:
+                    self._deliver(batch)
 
     def _skip(self, removed: range) -> None:
         """Retention removed these before they were routed. Who is behind finds out by reading."""
@@ -183,6 +208,7 @@ class Delivery:
                     self.failed(session, error)
         self._recent = Recent(Offset(removed.stop - 1))
         self._routed_through(Offset(removed.stop - 1))
+        self.changes.routed()
 
     def _deliver(self, batch: Sequence[Message]) -> None:
         self._recent.add(batch)
@@ -191,10 +217,6 @@ class Delivery:
             if not session.position.is_live:
                 continue
             try:
-                if batch[0].offset <= self._newest_start:
-                    # The batch was committed before a subscription and is routed after it.
-                    outgoing = [(m, grant) for m, _ in outgoing if (grant := session.grants.of(m))]
-                    size = size_of(outgoing)
                 if (
                     len(session.outbox) + len(outgoing) > self._config.outbox_messages_max
                     or session.outbox.size + size > self._config.outbox_bytes_max
@@ -209,6 +231,8 @@ class Delivery:
         self._routed_through(batch[-1].offset)
         for session in woken:
             self.wake(session)
+        if self.changes.waiting:
+            self.changes.routed()
 
     def _route(self, batch: Sequence[Message]) -> dict[Session, tuple[list[Outgoing], int]]:
         """As `route`. If that fails, each session reads the batch from the log: then whoever it is
@@ -269,7 +293,8 @@ class Delivery:
         assert isinstance(source, Session), "nothing else has state in the log"
         self.failed(source, error)
 
-    def _stop(self, session: Session, key: ReaderKey) -> None:
+    def stop(self, session: Session, key: ReaderKey) -> None:
+        """Stop this reader of the session, if there is one."""
         reader = self._readers[session].pop(key, None)
         if reader is not None:
             reader.stop()
@@ -279,38 +304,16 @@ class Delivery:
     ) -> tuple[Read, int]:
         """The messages at these offsets, which rise, and how many of the offsets were looked at.
 
-        A message of these that is missing is damaged, and named so, or was removed by retention.
-        Raises StoreError.
+        One that is missing is damaged, and named so, or was removed. Raises StoreError.
         """
         fetch = self._log.store.fetch
-        read = await self._look(session, lambda: fetch(offsets, bytes_max=bytes_max))
+        read = await self._looks.look(session, lambda: fetch(offsets, bytes_max=bytes_max))
         return read, bisect_left(offsets, read.next)
-
-    async def _look(self, session: Session, read: Callable[[], Awaitable[T]]) -> T:
-        """As `_from_store`, when no other reader of the session does."""
-        async with self._looking.setdefault(session, asyncio.Lock()):
-            return await self._from_store(read)
-
-    async def _from_store(self, read: Callable[[], Awaitable[T]]) -> T:
-        """What the store answers, however long it cannot: that is tried again until it can."""
-        while True:
-            try:
-                answer = await read()
-            except StoreUnavailable as error:
-                if not self._unreadable:
-                    logger.warning("the log is not read until this is over: %s", error)
-                self._unreadable = True
-                await self._clock.sleep(READ_RETRY_S)
-            else:
-                if self._unreadable:
-                    logger.warning("the log is read again")
-                self._unreadable = False
-                return answer
 
     # What readers ask of it
 
     async def retained(self, session: Session, filters: Sequence[str]) -> list[Offset]:
-        return await self._look(session, lambda: self._log.store.retained(filters))
+        return await self._looks.look(session, lambda: self._log.store.retained(filters))
 
     async def routed(self, through: Offset) -> None:
         """Return when every batch through this offset, which is in the log, was routed."""
@@ -326,7 +329,7 @@ class Delivery:
         are missing: damaged, or removed by retention. They are counted."""
         if after >= self._recent.after:
             return *self._recent.read(after), []
-        read = await self._look(
+        read = await self._looks.look(
             session,
             lambda: self._log.store.read(
                 Offset(after + 1),
@@ -336,19 +339,10 @@ class Delivery:
                 bytes_max=readers.READ_BYTES_MAX,
             ),
         )
+        removed = range(after + 1, min(self._log.store.log_start, end + 1))
         messages = readers.sendable(read.messages, self._counters)
-        return messages, Offset(read.next - 1), self._missing(after, end, read)
-
-    def _missing(self, after: Offset, end: Offset, read: Read) -> list[range]:
-        """What is missing above `after` of what was read. (P5)"""
-        log_start = self._log.store.log_start
-        removed = range(after + 1, min(log_start, end + 1))
-        damaged = [part for part in read.damaged if part.start >= log_start]
-        self._counters.dropped["damaged"] += sum(map(len, damaged))
-        if removed:
-            self._counters.dropped["removed by retention"] += len(removed)
-            return [removed, *damaged]
-        return damaged
+        missing = readers.missing(removed, read.damaged, self._counters)
+        return messages, Offset(read.next - 1), missing
 
     def caught_up(self, session: Session) -> None:
         """From here on the session is fed with each batch."""

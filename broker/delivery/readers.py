@@ -46,6 +46,16 @@ def sendable(messages: list[Message], counters: Counters) -> list[Message]:
     return kept
 
 
+def missing(removed: range, damaged: Sequence[range], counters: Counters) -> list[range]:
+    """What retention removed, and what is damaged above it. They are counted. (P5)"""
+    damaged = [part for part in damaged if part.start >= removed.stop]
+    counters.dropped["damaged"] += sum(map(len, damaged))
+    if removed:
+        counters.dropped["removed by retention"] += len(removed)
+        return [removed, *damaged]
+    return damaged
+
+
 class Feed(Protocol):
     """What a reader needs: delivery."""
 

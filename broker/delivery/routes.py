@@ -73,6 +73,10 @@ class RouteTable:
         """Whether there is any subscription that matches."""
         return bool(self.of(topic) or self._tree.match(topic))
 
+    def subscribed(self, topic: str) -> set[tuple[Session, str]]:
+        """The sessions that are subscribed, each with its Topic Filters that match."""
+        return {(session, found.filter) for session, found in self._tree.match(topic)}
+
     def _find(self, topic: str) -> Routes:
         subscriptions: dict[Session, list[SubscriptionDocument]] = {}
         for session, subscription in self._tree.match(topic):

@@ -25,14 +25,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import chain
-from typing import Protocol
+from typing import TypeVar
 
 from broker.clock import Clock, Timer
 from broker.counters import Counters
-from broker.documents import Operation
+from broker.documents import Operation, Place
 from broker.errors import StoreBusy, StoreError, StoreFull
+from broker.log.batch import Append, Batch, OnCommitted, OnFailed, StateSource, places_among, tell
 from broker.message import Message, Offset
 from broker.store import Store
 
@@ -52,25 +52,7 @@ follow each other in commits of their own, each at the price of a whole one. `ma
 
 logger = logging.getLogger(__name__)
 
-OnCommitted = Callable[[StoreError | None], None]
-OnFailed = Callable[[Exception], None]
-"""What to do about a mistake of ours. Raises nothing."""
-
-
-class StateSource(Protocol):
-    """Has state that is stored in the log's commits: a session."""
-
-    def take_changes(self) -> list[Operation]:
-        """The changes for the next commit. It returns each of them once."""
-        ...
-
-    def committed(self) -> None:
-        """The changes that `take_changes` last returned are stored."""
-        ...
-
-    def not_committed(self) -> None:
-        """They are not: `take_changes` must return them again."""
-        ...
+T = TypeVar("T")
 
 
 def _nobody_waits(error: Exception) -> None:
@@ -79,43 +61,6 @@ def _nobody_waits(error: Exception) -> None:
 
 def _unknown_source(source: StateSource, error: Exception) -> None:
     logger.critical("%r is left out of a commit", source, exc_info=error)
-
-
-@dataclass(slots=True)
-class _Append:
-    """One call of `append`, or of `changed` with a callback."""
-
-    messages: Sequence[Message]
-    operations: Sequence[Operation]
-    size: int
-    durable: bool
-    keep_if_full: bool
-    on_committed: OnCommitted | None
-    failed: OnFailed
-
-
-def _tell(appends: Sequence[_Append], error: StoreError | None) -> None:
-    for append in appends:
-        if append.on_committed is not None:
-            try:
-                append.on_committed(error)
-            except Exception as mistake:
-                append.failed(mistake)
-
-
-class _Batch:
-    """Everything that waits for the next commit."""
-
-    __slots__ = ("appends", "size", "sources")
-
-    def __init__(self) -> None:
-        self.appends: list[_Append] = []
-        self.sources: dict[StateSource, None] = {}
-        self.size = 0
-
-    @property
-    def empty(self) -> bool:
-        return not (self.appends or self.sources)
 
 
 class Log:
@@ -127,7 +72,7 @@ class Log:
         self._counters = counters
         self._clock = clock
         self._append_bytes_max = append_bytes_max
-        self._pending = _Batch()
+        self._pending = Batch()
         self._cursor_timer: Timer | None = None
         self._sync_timer: Timer | None = None
         """Set while state is committed that was not fsynced."""
@@ -157,9 +102,10 @@ class Log:
         durable: bool = True,
         keep_if_full: bool = True,
         operations: Sequence[Operation] = (),
+        place: Place | None = None,
     ) -> None:
-        """Put messages and operations into the next commit. `failed` is called with what
-        `on_committed` raises.
+        """Put messages and operations into the next commit, which sets the offset of `place`: right
+        after everything appended before. `failed` is called with what `on_committed` raises.
 
         `durable=False` where nobody waits for the disk: QoS 0. `keep_if_full=False`: if the store
         is full then, nothing of this append is stored and the callback gets StoreFull. If another
@@ -168,9 +114,11 @@ class Log:
         pending = self._pending
         size = sum([message.size for message in messages])
         pending.appends.append(
-            _Append(messages, operations, size, durable, keep_if_full, on_committed, failed)
+            Append(messages, operations, size, durable, keep_if_full, on_committed, failed, place)
         )
         pending.size += size
+        if place is not None:
+            pending.has_places = True
         self._wake()
 
     def changed(
@@ -190,11 +138,29 @@ class Log:
         pending = self._pending
         pending.sources[source] = None
         if on_committed is not None:
-            pending.appends.append(_Append((), (), 0, urgent, urgent, on_committed, failed))
+            pending.appends.append(Append((), (), 0, urgent, urgent, on_committed, failed))
         if on_committed is not None and urgent:
             self._wake()
         else:
             self._wake_soon()
+
+    def find(self, place: Place, on_found: OnCommitted, failed: OnFailed) -> None:
+        """Set the offset of `place`, right after all appended before, when that is committed.
+
+        At once if nothing waits for the disk, or if the disk is full or locked: then everything
+        that waits comes behind the place.
+        """
+
+        def found(error: StoreError | None) -> None:
+            if isinstance(error, StoreFull | StoreBusy):
+                place.offset, error = self.high_watermark, None
+            on_found(error)
+
+        if self._idle.is_set() or self._waits_for is not None:
+            place.offset = self.high_watermark
+            on_found(self.failure)
+        else:
+            self.append([], found, failed, durable=False, keep_if_full=False, place=place)
 
     async def commit_now(
         self,
@@ -204,17 +170,8 @@ class Log:
         keep_if_full: bool = True,
     ) -> None:
         """Return when these are durable. Raises StoreError: they are not."""
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-        def settle(error: StoreError | None) -> None:
-            if done.done():
-                return
-            if error is None:
-                done.set_result(None)
-            else:
-                done.set_exception(error)
-
-        self.append(messages, settle, keep_if_full=keep_if_full, operations=operations)
+        done, on_committed = awaited(None)
+        self.append(messages, on_committed, keep_if_full=keep_if_full, operations=operations)
         await done
 
     @property
@@ -265,7 +222,7 @@ class Log:
             if self._cursor_timer is not None:
                 self._cursor_timer.cancel()
                 self._cursor_timer = None
-            batch, self._pending = self._pending, _Batch()
+            batch, self._pending = self._pending, Batch()
             if self._waits_for is None:
                 self._resume()
             await self._write(batch)
@@ -283,7 +240,7 @@ class Log:
             except Exception as error:
                 failed(error)
 
-    async def _write(self, batch: _Batch) -> None:
+    async def _write(self, batch: Batch) -> None:
         appends = batch.appends
         messages = list(chain.from_iterable([append.messages for append in appends]))
         operations = list(chain.from_iterable([append.operations for append in appends]))
@@ -294,8 +251,12 @@ class Log:
                 self._leave_out(batch, source, error)
         durable = self._sync_due or any(append.durable for append in appends)
         try:
+            places = places_among(appends) if batch.has_places else []
             if messages or operations or (durable and self._sync_timer is not None):
-                await self.store.append(messages, operations, durable=durable)
+                await self.store.append(messages, operations, durable=durable, places=places)
+            else:
+                for place in places:
+                    place.offset = self.high_watermark
         except (StoreFull, StoreBusy) as error:
             self._counters.append_failures += 1
             self._keep(batch, error)
@@ -304,7 +265,7 @@ class Log:
             return
         except StoreError as error:
             self.failure = error
-            _tell(appends, error)
+            tell(appends, error)
             self._idle.set()
             raise
         self._note_sync(durable=durable, moved=bool(operations))
@@ -316,7 +277,7 @@ class Log:
                 source.committed()
             except Exception as error:
                 self.source_failed(source, error)
-        _tell(appends, None)
+        tell(appends, None)
         self._sent.clear()
         asyncio.get_running_loop().call_soon(self._sent.set)
         if self._waits_for is not None:
@@ -334,7 +295,7 @@ class Log:
         elif moved and self._sync_timer is None:
             self._sync_timer = self._clock.call_later(CURSOR_SYNC_S, self._sync)
 
-    def _leave_out(self, batch: _Batch, source: StateSource, error: Exception) -> None:
+    def _leave_out(self, batch: Batch, source: StateSource, error: Exception) -> None:
         """Its state is not in this commit; what it gave of that must come with the next."""
         del batch.sources[source]
         self.source_failed(source, error)
@@ -346,7 +307,7 @@ class Log:
         except Exception as error:
             self.source_failed(source, error)
 
-    def _keep(self, batch: _Batch, error: StoreFull | StoreBusy) -> None:
+    def _keep(self, batch: Batch, error: StoreFull | StoreBusy) -> None:
         """The store is full or locked: put the batch back before everything that came meanwhile.
 
         Appends that are not to be kept fail instead.
@@ -355,15 +316,32 @@ class Log:
             self._waits_for = type(error)
             logger.warning("nothing is stored or acknowledged until this is over: %s", error)
         locked = isinstance(error, StoreBusy)
-        kept: list[_Append] = []
-        refused: list[_Append] = []
+        kept: list[Append] = []
+        refused: list[Append] = []
         for append in batch.appends:
             waits = append.keep_if_full or (locked and append.messages)
             (kept if waits else refused).append(append)
         later, self._pending = self._pending, batch
         batch.appends = kept + later.appends
+        batch.has_places |= later.has_places
         batch.size += later.size - sum([append.size for append in refused])
         for source in batch.sources:
             self._not_committed(source)
         batch.sources |= later.sources
-        _tell(refused, error)
+        tell(refused, error)
+
+
+def awaited(result: T) -> tuple[asyncio.Future[T], OnCommitted]:
+    """A callback, and what to await in its place: the result, or the StoreError that it is called
+    with."""
+    done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+
+    def settle(error: StoreError | None) -> None:
+        if done.done():
+            return
+        if error is None:
+            done.set_result(result)
+        else:
+            done.set_exception(error)
+
+    return done, settle

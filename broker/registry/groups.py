@@ -24,6 +24,7 @@ from broker.delivery.delivery import Delivery
 from broker.documents import Put, SubscriptionDocument
 from broker.errors import QuotaExceeded, StoreError
 from broker.log.log import Log
+from broker.message import Offset
 from broker.registry.group import Group, Member
 from broker.registry.sessions import Sessions
 from broker.session.session import Session
@@ -62,9 +63,14 @@ class Groups:
                 await self.join(session, subscription, subscriber)
 
     async def join(
-        self, session: Session, subscription: SubscriptionDocument, subscriber: Member
+        self,
+        session: Session,
+        subscription: SubscriptionDocument,
+        subscriber: Member,
+        here: Offset | None = None,
     ) -> None:
-        """Let the session have its share from now on. Raises StoreError, QuotaExceeded."""
+        """Let the session have its share. A new group begins at `here`, or where the log ends.
+        Raises StoreError, QuotaExceeded."""
         while True:
             group = self._groups.setdefault(subscription.filter, Group(subscription.filter))
             async with group.lock:
@@ -72,7 +78,7 @@ class Groups:
                     continue  # All its members left while we waited.
                 try:
                     if group.sender is None:
-                        await self._open(group)
+                        await self._open(group, self._log.high_watermark if here is None else here)
                 except (StoreError, QuotaExceeded):
                     del self._groups[group.name]
                     raise
@@ -83,7 +89,7 @@ class Groups:
                     self._close(group)
                 return
 
-    async def _open(self, group: Group) -> None:
+    async def _open(self, group: Group, here: Offset) -> None:
         shared = parse_shared(group.name)
         assert shared is not None
         session, _ = await self._sessions.open(
@@ -113,9 +119,10 @@ class Groups:
                 retain_as_published=False,
                 retain_handling=2,
                 subscription_id=None,
-                start_offset=self._log.high_watermark,
+                start_offset=here,
             )
             self._delivery.subscribe(session, subscription)
+            self._delivery.go_back(session, here)
             # With the cursor: whatever comes from here on is owed, also after a crash.
             self._log.changed(session)
             await self._log.commit_now([Put(replace(subscription))])

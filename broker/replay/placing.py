@@ -56,13 +56,14 @@ async def place(
     subscription: SubscriptionDocument,
     words: Mapping[str, str],
     now_us: WallUs,
+    here: Offset,
 ) -> None:
     """Give the subscription its start and its end, as its filter and the User Properties say.
 
     Raises ReplaySpecInvalid, SharedSubscriptionsNotSupported, StoreError.
 
-    A subscription with an end never waits for the future: it ends at the high watermark at the
-    latest.
+    `here` is the newest offset that came before the SUBSCRIBE: that is `latest`. A subscription
+    with an end never waits for the future: it ends there at the latest.
     """
     spec = words.get("from", "latest")
     prefixed = split_filter(subscription.filter)
@@ -81,18 +82,20 @@ async def place(
         subscription.replaying = existing.replaying
         return
     filters = [subscription.filter]
-    subscription.start_offset = await _start(store, session, span.start, filters)
-    subscription.until_offset = None if until is None else await _end(store, until)
+    subscription.start_offset = await _start(store, session, span.start, filters, here)
+    subscription.until_offset = None if until is None else await _end(store, until, here)
     subscription.replaying = True
 
 
-async def _start(store: Store, session: Session, start: Start, filters: list[str]) -> Offset:
+async def _start(
+    store: Store, session: Session, start: Start, filters: list[str], here: Offset
+) -> Offset:
     """The offset after which it begins."""
     match start:
         case Earliest():
             first = store.log_start
         case Latest():
-            return store.high_watermark
+            return here
         case Resume():
             return session.cursor()
         case AtOffset(offset):
@@ -101,16 +104,16 @@ async def _start(store: Store, session: Session, start: Start, filters: list[str
             first = await store.nth_last(filters, count)
         case AtTime(time_us):
             first = await store.offset_at(time_us)
-    return Offset(min(max(first - 1, 0), store.high_watermark))
+    return Offset(min(max(first - 1, 0), here))
 
 
-async def _end(store: Store, end: Point) -> Offset:
+async def _end(store: Store, end: Point, here: Offset) -> Offset:
     """The last offset that belongs to it."""
     match end:
         case Latest():
-            return store.high_watermark
+            return here
         case AtOffset(offset):
             last = offset
         case AtTime(time_us):
             last = Offset(await store.offset_at(time_us) - 1)
-    return min(last, store.high_watermark)
+    return min(last, here)

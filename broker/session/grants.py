@@ -3,16 +3,18 @@
 A grant is the subscriptions that match a message, merged into one copy. A subscription that replays
 grants nothing here: its replay does, until it has come to the session's own place in the log.
 
+A subscription begins at a place that its commit decides. Until then its `start_offset` is NOT_YET.
+
 What is taken of a replay, or of retained messages, changes the document of its subscription. The
 changed ones are kept here for the next commit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from broker.documents import Operation, Put, SubscriptionDocument
+from broker.documents import NOT_YET, Operation, Place, Put, SubscriptionDocument
 from broker.message import Grant, Message, Offset, Outgoing
 from broker.topics import TopicTree, is_shared
 
@@ -35,12 +37,21 @@ class SubscriptionSet:
         """By topic: the matching subscriptions that do not replay, and their grant if all count."""
         self.joined: set[str] = set()
         """Topic Filters that got no live message yet since their replay ended."""
+        self.unplaced: dict[str, Mapping[str, Place]] = {}
+        """By Topic Filter: the fields that wait for a place, as in a `Put`."""
         self._write_next: dict[str, None] = {}
         self._writing: dict[str, None] = {}
         self._write_later: dict[str, None] = {}
 
-    def add(self, subscription: SubscriptionDocument) -> None:
-        """Add the subscription, or replace the one with its filter. [MQTT-3.8.4-3]"""
+    def add(
+        self, subscription: SubscriptionDocument, places: Mapping[str, Place] | None = None
+    ) -> None:
+        """Add the subscription, or replace the one with its filter. [MQTT-3.8.4-3] `places`: the
+        fields that its commit will fill in."""
+        if places:
+            self.unplaced[subscription.filter] = places
+        elif self.unplaced:
+            self.unplaced.pop(subscription.filter, None)
         if subscription.replaying:
             self.joined.discard(subscription.filter)
         self.by_filter[subscription.filter] = subscription
@@ -50,12 +61,61 @@ class SubscriptionSet:
 
     def remove(self, topic_filter: str) -> SubscriptionDocument | None:
         """Remove the subscription; None if there was none. [MQTT-3.10.4-3]"""
+        self.unplaced.pop(topic_filter, None)
         self._write_next.pop(topic_filter, None)
         self._write_later.pop(topic_filter, None)
         self.joined.discard(topic_filter)
         self._tree.remove(topic_filter, topic_filter)
         self._cache.clear()
         return self.by_filter.pop(topic_filter, None)
+
+    def inherit(self, subscription: SubscriptionDocument, place: Place) -> dict[str, Place]:
+        """What the subscription has of the one that it replaces. Returns its fields that wait for a
+        place: a start that is NOT_YET begins at `place`.
+
+        If it does not want the retained messages as of `place`, it is owed those that the one
+        before it still is.
+        """
+        existing = self.by_filter.get(subscription.filter)
+        places = dict(self.unplaced.get(subscription.filter, {}))
+        if subscription.start_offset != NOT_YET:
+            places.pop("start_offset", None)
+        elif existing is None:
+            places["start_offset"] = place
+        if subscription.replaying:
+            places.pop("retained_through", None)
+        elif self.wants_retained(subscription):
+            places["retained_through"] = place
+        elif existing is not None:
+            subscription.retained_after = existing.retained_after
+            subscription.retained_through = existing.retained_through
+        return places
+
+    def wants_retained(self, subscription: SubscriptionDocument) -> bool:
+        """Whether it asks for what is retained when it is made. [MQTT-3.3.1-9..11]"""
+        if subscription.replaying or is_shared(subscription.filter):
+            return False
+        new = subscription.filter not in self.by_filter
+        return subscription.retain_handling == 0 or (subscription.retain_handling == 1 and new)
+
+    def fill_in(self, place: Place, topic_filters: Iterable[str]) -> list[SubscriptionDocument]:
+        """The commit decided this place. Returns the subscriptions of these that waited for it."""
+        waited: list[SubscriptionDocument] = []
+        for topic_filter in topic_filters:
+            places = self.unplaced.get(topic_filter, {})
+            here = [name for name, awaited in places.items() if awaited is place]
+            if not here:
+                continue
+            subscription = self.by_filter[topic_filter]
+            for name in here:
+                setattr(subscription, name, place.offset)
+            waited.append(subscription)
+            left = {name: awaited for name, awaited in places.items() if awaited is not place}
+            if left:
+                self.unplaced[topic_filter] = left
+            else:
+                del self.unplaced[topic_filter]
+        return waited
 
     def matching(self, topic: str) -> list[SubscriptionDocument]:
         """Subscriptions that match, whether they replay or not, but for shared ones."""
@@ -138,8 +198,10 @@ class SubscriptionSet:
         while self._write_later and len(writing) < WRITTEN_LATER_MAX:
             writing[self._write_later.popitem()[0]] = None
         self._writing = writing
-        # Copies, since a replay goes on while they are written.
-        return [Put(replace(s)) for s in map(self.by_filter.get, writing) if s]
+        # Copies, since a replay goes on while they are written. What waits for a place is on its
+        # way as a whole.
+        changed = map(self.by_filter.get, writing)
+        return [Put(replace(s)) for s in changed if s and s.filter not in self.unplaced]
 
     def not_committed(self) -> None:
         """What `take_changes` last returned was not stored: the next must write it again."""

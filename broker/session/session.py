@@ -25,6 +25,7 @@ from broker.documents import (
     CursorDocument,
     InFlightDocument,
     Operation,
+    Place,
     Put,
     ReceivedQos2Document,
     SubscriptionDocument,
@@ -88,10 +89,12 @@ class Session:
         """By Topic Filter."""
         return self.grants.by_filter
 
-    def subscribe(self, subscription: SubscriptionDocument) -> None:
-        """Add or replace it. [MQTT-3.8.4-3]"""
+    def subscribe(
+        self, subscription: SubscriptionDocument, places: Mapping[str, Place] | None = None
+    ) -> None:
+        """Add or replace it. [MQTT-3.8.4-3] `places`: the fields that its commit will fill in."""
         self._forget_replay(subscription.filter)
-        self.grants.add(subscription)
+        self.grants.add(subscription, places)
         self.owed.subscribed(subscription)
 
     def unsubscribe(self, topic_filter: str) -> SubscriptionDocument | None:
@@ -138,7 +141,7 @@ class Session:
         owed = self.owed
         if self.aside:
             queue, aside = self.aside, True
-        elif owed.waiting or owed.reading or owed.unread:
+        elif owed.waiting or owed.reading or owed.unread or self.grants.unplaced:
             queue, through, aside = self._in_between()
         taken = self.in_flight.take(
             queue, now_us, bytes_max, durable=self.durable, aside=aside, through=through
@@ -155,17 +158,15 @@ class Session:
     def _in_between(self) -> tuple[deque[Outgoing], Offset, bool]:
         """Outbox or retained messages: which to take from, through which offset, and whether that
         is aside."""
-        owed = self.owed
-        if owed.waiting:
-            first, taken_through = owed.waiting[0][0].offset, self._taken_through()
-            if first <= taken_through:
-                return owed.waiting, taken_through, True
-            return self.outbox, first, False
-        if owed.unread and not owed.reading and not self.in_flight.repeatable.committing:
-            # A full disk holds up the SUBSCRIBE, and that must hold up nothing else.
-            return self.outbox, OFFSET_MAX, False
-        # What is still to be read may be older than the outbox.
-        return owed.waiting, OFFSET_MAX, True
+        owed, taken_through = self.owed, self._taken_through()
+        first = owed.waiting[0][0].offset if owed.waiting else OFFSET_MAX
+        if first <= taken_through:
+            return owed.waiting, taken_through, True
+        to_be_read = owed.unread or self.grants.unplaced or (owed.reading and not owed.waiting)
+        if to_be_read and (owed.reading or self.in_flight.repeatable.committing):
+            return owed.waiting, taken_through, True  # It may be older than the outbox.
+        # A full disk holds up a SUBSCRIBE, and that must hold up nothing else.
+        return self.outbox, first, False
 
     def _note_aside(self, taken: Iterable[Outgoing], packet_ids: Iterable[int]) -> None:
         """A replay goes on after what was taken of it, and so do retained messages."""
@@ -215,9 +216,10 @@ class Session:
         """It was offered everything that was routed: from now on each batch comes to it."""
         self.position = live
 
-    def fall_behind(self) -> None:
-        """Batches go past it from now on: a reader has to fetch them from the log."""
-        self.position = Position(self.position.through)
+    def fall_behind(self, through: Offset | None = None) -> None:
+        """Batches go past it from now on: a reader has to fetch them from the log, above `through`
+        or what was routed last."""
+        self.position = Position(self.position.through if through is None else through)
 
     def _taken_through(self) -> Offset:
         return Offset(self.outbox[0][0].offset - 1) if self.outbox else self.position.through

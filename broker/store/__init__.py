@@ -19,6 +19,8 @@
 - **S8** `read` and `fetch` return bit for bit what was appended. They name what is damaged or lost,
   and return the rest.
 - **S9** `open` does not read the backlog: its time does not grow with the number of messages.
+- **S10** `append` sets the offset of each `Place`, and writes it into the documents that wait for
+  it: a subscription begins after the n-th message of an append, wherever that comes to lie.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from broker.documents import D, Document, Operation
+from broker.documents import D, Document, Operation, Place
 from broker.message import Message, Offset
 
 
@@ -88,8 +90,10 @@ class Store(Protocol):
         state: Sequence[Operation] = (),
         *,
         durable: bool = True,
+        places: Sequence[Place] = (),
     ) -> None:
-        """Commit messages and state together (S1) and set each message's offset, in order.
+        """Commit messages and state together (S1) and set each message's offset, in order, and each
+        place's (S10). After a failed call the offsets of the places mean nothing.
 
         Without either, `durable=True` fsyncs what was committed before.
 

@@ -23,10 +23,12 @@ from broker.documents import (
     InFlightDocument,
     Key,
     Operation,
+    Place,
     Put,
     ReceivedQos2Document,
     SessionDocument,
     SubscriptionDocument,
+    fill_in,
 )
 from broker.errors import StoreConflict, StoreUnavailable
 from broker.message import Message, Offset
@@ -74,8 +76,10 @@ class MemoryStore:
         state: Sequence[Operation] = (),
         *,
         durable: bool = True,
+        places: Sequence[Place] = (),
     ) -> None:
         self._require_open()
+        fill_in(state, places, self._high_watermark, self._high_watermark + 1)
         self._documents = _applied(self._documents, state)
         for message in batch:
             self._high_watermark = message.offset = Offset(self._high_watermark + 1)

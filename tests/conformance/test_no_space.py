@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from broker.config import DATABASE, Config
-from broker.documents import Operation
+from broker.documents import Operation, Place
 from broker.errors import StoreFull
 from broker.message import Message
 from broker.mqtt.encode import encode
@@ -26,11 +26,16 @@ class FillingStore(SqliteStore):
     full = False
 
     async def append(
-        self, batch: Sequence[Message], state: Sequence[Operation] = (), *, durable: bool = True
+        self,
+        batch: Sequence[Message],
+        state: Sequence[Operation] = (),
+        *,
+        durable: bool = True,
+        places: Sequence[Place] = (),
     ) -> None:
         if FillingStore.full:
             raise StoreFull("no space")
-        await super().append(batch, state, durable=durable)
+        await super().append(batch, state, durable=durable, places=places)
 
 
 @pytest.fixture

@@ -30,11 +30,17 @@ ROOT = Path(broker.__file__).parent
 SERVING = {"clients", "delivery", "lines", "mqtt", "registry", "session"}
 SERVES_ALL = {
     "Delivery.deliver_forever",
-    "Delivery._from_store",
+    "Looks.until_answered",
     "Delivery._deliver_tail",
     "Delivery._deliver",
     "Delivery._route",
     "Delivery._routed_through",
+    "Changes.routed",
+    "Changes.split",
+    "Changes._next_place",
+    "Changes._next_turn",
+    "Changes._is_due",
+    "place_of",
     "LivePosition.advance",
     "Position.advance",
     "Recent.add",

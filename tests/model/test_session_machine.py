@@ -44,6 +44,7 @@ from broker.documents import (
     Delete,
     InFlightDocument,
     Operation,
+    Place,
     Put,
     SessionDocument,
     SubscriptionDocument,
@@ -94,12 +95,17 @@ class CrashableMemoryStore(MemoryStore):
     full = False
 
     async def append(
-        self, batch: Sequence[Message], state: Sequence[Operation] = (), *, durable: bool = True
+        self,
+        batch: Sequence[Message],
+        state: Sequence[Operation] = (),
+        *,
+        durable: bool = True,
+        places: Sequence[Place] = (),
     ) -> None:
         await asyncio.sleep(0)  # So that a crash can come before it is stored, and after.
         if self.full:
             raise StoreFull("no space")
-        await super().append(batch, state, durable=durable)
+        await super().append(batch, state, durable=durable, places=places)
         await asyncio.sleep(0)
 
     async def crash(self) -> None:
@@ -110,11 +116,16 @@ class CrashableSqliteStore(SqliteStore):
     full = False
 
     async def append(
-        self, batch: Sequence[Message], state: Sequence[Operation] = (), *, durable: bool = True
+        self,
+        batch: Sequence[Message],
+        state: Sequence[Operation] = (),
+        *,
+        durable: bool = True,
+        places: Sequence[Place] = (),
     ) -> None:
         if self.full:
             raise StoreFull("no space")
-        await super().append(batch, state, durable=durable)
+        await super().append(batch, state, durable=durable, places=places)
 
     async def crash(self) -> None:
         self._failure = "crashed"  # So that `close` does not count as a clean stop.

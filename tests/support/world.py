@@ -16,6 +16,7 @@ from broker.delivery.delivery import Delivery
 from broker.documents import (
     CursorDocument,
     Operation,
+    Place,
     Put,
     SubscriptionDocument,
     WillDocument,
@@ -78,14 +79,19 @@ class Disk(MemoryStore):
         self.may_commit.set()
 
     async def append(
-        self, batch: Sequence[Message], state: Sequence[Operation] = (), *, durable: bool = True
+        self,
+        batch: Sequence[Message],
+        state: Sequence[Operation] = (),
+        *,
+        durable: bool = True,
+        places: Sequence[Place] = (),
     ) -> None:
         await self.may_commit.wait()
         if self.full:
             raise StoreFull("no space")
         if self.broken is not None:
             raise self.broken
-        await super().append(batch, state, durable=durable)
+        await super().append(batch, state, durable=durable, places=places)
         self.commits.append(([m.payload for m in batch], list(state), durable))
 
     async def fetch(self, offsets: Sequence[Offset], *, bytes_max: int = sys.maxsize) -> Read:

@@ -19,7 +19,7 @@ import pytest
 
 from broker import __version__
 from broker.config import ADMIN_SOCKET, DATABASE, LOCK, Config
-from broker.documents import Operation
+from broker.documents import Operation, Place
 from broker.errors import ConfigError, StoreUnavailable
 from broker.message import Message
 from broker.mqtt.encode import encode
@@ -35,7 +35,12 @@ class BrokenStore(SqliteStore):
     error: Exception = StoreUnavailable("the disk is gone")
 
     async def append(
-        self, batch: Sequence[Message], state: Sequence[Operation] = (), *, durable: bool = True
+        self,
+        batch: Sequence[Message],
+        state: Sequence[Operation] = (),
+        *,
+        durable: bool = True,
+        places: Sequence[Place] = (),
     ) -> None:
         raise self.error
 

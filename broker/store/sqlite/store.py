@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 from broker import tasks
-from broker.documents import D, Delete, Document, Operation
+from broker.documents import D, Delete, Document, Operation, Place, fill_in
 from broker.errors import StoreBusy, StoreCorrupt, StoreError, StoreFull, StoreUnavailable
 from broker.message import Message, Offset
 from broker.store import Read, Skipped, StoreStats
@@ -151,19 +151,23 @@ class SqliteStore:
         state: Sequence[Operation] = (),
         *,
         durable: bool = True,
+        places: Sequence[Place] = (),
     ) -> None:
         """If the caller is cancelled, readers of `tail` see the batch with the next one."""
+        self._require_open()
         durable = durable and self._fsync
         if not (batch or state or durable):
+            fill_in(state, places, self._high_watermark, 0)
             return
-        self._require_open()
         committed: Committed | None = None
         if self._is_for_here(batch, state, durable):
             with suppress(StoreBusy):  # The writer's thread can wait for whoever has locked it.
-                committed = self._writer.commit(batch, state, durable, lock_wait_ms=0)
+                committed = self._writer.commit(batch, state, durable, places, lock_wait_ms=0)
         if committed is None:
             try:
-                committed = await self._thread.run(self._writer.commit, batch, state, durable)
+                committed = await self._thread.run(
+                    self._writer.commit, batch, state, durable, places
+                )
             except StoreCorrupt as error:
                 raise await self._disk_failure(error) or error from error.__cause__
         # No await from here on: the caller goes on before the readers of `tail`.

@@ -20,7 +20,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
 
-from broker.documents import Operation
+from broker.documents import Operation, Place, fill_in
 from broker.errors import StoreBusy, StoreFull, StoreUnavailable
 from broker.message import Message, Offset
 from broker.store.sqlite import figures, gaps, retained, tables
@@ -166,43 +166,46 @@ class Writer:
         batch: Sequence[Message],
         state: Sequence[Operation],
         durable: bool,
+        places: Sequence[Place] = (),
         *,
         lock_wait_ms: int | None = None,
     ) -> Committed:
-        """Store all of it or nothing, and set the offsets.
+        """Store all of it or nothing, and set the offsets, also of the places.
 
         Raises StoreConflict, and as `transaction`.
         """
         try:
-            return self._commit(batch, state, durable, lock_wait_ms)
+            return self._commit(batch, state, durable, places, lock_wait_ms)
         except _OffsetsTaken:
-            return self._commit(batch, state, durable, lock_wait_ms)
+            return self._commit(batch, state, durable, places, lock_wait_ms)
 
     def _commit(
         self,
         batch: Sequence[Message],
         state: Sequence[Operation],
         durable: bool,
+        places: Sequence[Place],
         lock_wait_ms: int | None,
     ) -> Committed:
         """As `commit`. Raises _OffsetsTaken as well: nothing was stored."""
         began = perf_counter()
         before = self.high_watermark
-        firsts: list[int] = []
+        first = before + 1
         synced = durable or self._unsynced + len(batch) >= UNSYNCED_MAX
         with self.transaction(synced=synced, lock_wait_ms=lock_wait_ms):
             for i in range(0, len(batch), ROWS_PER_STATEMENT):
-                firsts.append(self._insert(batch[i : i + ROWS_PER_STATEMENT]))
+                part_first = self._insert(batch[i : i + ROWS_PER_STATEMENT])
+                first = first if i else part_first
+            if places:
+                fill_in(state, places, before, first)
             if state:
                 tables.apply(self._connection, state)
             if not (batch or state):
                 tables.touch(self._connection)
-        for i, first in enumerate(firsts):
-            part = batch[i * ROWS_PER_STATEMENT : (i + 1) * ROWS_PER_STATEMENT]
-            for offset, message in enumerate(part, first):
-                message.offset = Offset(offset)
-            self.high_watermark = Offset(first + len(part) - 1)
+        for offset, message in enumerate(batch, first):
+            message.offset = Offset(offset)
         if batch:
+            self.high_watermark = Offset(first + len(batch) - 1)
             self.message_count += len(batch)
             self._note.moved(self.high_watermark)
         size = sum([message.size for message in batch])

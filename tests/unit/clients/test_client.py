@@ -55,7 +55,8 @@ async def test_what_comes_at_once_is_done_in_order(world: World, dialogue: Dialo
         "A2 06 0004 00 0001 't'  32 07 0001 't' 0005 00 '3'"
     )
     await dialogue.broker(
-        "40 03 0001 10 90 04 0002 00 00 40 03 0003 10 B0 04 0004 00 00 40 03 0005 10"
+        "40 03 0001 10  40 02 0003  40 03 0005 10"
+        "90 04 0002 00 00  30 05 0001 't' 00 '2'  B0 04 0004 00 00"
     )
     assert await stored(world) == [b"1", b"2", b"3"]
 

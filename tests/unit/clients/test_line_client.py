@@ -104,7 +104,7 @@ async def test_a_mistake_of_ours_while_it_subscribes_cuts_it_off(
     def mistake(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(world.delivery, "subscribe", mistake)
+    monkeypatch.setattr(world.delivery.changes, "subscribe", mistake)
     lines.says("SUBSCRIBE t sub1")
     await world.settled()
     assert lines.transport.aborted

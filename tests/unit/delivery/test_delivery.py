@@ -9,7 +9,8 @@ import pytest
 
 from broker.config import Config
 from broker.counters import Counters
-from broker.delivery.delivery import READ_RETRY_S, Delivery
+from broker.delivery.delivery import Delivery
+from broker.delivery.looks import READ_RETRY_S
 from broker.delivery.routes import Routes, route
 from broker.errors import StoreCorrupt, StoreError, StoreFull, StoreUnavailable
 from broker.log.log import Log

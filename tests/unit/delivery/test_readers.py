@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from broker.delivery.delivery import READ_RETRY_S
+from broker.delivery.looks import READ_RETRY_S
 from broker.delivery.readers import READ_BYTES_MAX
 from broker.documents import SubscriptionDocument
 from broker.errors import StoreCorrupt, StoreUnavailable

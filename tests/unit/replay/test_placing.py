@@ -43,7 +43,7 @@ async def place(
     disk: Disk, session: Session, topic_filter: str = "t", **words: str
 ) -> SubscriptionDocument:
     placed = subscription(topic_filter)
-    await placing.place(disk, session, placed, words, NOW_US)
+    await placing.place(disk, session, placed, words, NOW_US, disk.high_watermark)
     return placed
 
 

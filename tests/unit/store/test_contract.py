@@ -13,6 +13,7 @@ from broker.documents import (
     Delete,
     Document,
     InFlightDocument,
+    Place,
     Put,
     ReceivedQos2Document,
     SessionDocument,
@@ -627,3 +628,62 @@ async def test_a_sound_store_has_nothing_to_report(store: Store) -> None:
     assert await store.check() == []
     stats = await store.stats()
     assert (stats.high_watermark, stats.log_start, stats.messages) == (3001, 1500, 1502)
+
+
+# S10: places
+
+
+async def test_a_subscription_begins_after_the_nth_message_of_its_append(store: Store) -> None:
+    """Wherever that comes to lie. Also in a large append, which is more than one statement."""
+    await store.append(numbered(3), [Put(session())])
+    places = [Place(0), Place(1), Place(1200), Place(1300)]
+    waiting = [subscription(filter=f"{place.after:04}") for place in places]
+    puts = [
+        Put(document, places={"start_offset": place})
+        for document, place in zip(waiting, places, strict=True)
+    ]
+    batch = numbered(1300)
+    before = store.high_watermark
+    await store.append(batch, puts, places=places)
+    offsets = [before, batch[0].offset, batch[1199].offset, batch[1299].offset]
+    assert [place.offset for place in places] == offsets
+    stored = await store.scan(SubscriptionDocument, ("sub1",))
+    assert [document.start_offset for document in stored] == offsets
+    assert {document.retained_through for document in stored} == {2}
+
+
+async def test_a_place_is_after_what_was_stored_when_nothing_comes_with_it(store: Store) -> None:
+    await store.append(numbered(3), [Put(session())])
+    alone, with_document = Place(), Place()
+    await store.append([], places=[alone])
+    waiting = subscription()
+    places = {"start_offset": with_document, "retained_through": with_document}
+    await store.append([], [Put(waiting, places=places)], places=[with_document])
+    assert alone.offset == with_document.offset == store.high_watermark
+    (stored,) = await store.scan(SubscriptionDocument, ("sub1",))
+    assert (stored.start_offset, stored.retained_through) == (alone.offset, alone.offset)
+
+
+async def test_a_document_may_wait_for_a_place_of_an_earlier_append(store: Store) -> None:
+    await store.append([], [Put(session())])
+    place = Place(after=2)
+    await store.append(numbered(3), places=[place])
+    later = Place(after=1)
+    places = {"start_offset": place, "retained_through": later}
+    await store.append(numbered(1), [Put(subscription(), places=places)], places=[later])
+    (stored,) = await store.scan(SubscriptionDocument, ("sub1",))
+    assert (stored.start_offset, stored.retained_through) == (place.offset, later.offset)
+    assert stored.start_offset < stored.retained_through
+
+
+async def test_a_place_is_another_one_when_the_append_is_done_again(store: Store) -> None:
+    """S7: what failed has not taken place."""
+    place = Place(after=2)
+    waiting = Put(subscription(), places={"start_offset": place})
+    with pytest.raises(StoreConflict):
+        await store.append(numbered(2), [waiting], places=[place])
+    await store.append(numbered(5), [Put(session())])
+    place.after = 1
+    await store.append(batch := numbered(1), [waiting], places=[place])
+    (stored,) = await store.scan(SubscriptionDocument, ("sub1",))
+    assert stored.start_offset == place.offset == batch[0].offset

@@ -1,0 +1,224 @@
+"""Changes: subscriptions begin, change and end at a place in the order of arrival.
+
+    SUBSCRIBE ─▶ committed: its place is known ─▶ all before it is routed ─▶ in effect ─▶ SUBACK
+
+A SUBSCRIBE or UNSUBSCRIBE that arrives after a PUBLISH does not count for that message, though it
+is not committed or not routed yet; it counts for the next one. So routes change between two
+messages of a batch, and no message that came before a subscription is sent as a live one. If
+nothing is on its way, a change takes effect at once.
+
+The session itself has the subscription from its arrival on: what it still has to read from the log
+goes by its subscriptions as they are then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_right, insort
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Protocol
+
+from broker.delivery.readers import ReaderKey, Replay
+from broker.delivery.routes import RouteTable
+from broker.documents import NOT_YET, Delete, Operation, Place, Put, SubscriptionDocument
+from broker.errors import StoreError
+from broker.log.batch import OnCommitted
+from broker.log.log import Log
+from broker.message import Message, Offset
+from broker.session.position import LivePosition
+from broker.session.session import Session
+from broker.topics import matches
+
+CHANGED_PER_TURN = 500
+"""Topic Filters whose routes change in one turn of the loop: about 5 ms."""
+LOOKED_THROUGH_MAX = 1000
+"""Topic Filters of changes not in effect yet, beyond which every topic counts as wanted."""
+
+
+class Routing(Protocol):
+    """What changes with the subscriptions: delivery."""
+
+    live: LivePosition
+
+    def stop(self, session: Session, key: ReaderKey) -> None:
+        """Stop this reader of the session, if there is one."""
+        ...
+
+    def change_route(
+        self, session: Session, topic_filter: str, subscription: SubscriptionDocument | None
+    ) -> None:
+        """From here on route to this subscription; None: to no subscription with this filter."""
+        ...
+
+    def failed(self, session: Session, error: Exception) -> None:
+        """The session cannot be served on. Raises nothing."""
+        ...
+
+
+@dataclass(slots=True)
+class Change:
+    """What a SUBSCRIBE or UNSUBSCRIBE, or a part of one, changes for its session."""
+
+    session: Session
+    in_effect: OnCommitted
+    subscriptions: dict[str, SubscriptionDocument | None] = field(default_factory=dict)
+    """By Topic Filter: the subscription from here on; None: there is none any more."""
+    place: Place = field(default_factory=Place)
+
+
+def place_of(change: Change) -> Offset:
+    return change.place.offset
+
+
+class Changes:
+    """The changes that are committed and not in effect, in their order."""
+
+    def __init__(self, log: Log, routing: Routing) -> None:
+        self._log = log
+        self._routing = routing
+        self.waiting: deque[Change] = deque()
+        self._changed_in_turn = 0
+
+    def subscribe(
+        self,
+        session: Session,
+        subscriptions: Iterable[SubscriptionDocument],
+        in_effect: OnCommitted,
+    ) -> None:
+        """Add or replace these, behind everything that arrived before. They begin there if their
+        start is NOT_YET. `in_effect` is called then, or with the StoreError that ended the log.
+        """
+        change = Change(session, in_effect)
+        operations: list[Operation] = []
+        for subscription in subscriptions:
+            self._routing.stop(session, (Replay, subscription.filter))
+            places = session.grants.inherit(subscription, change.place)
+            session.subscribe(subscription, places)
+            change.subscriptions[subscription.filter] = subscription
+            # A copy: a replay changes the other while this is written.
+            operations.append(Put(replace(subscription), places=places))
+        self._commit(change, operations)
+
+    def unsubscribe(
+        self, session: Session, topic_filters: Iterable[str], in_effect: OnCommitted
+    ) -> None:
+        """Remove these subscriptions, in order as `subscribe`."""
+        change = Change(session, in_effect)
+        operations: list[Operation] = []
+        for topic_filter in topic_filters:
+            self._routing.stop(session, (Replay, topic_filter))
+            session.unsubscribe(topic_filter)
+            change.subscriptions[topic_filter] = None
+            operations.append(Delete(SubscriptionDocument, (session.client_id, topic_filter)))
+        self._commit(change, operations)
+
+    def expect(self, session: Session, subscription: SubscriptionDocument) -> None:
+        """One whose start was not routed yet. If it has none yet, its own change is on its way."""
+        start = subscription.start_offset
+        if start != NOT_YET:
+            known = Change(session, _nobody_asked, place=Place(offset=start))
+            known.subscriptions[subscription.filter] = subscription
+            insort(self.waiting, known, key=place_of)
+
+    def _commit(self, change: Change, operations: Sequence[Operation]) -> None:
+        """With the session's cursor: from here on the session is owed what comes."""
+
+        def committed(error: StoreError | None) -> None:
+            if error is not None:
+                change.in_effect(error)
+                return
+            self.waiting.append(change)
+            self.routed()
+
+        session, place = change.session, change.place
+        failed = partial(self._routing.failed, session)
+        if session.durable and operations:
+            self._log.append([], committed, failed, operations=operations, place=place)
+            self._log.changed(session)
+        else:
+            self._log.find(place, committed, failed)
+
+    def mark(self, session: Session) -> asyncio.Future[Offset]:
+        """The place behind everything that arrived so far: known when all before it is in effect.
+        Raises StoreError."""
+        known: asyncio.Future[Offset] = asyncio.get_running_loop().create_future()
+
+        def in_effect(error: StoreError | None) -> None:
+            if known.done():
+                return
+            if error is None:
+                known.set_result(place_of(change))
+            else:
+                known.set_exception(error)
+
+        change = Change(session, in_effect)
+        self._commit(change, ())
+        return known
+
+    def routed(self) -> None:
+        """More messages were routed: let the changes that waited for that take effect."""
+        while self._is_due() and self._changed_in_turn < CHANGED_PER_TURN:
+            if not self._changed_in_turn:
+                asyncio.get_running_loop().call_soon(self._next_turn)
+            change = self.waiting.popleft()
+            self._changed_in_turn += max(1, len(change.subscriptions))
+            self._take_effect(change)
+
+    def _take_effect(self, change: Change) -> None:
+        session = change.session
+        try:
+            for topic_filter, subscription in change.subscriptions.items():
+                self._routing.change_route(session, topic_filter, subscription)
+            for subscription in session.grants.fill_in(change.place, change.subscriptions):
+                session.owed.subscribed(subscription)
+            change.in_effect(None)
+        except Exception as error:
+            self._routing.failed(session, error)
+
+    def _next_turn(self) -> None:
+        self._changed_in_turn = 0
+        self.routed()
+
+    def _is_due(self) -> bool:
+        return bool(self.waiting) and place_of(self.waiting[0]) <= self._routing.live.through
+
+    async def split(self, batch: Sequence[Message]) -> AsyncIterator[Sequence[Message]]:
+        """The parts of a batch, to be routed one after the other: changes take effect between."""
+        begin = 0
+        while (place := await self._next_place()) is not None and place < batch[-1].offset:
+            end = bisect_right(batch, place, lo=begin, key=lambda message: message.offset)
+            if end > begin:
+                yield batch[begin:end]
+            else:
+                self._routing.live.advance(place)  # There is no message up to there.
+            begin = end
+        yield batch[begin:] if begin else batch
+
+    async def _next_place(self) -> Offset | None:
+        """Where the routes change next. First those changes take effect whose turn it is."""
+        while self._is_due():
+            self.routed()
+            await asyncio.sleep(0)
+        return place_of(self.waiting[0]) if self.waiting else None
+
+    def is_wanted(self, topic: str, routes: RouteTable) -> bool:
+        """Whether anybody is subscribed to the topic when all of these are in effect."""
+        if not self.waiting:
+            return routes.is_wanted(topic)
+        subscribed = routes.subscribed(topic)
+        if sum([len(change.subscriptions) for change in self.waiting]) > LOOKED_THROUGH_MAX:
+            return True
+        for change in self.waiting:
+            for topic_filter, subscription in change.subscriptions.items():
+                if subscription is None:
+                    subscribed.discard((change.session, topic_filter))
+                elif change.session.attached and matches(topic_filter, topic):
+                    subscribed.add((change.session, topic_filter))
+        return bool(subscribed)
+
+
+def _nobody_asked(error: StoreError | None) -> None:
+    """A change that nobody waits for."""

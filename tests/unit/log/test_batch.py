@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from broker.documents import Place
+from broker.errors import StoreError
+from broker.log.batch import Append, places_among, tell
+from tests.support.messages import numbered
+
+
+def append(messages: int, place: Place | None = None) -> Append:
+    return Append(numbered(messages), (), messages, True, True, None, _unexpected, place)
+
+
+def _unexpected(error: Exception) -> None:
+    raise error
+
+
+def test_a_place_lies_after_the_messages_of_the_appends_before_it() -> None:
+    first, second, own = Place(), Place(7), Place()
+    appends = [append(0, first), append(3), append(0, second), append(2, own), append(4)]
+    assert places_among(appends) == [first, second, own]
+    assert [place.after for place in (first, second, own)] == [0, 3, 3]
+
+
+def test_a_place_is_nearer_when_an_append_before_it_was_refused() -> None:
+    place = Place()
+    refused, kept = append(3), append(2)
+    places_among([refused, kept, append(0, place)])
+    places_among([kept, append(0, place)])
+    assert place.after == 2
+
+
+def test_each_hears_of_the_commit_though_another_makes_a_mistake() -> None:
+    heard: list[StoreError | None] = []
+    mistakes: list[Exception] = []
+
+    def mistake(error: StoreError | None) -> None:
+        raise ZeroDivisionError
+
+    appends = [append(1), append(1), append(1)]
+    appends[0].on_committed = mistake
+    appends[0].failed = mistakes.append
+    appends[2].on_committed = heard.append
+    tell(appends, None)
+    assert heard == [None]
+    assert [type(error) for error in mistakes] == [ZeroDivisionError]
