@@ -23,9 +23,9 @@ test: $(VENV)/.installed-test
 	alone=0; $(BIN)/python -m pytest -m alone || alone=$$?; \
 	$(BIN)/python -m pytest -m "not alone" $(PARALLEL) && exit $$alone
 
-# What needs no process of its own: for after every change.
+# What needs no process of its own, with fewer examples: for after every change.
 quick: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -m "not alone" $(PARALLEL) $(QUICK)
+	$(BIN)/python -m pytest -m "not alone" --hypothesis-profile quick $(PARALLEL) $(QUICK)
 
 check: $(VENV)/.installed-check
 	$(BIN)/ruff format --check .

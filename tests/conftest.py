@@ -20,9 +20,10 @@ pytest.MonkeyPatch().setattr("aiosqlite.core.Thread", partial(Thread, daemon=Tru
 
 settings.register_profile("here", deadline=None, print_blob=True)
 settings.register_profile("ci", settings.get_profile("here"), derandomize=True, database=None)
+settings.register_profile("quick", settings.get_profile("here"), max_examples=20)
 settings.load_profile("ci" if "CI" in os.environ else "here")
-"""New examples in each run, those that once failed first; in CI the same ones each time. No
-deadline: a machine that is busy is not a fault."""
+"""New examples in each run, those that once failed first; in CI the same ones each time; in
+`make quick` a fifth of them. No deadline: a machine that is busy is not a fault."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

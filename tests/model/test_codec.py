@@ -330,7 +330,7 @@ def received(version: int | None, chunks: Iterator[bytes]) -> tuple[list[Event],
     return list(one_by_one(events)), connection.data_to_send()
 
 
-@settings(max_examples=400)
+@settings(max_examples=4 * settings().max_examples)
 @given(damaged_streams(), st.lists(st.integers(0, 400), max_size=20))
 def test_any_bytes_give_events_and_chunking_changes_nothing(
     stream: tuple[int | None, bytes], cuts: list[int]

@@ -803,7 +803,7 @@ def test_no_promise_is_broken_by_drops_takeovers_crashes_and_full_disks(
     run_state_machine_as_test(
         OnMemory if engine == "memory" else OnSqlite,
         settings=settings(
-            max_examples=250 if engine == "memory" else 25,
+            max_examples=settings().max_examples * 5 // (2 if engine == "memory" else 20),
             stateful_step_count=60,
             deadline=None,
             suppress_health_check=list(HealthCheck),
