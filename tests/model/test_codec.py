@@ -35,6 +35,7 @@ from broker.mqtt.packets import (
 )
 from broker.mqtt.properties import Property, property_section, user_properties
 from broker.mqtt.reasons import FROM_CLIENT
+from broker.topics import SYS, has_control_character
 from tests.support.wire import one_by_one
 
 NOW = Monotonic(0.0)
@@ -53,8 +54,11 @@ LIMITS = Limits(
 versions = st.sampled_from([4, 5])
 packet_ids = st.integers(1, 65_535)
 texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=30)
-topics = st.text(
-    st.characters(exclude_characters="\0+#", exclude_categories=["Cs"]), min_size=1, max_size=30
+names = texts.filter(lambda text: not has_control_character(text))
+"""Client identifiers, and what Topic Names are made of: those with a control character or
+non-character are refused."""
+topics = names.map(lambda name: name.translate({ord("+"): None, ord("#"): None})).filter(
+    lambda topic: topic.partition("/")[0] not in ("", SYS)
 )
 filters = st.lists(st.sampled_from(["a", "", "+", "é"]), min_size=2, max_size=5).map("/".join)
 u32s = st.integers(0, 2**32 - 1)
@@ -102,7 +106,7 @@ def connects(draw: st.DrawFn, version: int) -> Connect:
     method = draw(only_5(version, st.none() | texts))
     return Connect(
         version,
-        draw(texts),
+        draw(names),
         draw(st.booleans()),
         draw(st.integers(0, 65_535)),
         draw(st.sampled_from([None, will])),
