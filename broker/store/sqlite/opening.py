@@ -7,14 +7,11 @@ import logging
 import sqlite3
 from pathlib import Path
 
-import aiosqlite
-
 from broker import __version__
 from broker.errors import StoreBusy, StoreUnavailable
 from broker.message import Offset
 from broker.store.sqlite import figures, recovery, schema
 from broker.store.sqlite.damaged import Damage
-from broker.store.sqlite.errors import store_error
 from broker.store.sqlite.file import DatabaseFile
 from broker.store.sqlite.reader import Reader
 from broker.store.sqlite.rows import BLOCK_SHIFT
@@ -75,18 +72,15 @@ async def open_reader(path: Path, damage: Damage) -> tuple[ConnectionThread, Rea
 
 
 async def _connect(path: Path, mode: str) -> ConnectionThread:
-    try:
-        connection = await aiosqlite.connect(
-            _uri(path, mode),
-            uri=True,
-            timeout=LOCK_WAIT_S,
-            isolation_level=None,
-            check_same_thread=False,
-            cached_statements=STATEMENTS_CACHED,
-        )
-    except sqlite3.Error as error:
-        raise store_error(error, path) from error
-    return ConnectionThread(connection, path)
+    return await ConnectionThread.connect(
+        _uri(path, mode),
+        path,
+        uri=True,
+        timeout=LOCK_WAIT_S,
+        isolation_level=None,
+        check_same_thread=False,
+        cached_statements=STATEMENTS_CACHED,
+    )
 
 
 def _uri(path: Path, mode: str) -> str:

@@ -2,9 +2,9 @@
 
 aiosqlite gives each connection such a thread, but its public methods send single statements to it,
 and a hop to the thread and back for each statement would cost more than the fsync. So this module,
-and no other, uses two private names of aiosqlite: `_execute`, which runs any function in the
-thread, and `_conn`, the connection of the module sqlite3. A test names the versions that were
-tried, and pyproject.toml allows no newer ones.
+and no other, uses private names of aiosqlite: `_execute`, which runs any function in the thread,
+`_thread` itself, and `_conn`, the connection of the module sqlite3. A test names the versions that
+were tried, and pyproject.toml allows no others.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import asyncio
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import aiosqlite
 
@@ -33,6 +33,18 @@ class ConnectionThread:
         self._closed = False
         self._begun = self._ended = 0
         """Numbers of the last call that was begun, and of the last that is known to be over."""
+
+    @classmethod
+    async def connect(cls, database: str, path: Path, **options: Any) -> ConnectionThread:
+        """`options` are those of `sqlite3.connect`. Raises StoreError."""
+        connection = aiosqlite.connect(database, **options)
+        try:
+            await connection
+        except sqlite3.Error as error:
+            # Its thread ends by itself; if the event loop ended first, it would die of that.
+            await asyncio.to_thread(connection._thread.join)
+            raise store_error(error, path) from error
+        return cls(connection, path)
 
     @property
     def idle(self) -> bool:
