@@ -325,7 +325,7 @@ class Log:
         batch.appends = kept + later.appends
         batch.has_places |= later.has_places
         batch.size += later.size - sum([append.size for append in refused])
-        for source in batch.sources:
+        for source in list(batch.sources):  # Whoever is cut off now changes in this batch.
             self._not_committed(source)
         batch.sources |= later.sources
         tell(refused, error)

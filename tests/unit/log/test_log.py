@@ -540,6 +540,22 @@ async def test_a_source_that_fails_after_the_commit_is_cut_off_alone(
     assert messages(disk) == [[b"1"]]
 
 
+async def test_who_is_cut_off_on_a_full_disk_has_its_last_state_in_the_next_commit(
+    log: Log, disk: Disk, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken, last = Source(), Source()
+    monkeypatch.setattr(broken, "not_committed", mistake)
+    log.source_failed = lambda source, error: log.changed(last)
+    disk.full = True
+    log.changed(broken)
+    log.append([message("1")])
+    await turns()
+    disk.full = False
+    clock.advance(FULL_RETRY_S)
+    await log.flushed()
+    assert last.calls == ["take changes", "committed"]
+
+
 async def test_a_source_that_nobody_knows_is_logged(
     log: Log, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
