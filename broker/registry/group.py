@@ -7,6 +7,9 @@
 - Each message goes to one member, in turn: one with room in its window and in its socket, that
   has taken what it was handed before and takes packets of that size. What was returned goes out
   again before what is new. A message too large for every member is counted as dropped.
+- Only members that may have room have a turn. Who is found without room has one again when its
+  client has sent something or has acknowledged (`drained`): an acknowledgement costs the same
+  however many members there are.
 - QoS 0 is leased as well, until the member sent it: who leaves without that returns it.
 - If the group's own log cannot be read, its members are cut off: who stayed would wait for ever.
   The group opens anew when they come again.
@@ -16,15 +19,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections import OrderedDict, deque
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
 from broker.clock import Clock
 from broker.counters import Counters
 from broker.delivery.delivery import Delivery, Subscriber
-from broker.delivery.sender import TOO_LARGE, Recipient, Sender
+from broker.delivery.sender import RESEND_MESSAGES_MAX, TOO_LARGE, Recipient, Sender
 from broker.documents import SubscriptionDocument
 from broker.errors import StoreError, StoreUnavailable
 from broker.log.log import Log
@@ -73,12 +76,17 @@ class Group(Owner, Recipient):
         self.leaving: set[Session] = set()
         """Members no more, but they may still acknowledge what they have."""
         self.lock = asyncio.Lock()
-        self._turns: deque[Session] = deque()
+        self._turns: OrderedDict[Session, None] = OrderedDict()
+        """The members that may have room, in their turn."""
+        self._drained: set[Session] = set()
+        """Members that may have room for what is unplaced."""
         self._not_sent: set[int] = set()
         """Packet Identifiers of returned leases that nobody was sent."""
         self._unplaced: deque[tuple[Outgoing, int]] = deque()
         """Leases, with their Packet Identifiers, that fit only members without room."""
         self._unplaced_bytes = 0
+        self._member_left = False
+        """Since then, what is unplaced may fit no other member."""
         self._distributing = False
 
     @property
@@ -110,30 +118,33 @@ class Group(Owner, Recipient):
             self.sender.stop()
             self.sender = None
         self._not_sent.clear()
+        self._drained.clear()
         self._unplaced.clear()
         self._unplaced_bytes = 0
 
     def add(self, session: Session, subscription: SubscriptionDocument, subscriber: Member) -> None:
-        if session not in self.members:
-            self._turns.append(session)
         grant = merge_grants([subscription])
         assert grant is not None
         self.members[session] = (grant, subscriber)
         self.leaving.discard(session)
-        self.wake()
+        self.drained(session)
 
     def leave(self, session: Session, waiting: Sequence[Lease], sent: Sequence[Lease] = ()) -> None:
         """A member gets no more and returns these, which are leased again."""
-        if self.members.pop(session, None) is not None:
-            self._turns.remove(session)
+        if self._remove(session):
             self.leaving.add(session)
         self.return_leases(waiting, sent)
 
     def forget(self, session: Session) -> None:
         """It is gone, and has nothing of this group any more."""
-        if self.members.pop(session, None) is not None:
-            self._turns.remove(session)
+        self._remove(session)
         self.leaving.discard(session)
+
+    def _remove(self, member: Session) -> bool:
+        """Whether it was a member."""
+        self._turns.pop(member, None)
+        self._member_left = True
+        return self.members.pop(member, None) is not None
 
     def return_leases(self, waiting: Sequence[Lease], sent: Sequence[Lease] = ()) -> None:
         """These are leased again; nobody was sent the `waiting` ones."""
@@ -150,36 +161,61 @@ class Group(Owner, Recipient):
             self.sender.session.in_flight.puback(packet_ids)
             self.sender.cursor_moved()
 
+    def drained(self, member: Session) -> None:
+        """The member's client has sent something, or may send more: it may have room."""
+        if member in self.members:
+            self._turns.setdefault(member)
+            if self._unplaced:
+                self._drained.add(member)
+        self.wake()
+
     def wake(self) -> None:
         """Lease out what there is, as far as the members have room."""
         if self._distributing or self.sender is None or not self.members:
             return
         self._distributing = True
         try:
-            self._lease_unplaced()
-            self._lease_new(self.sender)
+            while True:
+                self._lease_unplaced()
+                self._lease_new(self.sender)
+                if not self._drained:
+                    break
         except Exception as error:
             self.failed(error)
         finally:
             self._distributing = False
 
     def _lease_new(self, sender: Sender) -> None:
+        session = sender.session
         sharing = len(self.members) + len(self.leaving)
         inflight_max = min(self._inflight_max * sharing, PACKET_IDENTIFIER_MAX)
-        while room := self.room():
+        while (session.waiting or sender.left) and (room := self.room()):
             # Nothing is taken that no member can have now.
-            sender.session.in_flight.allow(room, inflight_max=inflight_max)
+            session.in_flight.allow(room, inflight_max=inflight_max)
             taken = sender.take(self._clock.wall_us())
             if taken is None:
                 break
             self._lease(taken.outgoing, taken.packet_ids)
-        self._delivery.drained(sender.session)
+        self._delivery.drained(session)
 
     def room(self) -> int:
-        """How many messages all members together can have now."""
+        """How many messages the members together can have now, as far as there are any."""
         if len(self._unplaced) >= UNPLACED_MAX or self._unplaced_bytes >= UNPLACED_BYTES_MAX:
             return 0
-        return sum([self._room_of(member) for member in self.members])
+        waiting = 0 if self.sender is None else len(self.sender.session.outbox)
+        enough = min(max(waiting, RESEND_MESSAGES_MAX), WAITING_MAX)
+        room = 0
+        without: list[Session] = []
+        for member in self._turns:
+            its_room = self._room_of(member)
+            room += its_room
+            if not its_room:
+                without.append(member)
+            elif room >= enough:
+                break
+        for member in without:
+            del self._turns[member]
+        return room
 
     def _room_of(self, member: Session) -> int:
         """What was handed to it goes first: so a member whose client does not read holds little."""
@@ -193,20 +229,26 @@ class Group(Owner, Recipient):
         self._lease(outgoing, packet_ids)
 
     def _lease_unplaced(self) -> None:
-        """As far as they fit a member with room by now, or no member any more."""
-        while self._unplaced and self.members:
-            out, packet_id = self._unplaced[0]
-            fitting = [member for member in self.members if self._fits(member, out[0])]
-            if fitting and not any(self._room_of(member) for member in fitting):
-                break
-            self._unplaced.popleft()
-            self._unplaced_bytes -= out[0].size
-            self._lease([out], [packet_id])
+        """As far as it fits a member that has room by now, or no member any more."""
+        if self._member_left:
+            self._member_left = False
+            unplaced, self._unplaced, self._unplaced_bytes = self._unplaced, deque(), 0
+            for out, packet_id in unplaced:
+                self._lease([out], [packet_id])
+        while self._drained:
+            member = self._drained.pop()
+            while self._unplaced and member in self.members and self._room_of(member):
+                out, packet_id = self._unplaced[0]
+                if not self._fits(member, out[0]):
+                    break
+                self._unplaced.popleft()
+                self._unplaced_bytes -= out[0].size
+                self._lease([out], [packet_id])
 
     def _lease(self, outgoing: Sequence[Outgoing], packet_ids: Sequence[int]) -> None:
         """Hand these to the members in turn, passing over who has no room or takes no packets of
         that size."""
-        room = {member: self._room_of(member) for member in self.members}
+        room: dict[Session, int] = {}
         leased: dict[Session, list[Outgoing]] = {}
         too_large: list[int] = []
         for out, packet_id in zip(outgoing, packet_ids, strict=True):
@@ -229,11 +271,17 @@ class Group(Owner, Recipient):
         for member in leased:
             self._delivery.wake(member)
 
-    def _whose_turn(self, message: Message, room: Mapping[Session, int]) -> Session | None:
+    def _whose_turn(self, message: Message, room: dict[Session, int]) -> Session | None:
+        """The next member with room that takes such a message. `room`: as far as it was asked."""
         for _ in range(len(self._turns)):
-            member = self._turns[0]
-            self._turns.rotate(-1)
-            if room[member] > 0 and self._fits(member, message):
+            member = next(iter(self._turns))
+            if member not in room:
+                room[member] = self._room_of(member)
+            if room[member] <= 0:
+                del self._turns[member]
+                continue
+            self._turns.move_to_end(member)
+            if self._fits(member, message):
                 return member
         return None
 

@@ -186,4 +186,4 @@ class Groups:
     def drained(self, session: Session) -> None:
         """The member has sent something: it may have room for more."""
         for group in tuple(self._memberships.get(session, ())):
-            group.wake()
+            group.drained(session)

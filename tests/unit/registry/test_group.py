@@ -10,9 +10,10 @@ from broker.config import Config
 from broker.documents import CursorDocument
 from broker.errors import StoreCorrupt, StoreError
 from broker.message import Offset, Outgoing
+from broker.session.session import Session
 from tests.support.groups import GROUP, member, numbers, publish
 from tests.support.messages import message
-from tests.support.world import Disk, Subscriber, World, payloads, running
+from tests.support.world import Disk, Subscriber, World, payloads, placed, running
 
 
 @pytest.fixture
@@ -398,3 +399,37 @@ async def test_a_member_is_told_what_is_missing_before_its_message(
         (b"3", (range(1, 3),)),
         (b"4", ()),
     ]
+
+
+async def test_what_waits_goes_to_whoever_has_room_first(world: World) -> None:
+    """A member that was found without room has its turn again when it has acknowledged."""
+    members = [await member(world, f"m{n}", window=1) for n in range(3)]
+    await publish(world, 1, 9)
+    for turn in (2, 0, 0, 1, 2, 0):
+        await members[turn].acknowledge()
+    assert numbers(*members) == list(range(1, 10))
+    assert [len(m.got) for m in members] == [4, 2, 3]
+
+
+@pytest.mark.parametrize("waiting", [0, 50])
+async def test_an_acknowledgement_asks_no_member_but_the_next(
+    world: World, monkeypatch: pytest.MonkeyPatch, waiting: int
+) -> None:
+    """However many members there are, with messages that wait or without."""
+    members = [await member(world, f"m{n}", window=1) for n in range(100)]
+    await publish(world, 1, 100 + waiting)
+    asked = 0
+    room = Session.room
+
+    def counted(session: Session) -> int:
+        nonlocal asked
+        asked += 1
+        return room(session)
+
+    monkeypatch.setattr(Session, "room", counted)
+    for one in members[:20]:
+        placed(one).in_flight.puback(one.packet_ids)
+        world.groups.settle(placed(one))
+        one.wake()
+    assert asked <= 20 * 6
+    assert len(numbers(*members)) == 100 + min(waiting, 20)
