@@ -106,6 +106,11 @@ class Grant:
     lease: Lease | None = None
     caught_up: bool = False
 
+    def __hash__(self) -> int:
+        """Of what mostly differs: the routes of a topic are hashed with the grant of each session,
+        and all fields would take 28 ms for 20,000 of them."""
+        return hash((self.qos, self.subscription_ids))
+
 
 Outgoing = tuple[Message, Grant]
 """A message on its way to one subscriber. A tuple, since one is built per routed message."""

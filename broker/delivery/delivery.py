@@ -17,6 +17,7 @@ import logging
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
 from broker.clock import Clock
@@ -27,7 +28,8 @@ from broker.delivery.changes import Changes
 from broker.delivery.looks import Looks
 from broker.delivery.readers import CatchUp, Reader, ReaderKey, Replay, Retained
 from broker.delivery.recent import Recent
-from broker.delivery.routes import RouteTable, route
+from broker.delivery.routes import AT_ONCE_MAX, RouteTable, parts, route
+from broker.delivery.waking import Waking
 from broker.documents import Delete, Put, SubscriptionDocument
 from broker.errors import StoreError
 from broker.log.batch import StateSource
@@ -77,6 +79,7 @@ class Delivery:
         """What `routed` waits for: set when a batch was routed."""
         self._readers: dict[Session, dict[ReaderKey, Reader]] = {}
         self._looks = Looks(clock)
+        self._waking = Waking(self.wake)
         log.source_failed = self._source_failed
 
     @property
@@ -84,12 +87,17 @@ class Delivery:
         """Of the attached sessions."""
         return len(self._routes)
 
-    def attach(self, session: Session, subscriber: Subscriber) -> None:
-        """Deliver to this session, from its position on."""
+    async def attach(self, session: Session, subscriber: Subscriber) -> None:
+        """Deliver to this session, from its position on. Nobody else may use it before this
+        returns."""
+        await self._routes.detached(session)
         self._subscribers[session] = subscriber
         self._readers[session] = {}
-        for subscription in session.subscriptions.values():
-            self._route_from_start(session, subscription)
+        for part in parts([*session.subscriptions.values()]):
+            for subscription in part:
+                self._route_from_start(session, subscription)
+            if len(part) == AT_ONCE_MAX:
+                await asyncio.sleep(0)
         if session.owed.subscriptions():
             self.send_retained(session)
         if session.subscriptions:
@@ -103,8 +111,7 @@ class Delivery:
         for reader in self._readers.pop(session, {}).values():
             reader.stop()
         try:
-            for topic_filter in session.subscriptions:
-                self._routes.remove(session, topic_filter)
+            self._routes.detach(session, partial(self.failed, session))
         finally:
             session.detach()
 
@@ -196,6 +203,8 @@ class Delivery:
                         self._deliver(part)
                 else:
                     self._deliver(batch)
+                if self._waking.unfinished:
+                    await asyncio.sleep(0)
 
     def _skip(self, removed: range) -> None:
         """Retention removed these before they were routed. Who is behind finds out by reading."""
@@ -213,14 +222,16 @@ class Delivery:
     def _deliver(self, batch: Sequence[Message]) -> None:
         self._recent.add(batch)
         woken: list[Session] = []
+        messages_max = self._config.outbox_messages_max
+        bytes_max = self._config.outbox_bytes_max
         for session, (outgoing, size) in self._route(batch).items():
             if not session.position.is_live:
                 continue
             try:
-                if (
-                    len(session.outbox) + len(outgoing) > self._config.outbox_messages_max
-                    or session.outbox.size + size > self._config.outbox_bytes_max
-                ) and session.outbox:
+                outbox = session.outbox
+                if outbox and (
+                    len(outbox) + len(outgoing) > messages_max or outbox.size + size > bytes_max
+                ):
                     session.fall_behind()
                     self._start(session, CatchUp(self, session))
                 else:
@@ -229,8 +240,7 @@ class Delivery:
             except Exception as error:
                 self.failed(session, error)
         self._routed_through(batch[-1].offset)
-        for session in woken:
-            self.wake(session)
+        self._waking.wake(woken)
         if self.changes.waiting:
             self.changes.routed()
 
@@ -258,17 +268,19 @@ class Delivery:
 
         Who is slow misses them: nothing else bounds them.
         """
+        woken: list[Session] = []
         for session, (outgoing, _) in route(batch, self._routes.of).items():
             if session not in self._subscribers:
-                continue  # What it was woken for closed another's connection.
+                continue
             try:
                 if len(session.aside) >= ASIDE_MAX:
                     self._counters.dropped["beside the log, to a slow subscriber"] += len(outgoing)
                 else:
                     session.offer_aside(outgoing)
-                    self.wake(session)
+                    woken.append(session)
             except Exception as error:
                 self.failed(session, error)
+        self._waking.wake(woken)
 
     def _start(self, session: Session, reader: Reader) -> None:
         self._readers[session][reader.key] = reader

@@ -8,9 +8,13 @@ its doubtful routes are used if no changed filter matches the topic, else they a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from itertools import chain, groupby
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
+from itertools import chain, groupby, islice
+from typing import TypeVar
 
+from broker import tasks
 from broker.delivery.readers import size_of
 from broker.documents import SubscriptionDocument
 from broker.message import Grant, Message, Outgoing
@@ -29,11 +33,25 @@ Route = tuple[Session, Grant | None, Grant | None]
 Routes = tuple[Route, ...]
 
 
+AT_ONCE_MAX = 1000
+"""Subscriptions of one session that are added, or removed, in one turn of the loop: 5 to 10 ms."""
+
+T = TypeVar("T")
+
+
+def parts(subscriptions: Iterable[T]) -> Iterator[list[T]]:
+    """What one turn of the loop does, of something that is done for each of many subscriptions."""
+    left = iter(subscriptions)
+    while part := [*islice(left, AT_ONCE_MAX)]:
+        yield part
+
+
 class RouteTable:
     """The subscriptions of attached sessions. Those that replay have no route yet."""
 
     def __init__(self) -> None:
-        self._tree: TopicTree[Session, tuple[Session, SubscriptionDocument]] = TopicTree()
+        self._tree: TopicTree[Session, tuple[Route, SubscriptionDocument]] = TopicTree()
+        """Each subscription, with the route of a session that has no other that matches."""
         self._routes: dict[str, Routes] = {}
         self._doubtful: dict[str, Routes] = {}
         """Routes that were remembered before the newest change."""
@@ -41,14 +59,38 @@ class RouteTable:
         """Filters that changed since there were no doubtful routes."""
         self._interned: dict[Routes, Routes] = {}
         """Each different route once, also those that no topic has any more."""
+        self._detaching: dict[Session, asyncio.Task[None]] = {}
 
     def __len__(self) -> int:
         """How many subscriptions there are."""
         return len(self._tree)
 
+    async def detached(self, session: Session) -> None:
+        """Return when `detach` has removed all subscriptions of this session."""
+        while (detaching := self._detaching.get(session)) is not None:
+            await asyncio.wait([detaching])
+
+    def detach(self, session: Session, failed: Callable[[Exception], None]) -> None:
+        """Remove the session's subscriptions, many of them in several turns of the loop."""
+        first, *more = [*parts(session.subscriptions)] or [[]]
+        for topic_filter in first:
+            self.remove(session, topic_filter)
+        if more:
+            self._detaching[session] = tasks.start(self._detach(session, more), failed)
+
+    async def _detach(self, session: Session, more: list[list[str]]) -> None:
+        try:
+            for part in more:
+                await asyncio.sleep(0)
+                for topic_filter in part:
+                    self.remove(session, topic_filter)
+        finally:
+            del self._detaching[session]
+
     def add(self, session: Session, subscription: SubscriptionDocument) -> None:
         """Also in place of the session's former one with this filter."""
-        self._tree.add(subscription.filter, session, (session, subscription))
+        route = _route(session, [subscription])
+        self._tree.add(subscription.filter, session, (route, subscription))
         self._doubt(subscription.filter)
 
     def remove(self, session: Session, topic_filter: str) -> None:
@@ -75,14 +117,17 @@ class RouteTable:
 
     def subscribed(self, topic: str) -> set[tuple[Session, str]]:
         """The sessions that are subscribed, each with its Topic Filters that match."""
-        return {(session, found.filter) for session, found in self._tree.match(topic)}
+        return {(route[0], found.filter) for route, found in self._tree.match(topic)}
 
     def _find(self, topic: str) -> Routes:
-        subscriptions: dict[Session, list[SubscriptionDocument]] = {}
-        for session, subscription in self._tree.match(topic):
-            if not subscription.replaying:
+        found = [entry for entry in self._tree.match(topic) if not entry[1].replaying]
+        routes = [route for route, _ in found]
+        if len({session for session, _, _ in routes}) < len(routes):
+            subscriptions: dict[Session, list[SubscriptionDocument]] = {}
+            for (session, _, _), subscription in found:
                 subscriptions.setdefault(session, []).append(subscription)
-        return tuple([_route(session, matching) for session, matching in subscriptions.items()])
+            routes = [_route(session, matching) for session, matching in subscriptions.items()]
+        return tuple(routes)
 
     def _doubt(self, topic_filter: str) -> None:
         self._doubtful.update(self._routes)
@@ -100,27 +145,43 @@ class RouteTable:
 
 
 def _route(session: Session, matching: list[SubscriptionDocument]) -> Route:
-    grant = merge_grants(matching)
+    grant = _merged(matching)
     if not any(subscription.no_local for subscription in matching):
         return session, grant, grant
-    return session, grant, merge_grants([s for s in matching if not s.no_local])
+    return session, grant, _merged([s for s in matching if not s.no_local])
 
 
-def route(
-    batch: Sequence[Message], routes_of: Callable[[str], Routes]
-) -> dict[Session, tuple[list[Outgoing], int]]:
+def _merged(matching: list[SubscriptionDocument]) -> Grant | None:
+    """Equal grants as one object, so that `route` need not compare them."""
+    grant = merge_grants(matching)
+    if grant is None or len(grant.subscription_ids) > 1:
+        return grant
+    return _interned(grant)
+
+
+@lru_cache(maxsize=1000)
+def _interned(grant: Grant) -> Grant:
+    return grant
+
+
+Routed = tuple[list[Outgoing], int]
+"""What a session gets of a batch, and its size."""
+
+
+def route(batch: Sequence[Message], routes_of: Callable[[str], Routes]) -> dict[Session, Routed]:
     """What each session gets of a batch, in order, and its size.
 
     Runs of messages with the same routes are handled together, and all sessions with the same grant
     share the run's entries: one publisher to 100 subscribers builds one list.
     """
-    runs: dict[Session, list[tuple[list[Outgoing], int]]] = {}
+    routed: dict[Session, Routed] = {}
+    more: dict[Session, list[Routed]] = {}
     for routes, run in groupby(batch, lambda message: routes_of(message.topic)):
         if not routes:
             continue
         messages = list(run)
         size = sum([message.size for message in messages])
-        entries: dict[Grant | None, list[Outgoing]] = {}
+        shared: dict[int, Routed] = {}
         for session, grant, own in routes:
             if grant is not own:
                 outgoing = [
@@ -128,16 +189,18 @@ def route(
                     for message in messages
                     if (granted := own if message.publisher == session.client_id else grant)
                 ]
-                runs.setdefault(session, []).append((outgoing, size_of(outgoing)))
-                continue
-            outgoing = entries.get(grant, [])
-            if not outgoing:
+                part = outgoing, size_of(outgoing)
+            elif (known := shared.get(id(grant))) is not None:
+                part = known
+            else:
                 assert grant is not None, "a route without No Local has a grant"
-                outgoing = entries[grant] = [(message, grant) for message in messages]
-            runs.setdefault(session, []).append((outgoing, size))
-    return {
-        session: parts[0]
-        if len(parts) == 1
-        else ([*chain.from_iterable([part for part, _ in parts])], sum([n for _, n in parts]))
-        for session, parts in runs.items()
-    }
+                part = shared[id(grant)] = [(message, grant) for message in messages], size
+            if session not in routed:
+                routed[session] = part
+            elif session in more:
+                more[session].append(part)
+            else:
+                more[session] = [routed[session], part]
+    for session, parts in more.items():
+        routed[session] = [*chain.from_iterable([o for o, _ in parts])], sum([n for _, n in parts])
+    return routed

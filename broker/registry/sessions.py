@@ -19,6 +19,7 @@ from weakref import WeakValueDictionary
 from broker.clock import NEVER, Instant
 from broker.config import Config
 from broker.delivery.delivery import Delivery, Subscriber
+from broker.delivery.routes import parts
 from broker.documents import (
     CursorDocument,
     Delete,
@@ -47,9 +48,10 @@ SESSION_STATE = (
     ReceivedQos2Document,
     SubscriptionDocument,
 )
-"""What is stored of a session, and read in one call when its client comes."""
+"""What is stored of a session, and read in one call when its client comes. Subscriptions come last:
+there may be many."""
 ENDED_AT_ONCE_MAX = 500
-"""Sessions that expired and are ended in one turn of the loop."""
+"""Sessions that expired and are ended in one commit; the next ones when that is done."""
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +91,8 @@ class Sessions:
         """Of these, those known to have no subscription. After a start none is."""
         self.expired_count = 0
         """Since the broker started."""
+        self._ending = False
+        """Whether the end of sessions that expired is being committed."""
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     @property
@@ -165,11 +169,13 @@ class Sessions:
             else:
                 self._stored.remove(client_id)
             self._sessions[client_id] = session
-            if expires_at is not None:
-                self._not_absent(client_id)
             try:
-                session.attach(receive_maximum, hears_of_gaps=hears_of_gaps)
-                self._delivery.attach(session, owner)
+                try:
+                    session.attach(receive_maximum, hears_of_gaps=hears_of_gaps)
+                    await self._delivery.attach(session, owner)
+                finally:
+                    if expires_at is not None:
+                        self._not_absent(client_id)
             except Exception:
                 self.close(session, owner, now)
                 raise
@@ -275,21 +281,31 @@ class Sessions:
 
     def deadline(self) -> Monotonic | None:
         """When the next session expires, in whole seconds: those of one second share a commit."""
-        soonest = self._stored.soonest()
+        soonest = None if self._ending else self._stored.soonest()
         return None if soonest is None else Monotonic(math.ceil(soonest))
 
     def expire(self, now: Instant) -> None:
         """End sessions whose Session Expiry Interval has passed. [MQTT-3.1.2-23]"""
+        if self._ending:
+            return
         expired = self._stored.take_due(now.monotonic, ENDED_AT_ONCE_MAX)
+        if not expired:
+            return
+        ended: list[Operation] = [Delete(SessionDocument, (client_id,)) for client_id in expired]
+        self._ending = True
+        self._log.append([], self._expired_ended, operations=ended)
         for client_id in expired:
             self._not_absent(client_id)
-            self._log.append([], operations=[Delete(SessionDocument, (client_id,))])
             try:
                 self._forget(client_id)
                 self._wills.session_ended(client_id, now)
             except Exception as error:
                 logger.critical("the end of session %r", client_id, exc_info=error)
         self.expired_count += len(expired)
+
+    def _expired_ended(self, error: StoreError | None) -> None:
+        self._ending = False
+        self._deadline_moved()
 
     def _expire_at(self, client_id: str, expires_at: Monotonic) -> None:
         self._stored.set(client_id, expires_at)
@@ -309,11 +325,10 @@ class Sessions:
         cursor: CursorDocument | None = None
         pages: list[InFlightDocument] = []
         received: ReceivedQos2Document | None = None
-        subscriptions: list[SubscriptionDocument] = []
-        for found in await self._log.store.scan_together(SESSION_STATE, (client_id,)):
+        state = await self._log.store.scan_together(SESSION_STATE, (client_id,))
+        subscriptions = [found for found in state if isinstance(found, SubscriptionDocument)]
+        for found in state[: len(state) - len(subscriptions)]:
             match found:
-                case SubscriptionDocument():
-                    subscriptions.append(found)
                 case SessionDocument():
                     document = found
                 case CursorDocument():
@@ -326,7 +341,11 @@ class Sessions:
             return None
         session = self._new(client_id, document.created_at_us)
         session.set_expiry(document.session_expiry_s)
-        session.restore(cursor, pages, received, subscriptions)
+        session.restore(cursor, pages, received)
+        for part in parts(subscriptions):
+            for subscription in part:
+                session.subscribe(subscription)
+            await asyncio.sleep(0)
         return session
 
     def _new(self, client_id: str, created_at_us: int) -> Session:

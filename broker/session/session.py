@@ -264,11 +264,9 @@ class Session:
         cursor: CursorDocument | None,
         pages: Sequence[InFlightDocument],
         received: ReceivedQos2Document | None,
-        subscriptions: Iterable[SubscriptionDocument],
     ) -> None:
-        """Take up what the log kept of this session. Raises StoreCorrupt."""
-        for subscription in subscriptions:
-            self.subscribe(subscription)
+        """Take up what the log kept of this session, beside its subscriptions. Raises
+        StoreCorrupt."""
         if received is not None:
             self.received.restore(received.packet_ids)
         if cursor is not None:

@@ -15,6 +15,8 @@ from broker.store.sqlite.search import LOOKED_AT_MAX, Search, TopicFilters
 FEW_TOPICS = 16
 """Up to so many topics are sought one by one in each block; for more, all topics of the block are
 read."""
+RANGES_MAX = 1000
+"""Up to so many parts of the names are looked through for a few topics that match."""
 JUDGED_MAX = 20_000
 """Topics of which one set of filters remembers whether they match. Beyond, all are forgotten."""
 FILTERS_SIZE_MAX = 200_000
@@ -35,13 +37,13 @@ class WantedTopics:
     """The topics that match a set of filters."""
 
     def __init__(self, connection: sqlite3.Connection, filters: Sequence[str], newest: int) -> None:
-        self.few: set[int] | None = set()
-        """All of them, if they are few; None: ask `among`."""
         self.counted = 0
         """Its size when it was used last."""
         self._connection = connection
         self._filters = TopicFilters(filters)
         self._search = Search("SELECT name, id AS value FROM topics", self._filters)
+        self.few: set[int] | None = set() if self._search.ranges <= RANGES_MAX else None
+        """All of them, if they are few; None: ask `among`."""
         self._seen = newest
         """The newest topic of which `few` speaks, once the search is done."""
         self._judged: dict[int, bool] = {}

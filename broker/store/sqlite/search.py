@@ -95,6 +95,11 @@ class Search:
     def done(self) -> bool:
         return not (self._literals or self._ranges)
 
+    @property
+    def ranges(self) -> int:
+        """How many ranges of names are still to be looked at."""
+        return len(self._ranges)
+
     def part(self, connection: sqlite3.Connection) -> list[int]:
         """The next values, of as many names as LOOKED_AT_MAX allows."""
         count = min(LOOKED_AT_MAX, len(self._literals))

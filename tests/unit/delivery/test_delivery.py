@@ -9,9 +9,10 @@ import pytest
 
 from broker.config import Config
 from broker.counters import Counters
+from broker.delivery import waking
 from broker.delivery.delivery import Delivery
 from broker.delivery.looks import READ_RETRY_S
-from broker.delivery.routes import Routes, route
+from broker.delivery.routes import Routes, RouteTable, route
 from broker.errors import StoreCorrupt, StoreError, StoreFull, StoreUnavailable
 from broker.log.log import Log
 from broker.message import Grant, Message, Offset
@@ -31,9 +32,10 @@ def _session(client_id: str) -> Session:
 
 def test_sessions_with_the_same_grant_share_one_list_of_a_batch() -> None:
     """One publisher to 100 subscribers builds one list."""
-    grants = [Grant(1) for _ in range(3)]
-    routes: Routes = tuple((_session("s"), grant, grant) for grant in grants)
-    routed = route(numbered(2), lambda topic: routes)
+    table = RouteTable()
+    for n in range(3):
+        table.add(_session(f"s{n}"), subscription(client_id=f"s{n}"))
+    routed = route(numbered(2), table.of)
     assert len({id(outgoing) for outgoing, _ in routed.values()}) == 1
     assert [size for _, size in routed.values()] == [2, 2, 2]
 
@@ -295,6 +297,32 @@ async def test_a_mistake_while_a_client_is_told_of_the_log_is_told_too(
 
 
 # A log that cannot be read for a moment
+
+
+@pytest.mark.parametrize("beside", [False, True])
+async def test_many_subscribers_are_woken_in_several_turns(
+    world: World, monkeypatch: pytest.MonkeyPatch, beside: bool
+) -> None:
+    """Whoever leaves before its turn is passed over."""
+    monkeypatch.setattr(waking, "AT_ONCE_MAX", 2)
+    subscribers = [Subscriber(world) for _ in range(7)]
+    for n, sub in enumerate(subscribers):
+        await sub.open(f"sub{n}")
+        sub.subscribe(subscription(client_id=f"sub{n}"))
+    await world.settled()
+    if beside:
+        world.delivery.offer_beside([message(qos=0)])
+    else:
+        world.log.append([message()])
+        while not any(sub.got for sub in subscribers):  # noqa: ASYNC110  No event.
+            await asyncio.sleep(0)
+    served = []
+    for _ in range(4):
+        served.append(sum(bool(sub.got) for sub in subscribers))
+        subscribers[6].close()
+        await asyncio.sleep(0)
+    assert served == [2, 4, 6, 6]
+    assert [len(sub.got) for sub in subscribers] == [1, 1, 1, 1, 1, 1, 0]
 
 
 @pytest.mark.parametrize("question", ["retained", "fetch", "tail"])

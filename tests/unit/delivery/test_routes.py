@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -131,3 +132,34 @@ def test_equal_routes_are_the_same_object() -> None:
     table = RouteTable()
     table.add(SESSIONS[0], subscription("#"))
     assert table.of("a") is table.of("b")
+
+
+async def test_many_subscriptions_take_turns_also_of_who_is_back_before_they_are_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(routes, "AT_ONCE_MAX", 10)
+    table, one = RouteTable(), session("sub1")
+    for n in range(95):
+        one.subscribe(subscription(f"t/{n}/+"))
+
+    def attach() -> None:
+        for made in one.subscriptions.values():
+            table.add(one, made)
+
+    attach()
+    assert len(table) == 95
+    failures: list[Exception] = []
+    table.detach(one, failures.append)
+    assert len(table) == 85
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert 0 < len(table) < 85
+    await table.detached(one)
+    attach()
+    assert len(table) == 95
+    assert [who for who, _, _ in table.of("t/94/x")] == [one]
+    table.detach(one, failures.append)
+    async with asyncio.timeout(5):
+        while len(table):  # noqa: ASYNC110  No event.
+            await asyncio.sleep(0)
+    assert failures == []

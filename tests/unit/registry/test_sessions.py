@@ -10,6 +10,7 @@ from broker.clock import US
 from broker.config import Config
 from broker.documents import (
     CursorDocument,
+    Delete,
     Document,
     Put,
     SessionDocument,
@@ -453,7 +454,11 @@ async def test_of_many_that_expire_at_once_a_part_is_ended_in_each_turn() -> Non
             before = world.sessions.durable_count
             await asyncio.sleep(0)
             ended.append(before - world.sessions.durable_count)
+            deletes = [o for _, made, _ in world.disk.commits for o in made if type(o) is Delete]
+            assert many - world.sessions.durable_count - len(deletes) <= ENDED_AT_ONCE_MAX
         assert max(ended) == ENDED_AT_ONCE_MAX
+        await world.settled()
+        assert max(len(made) for _, made, _ in world.disk.commits) == ENDED_AT_ONCE_MAX
         assert world.sessions.expired_count == many
 
 

@@ -48,7 +48,9 @@ def restored(
 ) -> Session:
     made = Session("sub1", created_at_us=1, start=Offset(0), inflight_max=100)
     made.set_expiry(60)
-    made.restore(cursor, (), received, subscriptions)
+    for document in subscriptions:
+        made.subscribe(document)
+    made.restore(cursor, (), received)
     return made
 
 
@@ -225,7 +227,7 @@ def test_a_session_is_stored_from_when_it_may_outlive_its_connection() -> None:
 
 def test_a_session_of_which_the_log_kept_nothing_is_at_its_start() -> None:
     new = Session("sub1", created_at_us=1, start=Offset(7), inflight_max=100)
-    new.restore(None, (), None, [])
+    new.restore(None, (), None)
     assert (new.durable, new.cursor(), new.in_flight.unfinished()) == (False, 7, [])
 
 
