@@ -58,10 +58,17 @@ class Run:
 
 
 def _join(first: int, last: int, found: dict[int, Found]) -> Iterator[Run]:
-    """Blocks first..last as runs. Neighbours that one statement can read are one run."""
+    """Blocks first..last as runs. Neighbours that one statement can read are one run.
+
+    A block without figures is a run of its own: where a damaged row in a block before it leads the
+    statement astray, nobody would notice what is missing.
+    """
 
     def kind(block: int) -> tuple[bool | None, int]:
-        return (found[block].nothing_else, block // BLOCKS_PER_RUN) if block in found else (None, 0)
+        if block not in found:
+            return None, 0
+        counted = found[block].messages >= 0
+        return found[block].nothing_else, block // BLOCKS_PER_RUN if counted else -block
 
     for (nothing_else, _), blocks in groupby(range(first, last + 1), kind):
         topic_ids: set[int] = set()

@@ -10,6 +10,7 @@ from broker.message import Message, Offset
 from broker.store import Read
 from broker.store.sqlite.rows import BLOCK_SHIFT
 from broker.store.sqlite.store import SqliteStore
+from broker.topics import matches
 from tests.support import flips
 from tests.support.messages import message
 from tests.support.sqlite import change
@@ -132,3 +133,46 @@ async def test_no_flipped_bit_loses_a_message_silently(tmp_path: Path) -> None:
     ends = await flips.flip(tmp_path, TRIALS, seed=7)
     assert ends.keys() <= {"harmless", "told", "refused"}
     assert ends["told"] > TRIALS // 3
+
+
+def claim_to_be_far_away(path: Path, offset: int) -> None:
+    """The row stays where it is in its page, and says that its offset is 16,383."""
+    file = bytearray(path.read_bytes())
+    encoded = bytes((offset >> 7 | 0x80, offset & 0x7F))
+    for page in range(0, len(file), 4096):
+        if file[page] != 0x0D:  # No leaf of a table.
+            continue
+        for cell in range(int.from_bytes(file[page + 3 : page + 5], "big")):
+            pointer = page + 8 + 2 * cell
+            at = page + int.from_bytes(file[pointer : pointer + 2], "big")
+            while file[at] & 0x80:  # The size of the row.
+                at += 1
+            if file[at + 1 : at + 3] == encoded:
+                file[at + 1 : at + 3] = b"\xff\x7f"
+                path.write_bytes(file)
+                return
+    raise AssertionError("no such row")
+
+
+@pytest.mark.parametrize("offset", [700, 2 * BLOCK - 30])
+async def test_a_row_that_ends_a_scan_early_hides_nothing_in_the_block_without_figures(
+    sqlite: SqliteStore, offset: int
+) -> None:
+    """Found by `tests.support.flips 1500 77`: a rare topic is read from many blocks at once."""
+    messages = [
+        message(str(i), "rare" if i % 400 == 7 else f"t/{i % 5}") for i in range(1, 2 * BLOCK + 500)
+    ]
+    await sqlite.append(messages)
+    await sqlite.close()
+    claim_to_be_far_away(sqlite.path, offset)
+    await sqlite.open()
+    for filters in (("rare",), ("rare", "t/1"), ("rare", "+/+"), None):
+        found, damaged = await read(sqlite, filters)
+        lost = [
+            m.offset
+            for m in messages
+            if (filters is None or any(matches(f, m.topic) for f in filters))
+            and m.offset not in found
+            and not any(m.offset in part for part in damaged)
+        ]
+        assert lost == []
