@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from broker.store.sqlite import gaps
 from broker.store.sqlite.rows import (
     BLOCK_SHIFT,
     CHECKSUM,
@@ -139,6 +140,39 @@ def _write_sums(connection: sqlite3.Connection, block: int) -> None:
         " WHERE block = ? AND messages IS NOT NULL GROUP BY block",
         (block,),
     )
+
+
+def true_start(connection: sqlite3.Connection, start: int) -> int:
+    """The log start: `start`, unless that is damaged and would hide messages.
+
+    The figures of the oldest block are of its messages from the log start on, so they say which is
+    the first of these. (A start that is too low hides nothing: what is not there is told as gone.)
+    """
+    oldest, used = connection.execute(
+        "SELECT ifnull(min(offset), 1), (SELECT ifnull(max(seq), 0) FROM sqlite_sequence"
+        " WHERE name = 'messages') FROM messages"
+    ).fetchone()
+    block = connection.execute(
+        "SELECT block, messages, checksums FROM blocks ORDER BY block LIMIT 1"
+    ).fetchone()
+    if block is not None and block[1] > 0:
+        number, messages, checksums = block
+        bounds = max(1, number << BLOCK_SHIFT), (number + 1 << BLOCK_SHIFT) - 1
+        if messages == gaps.count_messages(connection, max(start, bounds[0]), bounds[1]):
+            return start
+        (first,) = connection.execute(
+            "SELECT min(offset) FROM (SELECT offset FROM messages"
+            " WHERE offset BETWEEN ? AND ? ORDER BY offset DESC LIMIT ?)",
+            (*bounds, messages),
+        ).fetchone()
+        if first is not None and first < start:
+            # A message that is gone would let an older one, retained, count instead.
+            (total,) = connection.execute(
+                "SELECT sum(crc) FROM messages WHERE offset BETWEEN ? AND ?", (first, bounds[1])
+            ).fetchone()
+            if total == checksums:
+                return int(first)
+    return int(oldest) if start > used + 1 else start
 
 
 def distrust(connection: sqlite3.Connection, block: int) -> None:

@@ -30,7 +30,7 @@ def forget(connection: sqlite3.Connection, before: int) -> None:
     connection.execute("DELETE FROM gaps WHERE last < ?", (before,))
 
 
-def count_messages(connection: sqlite3.Connection, first: Offset, last: Offset) -> int:
+def count_messages(connection: sqlite3.Connection, first: int, last: int) -> int:
     """How many there are from `first` to `last`, if none was removed."""
     (unused,) = connection.execute(
         "SELECT ifnull(sum(min(last, ?2) - max(first, ?1) + 1), 0) FROM gaps"

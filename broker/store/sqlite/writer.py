@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
@@ -38,6 +39,8 @@ from broker.store.sqlite.rows import (
     flat_rows,
     insert_rows,
 )
+
+logger = logging.getLogger(__name__)
 
 UNSYNCED_MAX = 1 << 19
 """Messages committed since the last fsync, at most. Beyond, one commit is fsynced all the same."""
@@ -108,7 +111,8 @@ class Writer:
         then, parts of it may be in memory only; commits appended to it would be lost with them.
         """
         self._checkpoint_after_readers("TRUNCATE")
-        (self.log_start,) = self._connection.execute("SELECT start FROM log").fetchone()
+        (stored_start,) = self._connection.execute("SELECT start FROM log").fetchone()
+        self.log_start = Offset(figures.true_start(self._connection, stored_start))
         (newest,) = self._connection.execute(
             "SELECT ifnull(max(offset), 0) FROM messages"
         ).fetchone()
@@ -125,6 +129,11 @@ class Writer:
         ).fetchone()
         self._note = Note(self._path, max(noted, self.high_watermark), boot_id)
         with self.transaction(lock_wait_ms=BRIEF_LOCK_WAIT_MS):
+            if self.log_start != stored_start:
+                logger.error(
+                    "the log start is damaged: %d, and is %d", stored_start, self.log_start
+                )
+                self._connection.execute("UPDATE log SET start = ?", (self.log_start,))
             if last_run == (None,) or noted > self.high_watermark:
                 gaps.leave(self._connection, noted)
             self._connection.execute(

@@ -176,3 +176,45 @@ async def test_a_row_that_ends_a_scan_early_hides_nothing_in_the_block_without_f
             and not any(m.offset in part for part in damaged)
         ]
         assert lost == []
+
+
+@pytest.mark.parametrize("start", [1, 700, BLOCK, BLOCK + 300])
+@pytest.mark.parametrize("bit", [0, 3, 9, 10, 11, 40])
+async def test_a_damaged_log_start_hides_nothing(
+    sqlite: SqliteStore, caplog: pytest.LogCaptureFixture, start: int, bit: int
+) -> None:
+    """A start that is too high is noticed, one that is too low only has less to show."""
+    messages = [message(str(i), f"t/{i % 5}", retain=i % 300 == 7) for i in range(3 * BLOCK)]
+    await sqlite.append(messages)
+    await sqlite.trim(Offset(start))
+    await sqlite.close()
+    change(sqlite.path, f"UPDATE log SET start = {start ^ 1 << bit}")
+    await sqlite.open()
+    found, _ = await read(sqlite, None)
+    assert found[-(3 * BLOCK - start + 1) :] == [*range(start, 3 * BLOCK + 1)]
+    assert sqlite.high_watermark == 3 * BLOCK
+    assert ("the log start is damaged" in caplog.text) == (start ^ 1 << bit > start)
+
+
+async def test_the_log_start_of_a_log_without_figures_may_not_be_above_its_end(
+    sqlite: SqliteStore,
+) -> None:
+    await sqlite.append(written(100))
+    await sqlite.close()
+    change(sqlite.path, "UPDATE log SET start = start | (1 << 20)")
+    await sqlite.open()
+    found, _ = await read(sqlite, None)
+    assert found == [*range(1, 101)]
+
+
+async def test_a_lost_message_is_not_taken_for_a_damaged_log_start(sqlite: SqliteStore) -> None:
+    """Though a retained message is there from below it."""
+    await sqlite.append([message(str(i), f"t/{i}", retain=i == 3) for i in range(2 * BLOCK)])
+    await sqlite.trim(Offset(500))
+    await sqlite.close()
+    change(sqlite.path, LOST.format(800))
+    await sqlite.open()
+    assert sqlite.log_start == 500
+    found, damaged = await read(sqlite, None)
+    assert found == [n for n in range(500, 2 * BLOCK + 1) if n != 800]
+    assert damaged == [range(800, 801)]
