@@ -306,7 +306,7 @@ def subscribe_to(
         if reason.is_failure:
             not_authorized = reason.value in NOT_AUTHORIZED_CODES
             raise CommandFailed(
-                f"the broker refuses to subscribe to {filter_}: {reason}",
+                f"the broker refuses to subscribe to {output.escaped(filter_)}: {reason}",
                 code=Exit.NOT_AUTHORIZED if not_authorized else Exit.FAILED,
             )
 

@@ -48,10 +48,11 @@ class Damage:
             self._blocks.pop(block, None)
 
     def found(self, block: int, damaged: Sequence[range]) -> None:
-        """Offsets of a block cannot be read. Logs it, once for each block."""
-        if not damaged or block in self._blocks:
+        """Offsets of a block cannot be read. Logs it, once for each block; again if more cannot."""
+        count = sum(map(len, damaged))
+        if count <= self._blocks.get(block, 0):
             return
-        self._blocks[block] = sum(map(len, damaged))
+        self._blocks[block] = count
         named = ", ".join(f"{part.start}-{part.stop - 1}" for part in damaged)
         logger.error("the log is damaged: it cannot be read at the offsets %s", named)
 

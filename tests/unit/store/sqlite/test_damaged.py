@@ -218,3 +218,16 @@ async def test_a_lost_message_is_not_taken_for_a_damaged_log_start(sqlite: Sqlit
     found, damaged = await read(sqlite, None)
     assert found == [n for n in range(500, 2 * BLOCK + 1) if n != 800]
     assert damaged == [range(800, 801)]
+
+
+async def test_what_more_of_a_block_turns_out_to_be_damaged_is_told_too(
+    sqlite: SqliteStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One message was looked for by its offset before the block was read."""
+    await damage(sqlite, written(), *[OTHER_TOPIC.format(offset) for offset in (20, 30, 31)])
+    assert (await sqlite.fetch([Offset(20)])).damaged == [range(20, 21)]
+    for _ in range(2):
+        await read(sqlite, None)
+    told = [text.rpartition(" ")[2] for text in caplog.messages]
+    assert told == ["20-20", "30-31"]
+    assert sqlite.damaged_offsets == 3
