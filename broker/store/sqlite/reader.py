@@ -234,6 +234,8 @@ class Reader:
             if offset <= last:
                 raise StoreCorrupt(f"the message at offset {offset} is out of order")
             last = offset
+            if not properties and properties != b"":  # To the checksum it is nothing, as b"" is.
+                raise StoreCorrupt(f"the message at offset {offset} is damaged (properties)")
             if crc != expected and crc != without_offset(expected, offset):
                 raise StoreCorrupt(f"the message at offset {offset} is damaged (checksum)")
             append(
