@@ -154,7 +154,7 @@ class DamagedBlock:
             ).fetchall()
         except (Unsound, sqlite3.DatabaseError):
             return False
-        if any(name is None for name, _ in rows):
+        if not all(isinstance(name, str) for name, _ in rows):
             return False
         low = self._accounts.first(self._first)
         found = sum(match(topic) for at, (topic, _) in self._sound.items() if at >= low)

@@ -110,12 +110,19 @@ class Topics:
         (newest,) = self._connection.execute("SELECT ifnull(max(id), 0) FROM topics").fetchone()
         return int(newest)
 
-    def wanted(self, filters: Sequence[str], newest: int) -> WantedTopics | None:
-        """The topics up to `newest` that match any of `filters`; None: not yet known, ask again."""
+    def wanted(
+        self, filters: Sequence[str], newest: int, suspects: set[int]
+    ) -> WantedTopics | None:
+        """The topics up to `newest` that match any of `filters`; None: not yet known, ask again.
+
+        With `suspects` none is looked for by its name: a damaged name may hide those behind it.
+        """
         key = tuple(filters)
         wanted = self._wanted.pop(key, None)
         if wanted is None:
             wanted = WantedTopics(self._connection, filters, newest)
+        if suspects:
+            wanted.few = None
         self._wanted[key] = wanted
         self._size += wanted.size - wanted.counted
         wanted.counted = wanted.size

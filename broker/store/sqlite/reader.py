@@ -124,10 +124,11 @@ class Reader:
             return part
         first = start >> BLOCK_SHIFT
         step = min(first + BLOCKS_PER_STEP_MIN - 1, end >> BLOCK_SHIFT)
-        wanted = self._topics.wanted(filters, self._accounts.check_index(first, step, end))
+        suspects = self._suspect_topics()
+        newest = self._accounts.check_index(first, step, end)
+        wanted = self._topics.wanted(filters, newest, suspects)
         if wanted is None:
             return Read([], Offset(start))
-        suspects = self._suspect_topics()
         messages: list[Message] = []
         position = start
         rows_left = BLOCKS_PER_RUN << BLOCK_SHIFT
@@ -288,7 +289,7 @@ class Reader:
                 (start, end, part - 1),
             ).fetchone()
             return (count - part, Offset(row[0])) if row else (count, Offset(start))
-        wanted = self._topics.wanted(filters, self._topics.newest())
+        wanted = self._topics.wanted(filters, self._topics.newest(), self._suspect_topics())
         if wanted is None:
             return count, Offset(end + 1)
         last, step = end >> BLOCK_SHIFT, 2 if wanted.few is None else BLOCKS_PER_STEP_MAX

@@ -44,8 +44,9 @@ class TopicFilters:
             else:
                 self.wildcards.add(filter, None, filter)
 
-    def match(self, name: str) -> bool:
-        return name in self.literals or bool(self.wildcards.match(name))
+    def match(self, name: object) -> bool:
+        """Also what damage made of a name: no filter matches that."""
+        return isinstance(name, str) and (name in self.literals or bool(self.wildcards.match(name)))
 
     def name_ranges(self) -> deque[NameRange]:
         """Every name that matches a filter with wildcards is in one of these. None overlap."""
@@ -133,7 +134,7 @@ class Search:
                 if match(name):
                     if name not in self._filters.literals:  # Those were looked up.
                         found.append(value)
-                elif filter is not None:
+                elif filter is not None and isinstance(name, str):
                     low = next_candidate(filter, name)
                     break
             else:

@@ -31,7 +31,7 @@ def database(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def known(topics: Topics, filters: list[str], newest: int) -> WantedTopics:
-    while (wanted := topics.wanted(filters, newest)) is None:
+    while (wanted := topics.wanted(filters, newest, set())) is None:
         pass
     return wanted
 
@@ -62,7 +62,7 @@ def test_topics_are_looked_for_a_part_at_a_time(
 ) -> None:
     monkeypatch.setattr(search, "LOOKED_AT_MAX", 2)
     topics = Topics(database)
-    assert topics.wanted(["+/c", "+/+/+"], 5) is None
+    assert topics.wanted(["+/c", "+/+/+"], 5, set()) is None
     assert known(topics, ["+/c", "+/+/+"], 5).few == {3, 5}
 
 
@@ -101,3 +101,14 @@ def test_a_name_that_differs_from_its_index_is_suspect(path: Path) -> None:
     path.write_bytes(data)
     with closing(sqlite3.connect(path)) as connection:
         assert Topics(connection).suspects() == set()
+
+
+def test_with_a_damaged_name_no_topic_is_looked_for_by_its_name(
+    database: sqlite3.Connection,
+) -> None:
+    topics = Topics(database)
+    assert known(topics, ["a/+", "b"], 5).few == {2, 3, 4}
+    wanted = topics.wanted(["a/+", "b"], 5, {1})
+    assert wanted is not None
+    assert wanted.few is None
+    assert wanted.among({1, 2, 3, 4, 5}) == {2, 3, 4}
