@@ -342,7 +342,7 @@ class Client(Owner):
     def _leave(self) -> None:
         if self._output.closed:
             return
-        self._output.closed = True
+        self._output.leave()
         if self._sending is not None:
             self._sending.stop()
         if self._session is not None:

@@ -13,6 +13,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from broker.clients.faces import Transport
 from broker.clients.services import Services
@@ -95,6 +96,12 @@ class Output:
 
         self._log.changed(session, saved, self.failed)
 
+    def leave(self) -> None:
+        """The client has left, and is let go: see `Sender.stop`."""
+        self.closed = True
+        self._ended = _let_go
+        self.failed = partial(_failed_later, self._transport)
+
     def flush(self) -> None:
         """Write what waits. Raises nothing: the loop calls it."""
         self._flush_scheduled = False
@@ -106,6 +113,16 @@ class Output:
                 self._ended()
         except Exception as error:
             self.failed(error)
+
+
+def _let_go() -> None:
+    """Nobody is there who wants to know."""
+
+
+def _failed_later(transport: Transport, error: Exception) -> None:
+    """We made a mistake after the client had left."""
+    logger.critical("a connection whose client has left is cut off", exc_info=error)
+    transport.abort()
 
 
 class Sending(Recipient):

@@ -150,12 +150,12 @@ class Changes:
             if known.done():
                 return
             if error is None:
-                known.set_result(place_of(change))
+                known.set_result(place.offset)
             else:
                 known.set_exception(error)
 
-        change = Change(session, in_effect)
-        self._commit(change, ())
+        place = Place()  # `in_effect` knows no more of its change, or the two were a cycle.
+        self._commit(Change(session, in_effect, place=place), ())
         return known
 
     def routed(self) -> None:

@@ -125,8 +125,9 @@ class Reader:
         self._task = tasks.start(self.run(), partial(self.delivery.failed, self.session))
 
     def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
 
     def look_for_room(self) -> None:
         """Called when the client took messages."""

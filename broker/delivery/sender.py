@@ -48,6 +48,19 @@ class Recipient(Protocol):
         ...
 
 
+class _Nobody(Recipient):
+    """Whoever has left."""
+
+    def room(self) -> int:
+        return 0
+
+    def send_again(self, outgoing: list[Outgoing], packet_ids: list[int]) -> None:
+        raise AssertionError("there is no room")
+
+
+NOBODY = _Nobody()
+
+
 class Sender:
     """The sending side of one session, as long as one connection, or one run of a group, has it."""
 
@@ -136,7 +149,9 @@ class Sender:
         self._delivery.failed(self.session, error)
 
     def stop(self) -> None:
-        """The session is not the recipient's any more."""
+        """The session is not the recipient's any more, who is let go: a cycle would keep it, with
+        what it has received, until the collector runs."""
+        self._recipient = NOBODY
         self.left.clear()
         if self._resending is not None:
             self._resending.cancel()

@@ -243,6 +243,8 @@ class TcpConnection(asyncio.Protocol):
             self.client.lost()
         if isinstance(self.client, LineClient):
             logger.info("line client at %s: disconnected", self.peer)
+        # They know each other: the collector, which comes seldom, would have to find them.
+        self.client = None
 
     def _set_timer(self, deadline: Monotonic | None) -> None:
         """One timer: when it fires too early, since packets came meanwhile, it is set anew."""
@@ -281,7 +283,8 @@ class TcpConnection(asyncio.Protocol):
 
     def deadline_moved(self) -> None:
         """The CONNECT was accepted."""
-        assert self.client is not None
+        if self.client is None:
+            return  # It has gone meanwhile.
         self._connections.strangers.pop(self, None)
         if self._timer is not None:
             self._timer.cancel()

@@ -155,6 +155,7 @@ class WebSocket:
     def lost(self) -> None:
         if self._client is not None:
             self._client.lost()
+            self._client = None
 
     def shut_down(self) -> None:
         """The broker stops: it waits for no answer."""
