@@ -61,6 +61,7 @@ def run(
 
     from broker import server
     from broker.config import Config
+    from cli import heap
     from cli.diagnostics import Diagnostics
 
     overrides = {
@@ -73,7 +74,7 @@ def run(
         "log_level": "debug" if verbose else log_level,
     }
     settings = Config.load(config, overrides)
-    with Diagnostics(settings.log_level) as diagnostics:
+    with Diagnostics(settings.log_level) as diagnostics, heap.giving_back():
         server.run(settings, _announce, diagnostics.hang_up, accept_loss=accept_loss)
         logging.getLogger(__name__).info("stopped")
 
