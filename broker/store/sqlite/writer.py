@@ -39,6 +39,7 @@ from broker.store.sqlite.rows import (
     flat_rows,
     insert_rows,
 )
+from broker.store.sqlite.wal_growth import WalGrowth
 
 logger = logging.getLogger(__name__)
 
@@ -95,6 +96,7 @@ class Writer:
         self._lock_wait_ms = -1
         self._pages = 0
         """About how many pages were written since the last checkpoint."""
+        self._growth = WalGrowth(path)
         self._note: Note
         """Of the run, once it has begun."""
 
@@ -364,7 +366,10 @@ class Writer:
         self._pages = 0
         with self._writing():
             self._note.writing_database()
-            if self._checkpoint("PASSIVE") > WAL_PAGES_MAX:
+            began = perf_counter()
+            pages, copied = self._checkpoint("PASSIVE")
+            self._growth.checkpointed(pages - copied, perf_counter() - began)
+            if pages > WAL_PAGES_MAX:
                 self._checkpoint_after_readers("RESTART")
             self._note.database_written()
 
@@ -373,13 +378,14 @@ class Writer:
         self._set_lock_wait(CHECKPOINT_WAIT_MS)
         self._checkpoint(mode)
 
-    def _checkpoint(self, mode: str) -> int:
-        """Returns the pages in the write-ahead log; 0 on a full disk, or while another program has
-        locked the database: they stay there, safe."""
+    def _checkpoint(self, mode: str) -> tuple[int, int]:
+        """Returns the pages in the write-ahead log, and how many of them were copied; 0 on a full
+        disk, or while another program has locked the database: they stay there, safe."""
         try:
             row = self._connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
         except sqlite3.OperationalError as error:
             if not isinstance(store_error(error, self._path), StoreFull | StoreBusy):
                 raise
-            return 0
-        return int(row[1])
+            return 0, 0
+        _, pages, copied = row
+        return pages, copied

@@ -17,7 +17,7 @@ import pytest
 from broker.documents import CursorDocument, Put, SessionDocument
 from broker.errors import StoreBusy, StoreFull, StoreUnavailable
 from broker.message import Message, Offset
-from broker.store.sqlite import names, opening, writer
+from broker.store.sqlite import names, opening, wal_growth, writer
 from broker.store.sqlite.gaps import OFFSETS_LOST_MAX
 from broker.store.sqlite.store import SqliteStore
 from tests.support.messages import message, numbered
@@ -214,6 +214,25 @@ async def test_a_lock_of_another_program_is_waited_for_and_then_said(
         other.execute("ROLLBACK")
     await sqlite.append([message("after")])
     assert payloads(await read_all(sqlite)) == [b"before", b"after"]
+
+
+async def test_a_reader_that_keeps_the_write_ahead_log_growing_is_told(
+    sqlite: SqliteStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(wal_growth, "FIRST_BYTES", 4 * wal_growth.PAGE_BYTES)
+    sqlite._writer._growth = wal_growth.WalGrowth(sqlite.path)
+    with closing(sqlite3.connect(f"file:{sqlite.path}?mode=ro", uri=True)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM messages").fetchall()
+        await sqlite.append([message(bytes(20_000))])
+        await sqlite._thread.run(sqlite._writer.checkpoint)
+        [told] = caplog.messages
+        assert told.startswith("pubsub.db-wal has grown to 0 MiB, as another program has an open")
+        assert payloads(await read_all(sqlite)) == [bytes(20_000)]
+    await sqlite._thread.run(sqlite._writer.checkpoint)
+    assert "pubsub.db-wal is in the database again" in caplog.messages[1]
+    await sqlite._thread.run(sqlite._writer.checkpoint)
+    assert len(caplog.messages) == 2
 
 
 async def test_a_lock_of_another_program_hinders_neither_checkpoints_nor_the_stop(
