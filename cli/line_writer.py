@@ -18,6 +18,8 @@ from cli.repeats import Repeats
 
 WAITING_BYTES_MAX = 1 << 20
 """Lines that wait because nobody reads them; beyond, they are left out."""
+COMPANY_S = 0.02
+"""How long a line waits for others, to be written with them."""
 FLUSH_TIMEOUT_S = 0.5
 """How long the end of the process waits for a reader."""
 
@@ -91,7 +93,8 @@ class LineWriter(logging.Handler):
             return
         self._lines.append(data)
         self._waiting_bytes += len(data)
-        self._changed.notify_all()
+        if len(self._lines) == 1:
+            self._changed.notify_all()
 
     # The thread
 
@@ -120,6 +123,8 @@ class LineWriter(logging.Handler):
                     self._tell_left_out()
                 else:
                     self._changed.wait(left_s)
+            # Each run of this thread takes the interpreter from the event loop.
+            self._changed.wait_for(lambda: self._closed, timeout=COMPANY_S)
             lines, self._lines = self._lines, []
             self._waiting_bytes = 0
             self._writing = True

@@ -19,7 +19,7 @@ LINES_OF_A_KIND_MAX = 200
 """In a window."""
 LINES_ABOUT_ONE_MAX = 5
 """In a window, of one kind."""
-LEFT_OUT_MAX = 10_000
+LEFT_OUT_MAX = 1000
 """Of one kind in a window. From then on the module is not listened to at this level until the
 window ends, and what it would have said is not even counted: that costs a hundredth."""
 
@@ -73,7 +73,6 @@ class Repeats:
         left_out.count += 1
         self._left_out_of_kind[kind] += 1
         if self._left_out_of_kind[kind] >= LEFT_OUT_MAX:
-            left_out.at_least = True
             logger = logging.getLogger(record.name)
             self._levels.setdefault(logger, logger.level)
             logger.setLevel(max(logger.level, record.levelno + 1))
@@ -81,6 +80,8 @@ class Repeats:
     def end_window(self) -> list[LeftOut]:
         """What was left out in the window. The next record begins another."""
         left_out = [*self._left_out.values()]
+        for each in left_out:
+            each.at_least = logging.getLogger(each.last.name) in self._levels
         self._left_out = {}
         self._left_out_of_kind.clear()
         self._shown = {}
