@@ -2,7 +2,7 @@
 
 A client does what clients do, and meanwhile one of the functions that serve it raises. Whichever it
 is, the broker goes on, another client is served as ever, and the first can come back. CI tries each
-of these functions in turn (20 s), a run elsewhere draws PLACES of them.
+of these functions in turn (a minute), a run elsewhere draws PLACES of them.
 """
 
 from __future__ import annotations
@@ -21,11 +21,13 @@ import pytest
 
 import broker
 from broker.clients.faces import NetworkClient
+from broker.log.log import FULL_RETRY_S
 from tests.support.clients import NOTHING_TO_TELL, Dialogue
 from tests.support.lines import Lines
+from tests.support.messages import message
 from tests.support.world import Disk, World, running
 
-PLACES = 1000 if "CI" in os.environ else 40
+PLACES = 1000 if "CI" in os.environ else 25
 ROOT = Path(broker.__file__).parent
 SERVING = {"clients", "delivery", "lines", "mqtt", "registry", "session"}
 SERVES_ALL = {
@@ -35,6 +37,7 @@ SERVES_ALL = {
     "Delivery._deliver",
     "Delivery._route",
     "Delivery._routed_through",
+    "Delivery.wake",
     "Changes.routed",
     "Changes.split",
     "Changes._next_place",
@@ -45,6 +48,8 @@ SERVES_ALL = {
     "Position.advance",
     "Recent.add",
     "Recent.add.<locals>.<listcomp>",
+    "Waking.unfinished",
+    "Waking.wake",
 }
 """Mistakes in these are of no client."""
 TAKES_A_COROUTINE = {"Client._wait_for", "Client._go_on_after"}
@@ -114,6 +119,62 @@ async def mqtt_life(world: World, begin: Callable[[], None]) -> None:
             await world.settled()
     second.client("A2 ( 0005 00 0001't' )")
     successor.client("10 ( 0004'MQTT'05 02 003C 00 0001'a' ) E0 00")
+    await world.settled()
+
+
+async def life_on_a_full_disk(world: World, begin: Callable[[], None]) -> None:
+    """The disk is full for a moment; then a delayed will and the session's expiry come due."""
+    first, second, _ = (mqtt_client(world) for _ in range(3))
+    begin()
+    first.client(
+        "10 ( 0004'MQTT'05 04 003C 05 11000003E8 0001'a' 05 180000000A 0001'w' 0001'x' )"
+        "82 ( 0001 00 0001't' 02 )"
+    )
+    await world.settled()
+    world.disk.full = True
+    first.client("30 ( 0001't' 00'0' ) 32 ( 0001't' 0001 00'1' ) 34 ( 0001't' 0002 00'2' )")
+    for _ in range(2):
+        for _ in range(20):
+            await asyncio.sleep(0)
+        world.clock.advance(FULL_RETRY_S)
+    world.disk.full = False
+    world.clock.advance(FULL_RETRY_S)
+    await world.settled()
+    first.peer.lost()
+    for seconds in (20, 2000):
+        await world.settled()
+        world.clock.advance(seconds)
+    await world.settled()
+    second.client("10 ( 0004'MQTT'04 00 003C 0001'a' ) 82 ( 0001 0001't' 01 )")
+    second.client("32 ( 0001't' 0001 '1' )")
+    await world.settled()
+    second.peer.shut_down()
+    await world.settled()
+
+
+async def life_in_a_group(world: World, begin: Callable[[], None]) -> None:
+    """Two members with leases: one is taken over, the other unsubscribes and leaves."""
+    connect = "10 ( 0004'MQTT'05 00 003C 08 11000003E8 210003 0001'{}' )"
+    one, two, successor = (mqtt_client(world) for _ in range(3))
+    begin()
+    one.client(connect.format("a") + "82 ( 0001 00 000F'$share/g/shared' 02 )")
+    two.client(connect.format("c") + "82 ( 0001 00 000F'$share/g/shared' 01 )")
+    await world.settled()
+    await world.publish(*[message(str(n), "shared", qos=n % 3) for n in range(12)])
+    one.client("50 02 0001")
+    two.client("40 02 0001")
+    await world.settled()
+    one.peer.writable(yes=False)
+    await world.settled()
+    two.client("A2 ( 0005 00 000F'$share/g/shared' )")
+    await world.settled()
+    one.peer.writable(yes=True)
+    two.client("40 02 0002")
+    successor.client(connect.format("a"))
+    await world.settled()
+    two.peer.lost()
+    await world.settled()
+    successor.peer.lost()
     await world.settled()
 
 
@@ -202,7 +263,7 @@ async def try_with_a_mistake(life: Life, place: CodeType) -> bool:
     return made
 
 
-@pytest.mark.parametrize("life", [mqtt_life, line_life])
+@pytest.mark.parametrize("life", [mqtt_life, life_on_a_full_disk, life_in_a_group, line_life])
 async def test_a_mistake_anywhere_while_one_client_is_served_touches_nobody_else(
     life: Life, seed: int, caplog: pytest.LogCaptureFixture
 ) -> None:
