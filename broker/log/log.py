@@ -250,9 +250,10 @@ class Log:
             except Exception as error:
                 self._leave_out(batch, source, error)
         durable = self._sync_due or any(append.durable for append in appends)
+        writes = bool(messages or operations or (durable and self._sync_timer is not None))
         try:
             places = places_among(appends) if batch.has_places else []
-            if messages or operations or (durable and self._sync_timer is not None):
+            if writes:
                 await self.store.append(messages, operations, durable=durable, places=places)
             else:
                 for place in places:
@@ -281,8 +282,9 @@ class Log:
         self._sent.clear()
         asyncio.get_running_loop().call_soon(self._sent.set)
         if self._waits_for is not None:
-            self._waits_for = None
-            logger.warning("messages are stored and acknowledged again")
+            if writes:
+                self._waits_for = None
+                logger.warning("messages are stored and acknowledged again")
             self._resume()
 
     def _note_sync(self, *, durable: bool, moved: bool) -> None:

@@ -432,6 +432,26 @@ async def test_messages_and_commits_are_counted(disk: Disk) -> None:
     assert (counters.commits, counters.messages_in, counters.payload_bytes_in) == (1, 2, 3)
 
 
+async def test_a_full_store_is_over_when_something_was_stored(
+    log: Log, disk: Disk, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not when all that waited was refused: then the same would be said every second."""
+    resumed: list[str] = []
+    disk.full = True
+    for _ in range(3):
+        log.append([message("1")], lambda error: None, keep_if_full=False)
+        await turns()
+        log.when_uncongested(lambda: resumed.append("again"))
+        clock.advance(FULL_RETRY_S)
+        await turns()
+    assert resumed == ["again"] * 3
+    assert len(caplog.messages) == 1
+    disk.full = False
+    log.append([message("2")])
+    await log.flushed()
+    assert caplog.messages[1:] == ["messages are stored and acknowledged again"]
+
+
 # What we do wrong in somebody's commit
 
 
