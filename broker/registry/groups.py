@@ -22,7 +22,6 @@ from broker.config import Config
 from broker.counters import Counters
 from broker.delivery.delivery import Delivery
 from broker.documents import Put, SubscriptionDocument
-from broker.errors import QuotaExceeded, StoreError
 from broker.log.log import Log
 from broker.message import Offset
 from broker.registry.group import Group, Member
@@ -79,8 +78,8 @@ class Groups:
                 try:
                     if group.sender is None:
                         await self._open(group, self._log.high_watermark if here is None else here)
-                except (StoreError, QuotaExceeded):
-                    del self._groups[group.name]
+                except Exception:
+                    self._close(group)
                     raise
                 if session.attached:
                     self._memberships.setdefault(session, set()).add(group)

@@ -232,3 +232,20 @@ async def test_qos_0_that_nobody_sent_waits_for_the_next_member(crash: bool) -> 
         next_one = await member(world, "next")
         await world.settled()
         assert numbers(next_one) == list(range(1, 6 if crash else 8))
+
+
+async def test_a_group_that_could_not_be_opened_can_be_opened_again(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def mistake(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.log, "changed", mistake)
+        with pytest.raises(ZeroDivisionError):
+            await member(world, "one")
+    assert world.groups.open_count == 0
+    two = await member(world, "two")
+    await publish(world, 1, 2)
+    assert numbers(two) == [1, 2]
+    assert caplog.messages == []
