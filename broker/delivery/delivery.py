@@ -224,7 +224,12 @@ class Delivery:
         woken: list[Session] = []
         messages_max = self._config.outbox_messages_max
         bytes_max = self._config.outbox_bytes_max
-        for session, (outgoing, size) in self._route(batch).items():
+        routed: dict[Session, tuple[list[Outgoing], int]] = {}
+        try:
+            routed = route(batch, self._routes.of)
+        except Exception as error:
+            self._read_instead(error)
+        for session, (outgoing, size) in routed.items():
             if not session.position.is_live:
                 continue
             try:
@@ -244,18 +249,14 @@ class Delivery:
         if self.changes.waiting:
             self.changes.routed()
 
-    def _route(self, batch: Sequence[Message]) -> dict[Session, tuple[list[Outgoing], int]]:
-        """As `route`. If that fails, each session reads the batch from the log: then whoever it is
-        fails alone."""
-        try:
-            return route(batch, self._routes.of)
-        except Exception as error:
-            logger.critical("messages that are not routed are read from the log", exc_info=error)
-            for session in self._subscribers:
-                if session.position.is_live and session.subscriptions:
-                    session.fall_behind()
-                    self._start(session, CatchUp(self, session))
-            return {}
+    def _read_instead(self, error: Exception) -> None:
+        """A batch could not be routed: each session reads it from the log. Then whoever it is fails
+        alone."""
+        logger.critical("messages that are not routed are read from the log", exc_info=error)
+        for session in self._subscribers:
+            if session.position.is_live and session.subscriptions:
+                session.fall_behind()
+                self._start(session, CatchUp(self, session))
 
     def _routed_through(self, offset: Offset) -> None:
         self.live.advance(offset)

@@ -35,7 +35,6 @@ SERVES_ALL = {
     "Looks.until_answered",
     "Delivery._deliver_tail",
     "Delivery._deliver",
-    "Delivery._route",
     "Delivery._routed_through",
     "Delivery.wake",
     "Changes.routed",
