@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import TypeVar
 
+from broker.store.sqlite.schema import migrations
 from broker.store.sqlite.store import SqliteStore
 
 T = TypeVar("T")
@@ -42,3 +43,14 @@ def change(path: Path, *statements: str) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         for statement in statements:
             assert connection.execute(statement).rowcount, "changed nothing"
+
+
+def the_way_back(version: int) -> list[str]:
+    """The statements that the migrations' comments give to whoever must go back to this schema."""
+    lines = [
+        line[5:]
+        for migration in reversed(migrations())
+        for line in migration.sql.splitlines()
+        if migration.version > version and line.startswith("--   ")
+    ]
+    return [statement for part in " ".join(lines).split(";") if (statement := part.strip())]

@@ -11,10 +11,9 @@ import pytest
 from broker.documents import CursorDocument, Put, SessionDocument
 from broker.message import Message, Offset
 from broker.store.sqlite.rows import BLOCK_SHIFT
-from broker.store.sqlite.schema import migrations
 from broker.store.sqlite.store import SqliteStore
 from tests.support.messages import message
-from tests.support.sqlite import ask
+from tests.support.sqlite import ask, the_way_back
 from tests.support.stores import read_all
 
 BLOCK = 1 << BLOCK_SHIFT
@@ -140,17 +139,6 @@ async def test_messages_that_another_program_inserts_move_the_offsets(sqlite: Sq
     assert (await sqlite.fetch([Offset(10)])).messages == [after]
 
 
-def the_way_back() -> list[str]:
-    """The statements that the migrations' comments give to whoever must go back to schema 3."""
-    lines = [
-        line[5:]
-        for migration in reversed(migrations())
-        for line in migration.sql.splitlines()
-        if migration.version > 3 and line.startswith("--   ")
-    ]
-    return [statement for part in " ".join(lines).split(";") if (statement := part.strip())]
-
-
 async def test_the_way_to_an_older_program_and_back_rewrites_no_message_at_a_start(
     sqlite: SqliteStore,
 ) -> None:
@@ -162,7 +150,7 @@ async def test_the_way_to_an_older_program_and_back_rewrites_no_message_at_a_sta
         await sqlite.transact([Put(SessionDocument(f"sub{number}", 60, 1, None)), Put(cursor)])
     await sqlite.close()
     with closing(sqlite3.connect(sqlite.path, isolation_level=None)) as connection:
-        for statement in the_way_back():
+        for statement in the_way_back(3):
             connection.execute(statement)
     cursors = ask(sqlite.path, "SELECT sent_through, inflight FROM cursors ORDER BY client_id")
     assert cursors == [(9, b"e" * 12), (1, b""), (9, b"")]

@@ -10,10 +10,9 @@ import pytest
 from broker.documents import CursorDocument, Put
 from broker.errors import StoreConflict
 from broker.message import Offset
-from broker.store.sqlite.schema import migrations
 from broker.store.sqlite.store import SqliteStore
 from tests.support.messages import message
-from tests.support.sqlite import ask
+from tests.support.sqlite import ask, the_way_back
 from tests.support.stores import retained
 
 
@@ -49,10 +48,9 @@ async def test_what_an_older_program_retained_is_found(sqlite: SqliteStore) -> N
     written = [message("1", f"t/{n}", retain=True) for n in range(5)]
     await sqlite.append(written)
     await sqlite.close()
-    [migration] = [m for m in migrations() if m.version == 5]
-    way_back = [line[5:] for line in migration.sql.splitlines() if line.startswith("--   ")]
     with closing(sqlite3.connect(sqlite.path, isolation_level=None)) as connection:
-        connection.executescript("\n".join(way_back))
+        for statement in the_way_back(4):
+            connection.execute(statement)
     await sqlite.open()
     assert await retained(sqlite, ["t/+"]) == written
     await sqlite.append([message("", "t/3", retain=True)])
