@@ -188,6 +188,7 @@ class Server:
         Ends within `drain_timeout_s` + 5 s, whatever the disk does. Raises the error with which the
         log failed, if it did; StoreUnavailable: the disk does not answer.
         """
+        logger.info("stopping: %d connections are closed", len(self._connections))
         self._stop_listening()
         for connection in self._connections:
             connection.pause_reading("stop")

@@ -259,12 +259,16 @@ async def test_nothing_is_left_when_it_stopped(config: Config) -> None:
     assert asyncio.all_tasks() == before
 
 
-async def test_a_socket_that_somebody_removed_is_no_fault_when_it_stops(config: Config) -> None:
+async def test_a_socket_that_somebody_removed_is_no_fault_when_it_stops(
+    config: Config, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     server = Server(config)
     await server.start()
     assert config.unix_socket is not None
     config.unix_socket.unlink()
     await server.stop()
+    assert "stopping: 0 connections are closed" in caplog.messages
 
 
 async def test_a_log_that_takes_nothing_holds_up_the_stop_for_so_long_only(
