@@ -39,6 +39,7 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "session_expiry_default_s": (0, 0xFFFF_FFFF),
     "session_expiry_max_s": (0, 0xFFFF_FFFF),
     "sessions_max": (0, 100_000_000),
+    "groups_max": (0, 100_000_000),
     "receive_max": (1, 65_535),
     "inflight_max": (1, 65_535),
     "topic_alias_max": (0, 65_535),
@@ -93,6 +94,8 @@ class Config:
     """Of a 3.1.1 session with Clean Session 0: it ends after being unused this long."""
     session_expiry_max_s: int = 0xFFFF_FFFF
     sessions_max: int = 1_000_000
+    groups_max: int = 100_000
+    """Groups of Shared Subscriptions, also those that wait in the log without a member."""
 
     receive_max: int = 2000
     """QoS 1 and 2 messages that one MQTT 5 client may have unacknowledged towards us."""

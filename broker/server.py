@@ -257,6 +257,7 @@ class Server:
             "connections_max": self.config.connections_max,
             "sessions_connected": self._sessions.connected_count,
             "sessions_durable": self._sessions.durable_count,
+            "groups": self._sessions.group_count,
             "messages_in": counters.messages_in,
             "messages_out": counters.messages_out,
             "redeliveries": counters.redeliveries,

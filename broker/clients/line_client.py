@@ -190,7 +190,8 @@ class LineClient:
             return None
         if isinstance(event, LineUnsubscribe):
             return self._unsubscribe(session, event.filter)
-        if event.filter in session.subscriptions or not _is_plain(event.filter):
+        known = event.filter in session.subscriptions
+        if known or not _is_plain(event.filter) or self._is_full(session):
             return None
         return self._subscribe(session, _subscription(session, event.filter))
 
@@ -203,7 +204,8 @@ class LineClient:
         try:
             session = await (self._change(event) if begun is None else begun)
             self._answer(answer)
-            self.services.delivery.send_owed(session)
+            if session is not None:
+                self.services.delivery.send_owed(session)
         except PeerError as error:
             self._answer(answer, error.reason)
         except StoreError as error:
@@ -220,8 +222,16 @@ class LineClient:
             self._resume_reading("step")
             self._close_if_done()
 
-    async def _change(self, event: LineSubscribe | LineUnsubscribe) -> Session:
-        """Subscribe or unsubscribe, and return when that is in effect."""
+    async def _change(self, event: LineSubscribe | LineUnsubscribe) -> Session | None:
+        """Subscribe or unsubscribe, and return when that is in effect. None: there is no session,
+        and none is made to unsubscribe from it."""
+        services, name = self.services, event.subscriber
+        if isinstance(event, LineSubscribe):
+            if is_shared(event.filter):
+                raise SharedSubscriptionsNotSupported("shared subscriptions are not supported")
+            placing.validate(event.filter, services.clock.wall_us())
+        elif name not in self._subscribers and not services.sessions.has_durable(name):
+            return None
         subscriber = await self._subscriber(event.subscriber)
         session = subscriber.session
         if session is None:
@@ -230,17 +240,21 @@ class LineClient:
             return await self._unsubscribe(session, event.filter)
         if event.filter in session.subscriptions:
             return session
-        if is_shared(event.filter):
-            raise SharedSubscriptionsNotSupported("shared subscriptions are not supported")
         subscription = _subscription(session, event.filter)
         if not _is_plain(event.filter):
-            services = self.services
             here = await services.delivery.changes.mark(session)
             now_us = services.clock.wall_us()
             await placing.place(services.log.store, session, subscription, {}, now_us, here)
             if subscriber.session is not session:
                 raise QuotaExceeded(TAKEN_OVER)
+        if subscription.filter not in session.subscriptions and self._is_full(session):
+            most = len(session.subscriptions)
+            raise QuotaExceeded(f"the subscriber has {most} subscriptions already")
         return await self._subscribe(session, subscription)
+
+    def _is_full(self, session: Session) -> bool:
+        """Whether it has as many subscriptions as it may have."""
+        return len(session.subscriptions) >= self.services.config.subscriptions_per_session_max
 
     def _subscribe(
         self, session: Session, subscription: SubscriptionDocument

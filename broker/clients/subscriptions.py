@@ -129,6 +129,7 @@ class Subscriptions:
             await asyncio.sleep(0)
             self._begin_part(session, requests)
             results: list[Result] = []
+            asked_for: dict[str, SubscriptionDocument] = {}
             for request in requests:
                 if client.closed:
                     return
@@ -137,8 +138,10 @@ class Subscriptions:
                     pass
                 elif words is not None:
                     result = await self._placed(session, result, words, here)
-                elif is_shared(result.filter):
+                elif is_shared(result.filter) and not self._too_many(session, result, asked_for):
                     result = await self._joined(session, result, client, here)
+                if not isinstance(result, int):
+                    asked_for[result.filter] = result
                 results.append(result)
             if client.closed:
                 return

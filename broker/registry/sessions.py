@@ -31,10 +31,10 @@ from broker.documents import (
     SubscriptionDocument,
     WillDocument,
 )
-from broker.errors import QuotaExceeded, StoreError
+from broker.errors import StoreError
 from broker.log.log import Log
 from broker.message import Message, Monotonic, WallUs
-from broker.registry.deadlines import Deadlines
+from broker.registry.kept import Kept
 from broker.registry.takeovers import Takeovers
 from broker.registry.wills import Wills
 from broker.session.session import Session
@@ -83,7 +83,7 @@ class Sessions:
         self._sessions: dict[str, Session] = {}
         self._owners: dict[str, Owner] = {}
         self._takeovers = Takeovers()
-        self._stored = Deadlines()
+        self._stored = Kept(config)
         """Every durable session: when it expires (NEVER while it is connected)."""
         self.absent_count = 0
         """Durable sessions that nobody is connected to."""
@@ -101,7 +101,13 @@ class Sessions:
 
     @property
     def durable_count(self) -> int:
-        return len(self._stored)
+        """Of clients."""
+        return self._stored.client_count
+
+    @property
+    def group_count(self) -> int:
+        """Groups of Shared Subscriptions, also those that nobody is a member of now."""
+        return self._stored.group_count
 
     def has_durable(self, client_id: str) -> bool:
         """Whether the client's session outlives its connection, and is stored."""
@@ -194,8 +200,8 @@ class Sessions:
         present = session is not None
         stored = client_id in self._stored
         if session is None:
-            if session_expiry_s and not stored and self.durable_count >= self._config.sessions_max:
-                raise QuotaExceeded(f"the broker keeps {self.durable_count} sessions already")
+            if session_expiry_s and not stored:
+                self._stored.refuse_if_full(client_id)
             session = self._new(client_id, now.wall_us)
         before = self._sessions.get(client_id, session)
         had_ended = before.ended

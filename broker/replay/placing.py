@@ -50,6 +50,20 @@ def kept_as(topic_filter: str) -> str:
     return topic_filter if prefixed is None else prefixed[1]
 
 
+def validate(topic_filter: str, now_us: WallUs) -> None:
+    """Raises what `place` raises for a filter that cannot be replayed, whoever asks for it."""
+    prefixed = split_filter(topic_filter)
+    if prefixed is not None:
+        spec, inner = prefixed
+        _refuse_shared(inner)
+        parse(spec, now_us)
+
+
+def _refuse_shared(topic_filter: str) -> None:
+    if is_shared(topic_filter):
+        raise SharedSubscriptionsNotSupported("a Shared Subscription cannot be replayed")
+
+
 async def place(
     store: Store,
     session: Session,
@@ -69,8 +83,7 @@ async def place(
     prefixed = split_filter(subscription.filter)
     if prefixed is not None:
         spec, subscription.filter = prefixed
-    if is_shared(subscription.filter):
-        raise SharedSubscriptionsNotSupported("a Shared Subscription cannot be replayed")
+    _refuse_shared(subscription.filter)
     span = parse(spec, now_us)
     until: Point | None = span.end
     if "until" in words:

@@ -199,6 +199,7 @@ async def test_status_is_a_snapshot(server: Server, config: Config) -> None:
         "connections_max": 100,
         "sessions_connected": 1,
         "sessions_durable": 0,
+        "groups": 0,
         "messages_in": 1,
         "messages_out": 0,
         "redeliveries": 0,

@@ -267,6 +267,46 @@ async def test_what_cannot_be_subscribed_to_is_refused_with_a_reason(
     assert await world.disk.scan(SubscriptionDocument) == []
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "UNSUBSCRIBE t never-seen",
+        "SUBSCRIBE $share/g/t never-seen",
+        "SUBSCRIBE $replay/sometime/t never-seen",
+        "SUBSCRIBE $replay/1/$share/g/t never-seen",
+    ],
+)
+async def test_a_session_is_made_only_for_a_subscription(
+    world: World, lines: Lines, command: str
+) -> None:
+    lines.says(command)
+    [answer] = await lines.gets()
+    assert answer == "OK" or answer.startswith("ERROR ")
+    assert (world.sessions.durable_count, world.sessions.connected_count) == (0, 0)
+    assert await world.disk.scan(SessionDocument) == []
+
+
+async def test_who_left_can_be_unsubscribed_by_another_connection(
+    world: World, subscribed: Lines
+) -> None:
+    subscribed.client.lost()
+    await world.settled()
+    other = Lines(world)
+    other.says("UNSUBSCRIBE t sub1")
+    assert await other.gets() == ["OK"]
+    assert await world.disk.scan(SubscriptionDocument) == []
+
+
+async def test_a_subscriber_has_a_limited_number_of_subscriptions(world: World) -> None:
+    lines = Lines(world, replace(NOTHING_TO_TELL, subscriptions_per_session_max=2))
+    lines.says("SUBSCRIBE a s", "SUBSCRIBE b s", "SUBSCRIBE c s", "SUBSCRIBE $replay/1/d s")
+    refused = "ERROR the subscriber has 2 subscriptions already"
+    assert await lines.gets() == ["OK", "OK", refused, refused]
+    lines.says("SUBSCRIBE $replay/1/b s", "SUBSCRIBE a s", "UNSUBSCRIBE a s", "SUBSCRIBE c s")
+    assert await lines.gets() == ["OK", "OK", "OK", "OK"]
+    assert len(await world.disk.scan(SubscriptionDocument)) == 2
+
+
 async def test_a_subscription_that_the_log_cannot_take_is_refused(
     world: World, lines: Lines, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -449,6 +449,18 @@ async def test_one_subscription_too_many_joins_no_group(
 MANY = [str(number) for number in range(3 * FILTERS_PER_TURN - 1)]
 
 
+async def test_no_group_is_opened_for_a_subscription_too_many(
+    world: World, subscriptions: Subscriptions, client: AskingSubscriber
+) -> None:
+    subscriptions.subscribe(session_of(client), subscribe("a", "b", "c"), client)
+    await world.settled()
+    waiting = subscriptions.subscribe(session_of(client), subscribe("$share/g/t"), client)
+    assert waiting is not None
+    await asyncio.gather(waiting, world.settled())
+    assert client.answers[-1] == [0x97]
+    assert world.sessions.group_count == 0
+
+
 @pytest.fixture
 def many(world: World) -> Subscriptions:
     config = Config(subscriptions_per_session_max=2 * FILTERS_PER_TURN)

@@ -8,10 +8,11 @@ import pytest
 
 from broker.config import Config
 from broker.documents import CursorDocument
+from broker.errors import QuotaExceeded
 from broker.session.cursor import listed
 from tests.support.groups import GROUP, member, numbers, publish
 from tests.support.messages import message
-from tests.support.world import Disk, Subscriber, World, running, subscription
+from tests.support.world import Disk, Subscriber, World, placed, running, subscription
 
 
 @pytest.fixture
@@ -249,3 +250,22 @@ async def test_a_group_that_could_not_be_opened_can_be_opened_again(
     await publish(world, 1, 2)
     assert numbers(two) == [1, 2]
     assert caplog.messages == []
+
+
+async def test_groups_do_not_use_up_the_sessions_of_clients() -> None:
+    """A client whose session ends with its connection can make many that stay."""
+    async with running(Disk(), Config(sessions_max=1, groups_max=2)) as world:
+        guest = Subscriber(world)
+        await guest.open("guest", expiry_s=0)
+        for name in ("a", "b"):
+            document = subscription(f"$share/{name}/t", client_id="guest")
+            await world.groups.join(placed(guest), document, guest)
+        document = subscription("$share/c/t", client_id="guest")
+        with pytest.raises(QuotaExceeded):
+            await world.groups.join(placed(guest), document, guest)
+        guest.close()
+        await world.settled()
+        assert (world.sessions.durable_count, world.sessions.group_count) == (0, 2)
+        await Subscriber(world).open("durable")
+    async with running(world.disk, Config(sessions_max=1, groups_max=2)) as world:
+        assert (world.sessions.durable_count, world.sessions.group_count) == (1, 2)

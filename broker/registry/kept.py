@@ -1,0 +1,67 @@
+"""Kept: the sessions that the log keeps, how many may be, and when each is due to end.
+
+Groups of Shared Subscriptions have such sessions as well, and a limit of their own: each client can
+make many, and those must not take the place of other clients' sessions.
+"""
+
+from __future__ import annotations
+
+from broker.config import Config
+from broker.errors import QuotaExceeded
+from broker.message import Monotonic
+from broker.registry.deadlines import Deadlines
+from broker.topics import is_shared
+
+
+class Kept:
+    """`Deadlines` of the sessions of clients, and of those of groups."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._clients = Deadlines()
+        self._groups = Deadlines()
+
+    @property
+    def client_count(self) -> int:
+        return len(self._clients)
+
+    @property
+    def group_count(self) -> int:
+        return len(self._groups)
+
+    def __len__(self) -> int:
+        return len(self._clients) + len(self._groups)
+
+    def __contains__(self, client_id: str) -> bool:
+        return client_id in self._of(client_id)
+
+    def _of(self, client_id: str) -> Deadlines:
+        return self._groups if is_shared(client_id) else self._clients
+
+    def refuse_if_full(self, client_id: str) -> None:
+        """Raises QuotaExceeded: there may be no new session of this name."""
+        if is_shared(client_id):
+            if self.group_count >= self._config.groups_max:
+                raise QuotaExceeded(f"the broker keeps {self.group_count} groups already")
+        elif self.client_count >= self._config.sessions_max:
+            raise QuotaExceeded(f"the broker keeps {self.client_count} sessions already")
+
+    def get(self, client_id: str) -> Monotonic | None:
+        return self._of(client_id).get(client_id)
+
+    def set(self, client_id: str, at: Monotonic) -> None:
+        self._of(client_id).set(client_id, at)
+
+    def remove(self, client_id: str) -> bool:
+        """Whether it was there."""
+        return self._of(client_id).remove(client_id)
+
+    def soonest(self) -> Monotonic | None:
+        """The next deadline, passed or not; None: nothing will ever be due."""
+        soonest = [at for of in (self._clients, self._groups) if (at := of.soonest()) is not None]
+        return min(soonest, default=None)
+
+    def take_due(self, now: Monotonic, limit: int) -> list[str]:
+        """Remove up to `limit` that are due."""
+        due = self._clients.take_due(now, limit)
+        return due + self._groups.take_due(now, limit - len(due))

@@ -1,0 +1,42 @@
+"""How many sessions the log keeps, and which is due next."""
+
+from __future__ import annotations
+
+import pytest
+
+from broker.clock import NEVER
+from broker.config import Config
+from broker.errors import QuotaExceeded
+from broker.message import Monotonic
+from broker.registry.kept import Kept
+
+GROUP = "$share/workers/t"
+
+
+def test_groups_and_clients_do_not_take_each_others_places() -> None:
+    kept = Kept(Config(sessions_max=2, groups_max=1))
+    kept.set("sub1", NEVER)
+    kept.set(GROUP, NEVER)
+    kept.refuse_if_full("sub2")
+    with pytest.raises(QuotaExceeded, match="1 groups"):
+        kept.refuse_if_full("$share/workers/u")
+    kept.set("sub2", NEVER)
+    with pytest.raises(QuotaExceeded, match="2 sessions"):
+        kept.refuse_if_full("sub3")
+    assert (kept.client_count, kept.group_count, len(kept)) == (2, 1, 3)
+    assert kept.remove(GROUP)
+    assert not kept.remove(GROUP)
+    kept.refuse_if_full(GROUP)
+
+
+def test_what_is_due_is_taken_of_both_kinds() -> None:
+    kept = Kept(Config())
+    assert kept.soonest() is None
+    for n, name in enumerate(["sub1", GROUP, "sub2", "$share/workers/u"], 1):
+        kept.set(name, Monotonic(float(n)))
+    assert kept.soonest() == Monotonic(1)
+    assert kept.get(GROUP) == Monotonic(2)
+    assert kept.take_due(Monotonic(3.5), 2) == ["sub1", "sub2"]
+    assert kept.soonest() == Monotonic(2)
+    assert kept.take_due(Monotonic(3.5), 2) == [GROUP]
+    assert "$share/workers/u" in kept
