@@ -71,6 +71,10 @@ class Message:
         self.offset = offset
         self.size = len(payload) + len(properties) if properties else len(payload)
 
+    def has_expired(self, now_us: int) -> bool:
+        """Whether its Message Expiry Interval has passed. [MQTT-3.3.2-5]"""
+        return self.expires_at_us is not None and self.expires_at_us <= now_us
+
 
 @dataclass(slots=True, frozen=True)
 class Lease:

@@ -25,6 +25,7 @@ from broker.counters import Counters
 from broker.delivery.delivery import Delivery
 from broker.ending import Ending
 from broker.errors import StoreError, StoreUnavailable
+from broker.log.expiry import forget_expired_forever
 from broker.log.log import Log
 from broker.log.scrub import Scrub
 from broker.mqtt.authentication import Methods
@@ -141,6 +142,7 @@ class Server:
         self._spawn(delivery.deliver_forever())
         self._spawn(alarm.expire_forever())
         self._scrub = Scrub(self._store, clock, bytes_per_s=config.scrub_bytes_per_s)
+        self._spawn(forget_expired_forever(self._store, clock))
         if config.scrub_bytes_per_s:
             self._spawn(self._scrub.run_forever())
         if config.sys_interval_s:

@@ -368,7 +368,9 @@ class Delivery:
             self._readers[session].pop((Retained, None), None)
         if read.damaged:
             self._counters.dropped["damaged"] += sum(map(len, read.damaged))
-        session.owed.offer(readers.sendable(read.messages, self._counters), last_part=last_part)
+        now_us = self._clock.wall_us()
+        retained = [message for message in read.messages if not message.has_expired(now_us)]
+        session.owed.offer(readers.sendable(retained, self._counters), last_part=last_part)
         self.wake(session)
 
     def joined(self, session: Session, subscription: SubscriptionDocument) -> None:

@@ -12,7 +12,8 @@
   only after its commit. It yields `Skipped` only where `trim` passed the reader.
 - **S4** `read` returns matching messages in offset order and says how far it looked.
 - **S5** A message with `retain` set becomes its topic's retained message; one with an empty payload
-  removes it, in the same transaction. A retained message outlives `trim`. [MQTT-3.3.1-5..7]
+  removes it, in the same transaction. A retained message outlives `trim`, until it has expired
+  and `forget_expired` comes. [MQTT-3.3.1-5..7]
 - **S6** Documents are read as they were last committed. `transact` is all or nothing.
 - **S7** A failed call stored nothing that a later call would show, or raises `StoreUnavailable`;
   after that nothing more may be written until the store is opened again.
@@ -151,6 +152,13 @@ class Store(Protocol):
 
     async def retained(self, filters: Sequence[str]) -> list[Offset]:
         """Offsets of the retained messages of all topics that match any filter, in order (S5)."""
+        ...
+
+    async def forget_expired(self, now_us: int) -> None:
+        """Retain no message any more that has expired at `now_us`, since the epoch. [MQTT-3.3.2-5]
+
+        Raises StoreFull, StoreBusy: the next call goes on.
+        """
         ...
 
     async def get(self, kind: type[D], key: tuple[str, ...]) -> D | None: ...

@@ -158,6 +158,14 @@ class MemoryStore:
         self._require_open()
         return sorted([m.offset for m in _matching(self._retained.values(), filters)])
 
+    async def forget_expired(self, now_us: int) -> None:
+        self._require_open()
+        self._retained = {
+            topic: message
+            for topic, message in self._retained.items()
+            if not message.has_expired(now_us)
+        }
+
     async def get(self, kind: type[D], key: tuple[str, ...]) -> D | None:
         documents = await self.scan(kind, key)
         return documents[0] if documents else None

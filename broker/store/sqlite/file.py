@@ -9,12 +9,14 @@ while the store is open.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import fcntl
 import os
+import sqlite3
 from pathlib import Path
 
-from broker.errors import SchemaMismatch, StoreInUse
+from broker.errors import SchemaMismatch, StoreCorrupt, StoreError, StoreInUse
 from broker.store.sqlite.errors import read_failure, store_error
 from broker.store.sqlite.schema import sync_directory
 
@@ -42,6 +44,13 @@ class DatabaseFile:
         """Why the disk cannot read the file, if it cannot: SQLite calls that malformed. Takes up to
         READ_S; nothing is opened for it."""
         return read_failure(self._descriptor)
+
+    async def failure_behind(self, error: StoreCorrupt) -> StoreError | None:
+        """Why the disk cannot read the file, if that is what SQLite calls malformed."""
+        if isinstance(error.__cause__, sqlite3.Error):
+            unread = await asyncio.to_thread(self.cannot_be_read)
+            return None if unread is None else store_error(unread, self.path)
+        return None
 
     def close(self) -> None:
         """Let go of it. To be called once SQLite has closed it."""

@@ -1,4 +1,4 @@
-"""Which message is retained on which topic (S5)."""
+"""Which message is retained on which topic (S5), until it expires."""
 
 from __future__ import annotations
 
@@ -6,6 +6,20 @@ import sqlite3
 from typing import Any
 
 from broker.store.sqlite.rows import EXPIRES_AT_US, PAYLOAD, RETAIN, TOPIC_ID, WIDTH
+
+AT_ONCE_MAX = 500
+"""Retained messages that are forgotten in one transaction: a few ms."""
+
+_LOOK_UP = """
+UPDATE retained SET expires_at_us = ifnull(
+    (SELECT m.expires_at_us FROM messages m WHERE m.offset = retained.offset), 0
+) WHERE topic_id IN (SELECT topic_id FROM retained WHERE expires_at_us IS NULL LIMIT ?)
+"""
+_FORGET = """
+DELETE FROM retained WHERE topic_id IN (
+    SELECT topic_id FROM retained WHERE expires_at_us > 0 AND expires_at_us <= ? LIMIT ?
+)
+"""
 
 
 def move(connection: sqlite3.Connection, first: int, parameters: list[Any]) -> int:
@@ -32,3 +46,13 @@ def move(connection: sqlite3.Connection, first: int, parameters: list[Any]) -> i
                 "DELETE FROM retained WHERE topic_id = ?", (topic_id,)
             ).rowcount
     return more
+
+
+def forget_expired(connection: sqlite3.Connection, now_us: int) -> tuple[int, bool]:
+    """Forget some of what has expired; how many, and whether there may be more.
+
+    Of what an older program retained, this first finds out when it expires.
+    """
+    unknown = connection.execute(_LOOK_UP, (AT_ONCE_MAX,)).rowcount
+    forgotten = connection.execute(_FORGET, (now_us, AT_ONCE_MAX)).rowcount
+    return forgotten, AT_ONCE_MAX in (unknown, forgotten)

@@ -111,7 +111,7 @@ class SqliteStore:
                 self._writer.connection_closed()
                 raise
         except StoreCorrupt as error:
-            failure = await self._disk_failure(error) or error
+            failure = await self._file.failure_behind(error) or error
             self._file.close()
             raise failure from error.__cause__
         except BaseException:
@@ -175,7 +175,7 @@ class SqliteStore:
                     self._writer.commit, batch, state, durable, places
                 )
             except StoreCorrupt as error:
-                raise await self._disk_failure(error) or error from error.__cause__
+                raise await self._file.failure_behind(error) or error from error.__cause__
         # No await from here on: the caller goes on before the readers of `tail`.
         quick = committed.took_s <= QUICK_COMMIT_S
         self._quick_commits[durable] = self._quick_commits[durable] + 1 if quick else 0
@@ -287,6 +287,11 @@ class SqliteStore:
             found += await self._read(Reader.retained, search)
         return await asyncio.to_thread(in_order, found)
 
+    async def forget_expired(self, now_us: int) -> None:
+        self._require_open()
+        while await self._thread.run(self._writer.forget_expired, now_us):
+            self._checkpoint_if_due()
+
     async def get(self, kind: type[D], key: tuple[str, ...]) -> D | None:
         documents = await self.scan(kind, key)
         return documents[0] if documents else None
@@ -363,7 +368,7 @@ class SqliteStore:
         try:
             yield
         except StoreCorrupt as error:
-            raise await self._disk_failure(error) or error from error.__cause__
+            raise await self._file.failure_behind(error) or error from error.__cause__
 
     async def _confirmed(self, read: Read) -> Read:
         """Raises StoreUnavailable: it is the disk that cannot read, so nothing is known to be
@@ -376,13 +381,6 @@ class SqliteStore:
                 raise store_error(unread, self.path) from unread
             self._damage.confirmed |= blocks
         return read
-
-    async def _disk_failure(self, error: StoreCorrupt) -> StoreError | None:
-        """Why the disk cannot read the database, if that is what SQLite calls malformed."""
-        if isinstance(error.__cause__, sqlite3.Error):
-            unread = await asyncio.to_thread(self._file.cannot_be_read)
-            return None if unread is None else store_error(unread, self.path)
-        return None
 
     @asynccontextmanager
     async def _own_reader(self) -> AsyncIterator[ConnectionThread]:

@@ -323,6 +323,13 @@ class Writer:
         for block_before in full:
             block_before.write(self._connection)
 
+    def forget_expired(self, now_us: int) -> bool:
+        """As `Store.forget_expired`."""
+        with self.transaction(synced=False):
+            forgotten, more = retained.forget_expired(self._connection, now_us)
+            self.retained_count -= forgotten
+        return more
+
     def trim_some(self, before: int, position: int) -> tuple[int, int]:
         """Remove the messages of one block in [position, before) that are not retained: 3 ms.
 

@@ -505,6 +505,24 @@ async def test_a_replay_with_an_end_tells_what_is_missing_there_with_its_end(
     assert (message.topic, grant.missing) == (REPLAY_ENDED, (range(9, 11),))
 
 
+async def test_a_retained_message_that_has_expired_is_neither_sent_nor_counted(
+    world: World,
+) -> None:
+    """It was not dropped: it is not retained any more, whoever subscribes."""
+    now_us = world.clock.wall_us()
+    await world.publish(
+        message("old", "a", retain=True, expires_at_us=now_us),
+        message("new", "b", retain=True, expires_at_us=now_us + 1),
+    )
+    sub = Subscriber(world)
+    await sub.open()
+    sub.subscribe(subscription("#", start=2, retained_through=2))
+    world.delivery.send_retained(placed(sub))
+    await world.settled()
+    assert payloads(sub.got) == [b"new"]
+    assert world.counters.dropped == {}
+
+
 async def test_a_damaged_retained_message_is_counted_and_the_others_come(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

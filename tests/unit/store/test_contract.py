@@ -392,6 +392,29 @@ async def test_the_last_retained_message_of_a_topic_is_kept(store: Store) -> Non
     assert payloads(await retained(store, ["+/x"])) == []
 
 
+async def test_what_has_expired_is_retained_until_it_is_forgotten(store: Store) -> None:
+    """As what is retained now says, not what was before; and it stays in the log. [MQTT-3.3.2-5]"""
+    written = [
+        message("1", "a", retain=True, expires_at_us=100),
+        message("2", "b", retain=True, expires_at_us=200),
+        message("3", "c", retain=True),
+        message("4", "d", retain=True, expires_at_us=100),
+        message("5", "d", retain=True),
+        message("6", "e", retain=True),
+        message("7", "e", retain=True, expires_at_us=100),
+    ]
+    await store.append(written)
+    await store.forget_expired(99)
+    assert (await store.stats()).retained == 5
+    await store.forget_expired(100)
+    assert payloads(await retained(store, ["#"])) == [b"2", b"3", b"5"]
+    assert (await store.stats()).retained == 3
+    await store.close()
+    await store.open()
+    assert payloads(await retained(store, ["+"])) == [b"2", b"3", b"5"]
+    assert await read_all(store) == written
+
+
 async def test_an_empty_payload_removes_the_retained_message_and_is_logged(store: Store) -> None:
     await store.append([message("1", retain=True), message(b"", retain=True)])
     assert await retained(store, ["#"]) == []

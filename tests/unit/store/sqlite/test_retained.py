@@ -44,8 +44,12 @@ async def test_what_is_undone_was_not_retained(sqlite: SqliteStore) -> None:
     assert await retained(sqlite, ["+"]) == [kept]
 
 
-async def test_what_an_older_program_retained_is_found(sqlite: SqliteStore) -> None:
-    written = [message("1", f"t/{n}", retain=True) for n in range(5)]
+@pytest.mark.parametrize("at_once", [1, 500])
+async def test_what_an_older_program_retained_is_found_and_forgotten(
+    sqlite: SqliteStore, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr("broker.store.sqlite.retained.AT_ONCE_MAX", at_once)
+    written = [message("1", f"t/{n}", retain=True, expires_at_us=n or None) for n in range(5)]
     await sqlite.append(written)
     await sqlite.close()
     with closing(sqlite3.connect(sqlite.path, isolation_level=None)) as connection:
@@ -55,3 +59,6 @@ async def test_what_an_older_program_retained_is_found(sqlite: SqliteStore) -> N
     assert await retained(sqlite, ["t/+"]) == written
     await sqlite.append([message("", "t/3", retain=True)])
     assert await count(sqlite) == 4
+    await sqlite.forget_expired(2)
+    assert await retained(sqlite, ["t/+"]) == [written[0], written[4]]
+    assert await count(sqlite) == 2
