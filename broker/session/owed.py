@@ -12,11 +12,11 @@ whoever leaves before the end is still owed the rest, and nothing of it comes tw
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from broker.documents import SubscriptionDocument
-from broker.message import Message, Offset, Outgoing
+from broker.message import Grant, Message, Offset, Outgoing
 from broker.session.grants import SubscriptionSet, merge_grants
 
 _NOTHING: deque[Outgoing] = deque(maxlen=0)
@@ -77,16 +77,19 @@ class OwedRetained:
         """
         outgoing: list[Outgoing] = []
         last: dict[str, Offset] = {}
+        grants: dict[tuple[str, ...], Grant] = {}
         for message in messages:
             wanting = [
                 s
                 for s in self._waiting_for(message)
                 if not (s.no_local and message.publisher == self._client_id)
             ]
-            grant = merge_grants(wanting)
-            if grant is not None:
-                outgoing.append((message, replace(grant, retained=True)))
-                last |= dict.fromkeys([s.filter for s in wanting], message.offset)
+            if wanting:
+                filters = tuple([s.filter for s in wanting])
+                if (grant := grants.get(filters)) is None:
+                    grant = grants[filters] = _retained(wanting)
+                outgoing.append((message, grant))
+                last |= dict.fromkeys(filters, message.offset)
         if last_part:
             self._end_read(last)
         self.waiting = deque(outgoing) if outgoing else _NOTHING
@@ -106,15 +109,21 @@ class OwedRetained:
         # If that is lost, the next connection finds once more that there is nothing.
         self._subscriptions.write_later(done)
 
-    def handed_on(self, messages: Iterable[Message]) -> None:
-        """These were taken: the subscriptions that waited for them wait for the next ones."""
+    def handed_on(self, messages: Sequence[Message]) -> None:
+        """These were taken, in the order of the log: the subscriptions that waited for them wait
+        for the next ones. Only the last one of each counts."""
         moved: dict[str, None] = {}
-        for message in messages:
+        waiting = self._owing.keys() - self.unread
+        for message in reversed(messages):
+            if not waiting:
+                break
             for subscription in self._waiting_for(message):
-                subscription.retained_after = message.offset
-                moved[subscription.filter] = None
-                if message.offset == subscription.retained_through:
-                    self._owing.pop(subscription.filter, None)
+                if subscription.filter in waiting:
+                    waiting.discard(subscription.filter)
+                    moved[subscription.filter] = None
+                    subscription.retained_after = message.offset
+                    if message.offset == subscription.retained_through:
+                        self._owing.pop(subscription.filter, None)
         self._subscriptions.write_next(moved)
 
     def _waiting_for(self, message: Message) -> list[SubscriptionDocument]:
@@ -124,3 +133,9 @@ class OwedRetained:
             for s in self._subscriptions.matching(message.topic)
             if s.owes_retained(message.offset) and s.filter not in self.unread
         ]
+
+
+def _retained(wanting: Iterable[SubscriptionDocument]) -> Grant:
+    grant = merge_grants(wanting)
+    assert grant is not None, "somebody wants it"
+    return replace(grant, retained=True)
