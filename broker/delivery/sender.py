@@ -110,7 +110,7 @@ class Sender:
                 return None
         if 0 in taken.packet_ids and session.durable:
             # Nobody acknowledges QoS 0, and a crash must not repeat all of it.
-            self._log.changed(session)
+            self._log.changed(session, urgent=False)
         return taken
 
     def discard(self, packet_ids: Sequence[int], reason: str) -> None:

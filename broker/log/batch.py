@@ -43,6 +43,8 @@ class Append:
     on_committed: OnCommitted | None
     failed: OnFailed
     place: Place | None = None
+    unhurried: StateSource | None = None
+    """The source of a call of `changed` that was not urgent."""
 
 
 def tell(appends: Sequence[Append], error: StoreError | None) -> None:
@@ -62,13 +64,28 @@ class Batch:
 
     def __init__(self) -> None:
         self.appends: list[Append] = []
-        self.sources: dict[StateSource, None] = {}
+        self.sources: dict[StateSource, bool] = {}
+        """And whether its state must be in this commit."""
         self.size = 0
         self.has_places = False
 
     @property
     def empty(self) -> bool:
         return not (self.appends or self.sources)
+
+    def put_off(self, sources_max: int) -> Batch:
+        """The next batch: of the sources that may wait it has all but the first `sources_max`, and
+        who wants to hear of them."""
+        following = Batch()
+        waiting = [source for source, must in self.sources.items() if not must]
+        for source in waiting[sources_max:]:
+            following.sources[source] = False
+            del self.sources[source]
+        appends, self.appends = self.appends, []
+        for append in appends:
+            batch = following if append.unhurried in following.sources else self
+            batch.appends.append(append)
+        return following
 
 
 def places_among(appends: Sequence[Append]) -> list[Place]:

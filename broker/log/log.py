@@ -9,9 +9,9 @@ topics or sessions: whoever has state to commit is a `StateSource`.
 - Acknowledgements by subscribers alone are not urgent: they wait a few ms for company, and are
   fsynced once a second.
 - `append` and `changed` are plain calls; a callback tells when the data is durable.
-- Callbacks run in the order of the calls, each with None or with the error. They may put off work
-  to the next turn of the loop (`call_soon`), such as one write to a socket for many
-  acknowledgements; that work is done when `acknowledgements_sent` returns.
+- Callbacks run in the order of the calls, but for those that are not urgent, each with None or with
+  the error. They may put off work to the next turn of the loop (`call_soon`), such as one write to
+  a socket for many acknowledgements; that work is done when `acknowledgements_sent` returns.
 - While the store is full, or another program has locked it, everything waits in its order, so no
   state is stored without the message that it belongs to. Only appends with `keep_if_full=False`
   fail; a lock is over soon, so then only those without messages. The log tries again every second.
@@ -49,6 +49,9 @@ TURNS_FOR_COMPANY = 3
 publishers just acknowledged are about to send more. Otherwise the two halves of a small window
 follow each other in commits of their own, each at the price of a whole one. `make bench`, qos1-w20:
 1.5 times the messages a second."""
+
+SOURCES_MAX = 2000
+"""Sources whose state one commit takes, if nobody waits for more: about 10 ms."""
 
 logger = logging.getLogger(__name__)
 
@@ -132,13 +135,19 @@ class Log:
         """The state of `source` goes into the next commit. `failed` as for `append`.
 
         With an `urgent` callback somebody waits for it: the commit is fsynced and starts at once.
-        A callback that is not urgent also hears of a full or locked store, while the state
-        waits.
+        What is not urgent waits for a later commit if more than SOURCES_MAX sources have changed;
+        its callback also hears of a full or locked store, while the state waits.
         """
         pending = self._pending
-        pending.sources[source] = None
+        if urgent:
+            pending.sources[source] = True
+        else:
+            pending.sources.setdefault(source, False)
         if on_committed is not None:
-            pending.appends.append(Append((), (), 0, urgent, urgent, on_committed, failed))
+            unhurried = None if urgent else source
+            pending.appends.append(
+                Append((), (), 0, urgent, urgent, on_committed, failed, None, unhurried)
+            )
         if on_committed is not None and urgent:
             self._wake()
         else:
@@ -224,6 +233,9 @@ class Log:
                 self._cursor_timer = None
             batch, self._pending = self._pending, Batch()
             if self._waits_for is None:
+                if len(batch.sources) > SOURCES_MAX:
+                    self._pending = batch.put_off(SOURCES_MAX)
+                    self._wake_soon()
                 self._resume()
             await self._write(batch)
             if self._pending.empty:
@@ -329,7 +341,8 @@ class Log:
         batch.size += later.size - sum([append.size for append in refused])
         for source in list(batch.sources):  # Whoever is cut off now changes in this batch.
             self._not_committed(source)
-        batch.sources |= later.sources
+        for source, must in later.sources.items():
+            batch.sources[source] = must or batch.sources.get(source, False)
         tell(refused, error)
 
 

@@ -4,17 +4,13 @@ not count."""
 from __future__ import annotations
 
 import asyncio
-import gc
 import time
 from types import TracebackType
 from typing import Self
 
 
 class LongestTurn:
-    """Measures from `async with` to its end. All that one turn does counts together.
-
-    The cycle collector waits: it would look at everything that the tests before have left.
-    """
+    """Measures from `async with` to its end. All that one turn does counts together."""
 
     def __init__(self) -> None:
         self.ms = 0.0
@@ -23,7 +19,6 @@ class LongestTurn:
 
     async def __aenter__(self) -> Self:
         await asyncio.sleep(0)
-        gc.disable()
         self._measuring = True
         self._began = time.thread_time()
         asyncio.get_running_loop().call_soon(self._next)
@@ -37,7 +32,6 @@ class LongestTurn:
     ) -> None:
         await asyncio.sleep(0)
         self._measuring = False
-        gc.enable()
 
     def _next(self) -> None:
         """A turn has ended, and the next one begins."""

@@ -278,6 +278,49 @@ async def test_cursors_alone_are_committed_in_a_moment(
     assert clock.timers == [pytest.approx(CURSOR_SYNC_S)]
 
 
+async def test_the_cursors_of_many_are_committed_in_parts_that_hold_up_nobody(
+    log: Log, disk: Disk, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What must be stored together, or somebody waits for, is not put off."""
+    monkeypatch.setattr("broker.log.log.SOURCES_MAX", 2)
+    told: list[str] = []
+    many = [Source() for _ in range(6)]
+    for n, source in enumerate(many[:5]):
+        log.changed(source, lambda error, n=n: told.append(str(n)), urgent=False)  # type: ignore[misc]
+    log.changed(many[5], urgent=False)
+    log.changed(many[4])
+    log.append([message("1")], lambda error: told.append("stored"))
+    await turns()
+    assert told == ["0", "1", "4", "stored"]
+    assert [payloads for payloads, _, _ in disk.commits] == [[b"1"]]
+    for _ in range(2):
+        clock.advance(CURSOR_COMMIT_DELAY_S)
+        await turns()
+    await log.flushed()
+    assert told == ["0", "1", "4", "stored", "2", "3"]
+    assert [len(state) for _, state, _ in disk.commits] == [3, 2, 1]
+    assert [source.calls for source in many] == [["take changes", "committed"]] * 6
+
+
+async def test_the_cursors_of_many_all_hear_of_a_full_store(
+    log: Log, disk: Disk, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broker.log.log.SOURCES_MAX", 2)
+    disk.full = True
+    told: list[type[object]] = []
+    for _ in range(5):
+        log.changed(Source(), lambda error: told.append(type(error)), urgent=False)
+    clock.advance(CURSOR_COMMIT_DELAY_S)
+    await turns()
+    clock.advance(FULL_RETRY_S)
+    await turns()
+    assert told == [StoreFull] * 5
+    disk.full = False
+    clock.advance(FULL_RETRY_S)
+    await log.flushed()
+    assert sum(len(state) for _, state, _ in disk.commits) == 5
+
+
 async def test_commit_now_returns_when_it_is_durable(log: Log, disk: Disk) -> None:
     await log.commit_now([Put(SessionDocument("sub2", 60, 1, None))])
     assert len(disk.commits) == 1
