@@ -48,6 +48,8 @@ logger = logging.getLogger(__name__)
 NOT_STORED = "not stored: the broker's disk is full or failing, try again later"
 TAKEN_OVER = "another connection took the subscriber over"
 UNASKED_ERROR_INTERVAL_S = 1.0
+NAMED_MAX = 5
+"""Subscribers of a connection that are named when it is cut off."""
 
 
 class _Answer:
@@ -125,7 +127,10 @@ class LineClient:
         self._transport.close()
 
     def failed(self, error: Exception) -> None:
-        logger.critical("line client at %s is cut off", self._peer, exc_info=error)
+        names = ", ".join([*self._subscribers][:NAMED_MAX]) or "none"
+        logger.critical(
+            "line client at %s (subscribers: %s) is cut off", self._peer, names, exc_info=error
+        )
         self._transport.abort()  # What else was written may not be true.
         for subscriber in self._subscribers.values():
             subscriber.end()

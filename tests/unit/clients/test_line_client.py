@@ -108,7 +108,7 @@ async def test_a_mistake_of_ours_while_it_subscribes_cuts_it_off(
     lines.says("SUBSCRIBE t sub1")
     await world.settled()
     assert lines.transport.aborted
-    assert caplog.messages == ["line client at here is cut off"]
+    assert caplog.messages == ["line client at here (subscribers: sub1) is cut off"]
     assert world.sessions.connected_count == 0
 
 
