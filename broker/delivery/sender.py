@@ -134,9 +134,12 @@ class Sender:
             if entry is not None and not self.session.in_flight.is_at(entry):
                 del self.left[packet_id]
 
-    def cursor_moved(self) -> None:
-        """Messages were acknowledged: that is committed in its turn, and may make room."""
+    def cursor_moved(self, *, with_others: bool = False) -> None:
+        """Messages were acknowledged: that is committed in its turn, and may make room.
+        `with_others`: in the same commit as what else has changed by now."""
         if self.session.durable:
+            if with_others:
+                self._log.changed(self.session)
             self._log.changed(self.session, self._cursor_committed, self._failed, urgent=False)
 
     def _cursor_committed(self, error: StoreError | None) -> None:

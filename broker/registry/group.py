@@ -156,10 +156,11 @@ class Group(Owner, Recipient):
         self.wake()
 
     def acknowledged(self, packet_ids: Sequence[int]) -> None:
-        """Leases ended: the group's cursor moves."""
+        """Leases ended: the group's cursor moves, in the commit that makes a member's Packet
+        Identifiers durable."""
         if self.sender is not None:
             self.sender.session.in_flight.puback(packet_ids)
-            self.sender.cursor_moved()
+            self.sender.cursor_moved(with_others=True)
 
     def drained(self, member: Session) -> None:
         """The member's client has sent something, or may send more: it may have room."""

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from broker.config import Config
-from broker.documents import CursorDocument
+from broker.documents import CursorDocument, Put
 from broker.errors import StoreCorrupt, StoreError
 from broker.message import Offset, Outgoing
 from broker.session.session import Session
@@ -433,3 +433,28 @@ async def test_an_acknowledgement_asks_no_member_but_the_next(
         one.wake()
     assert asked <= 20 * 6
     assert len(numbers(*members)) == 100 + min(waiting, 20)
+
+
+async def test_a_lease_ends_in_the_commit_of_the_members_packet_identifier(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the cursors of many wait: a crash must not lease it once more. [MQTT-4.8.2-4]"""
+    monkeypatch.setattr("broker.log.log.SOURCES_MAX", 1)
+    one = await member(world, "one", expiry_s=100, qos=2)
+    one.limit = 0
+    await publish(world, 1, 1, qos=2)
+    await world.flushed()
+    other = Subscriber(world)
+    await other.open("other")
+    commits = len(world.disk.commits)
+    world.log.changed(placed(other), lambda error: None, urgent=False)
+    one.limit = 1 << 20
+    one.wake()
+    world.log.changed(placed(one))
+    await world.flushed()
+    written = [
+        {o.document.client_id for o in made if isinstance(o, Put)}
+        for _, made, _ in world.disk.commits[commits:]
+    ]
+    assert len(one.got) == 1
+    assert {"one", GROUP} <= written[0]
