@@ -25,7 +25,7 @@ from broker.clients.sending import Output, Sending
 from broker.clients.services import Services
 from broker.clock import Instant
 from broker.errors import QuotaExceeded, StoreError
-from broker.message import Grant, Message, Monotonic
+from broker.message import Grant, Message, Monotonic, Offset
 from broker.mqtt.connection import Closed, Connection, ControlEvent, Event
 from broker.mqtt.fields import PACKET_BYTES_MAX
 from broker.mqtt.packets import (
@@ -74,6 +74,7 @@ class Client(Owner):
         """What came while a step ran."""
         self._reading_paused_by: set[str] = set()
         self._will_withdrawn = False
+        self._input_ended = False
         self._why = "the connection was lost"
         """What ended the connection; "" where that is told otherwise."""
 
@@ -89,6 +90,15 @@ class Client(Owner):
             self._perform(events)
         self._output.flush()
 
+    def end_of_input(self) -> bool:
+        """No more packets will come; whether answers are due. Nothing is delivered any more: a
+        client that is gone looks the same as one that has no more to say."""
+        if self._output.closed or (self._session is None and self._step is None):
+            return False
+        self._input_ended = True
+        self._output.writable = False
+        return self._step is not None or self._answers_are_due()
+
     def deadline(self) -> Monotonic | None:
         return self._connection.deadline()
 
@@ -100,7 +110,7 @@ class Client(Owner):
             self._obey(closed)
 
     def writable(self, *, yes: bool) -> None:
-        self._output.writable = yes
+        self._output.writable = yes and not self._input_ended
         if yes:
             self.wake()
         elif self._session is not None:
@@ -205,7 +215,10 @@ class Client(Owner):
                 self._publishing.release(event.packet_ids)
             case Ack():
                 assert self._sending is not None
-                self._sending.acknowledged(event)
+                if not self._sending.acknowledged(event):
+                    reason = f"{event.type.name} is not the acknowledgement that is awaited"
+                    self._connection.close(ReasonCode.PROTOCOL_ERROR, reason)
+                    self._obey(Closed(ReasonCode.PROTOCOL_ERROR, reason))
             case RefusedPublish():
                 assert self._publishing is not None
                 self._publishing.refuse(event)
@@ -313,6 +326,9 @@ class Client(Owner):
         self._output.flush()
         if self._step is None and self._output.lost:
             self._leave()
+        elif self._step is None and self._input_ended:
+            if not self._answers_are_due():
+                self._end()
         elif self._step is None:
             self._resume_reading("step")
 
@@ -326,6 +342,20 @@ class Client(Owner):
             self._transport.resume_reading(reason)
 
     # The end
+
+    def _answers_are_due(self) -> bool:
+        """Whether anything waits for the log: the connection ends when all of that is answered."""
+        assert self._session is not None
+        answered = self._services.delivery.changes.mark(self._session)
+        self._output.flush()
+        if not answered.done():
+            self._step = tasks.start(self._end_after(answered), self.failed)
+        return not answered.done()
+
+    async def _end_after(self, answered: asyncio.Future[Offset]) -> None:
+        await answered
+        self._step = None
+        self._end()
 
     def _connection_ended(self) -> None:
         """By a packet that the client cannot take. What it asked for before is done first."""

@@ -42,6 +42,10 @@ class NetworkClient(Protocol):
         """Bytes came from the socket."""
         ...
 
+    def end_of_input(self) -> bool:
+        """The peer has closed its side; whether to stay half open, since answers are due."""
+        ...
+
     def deadline(self) -> Monotonic | None:
         """Monotonic second at which `expire` is to be called; None: never."""
         ...

@@ -26,8 +26,7 @@ from broker.mqtt.connection import Connection
 from broker.mqtt.fields import PACKET_BYTES_MAX
 from broker.mqtt.packets import Ack, FromServer, PacketType, Suback, Unsuback
 from broker.mqtt.reasons import ERROR, ReasonCode
-from broker.session.exchange import Stage
-from broker.session.in_flight import Taken
+from broker.session.exchange import Stage, Taken
 from broker.session.session import Session
 
 logger = logging.getLogger(__name__)
@@ -271,8 +270,11 @@ class Sending(Recipient):
             fitting.append((message, grant))
         return fitting
 
-    def acknowledged(self, ack: Ack) -> None:
-        """PUBACK, PUBREC or PUBCOMP came: the client has these, or refuses them."""
+    def acknowledged(self, ack: Ack) -> bool:
+        """PUBACK, PUBREC or PUBCOMP came: the client has these, or refuses them.
+
+        False: it is not of the type that is awaited under one of them. [MQTT-4.13.1-1]
+        """
         window = self._session.in_flight
         refused = ack.reason_code >= ERROR
         if refused:
@@ -282,20 +284,24 @@ class Sending(Recipient):
                 *(self._session.client_id, len(ack.packet_ids), ack.reason_code),
             )
         if ack.type == PacketType.PUBACK:
-            window.puback(ack.packet_ids)
+            unknown = window.puback(ack.packet_ids)
         elif ack.type == PacketType.PUBCOMP:
-            window.pubcomp(ack.packet_ids)
+            unknown = window.pubcomp(ack.packet_ids)
         else:
             known = window.pubrec(ack.packet_ids, refused=refused)
-            if not refused:
-                self._sender.answered(ack.packet_ids)
-                self._release(ack.packet_ids, known)
-                return
+            unknown = [*set(ack.packet_ids).difference(known)]
+        if unknown and window.is_awaited(unknown):
+            return False
+        if ack.type == PacketType.PUBREC and not refused:
+            self._sender.answered(ack.packet_ids)
+            self._release(ack.packet_ids, known)
+            return True
         self._sender.answered(ack.packet_ids)
         self._sender.cursor_moved()
         if window.settled:
             self._groups.settle(self._session)
         self.wake()
+        return True
 
     def _release(self, packet_ids: Sequence[int], known: list[int]) -> None:
         """PUBREC is answered by PUBREL. [MQTT-4.3.3-4]"""

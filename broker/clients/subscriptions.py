@@ -34,7 +34,15 @@ from broker.documents import NOT_YET, SubscriptionDocument
 from broker.errors import PeerError, QuotaExceeded, StoreError
 from broker.log.log import Log
 from broker.message import Offset
-from broker.mqtt.packets import Suback, Subscribe, SubscriptionRequest, Unsuback, Unsubscribe
+from broker.mqtt.packets import (
+    Properties,
+    Suback,
+    Subscribe,
+    SubscriptionRequest,
+    Unsuback,
+    Unsubscribe,
+)
+from broker.mqtt.properties import Property
 from broker.mqtt.reasons import ReasonCode
 from broker.observe.sys_tree import SysTree
 from broker.registry.group import Member
@@ -75,6 +83,8 @@ class Applicant(Member, Protocol):
 class _Granted:
     """The result of a SUBSCRIBE so far."""
 
+    remarks: list[str]
+    """What was not understood of the packet, and is said."""
     codes: list[int] = field(default_factory=list)
     wanting_retained: list[SubscriptionDocument] = field(default_factory=list)
 
@@ -105,26 +115,32 @@ class Subscriptions:
         must be asked first: a coroutine, to be awaited before anything else is done for the
         client."""
         at_once = self._begin_part(session, packet.requests)
-        if placing.asked_for(packet) or any(is_shared(r.filter) for r in packet.requests):
+        words, remark = placing.words(packet, self._clock.wall_us())
+        granted = _Granted([*filter(None, [remark]), *_remarks(packet)])
+        replays = placing.asked_for(packet, words)
+        if replays or any(is_shared(r.filter) for r in packet.requests):
             mark = self._delivery.changes.mark(session)
-            return self._subscribe_in_parts(session, packet, client, mark)
+            return self._subscribe_in_parts(
+                session, packet, client, granted, words if replays else None, mark
+            )
         if at_once:
             asked_for = [self._asked_for(session, request, packet) for request in packet.requests]
-            self._grant(session, packet, asked_for, _Granted(), client)
+            self._grant(session, packet, asked_for, granted, client)
             return None
-        return self._subscribe_in_parts(session, packet, client)
+        return self._subscribe_in_parts(session, packet, client, granted)
 
     async def _subscribe_in_parts(
         self,
         session: Session,
         packet: Subscribe,
         client: Applicant,
+        granted: _Granted,
+        words: Mapping[str, str] | None = None,
         mark: asyncio.Future[Offset] | None = None,
     ) -> None:
-        """`mark`: where the SUBSCRIBE stands, for what begins there and is made later."""
-        words = dict(packet.user_properties) if placing.asked_for(packet) else None
+        """`words`: of the replay, if it asks for one. `mark`: where the SUBSCRIBE stands, for what
+        begins there and is made later."""
         here = Offset(0) if mark is None else await mark
-        granted = _Granted()
         for requests in _parts(packet.requests):
             await asyncio.sleep(0)
             self._begin_part(session, requests)
@@ -246,7 +262,10 @@ class Subscriptions:
             if error is not None:
                 return
             if complete and not client.closed:
-                client.answer(Suback(packet.packet_id, granted.codes))
+                properties: Properties = {}
+                if granted.remarks:
+                    properties[Property.REASON_STRING] = "; ".join(granted.remarks)
+                client.answer(Suback(packet.packet_id, granted.codes, properties))
                 session.offer_aside(self._sys_tree.matching(granted.wanting_retained))
             if complete or client.closed:
                 self._delivery.send_owed(session)
@@ -315,6 +334,15 @@ class Subscriptions:
                 client.answer(Unsuback(packet.packet_id, codes))
 
         self._delivery.changes.unsubscribe(session, gone, in_effect)
+
+
+def _remarks(packet: Subscribe) -> list[str]:
+    """Applications have a `metadata` of their own, too."""
+    name, wanted = METADATA
+    values = [value for key, value in packet.user_properties if key == name]
+    if not values or wanted in values:
+        return []
+    return [f"{placing.shown(name, values[0])} is not {wanted}: without {name}"]
 
 
 def _parts(items: Sequence[T]) -> Iterator[Sequence[T]]:

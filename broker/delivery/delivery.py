@@ -101,7 +101,7 @@ class Delivery:
         if session.owed.subscriptions():
             self.send_retained(session)
         if session.subscriptions:
-            self._start(session, CatchUp(self, session))
+            self._start(session, CatchUp(self, session, self.live.through))
         else:
             session.go_live(self.live)
 

@@ -17,7 +17,7 @@ from typing import Protocol
 
 from broker import tasks
 from broker.counters import Counters
-from broker.documents import SubscriptionDocument
+from broker.documents import BEFORE_ALL, SubscriptionDocument
 from broker.message import Message, Offset, Outgoing
 from broker.session.grants import merge_grants
 from broker.session.outbox import with_missing
@@ -44,6 +44,18 @@ def sendable(messages: list[Message], counters: Counters) -> list[Message]:
     if len(kept) < len(messages):
         counters.dropped[CONTROL_CHARACTER] += len(messages) - len(kept)
     return kept
+
+
+def lasting(messages: list[Message], through: Offset) -> list[Message]:
+    """Without those up to `through` whose Message Expiry Interval is 0: they were for who was
+    connected then, and for nobody who comes later. [MQTT-3.3.2-5]"""
+    return [
+        message
+        for message in messages
+        if message.expires_at_us is None
+        or message.expires_at_us != message.published_at_us
+        or message.offset > through
+    ]
 
 
 def missing(removed: range, damaged: Sequence[range], counters: Counters) -> list[range]:
@@ -109,9 +121,13 @@ class Feed(Protocol):
 class Reader:
     """Reads the log for one session, a batch whenever there is room for one, until it caught up."""
 
-    def __init__(self, delivery: Feed, session: Session) -> None:
+    def __init__(
+        self, delivery: Feed, session: Session, absent_through: Offset = BEFORE_ALL
+    ) -> None:
+        """`absent_through`: what was routed when the client came."""
         self.delivery = delivery
         self.session = session
+        self.absent_through = absent_through
         self._room = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -171,7 +187,7 @@ class CatchUp(Reader):
             session.miss(missing)
             outgoing = [
                 (message, grant)
-                for message in messages
+                for message in lasting(messages, self.absent_through)
                 if (grant := session.grants.of(message)) is not None
             ]
             session.offer(outgoing, size_of(outgoing))
@@ -227,7 +243,7 @@ class Replay(Reader):
     def __init__(
         self, delivery: Feed, session: Session, subscription: SubscriptionDocument
     ) -> None:
-        super().__init__(delivery, session)
+        super().__init__(delivery, session, delivery.live.through)
         self.subscription = subscription
 
     @property
@@ -258,7 +274,7 @@ class Replay(Reader):
             untold += missing
             outgoing = [
                 (message, grant)
-                for message in messages
+                for message in lasting(messages, self.absent_through)
                 if message.offset <= end and self._matches(message)
             ]
             if outgoing:

@@ -20,8 +20,7 @@ from broker.delivery.delivery import Delivery
 from broker.errors import StoreBusy, StoreError, StoreFull
 from broker.log.log import Log
 from broker.message import Grant, Outgoing, WallUs
-from broker.session.exchange import InFlight, Stage
-from broker.session.in_flight import Taken
+from broker.session.exchange import InFlight, Stage, Taken
 from broker.session.session import Session
 from broker.topics import CONTROL_CHARACTER, has_control_character
 

@@ -219,6 +219,8 @@ def _message_properties(section: bytes, carrier: int, count_max: int) -> Message
         if identifier == Property.RESPONSE_TOPIC:
             if "+" in value or "#" in value:
                 raise ProtocolViolation("a Response Topic has a wildcard")  # [MQTT-3.3.2-14]
+            if not value:
+                raise ProtocolViolation("a Response Topic is empty")  # [MQTT-4.7.3-1]
             response_topic = value
         start = reader.position
     return MessageProperties(

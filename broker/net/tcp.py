@@ -211,8 +211,8 @@ class TcpConnection(asyncio.Protocol):
 
     @_guarded
     def eof_received(self) -> bool:
-        """Whether to stay half open: a line client may have sent all its commands."""
-        return isinstance(self.client, LineClient) and self.client.end_of_input()
+        """Whether to stay half open: a client may have said all that it has to say."""
+        return self.client is not None and self.client.end_of_input()
 
     @_guarded
     def pause_writing(self) -> None:

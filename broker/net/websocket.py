@@ -152,6 +152,9 @@ class WebSocket:
         if self._client is not None:
             self._client.writable(yes=yes)
 
+    def end_of_input(self) -> bool:
+        return self._client is not None and self._client.end_of_input()
+
     def lost(self) -> None:
         if self._client is not None:
             self._client.lost()

@@ -2,12 +2,13 @@
 
 User Properties `from` and `until` of the SUBSCRIBE speak for all its filters, a filter prefix
 `$replay/<spec>/` for its own. Clients subscribe again at every reconnect, so `from` counts only
-for a subscription that is new, unless `from-mode` is `always`.
+for a subscription that is new, unless `from-mode` is `always`. What the properties cannot mean is
+an application's own and ignored; what the prefix cannot mean is refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from broker.documents import SubscriptionDocument
 from broker.errors import ReplaySpecInvalid, SharedSubscriptionsNotSupported
@@ -30,13 +31,49 @@ from broker.session.session import Session
 from broker.store import Store
 from broker.topics import REPLAY_PREFIX, is_shared
 
-_WORDS = ("from", "until")
+SHOWN_MAX = 40
+"""Characters of a User Property that a SUBACK repeats."""
 
 
-def asked_for(packet: Subscribe) -> bool:
+def words(packet: Subscribe, now_us: WallUs) -> tuple[dict[str, str], str]:
+    """The User Properties that place a replay, and what is to be said of those that do not.
+
+    Applications have properties of these names, too: a value that is no place in the log is none of
+    ours, and the subscription is granted without it.
+    """
+    given = dict(packet.user_properties)
+    start, until = given.get("from"), given.get("until")
+    if start is not None and not _is_understood(parse, start, now_us):
+        del given["from"]
+        given.pop("until", None)
+        return given, f"{shown('from', start)} is no place in the log: live only"
+    if until is not None and not _is_understood(parse_point, until, now_us):
+        del given["until"]
+        instead = "live only" if start is None else "without an end"
+        return given, f"{shown('until', until)} is no place in the log: {instead}"
+    return given, ""
+
+
+def shown(key: str, value: str) -> str:
+    """A User Property, as a Reason String may repeat it."""
+    value = value[:SHOWN_MAX]
+    return f"{key}={value if value.isprintable() else ascii(value)[1:-1]}"
+
+
+def _is_understood(parse_word: Callable[[str, int], object], value: str, now_us: WallUs) -> bool:
+    try:
+        parse_word(value, now_us)
+    except ReplaySpecInvalid:
+        return False
+    return True
+
+
+def asked_for(packet: Subscribe, words: Mapping[str, str]) -> bool:
     """Whether any of its filters is to be replayed."""
-    return any(key in _WORDS for key, _ in packet.user_properties) or any(
-        request.filter.startswith(REPLAY_PREFIX) for request in packet.requests
+    return (
+        "from" in words
+        or "until" in words
+        or any(request.filter.startswith(REPLAY_PREFIX) for request in packet.requests)
     )
 
 

@@ -1,11 +1,12 @@
-"""Exchange: one QoS 1 or 2 message on its way to a client, until it is acknowledged for good."""
+"""Exchange: one QoS 1 or 2 message on its way to a client, until it is acknowledged for good; and
+`Taken`, the messages that go on their way together."""
 
 from __future__ import annotations
 
 from enum import IntEnum
 from typing import NamedTuple
 
-from broker.message import Offset, PacketIdentifier
+from broker.message import Offset, Outgoing, PacketIdentifier
 
 RETAINED = 0x01
 ASIDE = 0x02
@@ -36,3 +37,20 @@ class InFlight(NamedTuple):
     stage: Stage
     retained: bool = False
     aside: bool = False
+
+
+class Taken(NamedTuple):
+    """What one `take` moved out of a session. A tuple, since one is built per batch."""
+
+    outgoing: list[Outgoing]
+    packet_ids: list[int]
+    """One for each of `outgoing`; 0 for QoS 0."""
+    expired: list[Outgoing]
+    """Left out: their Message Expiry Interval had passed. [MQTT-3.3.2-5]"""
+    payload_bytes: int
+    """Of `outgoing`, without properties."""
+    size: int
+    """Of `outgoing` and `expired`, properties included."""
+    held: bool
+    """Whether the Packet Identifiers must be committed first: QoS 2 of a durable session, which a
+    crash of the broker could otherwise deliver twice."""

@@ -13,10 +13,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
-from typing import NamedTuple
 
 from broker.message import Lease, Offset, Outgoing, PacketIdentifier
-from broker.session.exchange import ASIDE, InFlight, Row, Stage
+from broker.session.exchange import ASIDE, InFlight, Row, Stage, Taken
 from broker.session.repeatable import Repeatable
 
 PACKET_IDENTIFIER_MAX = 65_535
@@ -118,7 +117,7 @@ class InFlightWindow:
             message, grant = head
             if message.offset > through:
                 break
-            if message.expires_at_us is not None and message.expires_at_us <= now_us:
+            if (at := message.expires_at_us) and message.published_at_us != at <= now_us:
                 queue.popleft()
                 expired.append(head)
                 expired_size += message.size
@@ -151,17 +150,22 @@ class InFlightWindow:
 
     # Acknowledgements
 
-    def puback(self, packet_ids: Iterable[int]) -> None:
-        """QoS 1 acknowledged, or refused for good."""
+    def puback(self, packet_ids: Iterable[int]) -> list[int]:
+        """QoS 1 acknowledged, or refused for good; returns the unknown ones."""
         before = len(self._qos1)
         pop = self._qos1.pop
+        unknown = []
         for packet_id in packet_ids:
-            pop(packet_id, None)
+            if pop(packet_id, None) is None:
+                unknown.append(packet_id)
         self.repeatable.acknowledged += before - len(self._qos1)
+        if unknown:
+            packet_ids = set(packet_ids).difference(unknown)
         if self._aside:
             self._end_aside(packet_ids)
         if self._changed is not None:
             self._note_changed(packet_ids)
+        return unknown
 
     def pubrec(self, packet_ids: Iterable[int], *, refused: bool) -> list[int]:
         """QoS 2 received; returns the known ones. Refused ones are finished. [MQTT-4.3.3-4]"""
@@ -183,13 +187,22 @@ class InFlightWindow:
             self._note_changed(known)
         return known
 
-    def pubcomp(self, packet_ids: Iterable[int]) -> None:
-        """QoS 2 complete."""
-        before = len(self._released)
+    def pubcomp(self, packet_ids: Iterable[int]) -> list[int]:
+        """QoS 2 complete; returns the unknown ones."""
+        known, unknown = [], []
         for packet_id in packet_ids:
             if self._released.pop(packet_id, None) is not None:
                 del self._released_as[packet_id]
-        self._finished(before - len(self._released), packet_ids)
+                known.append(packet_id)
+            else:
+                unknown.append(packet_id)
+        self._finished(len(known), known)
+        return unknown
+
+    def is_awaited(self, packet_ids: Iterable[int]) -> bool:
+        """Whether an acknowledgement is awaited under one of these."""
+        flights = self._by_stage().values()
+        return any(packet_id in flight for packet_id in packet_ids for flight in flights)
 
     def finish(self, packet_ids: Sequence[int]) -> None:
         """These are over, however far they got: they can never be sent to this client
@@ -380,20 +393,3 @@ class InFlightWindow:
         numbers = ranks or range(len(self._released))
         self._released_as = dict(zip(self._released, numbers, strict=True))
         self.repeatable.sent = len(self)
-
-
-class Taken(NamedTuple):
-    """What one `take` moved out of a session. A tuple, since one is built per batch."""
-
-    outgoing: list[Outgoing]
-    packet_ids: list[int]
-    """One for each of `outgoing`; 0 for QoS 0."""
-    expired: list[Outgoing]
-    """Left out: their Message Expiry Interval had passed. [MQTT-3.3.2-5]"""
-    payload_bytes: int
-    """Of `outgoing`, without properties."""
-    size: int
-    """Of `outgoing` and `expired`, properties included."""
-    held: bool
-    """Whether the Packet Identifiers must be committed first: QoS 2 of a durable session, which a
-    crash of the broker could otherwise deliver twice."""

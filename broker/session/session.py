@@ -32,8 +32,9 @@ from broker.documents import (
 )
 from broker.message import Lease, Message, Offset, Outgoing
 from broker.session.cursor import Cursor
+from broker.session.exchange import Taken
 from broker.session.grants import SubscriptionSet
-from broker.session.in_flight import OFFSET_MAX, InFlightWindow, Taken
+from broker.session.in_flight import OFFSET_MAX, InFlightWindow
 from broker.session.outbox import Outbox
 from broker.session.owed import OwedRetained
 from broker.session.position import LivePosition, Position

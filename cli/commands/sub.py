@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import Annotated
 
 import typer
@@ -108,6 +109,7 @@ def run(
         raise typer.BadParameter("--resume says where to begin, and so does --from: use one")
     if until is not None and not filters:
         raise typer.BadParameter("--until needs the topics to replay")
+    _check_places(start, until)
     if (format is not None) + json + (command is not None) > 1:
         raise typer.BadParameter("use one of -F, --json and --exec")
     if resume and not filters and qos is not None and not quiet:
@@ -147,6 +149,23 @@ def run(
     from cli import interactive
 
     interactive.subscribe_lines(options)
+
+
+def _check_places(start: str | None, until: str | None) -> None:
+    """The broker takes a User Property that is no place in the log for an application's own."""
+    from broker.errors import ReplaySpecInvalid
+    from broker.replay.spec import parse, parse_point
+
+    now_us = time.time_ns() // 1000
+    try:
+        option = "--from"
+        if start is not None:
+            parse(start, now_us)
+        option = "--until"
+        if until is not None:
+            parse_point(until, now_us)
+    except ReplaySpecInvalid as error:
+        raise typer.BadParameter(f"{option}: {error.reason}") from error
 
 
 def _check_group(group: str) -> None:

@@ -330,16 +330,19 @@ def test_a_full_window_holds_up_nothing_else(dial: Dial, name: str) -> None:
 
 
 def test_an_expired_message_is_acknowledged_to_the_end(dial: Dial, name: str) -> None:
-    """[MQTT-4.3.3-13, MQTT-3.3.2-5] And nobody gets it."""
-    subscriber = dial(connect_packet(f"{name}-sub"))
+    """[MQTT-4.3.3-13, MQTT-3.3.2-5] And who is away does not get it."""
+    connect = connect_packet(f"{name}-sub", durable=True)
+    subscriber = dial(connect)
     subscriber.subscribe(name, 2)
+    subscriber.send(Disconnect())
+    assert subscriber.closed()
     client = dial(connect_packet(name))
     client.send(replace(publish(name, b"", 2), message_expiry_s=0))
     assert client.expect(Ack) == Ack(PUBREC, [1])
     client.send(Ack(PUBREL, [1]))
     assert client.expect(Ack) == Ack(PUBCOMP, [1])
     client.publish_all(name, [b"after"])
-    assert subscriber.expect(Publish).payload == b"after"
+    assert dial(connect, present=True).expect(Publish).payload == b"after"
 
 
 @pytest.mark.parametrize("qos", [1, 2])

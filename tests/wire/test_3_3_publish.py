@@ -198,6 +198,14 @@ def test_a_response_topic_has_no_wildcard(wire: Wire) -> None:
     wire.closed()
 
 
+def test_a_response_topic_is_not_empty(wire: Wire) -> None:
+    """[MQTT-4.7.3-1] It is a topic that somebody is to publish to."""
+    wire.connect()
+    wire.client("32 09 0001 't' 0001 03 08 0000")
+    wire.broker("E0 .. 82 *")
+    wire.closed()
+
+
 class TestTopicAlias:
     def test_stands_for_the_topic_it_was_set_to(self, wire: Wire) -> None:
         """[MQTT-3.3.2-12]"""

@@ -566,3 +566,36 @@ async def test_neither_payloads_nor_passwords_are_told(
     await world.settled()
     assert len(caplog.messages) >= 2
     assert "SECRET" not in caplog.text
+
+
+# Half-closed
+
+
+@pytest.mark.parametrize("version", [4, 5])
+async def test_who_closes_its_side_after_a_publish_gets_its_puback(
+    world: World, version: int
+) -> None:
+    client = Dialogue(world)
+    await client.connect("half", version=version)
+    world.disk.may_commit.clear()
+    client.client(f"82 ( 0001 {'00' if version == 5 else ''} 0001't' 01 )")
+    client.client(f"32 ( 0001't' 0002 {'00' if version == 5 else ''} 'x' )")
+    assert client.peer.end_of_input()
+    client.peer.writable(yes=True)
+    world.disk.may_commit.set()
+    await client.broker(f"90 .. 0001 {'00' if version == 5 else ''} 01  40 02 0002")
+    assert client.transport.closed.is_set()
+
+
+async def test_who_closes_its_side_at_once_is_accepted_and_answered(world: World) -> None:
+    client = Dialogue(world)
+    client.client("10 0D 0004'MQTT' 04 02 003C 0001'a'  32 06 0001't' 0002 'x'")
+    assert client.peer.end_of_input()
+    await client.broker("20 02 00 00  40 02 0002")
+    assert client.transport.closed.is_set()
+    assert await stored(world) == [b"x"]
+
+
+async def test_where_no_answer_is_due_the_end_of_input_is_the_end(dialogue: Dialogue) -> None:
+    assert not dialogue.peer.end_of_input()
+    assert not Dialogue(dialogue.world).peer.end_of_input()

@@ -472,15 +472,39 @@ async def test_what_is_acknowledged_while_it_is_read_is_not_sent_again(
     await back.broker(again([1], qos, version=version))
 
 
-async def test_an_acknowledgement_of_the_wrong_kind_does_not_take_a_message_away(
+@pytest.mark.parametrize("version", [4, 5])
+@pytest.mark.parametrize(
+    ("qos", "wrong"), [(1, "50 02 0001"), (1, "70 02 0001"), (2, "40 02 0001"), (2, "70 02 0001")]
+)
+async def test_an_acknowledgement_of_the_wrong_type_ends_the_connection_and_frees_nothing(
+    world: World, qos: int, wrong: str, version: int
+) -> None:
+    """[MQTT-4.13.1-1, MQTT3-4.8.0-1]"""
+    properties = "05 1100000064" if version == 5 else ""
+    connect = f"10 ( 0004'MQTT' {version:02X} 00 003C {properties} 0001'c' )"
+    first, again = Dialogue(world), Dialogue(world)
+    first.client(connect)
+    await world.settled()
+    first.client(f"82 ( 0009 {'00' if version == 5 else ''} 0001't' {qos:02X} )")
+    await world.publish(message("1", qos=2), message("2", qos=2))
+    await first.broker("*")
+    first.client(wrong)
+    await first.broker("E0 *" if version == 5 else "")
+    assert first.transport.closed.is_set()
+    again.client(connect)
+    got = [packet.payload for packet in await again.deliveries(version=version)]
+    assert got == [b"1", b"2"]
+
+
+async def test_an_acknowledgement_of_the_wrong_type_ends_it_before_all_is_sent_again(
     world: World, dialogue: Dialogue
 ) -> None:
     await left_by(world, dialogue, 2, 2)
     back = Dialogue(world)
     await back.connect(expiry_s=100, receive_maximum=1)
     back.client("70 02 0002")
-    back.client("50 03 0001 80")
-    await back.broker(again([2], 2))
+    await back.broker("E0 *")
+    assert back.transport.closed.is_set()
 
 
 async def test_a_full_socket_is_sent_nothing_again(world: World, dialogue: Dialogue) -> None:

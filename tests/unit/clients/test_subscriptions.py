@@ -813,3 +813,67 @@ async def test_3_1_1_hears_that_a_filter_with_a_control_character_failed(world: 
     await dialogue.broker("90 04 0007 80 01")
     dialogue.client("A2 06 0008 0002 't' 07")
     await dialogue.broker("B0 02 0008")
+
+
+# What belongs to applications
+
+
+@pytest.mark.parametrize(
+    ("properties", "remark"),
+    [
+        ("26 0004'from' 0005'alice'", "from=alice is no place in the log: live only"),
+        ("26 0008'metadata' 0003'yes'", "metadata=yes is not true: without metadata"),
+        (
+            "26 0005'until' 0003'bob' 26 0008'metadata' 0001'1'",
+            "until=bob is no place in the log: live only; metadata=1 is not true: without metadata",
+        ),
+    ],
+)
+async def test_a_value_that_is_none_of_ours_is_ignored_and_suback_says_so(
+    world: World, properties: str, remark: str
+) -> None:
+    await world.publish(message("before"))
+    client = Dialogue(world)
+    await client.connect()
+    client.client(f"82 ( 0001 ( {properties} ) 0001't' 00 )")
+    await world.settled()
+    said = b"\x1f" + len(remark).to_bytes(2) + remark.encode()
+    assert said in client.transport.written
+    client.transport.written = b""
+    await world.publish(message("after"))
+    assert [packet.payload for packet in await client.deliveries()] == [b"after"]
+
+
+async def test_a_shared_subscription_may_come_from_alice(world: World) -> None:
+    client = Dialogue(world)
+    await client.connect()
+    client.client("82 ( 0001 ( 26 0004'from' 0005'alice' ) 000A'$share/g/t' 01 )")
+    await client.broker("90 .. 0001 * 01")
+
+
+async def test_who_asked_for_no_reasons_gets_none(world: World) -> None:
+    """[MQTT-3.1.2-29]"""
+    client = Dialogue(world)
+    client.client("10 ( 0004'MQTT' 05 02 003C 02 1700 0001'a' )")
+    await client.broker("20 *")
+    client.client("82 ( 0001 ( 26 0004'from' 0005'alice' ) 0001't' 00 )")
+    await client.broker("90 04 0001 00 00")
+
+
+async def test_a_message_that_expires_at_once_is_for_who_is_connected_now(world: World) -> None:
+    """[MQTT-3.3.2-5] Message Expiry Interval 0, and nothing of it for who comes later."""
+    absent, here, later = Dialogue(world), Dialogue(world), Dialogue(world)
+    await absent.connect("absent", expiry_s=100)
+    await absent.subscribe("t")
+    absent.peer.lost()
+    await here.connect("here")
+    await here.subscribe("t")
+    here.client("33 ( 0001't' 0001 05 0200000000 'x' )")
+    assert [packet.payload for packet in await here.deliveries()] == [b"x"]
+    back = Dialogue(world)
+    await back.connect("absent", expiry_s=100)
+    await later.connect("later")
+    later.client("82 ( 0001 00 0001't' 00 ) 82 ( 0002 00 0012'$replay/earliest/t' 00 )")
+    await world.publish(message("end"))
+    for client in (back, later):
+        assert {packet.payload for packet in await client.deliveries()} == {b"end"}

@@ -127,8 +127,41 @@ def test_a_replay_is_unsubscribed_from_by_the_words_it_was_subscribed_with() -> 
     assert placing.kept_as("$replay/earliest") == "$replay/earliest"
 
 
+def words(packet: Subscribe) -> tuple[dict[str, str], str]:
+    return placing.words(packet, NOW_US)
+
+
 def test_a_subscribe_asks_for_a_replay_by_a_word_or_a_prefix() -> None:
-    assert placing.asked_for(subscribe(**{"from": "1"}))
-    assert placing.asked_for(subscribe(until="1"))
-    assert placing.asked_for(subscribe("$replay/1/t"))
-    assert not placing.asked_for(subscribe(metadata="true"))
+    for packet in (subscribe(**{"from": "1"}), subscribe(until="1"), subscribe("$replay/1/t")):
+        assert placing.asked_for(packet, words(packet)[0])
+    for packet in (subscribe(metadata="true"), subscribe(**{"from": "alice"})):
+        assert not placing.asked_for(packet, words(packet)[0])
+
+
+@pytest.mark.parametrize(
+    ("given", "left", "remark"),
+    [
+        ({"from": "1", "until": "2"}, {"from": "1", "until": "2"}, ""),
+        ({"from": "alice"}, {}, "from=alice is no place in the log: live only"),
+        ({"from": "alice", "until": "5"}, {}, "from=alice is no place in the log: live only"),
+        ({"until": "bob"}, {}, "until=bob is no place in the log: live only"),
+        ({"until": "-5"}, {}, "until=-5 is no place in the log: live only"),
+        (
+            {"from": "1", "until": "bob"},
+            {"from": "1"},
+            "until=bob is no place in the log: without an end",
+        ),
+        ({"from": ""}, {}, "from= is no place in the log: live only"),
+        ({"from": "a\x01"}, {}, "from=a\\x01 is no place in the log: live only"),
+        ({"from": "x" * 999}, {}, f"from={'x' * 40} is no place in the log: live only"),
+        (
+            {"from": "alice", "city": "x"},
+            {"city": "x"},
+            "from=alice is no place in the log: live only",
+        ),
+    ],
+)
+def test_a_word_that_is_none_of_ours_is_an_applications_own(
+    given: dict[str, str], left: dict[str, str], remark: str
+) -> None:
+    assert words(subscribe(**given)) == (left, remark)

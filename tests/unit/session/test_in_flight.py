@@ -6,8 +6,8 @@ from collections.abc import Iterable
 import pytest
 
 from broker.message import Grant, Lease, Message, Offset, Outgoing, PacketIdentifier
-from broker.session.exchange import InFlight, Stage
-from broker.session.in_flight import InFlightWindow, Taken
+from broker.session.exchange import InFlight, Stage, Taken
+from broker.session.in_flight import InFlightWindow
 from tests.support.messages import message
 from tests.support.world import payloads
 

@@ -133,6 +133,8 @@ def test_metadata_is_asked_for_only_where_it_is_used(
         ("a --group a/b", "--group 'a/b'"),
         ("a --group ''", "--group ''"),
         ("a --group +", "--group '+'"),
+        ("a --from alice", "--from: replay spec cannot be understood"),
+        ("a --from 1 --until 2:3", "--until: until is one place"),
         ("--resume --id me --from 1", "--resume says where to begin"),
         ("--until 5 --id me --resume", "--until needs the topics"),
         ("a --json -F %p", "use one of"),
