@@ -537,3 +537,24 @@ async def test_a_damaged_retained_message_is_counted_and_the_others_come(
     assert payloads(sub.got) == [b"1", b"3"]
     assert world.counters.dropped == {"damaged": 1}
     assert placed(sub).subscriptions["t/+"].retained_after == 3
+
+
+async def test_who_cannot_be_told_what_is_retained_gets_all_else(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """P5: or it would be cut off at each subscription."""
+
+    async def damaged(*_: object) -> list[Offset]:
+        raise StoreCorrupt("malformed")
+
+    await world.publish(message("kept", "t/1", retain=True))
+    monkeypatch.setattr(world.disk, "retained", damaged)
+    sub = Subscriber(world)
+    await sub.open()
+    sub.subscribe(subscription("t/+", start=1, retained_through=1))
+    world.delivery.send_retained(placed(sub))
+    await world.publish(message("live", "t/1"))
+    assert payloads(sub.got) == [b"live"]
+    assert sub.errors == []
+    assert "'sub1' gets nothing retained: malformed" in caplog.text
+    assert world.counters.dropped == {"damaged": 1}
