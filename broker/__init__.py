@@ -23,7 +23,7 @@ was away, is fed from the store. Nothing on the way calls back to the stage befo
     registry/    sessions, groups and wills: who is there, until when
     session/     what MQTT keeps of one client identifier
     replay/      from the words of a subscriber to offsets of the log
-    log/         group commit and the high watermark
+    log/         group commit, the high watermark, time that outlives a run
     store/       messages and documents, in memory or in SQLite
     observe/     $SYS: what the broker tells about itself
     web/         administration over HTTP on a Unix socket

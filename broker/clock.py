@@ -2,8 +2,8 @@
 
 - Rules get the time as an argument: `deadline()` is when they want to be called next, `expire(now)`
   does what is due. `Alarm` keeps one timer for all of them.
-- Deadlines in memory are `Monotonic`: they do not move when somebody sets the wall clock. What
-  outlives the process (messages, documents) has `WallUs`. Only `Instant` turns one into the other.
+- Deadlines are `Monotonic`: they do not move when somebody sets the wall clock. What has to outlive
+  the process is on the log's own time (`log/log_time.py`). The wall clock is for people.
 - Whoever sets timers or reads the time is given a `Clock`, so that another can stand in for the
   system's: a test's stands still until the test moves it.
 """
@@ -26,31 +26,19 @@ US = 1_000_000
 FAILED_RETRY_S = 1.0
 """A rule that failed is not called again before: what was due then may still be."""
 NEVER = Monotonic(math.inf)
-NEVER_US = WallUs(1 << 62)
-"""`NEVER` as documents have it."""
+_ELAPSED_CLOCK: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+"""Only Linux has the former. macOS's monotonic clock runs while it sleeps."""
 
 
 @dataclass(slots=True, frozen=True)
 class Instant:
-    """One moment on both clocks, and so what a time of one is on the other."""
+    """One moment on both clocks."""
 
     monotonic: Monotonic
     wall_us: WallUs
 
     def after(self, seconds: float) -> Monotonic:
         return Monotonic(self.monotonic + seconds)
-
-    def wall_at(self, at: Monotonic) -> WallUs:
-        """What the wall clock will have at `at`, unless somebody sets it before."""
-        if at == NEVER:
-            return NEVER_US
-        return WallUs(self.wall_us + round((at - self.monotonic) * US))
-
-    def monotonic_at(self, at_us: WallUs) -> Monotonic:
-        """When the wall clock will have `at_us`, unless somebody sets it before."""
-        if at_us >= NEVER_US:
-            return NEVER
-        return self.after((at_us - self.wall_us) / US)
 
 
 class Timer(Protocol):
@@ -63,6 +51,11 @@ class Clock(Protocol):
     def monotonic(self) -> Monotonic: ...
 
     def wall_us(self) -> WallUs: ...
+
+    def elapsed_us(self) -> int:
+        """Microseconds of a clock that nobody can set, and that runs while the machine is suspended
+        too, where the system has one. Its zero means nothing."""
+        ...
 
     def call_later(self, delay_s: float, callback: Callable[[], object]) -> Timer:
         """Call once, in the loop, after `delay_s` (in its next turn if that is not above 0)."""
@@ -81,11 +74,14 @@ class SystemClock:
         return Instant(self.monotonic(), self.wall_us())
 
     def monotonic(self) -> Monotonic:
-        """The loop's: its timers are due by it."""
+        """The loop's: its timers are due by it. It stands still while the machine is suspended."""
         return Monotonic(self._loop.time())
 
     def wall_us(self) -> WallUs:
         return WallUs(time.time_ns() // 1000)
+
+    def elapsed_us(self) -> int:
+        return time.clock_gettime_ns(_ELAPSED_CLOCK) // 1000
 
     def call_later(self, delay_s: float, callback: Callable[[], object]) -> Timer:
         return self._loop.call_later(delay_s, callback)

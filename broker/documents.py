@@ -9,22 +9,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
-from broker.message import Offset, WallUs
+from broker.message import AgedUs, Offset, ServedUs, WallUs
 
 BEFORE_ALL = Offset(0)
 NOT_YET = Offset(2**63 - 1)
 """The start of a subscription whose commit is not done: no message is above it."""
+NEVER_US = ServedUs(1 << 62)
+"""A deadline that never comes."""
 
 
 @dataclass(slots=True)
 class SessionDocument:
-    """A durable session. `expires_at_us` is None while its client is connected."""
+    """A durable session. `expires_at_us` (served time) is None while its client is connected."""
 
     KEY: ClassVar[tuple[str, ...]] = ("client_id",)
     client_id: str
     session_expiry_s: int
     created_at_us: int
-    expires_at_us: WallUs | None
+    expires_at_us: ServedUs | None
 
 
 @dataclass(slots=True)
@@ -102,7 +104,7 @@ class ReceivedQos2Document:
 
 @dataclass(slots=True)
 class WillDocument:
-    """A Will Message. `due_at_us` is None while its client is connected."""
+    """A Will Message. `due_at_us` (served time) is None while its client is connected."""
 
     KEY: ClassVar[tuple[str, ...]] = ("client_id",)
     client_id: str
@@ -113,7 +115,18 @@ class WillDocument:
     properties: bytes
     expiry_s: int | None
     delay_s: int
-    due_at_us: WallUs | None
+    due_at_us: ServedUs | None
+
+
+@dataclass(slots=True)
+class TimeDocument:
+    """What the log's two clocks have when the wall clock has `wall_us`. There is one of it."""
+
+    KEY: ClassVar[tuple[str, ...]] = ("name",)
+    name: str
+    served_us: ServedUs
+    aged_us: AgedUs
+    wall_us: WallUs
 
 
 Document = (
@@ -123,6 +136,7 @@ Document = (
     | InFlightDocument
     | ReceivedQos2Document
     | WillDocument
+    | TimeDocument
 )
 D = TypeVar(
     "D",
@@ -132,6 +146,7 @@ D = TypeVar(
     InFlightDocument,
     ReceivedQos2Document,
     WillDocument,
+    TimeDocument,
 )
 
 

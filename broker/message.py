@@ -19,6 +19,12 @@ PacketIdentifier = NewType("PacketIdentifier", int)
 WallUs = NewType("WallUs", int)
 """Microseconds since the epoch (UTC), as the wall clock had it: it may be set, also back."""
 
+ServedUs = NewType("ServedUs", int)
+"""Microseconds on a clock that stands still while no broker runs on the log, see `log_time.py`."""
+
+AgedUs = NewType("AgedUs", int)
+"""Microseconds on a clock that also goes on while none runs, but cannot be set, see there too."""
+
 Monotonic = NewType("Monotonic", float)
 """Seconds of a clock that nobody can set. Its zero is this process's own: no use on a disk."""
 
@@ -29,11 +35,12 @@ NOT_STORED = Offset(0)
 class Message:
     """One application message.
 
-    `publisher` is the client identifier it came from; times are microseconds since the epoch
-    (UTC). `properties` are the MQTT 5 properties to pass on unchanged, encoded, without their
-    length and without Message Expiry Interval, Topic Alias and Subscription Identifier.
-    `offset` is `NOT_STORED` until the log has committed the message. `size` is what it counts in
-    every bound that is in bytes, since either part may be as large as a packet.
+    `publisher` is the client identifier it came from. `published_at_us` is what the wall clock had,
+    in microseconds since the epoch (UTC); `expires_at_us` is aged time. `properties` are the MQTT 5
+    properties to pass on unchanged, encoded, without their length and without Message Expiry
+    Interval, Topic Alias and Subscription Identifier. `offset` is `NOT_STORED` until the log has
+    committed the message. `size` is what it counts in every bound that is in bytes, since either
+    part may be as large as a packet.
     """
 
     topic: str

@@ -136,13 +136,15 @@ class Server:
             Limits.of(config),
             self._methods,
         )
+        await self._log.start()
         await self._sessions.start(clock.now())
         await wills.start(self._sessions.has_durable, clock.now())
         self._spawn(self._log.commit_forever())
+        self._spawn(self._log.note_time_forever())
         self._spawn(delivery.deliver_forever())
         self._spawn(alarm.expire_forever())
         self._scrub = Scrub(self._store, clock, bytes_per_s=config.scrub_bytes_per_s)
-        self._spawn(forget_expired_forever(self._store, clock))
+        self._spawn(forget_expired_forever(self._store, self._log.time, clock))
         if config.scrub_bytes_per_s:
             self._spawn(self._scrub.run_forever())
         if config.sys_interval_s:
@@ -220,16 +222,14 @@ class Server:
         """Let the log take what was received, take leave of the clients, and let the log take what
         that has changed."""
         try:
-            await self._flushed()
+            if self._failure is None:
+                await self._log.flushed()
         finally:
             self._alarm.stop()
             for connection in list(self._connections):
                 connection.shut_down()
-        await self._flushed()
-
-    async def _flushed(self) -> None:
         if self._failure is None:
-            await self._log.flushed()
+            await self._log.end()
 
     async def _stop_tasks(self) -> None:
         try:

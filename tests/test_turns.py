@@ -19,7 +19,7 @@ import pytest
 
 from broker.config import Config
 from broker.documents import CursorDocument, Document, Operation, Place, Put, SessionDocument
-from broker.message import Message, Offset, WallUs
+from broker.message import Message, Offset, ServedUs
 from broker.store.sqlite.store import SqliteStore
 from broker.store.sqlite.thread import ConnectionThread
 from tests.support.clock import FakeClock
@@ -59,7 +59,7 @@ async def until(condition: Callable[[], bool], clock: FakeClock | None = None) -
 
 async def test_many_sessions_that_expire_at_once(tmp_path: Path) -> None:
     clock = FakeClock()
-    expires_at_us = WallUs(clock.wall_us() + 10_000_000)
+    expires_at_us = ServedUs(clock.wall_us() + 10_000_000)
     names = [f"client{n}" for n in range(10_000)]
     disk = await stored(tmp_path, *[SessionDocument(n, 100, 1, expires_at_us) for n in names])
     async with running(disk, Config(), clock) as world, LongestTurn() as longest:

@@ -167,7 +167,7 @@ class Client(Owner):
 
     def fits(self, message: Message, grant: Grant) -> bool:
         """Whether its Maximum Packet Size permits this message. [MQTT-3.1.2-24]"""
-        return self._connection.fits(message, grant, self._services.clock.wall_us())
+        return self._connection.fits(message, grant, self._services.log.time.aged_us())
 
     def answer(self, packet: Suback | Unsuback) -> None:
         """What the client asked for is done."""

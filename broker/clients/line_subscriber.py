@@ -66,8 +66,8 @@ class LineSubscriber(Owner, Recipient):
         if sender is None or client.input_ended:
             return
         counters = client.services.counters
-        clock = client.services.clock
-        while client.writable_now and (taken := sender.take(clock.wall_us())) is not None:
+        time = client.services.log.time
+        while client.writable_now and (taken := sender.take(time.aged_us())) is not None:
             counters.payload_bytes_out += taken.payload_bytes
             self._deliver(taken.outgoing, taken.packet_ids)
         client.services.delivery.drained(sender.session)

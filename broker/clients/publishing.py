@@ -77,7 +77,7 @@ class Publishing:
                 packet.retain,
                 client_id,
                 now_us,
-                None if expiry_s is None else now_us + expiry_s * US,
+                None if expiry_s is None else log.time.aged_us() + expiry_s * US,
                 packet.properties,
             )
             messages.append(message)

@@ -21,7 +21,7 @@ from broker.delivery.sender import TOO_LARGE, Recipient, Sender
 from broker.errors import StoreError
 from broker.log.batch import OnFailed
 from broker.log.log import Log
-from broker.message import Offset, Outgoing, WallUs
+from broker.message import Offset, Outgoing
 from broker.mqtt.connection import Connection
 from broker.mqtt.fields import PACKET_BYTES_MAX
 from broker.mqtt.packets import Ack, FromServer, PacketType, Suback, Unsuback
@@ -129,7 +129,6 @@ class Sending(Recipient):
     acknowledgement."""
 
     __slots__ = (
-        "_clock",
         "_counters",
         "_delivery",
         "_groups",
@@ -138,12 +137,13 @@ class Sending(Recipient):
         "_output",
         "_sender",
         "_session",
+        "_time",
         "_unsubacks",
     )
 
     def __init__(self, services: Services, session: Session, output: Output) -> None:
-        self._clock = services.clock
         self._log = services.log
+        self._time = services.log.time
         self._delivery = services.delivery
         self._groups = services.groups
         self._counters = services.counters
@@ -181,7 +181,7 @@ class Sending(Recipient):
         # `session.waiting`, without a call: most wakes find nothing, since an acknowledgement came
         # or a cursor was committed.
         while output.writable and (session.aside or session.outbox or owed.waiting or sender.left):
-            now_us = self._clock.wall_us()
+            now_us = self._time.aged_us()
             taken = sender.take(now_us)
             if taken is None:
                 break
@@ -227,7 +227,7 @@ class Sending(Recipient):
         """Packet Identifiers are committed: what waited for that may go."""
         if error is None and not self._output.closed:
             taken = self._held.pop(0)
-            self._send(taken.outgoing, taken.packet_ids, self._clock.wall_us())
+            self._send(taken.outgoing, taken.packet_ids, self._time.aged_us())
 
     def room(self) -> int:
         """The client's Receive Maximum, less what this connection has in flight. [MQTT-3.3.4-9]"""
@@ -240,10 +240,10 @@ class Sending(Recipient):
         """With DUP = 1. [MQTT-3.3.1-1]"""
         self._counters.redeliveries += len(outgoing)
         self._counters.payload_bytes_out += _payload_bytes(outgoing)
-        self._send(outgoing, packet_ids, self._clock.wall_us(), dup=True)
+        self._send(outgoing, packet_ids, self._time.aged_us(), dup=True)
 
     def _send(
-        self, outgoing: list[Outgoing], packet_ids: list[int], now_us: WallUs, *, dup: bool = False
+        self, outgoing: list[Outgoing], packet_ids: list[int], now_us: int, *, dup: bool = False
     ) -> None:
         connection = self._output.connection
         if connection.packet_bytes_max < PACKET_BYTES_MAX:
@@ -258,7 +258,7 @@ class Sending(Recipient):
             self._groups.settle(self._session)
         self._output.flush()
 
-    def _without_notes_too_large(self, outgoing: list[Outgoing], now_us: WallUs) -> list[Outgoing]:
+    def _without_notes_too_large(self, outgoing: list[Outgoing], now_us: int) -> list[Outgoing]:
         """What we add to a message unasked is left out where it would make it too large. A gap that
         is not told because of that is counted."""
         fits = self._output.connection.fits

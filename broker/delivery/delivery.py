@@ -69,7 +69,6 @@ class Delivery:
         self._log = log
         self._counters = counters
         self._config = config
-        self._clock = clock
         self.live = LivePosition(log.high_watermark)
         self._recent = Recent(log.high_watermark)
         self._routes = RouteTable()
@@ -368,7 +367,7 @@ class Delivery:
             self._readers[session].pop((Retained, None), None)
         if read.damaged:
             self._counters.dropped["damaged"] += sum(map(len, read.damaged))
-        now_us = self._clock.wall_us()
+        now_us = self._log.time.aged_us()
         retained = [message for message in read.messages if not message.has_expired(now_us)]
         session.owed.offer(readers.sendable(retained, self._counters), last_part=last_part)
         self.wake(session)

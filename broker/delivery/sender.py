@@ -19,7 +19,7 @@ from broker.counters import Counters
 from broker.delivery.delivery import Delivery
 from broker.errors import StoreBusy, StoreError, StoreFull
 from broker.log.log import Log
-from broker.message import Grant, Outgoing, WallUs
+from broker.message import Grant, Outgoing
 from broker.session.exchange import InFlight, Stage, Taken
 from broker.session.session import Session
 from broker.topics import CONTROL_CHARACTER, has_control_character
@@ -90,8 +90,8 @@ class Sender:
         self.left = {entry.packet_id: entry for entry in oldest_first}
         self._resend_if_room()
 
-    def take(self, now_us: WallUs) -> Taken | None:
-        """The next of what is new; None: nothing may go now. `now_us`: since the epoch.
+    def take(self, now_us: int) -> Taken | None:
+        """The next of what is new; None: nothing may go now. `now_us` is aged time.
 
         What had expired is counted. Nothing is new while something is to be sent again.
         """

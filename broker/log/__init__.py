@@ -1,1 +1,1 @@
-"""The log: group commit and the high watermark."""
+"""The log: group commit, the high watermark, and the time that goes on from run to run."""

@@ -10,6 +10,7 @@ import logging
 
 from broker.clock import Clock
 from broker.errors import StoreError
+from broker.log.log_time import LogTime
 from broker.store import Store
 
 INTERVAL_S = 60.0
@@ -17,11 +18,11 @@ INTERVAL_S = 60.0
 logger = logging.getLogger(__name__)
 
 
-async def forget_expired_forever(store: Store, clock: Clock) -> None:
+async def forget_expired_forever(store: Store, time: LogTime, clock: Clock) -> None:
     """Every minute, until cancelled."""
     while True:
         await clock.sleep(INTERVAL_S)
         try:
-            await store.forget_expired(clock.wall_us())
+            await store.forget_expired(time.aged_us())
         except StoreError as error:
             logger.warning("expired retained messages are not forgotten: %s", error)

@@ -33,6 +33,7 @@ from broker.counters import Counters
 from broker.documents import Operation, Place
 from broker.errors import StoreBusy, StoreError, StoreFull
 from broker.log.batch import Append, Batch, OnCommitted, OnFailed, StateSource, places_among, tell
+from broker.log.log_time import IDLE_NOTE_INTERVAL_S, LogTime
 from broker.message import Message, Offset
 from broker.store import Store
 
@@ -71,6 +72,7 @@ class Log:
         self, store: Store, counters: Counters, clock: Clock, *, append_bytes_max: int
     ) -> None:
         self.store = store
+        self.time = LogTime(clock)
         self.failure: StoreError | None = None
         self._counters = counters
         self._clock = clock
@@ -91,6 +93,10 @@ class Log:
         self._uncongested: list[tuple[Callable[[], None], OnFailed]] = []
         self.source_failed: Callable[[StateSource, Exception], None] = _unknown_source
         """Called with a source that raised something. Raises nothing."""
+
+    async def start(self) -> None:
+        """Let the log's time go on where it ended. Raises StoreError."""
+        await self.time.resume(self.store)
 
     @property
     def high_watermark(self) -> Offset:
@@ -244,6 +250,21 @@ class Log:
                 for _ in range(TURNS_FOR_COMPANY):
                     await asyncio.sleep(0)
 
+    async def note_time_forever(self) -> None:
+        """Note the log's time also while there is nothing to commit."""
+        while True:
+            await self._clock.sleep(IDLE_NOTE_INTERVAL_S)
+            self.append([], durable=False, keep_if_full=False)
+
+    async def end(self) -> None:
+        """Return when all is committed, and with it when this run ended, unless the store is full.
+
+        Raises the StoreError that ended the log.
+        """
+        self.time.end()
+        self.append([], keep_if_full=False)
+        await self.flushed()
+
     def _resume(self) -> None:
         resumed, self._uncongested = self._uncongested, []
         for resume, failed in resumed:
@@ -261,7 +282,10 @@ class Log:
                 operations += source.take_changes()
             except Exception as error:
                 self._leave_out(batch, source, error)
-        durable = self._sync_due or any(append.durable for append in appends)
+        moved = bool(operations)
+        if noted := self.time.note_due:
+            operations.append(self.time.note())
+        durable = self._sync_due or True in [append.durable for append in appends]
         writes = bool(messages or operations or (durable and self._sync_timer is not None))
         try:
             places = places_among(appends) if batch.has_places else []
@@ -271,6 +295,8 @@ class Log:
                 for place in places:
                     place.offset = self.high_watermark
         except (StoreFull, StoreBusy) as error:
+            if noted:
+                self.time.not_noted()
             self._counters.append_failures += 1
             self._keep(batch, error)
             await self._clock.sleep(FULL_RETRY_S)
@@ -281,7 +307,7 @@ class Log:
             tell(appends, error)
             self._idle.set()
             raise
-        self._note_sync(durable=durable, moved=bool(operations))
+        self._note_sync(durable=durable, moved=moved)
         self._counters.commits += 1
         self._counters.messages_in += len(messages)
         self._counters.payload_bytes_in += sum([len(message.payload) for message in messages])

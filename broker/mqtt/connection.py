@@ -301,7 +301,7 @@ class Connection:
     ) -> list[int]:
         """Queue messages as `encode_publishes` says; the indexes of those too large for the client.
 
-        `now_us` is in microseconds since the epoch, for the Message Expiry Interval.
+        `now_us` is aged time, for the Message Expiry Interval.
         """
         limit = self.packet_bytes_max
         if (aliases := self._aliases) is not None:

@@ -17,6 +17,7 @@ from broker.mqtt.fields import string, varint
 from broker.mqtt.packets import FIRST_BYTES, MQTT_5, PacketType, Properties, Publish
 from broker.mqtt.properties import Property, property_section
 
+MESSAGE_EXPIRY_MAX_S = 0xFFFF_FFFF
 _FIRST = FIRST_BYTES[PacketType.PUBLISH]
 _FIRST_BYTES = (_FIRST, _FIRST | 1 << 1, _FIRST | 2 << 1)
 _DUP_FIRST_BYTES = (_FIRST, _FIRST | 1 << 3 | 1 << 1, _FIRST | 1 << 3 | 2 << 1)
@@ -215,10 +216,8 @@ def _own_properties(message: Message, grant: Grant, now_us: int) -> Properties:
     """The properties of a message that depend on when it is sent, and to whom."""
     own: Properties = {}
     if message.expires_at_us is not None:
-        # Never more than was received, also where the clock was set back meanwhile.
-        received_us = message.expires_at_us - message.published_at_us
-        remaining_us = max(0, min(message.expires_at_us - now_us, received_us))
-        own[Property.MESSAGE_EXPIRY_INTERVAL] = -(-remaining_us // 1_000_000)
+        remaining_s = -((now_us - message.expires_at_us) // 1_000_000)
+        own[Property.MESSAGE_EXPIRY_INTERVAL] = max(0, min(remaining_s, MESSAGE_EXPIRY_MAX_S))
     if grant.subscription_ids:
         own[Property.SUBSCRIPTION_IDENTIFIER] = list(grant.subscription_ids)
     told: list[tuple[str, str]] = []

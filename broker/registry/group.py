@@ -24,7 +24,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from broker.clock import Clock
 from broker.counters import Counters
 from broker.delivery.delivery import Delivery, Subscriber
 from broker.delivery.sender import RESEND_MESSAGES_MAX, TOO_LARGE, Recipient, Sender
@@ -100,13 +99,12 @@ class Group(Owner, Recipient):
         log: Log,
         delivery: Delivery,
         counters: Counters,
-        clock: Clock,
         inflight_max: int,
     ) -> None:
         """The session is ours. What an earlier run had leased is leased again."""
         self._delivery = delivery
         self._counters = counters
-        self._clock = clock
+        self._time = log.time
         self._inflight_max = inflight_max
         session.in_flight.keep_qos0()
         self.sender = Sender(session, self, log, delivery, counters)
@@ -193,7 +191,7 @@ class Group(Owner, Recipient):
         while (session.waiting or sender.left) and (room := self.room()):
             # Nothing is taken that no member can have now.
             session.in_flight.allow(room, inflight_max=inflight_max)
-            taken = sender.take(self._clock.wall_us())
+            taken = sender.take(self._time.aged_us())
             if taken is None:
                 break
             self._lease(taken.outgoing, taken.packet_ids)

@@ -100,14 +100,7 @@ class Groups:
             will=None,
             now=self._clock.now(),
         )
-        group.opened(
-            session,
-            self._log,
-            self._delivery,
-            self._counters,
-            self._clock,
-            self._config.inflight_max,
-        )
+        group.opened(session, self._log, self._delivery, self._counters, self._config.inflight_max)
         _, topic_filter = shared
         if topic_filter not in session.subscriptions:
             subscription = SubscriptionDocument(

@@ -33,7 +33,7 @@ from broker.documents import (
 )
 from broker.errors import StoreError
 from broker.log.log import Log
-from broker.message import Message, Monotonic, WallUs
+from broker.message import Message, Monotonic, ServedUs
 from broker.registry.kept import Kept
 from broker.registry.takeovers import Takeovers
 from broker.registry.wills import Wills
@@ -119,10 +119,10 @@ class Sessions:
         for document in await self._log.store.scan(SessionDocument):
             if document.expires_at_us is None:
                 expires_at = _expires_at(document.session_expiry_s, now)
-                document.expires_at_us = now.wall_at(expires_at)
+                document.expires_at_us = self._log.time.served_at(expires_at)
                 orphans.append(Put(document))
             else:
-                expires_at = now.monotonic_at(document.expires_at_us)
+                expires_at = self._log.time.monotonic_at(document.expires_at_us)
             self._stored.set(document.client_id, expires_at)
         self._deadline_moved()
         self.absent_count = len(self._stored)
@@ -168,7 +168,7 @@ class Sessions:
                 if expires_at is not None:
                     self._expire_at(client_id, expires_at)
                 if client_id in self._sessions:
-                    self._save(self._sessions[client_id], now)
+                    self._save(self._sessions[client_id])
                 raise
             if session.durable:
                 self._stored.set(client_id, NEVER)
@@ -249,14 +249,14 @@ class Sessions:
             if not session.subscriptions:
                 self._absent_unsubscribed.add(client_id)
             self._expire_at(client_id, _expires_at(session.session_expiry_s, now))
-            self._save(session, now)
+            self._save(session)
         else:
             self._forget(client_id)
             if self._stored.remove(client_id):
                 self._log.append([], operations=[Delete(SessionDocument, (client_id,))])
             self._wills.session_ended(client_id, now)
 
-    def _save(self, session: Session, now: Instant) -> None:
+    def _save(self, session: Session) -> None:
         """Commit the state of a session whose client left; then memory may forget it."""
 
         def saved(error: StoreError | None) -> None:
@@ -266,7 +266,7 @@ class Sessions:
 
         expires_at = self._stored.get(session.client_id)
         assert expires_at is not None
-        document = _document(session, expires_at_us=now.wall_at(expires_at))
+        document = _document(session, expires_at_us=self._log.time.served_at(expires_at))
         self._log.append([], operations=[Put(document)])
         self._log.changed(session, saved)
 
@@ -369,7 +369,7 @@ class Sessions:
             session.end()
 
 
-def _document(session: Session, *, expires_at_us: WallUs | None) -> SessionDocument:
+def _document(session: Session, *, expires_at_us: ServedUs | None) -> SessionDocument:
     return SessionDocument(
         session.client_id, session.session_expiry_s, session.created_at_us, expires_at_us
     )

@@ -49,7 +49,7 @@ class Wills:
             elif will.due_at_us is None:
                 self.client_lost(will.client_id, session_expiry_s=will.delay_s, now=now)
             else:
-                self._publish_at(will, now.monotonic_at(will.due_at_us))
+                self._publish_at(will, self._log.time.monotonic_at(will.due_at_us))
 
     def connecting(
         self, client_id: str, will: WillDocument | None, *, session_ends: bool, now: Instant
@@ -98,7 +98,7 @@ class Wills:
             self._publish(will, now)
             return
         due_at = now.after(delay_s)
-        will.due_at_us = now.wall_at(due_at)
+        will.due_at_us = self._log.time.served_at(due_at)
         self._log.append([], operations=[Put(will)])
         self._publish_at(will, due_at)
 
@@ -137,7 +137,7 @@ class Wills:
             will.retain,
             will.client_id,
             now.wall_us,
-            None if will.expiry_s is None else now.wall_us + will.expiry_s * US,
+            None if will.expiry_s is None else self._log.time.aged_us() + will.expiry_s * US,
             will.properties,
         )
         if has_control_character(will.topic):  # An older program accepted it.

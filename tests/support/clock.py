@@ -29,6 +29,7 @@ class FakeClock:
 
     def __init__(self, *, wall_s: int = 1_000_000_000, monotonic_s: float = 5.0) -> None:
         self._monotonic = monotonic_s
+        self._suspended_s = 0.0
         self.set_wall(wall_s)
         self._timers: list[FakeTimer] = []
 
@@ -40,6 +41,9 @@ class FakeClock:
 
     def wall_us(self) -> WallUs:
         return WallUs(self._wall_at_zero_us + round(self._monotonic * US))
+
+    def elapsed_us(self) -> int:
+        return round((self._monotonic + self._suspended_s) * US)
 
     def call_later(self, delay_s: float, callback: Callable[[], object]) -> Timer:
         if delay_s <= 0:
@@ -64,6 +68,11 @@ class FakeClock:
     def set_wall(self, wall_s: int) -> None:
         """Set the wall clock, as somebody may at any time."""
         self._wall_at_zero_us = wall_s * US - round(self._monotonic * US)
+
+    def suspend(self, seconds: float) -> None:
+        """Let the machine sleep so long: only the monotonic clock stands still."""
+        self._suspended_s += seconds
+        self._wall_at_zero_us += round(seconds * US)
 
     @property
     def timers(self) -> list[float]:

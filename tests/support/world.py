@@ -252,6 +252,7 @@ async def running(
     await disk.open()
     clock = clock or FakeClock()
     world = World(disk, config or Config(), clock)
+    await world.log.start()
     await world.sessions.start(clock.now())
     await world.wills.start(world.sessions.has_durable, clock.now())
     before = asyncio.all_tasks()

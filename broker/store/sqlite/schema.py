@@ -4,7 +4,7 @@ Forward only. Each file is one transaction together with its row in `schema_migr
 was applied is never edited again: every start compares its checksum. The database of a newer
 program is refused.
 
-Most files only add tables and columns, and say how one goes back. One that changes the rows of a
+Most files only add tables and columns, and say how one goes back. One that rewrites a
 table begins with the line `-- rewrites`: then the database is copied beside itself before, which
 needs as much space again.
 """

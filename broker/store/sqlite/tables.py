@@ -25,6 +25,7 @@ from broker.documents import (
     ReceivedQos2Document,
     SessionDocument,
     SubscriptionDocument,
+    TimeDocument,
     WillDocument,
 )
 from broker.errors import StoreConflict
@@ -83,6 +84,7 @@ TABLES: dict[type[Document], Table] = {
     InFlightDocument: Table(InFlightDocument, "in_flight"),
     ReceivedQos2Document: Table(ReceivedQos2Document, "received_qos2"),
     WillDocument: Table(WillDocument, "wills"),
+    TimeDocument: Table(TimeDocument, "log_time"),
 }
 
 

@@ -12,18 +12,21 @@ from broker.clock import US
 from broker.config import Config
 from broker.documents import CursorDocument
 from broker.errors import StoreUnavailable
+from broker.log.log_time import NOTE_AHEAD_S
 from broker.message import Monotonic, Offset
 from broker.mqtt.connection import Connection
 from broker.mqtt.encode import encode
 from broker.mqtt.packets import MQTT_3_1_1, MQTT_5, Ack, Connect, PacketType, Suback
 from broker.store import Read
-from tests.support.clients import Dialogue, Transport
+from tests.support.clients import NOTHING_TO_TELL, Dialogue, Transport
+from tests.support.clock import FakeClock
 from tests.support.groups import GROUP
 from tests.support.messages import message, numbered
 from tests.support.wire import LIMITS
 from tests.support.world import Disk, World, running
 
 NOW = Monotonic(0.0)
+YEAR_S = 365 * 86_400
 
 
 @pytest.fixture
@@ -198,6 +201,59 @@ async def test_the_message_expiry_interval_counts_down(world: World, dialogue: D
     world.clock.advance(10)
     dialogue.peer.writable(yes=True)
     await dialogue.broker("32 0B 0001 't' 0001 05 02 00000014")
+
+
+@pytest.mark.parametrize("retain", [False, True])
+@pytest.mark.parametrize("qos", [0, 1, 2])
+@pytest.mark.parametrize("jump_s", [-40 * YEAR_S, -3600, -1, 3600, YEAR_S])
+async def test_a_jump_of_the_wall_clock_neither_ages_a_message_nor_makes_it_younger(
+    world: World, dialogue: Dialogue, jump_s: int, qos: int, retain: bool
+) -> None:
+    """[MQTT-3.3.2-5, MQTT-3.3.2-6] Between the PUBLISH and its delivery, and before it."""
+    dialogue.peer.writable(yes=False)
+    world.clock.set_wall(1_000_000_000 + jump_s)
+    await expiring(world, 60, qos=qos, retain=retain)
+    world.clock.set_wall(1_000_000_000)
+    world.clock.advance(10)
+    dialogue.peer.writable(yes=True)
+    assert [p.message_expiry_s for p in await dialogue.deliveries()] == [50]
+    if retain:
+        dialogue.client("82 ( 0009 00  00 ('t') 01 )")
+        assert [p.message_expiry_s for p in await dialogue.deliveries()] == [50]
+
+
+@pytest.mark.parametrize(
+    ("down_s", "left_s"),
+    [(0, 60), (10, 50), (57, 3), (60, None), (YEAR_S, None), (-3600, 60), (-40 * YEAR_S, 60)],
+)
+async def test_a_message_ages_over_a_restart_by_what_the_wall_clock_says_but_never_back(
+    down_s: int, left_s: int | None
+) -> None:
+    """[MQTT-3.3.2-5, MQTT-3.3.2-6]"""
+    disk, clock = Disk(), FakeClock()
+    async with running(disk, NOTHING_TO_TELL, clock) as world:
+        absent = Dialogue(world)
+        await absent.connect(expiry_s=100)
+        await absent.subscribe("t")
+        absent.peer.lost()
+        await expiring(world, 60, qos=1)
+    clock = FakeClock(wall_s=1_000_000_000 + down_s)
+    async with running(disk, NOTHING_TO_TELL, clock) as world:
+        back = Dialogue(world)
+        connect = Connect(MQTT_5, "a", False, 60, session_expiry_s=100)
+        back.peer.receive(encode(connect, MQTT_5), clock.monotonic())
+        delivered = [p.message_expiry_s for p in await back.deliveries()]
+        assert world.counters.dropped["expired"] == (left_s is None)
+        assert delivered == ([] if left_s is None else [pytest.approx(left_s, abs=NOTE_AHEAD_S)])
+        assert max([s or 0 for s in delivered], default=0) <= 60
+
+
+async def expiring(world: World, expiry_s: int, *, qos: int, retain: bool = False) -> None:
+    publisher = Dialogue(world)
+    await publisher.connect("publisher")
+    first, packet_id = 0x30 | qos << 1 | retain, "0001" if qos else ""
+    publisher.client(f"{first:02X} (0001 't' {packet_id} 05 02 {expiry_s:08X} 'soon')")
+    await world.settled()
 
 
 async def test_a_message_too_large_for_the_client_is_given_up(world: World) -> None:

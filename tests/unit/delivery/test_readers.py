@@ -509,7 +509,7 @@ async def test_a_retained_message_that_has_expired_is_neither_sent_nor_counted(
     world: World,
 ) -> None:
     """It was not dropped: it is not retained any more, whoever subscribes."""
-    now_us = world.clock.wall_us()
+    now_us = world.log.time.aged_us()
     await world.publish(
         message("old", "a", retain=True, expires_at_us=now_us),
         message("new", "b", retain=True, expires_at_us=now_us + 1),

@@ -60,7 +60,7 @@ class Connection(Owner):
 
     def wake(self) -> None:
         self.woken += 1
-        while self.space and (taken := self.sender.take(self.world.clock.wall_us())) is not None:
+        while self.space and (taken := self.sender.take(self.world.log.time.aged_us())) is not None:
             self._send(taken.outgoing, taken.packet_ids)
 
     def room(self) -> int:
@@ -329,7 +329,7 @@ async def test_who_cannot_be_sent_it_again_hears_of_that_and_gets_nothing_new(
 
 async def test_nothing_is_taken_where_nothing_waits(world: World, connection: Connection) -> None:
     await connection.open()
-    assert connection.sender.take(world.clock.wall_us()) is None
+    assert connection.sender.take(world.log.time.aged_us()) is None
 
 
 async def test_what_is_new_is_taken_in_parts_that_are_bounded_in_bytes(
@@ -342,7 +342,7 @@ async def test_what_is_new_is_taken_in_parts_that_are_bounded_in_bytes(
     world.delivery.subscribe(connection.session, subscription())
     await world.settled()
     await world.publish(*[message(str(n), properties=bytes(99)) for n in range(5)])
-    part = connection.sender.take(world.clock.wall_us())
+    part = connection.sender.take(world.log.time.aged_us())
     assert part is not None
     assert len(part.outgoing) == 2
 
@@ -352,7 +352,7 @@ async def test_what_expired_is_counted_and_not_sent(world: World, connection: Co
     await connection.open()
     world.delivery.subscribe(connection.session, subscription())
     await world.settled()
-    now_us = world.clock.wall_us()
+    now_us = world.log.time.aged_us()
     expiring = [message(str(n), expires_at_us=now_us + n) for n in (0, 1)]
     await world.publish(*expiring, message("2", expires_at_us=now_us - 1))
     assert connection.got() == [b"1"]
@@ -448,7 +448,7 @@ async def test_what_is_discarded_is_counted_and_makes_room(
     world.delivery.subscribe(connection.session, subscription(qos=2))
     await world.publish(message("1", qos=1), message("2", qos=2), message("3"), message("4"))
     assert connection.got() == texts(2)
-    assert connection.sender.take(world.clock.wall_us()) is None
+    assert connection.sender.take(world.log.time.aged_us()) is None
     connection.sender.discard([1, 2], "too large")
     await world.settled()
     assert connection.got() == texts(4)

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from broker.clock import US
 from broker.config import Config
 from broker.documents import (
     CursorDocument,
@@ -20,8 +19,12 @@ from broker.documents import (
 from broker.errors import QuotaExceeded, StoreFull
 from broker.registry.sessions import ENDED_AT_ONCE_MAX
 from tests.support.clock import FakeClock
+from tests.support.groups import member
 from tests.support.messages import message
 from tests.support.world import Disk, Subscriber, World, payloads, running, subscription
+
+BOOTED_S = [0, 1_000_000_000 - 31 * 86_400, 1_000_000_000 - 3600, 1_000_003_600, 1_031_536_000]
+"""What the wall clock may have, where a broker ran at second 1,000,000,000."""
 
 
 @pytest.fixture
@@ -270,38 +273,78 @@ async def test_after_a_crash_sessions_begin_to_expire() -> None:
         [document] = await disk.scan(SessionDocument)
         assert document.expires_at_us is None
     clock.advance(5000)
-    started_us = clock.wall_us()
     async with running(disk, clock=clock) as world:
         await world.settled()
         [document] = await disk.scan(SessionDocument)
-        assert document.expires_at_us == started_us + 100 * US
+        ends_at = clock.now().after(100)
+        assert document.expires_at_us == world.log.time.served_at(ends_at)
         assert await Subscriber(world).open()
 
 
-@pytest.mark.parametrize(("passed_s", "present"), [(99, True), (100, False)])
-async def test_a_session_goes_on_expiring_while_the_broker_is_down(
-    passed_s: int, present: bool
+@pytest.mark.parametrize(("served_s", "present"), [(39, True), (41, False)])
+@pytest.mark.parametrize("booted_s", BOOTED_S)
+async def test_an_absent_session_has_after_a_restart_what_it_had_left(
+    booted_s: int, served_s: int, present: bool
 ) -> None:
-    """And the new process counts its seconds from another zero."""
+    """However long the broker was down, or the wall clock says it was. The new process counts its
+    seconds from another zero."""
     disk, clock = Disk(), FakeClock()
     async with running(disk, clock=clock) as world:
-        subscriber = await subscribed(world, expiry_s=100)
-        closed_s = clock.wall_us() // US
-        subscriber.close()
+        (await subscribed(world, expiry_s=100)).close()
+        clock.advance(60)
+        await world.publish(message("1"))
+    clock = FakeClock(wall_s=booted_s, monotonic_s=777)
+    async with running(disk, clock=clock) as world:
         await world.settled()
-    async with running(disk, clock=FakeClock(wall_s=closed_s + passed_s, monotonic_s=777)) as world:
+        clock.set_wall(1_000_000_999)
+        clock.advance(served_s)
         await world.settled()
-        assert await Subscriber(world).open() == present
+        back = Subscriber(world)
+        assert await back.open() == present
+        await world.settled()
+        assert payloads(back.got) == ([b"1"] if present else [])
 
 
+@pytest.mark.parametrize("booted_s", BOOTED_S)
+@pytest.mark.parametrize("expiry_s", [1000, 0xFFFF_FFFF])
+async def test_what_was_connected_at_a_power_cut_is_kept_whatever_the_clock_boots_with(
+    booted_s: int, expiry_s: int
+) -> None:
+    """And is set to; over two such starts."""
+    disk = Disk()
+    async with running(disk) as world:
+        await subscribed(world, expiry_s=expiry_s)
+        await member(world, "worker", expiry_s=expiry_s)
+        await world.publish(message("1"), message("job", "jobs/a"))
+    for _ in range(2):
+        clock = FakeClock(wall_s=booted_s)
+        async with running(disk, clock=clock) as world:
+            clock.advance(60)
+            await world.settled()
+            clock.set_wall(1_000_100_000)
+            clock.advance(60)
+            await world.settled()
+            assert (world.sessions.durable_count, world.sessions.group_count) == (2, 1)
+    async with running(disk) as world:
+        back = Subscriber(world)
+        assert await back.open(expiry_s=expiry_s)
+        worker = await member(world, "worker", expiry_s=expiry_s)
+        await world.settled()
+        assert payloads(back.got + worker.got) == [b"1", b"job"]
+
+
+@pytest.mark.parametrize("wall_s", BOOTED_S)
 async def test_a_session_does_not_expire_when_somebody_sets_the_wall_clock(
-    world: World, clock: FakeClock
+    world: World, clock: FakeClock, wall_s: int
 ) -> None:
     (await subscribed(world, expiry_s=100)).close()
-    clock.set_wall(2_000_000_000)
+    clock.set_wall(wall_s)
     clock.advance(90)
     await world.settled()
     assert world.sessions.durable_count == 1
+    clock.advance(10)
+    await world.settled()
+    assert world.sessions.durable_count == 0
 
 
 async def test_a_session_that_could_not_be_opened_expires_when_it_would_have(
@@ -458,7 +501,8 @@ async def test_of_many_that_expire_at_once_a_part_is_ended_in_each_turn() -> Non
             assert many - world.sessions.durable_count - len(deletes) <= ENDED_AT_ONCE_MAX
         assert max(ended) == ENDED_AT_ONCE_MAX
         await world.settled()
-        assert max(len(made) for _, made, _ in world.disk.commits) == ENDED_AT_ONCE_MAX
+        commits = [[type(o) for o in made].count(Delete) for _, made, _ in world.disk.commits]
+        assert max(commits) == ENDED_AT_ONCE_MAX
         assert world.sessions.expired_count == many
 
 

@@ -21,7 +21,7 @@ from broker.documents import (
     WillDocument,
 )
 from broker.errors import StoreConflict, StoreUnavailable
-from broker.message import NOT_STORED, Message, Offset, WallUs
+from broker.message import NOT_STORED, Message, Offset, ServedUs
 from broker.store import Skipped, Store
 from tests.support.messages import message, numbered
 from tests.support.stores import END, payloads, read_all, retained, tail_until
@@ -539,7 +539,7 @@ async def test_removing_a_session_removes_what_belongs_to_it(store: Store) -> No
                 Put(subscription(client_id)),
                 Put(cursor(client_id)),
                 Put(ReceivedQos2Document(client_id, b"\x00\x01")),
-                Put(WillDocument(client_id, "w", b"", 0, False, b"", None, 0, WallUs(1))),
+                Put(WillDocument(client_id, "w", b"", 0, False, b"", None, 0, ServedUs(1))),
             ]
         )
     await store.transact([Delete(SessionDocument, ("sub1",))])
@@ -601,7 +601,7 @@ async def test_one_page_of_what_is_in_flight_can_be_removed(store: Store) -> Non
 async def test_a_document_that_was_read_may_be_changed(store: Store) -> None:
     await store.transact([Put(session())])
     (found,) = await store.scan(SessionDocument)
-    found.expires_at_us = WallUs(7)
+    found.expires_at_us = ServedUs(7)
     assert await store.get(SessionDocument, ("sub1",)) == session()
 
 

@@ -138,3 +138,86 @@ def test_the_database_of_another_program_is_left_alone(
         migrate(connection, path, migrations())
     assert str(path) in str(caught.value)
     assert path.read_bytes() == before
+
+
+# Deadlines by the wall clock (schema 6), and by the log's own time
+
+DAY_US = 86_400_000_000
+NEVER_US = 1 << 62
+SAW_US = 20_000 * DAY_US
+"""The last sign of life."""
+
+
+def of_schema_6(connection: sqlite3.Connection, path: Path, *, published_us: int) -> None:
+    """A run that began a day before its last message."""
+    migrate(connection, path, [m for m in migrations() if m.version <= 6])
+    connection.execute(
+        "INSERT INTO broker_runs (started_at_us, version) VALUES (?, '0')", (SAW_US - DAY_US,)
+    )
+    connection.execute("INSERT INTO topics VALUES (1, 't')")
+    connection.execute("INSERT INTO publishers VALUES (1, 'p')")
+    connection.execute(
+        "INSERT INTO messages VALUES (1, 1, 1, ?, 1, 0, ?, x'', x'', 0)",
+        (published_us, SAW_US + 5),
+    )
+
+
+def test_a_deadline_by_the_wall_clock_becomes_time_left_and_ends_nothing(
+    connection: sqlite3.Connection, path: Path
+) -> None:
+    of_schema_6(connection, path, published_us=SAW_US)
+    deadlines = {
+        "connected": None,
+        "never": NEVER_US,
+        "half": SAW_US + DAY_US // 2,
+        "passed": SAW_US,
+        "boot in 1970": DAY_US,
+        "a year ahead": SAW_US + 365 * DAY_US,
+    }
+    connection.executemany(
+        "INSERT INTO sessions VALUES (?, 86400, 0, ?, 1)", list(deadlines.items())
+    )
+    connection.executemany(
+        "INSERT INTO wills VALUES (?, 't', x'', 0, 0, x'', NULL, 86400, ?, 1)",
+        [(name, at) for name, at in deadlines.items() if at != NEVER_US],
+    )
+    migrate(connection, path, migrations())
+    left: dict[str, int | None] = dict.fromkeys(deadlines, DAY_US)
+    left |= {"connected": None, "half": DAY_US // 2, "never": NEVER_US}
+    sessions = connection.execute(
+        "SELECT client_id, iif(expires_at_us < 1 << 62, expires_at_us - served_us, expires_at_us)"
+        " FROM sessions, log_time"
+    )
+    assert dict(sessions.fetchall()) == left
+    del left["never"]
+    left["passed"] = 0
+    wills = connection.execute("SELECT client_id, due_at_us - served_us FROM wills, log_time")
+    assert dict(wills.fetchall()) == left
+
+
+def test_the_times_of_a_log_that_was_there_begin_at_its_last_sign_of_life(
+    connection: sqlite3.Connection, path: Path
+) -> None:
+    """Here that of its run, as its newest message was published in 1970."""
+    of_schema_6(connection, path, published_us=DAY_US)
+    migrate(connection, path, migrations())
+    times = connection.execute("SELECT served_us, aged_us, wall_us FROM log_time").fetchall()
+    assert times == [(SAW_US - DAY_US,) * 3]
+
+
+def test_a_new_log_has_no_times_yet(connection: sqlite3.Connection, path: Path) -> None:
+    migrate(connection, path, migrations())
+    assert connection.execute("SELECT * FROM log_time").fetchall() == []
+
+
+def test_people_see_deadlines_as_the_wall_clock_will_have_them(
+    connection: sqlite3.Connection, path: Path
+) -> None:
+    of_schema_6(connection, path, published_us=SAW_US)
+    migrate(connection, path, migrations())
+    connection.execute("INSERT INTO sessions VALUES ('a', 60, 0, ?, 1)", (SAW_US + 7,))
+    connection.execute("INSERT INTO sessions VALUES ('never', 60, 0, ?, 1)", (NEVER_US,))
+    connection.execute("UPDATE log_time SET served_us = served_us - 3, wall_us = wall_us + 1000")
+    seen = connection.execute("SELECT client_id, expires_at_us FROM subscribers ORDER BY 1")
+    assert seen.fetchall() == [("a", SAW_US + 1010), ("never", NEVER_US)]
+    assert connection.execute("SELECT expires_at_us FROM history").fetchall() == [(SAW_US + 1005,)]
