@@ -40,6 +40,7 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "session_expiry_max_s": (0, 0xFFFF_FFFF),
     "sessions_max": (0, 100_000_000),
     "groups_max": (0, 100_000_000),
+    "will_restart_grace_s": (0, DAY_S),
     "receive_max": (1, 65_535),
     "inflight_max": (1, 65_535),
     "topic_alias_max": (0, 65_535),
@@ -96,6 +97,9 @@ class Config:
     sessions_max: int = 1_000_000
     groups_max: int = 100_000
     """Groups of Shared Subscriptions, also those that wait in the log without a member."""
+    will_restart_grace_s: float = 30.0
+    """After a start, a client of the run before has so long to come back before its will is
+    published. 0: the broker's stop publishes the wills of its clients."""
 
     receive_max: int = 2000
     """QoS 1 and 2 messages that one MQTT 5 client may have unacknowledged towards us."""

@@ -115,7 +115,8 @@ class Server:
         config, clock, alarm = self.config, self._clock, self._alarm
         self._log = Log(self._store, self.counters, clock, append_bytes_max=config.append_bytes_max)
         delivery = Delivery(self._log, self.counters, config, clock)
-        wills = Wills(self._log, self.counters, alarm.deadline_moved)
+        grace_s = config.will_restart_grace_s
+        wills = Wills(self._log, self.counters, alarm.deadline_moved, restart_grace_s=grace_s)
         self._sessions = Sessions(self._log, delivery, wills, config, alarm.deadline_moved)
         alarm.watch(wills, self._sessions)
         groups = Groups(self._log, delivery, self._sessions, self.counters, config, clock)
@@ -138,7 +139,7 @@ class Server:
         )
         await self._log.start()
         await self._sessions.start(clock.now())
-        await wills.start(self._sessions.has_durable, clock.now())
+        await wills.start()
         self._spawn(self._log.commit_forever())
         self._spawn(self._log.note_time_forever())
         self._spawn(delivery.deliver_forever())
@@ -163,6 +164,7 @@ class Server:
             self._stop_listening()
             await self._admin.stop()
             raise
+        wills.listening(self._sessions.has_durable, clock.now())
 
     def _stop_listening(self) -> None:
         if self._listener is not None:
@@ -226,6 +228,7 @@ class Server:
                 await self._log.flushed()
         finally:
             self._alarm.stop()
+            self._sessions.broker_stops()
             for connection in list(self._connections):
                 connection.shut_down()
         if self._failure is None:

@@ -256,6 +256,10 @@ class Sessions:
                 self._log.append([], operations=[Delete(SessionDocument, (client_id,))])
             self._wills.session_ended(client_id, now)
 
+    def broker_stops(self) -> None:
+        """Clients that are lost from now on may come back to the next run before their wills."""
+        self._wills.broker_stops()
+
     def _save(self, session: Session) -> None:
         """Commit the state of a session whose client left; then memory may forget it."""
 

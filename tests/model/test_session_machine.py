@@ -418,7 +418,7 @@ class BrokerUnderTest:
         self.log = Log(store, Counters(), clock, append_bytes_max=10_000)
         self.delivery = Delivery(self.log, Counters(), config, clock)
         moved = self.alarm.deadline_moved
-        wills = Wills(self.log, Counters(), moved)
+        wills = Wills(self.log, Counters(), moved, restart_grace_s=0)
         self.sessions = Sessions(self.log, self.delivery, wills, config, moved)
         self.alarm.watch(wills, self.sessions)
         self.tasks: list[asyncio.Task[None]] = []

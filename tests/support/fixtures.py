@@ -26,8 +26,9 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
 
 @pytest.fixture
 def own_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
-    """For one test, which may kill it."""
-    with BrokerProcess(tmp_path_factory.mktemp("broker")) as broker:
+    """For one test, which may kill it. Then wills do not wait for their clients."""
+    directory = tmp_path_factory.mktemp("broker")
+    with BrokerProcess(directory, {"will_restart_grace_s": 0}) as broker:
         yield broker
     assert broker.complaints() == []
 

@@ -207,7 +207,8 @@ class World:
         self.log = Log(disk, self.counters, clock, append_bytes_max=config.append_bytes_max)
         self.delivery = Delivery(self.log, self.counters, config, clock)
         moved = self.alarm.deadline_moved
-        self.wills = Wills(self.log, self.counters, moved)
+        grace_s = config.will_restart_grace_s
+        self.wills = Wills(self.log, self.counters, moved, restart_grace_s=grace_s)
         self.sessions = Sessions(self.log, self.delivery, self.wills, config, moved)
         self.alarm.watch(self.wills, self.sessions)
         self.groups = Groups(self.log, self.delivery, self.sessions, self.counters, config, clock)
@@ -254,7 +255,8 @@ async def running(
     world = World(disk, config or Config(), clock)
     await world.log.start()
     await world.sessions.start(clock.now())
-    await world.wills.start(world.sessions.has_durable, clock.now())
+    await world.wills.start()
+    world.wills.listening(world.sessions.has_durable, clock.now())
     before = asyncio.all_tasks()
     for work in (
         world.log.commit_forever(),

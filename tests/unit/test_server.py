@@ -23,10 +23,12 @@ from broker.documents import Operation, Place
 from broker.errors import ConfigError, StoreUnavailable
 from broker.message import Message
 from broker.mqtt.encode import encode
-from broker.mqtt.packets import MQTT_5, Publish, Subscribe, SubscriptionRequest
+from broker.mqtt.packets import MQTT_5, Connect, Publish, Subscribe, SubscriptionRequest, Will
 from broker.server import GC_THRESHOLDS, SWITCH_INTERVAL_S, Server, run
 from broker.store.sqlite.store import SqliteStore
+from tests.support.clock import FakeClock
 from tests.support.raw_client import connect_packet
+from tests.support.sqlite import ask
 
 SHUTTING_DOWN = bytes.fromhex("E0 01 8B")
 
@@ -60,10 +62,12 @@ async def server(config: Config) -> AsyncIterator[Server]:
     await server.stop()
 
 
-async def connect(server: Server) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def connect(
+    server: Server, packet: Connect | None = None
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """Returns when it is accepted."""
     reader, writer = await asyncio.open_connection(*server.address)
-    writer.write(encode(connect_packet("client"), MQTT_5))
+    writer.write(encode(packet or connect_packet("client"), MQTT_5))
     async with asyncio.timeout(5):
         assert (await reader.readexactly(2))[0] == 0x20
         await reader.read(1000)
@@ -77,6 +81,11 @@ def is_locked(data_dir: Path) -> bool:
         except BlockingIOError:
             return True
     return False
+
+
+async def turns() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
 
 
 # Start
@@ -241,6 +250,34 @@ async def test_it_waits_until_somebody_asks_it_to_stop(server: Server) -> None:
     server.request_stop()
     async with asyncio.timeout(5):
         await waiting
+
+
+@pytest.mark.parametrize("jump_s", [-31 * 86_400, 0, 31 * 86_400])
+async def test_a_restart_gives_clients_time_to_come_back_before_their_wills(
+    config: Config, jump_s: int
+) -> None:
+    """[MQTT-3.1.2-8, MQTT3-3.1.2-8] It begins when clients can connect."""
+    clock = FakeClock()
+    server = Server(config, clock=clock)
+    await server.start()
+    clients = []
+    for name in ("back", "away"):
+        offline = Will(f"{name}/online", b"0", 1, True)
+        clients.append(await connect(server, replace(connect_packet(name), will=offline)))
+    await server.stop()
+    clock.set_wall(1_000_000_000 + jump_s)
+    server = Server(config, clock=clock)
+    await server.start()
+    clients.append(await connect(server, connect_packet("back")))
+    clock.advance(config.will_restart_grace_s - 1)
+    await turns()
+    assert ask(config.data_dir / DATABASE, "SELECT topic FROM history") == []
+    clock.advance(1)
+    await turns()
+    await server.stop()
+    assert ask(config.data_dir / DATABASE, "SELECT topic FROM history") == [("away/online",)]
+    for _, writer in clients:
+        writer.close()
 
 
 async def test_nothing_is_left_when_it_stopped(config: Config) -> None:

@@ -30,13 +30,14 @@ async def disk() -> Disk:
 class Run:
     """One run of a broker, as far as wills go."""
 
-    def __init__(self, disk: Disk, clock: FakeClock) -> None:
+    def __init__(self, disk: Disk, clock: FakeClock, *, grace_s: float = 0) -> None:
         self.disk = disk
         self.clock = clock
         self.counters = Counters()
         self.log = Log(disk, self.counters, clock, append_bytes_max=1 << 20)
         self.moved = 0
-        self.wills = Wills(self.log, self.counters, self.deadline_moved)
+        moved = self.deadline_moved
+        self.wills = Wills(self.log, self.counters, moved, restart_grace_s=grace_s)
 
     def deadline_moved(self) -> None:
         self.moved += 1
@@ -44,12 +45,16 @@ class Run:
     async def after_crash(self, *, durable: bool = True) -> Run:
         """What the run before left is taken up; the client's session was `durable` or not."""
         await self.log.start()
-        await self.wills.start(lambda client_id: durable and client_id == "c", self.clock.now())
+        await self.wills.start()
+        self.wills.listening(lambda client_id: durable and client_id == "c", self.clock.now())
+        self.let_pass(0)
         return self
 
-    async def connect(self, will: WillDocument | None, client_id: str = "c") -> None:
+    async def connect(
+        self, will: WillDocument | None, client_id: str = "c", *, clean_start: bool = False
+    ) -> None:
         messages, operations = self.wills.connecting(
-            client_id, will, session_ends=False, now=self.clock.now()
+            client_id, will, session_ends=clean_start, now=self.clock.now()
         )
         self.log.append(messages, operations=operations)
         await self.commit()
@@ -209,6 +214,150 @@ async def test_a_delay_goes_on_after_a_restart_where_it_was(disk: Disk, wall_s: 
     run.let_pass(17)
     assert await run.published() == []
     run.let_pass(1)
+    assert await run.published() == GONE
+
+
+# Time to come back to the next run
+
+
+async def cut_off(disk: Disk, clock: FakeClock, left: WillDocument, *, planned: bool) -> Run:
+    """A run that ends while the client is there; what remains of it."""
+    run = await Run(disk, clock, grace_s=30).after_crash()
+    await run.connect(left)
+    if planned:
+        run.wills.broker_stops()
+        run.lose()
+        run.wills.session_ended("c", clock.now())
+    await run.commit()
+    return run
+
+
+@pytest.mark.parametrize("planned", [False, True])
+@pytest.mark.parametrize("durable", [False, True])
+@pytest.mark.parametrize("delay_s", [0, 10, 29])
+async def test_who_does_not_come_back_after_a_restart_is_given_up_after_the_grace(
+    disk: Disk, clock: FakeClock, planned: bool, durable: bool, delay_s: int
+) -> None:
+    run = await cut_off(disk, clock, will(delay_s=delay_s), planned=planned)
+    assert await run.published() == []
+    run = await Run(disk, clock, grace_s=30).after_crash(durable=durable)
+    assert run.due_in_s == 30
+    run.let_pass(29)
+    assert await run.published() == []
+    run.let_pass(1)
+    assert await run.published() == GONE
+    assert await disk.scan(WillDocument) == []
+
+
+@pytest.mark.parametrize("planned", [False, True])
+@pytest.mark.parametrize("clean_start", [False, True])
+@pytest.mark.parametrize("new_will", [None, will()])
+@pytest.mark.parametrize("delay_s", [0, 10, 100])
+async def test_who_comes_back_in_time_after_a_restart_cancels_its_will(
+    disk: Disk,
+    clock: FakeClock,
+    planned: bool,
+    clean_start: bool,
+    new_will: WillDocument | None,
+    delay_s: int,
+) -> None:
+    """[MQTT-3.1.2-8] Also by a new session, as a client of 3.1.1 with Clean Session 1 does."""
+    await cut_off(disk, clock, will(delay_s=delay_s), planned=planned)
+    run = await Run(disk, clock, grace_s=30).after_crash()
+    run.let_pass(29)
+    await run.connect(new_will, clean_start=clean_start)
+    run.let_pass(1000)
+    assert await run.published() == []
+    assert await disk.scan(WillDocument) == ([new_will] if new_will else [])
+    if new_will is not None:
+        run.lose()
+        assert await run.published() == GONE
+
+
+async def test_a_client_of_this_run_gets_no_grace(disk: Disk, clock: FakeClock) -> None:
+    await cut_off(disk, clock, will(), planned=True)
+    run = await Run(disk, clock, grace_s=30).after_crash()
+    run.let_pass(1)
+    await run.connect(will(), clean_start=True)
+    run.lose()
+    assert await run.published() == GONE
+
+
+async def test_a_delay_that_is_longer_than_the_grace_goes_on(disk: Disk, clock: FakeClock) -> None:
+    await cut_off(disk, clock, will(delay_s=100), planned=True)
+    run = await Run(disk, clock, grace_s=30).after_crash()
+    assert run.due_in_s == 100
+    run.let_pass(40)
+    await run.commit()
+    run = await Run(disk, clock, grace_s=30).after_crash()
+    assert run.due_in_s == 60
+
+
+async def test_a_session_that_ends_in_the_grace_lets_its_will_go_out_after_it(
+    disk: Disk, clock: FakeClock
+) -> None:
+    await cut_off(disk, clock, will(delay_s=100), planned=True)
+    run = await Run(disk, clock, grace_s=30).after_crash()
+    run.let_pass(5)
+    run.wills.session_ended("c", clock.now())
+    assert run.due_in_s == 25
+    run.let_pass(25)
+    assert await run.published() == GONE
+
+
+async def test_after_the_grace_a_clean_start_ends_the_delay_by_the_letter(
+    disk: Disk, clock: FakeClock
+) -> None:
+    """[MQTT-3.1.2-8]"""
+    await cut_off(disk, clock, will(delay_s=100), planned=True)
+    run = await Run(disk, clock, grace_s=30).after_crash()
+    run.let_pass(31)
+    await run.connect(None, clean_start=True)
+    assert await run.published() == GONE
+
+
+async def test_two_restarts_in_the_grace_begin_it_again(disk: Disk, clock: FakeClock) -> None:
+    await cut_off(disk, clock, will(), planned=True)
+    for _ in range(2):
+        run = await Run(disk, clock, grace_s=30).after_crash()
+        assert run.due_in_s == 30
+        run.let_pass(20)
+        assert await run.published() == []
+
+
+async def test_who_is_refused_in_the_grace_may_come_back_again(
+    disk: Disk, clock: FakeClock
+) -> None:
+    await cut_off(disk, clock, will(), planned=True)
+    run = await Run(disk, clock, grace_s=30).after_crash()
+    run.wills.connecting("c", None, session_ends=True, now=clock.now())
+    run.let_pass(40)
+    assert await run.published() == []
+    run.wills.not_connected("c")
+    run.let_pass(0)
+    assert await run.published() == GONE
+
+
+async def test_who_connects_while_the_listeners_open_is_back(disk: Disk, clock: FakeClock) -> None:
+    """A Unix socket is there before the port."""
+    await cut_off(disk, clock, will(), planned=True)
+    run = Run(disk, clock, grace_s=30)
+    await run.log.start()
+    await run.wills.start()
+    run.wills.connecting("c", None, session_ends=True, now=clock.now())
+    run.wills.listening(lambda client_id: False, clock.now())
+    run.wills.connected("c", None)
+    run.let_pass(100)
+    assert await run.published() == []
+
+
+async def test_without_a_grace_a_stop_publishes_what_its_clients_left(
+    disk: Disk, clock: FakeClock
+) -> None:
+    run = Run(disk, clock)
+    await run.connect(will())
+    run.wills.broker_stops()
+    run.lose()
     assert await run.published() == GONE
 
 
