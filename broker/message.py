@@ -36,11 +36,12 @@ class Message:
     """One application message.
 
     `publisher` is the client identifier it came from. `published_at_us` is what the wall clock had,
-    in microseconds since the epoch (UTC); `expires_at_us` is aged time. `properties` are the MQTT 5
-    properties to pass on unchanged, encoded, without their length and without Message Expiry
-    Interval, Topic Alias and Subscription Identifier. `offset` is `NOT_STORED` until the log has
-    committed the message. `size` is what it counts in every bound that is in bytes, since either
-    part may be as large as a packet.
+    in microseconds since the epoch (UTC); `expires_at_us` is aged time, or the same as
+    `published_at_us` if the interval is 0. `properties` are the MQTT 5 properties to pass on
+    unchanged, encoded, without their length and without Message Expiry Interval, Topic Alias and
+    Subscription Identifier. `offset` is `NOT_STORED` until the log has committed the message.
+    `size` is what it counts in every bound that is in bytes, since either part may be as large as a
+    packet.
     """
 
     topic: str
@@ -80,7 +81,8 @@ class Message:
 
     def has_expired(self, now_us: int) -> bool:
         """Whether its Message Expiry Interval has passed. [MQTT-3.3.2-5]"""
-        return self.expires_at_us is not None and self.expires_at_us <= now_us
+        at_us = self.expires_at_us
+        return at_us is not None and (at_us <= now_us or at_us == self.published_at_us)
 
 
 @dataclass(slots=True, frozen=True)

@@ -339,6 +339,8 @@ class Client(Owner):
     def _resume_reading(self, reason: str) -> None:
         self._reading_paused_by.discard(reason)
         if not self._output.closed:
+            if not self._reading_paused_by:
+                self._connection.keep_alive.read_again(self._services.clock.monotonic())
             self._transport.resume_reading(reason)
 
     # The end

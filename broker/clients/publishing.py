@@ -24,7 +24,6 @@ logger = logging.getLogger(__name__)
 RECEIPT = ("receipt", "true")
 """User Property of a PUBLISH that asks for the message's offset on its acknowledgement."""
 NO_RECEIPTS: Mapping[int, Message] = {}
-US = 1_000_000
 
 
 class Publishing:
@@ -77,7 +76,7 @@ class Publishing:
                 packet.retain,
                 client_id,
                 now_us,
-                None if expiry_s is None else log.time.aged_us() + expiry_s * US,
+                None if expiry_s is None else log.time.expires_at_us(now_us, expiry_s),
                 packet.properties,
             )
             messages.append(message)

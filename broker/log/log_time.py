@@ -56,6 +56,10 @@ class LogTime:
         """Aged time now. (`AgedUs(...)` would be one more call for each batch that is sent.)"""
         return self._aged_zero_us + self._clock.elapsed_us()
 
+    def expires_at_us(self, published_at_us: int, expiry_s: int) -> int:
+        """`Message.expires_at_us` of a message that is published now with this interval."""
+        return self.aged_us() + expiry_s * US if expiry_s else published_at_us
+
     def served_at(self, at: Monotonic) -> ServedUs:
         """What served time will be at `at`."""
         if at == NEVER:

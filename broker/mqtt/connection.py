@@ -35,6 +35,7 @@ from broker.mqtt.authentication import Authentication, Methods
 from broker.mqtt.decode import Decoder
 from broker.mqtt.encode import encode
 from broker.mqtt.fields import PACKET_BYTES_MAX
+from broker.mqtt.keep_alive import KeepAlive
 from broker.mqtt.limits import Limits
 from broker.mqtt.outgoing import TopicAliases, encode_aliased, encode_publishes, fits
 from broker.mqtt.packets import (
@@ -101,11 +102,10 @@ class Connection:
         """QoS 1 and 2 messages that the client will have unacknowledged. [MQTT-3.3.4-9]"""
         self.packet_bytes_max = PACKET_BYTES_MAX
         """The client's Maximum Packet Size."""
-        self.keep_alive_s = 0
         self._limits = limits
         self._decoder = Decoder(limits)
         self._opened_at = now
-        self._last_packet_at = now
+        self.keep_alive = KeepAlive(now)
         self._accepted = False
         self._early_pings = 0
         """PINGREQ of a client that did not wait for CONNACK."""
@@ -136,7 +136,7 @@ class Connection:
         decoder.feed(data)
         try:
             while (packet := decoder.next(events)) is not None:
-                self._last_packet_at = now
+                self.keep_alive.last_packet_at = now
                 self._receive(packet, events)
                 if self.closed:
                     return events
@@ -152,7 +152,9 @@ class Connection:
         finally:
             self._traffic.received += len(events)
         if events:
-            self._last_packet_at = now
+            self.keep_alive.last_packet_at = now
+        elif decoder.publish_begun:
+            self.keep_alive.publish_grew(now)
         return events
 
     def _receive(self, packet: FromClient | RefusedPublish, events: list[Event]) -> None:
@@ -213,7 +215,7 @@ class Connection:
                 f"client identifiers with {SHARE_PREFIX} are those of groups"
             )
         self.client_id = connect.client_id
-        self.keep_alive_s = connect.keep_alive_s
+        self.keep_alive.interval_s = connect.keep_alive_s
         self._bridge = connect.bridge
         self.receive_maximum = connect.receive_maximum
         if connect.topic_alias_maximum:
@@ -257,7 +259,8 @@ class Connection:
         assert not self._accepted
         assert connack.reason_code == 0
         properties = connack.properties
-        self.keep_alive_s = properties.get(Property.SERVER_KEEP_ALIVE, self.keep_alive_s)
+        keep_alive = self.keep_alive
+        keep_alive.interval_s = properties.get(Property.SERVER_KEEP_ALIVE, keep_alive.interval_s)
         self.client_id = properties.get(Property.ASSIGNED_CLIENT_IDENTIFIER, self.client_id)
         self._accepted = True
         properties = properties | self._limits.announced()
@@ -329,15 +332,13 @@ class Connection:
         return data
 
     def deadline(self) -> Monotonic | None:
-        """When to call `expire`: the end of the connect timeout, then of 1.5 times the keep alive
-        since the last whole packet [MQTT-3.1.2-22]. None: never."""
+        """When to call `expire`: the end of the connect timeout, then of the client's silence, see
+        `KeepAlive`. None: never."""
         if self.closed:
             return None
         if not self._accepted:
             return Monotonic(self._opened_at + self._limits.connect_timeout_s)
-        if not self.keep_alive_s:
-            return None
-        return Monotonic(self._last_packet_at + 1.5 * self.keep_alive_s)
+        return self.keep_alive.deadline()
 
     def expire(self, now: Monotonic) -> Closed | None:
         """Close the connection if its deadline has come."""

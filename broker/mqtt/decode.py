@@ -75,6 +75,11 @@ class Decoder:
         self._pending = bytearray()
         self._needed = 0
 
+    @property
+    def publish_begun(self) -> bool:
+        """Whether a PUBLISH waits for its end."""
+        return bool(self._pending) and self._pending[0] in PUBLISH_FIRST_BYTES
+
     def feed(self, data: bytes) -> None:
         """Take over bytes that arrived, after all earlier ones were drawn with `next`."""
         assert not self._data

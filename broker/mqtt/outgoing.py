@@ -217,6 +217,8 @@ def _own_properties(message: Message, grant: Grant, now_us: int) -> Properties:
     own: Properties = {}
     if message.expires_at_us is not None:
         remaining_s = -((now_us - message.expires_at_us) // 1_000_000)
+        if message.expires_at_us == message.published_at_us:
+            remaining_s = 0
         own[Property.MESSAGE_EXPIRY_INTERVAL] = max(0, min(remaining_s, MESSAGE_EXPIRY_MAX_S))
     if grant.subscription_ids:
         own[Property.SUBSCRIPTION_IDENTIFIER] = list(grant.subscription_ids)

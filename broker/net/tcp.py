@@ -37,7 +37,7 @@ from broker.clock import Timer
 from broker.config import Config
 from broker.errors import ConfigError
 from broker.message import Monotonic
-from broker.net import unix
+from broker.net import sockets, unix
 from broker.net.first_bytes import MQTT_CONNECT, begins_a_line, why_refused
 from broker.net.websocket import HTTP_GET, WebSocket
 
@@ -48,14 +48,11 @@ FIRST_BYTE_TIMEOUT_S = 60.0
 CLOSE_TIMEOUT_S = 5.0
 """How long a peer may take to read the last bytes before the connection is cut."""
 BACKLOG = 1024
+UNREAD_RETRY_S = 0.1
+"""A deadline that has come is looked at again after this, if it could not be judged."""
 TURN_BYTES_MAX = 1 << 16
 """After a read of more than this, all other sockets are read before this one is read again. uvloop
 reads a socket up to 32 times before it looks at the next: others waited seconds for a flood."""
-QUICK_ACK_BYTES_MAX = 64
-"""A read of at most this, such as a PUBACK, is acknowledged to the peer's kernel at once. A PUBACK
-gets no answer, and without one the kernel keeps its TCP acknowledgement back for 40 ms. A client
-with Nagle's algorithm on sends nothing meanwhile, so its next PUBLISH would wait that long."""
-_HAS_QUICK_ACK = hasattr(socket, "TCP_QUICKACK")
 TOO_MANY = "there are connections_max already"
 FILES_RESERVED = 100
 """Open files that the rest of the broker may need."""
@@ -121,7 +118,7 @@ class TcpConnection(asyncio.Protocol):
             transport.get_extra_info("peername") or transport.get_extra_info("sockname")
         )
         family = transport.get_extra_info("socket").family
-        self._quick_ack = family in (socket.AF_INET, socket.AF_INET6) and _HAS_QUICK_ACK
+        self._quick_ack = family in (socket.AF_INET, socket.AF_INET6) and sockets.HAS_QUICK_ACK
         self._services.counters.connections += 1
         if not self._make_room():
             transport.abort()
@@ -129,7 +126,7 @@ class TcpConnection(asyncio.Protocol):
         self._connections.add(self)
         self._connections.strangers[self] = None
         transport.set_write_buffer_limits(high=self._services.config.write_buffer_bytes_max)
-        self._timer = self._clock.call_later(FIRST_BYTE_TIMEOUT_S, self.close)
+        self._timer = self._clock.call_later(FIRST_BYTE_TIMEOUT_S, self._close_if_silent)
 
     def _make_room(self) -> bool:
         """Whether there is room for one more connection."""
@@ -165,29 +162,18 @@ class TcpConnection(asyncio.Protocol):
             if len(data) >= TURN_BYTES_MAX:
                 self.pause_reading("turn")
                 asyncio.get_running_loop().call_soon(self.resume_reading, "turn")
-            elif len(data) <= QUICK_ACK_BYTES_MAX and self._quick_ack:
-                self._acknowledge_at_once()
+            elif len(data) <= sockets.QUICK_ACK_BYTES_MAX and self._quick_ack:
+                assert self._transport is not None
+                sockets.acknowledge_at_once(self._transport)
         except Exception as error:
             self.failed(error)
-
-    def _acknowledge_at_once(self) -> None:
-        """On a socket object of our own, as uvloop's duplicates the file for each call."""
-        assert self._transport is not None
-        if self._transport.is_closing():
-            return
-        fileno = self._transport.get_extra_info("socket").fileno()
-        tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno)
-        try:
-            tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-        finally:
-            tcp.detach()
 
     def _wait_for_more(self, data: bytes) -> None:
         """No person sends less than a line, so the rest is due at once."""
         if not self._first_bytes and self._timer is not None:
             self._timer.cancel()
             timeout_s = self._services.config.connect_timeout_s
-            self._timer = self._clock.call_later(timeout_s, self.close)
+            self._timer = self._clock.call_later(timeout_s, self._close_if_silent)
         self._first_bytes = data
 
     def _meet(self, data: bytes, now: Monotonic) -> NetworkClient:
@@ -251,7 +237,7 @@ class TcpConnection(asyncio.Protocol):
         if deadline is None:
             self._timer = self._clock.call_later(CLOSE_TIMEOUT_S, self._on_timer)
         else:
-            delay_s = max(0.1, deadline - self._clock.monotonic())
+            delay_s = max(UNREAD_RETRY_S, deadline - self._clock.monotonic())
             self._timer = self._clock.call_later(delay_s, self._on_timer)
 
     @_guarded
@@ -260,8 +246,23 @@ class TcpConnection(asyncio.Protocol):
         assert self._transport is not None
         if self._transport.is_closing():
             return
-        self.client.expire(self._clock.monotonic())
+        if self._is_silent():
+            self.client.expire(self._clock.monotonic())
         self._set_timer(self.client.deadline())
+
+    @_guarded
+    def _close_if_silent(self) -> None:
+        """It has not said which protocol it speaks."""
+        if self._is_silent():
+            self.close()
+        else:
+            self._timer = self._clock.call_later(UNREAD_RETRY_S, self._close_if_silent)
+
+    def _is_silent(self) -> bool:
+        """Not if we have not read what the peer sent: the process was suspended (SIGSTOP, a
+        laptop), or somebody kept us busy. But who does not read what we send is not read from."""
+        assert self._transport is not None
+        return "clogged" in self._reading_paused_by or not sockets.has_unread_bytes(self._transport)
 
     @_guarded
     def shut_down(self) -> None:

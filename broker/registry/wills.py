@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from broker.clock import NEVER, US, Instant
+from broker.clock import NEVER, Instant
 from broker.counters import Counters
 from broker.documents import Delete, Operation, Put, WillDocument
 from broker.log.log import Log
@@ -178,6 +178,7 @@ class Wills:
 
     def _message(self, will: WillDocument, now: Instant) -> list[Message]:
         """The will as a message; none if no client could get it."""
+        time = self._log.time
         message = Message(
             will.topic,
             will.payload,
@@ -185,7 +186,7 @@ class Wills:
             will.retain,
             will.client_id,
             now.wall_us,
-            None if will.expiry_s is None else self._log.time.aged_us() + will.expiry_s * US,
+            None if will.expiry_s is None else time.expires_at_us(now.wall_us, will.expiry_s),
             will.properties,
         )
         if has_control_character(will.topic):  # An older program accepted it.

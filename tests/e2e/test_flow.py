@@ -6,6 +6,7 @@ import socket
 import time
 from dataclasses import replace
 
+from broker.mqtt.encode import encode
 from broker.mqtt.packets import (
     MQTT_3_1_1,
     MQTT_5,
@@ -14,6 +15,7 @@ from broker.mqtt.packets import (
     Disconnect,
     PacketType,
     Pingreq,
+    Pingresp,
     Publish,
     Suback,
     Subscribe,
@@ -342,17 +344,44 @@ def test_keep_alive(dial: Dial, name: str) -> None:
     silent_3 = dial(replace(connect_packet(f"{name}-3", version=MQTT_3_1_1), keep_alive_s=1))
     alive = dial(replace(connect_packet(f"{name}-alive"), keep_alive_s=1))
     half = dial(replace(connect_packet(f"{name}-half"), keep_alive_s=1))
+    slow = dial(replace(connect_packet(f"{name}-slow"), keep_alive_s=1))
+    large = encode(Publish(name, bytes(100), 1, False, False, 1), MQTT_5)
     connected_at = time.monotonic()
     while time.monotonic() - connected_at < 1.4:
         expect_nothing(alive)
+        slow.send(large[:1])
+        large = large[1:]
         time.sleep(0.2)
-    half.send(b"\x30")  # No packet that could count, as it has no end.
+    half.send(b"\x82")  # No packet that could count, as it has no end.
     assert silent.expect(Disconnect).reason_code == KEEP_ALIVE_TIMEOUT
     assert 1.4 < time.monotonic() - connected_at < 3
     assert silent.closed()
     assert silent_3.closed()
     assert half.expect(Disconnect).reason_code == KEEP_ALIVE_TIMEOUT
+    slow.send(large)  # What arrives of a PUBLISH counts.
+    assert slow.expect(Ack).type is PacketType.PUBACK
     expect_nothing(alive)
+
+
+def test_a_suspended_broker_reads_what_arrived_before_it_judges_silence(
+    own_broker: BrokerProcess, dial: Dial, name: str
+) -> None:
+    """[MQTT-3.1.2-22] As on a laptop that sleeps."""
+    clients = [
+        dial(
+            replace(connect_packet(f"{name}-{version}-{n}", version=version), keep_alive_s=1),
+            port=own_broker.port,
+        )
+        for version in (MQTT_3_1_1, MQTT_5)
+        for n in range(5)
+    ]
+    with own_broker.suspended():
+        for client in clients:
+            client.send(Pingreq())
+        time.sleep(2)
+    for client in clients:
+        client.expect(Pingresp)
+        expect_nothing(client)
 
 
 def test_a_session_may_end_with_disconnect(dial: Dial, name: str, broker: BrokerProcess) -> None:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -90,6 +91,16 @@ class BrokerProcess:
         code = self._process.wait()
         assert code == -signal.SIGKILL, f"the broker had ended by itself with {code}"
         self._process = None
+
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """The process does nothing meanwhile, and time passes."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
 
     def stop(self) -> int:
         """SIGTERM; the exit code."""

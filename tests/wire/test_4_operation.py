@@ -106,11 +106,54 @@ class TestKeepAlive:
         wire.client(packet)
         assert wire.connection.deadline() == 170.0
 
-    def test_counts_from_a_whole_packet(self, wire: Wire) -> None:
+    @pytest.mark.parametrize("begun", ["82 09 0001 00", "E0", "C0"])
+    def test_counts_from_a_whole_packet(self, wire: Wire, begun: str) -> None:
         wire.connect()
         wire.now = Monotonic(80.0)
-        wire.client("30 04 0001")
+        wire.client(begun)
         assert wire.connection.deadline() == 90.0
+
+    @pytest.mark.parametrize("version", [4, 5])
+    @pytest.mark.parametrize("begun", ["30", "32 FF", "34 FF 01 0001 't'", "C0 00 3B 20 0001"])
+    def test_counts_from_what_arrives_of_a_publish(
+        self, wire: Wire, version: int, begun: str
+    ) -> None:
+        wire.connect(version)
+        wire.now = Monotonic(80.0)
+        wire.client(begun)
+        assert wire.connection.deadline() == 170.0
+        wire.now = Monotonic(165.0)
+        wire.client("01")
+        assert wire.connection.deadline() == 255.0
+        assert not wire.connection.closed
+
+    def test_gives_one_publish_ten_times_what_connect_says(self, wire: Wire) -> None:
+        wire.connect()
+        wire.client("32 C8 01 0001 't' 0001 00")
+        for second in range(50, 600, 50):
+            wire.now = Monotonic(float(second))
+            wire.client("00")
+        assert wire.connection.deadline() == 600.0
+        assert wire.connection.expire(Monotonic(600.0)) is not None
+
+    def test_gives_the_next_publish_as_long_again(self, wire: Wire) -> None:
+        wire.connect()
+        for begun_at in (0.0, 500.0):
+            wire.now = Monotonic(begun_at)
+            wire.client("32 0E 0001 't' 0001 00")
+            for i in range(8):
+                wire.now = Monotonic(begun_at + 60 * i)
+                wire.client("00")
+        assert wire.connection.deadline() == 1010.0
+
+    def test_does_not_count_while_nothing_was_read(self, wire: Wire) -> None:
+        wire.connect()
+        wire.client("32 20 0001 't' 0001 00")
+        wire.connection.keep_alive.read_again(Monotonic(5000.0))
+        assert wire.connection.deadline() == 5090.0
+        wire.now = Monotonic(5050.0)
+        wire.client("00")
+        assert wire.connection.deadline() == 5140.0
 
     def test_is_silent_in_3_1_1(self, wire: Wire) -> None:
         wire.connect(4)

@@ -293,6 +293,27 @@ async def test_whom_we_do_not_read_from_is_not_called_silent(world: World) -> No
     assert not dialogue.transport.closed.is_set()
 
 
+@pytest.mark.parametrize("part", ["", "32 20 0001 't'"])
+async def test_time_in_which_we_did_not_read_is_no_silence(part: str) -> None:
+    """Nor does it count against a PUBLISH that had begun to arrive."""
+    config = replace(NOTHING_TO_TELL, append_bytes_max=9)
+    async with running(Disk(), config) as world:
+        dialogue = Dialogue(world, config)
+        await dialogue.connect()
+        world.disk.may_commit.clear()
+        dialogue.client("30 0E 0001 't' 00 '1234567890'")
+        await turns()
+        dialogue.client(f"30 0E 0001 't' 00 '1234567890' {part}")
+        assert not dialogue.transport.reading
+        world.clock.advance(1000)
+        world.disk.may_commit.set()
+        await turns()
+        now = world.clock.monotonic()
+        assert dialogue.peer.deadline() == now + 1.5 * 60
+        dialogue.peer.expire(now)
+        assert not dialogue.transport.closed.is_set()
+
+
 # The end
 
 

@@ -222,6 +222,17 @@ async def test_a_jump_of_the_wall_clock_neither_ages_a_message_nor_makes_it_youn
         assert [p.message_expiry_s for p in await dialogue.deliveries()] == [50]
 
 
+@pytest.mark.parametrize("jump_s", [-40 * YEAR_S, 0, YEAR_S])
+async def test_an_interval_of_0_stays_0_whatever_the_wall_clock_has(
+    world: World, dialogue: Dialogue, jump_s: int
+) -> None:
+    world.clock.set_wall(1_000_000_000 + jump_s)
+    await expiring(world, 0, qos=1, retain=True)
+    assert [p.message_expiry_s for p in await dialogue.deliveries()] == [0]
+    dialogue.client("82 ( 0009 00  00 ('t') 01 )")
+    assert await dialogue.deliveries() == []
+
+
 @pytest.mark.parametrize(
     ("down_s", "left_s"),
     [(0, 60), (10, 50), (57, 3), (60, None), (YEAR_S, None), (-3600, 60), (-40 * YEAR_S, 60)],

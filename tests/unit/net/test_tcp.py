@@ -73,8 +73,72 @@ async def test_who_says_nothing_is_cut_off(tmp_path: Path) -> None:
         await server.stop()
 
 
+# Silence
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Of a connection: the broker's, which nobody reads, and the peer's."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        yield ours, theirs
+
+
+@pytest.mark.parametrize("first_bytes", [b"\x10", b"G", b"GET / HTTP/1.1\r\n", b""])
+async def test_who_connects_is_read_before_the_connect_timeout_cuts_it_off(
+    ends: tuple[socket.socket, socket.socket], world: World, first_bytes: bytes
+) -> None:
+    """As after a suspension of the process, when the timers are due before anything is read."""
+    ours, theirs = ends
+    kernel = Kernel(ours)
+    connection = connected(world, kernel)
+    if first_bytes:
+        connection.data_received(first_bytes)
+    theirs.send(b"more")
+    world.clock.advance(1000)
+    assert not kernel.aborted
+    ours.recv(100)
+    world.clock.advance(1)
+    assert kernel.aborted
+
+
+async def test_what_arrived_is_read_before_a_client_counts_as_silent(
+    ends: tuple[socket.socket, socket.socket], world: World
+) -> None:
+    """[MQTT-3.1.2-22]"""
+    ours, theirs = ends
+    kernel = Kernel(ours)
+    connection = connected(world, kernel)
+    connection.data_received(MQTT)
+    await world.settled()
+    theirs.send(PING)
+    world.clock.advance(1000)
+    assert not kernel.aborted
+    connection.data_received(ours.recv(100))
+    world.clock.advance(89)
+    assert not kernel.aborted
+    world.clock.advance(1)
+    assert kernel.aborted
+
+
+async def test_a_peer_that_does_not_read_is_silent_whatever_it_sends(
+    ends: tuple[socket.socket, socket.socket], world: World
+) -> None:
+    """It is not read from, so more of it always waits."""
+    ours, theirs = ends
+    kernel = Kernel(ours)
+    connection = connected(world, kernel)
+    connection.data_received(MQTT)
+    await world.settled()
+    connection.pause_reading("clogged")
+    theirs.send(PING)
+    world.clock.advance(90)
+    assert kernel.aborted
+
+
 # What we do wrong while a connection is served
 
+PING = b"\xc0\0"
 MQTT = encode(connect_packet("a"), MQTT_5)
 WEB = HTTP_GET + b"/mqtt HTTP/1.1\r\n"
 LINES = b"PUBLISH t x p\n"
@@ -118,6 +182,10 @@ def kernel() -> Iterator[Kernel]:
 
 @pytest.fixture
 def connection(world: World, kernel: Kernel) -> TcpConnection:
+    return connected(world, kernel)
+
+
+def connected(world: World, kernel: Kernel) -> TcpConnection:
     connection = TcpConnection(services(world, NOTHING_TO_TELL), Connections())
     connection.connection_made(kernel)
     return connection
