@@ -14,6 +14,7 @@ like any other. Instead of a client it is emptied into the sessions of its conne
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -28,6 +29,9 @@ from broker.registry.group import Group, Member
 from broker.registry.sessions import Sessions
 from broker.session.session import Session
 from broker.topics import is_shared, parse_shared
+
+JOINED_AT_ONCE_MAX = 500
+"""Groups that a client who comes back joins in one turn of the loop: about 5 ms."""
 
 
 class Groups:
@@ -57,9 +61,11 @@ class Groups:
 
     async def attach(self, session: Session, subscriber: Member) -> None:
         """A client came back to its session: it is a member of its groups again."""
-        for subscription in list(session.subscriptions.values()):
-            if is_shared(subscription.filter):
-                await self.join(session, subscription, subscriber)
+        shared = [s for s in session.subscriptions.values() if is_shared(s.filter)]
+        for number, subscription in enumerate(shared, 1):
+            await self.join(session, subscription, subscriber)
+            if number % JOINED_AT_ONCE_MAX == 0:
+                await asyncio.sleep(0)
 
     async def join(
         self,
@@ -121,7 +127,8 @@ class Groups:
 
     def leave(self, session: Session, name: str) -> None:
         """The session unsubscribed: it gets no more, and finishes what it has. [MQTT-3.10.4-3]"""
-        for group in [g for g in self._memberships.get(session, ()) if g.name == name]:
+        group = self._groups.get(name)
+        if group is not None and group in self._memberships.get(session, ()):
             group.leave(session, session.waiting_leases(name))
             self._let_finished_go(group, session)
 

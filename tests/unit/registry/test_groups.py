@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -269,3 +270,33 @@ async def test_groups_do_not_use_up_the_sessions_of_clients() -> None:
         await Subscriber(world).open("durable")
     async with running(world.disk, Config(sessions_max=1, groups_max=2)) as world:
         assert (world.sessions.durable_count, world.sessions.group_count) == (1, 2)
+
+
+async def test_who_comes_back_joins_many_groups_in_several_turns(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broker.registry.groups.JOINED_AT_ONCE_MAX", 2)
+    one, other = Subscriber(world), Subscriber(world)
+    for subscriber, name in ((one, "one"), (other, "other")):
+        await subscriber.open(name)
+        for n in range(7):
+            document = subscription(f"$share/g{n}/t", client_id=name)
+            await world.groups.join(placed(subscriber), document, subscriber)
+            subscriber.subscribe(document)
+    await world.settled()
+    one.close()
+    await one.open("one")
+    joining = asyncio.create_task(world.groups.attach(placed(one), one))
+    joined = []
+    while not joining.done():
+        await asyncio.sleep(0)
+        joined.append(len(world.groups._memberships.get(placed(one), ())))
+    assert joined[:3] == [2, 4, 6]
+    assert joined[-1] == 7
+    world.groups.leave(placed(one), "t")
+    world.groups.leave(placed(one), "$share/g3/t")
+    await world.publish(*[message(str(n), "t") for n in range(4)])
+    assert len(one.got) + len(other.got) == 28
+    groups = {grant.lease.group for _, grant in one.got if grant.lease}
+    assert groups
+    assert "$share/g3/t" not in groups
