@@ -280,9 +280,12 @@ class Subscriptions:
     ) -> bool:
         """`made`: the others of this part of the packet."""
         subscriptions, most = session.subscriptions, self._config.subscriptions_per_session_max
+        if len(subscriptions) + len(made) < most:
+            return False
         if subscription.filter in subscriptions or subscription.filter in made:
             return False
-        return len(subscriptions) + len(made.keys() - subscriptions.keys()) >= most
+        new = [topic_filter for topic_filter in made if topic_filter not in subscriptions]
+        return len(subscriptions) + len(new) >= most
 
     def unsubscribe(
         self, session: Session, packet: Unsubscribe, client: Applicant

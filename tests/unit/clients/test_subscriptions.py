@@ -90,6 +90,15 @@ async def test_suback_leaves_when_all_is_committed(
     assert (client.answers, kept) == ([[1, 1, 1, 0x97]], ["a", "b", "c"])
 
 
+async def test_what_is_subscribed_already_does_not_count_again(
+    subscriptions: Subscriptions, world: World, client: AskingSubscriber
+) -> None:
+    for filters in (("a", "b"), ("a", "c", "c", "d", "b")):
+        subscriptions.subscribe(session_of(client), subscribe(*filters), client)
+        await world.settled()
+    assert client.answers == [[1, 1], [1, 1, 1, 0x97, 1]]
+
+
 async def test_a_subscription_is_stored_with_the_place_of_its_session(
     world: World, subscriptions: Subscriptions, client: AskingSubscriber
 ) -> None:
