@@ -38,6 +38,7 @@ from broker.registry.sessions import Sessions
 from broker.registry.wills import Wills
 from broker.store.directory import lock_data_dir
 from broker.store.sqlite.store import SqliteStore
+from broker.store.sqlite.wal_growth import COST
 from broker.web.admin import AdminServer, create_app
 
 logger = logging.getLogger(__name__)
@@ -110,6 +111,10 @@ class Server:
         except BaseException:
             self._lock.close()
             raise
+        logger.info(
+            "leave no transaction open on %s: acknowledgements wait when that ends, %s",
+            *(DATABASE, COST),
+        )
 
     async def _start_on_store(self) -> None:
         config, clock, alarm = self.config, self._clock, self._alarm

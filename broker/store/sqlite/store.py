@@ -43,7 +43,6 @@ from broker.store.sqlite.reader import Reader
 from broker.store.sqlite.rows import BLOCK_SHIFT
 from broker.store.sqlite.search import in_order
 from broker.store.sqlite.thread import ConnectionThread
-from broker.store.sqlite.wal_growth import COST
 from broker.store.sqlite.writer import Committed, Writer
 from broker.store.tail import Tail
 
@@ -120,11 +119,6 @@ class SqliteStore:
         self._log_start = self._writer.log_start
         self._high_watermark = self._writer.high_watermark
         self._is_open = True
-        logger.info(
-            "SQLite %s: a transaction that another program leaves open on %s makes "
-            "acknowledgements wait when it ends, %s written meanwhile",
-            *(self.sqlite_version, self.path.name, COST),
-        )
 
     async def close(self) -> None:
         """After a failure, on a full disk, or while another program has locked the database, the

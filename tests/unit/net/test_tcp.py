@@ -16,6 +16,7 @@ from broker.config import Config
 from broker.mqtt.encode import encode
 from broker.mqtt.packets import MQTT_5, Ack, PacketType, Publish, Subscribe, SubscriptionRequest
 from broker.net.tcp import FIRST_BYTE_TIMEOUT_S, Connections, TcpConnection
+from broker.net.unix import reachable
 from broker.net.websocket import HTTP_GET, WebSocket
 from broker.server import Server
 from tests.support.clients import NOTHING_TO_TELL, services
@@ -313,7 +314,7 @@ async def test_what_line_clients_do_is_told_to_the_operator(
     finally:
         writer.close()
         await server.stop()
-    peer = f"line client at {tmp_path / 's'}"
+    peer = f"line client at {reachable(tmp_path / 's')}"
     assert [text for text in caplog.messages if text.startswith("line client")] == [
         f"{peer}: connected",
         f"{peer}: refused: unknown command: use SUBSCRIBE, UNSUBSCRIBE, PUBLISH or CONFIRM",
