@@ -111,7 +111,8 @@ class Config:
     outbox_bytes_max: int = 4 * MIB
     write_buffer_bytes_max: int = 1 * MIB
     append_bytes_max: int = 32 * MIB
-    """Payload waiting for the running commit; beyond, publishers are not read from."""
+    """Memory of messages that wait for the disk; beyond, QoS 0 is not logged, and publishers of
+    QoS 1 and 2 are not read from. They are already while more waits than 0.1 s of writing."""
     sys_interval_s: float = 10.0
     """How often changed values under `$SYS/broker` are published; 0: there are none."""
     scrub_bytes_per_s: int = MIB // 4

@@ -6,6 +6,7 @@ A message is shared by all who deliver it, so it is read-only by custom once it 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import NewType
@@ -30,6 +31,10 @@ Monotonic = NewType("Monotonic", float)
 
 NOT_STORED = Offset(0)
 
+MESSAGE_BYTES = 200
+"""What a message takes in memory beside topic, payload and properties, its places in queues
+included: about this in CPython 3.11 to 3.14."""
+
 
 @dataclass(slots=True, init=False)
 class Message:
@@ -40,8 +45,7 @@ class Message:
     `published_at_us` if the interval is 0. `properties` are the MQTT 5 properties to pass on
     unchanged, encoded, without their length and without Message Expiry Interval, Topic Alias and
     Subscription Identifier. `offset` is `NOT_STORED` until the log has committed the message.
-    `size` is what it counts in every bound that is in bytes, since either part may be as large as a
-    packet.
+    `size` is of payload and properties, since either may be as large as a packet.
     """
 
     topic: str
@@ -83,6 +87,21 @@ class Message:
         """Whether its Message Expiry Interval has passed. [MQTT-3.3.2-5]"""
         at_us = self.expires_at_us
         return at_us is not None and (at_us <= now_us or at_us == self.published_at_us)
+
+    @property
+    def cost(self) -> int:
+        """About what it takes in memory, in bytes; see `cost_of`."""
+        return MESSAGE_BYTES + len(self.topic) + self.size
+
+
+def cost_of(messages: Sequence[Message]) -> int:
+    """About what these take in memory: a million empty messages take 200 MB.
+
+    Every bound on what waits in memory counts this. It is not kept with each message, as that would
+    take memory, too.
+    """
+    topics = sum(map(len, [message.topic for message in messages]))
+    return topics + sum([message.size for message in messages]) + MESSAGE_BYTES * len(messages)
 
 
 @dataclass(slots=True, frozen=True)

@@ -213,6 +213,7 @@ class Client(Owner):
             case Ack() if event.type == PacketType.PUBREL:
                 assert self._publishing is not None
                 self._publishing.release(event.packet_ids)
+                self._services.log.throttle(self)
             case Ack():
                 assert self._sending is not None
                 if not self._sending.acknowledged(event):
@@ -222,6 +223,7 @@ class Client(Owner):
             case RefusedPublish():
                 assert self._publishing is not None
                 self._publishing.refuse(event)
+                self._services.log.throttle(self)
             case Subscribe() | Unsubscribe():
                 self._subscribe(event)
             case Disconnect():
@@ -239,11 +241,8 @@ class Client(Owner):
 
     def _publish(self, publishes: Sequence[Publish]) -> None:
         assert self._publishing is not None
-        self._publishing.publish(publishes)
-        log = self._services.log
-        if log.congested:
-            self._pause_reading("log")
-            log.when_uncongested(lambda: self._resume_reading("log"), self.failed)
+        if self._publishing.publish(publishes):
+            self._services.log.throttle(self)
 
     def _subscribe(self, packet: Subscribe | Unsubscribe) -> None:
         session, subscriptions = self._session, self._services.subscriptions
@@ -312,7 +311,7 @@ class Client(Owner):
     def _wait_for(self, step: Coroutine[None, None, None]) -> None:
         """Do this before anything else that came or comes from the client."""
         self._step = tasks.start(self._go_on_after(step), self.failed)
-        self._pause_reading("step")
+        self.pause_reading("step")
 
     async def _go_on_after(self, step: Coroutine[None, None, None]) -> None:
         try:
@@ -330,13 +329,13 @@ class Client(Owner):
             if not self._answers_are_due():
                 self._end()
         elif self._step is None:
-            self._resume_reading("step")
+            self.resume_reading("step")
 
-    def _pause_reading(self, reason: str) -> None:
+    def pause_reading(self, reason: str) -> None:
         self._reading_paused_by.add(reason)
         self._transport.pause_reading(reason)
 
-    def _resume_reading(self, reason: str) -> None:
+    def resume_reading(self, reason: str) -> None:
         self._reading_paused_by.discard(reason)
         if not self._output.closed:
             if not self._reading_paused_by:

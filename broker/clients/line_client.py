@@ -37,7 +37,7 @@ from broker.lines.connection import (
     LineSubscribe,
     LineUnsubscribe,
 )
-from broker.log.log import awaited
+from broker.log.batch import awaited
 from broker.message import Message, Monotonic
 from broker.replay import placing
 from broker.session.session import Session
@@ -182,9 +182,7 @@ class LineClient:
 
         log = self.services.log
         log.append(messages, committed, self.failed, keep_if_full=False)
-        if log.congested:
-            self._transport.pause_reading("log")
-            log.when_uncongested(lambda: self._resume_reading("log"), self.failed)
+        log.throttle(self)
 
     def _begin(self, event: LineSubscribe | LineUnsubscribe) -> asyncio.Future[Session] | None:
         """Subscribe or unsubscribe where the command stands in the order of arrival. None: the
@@ -224,7 +222,7 @@ class LineClient:
         if self._closed:
             self._leave()
         else:
-            self._resume_reading("step")
+            self.resume_reading("step")
             self._close_if_done()
 
     async def _change(self, event: LineSubscribe | LineUnsubscribe) -> Session | None:
@@ -359,7 +357,10 @@ class LineClient:
     def _done(self) -> bool:
         return not (self._answers or self._step)
 
-    def _resume_reading(self, reason: str) -> None:
+    def pause_reading(self, reason: str) -> None:
+        self._transport.pause_reading(reason)
+
+    def resume_reading(self, reason: str) -> None:
         if not self._closed:
             self._transport.resume_reading(reason)
 

@@ -13,6 +13,7 @@ from itertools import groupby
 from broker.clients.sending import Output
 from broker.clients.services import Services
 from broker.errors import StoreError, StoreFull
+from broker.log.unlogged import NOT_LOGGED
 from broker.message import Message
 from broker.mqtt.packets import MQTT_5, Ack, PacketType, Publish, RefusedPublish
 from broker.mqtt.properties import has_user_property
@@ -49,8 +50,11 @@ class Publishing:
         self._gives_reasons = output.connection.version == MQTT_5
         """Whether an acknowledgement can say more than that the message came."""
 
-    def publish(self, packets: Sequence[Publish]) -> None:
-        """Append a read's worth of messages, and acknowledge them when they are committed."""
+    def publish(self, packets: Sequence[Publish]) -> bool:
+        """Append a read's worth of messages, and acknowledge them when they are committed.
+
+        Whether the client waits for that: not if all are QoS 0.
+        """
         session, log = self._session, self._log
         client_id = session.client_id
         now_us = self._clock.wall_us()
@@ -93,9 +97,12 @@ class Publishing:
             elif isinstance(error, StoreFull):
                 # The client may be gone, but not its session: what it sends again is new.
                 session.received.release(received)
-                self._counters.dropped["no space"] += sum(not message.qos for message in messages)
+                self._counters.dropped[NOT_LOGGED] += sum(not message.qos for message in messages)
                 logger.info(
-                    "client %r: %d messages are refused: %s", client_id, len(messages), error
+                    "client %r: %d messages are refused: %s",
+                    session.client_id,
+                    len(messages),
+                    error,
                 )
                 before = [packet_id for packet_id in pubrecs if packet_id not in received]
                 self._acknowledge(PacketType.PUBACK, pubacks, ReasonCode.QUOTA_EXCEEDED)
@@ -108,8 +115,9 @@ class Publishing:
             log.append(messages, committed, self._output.failed, keep_if_full=keep_if_full)
             if pubrecs and session.durable:
                 log.changed(session)
-        else:
-            log.append(messages, durable=False)
+            return True
+        log.append(messages, durable=False)
+        return False
 
     def refuse(self, publish: RefusedPublish) -> None:
         """Acknowledge it, after all that came before it.

@@ -31,6 +31,9 @@ from broker.session.session import Session
 
 logger = logging.getLogger(__name__)
 
+PACKET_IDENTIFIER_BYTES = 64
+"""What a Packet Identifier takes in memory while its acknowledgement waits."""
+
 
 class Output:
     """The way out of one connection: its packets, in the order in which they were sent."""
@@ -93,7 +96,8 @@ class Output:
             if error is None:
                 self.send(ack)
 
-        self._log.changed(session, saved, self.failed)
+        size = 0 if isinstance(ack, Unsuback) else PACKET_IDENTIFIER_BYTES * len(ack.packet_ids)
+        self._log.changed(session, saved, self.failed, size=size)
 
     def leave(self) -> None:
         """The client has left, and is let go: see `Sender.stop`."""
@@ -276,6 +280,7 @@ class Sending(Recipient):
         False: it is not of the type that is awaited under one of them. [MQTT-4.13.1-1]
         """
         window = self._session.in_flight
+        before = window.repeatable.acknowledged
         refused = ack.reason_code >= ERROR
         if refused:
             self._counters.dropped["refused by the client"] += len(ack.packet_ids)
@@ -297,7 +302,8 @@ class Sending(Recipient):
             self._release(ack.packet_ids, known)
             return True
         self._sender.answered(ack.packet_ids)
-        self._sender.cursor_moved()
+        if window.repeatable.acknowledged != before:
+            self._sender.cursor_moved()
         if window.settled:
             self._groups.settle(self._session)
         self.wake()

@@ -6,8 +6,8 @@ reconnect, or when the outbox is full, its reader takes batches from the log, ea
 room again, until it has come to the newest routed offset; then it is live, with no gap and no
 repeat, since nothing is awaited between that comparison and the switch.
 
-The newest batches are kept in a bounded `Recent`, so that a reader a little behind can close up
-with a fast publisher and does not ask the disk for what was just written.
+The newest batches are kept in a bounded `Recent`: so a reader a little behind closes up with a fast
+publisher and does not ask the disk for what was just written.
 """
 
 from __future__ import annotations
@@ -79,6 +79,7 @@ class Delivery:
         self._readers: dict[Session, dict[ReaderKey, Reader]] = {}
         self._looks = Looks(clock)
         self._waking = Waking(self.wake)
+        log.qos0.unlogged.hand_on = partial(self.offer_beside, newest=True)
         log.source_failed = self._source_failed
 
     @property
@@ -263,17 +264,16 @@ class Delivery:
         if advanced is not None:
             advanced.set()
 
-    def offer_beside(self, batch: Sequence[Message]) -> None:
-        """Messages of QoS 0 that are not in the log, to whoever is attached and subscribed now.
-
-        Who is slow misses them: nothing else bounds them.
-        """
-        woken: list[Session] = []
+    def offer_beside(self, batch: Sequence[Message], *, newest: bool = False) -> None:
+        """Messages of QoS 0 that are not in the log, to whoever is subscribed now; not to who is
+        slow, and if `newest` not to who has yet to get older ones of the log. [MQTT-4.6.0-6]"""
+        routed, woken = self.live.through == self._log.high_watermark, list[Session]()
         for session, (outgoing, _) in route(batch, self._routes.of).items():
+            late = newest and not (routed and session.up_to_date)
             if session not in self._subscribers:
                 continue
             try:
-                if len(session.aside) >= ASIDE_MAX:
+                if late or len(session.aside) >= ASIDE_MAX:
                     self._counters.dropped["beside the log, to a slow subscriber"] += len(outgoing)
                 else:
                     session.offer_aside(outgoing)

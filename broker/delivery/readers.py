@@ -20,7 +20,7 @@ from broker import tasks
 from broker.counters import Counters
 from broker.documents import BEFORE_ALL, SubscriptionDocument
 from broker.errors import StoreCorrupt
-from broker.message import Message, Offset, Outgoing
+from broker.message import Message, Offset, Outgoing, cost_of
 from broker.session.grants import merge_grants
 from broker.session.outbox import with_missing
 from broker.session.position import LivePosition
@@ -36,7 +36,8 @@ READ_BYTES_MAX = 512 * 1024
 
 
 def size_of(outgoing: Iterable[Outgoing]) -> int:
-    return sum([message.size for message, _ in outgoing])
+    """Bytes in memory."""
+    return cost_of([message for message, _ in outgoing])
 
 
 def sendable(messages: list[Message], counters: Counters) -> list[Message]:

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from broker.delivery import readers
-from broker.message import Message, Offset
+from broker.message import Message, Offset, cost_of
 
 RECENT_MESSAGES_MAX = 20_000
 RECENT_BYTES_MAX = 8 * 1024 * 1024
@@ -18,19 +18,18 @@ class Recent:
 
     def __init__(self, after: Offset) -> None:
         self.after = after
-        self._batches: deque[tuple[Sequence[Message], int]] = deque()
+        self._batches: deque[Sequence[Message]] = deque()
         self._messages = 0
         self._bytes = 0
 
     def add(self, batch: Sequence[Message]) -> None:
-        size = sum([message.size for message in batch])
-        self._batches.append((batch, size))
+        self._batches.append(batch)
         self._messages += len(batch)
-        self._bytes += size
+        self._bytes += cost_of(batch)
         while self._messages > RECENT_MESSAGES_MAX or self._bytes > RECENT_BYTES_MAX:
-            oldest, size = self._batches.popleft()
+            oldest = self._batches.popleft()
             self._messages -= len(oldest)
-            self._bytes -= size
+            self._bytes -= cost_of(oldest)
             self.after = oldest[-1].offset
 
     def read(self, after: Offset) -> tuple[list[Message], Offset]:
@@ -38,7 +37,7 @@ class Recent:
         messages: list[Message] = []
         through = after
         size = 0
-        for batch, batch_size in self._batches:
+        for batch in self._batches:
             if batch[-1].offset <= after:
                 continue
             if batch[0].offset > after:
@@ -46,7 +45,7 @@ class Recent:
             else:
                 messages += [message for message in batch if message.offset > after]
             through = batch[-1].offset
-            size += batch_size
+            size += cost_of(batch)
             if len(messages) >= readers.READ_MESSAGES_MAX or size >= readers.READ_BYTES_MAX:
                 break
         return messages, through

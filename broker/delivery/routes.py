@@ -17,7 +17,7 @@ from typing import TypeVar
 from broker import tasks
 from broker.delivery.readers import size_of
 from broker.documents import SubscriptionDocument
-from broker.message import Grant, Message, Outgoing
+from broker.message import Grant, Message, Outgoing, cost_of
 from broker.session.grants import merge_grants
 from broker.session.session import Session
 from broker.topics import TopicTree
@@ -180,7 +180,7 @@ def route(batch: Sequence[Message], routes_of: Callable[[str], Routes]) -> dict[
         if not routes:
             continue
         messages = list(run)
-        size = sum([message.size for message in messages])
+        size = cost_of(messages)
         shared: dict[int, Routed] = {}
         for session, grant, own in routes:
             if grant is not own:

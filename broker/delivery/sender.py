@@ -26,7 +26,7 @@ from broker.topics import CONTROL_CHARACTER, has_control_character
 
 logger = logging.getLogger(__name__)
 
-TAKE_BYTES_MAX = 256 * 1024
+TAKE_BYTES_MAX = 512 * 1024
 """What is taken from the session, or read from the log to be sent again, at a time."""
 RESEND_MESSAGES_MAX = 64
 """Messages that are read from the log at a time, to be sent again."""

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from broker.documents import Operation, Place
 from broker.errors import StoreError
-from broker.message import Message
+from broker.log.publishers import Publisher
+from broker.message import Message, cost_of
+
+APPEND_BYTES = 256
+"""What it takes in memory, at least, that somebody waits for a commit, beside messages: a callback,
+and what that is about."""
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 OnCommitted = Callable[[StoreError | None], None]
 OnFailed = Callable[[Exception], None]
@@ -31,20 +42,35 @@ class StateSource(Protocol):
         ...
 
 
+def nobody_waits(error: Exception) -> None:
+    logger.critical("a callback of a commit", exc_info=error)
+
+
 @dataclass(slots=True)
 class Append:
-    """One call of `append`, or of `changed` with a callback."""
+    """One call of `append`, or of `changed` with a callback. `beside`: bytes in memory, beside
+    messages and APPEND_BYTES."""
 
     messages: Sequence[Message]
     operations: Sequence[Operation]
-    size: int
+    beside: int
     durable: bool
     keep_if_full: bool
     on_committed: OnCommitted | None
-    failed: OnFailed
+    failed: OnFailed = nobody_waits
     place: Place | None = None
     unhurried: StateSource | None = None
     """The source of a call of `changed` that was not urgent."""
+
+    @property
+    def awaited(self) -> bool:
+        """Whether it is more than messages of QoS 0, for which nobody waits."""
+        return self.durable or bool(self.operations) or self.on_committed is not None
+
+    @property
+    def size(self) -> int:
+        """Bytes in memory."""
+        return cost_of(self.messages) + self.beside + (APPEND_BYTES if self.awaited else 0)
 
 
 def tell(appends: Sequence[Append], error: StoreError | None) -> None:
@@ -58,20 +84,77 @@ def tell(appends: Sequence[Append], error: StoreError | None) -> None:
 
 
 class Batch:
-    """Everything that waits for the next commit."""
+    """Everything that waits for the next commit. `topic in batch`: whether a message of it does."""
 
-    __slots__ = ("appends", "has_places", "size", "sources")
+    __slots__ = (
+        "_looked_at",
+        "_topics",
+        "appends",
+        "awaited_size",
+        "has_places",
+        "publishers",
+        "qos0_size",
+        "sources",
+    )
 
     def __init__(self) -> None:
         self.appends: list[Append] = []
         self.sources: dict[StateSource, bool] = {}
         """And whether its state must be in this commit."""
-        self.size = 0
+        self.publishers: list[Publisher] = []
+        """Who waits for this batch, maybe several times."""
         self.has_places = False
+        self.awaited_size = 0
+        """Bytes in memory of what somebody waits for: all but QoS 0."""
+        self.qos0_size = 0
+        """Of the rest. Whoever adds to `appends` adds to one of these."""
+        self._topics: set[str] = set()
+        self._looked_at = 0
+        """So many of `appends` have their topics in `_topics`."""
 
     @property
-    def empty(self) -> bool:
-        return not (self.appends or self.sources)
+    def size(self) -> int:
+        return self.awaited_size + self.qos0_size
+
+    def add_qos0(self, messages: Sequence[Message]) -> None:
+        """Messages that nobody waits for."""
+        if messages:
+            self.appends.append(Append(messages, (), 0, False, True, None))
+            self.qos0_size += cost_of(messages)
+
+    def put_back(self, later: Batch, *, locked: bool) -> list[Append]:
+        """It was not stored: let it wait, and then what came later. Returns what is not to wait."""
+        kept: list[Append] = []
+        refused: list[Append] = []
+        for append in self.appends:
+            waits = append.keep_if_full or (locked and append.messages)
+            (kept if waits else refused).append(append)
+        self.appends = kept + later.appends
+        for source, must in later.sources.items():
+            self.sources[source] = must or self.sources.get(source, False)
+        self.publishers += later.publishers
+        self.has_places = any(append.place is not None for append in self.appends)
+        self._count()
+        return refused
+
+    def _count(self) -> None:
+        self.awaited_size = sum([append.size for append in self.appends if append.awaited])
+        self.qos0_size = sum([append.size for append in self.appends if not append.awaited])
+        self._looked_at = 0
+
+    def take_qos0(self) -> list[Message]:
+        """Take out the messages that nobody waits for."""
+        taken = [m for append in self.appends if not append.awaited for m in append.messages]
+        self.appends = [append for append in self.appends if append.awaited]
+        self.qos0_size = self._looked_at = 0
+        self._topics.clear()
+        return taken
+
+    def __contains__(self, topic: object) -> bool:
+        for append in self.appends[self._looked_at :]:
+            self._topics.update([message.topic for message in append.messages])
+        self._looked_at = len(self.appends)
+        return topic in self._topics
 
     def put_off(self, sources_max: int) -> Batch:
         """The next batch: of the sources that may wait it has all but the first `sources_max`, and
@@ -85,6 +168,8 @@ class Batch:
         for append in appends:
             batch = following if append.unhurried in following.sources else self
             batch.appends.append(append)
+        self._count()
+        following._count()
         return following
 
 
@@ -98,3 +183,19 @@ def places_among(appends: Sequence[Append]) -> list[Place]:
             places.append(append.place)
         after += len(append.messages)
     return places
+
+
+def awaited(result: T) -> tuple[asyncio.Future[T], OnCommitted]:
+    """A callback, and what to await in its place: the result, or the StoreError that it is called
+    with."""
+    done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+
+    def settle(error: StoreError | None) -> None:
+        if done.done():
+            return
+        if error is None:
+            done.set_result(result)
+        else:
+            done.set_exception(error)
+
+    return done, settle

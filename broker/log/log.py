@@ -15,6 +15,9 @@ topics or sessions: whoever has state to commit is a `StateSource`.
 - While the store is full, or another program has locked it, everything waits in its order, so no
   state is stored without the message that it belongs to. Only appends with `keep_if_full=False`
   fail; a lock is over soon, so then only those without messages. The log tries again every second.
+- QoS 0 waits for nobody and keeps nobody waiting, see `qos0.py`.
+- Whoever waits for an acknowledgement is held when more waits for the next commit than the disk
+  writes quickly, and released when that commit begins.
 - Any other failure of the store ends the log (P6): it acknowledges nothing more, and the broker
   stops. A mistake of ours in a callback or a `StateSource` does not: whom it concerns is told, and
   cut off, before anything is acknowledged to it that is not stored.
@@ -26,22 +29,33 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from itertools import chain
-from typing import TypeVar
 
 from broker.clock import Clock, Timer
 from broker.counters import Counters
 from broker.documents import Operation, Place
 from broker.errors import StoreBusy, StoreError, StoreFull
-from broker.log.batch import Append, Batch, OnCommitted, OnFailed, StateSource, places_among, tell
+from broker.log.batch import (
+    APPEND_BYTES,
+    Append,
+    Batch,
+    OnCommitted,
+    OnFailed,
+    StateSource,
+    awaited,
+    nobody_waits,
+    places_among,
+    tell,
+)
+from broker.log.cursor_sync import CursorSync
 from broker.log.log_time import IDLE_NOTE_INTERVAL_S, LogTime
-from broker.message import Message, Offset
+from broker.log.pace import LEARN_BYTES_MIN, Pace
+from broker.log.publishers import HeldPublishers, Publisher
+from broker.log.qos0 import FULL, Qos0
+from broker.message import Message, Monotonic, Offset, cost_of
 from broker.store import Store
 
 CURSOR_COMMIT_DELAY_S = 0.005
 """How long acknowledgements by subscribers alone wait for company before they are committed."""
-CURSOR_SYNC_S = 0.9
-"""How long what was committed without an fsync may wait for one: with the delay before the commit
-and the fsync itself, a power cut takes back no more than a second of acknowledgements. (P4)"""
 FULL_RETRY_S = 1.0
 """How often a store that is full, or locked, is tried again."""
 FEW_MESSAGES = 64
@@ -55,12 +69,6 @@ SOURCES_MAX = 2000
 """Sources whose state one commit takes, if nobody waits for more: about 10 ms."""
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
-
-
-def _nobody_waits(error: Exception) -> None:
-    logger.critical("a callback of a commit", exc_info=error)
 
 
 def _unknown_source(source: StateSource, error: Exception) -> None:
@@ -76,12 +84,13 @@ class Log:
         self.failure: StoreError | None = None
         self._counters = counters
         self._clock = clock
-        self._append_bytes_max = append_bytes_max
+        self._pace = Pace(append_bytes_max)
         self._pending = Batch()
+        self._running: Batch | None = None
+        """What is being committed."""
+        self.qos0 = Qos0(counters, clock, bytes_max=append_bytes_max)
         self._cursor_timer: Timer | None = None
-        self._sync_timer: Timer | None = None
-        """Set while state is committed that was not fsynced."""
-        self._sync_due = False
+        self._sync = CursorSync(clock, self._wake)
         self._arrived = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -90,7 +99,9 @@ class Log:
         self._sent.set()
         self._waits_for: type[StoreError] | None = None
         """Why nothing is stored at present: StoreFull or StoreBusy."""
-        self._uncongested: list[tuple[Callable[[], None], OnFailed]] = []
+        self._retry_at = clock.monotonic()
+        """When that is tried again."""
+        self._publishers = HeldPublishers()
         self.source_failed: Callable[[StateSource, Exception], None] = _unknown_source
         """Called with a source that raised something. Raises nothing."""
 
@@ -106,7 +117,7 @@ class Log:
         self,
         messages: Sequence[Message],
         on_committed: OnCommitted | None = None,
-        failed: OnFailed = _nobody_waits,
+        failed: OnFailed = nobody_waits,
         *,
         durable: bool = True,
         keep_if_full: bool = True,
@@ -116,33 +127,49 @@ class Log:
         """Put messages and operations into the next commit, which sets the offset of `place`: right
         after everything appended before. `failed` is called with what `on_committed` raises.
 
-        `durable=False` where nobody waits for the disk: QoS 0. `keep_if_full=False`: if the store
-        is full then, nothing of this append is stored and the callback gets StoreFull. If another
-        program has locked it, only an append without messages fails like that, with StoreBusy.
+        `durable=False` where nobody waits for the disk. Without callback and operations that is
+        QoS 0, which may also be committed later or not be logged. `keep_if_full=False`: if the
+        store is full then, nothing of this append is stored and the callback gets StoreFull. If
+        another program has locked it, only an append without messages fails like that, with
+        StoreBusy.
         """
         pending = self._pending
-        size = sum([message.size for message in messages])
+        if not durable and on_committed is None and not operations:
+            full = self._waits_for is StoreFull and self._clock.monotonic() < self._retry_at
+            room = self._pace.batch_bytes_max
+            self.qos0.add(messages, pending, self._running, batch_bytes_max=room, full=full)
+            self._wake()
+            return
+        if self.qos0.deferred.size and messages:
+            pending.add_qos0(self.qos0.deferred.take_topics(messages))
         pending.appends.append(
-            Append(messages, operations, size, durable, keep_if_full, on_committed, failed, place)
+            Append(messages, operations, 0, durable, keep_if_full, on_committed, failed, place)
         )
-        pending.size += size
+        pending.awaited_size += cost_of(messages) + APPEND_BYTES
         if place is not None:
             pending.has_places = True
-        self._wake()
+        if pending.awaited_size > self._pace.batch_bytes_max and not self._publishers.held:
+            # Whoever waits: of 400 publishers one read more makes 100 MB.
+            running = [] if self._running is None else self._running.publishers
+            self._publishers.hold([*running, *pending.publishers])
+        self._idle.clear()
+        self._arrived.set()
 
     def changed(
         self,
         source: StateSource,
         on_committed: OnCommitted | None = None,
-        failed: OnFailed = _nobody_waits,
+        failed: OnFailed = nobody_waits,
         *,
         urgent: bool = True,
+        size: int = 0,
     ) -> None:
         """The state of `source` goes into the next commit. `failed` as for `append`.
 
         With an `urgent` callback somebody waits for it: the commit is fsynced and starts at once.
         What is not urgent waits for a later commit if more than SOURCES_MAX sources have changed;
-        its callback also hears of a full or locked store, while the state waits.
+        its callback also hears of a full or locked store, while the state waits. `size`: bytes that
+        the callback keeps in memory.
         """
         pending = self._pending
         if urgent:
@@ -152,8 +179,9 @@ class Log:
         if on_committed is not None:
             unhurried = None if urgent else source
             pending.appends.append(
-                Append((), (), 0, urgent, urgent, on_committed, failed, None, unhurried)
+                Append((), (), size, urgent, urgent, on_committed, failed, None, unhurried)
             )
+            pending.awaited_size += size + APPEND_BYTES
         if on_committed is not None and urgent:
             self._wake()
         else:
@@ -191,15 +219,15 @@ class Log:
 
     @property
     def congested(self) -> bool:
-        """Whether more than `append_bytes_max` waits for the disk: read from publishers later."""
-        return self._pending.size > self._append_bytes_max
+        """Whether more waits for the next commit than it can quickly write, QoS 0 apart."""
+        return self._pending.awaited_size > self._pace.batch_bytes_max
 
-    def when_uncongested(
-        self, resume: Callable[[], None], failed: OnFailed = _nobody_waits
-    ) -> None:
-        """Call `resume` when the commit of the pending batch begins and the store is not full or
-        locked; and `failed` with what it raises."""
-        self._uncongested.append((resume, failed))
+    def throttle(self, publisher: Publisher) -> None:
+        """`publisher` waits for the next commit: hold it when too much does, now or later."""
+        pending = self._pending
+        pending.publishers.append(publisher)
+        if pending.awaited_size > self._pace.batch_bytes_max:
+            self._publishers.hold([publisher])
 
     async def flushed(self) -> None:
         """Return when nothing is pending and no commit runs.
@@ -225,10 +253,6 @@ class Log:
             wake = self._arrived.set
             self._cursor_timer = self._clock.call_later(CURSOR_COMMIT_DELAY_S, wake)
 
-    def _sync(self) -> None:
-        self._sync_due = True
-        self._wake()
-
     async def commit_forever(self) -> None:
         """Commit batch after batch until cancelled. Raises the StoreError that ended the log."""
         while True:
@@ -238,13 +262,20 @@ class Log:
                 self._cursor_timer.cancel()
                 self._cursor_timer = None
             batch, self._pending = self._pending, Batch()
-            if self._waits_for is None:
-                if len(batch.sources) > SOURCES_MAX:
-                    self._pending = batch.put_off(SOURCES_MAX)
-                    self._wake_soon()
-                self._resume()
+            if self._waits_for is None and len(batch.sources) > SOURCES_MAX:
+                self._pending = batch.put_off(SOURCES_MAX)
+                self._wake_soon()
+            if self.qos0.deferred.size:
+                batch.add_qos0(
+                    self.qos0.deferred.take(self._pace.batch_bytes_max - batch.qos0_size)
+                )
+            self._running = batch
+            if self._publishers.held and self._waits_for is None:
+                self._publishers.release()
             await self._write(batch)
-            if self._pending.empty:
+            if self.qos0.deferred.size:
+                self._arrived.set()
+            elif not (self._pending.appends or self._pending.sources):
                 self._idle.set()
             elif sum([len(append.messages) for append in self._pending.appends]) < FEW_MESSAGES:
                 for _ in range(TURNS_FOR_COMPANY):
@@ -265,14 +296,6 @@ class Log:
         self.append([], keep_if_full=False)
         await self.flushed()
 
-    def _resume(self) -> None:
-        resumed, self._uncongested = self._uncongested, []
-        for resume, failed in resumed:
-            try:
-                resume()
-            except Exception as error:
-                failed(error)
-
     async def _write(self, batch: Batch) -> None:
         appends = batch.appends
         messages = list(chain.from_iterable([append.messages for append in appends]))
@@ -285,12 +308,17 @@ class Log:
         moved = bool(operations)
         if noted := self.time.note_due:
             operations.append(self.time.note())
-        durable = self._sync_due or True in [append.durable for append in appends]
-        writes = bool(messages or operations or (durable and self._sync_timer is not None))
+        durable = self._sync.due or True in [append.durable for append in appends]
+        writes = bool(messages or operations or (durable and self._sync.timer is not None))
         try:
             places = places_among(appends) if batch.has_places else []
             if writes:
+                size = batch.awaited_size + batch.qos0_size
+                began = None if size < LEARN_BYTES_MIN else self._clock.monotonic()
                 await self.store.append(messages, operations, durable=durable, places=places)
+                if began is not None:
+                    took_s = self._clock.monotonic() - began
+                    self._pace.learn(size, took_s, durable=durable)
             else:
                 for place in places:
                     place.offset = self.high_watermark
@@ -298,6 +326,7 @@ class Log:
             if noted:
                 self.time.not_noted()
             self._counters.append_failures += 1
+            self._retry_at = Monotonic(self._clock.monotonic() + FULL_RETRY_S)
             self._keep(batch, error)
             await self._clock.sleep(FULL_RETRY_S)
             self._arrived.set()
@@ -307,10 +336,11 @@ class Log:
             tell(appends, error)
             self._idle.set()
             raise
-        self._note_sync(durable=durable, moved=moved)
+        if self._sync.timer is not None or not durable:
+            self._sync.note(durable=durable, moved=moved)
         self._counters.commits += 1
         self._counters.messages_in += len(messages)
-        self._counters.payload_bytes_in += sum([len(message.payload) for message in messages])
+        self._counters.payload_bytes_in += sum(map(len, [m.payload for m in messages]))
         for source in batch.sources:
             try:
                 source.committed()
@@ -319,21 +349,12 @@ class Log:
         tell(appends, None)
         self._sent.clear()
         asyncio.get_running_loop().call_soon(self._sent.set)
+        self._running = None
         if self._waits_for is not None:
             if writes:
                 self._waits_for = None
                 logger.warning("messages are stored and acknowledged again")
-            self._resume()
-
-    def _note_sync(self, *, durable: bool, moved: bool) -> None:
-        """A commit was fsynced, or moved cursors and was not: those have to be, in their turn."""
-        if durable:
-            self._sync_due = False
-            if self._sync_timer is not None:
-                self._sync_timer.cancel()
-                self._sync_timer = None
-        elif moved and self._sync_timer is None:
-            self._sync_timer = self._clock.call_later(CURSOR_SYNC_S, self._sync)
+            self._publishers.release()
 
     def _leave_out(self, batch: Batch, source: StateSource, error: Exception) -> None:
         """Its state is not in this commit; what it gave of that must come with the next."""
@@ -356,33 +377,12 @@ class Log:
             self._waits_for = type(error)
             logger.warning("nothing is stored or acknowledged until this is over: %s", error)
         locked = isinstance(error, StoreBusy)
-        kept: list[Append] = []
-        refused: list[Append] = []
-        for append in batch.appends:
-            waits = append.keep_if_full or (locked and append.messages)
-            (kept if waits else refused).append(append)
-        later, self._pending = self._pending, batch
-        batch.appends = kept + later.appends
-        batch.has_places |= later.has_places
-        batch.size += later.size - sum([append.size for append in refused])
-        for source in list(batch.sources):  # Whoever is cut off now changes in this batch.
+        sources = list(batch.sources)
+        later, self._pending, self._running = self._pending, batch, None
+        refused = batch.put_back(later, locked=locked)
+        unlogged = [] if locked else [*batch.take_qos0(), *self.qos0.deferred.clear()]
+        for source in sources:  # Whoever is cut off now changes in this batch.
             self._not_committed(source)
-        for source, must in later.sources.items():
-            batch.sources[source] = must or batch.sources.get(source, False)
+        if unlogged:
+            self.qos0.leave_out(unlogged, FULL, batch, None)
         tell(refused, error)
-
-
-def awaited(result: T) -> tuple[asyncio.Future[T], OnCommitted]:
-    """A callback, and what to await in its place: the result, or the StoreError that it is called
-    with."""
-    done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-
-    def settle(error: StoreError | None) -> None:
-        if done.done():
-            return
-        if error is None:
-            done.set_result(result)
-        else:
-            done.set_exception(error)
-
-    return done, settle

@@ -241,7 +241,7 @@ class Group(Owner, Recipient):
                 if not self._fits(member, out[0]):
                     break
                 self._unplaced.popleft()
-                self._unplaced_bytes -= out[0].size
+                self._unplaced_bytes -= out[0].cost
                 self._lease([out], [packet_id])
 
     def _lease(self, outgoing: Sequence[Outgoing], packet_ids: Sequence[int]) -> None:
@@ -260,7 +260,7 @@ class Group(Owner, Recipient):
                 leased.setdefault(member, []).append((message, grant))
             elif any(self._fits(member, message) for member in self.members):
                 self._unplaced.append((out, packet_id))
-                self._unplaced_bytes += message.size
+                self._unplaced_bytes += message.cost
             else:
                 too_large.append(packet_id)
         for member, its_share in leased.items():

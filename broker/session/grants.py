@@ -39,6 +39,8 @@ class SubscriptionSet:
         """Topic Filters that got no live message yet since their replay ended."""
         self.unplaced: dict[str, Mapping[str, Place]] = {}
         """By Topic Filter: the fields that wait for a place, as in a `Put`."""
+        self.changed = False
+        """Whether the next commit has something to write."""
         self._write_next: dict[str, None] = {}
         self._writing: dict[str, None] = {}
         self._write_later: dict[str, None] = {}
@@ -159,6 +161,7 @@ class SubscriptionSet:
         if subscription.start_offset != through:
             subscription.start_offset = through
             self._write_next[topic_filter] = None
+            self.changed = True
 
     def replay_joined(self, topic_filter: str) -> None:
         """This replay came to the session's own place: what comes now is live."""
@@ -187,10 +190,12 @@ class SubscriptionSet:
     def write_next(self, topic_filters: Iterable[str]) -> None:
         """These changed: the next commit writes them."""
         self._write_next |= dict.fromkeys(topic_filters)
+        self.changed = True
 
     def write_later(self, topic_filters: Iterable[str]) -> None:
         """These changed, and a crash may undo that: commits write them as they have room."""
         self._write_later |= dict.fromkeys(topic_filters)
+        self.changed = True
 
     def take_changes(self) -> list[Operation]:
         """The changed subscriptions that the next commit must write."""
@@ -198,6 +203,7 @@ class SubscriptionSet:
         while self._write_later and len(writing) < WRITTEN_LATER_MAX:
             writing[self._write_later.popitem()[0]] = None
         self._writing = writing
+        self.changed = bool(self._write_later)
         # Copies, since a replay goes on while they are written. What waits for a place is on its
         # way as a whole.
         changed = map(self.by_filter.get, writing)
@@ -206,6 +212,7 @@ class SubscriptionSet:
     def not_committed(self) -> None:
         """What `take_changes` last returned was not stored: the next must write it again."""
         self._write_next |= self._writing
+        self.changed = True
 
 
 def merge_grants(subscriptions: Iterable[SubscriptionDocument]) -> Grant | None:

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
 
-from broker.message import Lease, Offset, Outgoing, PacketIdentifier
+from broker.message import MESSAGE_BYTES, Lease, Offset, Outgoing, PacketIdentifier
 from broker.session.exchange import ASIDE, InFlight, Row, Stage, Taken
 from broker.session.repeatable import Repeatable
 
@@ -111,7 +111,7 @@ class InFlightWindow:
         outgoing: list[Outgoing] = []
         packet_ids: list[int] = []
         expired: list[Outgoing] = []
-        size = payload_bytes = expired_size = 0
+        size = expired_size = 0
         while queue and size < bytes_max:
             head = queue[0]
             message, grant = head
@@ -120,7 +120,7 @@ class InFlightWindow:
             if (at := message.expires_at_us) and message.published_at_us != at <= now_us:
                 queue.popleft()
                 expired.append(head)
-                expired_size += message.size
+                expired_size += message.cost
                 continue
             qos = message.qos if message.qos < grant.qos else grant.qos
             if not qos and forgets_qos0:
@@ -139,12 +139,12 @@ class InFlightWindow:
                 packet_ids.append(packet_id)
                 packet_id = packet_id % PACKET_IDENTIFIER_MAX + 1
             queue.popleft()
-            size += message.size
-            payload_bytes += len(message.payload)
+            size += MESSAGE_BYTES + len(message.topic) + message.size
         self.next_packet_id = packet_id
         self.repeatable.sent += could_go - room
         if self._changed is not None:
             self._note_changed(packet_ids)
+        payload_bytes = sum(map(len, [message.payload for message, _ in outgoing]))
         held = durable and len(qos2) > qos2_before
         return Taken(outgoing, packet_ids, expired, payload_bytes, size + expired_size, held)
 

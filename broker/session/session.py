@@ -116,6 +116,11 @@ class Session:
         """Whether there is anything to take, now or when something else has come."""
         return bool(self.aside or self.outbox or self.owed.waiting)
 
+    @property
+    def up_to_date(self) -> bool:
+        """Whether everything of the log that was routed was offered to it, and taken."""
+        return self.position.is_live and not (self.outbox or self.owed.waiting)
+
     def offer_aside(self, outgoing: Iterable[Outgoing]) -> None:
         """Put messages beside the session's own place in the log: they go before the outbox."""
         self.aside.extend(outgoing)
@@ -245,7 +250,8 @@ class Session:
             packed = self.received.take_packed()
             operations.append(Put(ReceivedQos2Document(self.client_id, packed)))
         operations += self._cursor.take_changes(self._told_through(), attached=self.attached)
-        operations += self.grants.take_changes()
+        if self.grants.changed:
+            operations += self.grants.take_changes()
         self.in_flight.repeatable.commit_begins()
         return operations
 

@@ -11,6 +11,7 @@ import pytest
 from broker.clients import connecting
 from broker.documents import SessionDocument, SubscriptionDocument, WillDocument
 from broker.errors import QuotaExceeded, StoreCorrupt, StoreError, StoreFull, StoreUnavailable
+from broker.log.unlogged import NOT_LOGGED
 from broker.message import Monotonic, Offset
 from broker.mqtt.encode import encode
 from broker.mqtt.packets import MQTT_5, Connect, Will
@@ -235,13 +236,46 @@ async def test_a_client_is_not_read_from_while_too_much_waits_for_the_disk() -> 
         dialogue = Dialogue(world, config)
         await dialogue.connect()
         world.disk.may_commit.clear()
-        dialogue.client("30 0E 0001 't' 00 '1234567890'")
+        dialogue.client("32 07 0001 't' 0001 00 '1'")
+        await turns()
+        assert dialogue.transport.reading, "it is being committed"
+        dialogue.client("32 07 0001 't' 0002 00 '1'")
+        assert not dialogue.transport.reading
+        world.disk.may_commit.set()
         await turns()
         assert dialogue.transport.reading
-        dialogue.client("30 05 0001 't' 00 '1'")
-        assert dialogue.transport.reading
-        dialogue.client("30 0E 0001 't' 00 '1234567890'")
-        assert not dialogue.transport.reading
+
+
+async def test_qos_0_is_never_held_up_by_the_disk() -> None:
+    """P9"""
+    config = replace(NOTHING_TO_TELL, append_bytes_max=9)
+    async with running(Disk(), config) as world:
+        dialogue = Dialogue(world, config)
+        await dialogue.connect()
+        world.disk.may_commit.clear()
+        for _ in range(9):
+            dialogue.client("30 0E 0001 't' 00 '1234567890'")
+            await turns()
+            assert dialogue.transport.reading
+        assert world.counters.dropped == {NOT_LOGGED: 8}
+        world.disk.may_commit.set()
+
+
+@pytest.mark.parametrize("flood", ["62 02 0007", "32 09 0004 '$SYS' 0001 00"])
+async def test_whatever_waits_for_an_answer_from_the_disk_is_bounded(flood: str) -> None:
+    """P7: a PUBREL or a refused PUBLISH takes memory, too."""
+    config = replace(NOTHING_TO_TELL, append_bytes_max=10_000)
+    async with running(Disk(), config) as world:
+        dialogue = Dialogue(world, config)
+        await dialogue.connect(expiry_s=100)
+        world.disk.may_commit.clear()
+        dialogue.client(flood)
+        await turns()
+        read = 0
+        while dialogue.transport.reading and read < 1000:
+            dialogue.client(flood)
+            read += 1
+        assert 10 < read < 60
         world.disk.may_commit.set()
         await turns()
         assert dialogue.transport.reading
@@ -252,7 +286,7 @@ async def test_who_is_gone_is_not_read_from_again() -> None:
     async with running(Disk(), config) as world:
         dialogue = Dialogue(world, config)
         await dialogue.connect()
-        dialogue.client("30 0E 0001 't' 00 '1234567890'")
+        dialogue.client("32 07 0001 't' 0001 00 '1'")
         assert not dialogue.transport.reading
         dialogue.peer.lost()
         await world.settled()
@@ -301,9 +335,9 @@ async def test_time_in_which_we_did_not_read_is_no_silence(part: str) -> None:
         dialogue = Dialogue(world, config)
         await dialogue.connect()
         world.disk.may_commit.clear()
-        dialogue.client("30 0E 0001 't' 00 '1234567890'")
+        dialogue.client("32 07 0001 't' 0001 00 '1'")
         await turns()
-        dialogue.client(f"30 0E 0001 't' 00 '1234567890' {part}")
+        dialogue.client(f"32 07 0001 't' 0002 00 '1' {part}")
         assert not dialogue.transport.reading
         world.clock.advance(1000)
         world.disk.may_commit.set()

@@ -66,7 +66,8 @@ async def test_a_connection_is_not_read_from_while_too_much_waits_for_the_disk()
         lines = Lines(world, config)
         world.disk.may_commit.clear()
         lines.says("PUBLISH t 123456789 p")
-        assert lines.transport.reading
+        await turns()
+        assert lines.transport.reading, "it is being committed"
         lines.says("PUBLISH t 1 p")
         assert not lines.transport.reading
         world.disk.may_commit.set()

@@ -14,7 +14,8 @@ from broker.delivery.delivery import Delivery
 from broker.delivery.looks import READ_RETRY_S
 from broker.delivery.routes import Routes, RouteTable, route
 from broker.errors import StoreCorrupt, StoreError, StoreFull, StoreUnavailable
-from broker.log.log import Log
+from broker.log.log import FULL_RETRY_S, Log
+from broker.log.unlogged import NOT_LOGGED
 from broker.message import Grant, Message, Offset
 from broker.session.session import Session
 from broker.store import Store
@@ -35,9 +36,10 @@ def test_sessions_with_the_same_grant_share_one_list_of_a_batch() -> None:
     table = RouteTable()
     for n in range(3):
         table.add(_session(f"s{n}"), subscription(client_id=f"s{n}"))
-    routed = route(numbered(2), table.of)
+    batch = numbered(2)
+    routed = route(batch, table.of)
     assert len({id(outgoing) for outgoing, _ in routed.values()}) == 1
-    assert [size for _, size in routed.values()] == [2, 2, 2]
+    assert [size for _, size in routed.values()] == [sum(m.cost for m in batch)] * 3
 
 
 def test_a_session_gets_a_batch_in_order_whatever_topics_alternate_in_it() -> None:
@@ -51,22 +53,24 @@ def test_a_session_gets_a_batch_in_order_whatever_topics_alternate_in_it() -> No
     routed = route(batch, routes.__getitem__)
     assert payloads(routed[everything][0]) == [b"0", b"1", b"3", b"4"]
     assert payloads(routed[some][0]) == [b"0", b"3"]
-    assert (routed[everything][1], routed[some][1]) == (4, 2)
+    cost = batch[0].cost
+    assert (routed[everything][1], routed[some][1]) == (4 * cost, 2 * cost)
 
 
 def test_no_local_takes_out_a_clients_own_messages_and_their_size() -> None:
     own = _session("me")
     batch = [message("12345", publisher="me"), message("6", publisher="other")]
     outgoing, size = route(batch, lambda topic: ((own, Grant(1), None),))[own]
-    assert (payloads(outgoing), size) == ([b"6"], 1)
+    assert (payloads(outgoing), size) == ([b"6"], batch[1].cost)
 
 
-def test_properties_count_in_the_size_of_what_a_session_gets() -> None:
+def test_all_that_a_message_takes_in_memory_counts_in_the_size_of_what_a_session_gets() -> None:
     """P7"""
     grant, plain, no_local = Grant(1), _session("s"), _session("t")
     batch = [message("123", properties=b"4567"), message("8")]
     routed = route(batch, lambda topic: ((plain, grant, grant), (no_local, grant, None)))
-    assert (routed[plain][1], routed[no_local][1]) == (8, 8)
+    size = 8 + 2 * message("").cost
+    assert (routed[plain][1], routed[no_local][1]) == (size, size)
 
 
 # After acknowledgements
@@ -188,6 +192,32 @@ async def test_who_unsubscribed_gets_no_more(world: World, sub: Subscriber) -> N
     assert not world.delivery.unsubscribe(placed(sub), "t")
     await world.publish(message("x"))
     assert sub.got == []
+
+
+async def test_what_the_disk_has_no_room_for_goes_to_who_is_there_and_up_to_date(
+    world: World, sub: Subscriber
+) -> None:
+    """P5, P9: order per topic holds, and whoever misses it is counted."""
+    behind = Subscriber(world)
+    await behind.open("sub2")
+    behind.subscribe(subscription(client_id="sub2"))
+    await world.settled()
+    behind.limit = 0
+    await world.publish(message("1"))
+    world.disk.full = True
+    world.log.append([message("2", qos=0)], durable=False)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    world.log.append([message("3", qos=0)], durable=False)
+    assert payloads(sub.got) == [b"1", b"2", b"3"]
+    assert payloads(behind.got) == []
+    assert world.counters.dropped == {
+        NOT_LOGGED: 2, "beside the log, to a slow subscriber": 2
+    }  # fmt: skip
+    world.disk.full = False
+    world.clock.advance(FULL_RETRY_S)
+    await world.publish(message("4"))
+    assert payloads(sub.got) == [b"1", b"2", b"3", b"4"]
 
 
 async def test_a_full_disk_keeps_nobody_from_reading() -> None:

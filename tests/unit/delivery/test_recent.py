@@ -20,10 +20,13 @@ def test_recent_batches_are_read_above_an_offset_and_forgotten_oldest_first(
     assert recent.read(Offset(6)) == ([], 6)
 
 
+HEAVY = message("1", properties=bytes(99)).cost
+
+
 def test_recent_batches_are_bounded_in_bytes_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
     """P7: what is kept, and what a reader takes of it at a time."""
-    monkeypatch.setattr("broker.delivery.recent.RECENT_BYTES_MAX", 400)
-    monkeypatch.setattr("broker.delivery.readers.READ_BYTES_MAX", 200)
+    monkeypatch.setattr("broker.delivery.recent.RECENT_BYTES_MAX", 4 * HEAVY)
+    monkeypatch.setattr("broker.delivery.readers.READ_BYTES_MAX", 2 * HEAVY)
     recent = Recent(Offset(0))
     for offset in range(1, 7):
         recent.add([message("1", offset=offset, properties=bytes(99))])

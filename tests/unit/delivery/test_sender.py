@@ -336,7 +336,7 @@ async def test_what_is_new_is_taken_in_parts_that_are_bounded_in_bytes(
     world: World, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """P7"""
-    monkeypatch.setattr("broker.delivery.sender.TAKE_BYTES_MAX", 200)
+    monkeypatch.setattr("broker.delivery.sender.TAKE_BYTES_MAX", 2 * 300)
     connection.space = 0
     await connection.open()
     world.delivery.subscribe(connection.session, subscription())

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from broker.documents import Place
 from broker.errors import StoreError
-from broker.log.batch import Append, places_among, tell
-from tests.support.messages import numbered
+from broker.log.batch import APPEND_BYTES, Append, Batch, places_among, tell
+from tests.support.messages import message, numbered
 
 
 def append(messages: int, place: Place | None = None) -> Append:
@@ -43,3 +43,30 @@ def test_each_hears_of_the_commit_though_another_makes_a_mistake() -> None:
     tell(appends, None)
     assert heard == [None]
     assert [type(error) for error in mistakes] == [ZeroDivisionError]
+
+
+def test_a_batch_knows_its_topics_also_those_that_came_after_it_was_asked() -> None:
+    batch = Batch()
+    batch.appends.append(of_topics("a", "b"))
+    assert ("b" in batch, "c" in batch) == (True, False)
+    batch.appends.append(of_topics("c"))
+    assert "c" in batch
+
+
+def test_what_is_put_back_comes_first_and_qos_0_can_be_taken_out_of_it() -> None:
+    batch, later = Batch(), Batch()
+    refused = of_topics("refused", awaited=True)
+    refused.keep_if_full = False
+    batch.appends += [of_topics("kept", awaited=True), refused]
+    batch.add_qos0([message("", "light")])
+    later.add_qos0([message("", "late")])
+    assert batch.put_back(later, locked=False) == [refused]
+    kept = message("", "kept").cost + 7 + APPEND_BYTES
+    assert (batch.awaited_size, batch.qos0_size) == (kept, 2 * message("", "late").cost + 1)
+    assert [m.topic for m in batch.take_qos0()] == ["light", "late"]
+    assert (batch.size, "kept" in batch, "late" in batch) == (kept, True, False)
+
+
+def of_topics(*topics: str, awaited: bool = False) -> Append:
+    messages = [message("", topic) for topic in topics]
+    return Append(messages, (), 7, awaited, True, None)

@@ -1,20 +1,59 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import tracemalloc
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 import pytest
 
 from broker.counters import Counters
-from broker.documents import Operation, Put, ReceivedQos2Document, SessionDocument
+from broker.documents import Operation, Place, Put, ReceivedQos2Document, SessionDocument
 from broker.errors import StoreBusy, StoreError, StoreFull, StoreUnavailable
-from broker.log.log import CURSOR_COMMIT_DELAY_S, CURSOR_SYNC_S, FEW_MESSAGES, FULL_RETRY_S, Log
-from broker.message import Message
+from broker.log.batch import APPEND_BYTES
+from broker.log.cursor_sync import CURSOR_SYNC_S
+from broker.log.log import (
+    CURSOR_COMMIT_DELAY_S,
+    FEW_MESSAGES,
+    FULL_RETRY_S,
+    Log,
+)
+from broker.log.unlogged import NOT_LOGGED, TOLD_AGAIN_S
+from broker.message import Message, Offset
 from tests.support.clock import FakeClock
 from tests.support.messages import message
+from tests.support.publishers import Publisher
 from tests.support.world import Disk
 
 SESSION = Put(SessionDocument("sub1", 60, 1, None))
+
+
+APPENDED = message("1").cost + APPEND_BYTES
+"""What a message takes that somebody waits for."""
+
+
+class SlowDisk(Disk):
+    """Takes 20 ms for a sync, and its time for what is written."""
+
+    def __init__(self, clock: FakeClock, *, bytes_a_second: int) -> None:
+        super().__init__()
+        self.took_s: list[float] = []
+        self._clock = clock
+        self._bytes_a_second = bytes_a_second
+
+    async def append(
+        self,
+        batch: Sequence[Message],
+        state: Sequence[Operation] = (),
+        *,
+        durable: bool = True,
+        places: Sequence[Place] = (),
+    ) -> None:
+        took_s = 0.02 + sum([m.cost for m in batch]) / self._bytes_a_second
+        self.took_s.append(took_s)
+        self._clock.advance(took_s)
+        await asyncio.sleep(0)
+        await super().append(batch, state, durable=durable, places=places)
 
 
 class Source:
@@ -49,13 +88,21 @@ async def disk() -> Disk:
     return disk
 
 
-@pytest.fixture
-async def log(disk: Disk, clock: FakeClock) -> AsyncIterator[Log]:
-    log = Log(disk, Counters(), clock, append_bytes_max=10)
+@asynccontextmanager
+async def committing(
+    disk: Disk, clock: FakeClock, counters: Counters | None = None, *, append_bytes_max: int
+) -> AsyncIterator[Log]:
+    log = Log(disk, counters or Counters(), clock, append_bytes_max=append_bytes_max)
     task = asyncio.create_task(log.commit_forever())
     yield log
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.fixture
+async def log(disk: Disk, clock: FakeClock) -> AsyncIterator[Log]:
+    async with committing(disk, clock, append_bytes_max=10) as log:
+        yield log
 
 
 async def turns(count: int = 5) -> None:
@@ -378,7 +425,7 @@ async def test_a_store_that_another_program_locked_is_waited_for(
 ) -> None:
     """P1, P6. Messages wait also if they could be refused; who only comes is told to come again."""
     heard: list[StoreError | None] = []
-    resumed: list[str] = []
+    publisher = Publisher()
     source = Source()
     disk.broken = StoreBusy("locked by another process")
     log.append([message("1")], heard.append, keep_if_full=False)
@@ -387,19 +434,19 @@ async def test_a_store_that_another_program_locked_is_waited_for(
     committing = asyncio.create_task(log.commit_now([SESSION], keep_if_full=False))
     await turns()
     assert log.congested
-    log.when_uncongested(lambda: resumed.append("again"))
+    log.throttle(publisher)
     for _ in range(3):
         clock.advance(FULL_RETRY_S)
         await turns()
     with pytest.raises(StoreBusy):
         await committing
     assert (heard, disk.commits) == ([], [])
-    assert resumed == []
+    assert publisher.calls == ["hold"]
     assert log.failure is None
     disk.broken = None
     clock.advance(FULL_RETRY_S)
     await log.flushed()
-    assert (heard, resumed) == ([None, None], ["again"])
+    assert (heard, publisher.calls) == ([None, None], ["hold", "release"])
     assert [m for batch in messages(disk) for m in batch] == [b"1", b"2", b"3" * 11]
     assert not log.congested
     assert caplog.messages == [
@@ -408,41 +455,221 @@ async def test_a_store_that_another_program_locked_is_waited_for(
     ]
 
 
-async def test_publishers_are_not_read_from_while_too_much_waits(log: Log, disk: Disk) -> None:
-    """P7: of payload and properties together."""
-    resumed: list[str] = []
+# Backpressure
+
+
+async def test_publishers_are_held_while_too_much_waits(log: Log, disk: Disk) -> None:
+    """P7"""
+    publisher = Publisher()
     disk.may_commit.clear()
-    log.append([message("1" * 6, properties=b"2" * 5)])
-    assert log.congested
+    log.append([message("1")])
+    log.throttle(publisher)
+    assert publisher.calls == ["hold"]
     await turns()
-    assert not log.congested, "it is being committed"
-    log.append([message("2" * 11)])
-    log.when_uncongested(lambda: resumed.append("again"))
+    assert publisher.calls == ["hold", "release"], "it is being committed"
+    log.append([message("2")])
+    log.throttle(publisher)
     await turns()
-    assert resumed == []
+    assert publisher.calls == ["hold", "release", "hold"]
     disk.may_commit.set()
     await log.flushed()
-    assert resumed == ["again"]
+    assert publisher.calls == ["hold", "release", "hold", "release"]
 
 
-async def test_publishers_are_not_read_from_while_the_store_is_full(
+async def test_whoever_waits_is_held_at_once_and_nobody_else(disk: Disk, clock: FakeClock) -> None:
+    """400 publishers that each send one read more make 100 MB."""
+    async with committing(disk, clock, append_bytes_max=3 * APPENDED) as log:
+        committed, waits, late, idle = (Publisher() for _ in range(4))
+        disk.may_commit.clear()
+        log.append([message("1")])
+        log.throttle(committed)
+        await turns()
+        log.append([message("2")])
+        log.throttle(waits)
+        assert committed.calls == waits.calls == []
+        for payload in "345":
+            log.append([message(payload)])
+        assert committed.calls == waits.calls == ["hold"]
+        log.append([message("6")])
+        log.throttle(late)
+        assert (late.calls, idle.calls) == (["hold"], [])
+        disk.may_commit.set()
+        await log.flushed()
+        assert committed.calls == waits.calls == late.calls == ["hold", "release"]
+
+
+async def test_publishers_are_held_while_the_store_is_full(
     log: Log, disk: Disk, clock: FakeClock
 ) -> None:
     """Or what they sent would pile up in memory."""
-    resumed: list[str] = []
+    publisher = Publisher()
     disk.full = True
     log.append([message("1" * 11)])
     await turns()
     assert log.congested
-    log.when_uncongested(lambda: resumed.append("again"))
+    log.throttle(publisher)
     for _ in range(3):
         await turns()
         clock.advance(FULL_RETRY_S)
-    assert (resumed, log.congested) == ([], True)
+    assert (publisher.calls, log.congested) == (["hold"], True)
     disk.full = False
     clock.advance(FULL_RETRY_S)
     await log.flushed()
-    assert (resumed, log.congested) == (["again"], False)
+    assert (publisher.calls, log.congested) == (["hold", "release"], False)
+
+
+async def test_what_waits_beside_messages_counts_as_well(disk: Disk, clock: FakeClock) -> None:
+    """A flood of PUBREL takes memory, too."""
+    async with committing(disk, clock, append_bytes_max=10_000) as log:
+        disk.may_commit.clear()
+        log.append([message("1")])
+        await turns()
+        log.changed(Source(), lambda error: None, size=9_000)
+        assert not log.congested
+        for _ in range(4):
+            log.changed(Source(), lambda error: None)
+        assert log.congested
+
+
+# QoS 0
+
+
+def qos0(payload: str, topic: str = "t") -> Message:
+    return message(payload, topic, qos=0)
+
+
+async def test_qos_0_beyond_what_may_wait_is_not_logged_and_counted_and_told_once(
+    disk: Disk, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """P5, P7"""
+    counters = Counters()
+    async with committing(
+        disk, clock, counters, append_bytes_max=10 * message("kept").cost + APPEND_BYTES
+    ) as log:
+        handed_on: list[bytes] = []
+        log.qos0.unlogged.hand_on = lambda batch: handed_on.extend([m.payload for m in batch])
+        publisher = Publisher()
+        disk.may_commit.clear()
+        log.append([message("kept")])
+        log.throttle(publisher)
+        await turns()
+        for n in range(30):
+            log.append([qos0(str(n % 10))], durable=False)
+        log.append([qos0("other", "u")], durable=False)
+        assert counters.dropped == {NOT_LOGGED: 22}
+        assert handed_on == [b"other"], "nothing older of its topic waits"
+        assert publisher.calls == []
+        assert len(caplog.messages) == 1
+        assert caplog.messages[0].startswith("QoS 0 messages are not logged, since too much waits")
+        clock.advance(TOLD_AGAIN_S)
+        log.append([qos0("x", "v")], durable=False)
+        assert len(caplog.messages) == 2
+        disk.may_commit.set()
+        await log.flushed()
+        assert [m for batch in messages(disk) for m in batch] == [
+            b"kept", *[str(n).encode() for n in range(9)]
+        ]  # fmt: skip
+
+
+async def test_a_full_store_takes_no_qos_0_which_is_handed_on_in_its_order(
+    disk: Disk, clock: FakeClock
+) -> None:
+    """P5, [MQTT-4.6.0-6]"""
+    counters = Counters()
+    async with committing(disk, clock, counters, append_bytes_max=100_000) as log:
+        handed_on: list[bytes] = []
+        log.qos0.unlogged.hand_on = lambda batch: handed_on.extend([m.payload for m in batch])
+        disk.full = True
+        for second in range(5):
+            for n in range(4):
+                log.append([qos0(f"{second}.{n}"), qos0(f"{second}.{n}", "u")], durable=False)
+            await turns()
+            clock.advance(FULL_RETRY_S)
+            await turns()
+        expected = [f"{second}.{n}".encode() for second in range(5) for n in range(4) for _ in "tu"]
+        assert sorted(handed_on) == expected
+        assert handed_on[::2] == sorted(handed_on[::2])
+        assert counters.dropped == {NOT_LOGGED: 40}
+        await asyncio.wait_for(log.flushed(), 5)
+        disk.full = False
+        log.append([qos0("again")], durable=False)
+        await log.flushed()
+        assert messages(disk) == [[b"again"]]
+        assert handed_on[40:] == []
+
+
+async def test_while_the_store_is_full_qos_0_does_not_go_before_what_waits_on_its_topic(
+    disk: Disk, clock: FakeClock
+) -> None:
+    async with committing(disk, clock, append_bytes_max=1 << 20) as log:
+        handed_on: list[bytes] = []
+        log.qos0.unlogged.hand_on = lambda batch: handed_on.extend([m.payload for m in batch])
+        disk.full = True
+        log.append([message("1", "t")])
+        await turns()
+        log.append([qos0("2", "t"), qos0("3", "u")], durable=False)
+        assert handed_on == [b"3"]
+        disk.full = False
+        clock.advance(FULL_RETRY_S)
+        await log.flushed()
+        assert messages(disk) == [[b"1"]]
+
+
+async def test_a_flood_of_qos_0_waits_for_later_commits_and_keeps_nobody_waiting(
+    clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever a commit takes, an acknowledged message waits for the one that runs and its own."""
+    monkeypatch.setattr("broker.log.pace.BATCH_BYTES_MIN", 1 << 16)
+    disk = SlowDisk(clock, bytes_a_second=1 << 20)
+    await disk.open()
+    async with committing(disk, clock, append_bytes_max=8 << 20) as log:
+        acknowledged: list[float] = []
+        for n in range(20_000):
+            log.append([qos0("", f"flood/{n % 7}")], durable=False)
+        for _ in range(20):
+            waits_from, heard = len(acknowledged), clock.monotonic()
+            log.append([message("", "mine")], lambda error: acknowledged.append(clock.monotonic()))
+            while len(acknowledged) == waits_from:
+                await turns(1)
+            assert acknowledged[-1] - heard <= (4.2 if waits_from < 3 else 0.5)
+        await log.flushed()
+    assert sum(disk.took_s[:3]) < 6
+    assert max(disk.took_s[3:]) <= 0.25
+    assert sum(len(batch) for batch in messages(disk)) == 20_020
+
+
+async def test_an_acknowledged_message_does_not_overtake_qos_0_of_its_topic(
+    disk: Disk, clock: FakeClock
+) -> None:
+    async with committing(disk, clock, append_bytes_max=8 << 20) as log:
+        log.append([qos0(str(n), "t") for n in range(4000)], durable=False)
+        log.append([qos0(str(n), "u") for n in range(4000)], durable=False)
+        log.append([qos0(str(n), "t") for n in range(4000, 4100)], durable=False)
+        log.append([message("last", "t")])
+        log.append([qos0("after", "t")], durable=False)
+        await log.flushed()
+    stored = (await disk.read(Offset(1), Offset(1 << 40), limit=10_000)).messages
+    of_topic = [m.payload for m in stored if m.topic == "t"]
+    assert of_topic == [*[str(n).encode() for n in range(4100)], b"last", b"after"]
+    assert len(stored) == 8102
+
+
+async def test_a_stalled_disk_and_a_million_empty_messages_take_no_more_memory_than_may_wait(
+    disk: Disk, clock: FakeClock
+) -> None:
+    """P7"""
+    async with committing(disk, clock, append_bytes_max=4 << 20) as log:
+        disk.may_commit.clear()
+        log.append([message("1")])
+        await turns()
+        tracemalloc.start()
+        for _ in range(1000):
+            log.append([message("", qos=0) for _ in range(200)], durable=False)
+        size, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert 1 << 20 < size < 4 << 20
+        disk.may_commit.set()
+        await log.flushed()
 
 
 async def test_after_a_failed_write_nothing_is_acknowledged_any_more(disk: Disk) -> None:
@@ -479,15 +706,15 @@ async def test_a_full_store_is_over_when_something_was_stored(
     log: Log, disk: Disk, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Not when all that waited was refused: then the same would be said every second."""
-    resumed: list[str] = []
+    publisher = Publisher()
     disk.full = True
     for _ in range(3):
         log.append([message("1")], lambda error: None, keep_if_full=False)
+        log.throttle(publisher)
         await turns()
-        log.when_uncongested(lambda: resumed.append("again"))
         clock.advance(FULL_RETRY_S)
         await turns()
-    assert resumed == ["again"] * 3
+    assert publisher.calls == ["hold", "release"] * 3
     assert len(caplog.messages) == 1
     disk.full = False
     log.append([message("2")])
@@ -545,13 +772,17 @@ async def test_a_mistake_in_a_refused_or_failed_callback_leaves_the_others_told(
     assert log.failure is disk.broken
 
 
-async def test_who_cannot_be_read_from_again_is_told(log: Log, disk: Disk) -> None:
-    heard: list[str] = []
-    log.when_uncongested(mistake, lambda error: heard.append(type(error).__name__))
-    log.when_uncongested(lambda: heard.append("read"))
+async def test_a_publisher_that_cannot_be_held_or_released_is_told_and_no_other(
+    log: Log, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken, sound = Publisher(), Publisher()
+    for name in ("pause_reading", "resume_reading"):
+        monkeypatch.setattr(broken, name, mistake)
     log.append([message("1")])
+    for publisher in (broken, sound):
+        log.throttle(publisher)
     await log.flushed()
-    assert heard == ["ZeroDivisionError", "read"]
+    assert (broken.calls, sound.calls) == (["failed"] * 2, ["hold", "release"])
 
 
 async def test_a_source_that_fails_is_left_out_of_the_commit_and_cut_off_before_it(

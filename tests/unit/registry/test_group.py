@@ -127,7 +127,7 @@ async def test_a_member_that_takes_nothing_is_handed_no_more(
     qos: int, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """P7: bounded in number and in bytes, however small or large the messages are."""
-    monkeypatch.setattr("broker.delivery.sender.TAKE_BYTES_MAX", 1000)
+    monkeypatch.setattr("broker.delivery.sender.TAKE_BYTES_MAX", 15_000)
     monkeypatch.setattr("broker.registry.group.WAITING_MAX", 50)
     stuck = await member(world, "stuck", window=1000)
     stuck.limit = 0
@@ -139,7 +139,7 @@ async def test_a_member_that_takes_nothing_is_handed_no_more(
     await world.settled()
     assert numbers(stuck) == list(range(1, 201))
     stuck.limit = 0
-    await world.publish(*[message(bytes(400), "jobs/a", qos=qos) for _ in range(9)])
+    await world.publish(*[message(bytes(6000), "jobs/a", qos=qos) for _ in range(9)])
     assert len(stuck.session.aside) == 3
 
 

@@ -121,20 +121,21 @@ def test_taking_stops_at_a_number_of_bytes_but_takes_one_message_at_least() -> N
     window = InFlightWindow(100)
     waiting = queue([message(b"x" * 10, offset=n) for n in (1, 2, 3)], Grant(1))
     assert len(window.take(waiting, 0, 1, durable=True, aside=False).outgoing) == 1
-    assert len(window.take(waiting, 0, 11, durable=True, aside=False).outgoing) == 2
+    assert len(window.take(waiting, 0, 300, durable=True, aside=False).outgoing) == 2
 
 
-def test_properties_count_for_the_bounds_and_not_as_payload() -> None:
+def test_all_that_a_message_takes_in_memory_counts_for_the_bounds() -> None:
     """P7"""
     window = InFlightWindow(100)
     heavy = [message("1", offset=n, properties=bytes(99)) for n in (1, 2, 3)]
     waiting = queue(
         [*heavy, message("1", offset=4, properties=bytes(99), expires_at_us=1)], Grant(1)
     )
-    taken = window.take(waiting, 2, 200, durable=True, aside=False)
-    assert (len(taken.outgoing), taken.payload_bytes, taken.size) == (2, 2, 200)
-    taken = window.take(waiting, 2, 200, durable=True, aside=False)
-    assert (len(taken.outgoing), taken.payload_bytes, taken.size) == (1, 1, 200)
+    two = 2 * heavy[0].cost
+    taken = window.take(waiting, 2, two, durable=True, aside=False)
+    assert (len(taken.outgoing), taken.payload_bytes, taken.size) == (2, 2, two)
+    taken = window.take(waiting, 2, two, durable=True, aside=False)
+    assert (len(taken.outgoing), taken.payload_bytes, taken.size) == (1, 1, two)
 
 
 def test_expired_messages_are_left_out_and_hold_up_nothing() -> None:
