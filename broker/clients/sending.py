@@ -31,6 +31,8 @@ from broker.session.session import Session
 
 logger = logging.getLogger(__name__)
 
+HELD_BYTES_MAX = 512 * 1024
+"""What may be held for a commit: behind one QoS 2 message much of QoS 0 can come. (P7)"""
 PACKET_IDENTIFIER_BYTES = 64
 """What a Packet Identifier takes in memory while its acknowledgement waits."""
 
@@ -137,6 +139,7 @@ class Sending(Recipient):
         "_delivery",
         "_groups",
         "_held",
+        "_held_size",
         "_log",
         "_output",
         "_sender",
@@ -156,6 +159,8 @@ class Sending(Recipient):
         self._sender = Sender(session, self, services.log, services.delivery, services.counters)
         self._held: list[Taken] = []
         """Few, and a list: an empty deque is 0.7 KB for each idle connection."""
+        self._held_size = 0
+        """Bytes in memory."""
         self._unsubacks: list[tuple[Offset, Unsuback]] = []
         """Each leaves when the outbox was taken through this offset."""
 
@@ -175,6 +180,7 @@ class Sending(Recipient):
         if dropped:
             self._counters.dropped["client left before it was sent"] += dropped
         self._held.clear()
+        self._held_size = 0
 
     def wake(self) -> None:
         """Send what the session has, as far as window and socket permit."""
@@ -185,6 +191,8 @@ class Sending(Recipient):
         # `session.waiting`, without a call: most wakes find nothing, since an acknowledgement came
         # or a cursor was committed.
         while output.writable and (session.aside or session.outbox or owed.waiting or sender.left):
+            if self._held_size > HELD_BYTES_MAX:
+                break  # What follows waits in the outbox, and then in the log.
             now_us = self._time.aged_us()
             taken = sender.take(now_us)
             if taken is None:
@@ -194,6 +202,7 @@ class Sending(Recipient):
                 self._groups.settle(session)
             if self._held or taken.held:
                 self._held.append(taken)
+                self._held_size += taken.size
                 self._log.changed(session, self._send_held, output.failed)
             else:
                 self._send(taken.outgoing, taken.packet_ids, now_us)
@@ -231,7 +240,11 @@ class Sending(Recipient):
         """Packet Identifiers are committed: what waited for that may go."""
         if error is None and not self._output.closed:
             taken = self._held.pop(0)
+            stopped = self._held_size > HELD_BYTES_MAX
+            self._held_size -= taken.size
             self._send(taken.outgoing, taken.packet_ids, self._time.aged_us())
+            if stopped:
+                self.wake()
 
     def room(self) -> int:
         """The client's Receive Maximum, less what this connection has in flight. [MQTT-3.3.4-9]"""

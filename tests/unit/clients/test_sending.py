@@ -12,6 +12,7 @@ from broker.clock import US
 from broker.config import Config
 from broker.documents import CursorDocument
 from broker.errors import StoreUnavailable
+from broker.log.log import FULL_RETRY_S
 from broker.log.log_time import NOTE_AHEAD_S
 from broker.message import Monotonic, Offset
 from broker.mqtt.connection import Connection
@@ -321,6 +322,45 @@ async def test_a_session_that_does_not_last_holds_nothing(world: World) -> None:
     dialogue.written("34 07 0001 't' 0001 00 '1'")
     dialogue.client("50 02 0001")
     dialogue.written("62 02 0001")
+
+
+@pytest.mark.parametrize("full", [False, True])
+async def test_what_waits_behind_a_held_message_stays_in_the_log_and_then_comes_in_order(
+    full: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P7: one QoS 2 message on a slow or full disk had the whole backlog in memory."""
+    monkeypatch.setattr("broker.clients.sending.HELD_BYTES_MAX", 5_000)
+    monkeypatch.setattr("broker.delivery.sender.TAKE_BYTES_MAX", 1_000)
+    monkeypatch.setattr("broker.delivery.readers.READ_MESSAGES_MAX", 100)
+    monkeypatch.setattr("broker.delivery.recent.RECENT_MESSAGES_MAX", 10)
+    async with running(Disk(), Config(outbox_messages_max=100)) as world:
+        dialogue = Dialogue(world)
+        await dialogue.connect(expiry_s=100)
+        await dialogue.subscribe("t", 2)
+        dialogue.peer.writable(yes=False)
+        backlog = [message(f"<{n:04}>", qos=0) for n in range(3000)]
+        await world.publish(message("first", qos=2), *backlog[:90])
+        await world.publish(*backlog[90:])
+        session = dialogue.peer._session
+        assert session is not None
+        world.disk.may_commit.clear()
+        world.disk.full = full
+        dialogue.peer.writable(yes=True)
+        for _ in range(50):
+            await turns()
+        assert session.position.through - len(session.outbox) <= 40, "were taken"
+        assert len(session.outbox) <= 200
+        dialogue.written("")
+        world.disk.may_commit.set()
+        await turns()
+        world.disk.full = False
+        world.clock.advance(FULL_RETRY_S)
+        await world.settled()
+        for _ in range(50):
+            await turns()
+        places = [dialogue.transport.written.find(m.payload) for m in backlog]
+    assert places == sorted(places)
+    assert places[0] > 0
 
 
 @pytest.mark.parametrize("leaves", [False, True])
