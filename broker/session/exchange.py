@@ -50,7 +50,7 @@ class Taken(NamedTuple):
     payload_bytes: int
     """Of `outgoing`, without properties."""
     size: int
-    """Of `outgoing` and `expired`, properties included."""
+    """Of `outgoing` and `expired`, in memory."""
     held: bool
     """Whether the Packet Identifiers must be committed first: QoS 2 of a durable session, which a
     crash of the broker could otherwise deliver twice."""

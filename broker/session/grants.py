@@ -19,7 +19,8 @@ from broker.message import Grant, Message, Offset, Outgoing
 from broker.topics import TopicTree, is_shared
 
 CACHED_TOPICS_MAX = 10_000
-"""Topics whose merged grant one session remembers while it reads the log."""
+CACHED_LENGTH_MAX = 1 << 20
+"""Topics whose merged grant one session remembers while it reads the log, and their characters."""
 WRITTEN_LATER_MAX = 100
 """A commit that writes fewer changed subscriptions than this takes along some of `write_later`. Not
 all 10,000 of a session at once: others wait for the commit."""
@@ -35,6 +36,8 @@ class SubscriptionSet:
         """Without Shared Subscriptions: what these get is for their groups to say."""
         self._cache: dict[str, tuple[list[SubscriptionDocument], Grant | None]] = {}
         """By topic: the matching subscriptions that do not replay, and their grant if all count."""
+        self._cached_length = 0
+        """Characters of these topics."""
         self.joined: set[str] = set()
         """Topic Filters that got no live message yet since their replay ended."""
         self.unplaced: dict[str, Mapping[str, Place]] = {}
@@ -143,10 +146,16 @@ class SubscriptionSet:
 
     def _find(self, topic: str) -> tuple[list[SubscriptionDocument], Grant | None]:
         matching = [s for s in self._tree.match(topic) if not s.replaying]
-        if len(self._cache) >= CACHED_TOPICS_MAX:
-            self._cache.clear()
+        self._cached_length += len(topic)
+        if len(self._cache) >= CACHED_TOPICS_MAX or self._cached_length > CACHED_LENGTH_MAX:
+            self.forget()
         entry = self._cache[topic] = (matching, merge_grants(matching))
         return entry
+
+    def forget(self) -> None:
+        """Forget what is remembered of topics: the session has caught up."""
+        self._cache.clear()
+        self._cached_length = 0
 
     # Replays
 

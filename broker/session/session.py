@@ -221,6 +221,7 @@ class Session:
     def go_live(self, live: LivePosition) -> None:
         """It was offered everything that was routed: from now on each batch comes to it."""
         self.position = live
+        self.grants.forget()
 
     def fall_behind(self, through: Offset | None = None) -> None:
         """Batches go past it from now on: a reader has to fetch them from the log, above `through`

@@ -1,4 +1,4 @@
-"""The writer's names: topics and publishers as the integers that stand for them in a row."""
+"""Names: topics and publishers as the integers that stand for them in a row; bounded in memory."""
 
 from __future__ import annotations
 
@@ -9,23 +9,44 @@ from typing import Generic, TypeVar
 from broker.store.sqlite.rows import seed
 
 NAMES_MAX = 32_768
-"""Entries of a cache of names. A full cache is emptied."""
+NAMES_LENGTH_MAX = 8 << 20
+"""Entries of a cache of names, and characters: a client identifier may have 65,535. A full cache is
+emptied."""
 
 K = TypeVar("K")
 V = TypeVar("V")
 
 
-class _Cache(dict[K, V], Generic[K, V]):
+class Cache(dict[K, V], Generic[K, V]):
+    """Values are added by `keep`."""
+
+    def __init__(self) -> None:
+        self._length = 0
+
+    def keep(self, key: K, value: V, length: int) -> V:
+        """Returns the value. `length`: characters of the names in key and value."""
+        self._length += length
+        if len(self) >= NAMES_MAX or self._length > NAMES_LENGTH_MAX:
+            self.clear()
+            self._length = length
+        self[key] = value
+        return value
+
+    def clear(self) -> None:
+        super().clear()
+        self._length = 0
+
+
+class _Found(Cache[K, V]):
     """A missing key is looked up, so that the hot loop has no branch for it."""
 
-    def __init__(self, look_up: Callable[[K], V]) -> None:
+    def __init__(self, look_up: Callable[[K], V], length: Callable[[K], int]) -> None:
+        super().__init__()
         self._look_up = look_up
+        self._length_of = length
 
     def __missing__(self, key: K) -> V:
-        if len(self) >= NAMES_MAX:
-            self.clear()
-        value = self[key] = self._look_up(key)
-        return value
+        return self.keep(key, self._look_up(key), self._length_of(key))
 
 
 class Names:
@@ -33,9 +54,9 @@ class Names:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self._topics = _Cache(self._topic_id)
-        self._publishers = _Cache(self._publisher_id)
-        self.pairs = _Cache(self._pair)
+        self._topics = _Found(self._topic_id, len)
+        self._publishers = _Found(self._publisher_id, len)
+        self.pairs = _Found(self._pair, lambda pair: len(pair[0]) + len(pair[1]))
         """By topic and publisher: the identifiers of both, and the seed of their checksums."""
 
     def forget(self) -> None:

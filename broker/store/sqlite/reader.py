@@ -38,11 +38,9 @@ from broker.store.sqlite.index import (
     Run,
     TopicIndex,
 )
+from broker.store.sqlite.names import Cache
 from broker.store.sqlite.rows import BLOCK_SHIFT, COLUMNS, checksum, seed, text, without_offset
 from broker.store.sqlite.search import Search, TopicFilters
-
-NAMES_MAX = 32_768
-"""Entries of the cache of names. A full cache is emptied."""
 
 ROWS_COUNTED_MAX = 1 << 14
 """Messages that one part of `nth_last` counts one by one: 2 ms."""
@@ -65,7 +63,7 @@ class Reader:
         self._index = TopicIndex(connection, self._accounts)
         self._topics = Topics(connection)
         self._counted: set[tuple[int, int, frozenset[int] | None]] = set()
-        self._names: dict[tuple[int, int], tuple[str, str, int]] = {}
+        self._names: Cache[tuple[int, int], tuple[str, str, int]] = Cache()
 
     def read(
         self,
@@ -264,10 +262,8 @@ class Reader:
         ).fetchone()
         if row is None:
             raise StoreCorrupt(f"the message at offset {offset} is damaged (no topic or publisher)")
-        if len(self._names) >= NAMES_MAX:
-            self._names.clear()
-        names = self._names[topic_id, publisher_id] = (*row, seed(*row))
-        return names
+        names = (*row, seed(*row))
+        return self._names.keep((topic_id, publisher_id), names, len(f"{row[0]}{row[1]}"))
 
     def nth_last(self, filters: Sequence[str] | None, count: int, start: int, end: int) -> Offset:
         """As `Store.nth_last`, over start..end."""

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tracemalloc
+
 from broker.documents import Operation, Put, SubscriptionDocument
 from broker.message import Grant, Message, Offset
 from broker.session.grants import (
@@ -115,6 +117,21 @@ def test_more_topics_than_are_remembered_are_granted_all_the_same() -> None:
     for number in range(CACHED_TOPICS_MAX + 2):
         assert grants.of(message(topic=str(number), offset=2)) == Grant(1)
     assert grants.of(message(topic="0", offset=1)) is None
+
+
+def test_what_is_remembered_of_topics_is_bounded_in_bytes_and_forgotten_when_caught_up() -> None:
+    """P7: each session that had caught up kept 2.8 MB."""
+    grants = subscribed(subscription("#", 1))
+    tracemalloc.start()
+    for number in range(2000):
+        grants.of(message(topic=f"{number:04}".ljust(4000), offset=2))
+    size, _ = tracemalloc.get_traced_memory()
+    assert 1 << 19 < size < 3 << 20
+    grants.forget()
+    size, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert size < 1 << 16
+    assert grants.of(message(topic="0", offset=2)) == Grant(1)
 
 
 # What the next commit writes

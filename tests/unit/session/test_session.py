@@ -2,9 +2,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import pytest
+
 from broker.documents import CursorDocument, Put, ReceivedQos2Document, SubscriptionDocument
 from broker.message import Grant, Lease, Message, Offset, Outgoing
 from broker.session.cursor import listed
+from broker.session.position import LivePosition
 from broker.session.session import Session
 from tests.support.messages import message
 from tests.support.world import payloads, subscription
@@ -407,3 +410,12 @@ def test_a_retained_message_that_expires_while_it_waits_is_not_owed_for_ever() -
     offer_kept(sub, [message(topic="a", offset=3, retain=True, expires_at_us=5)])
     taken = sub.take(6, ALL)
     assert (len(taken.outgoing), len(taken.expired), owing(sub)) == (0, 1, [])
+
+
+def test_a_session_that_caught_up_remembers_no_topics(monkeypatch: pytest.MonkeyPatch) -> None:
+    """P7"""
+    sub = session()
+    forgotten: list[bool] = []
+    monkeypatch.setattr(sub.grants, "forget", lambda: forgotten.append(True))
+    sub.go_live(LivePosition(Offset(3)))
+    assert forgotten == [True]

@@ -49,3 +49,14 @@ def test_the_names_in_memory_are_bounded(
         assert pairs[f"t/{i}", "x"][:2] == (i + 1, 1)
         assert len(pairs) <= 10
     assert pairs["t/3", "x"][:2] == (4, 1)
+
+
+def test_long_names_are_bounded_by_what_they_take_in_memory(database: sqlite3.Connection) -> None:
+    """32,768 client identifiers of 65,535 bytes took 4 GB."""
+    known = Names(database)
+    for i in range(500):
+        publisher = f"{i:05}".ljust(65_535)
+        assert known.pairs["t", publisher][:2] == (1, i + 1)
+        assert sum(len(topic) + len(of) for topic, of in known.pairs) <= names.NAMES_LENGTH_MAX
+    assert len(known.pairs) > 50
+    assert known.pairs["t", "00003".ljust(65_535)][:2] == (1, 4)

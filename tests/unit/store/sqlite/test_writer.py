@@ -92,7 +92,6 @@ async def test_caches_of_names_are_bounded(
     sqlite: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(names, "NAMES_MAX", 10)
-    monkeypatch.setattr("broker.store.sqlite.reader.NAMES_MAX", 10)
     monkeypatch.setattr("broker.store.sqlite.filters.FILTERS_SIZE_MAX", 10)
     written = [message(str(i), f"t/{i % 37}", publisher=f"p{i % 23}") for i in range(2000)]
     await sqlite.append(written)
