@@ -312,6 +312,7 @@ def test_a_full_window_holds_up_nothing_else(dial: Dial, name: str) -> None:
     client.subscribe(name, 1)
     publisher = dial(connect_packet(f"{name}-pub"))
     publisher.publish_all(name, [b"1", b"2"])
+    publisher.subscribe(f"{name}/x", 0)
     assert client.expect(Publish).payload == b"1"
     expect_nothing(client)
     client.send(Subscribe(7, [SubscriptionRequest(f"{name}/other", 1)]))

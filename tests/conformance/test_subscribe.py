@@ -138,10 +138,7 @@ def test_what_was_missed_comes_as_the_subscription_says(dial: Dial, name: str) -
             )
         )
         client = dial(connect, present=True)
-        got = b""
-        while len(got) < len(wanted):
-            got += client.socket.recv(len(wanted) - len(got))
-        assert got == wanted
+        assert client.receive_bytes(len(wanted)) == wanted
         client.socket.close()
 
 

@@ -148,6 +148,7 @@ def test_a_client_with_receive_maximum_1_gets_one_at_a_time(
 
 def test_a_client_that_exceeds_our_receive_maximum(dial: Dial, name: str) -> None:
     """[MQTT-3.3.4-7] Each QoS 2 exchange counts until its PUBCOMP."""
+    dial(connect_packet(f"{name}-sub")).subscribe(name, 0)
     client = dial(connect_packet(name))
     client.send(*(Publish(name, b"", 2, False, False, n) for n in range(1, RECEIVE_MAXIMUM + 1)))
     for _ in range(RECEIVE_MAXIMUM):

@@ -102,6 +102,14 @@ class RawClient:
             self._buffer += data
         return packet
 
+    def receive_bytes(self, size: int) -> bytes:
+        """The next bytes as they are; fewer when the broker has closed the connection."""
+        while len(self._buffer) < size and (data := self._recv()):
+            self._buffer += data
+        taken = bytes(self._buffer[:size])
+        del self._buffer[:size]
+        return taken
+
     def _recv(self) -> bytes:
         """What comes next; nothing when the connection is closed."""
         try:
