@@ -323,17 +323,6 @@ async def test_backup_never_overwrites(sqlite: SqliteStore, tmp_path: Path) -> N
     assert (tmp_path / "there").read_text() == "mine"
 
 
-async def test_a_start_says_what_a_reader_beside_the_broker_can_cost(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level("INFO")
-    store = SqliteStore(tmp_path / "pubsub.db")
-    await store.open()
-    await store.close()
-    [said] = caplog.messages
-    assert said.endswith("0.3-1.2 s for each 100 MiB written meanwhile")
-
-
 async def test_a_mistake_in_a_checkpoint_is_logged_and_hinders_nobody(
     sqlite: SqliteStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
