@@ -111,11 +111,13 @@ class InFlightWindow:
         outgoing: list[Outgoing] = []
         packet_ids: list[int] = []
         expired: list[Outgoing] = []
-        size = expired_size = 0
+        size = expired_size = beside = 0
+        topic: str | None = None
+        ends = through < OFFSET_MAX
         while queue and size < bytes_max:
             head = queue[0]
             message, grant = head
-            if message.offset > through:
+            if ends and message.offset > through:
                 break
             if (at := message.expires_at_us) and message.published_at_us != at <= now_us:
                 queue.popleft()
@@ -139,7 +141,10 @@ class InFlightWindow:
                 packet_ids.append(packet_id)
                 packet_id = packet_id % PACKET_IDENTIFIER_MAX + 1
             queue.popleft()
-            size += MESSAGE_BYTES + len(message.topic) + message.size
+            if message.topic is not topic:  # `message.cost`, without a call for each.
+                topic = message.topic
+                beside = MESSAGE_BYTES + len(topic)
+            size += beside + message.size
         self.next_packet_id = packet_id
         self.repeatable.sent += could_go - room
         if self._changed is not None:
