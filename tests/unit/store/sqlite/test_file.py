@@ -25,7 +25,15 @@ asyncio.run(SqliteStore(Path(sys.argv[1])).open())
 
 
 def locks(path: Path) -> list[str]:
-    """This process's locks on the database and its shared memory, as the kernel lists them."""
+    """This process's locks on the database and its shared memory, as the kernel lists them: twice
+    the same, as a list that is read while others lock may have one twice, or not."""
+    listed = _locks(path)
+    while (again := _locks(path)) != listed:
+        listed = again
+    return listed
+
+
+def _locks(path: Path) -> list[str]:
     inodes = {f":{Path(f'{path}{suffix}').stat().st_ino}" for suffix in ("", "-shm")}
     lines = [line.split(":", 1)[1].split() for line in Path("/proc/locks").read_text().splitlines()]
     return sorted(
