@@ -104,7 +104,7 @@ class ReceivedQos2Document:
 
 @dataclass(slots=True)
 class WillDocument:
-    """A Will Message. `due_at_us` (served time) is None while its client is connected."""
+    """A Will Message, as its CONNECT has it."""
 
     KEY: ClassVar[tuple[str, ...]] = ("client_id",)
     client_id: str
@@ -114,6 +114,16 @@ class WillDocument:
     retain: bool
     properties: bytes
     expiry_s: int | None
+    delay_s: int
+
+
+@dataclass(slots=True)
+class WillDeadlineDocument:
+    """What is to be known of a will before it is published. `due_at_us` (served time) is None while
+    its client is connected."""
+
+    KEY: ClassVar[tuple[str, ...]] = ("client_id",)
+    client_id: str
     delay_s: int
     due_at_us: ServedUs | None
 
@@ -136,6 +146,7 @@ Document = (
     | InFlightDocument
     | ReceivedQos2Document
     | WillDocument
+    | WillDeadlineDocument
     | TimeDocument
 )
 D = TypeVar(
@@ -146,6 +157,7 @@ D = TypeVar(
     InFlightDocument,
     ReceivedQos2Document,
     WillDocument,
+    WillDeadlineDocument,
     TimeDocument,
 )
 

@@ -121,8 +121,9 @@ class Server:
         self._log = Log(self._store, self.counters, clock, append_bytes_max=config.append_bytes_max)
         delivery = Delivery(self._log, self.counters, config, clock)
         grace_s = config.will_restart_grace_s
-        wills = Wills(self._log, self.counters, alarm.deadline_moved, restart_grace_s=grace_s)
-        self._sessions = Sessions(self._log, delivery, wills, config, alarm.deadline_moved)
+        moved = alarm.deadline_moved
+        wills = Wills(self._log, self.counters, clock, moved, restart_grace_s=grace_s)
+        self._sessions = Sessions(self._log, delivery, wills, config, moved)
         alarm.watch(wills, self._sessions)
         groups = Groups(self._log, delivery, self._sessions, self.counters, config, clock)
         sys_tree = SysTree(
@@ -149,6 +150,7 @@ class Server:
         self._spawn(self._log.note_time_forever())
         self._spawn(delivery.deliver_forever())
         self._spawn(alarm.expire_forever())
+        self._spawn(wills.publish_forever())
         self._scrub = Scrub(self._store, clock, bytes_per_s=config.scrub_bytes_per_s)
         self._spawn(forget_expired_forever(self._store, self._log.time, clock))
         if config.scrub_bytes_per_s:
@@ -237,6 +239,7 @@ class Server:
             for connection in list(self._connections):
                 connection.shut_down()
         if self._failure is None:
+            await self._sessions.publish_due_wills()
             await self._log.end()
 
     async def _stop_tasks(self) -> None:

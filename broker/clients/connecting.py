@@ -111,5 +111,4 @@ def _will(packet: Connect, client_id: str) -> WillDocument | None:
         will.properties,
         will.message_expiry_s,
         will.delay_s,
-        None,
     )

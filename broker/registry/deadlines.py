@@ -49,6 +49,11 @@ class Deadlines:
             heapq.heappop(heap)
         return heap[0][0] if heap else None
 
+    def first_due(self, now: Monotonic) -> str | None:
+        """The key that has been due longest."""
+        soonest = self.soonest()
+        return self._heap[0][1] if soonest is not None and soonest <= now else None
+
     def take_due(self, now: Monotonic, limit: int) -> list[str]:
         """Remove up to `limit` keys that are due, soonest first."""
         due: list[str] = []

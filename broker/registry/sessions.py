@@ -216,7 +216,7 @@ class Sessions:
         if session.durable:
             state.append(Put(_document(session, expires_at_us=None)))
         try:
-            messages, operations = self._wills.connecting(
+            messages, operations = await self._wills.connecting(
                 client_id, will, session_ends=clean_start, now=now
             )
             state += operations
@@ -259,6 +259,10 @@ class Sessions:
     def broker_stops(self) -> None:
         """Clients that are lost from now on may come back to the next run before their wills."""
         self._wills.broker_stops()
+
+    async def publish_due_wills(self) -> None:
+        """Return when the wills of all who are lost, and that are due, are handed to the log."""
+        await self._wills.publish_due()
 
     def _save(self, session: Session) -> None:
         """Commit the state of a session whose client left; then memory may forget it."""

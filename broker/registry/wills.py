@@ -8,23 +8,30 @@ A client that the broker itself cut off, by a stop or a crash, has `will_restart
 back to the next run, which cancels its will: else each restart would leave a retained "offline" of
 every device. A will that is due earlier, whatever for, waits until that is over. 0 is the letter of
 the standard.
+
+A will can be as large as a packet, so none is kept in memory: of each only its deadline. A will is
+read when it is due, one after the other.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 
-from broker.clock import NEVER, Instant
+from broker.clock import NEVER, Clock, Instant
 from broker.counters import Counters
-from broker.documents import Delete, Operation, Put, WillDocument
+from broker.documents import Delete, Operation, Put, WillDeadlineDocument, WillDocument
+from broker.errors import StoreUnavailable
 from broker.log.log import Log
 from broker.message import Message, Monotonic
 from broker.registry.deadlines import Deadlines
 from broker.topics import CONTROL_CHARACTER, has_control_character
 
-PUBLISHED_AT_ONCE_MAX = 100
-"""Wills that were delayed and are published in one turn of the loop."""
+AT_ONCE = Monotonic(0)
+"""The deadline of a will that is due, whatever `now` the caller has."""
+RETRY_S = 1.0
+"""How often a will that the store cannot give or take now is tried again."""
 
 logger = logging.getLogger(__name__)
 
@@ -36,27 +43,33 @@ class Wills:
         self,
         log: Log,
         counters: Counters,
+        clock: Clock,
         deadline_moved: Callable[[], None],
         *,
         restart_grace_s: float,
     ) -> None:
         self._log = log
         self._counters = counters
+        self._clock = clock
         self._deadline_moved = deadline_moved
         self._restart_grace_s = restart_grace_s
         self._grace_until = NEVER
         self._of_earlier_run: set[str] = set()
         """Clients that left a will to this run, and were not here yet."""
         self._stopping = False
-        self._wills: dict[str, WillDocument] = {}
+        self._wills: dict[str, WillDeadlineDocument] = {}
+        """Of each will in the log."""
         self._delayed = Deadlines()
         """When to publish the wills of clients that are lost already."""
         self._held: dict[str, Monotonic] = {}
         """The same of clients that are coming back: not before it is known whether they do."""
+        self._are_due = asyncio.Event()
+        self._reading = asyncio.Lock()
+        """One will is read at a time, and the log has room for it."""
 
     async def start(self) -> None:
-        """Read the wills that an earlier run left. Raises StoreError."""
-        for will in await self._log.store.scan(WillDocument):
+        """Learn of the wills that an earlier run left. Raises StoreError."""
+        for will in await self._log.store.scan(WillDeadlineDocument):
             self._wills[will.client_id] = will
             self._of_earlier_run.add(will.client_id)
 
@@ -81,25 +94,27 @@ class Wills:
         """Who is lost from now on is lost because of that, and may come back to the next run."""
         self._stopping = self._restart_grace_s > 0
 
-    def connecting(
+    async def connecting(
         self, client_id: str, will: WillDocument | None, *, session_ends: bool, now: Instant
     ) -> tuple[list[Message], list[Operation]]:
         """What to commit before CONNACK: this will is in force then, an older one of the client
-        that waited is void, or published if its session ends, unless the client is back from a
-        restart of ours. [MQTT-3.1.2-8, MQTT-3.1.3-9]
+        that waited is void, or published if it is due or its session ends, unless the client is
+        back from a restart of ours. [MQTT-3.1.2-8, MQTT-3.1.3-9]
 
-        Then call `connected`, or `not_connected`. Until then the older one waits on.
+        Then call `connected`, or `not_connected`, also if this raised StoreError. Until then the
+        older one waits on.
         """
         previous = self._wills.get(client_id)
         due_at = self._delayed.get(client_id)
         if due_at is not None:
             self._delayed.remove(client_id)
             self._held[client_id] = due_at
-        is_due = session_ends and not self._may_come_back(client_id, now)
-        messages = self._message(previous, now) if previous and is_due else []
+        is_due = due_at is not None and due_at <= now.monotonic
+        is_due |= session_ends and not self._may_come_back(client_id, now)
+        messages = await self._read(client_id) if previous and is_due else []
         if will is not None:
-            return messages, [Put(will)]
-        return messages, [Delete(WillDocument, (client_id,))] if previous else []
+            return messages, [Put(will), Put(WillDeadlineDocument(client_id, will.delay_s, None))]
+        return messages, _removal(client_id) if previous else []
 
     def connected(self, client_id: str, will: WillDocument | None) -> None:
         """What `connecting` returned is committed."""
@@ -108,7 +123,7 @@ class Wills:
         self._delayed.remove(client_id)
         self._wills.pop(client_id, None)
         if will is not None:
-            self._wills[client_id] = will
+            self._wills[client_id] = WillDeadlineDocument(client_id, will.delay_s, None)
 
     def not_connected(self, client_id: str) -> None:
         """It is not: the client was refused, and everything is as before."""
@@ -120,7 +135,7 @@ class Wills:
         """DISCONNECT with Reason Code 0: the will is removed unpublished. [MQTT-3.14.4-3]"""
         self._delayed.remove(client_id)
         if self._wills.pop(client_id, None) is not None:
-            self._log.append([], operations=[Delete(WillDocument, (client_id,))])
+            self._log.append([], operations=_removal(client_id))
 
     def client_lost(self, client_id: str, *, session_expiry_s: int, now: Instant) -> None:
         """Publish the client's will, now or after its delay, but not after its session ended."""
@@ -128,12 +143,9 @@ class Wills:
         if will is None or self._stopping:
             return
         delay_s = min(will.delay_s, session_expiry_s)
-        if delay_s == 0:
-            self._publish(will, now)
-            return
-        self._publish_at(client_id, self._delay(will, delay_s, now))
+        self._publish_at(client_id, self._delay(will, delay_s, now) if delay_s else AT_ONCE)
 
-    def _delay(self, will: WillDocument, delay_s: float, now: Instant) -> Monotonic:
+    def _delay(self, will: WillDeadlineDocument, delay_s: float, now: Instant) -> Monotonic:
         """When it is due, which is stored."""
         due_at = now.after(delay_s)
         will.due_at_us = self._log.time.served_at(due_at)
@@ -142,25 +154,46 @@ class Wills:
 
     def session_ended(self, client_id: str, now: Instant) -> None:
         """The session is over: a will that still waited is due now. [MQTT-3.1.2-8]"""
-        if client_id not in self._delayed or self._stopping:
-            return
-        if self._may_come_back(client_id, now):
-            self._publish_at(client_id, self._grace_until)
-        else:
-            self._delayed.remove(client_id)
-            self._publish(self._wills[client_id], now)
+        if client_id in self._delayed and not self._stopping:
+            may_come_back = self._may_come_back(client_id, now)
+            self._publish_at(client_id, self._grace_until if may_come_back else AT_ONCE)
 
     def deadline(self) -> Monotonic | None:
         """When the next will that waits is to be published."""
-        return self._delayed.soonest()
+        return None if self._are_due.is_set() else self._delayed.soonest()
 
     def expire(self, now: Instant) -> None:
-        """Publish those whose delay has passed. [MQTT-3.1.3-9]"""
-        for client_id in self._delayed.take_due(now.monotonic, PUBLISHED_AT_ONCE_MAX):
+        """Let `publish_forever` publish those whose delay has passed. [MQTT-3.1.3-9]"""
+        if self._delayed.first_due(now.monotonic) is not None:
+            self._are_due.set()
+
+    async def publish_forever(self) -> None:
+        while True:
+            await self._are_due.wait()
+            await self.publish_due()
+            self._are_due.clear()
+            self._deadline_moved()
+
+    async def publish_due(self) -> None:
+        """Hand every will that is due to the log."""
+        while (client_id := self._delayed.first_due(self._clock.monotonic())) is not None:
             try:
-                self._publish(self._wills[client_id], now)
+                await self._publish(client_id)
+            except StoreUnavailable as error:
+                logger.error("the will of %r is tried again: %s", client_id, error)
+                await self._clock.sleep(RETRY_S)
             except Exception as error:
+                self._delayed.remove(client_id)
                 logger.critical("the will of %r", client_id, exc_info=error)
+
+    async def _publish(self, client_id: str) -> None:
+        will, due_at = self._wills[client_id], self._delayed.get(client_id)
+        messages = await self._read(client_id)
+        if self._wills.get(client_id) is will and self._delayed.get(client_id) == due_at:
+            self._log.append(messages, operations=_removal(client_id))
+            self._delayed.remove(client_id)
+            del self._wills[client_id]
+            self._of_earlier_run.discard(client_id)
 
     def _may_come_back(self, client_id: str, now: Instant) -> bool:
         """Whether the client was cut off by our restart, and its time to come back is not over."""
@@ -170,26 +203,36 @@ class Wills:
         self._delayed.set(client_id, at)
         self._deadline_moved()
 
-    def _publish(self, will: WillDocument, now: Instant) -> None:
-        del self._wills[will.client_id]
-        self._of_earlier_run.discard(will.client_id)
-        operations = [Delete(WillDocument, (will.client_id,))]
-        self._log.append(self._message(will, now), operations=operations)
+    async def _read(self, client_id: str) -> list[Message]:
+        """The will as a message; none if no client could get it. Raises StoreError.
 
-    def _message(self, will: WillDocument, now: Instant) -> list[Message]:
-        """The will as a message; none if no client could get it."""
-        time = self._log.time
-        message = Message(
-            will.topic,
-            will.payload,
-            will.qos,
-            will.retain,
-            will.client_id,
-            now.wall_us,
-            None if will.expiry_s is None else time.expires_at_us(now.wall_us, will.expiry_s),
-            will.properties,
-        )
+        Before the next one is read, the caller has handed this one to the log, or dropped it.
+        """
+        async with self._reading:
+            if self._log.congested:
+                await self._log.commit_now([], keep_if_full=False)
+            will = await self._log.store.get(WillDocument, (client_id,))
+        if will is None:
+            logger.error("the will of %r is not in the log any more", client_id)
+            return []
         if has_control_character(will.topic):  # An older program accepted it.
             self._counters.dropped[CONTROL_CHARACTER] += 1
             return []
-        return [message]
+        time, now_us = self._log.time, self._clock.wall_us()
+        expires_at_us = None if will.expiry_s is None else time.expires_at_us(now_us, will.expiry_s)
+        return [
+            Message(
+                will.topic,
+                will.payload,
+                will.qos,
+                will.retain,
+                will.client_id,
+                now_us,
+                expires_at_us,
+                will.properties,
+            )
+        ]
+
+
+def _removal(client_id: str) -> list[Operation]:
+    return [Delete(WillDocument, (client_id,)), Delete(WillDeadlineDocument, (client_id,))]

@@ -486,7 +486,8 @@ class Behaviour5(Behaviour):
         will = Will(Message(name, b"gone"), delay_s=1)
         lost = connect(f"{name}-lost", expiry_s=60, will=will)
         lost.cut()
-        wait_until(lambda: bool(broker.query("SELECT due_at_us FROM wills WHERE topic = ?", name)))
+        due = "SELECT 1 FROM will_deadlines WHERE client_id = ? AND due_at_us > 0"
+        wait_until(lambda: bool(broker.query(due, f"{name}-lost")))
         back = connect(f"{name}-lost", clean=False, expiry_s=60)
         assert back.session_present in (True, None)
         assert broker.query("SELECT 1 FROM wills WHERE topic = ?", name) == []

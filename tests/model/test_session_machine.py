@@ -418,9 +418,9 @@ class BrokerUnderTest:
         self.log = Log(store, Counters(), clock, append_bytes_max=10_000)
         self.delivery = Delivery(self.log, Counters(), config, clock)
         moved = self.alarm.deadline_moved
-        wills = Wills(self.log, Counters(), moved, restart_grace_s=0)
-        self.sessions = Sessions(self.log, self.delivery, wills, config, moved)
-        self.alarm.watch(wills, self.sessions)
+        self.wills = Wills(self.log, Counters(), clock, moved, restart_grace_s=0)
+        self.sessions = Sessions(self.log, self.delivery, self.wills, config, moved)
+        self.alarm.watch(self.wills, self.sessions)
         self.tasks: list[asyncio.Task[None]] = []
         self.links: dict[str, Link] = {}
 
@@ -430,6 +430,7 @@ class BrokerUnderTest:
             self.log.commit_forever(),
             self.delivery.deliver_forever(),
             self.alarm.expire_forever(),
+            self.wills.publish_forever(),
             self._let_time_pass(),
         ):
             self.tasks.append(asyncio.create_task(work))

@@ -208,7 +208,7 @@ class World:
         self.delivery = Delivery(self.log, self.counters, config, clock)
         moved = self.alarm.deadline_moved
         grace_s = config.will_restart_grace_s
-        self.wills = Wills(self.log, self.counters, moved, restart_grace_s=grace_s)
+        self.wills = Wills(self.log, self.counters, clock, moved, restart_grace_s=grace_s)
         self.sessions = Sessions(self.log, self.delivery, self.wills, config, moved)
         self.alarm.watch(self.wills, self.sessions)
         self.groups = Groups(self.log, self.delivery, self.sessions, self.counters, config, clock)
@@ -262,6 +262,7 @@ async def running(
         world.log.commit_forever(),
         world.delivery.deliver_forever(),
         world.alarm.expire_forever(),
+        world.wills.publish_forever(),
     ):
         asyncio.create_task(work)  # noqa: RUF006  `before` and the end of this hold them.
     try:

@@ -280,6 +280,21 @@ async def test_a_restart_gives_clients_time_to_come_back_before_their_wills(
         writer.close()
 
 
+async def test_without_that_time_a_stop_publishes_the_wills_of_its_clients(config: Config) -> None:
+    server = Server(replace(config, will_restart_grace_s=0))
+    await server.start()
+    clients = []
+    for n in range(3):
+        offline = Will(f"{n}/online", b"0", 1, True)
+        clients.append(await connect(server, replace(connect_packet(f"c{n}"), will=offline)))
+    await server.stop()
+    topics = ask(config.data_dir / DATABASE, "SELECT topic FROM history ORDER BY topic")
+    assert topics == [("0/online",), ("1/online",), ("2/online",)]
+    assert ask(config.data_dir / DATABASE, "SELECT count(*) FROM will_deadlines") == [(0,)]
+    for _, writer in clients:
+        writer.close()
+
+
 async def test_nothing_is_left_when_it_stopped(config: Config) -> None:
     before = asyncio.all_tasks()
     server = Server(config)

@@ -26,6 +26,7 @@ from broker.documents import (
     SessionDocument,
     SubscriptionDocument,
     TimeDocument,
+    WillDeadlineDocument,
     WillDocument,
 )
 from broker.errors import StoreConflict
@@ -84,6 +85,7 @@ TABLES: dict[type[Document], Table] = {
     InFlightDocument: Table(InFlightDocument, "in_flight"),
     ReceivedQos2Document: Table(ReceivedQos2Document, "received_qos2"),
     WillDocument: Table(WillDocument, "wills"),
+    WillDeadlineDocument: Table(WillDeadlineDocument, "will_deadlines"),
     TimeDocument: Table(TimeDocument, "log_time"),
 }
 

@@ -20,6 +20,14 @@ def test_what_is_due_comes_soonest_first_and_is_gone() -> None:
     assert waiting.take_due(Monotonic(3), 10) == []
 
 
+def test_the_one_that_has_been_due_longest_can_be_looked_at_first() -> None:
+    waiting = deadlines(b=2, a=1)
+    assert waiting.first_due(Monotonic(0)) is None
+    assert waiting.first_due(Monotonic(2)) == "a"
+    waiting.remove("a")
+    assert waiting.first_due(Monotonic(2)) == "b"
+
+
 def test_no_more_is_taken_than_the_limit_and_the_rest_stays_due() -> None:
     waiting = deadlines(a=1, b=2, c=3)
     assert waiting.take_due(Monotonic(3), 2) == ["a", "b"]

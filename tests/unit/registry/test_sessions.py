@@ -363,7 +363,7 @@ async def test_a_session_that_could_not_be_opened_expires_when_it_would_have(
 
 
 def will_of(client_id: str = "sub1", *, delay_s: int = 50) -> WillDocument:
-    return WillDocument(client_id, "will", b"gone", 1, False, b"", None, delay_s, None)
+    return WillDocument(client_id, "will", b"gone", 1, False, b"", None, delay_s)
 
 
 async def lost_with_a_will(world: World) -> None:
@@ -457,7 +457,7 @@ async def test_the_end_of_a_session_publishes_the_will_that_waited(
     world: World, clock: FakeClock
 ) -> None:
     """[MQTT-3.1.2-8]"""
-    will = WillDocument("sub1", "will", b"gone", 1, False, b"", None, 500, None)
+    will = WillDocument("sub1", "will", b"gone", 1, False, b"", None, 500)
     subscriber = Subscriber(world)
     await subscriber.open(expiry_s=100, will=will)
     world.wills.client_lost("sub1", session_expiry_s=1000, now=clock.now())
@@ -508,7 +508,7 @@ async def test_of_many_that_expire_at_once_a_part_is_ended_in_each_turn() -> Non
 
 async def test_a_clean_start_publishes_the_will_that_waited(world: World) -> None:
     """The session that it belonged to ends. [MQTT-3.1.2-8]"""
-    will = WillDocument("sub1", "will", b"gone", 1, False, b"", None, 50, None)
+    will = WillDocument("sub1", "will", b"gone", 1, False, b"", None, 50)
     subscriber = Subscriber(world)
     await subscriber.open(will=will)
     world.wills.client_lost("sub1", session_expiry_s=100, now=world.clock.now())

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from dataclasses import replace
 from typing import Any
 
@@ -8,11 +9,14 @@ import pytest
 
 from broker.clock import US
 from broker.counters import Counters
-from broker.documents import Put, WillDocument
+from broker.documents import Put, WillDeadlineDocument, WillDocument
+from broker.errors import StoreUnavailable
 from broker.log.log import FULL_RETRY_S, Log
-from broker.registry.wills import PUBLISHED_AT_ONCE_MAX, Wills
+from broker.registry.wills import RETRY_S, Wills
 from tests.support.clock import FakeClock
 from tests.support.world import Disk
+
+LOG_BYTES_MAX = 1 << 20
 
 
 @pytest.fixture
@@ -34,10 +38,10 @@ class Run:
         self.disk = disk
         self.clock = clock
         self.counters = Counters()
-        self.log = Log(disk, self.counters, clock, append_bytes_max=1 << 20)
+        self.log = Log(disk, self.counters, clock, append_bytes_max=LOG_BYTES_MAX)
         self.moved = 0
         moved = self.deadline_moved
-        self.wills = Wills(self.log, self.counters, moved, restart_grace_s=grace_s)
+        self.wills = Wills(self.log, self.counters, clock, moved, restart_grace_s=grace_s)
 
     def deadline_moved(self) -> None:
         self.moved += 1
@@ -53,7 +57,7 @@ class Run:
     async def connect(
         self, will: WillDocument | None, client_id: str = "c", *, clean_start: bool = False
     ) -> None:
-        messages, operations = self.wills.connecting(
+        messages, operations = await self.wills.connecting(
             client_id, will, session_ends=clean_start, now=self.clock.now()
         )
         self.log.append(messages, operations=operations)
@@ -77,6 +81,7 @@ class Run:
 
     async def commit(self) -> None:
         task = asyncio.create_task(self.log.commit_forever())
+        await self.wills.publish_due()
         await self.log.flushed()
         task.cancel()
 
@@ -87,7 +92,7 @@ class Run:
 
 
 def will(*, delay_s: int = 0, expiry_s: int | None = None) -> WillDocument:
-    return WillDocument("c", "will", b"gone", 1, True, b"", expiry_s, delay_s, None)
+    return WillDocument("c", "will", b"gone", 1, True, b"", expiry_s, delay_s)
 
 
 GONE = [("will", b"gone", 1)]
@@ -330,7 +335,7 @@ async def test_who_is_refused_in_the_grace_may_come_back_again(
 ) -> None:
     await cut_off(disk, clock, will(), planned=True)
     run = await Run(disk, clock, grace_s=30).after_crash()
-    run.wills.connecting("c", None, session_ends=True, now=clock.now())
+    await run.wills.connecting("c", None, session_ends=True, now=clock.now())
     run.let_pass(40)
     assert await run.published() == []
     run.wills.not_connected("c")
@@ -344,7 +349,7 @@ async def test_who_connects_while_the_listeners_open_is_back(disk: Disk, clock: 
     run = Run(disk, clock, grace_s=30)
     await run.log.start()
     await run.wills.start()
-    run.wills.connecting("c", None, session_ends=True, now=clock.now())
+    await run.wills.connecting("c", None, session_ends=True, now=clock.now())
     run.wills.listening(lambda client_id: False, clock.now())
     run.wills.connected("c", None)
     run.let_pass(100)
@@ -383,21 +388,92 @@ async def test_who_keeps_the_timer_is_told_of_each_new_deadline(
     assert run.moved == 1
 
 
-async def test_of_many_that_are_due_a_part_is_published_at_a_time(
+class Tracked(str):
+    """One that a weak reference can tell of. (There is none to bytes.)"""
+
+
+@pytest.mark.parametrize("lost", [False, True])
+@pytest.mark.parametrize("crash", [False, True])
+async def test_no_will_is_in_memory_before_it_is_due(
+    disk: Disk, clock: FakeClock, lost: bool, crash: bool
+) -> None:
+    """P7. Each can be as large as a packet: 40 of them took 101 MB."""
+    run = Run(disk, clock)
+    topic = Tracked("will")
+    await run.connect(replace(will(delay_s=30), topic=topic))
+    if lost:
+        run.lose()
+        await run.commit()
+    if crash:
+        run = await Run(disk, clock).after_crash()
+        await run.commit()
+    kept = weakref.ref(topic)
+    del topic
+    await asyncio.sleep(0)  # The task that committed it ends.
+    disk.commits.clear()
+    await disk.append((), [Put(will(delay_s=30))])  # The one in the store is another now.
+    assert kept() is None
+
+
+async def test_wills_that_are_due_are_read_as_the_log_takes_them(
     disk: Disk, clock: FakeClock
 ) -> None:
-    """Each can be as large as a packet."""
     run = Run(disk, clock)
-    for n in range(PUBLISHED_AT_ONCE_MAX + 1):
-        one = replace(will(delay_s=30), client_id=str(n))
-        await run.connect(one, str(n))
+    large = bytes(1 << 18)
+    for n in range(40):
+        await run.connect(replace(will(delay_s=30), client_id=str(n), payload=large), str(n))
         run.lose(str(n))
-    run.let_pass(30)
-    assert run.due_in_s == 0
-    assert len(await run.published()) == PUBLISHED_AT_ONCE_MAX
-    run.let_pass(0)
-    assert run.due_in_s is None
-    assert len(await run.published()) == PUBLISHED_AT_ONCE_MAX + 1
+    clock.advance(30)
+    await run.commit()
+    batches = [sum(map(len, batch)) for batch, _, _ in disk.commits]
+    assert sum(batches) == 40 * len(large)
+    assert max(batches) <= LOG_BYTES_MAX + len(large)
+
+
+async def test_a_will_that_cannot_be_read_now_is_tried_again(
+    disk: Disk, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(disk, clock)
+    await run.connect(will())
+    run.lose()
+
+    async def fail(*key: object) -> None:
+        raise StoreUnavailable("not now")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "get", fail)
+        publishing = asyncio.create_task(run.wills.publish_due())
+        await asyncio.sleep(0)
+    assert not publishing.done()
+    clock.advance(RETRY_S)
+    assert await run.published() == GONE
+    await publishing
+
+
+async def test_a_will_that_is_being_read_when_its_client_comes_back_is_published_once(
+    disk: Disk, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if the client is lost again meanwhile: the later will is another."""
+    run = Run(disk, clock)
+    await run.connect(will())
+    run.lose()
+    get, may_read = disk.get, asyncio.Event()
+
+    async def slowly(*key: Any) -> Any:
+        found = await get(*key)
+        await may_read.wait()
+        return found
+
+    monkeypatch.setattr(disk, "get", slowly)
+    publishing = asyncio.create_task(run.wills.publish_due())
+    back = asyncio.create_task(run.connect(replace(will(), payload=b"later")))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    may_read.set()
+    await back
+    run.lose()
+    await publishing
+    assert await run.published() == [*GONE, ("will", b"later", 1)]
 
 
 async def test_a_mistake_over_one_will_leaves_the_others_to_be_published(
@@ -426,6 +502,7 @@ async def test_a_will_that_a_full_disk_cannot_take_is_published_later(
     await run.connect(will())
     disk.full = True
     run.lose()
+    await run.wills.publish_due()
     task = asyncio.create_task(run.log.commit_forever())
     for _ in range(5):
         await asyncio.sleep(0)
@@ -442,7 +519,7 @@ async def test_a_will_that_no_client_could_get_is_counted_instead(
     """P5. An older program accepted its topic."""
     run = Run(disk, clock)
     stored = replace(will(), topic="will/\x1b")
-    await disk.append((), [Put(stored)])
+    await disk.append((), [Put(stored), Put(WillDeadlineDocument("c", 0, None))])
     await run.after_crash()
     assert await run.published() == []
     assert await disk.scan(WillDocument) == []

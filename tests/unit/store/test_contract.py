@@ -470,7 +470,7 @@ async def test_trim_stops_at_the_end_and_never_goes_back(store: Store) -> None:
 
 
 async def test_documents_are_read_as_they_were_put(store: Store) -> None:
-    will = WillDocument("sub1", "w", b"\x00bye", 2, True, b"\x01\x02", None, 5, None)
+    will = WillDocument("sub1", "w", b"\x00bye", 2, True, b"\x01\x02", None, 5)
     documents = (session(), subscription(), cursor(), ReceivedQos2Document("sub1", b"\x00\x07"))
     await store.transact([Put(document) for document in (*documents, will)])
     assert await store.get(SessionDocument, ("sub1",)) == documents[0]
@@ -539,7 +539,7 @@ async def test_removing_a_session_removes_what_belongs_to_it(store: Store) -> No
                 Put(subscription(client_id)),
                 Put(cursor(client_id)),
                 Put(ReceivedQos2Document(client_id, b"\x00\x01")),
-                Put(WillDocument(client_id, "w", b"", 0, False, b"", None, 0, ServedUs(1))),
+                Put(WillDocument(client_id, "w", b"", 0, False, b"", None, 0)),
             ]
         )
     await store.transact([Delete(SessionDocument, ("sub1",))])

@@ -191,7 +191,9 @@ def test_a_deadline_by_the_wall_clock_becomes_time_left_and_ends_nothing(
     assert dict(sessions.fetchall()) == left
     del left["never"]
     left["passed"] = 0
-    wills = connection.execute("SELECT client_id, due_at_us - served_us FROM wills, log_time")
+    wills = connection.execute(
+        "SELECT client_id, due_at_us - served_us FROM will_deadlines, log_time"
+    )
     assert dict(wills.fetchall()) == left
 
 
