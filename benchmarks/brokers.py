@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -36,8 +36,12 @@ Command = Callable[[int, Path], list[str]]
 class BrokerProcess:
     """A running broker, and what the kernel says about it."""
 
-    def __init__(self, name: str, port: int, process: subprocess.Popen[bytes]) -> None:
+    def __init__(
+        self, name: str, port: int, process: subprocess.Popen[bytes], directory: Path
+    ) -> None:
         self.name = name
+        self.directory = directory
+        self.database = directory / DATABASES.get(name, "none")
         self.address = Address(port=port)
         self.process = process
 
@@ -104,10 +108,20 @@ BROKERS: dict[str, Command] = {
 }
 
 
+DATABASES = {
+    "pubsub": "data/pubsub.db",
+    "mosquitto": "mosquitto.db",
+    "committing relay": "relay.db",
+}
+"""In the broker's directory."""
+
+
 @contextmanager
-def running(name: str, directory: Path | None = None) -> Iterator[BrokerProcess]:
+def running(
+    name: str, directory: Path | None = None, environment: Mapping[str, str] | None = None
+) -> Iterator[BrokerProcess]:
     """A broker that is stopped at the end: a fresh one, whose data is then removed, or one with the
-    data that is in `directory`."""
+    data that is in `directory`. `environment` is added to ours."""
     with (
         scratch(name) if directory is None else nullcontext(directory) as data,
         tempfile.TemporaryFile() as diagnostics,
@@ -116,6 +130,7 @@ def running(name: str, directory: Path | None = None) -> Iterator[BrokerProcess]
         process = subprocess.Popen(
             BROKERS[name](port, data),
             cwd=ROOT,
+            env={**os.environ, **(environment or {})},
             stdin=subprocess.DEVNULL,
             stdout=diagnostics,
             stderr=diagnostics,
@@ -123,7 +138,7 @@ def running(name: str, directory: Path | None = None) -> Iterator[BrokerProcess]
         )
         try:
             _wait_for_port(name, process, port)
-            yield BrokerProcess(name, port, process)
+            yield BrokerProcess(name, port, process, data)
         except BaseException as error:
             diagnostics.seek(0)
             if printed := diagnostics.read()[-2000:].decode(errors="replace").strip():

@@ -27,7 +27,9 @@ from statistics import median
 
 from benchmarks import limits
 from benchmarks.brokers import BROKERS, RESULTS, mosquitto_path, running
-from benchmarks.scenarios import PAYLOAD_BYTES, SCENARIOS, Limit, Result, Scenario
+from benchmarks.disk import LeftOut, delayed_syncs
+from benchmarks.loads import PAYLOAD_BYTES, WRITTEN, Result
+from benchmarks.scenarios import SCENARIOS, Limit, Scenario
 from cli.bench.connection import LoadError
 
 LIMIT_SECONDS_MAX = 1.5
@@ -71,10 +73,10 @@ class Measured:
         return median(values) if values else None
 
     def summary(self, scenario: str, broker: str) -> Result | None:
-        """The medians of one scenario on one broker; a failed run fails it."""
+        """The medians of one scenario on one broker; a run that failed or was left out is that."""
         runs = [r for r in self.results if (r.scenario, r.broker) == (scenario, broker)]
         for run in runs:
-            if run.error:
+            if run.error or run.left_out:
                 return run
         if not runs:
             return None
@@ -82,8 +84,8 @@ class Measured:
         for name, value in asdict(runs[0]).items():
             if isinstance(value, float):
                 setattr(summary, name, median(getattr(run, name) for run in runs))
-        for name in runs[0].details:
-            summary.details[name] = median(run.details[name] for run in runs)
+        for name in dict.fromkeys(name for run in runs for name in run.details):
+            summary.details[name] = median(run.details[name] for run in runs if name in run.details)
         return summary
 
 
@@ -163,8 +165,10 @@ def run_all(
 
 def run_one(scenario: Scenario, name: str, seconds: float) -> Result:
     try:
-        with running(name) as broker:
+        with running(name, environment=delayed_syncs(scenario.sync_delay_ms)) as broker:
             return scenario.measure(broker, seconds)
+    except LeftOut as reason:
+        return Result(scenario.name, name, left_out=str(reason))
     except (LoadError, RuntimeError, OSError) as error:
         notes = "\n".join(getattr(error, "__notes__", ()))
         progress("")
@@ -201,7 +205,7 @@ def table(scenarios: Sequence[Scenario], brokers: Sequence[str], measured: Measu
                         filter(None, (of_limit(summary, x, measured) for x in scenario.limits))
                     ),
                     ratio,
-                    f"FAILED: {summary.error}" if summary.error else details(summary),
+                    details(summary),
                 )
             )
             title = ""
@@ -255,14 +259,18 @@ def against(result: Result, peer: Result) -> str:
         mine, its = figure(result, name), figure(peer, name)
         if mine and its and not result.details.get("p50 ms"):
             ratios.append(f"{mine / its:.2f}x {unit}")
-    for name in ("p50 ms", "p99 ms"):
+    for name, short in (("p50 ms", "p50"), ("p99 ms", "p99"), (WRITTEN, "written")):
         mine, its = figure(result, name), figure(peer, name)
         if mine and its:
-            ratios.append(f"{mine / its:.1f}x {name[:3]}")
+            ratios.append(f"{mine / its:.1f}x {short}")
     return ", ".join(ratios)
 
 
 def details(result: Result) -> str:
+    if result.error:
+        return f"FAILED: {result.error}"
+    if result.left_out:
+        return f"left out: {result.left_out}"
     return ", ".join(f"{name} {number(value)}" for name, value in result.details.items())
 
 

@@ -26,8 +26,8 @@ from typing import Any, ParamSpec
 
 from benchmarks import prepare
 from benchmarks.brokers import RESULTS, BrokerProcess, running, scratch
+from benchmarks.loads import PAYLOAD_BYTES, TOPIC, WARM_UP_S, Meter, Result, flow
 from benchmarks.run import machine, progress, raise_open_files_limit
-from benchmarks.scenarios import PAYLOAD_BYTES, TOPIC, WARM_UP_S, Meter, Result, flow
 from benchmarks.subscriptions import (
     FILTERS_PER_SESSION,
     LEVELS,

@@ -1,46 +1,12 @@
-"""The scenarios: what is published to whom, how it is measured, and which limit it runs against.
-
-Each is run on a fresh broker, warms it up, runs for about the seconds it is given, and then waits
-until every message is acknowledged and has arrived: rates are over the time until then, so that
-nobody gains by leaving work for later. Raises LoadError if anything was lost, repeated or out of
-order. Rates are per second; CPU is per delivery, of the broker's process and of ours.
-"""
+"""The scenarios: a load, the name and title of its row, and which limit it runs against."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from benchmarks.brokers import BrokerProcess
-from cli.bench.connection import NAP_MANY_S, NAP_S, Connection, LoadError, Loop
-from cli.bench.histogram import Histogram
-from cli.bench.load import UNLIMITED, Publisher, Subscriber, follow
-from cli.bench.packets import Shape
-
-TOPIC = "bench/topic"
-PAYLOAD_BYTES = 128
-WARM_UP_S = 0.7
-DRAIN_S = 120.0
-"""For what is still under way when publishing ended; then the scenario fails."""
-SETTLE_S = 0.05
-"""Afterwards, to see a message that should not come any more."""
-
-
-@dataclass
-class Result:
-    """One run of one scenario on one broker. None: the scenario does not say."""
-
-    scenario: str
-    broker: str
-    acked_per_s: float | None = None
-    delivered_per_s: float | None = None
-    broker_cpu_us: float | None = None
-    load_cpu_us: float | None = None
-    memory_peak_mb: float | None = None
-    memory_growth_mb: float | None = None
-    details: dict[str, float] = field(default_factory=dict)
-    error: str | None = None
+from benchmarks.loads import Result, Run, backlog, beside_neighbour, idle, latency, stream, writes
+from cli.bench.connection import Loop
 
 
 @dataclass(frozen=True)
@@ -51,9 +17,6 @@ class Limit:
     names: tuple[str, ...]
 
 
-Run = Callable[[BrokerProcess, Loop, float, Result], None]
-
-
 @dataclass(frozen=True)
 class Scenario:
     name: str
@@ -61,6 +24,8 @@ class Scenario:
     run: Run
     limits: tuple[Limit, ...] = ()
     on_request: bool = False
+    sync_delay_ms: int = 0
+    """Added to each of the broker's syncs."""
 
     def measure(self, broker: BrokerProcess, seconds: float) -> Result:
         loop = Loop()
@@ -72,259 +37,13 @@ class Scenario:
         return result
 
 
-class Meter:
-    """CPU of both sides and the broker's memory, from now until `stop`."""
-
-    def __init__(self, broker: BrokerProcess) -> None:
-        self._broker = broker
-        self._memory_mb = broker.memory_mb()
-        self._broker_cpu_s = broker.cpu_s()
-        self._load_cpu_s = time.process_time()
-
-    def stop(self, deliveries: int, result: Result) -> None:
-        result.load_cpu_us = (time.process_time() - self._load_cpu_s) * 1e6 / deliveries
-        result.broker_cpu_us = (self._broker.cpu_s() - self._broker_cpu_s) * 1e6 / deliveries
-        result.memory_peak_mb = self._broker.memory_peak_mb()
-        result.memory_growth_mb = result.memory_peak_mb - self._memory_mb
-
-
-@dataclass
-class Flow:
-    """What one phase of publishing and receiving came to."""
-
-    published: int
-    deliveries: int
-    acked_per_s: float
-    delivered_per_s: float
-
-
-def flow(
-    loop: Loop,
-    publishers: Sequence[Publisher],
-    subscribers: Sequence[Subscriber],
-    *,
-    seconds: float,
-    count: int | None = None,
-    nap_s: float = 0.0,
-) -> Flow:
-    """Publish for `seconds` (or `count` each), then wait until all is acknowledged and received.
-
-    Without subscribers only the acknowledgements are waited for.
-    """
-    sent_before = sum(publisher.sent for publisher in publishers)
-    received_before = sum(subscriber.received_count for subscriber in subscribers)
-    start = time.perf_counter()
-    stop_at = start + seconds
-    acked_at = received_at = 0.0
-    stopping = False
-
-    def finished() -> bool:
-        nonlocal stopping, acked_at, received_at
-        now = time.perf_counter()
-        if subscribers:
-            follow(publishers, subscribers)
-        if count is None and not stopping:
-            if now < stop_at:
-                return False
-            for publisher in publishers:
-                publisher.stop()
-            stopping = True
-        if not acked_at:
-            if any(p.sent != p.limit or not p.idle for p in publishers):
-                return False
-            acked_at = now
-        sent = [publisher.sent for publisher in publishers]
-        if all(subscriber.idle(sent) for subscriber in subscribers):
-            received_at = now
-        return received_at > 0
-
-    for publisher in publishers:
-        publisher.allow(UNLIMITED if count is None else count)
-    loop.run(finished, timeout_s=seconds + DRAIN_S, nap_s=nap_s)
-    settle(loop)
-    published = sum(publisher.sent for publisher in publishers) - sent_before
-    deliveries = sum(subscriber.received_count for subscriber in subscribers) - received_before
-    return Flow(
-        published,
-        deliveries,
-        published / (acked_at - start),
-        deliveries / (received_at - start),
-    )
-
-
-def settle(loop: Loop) -> None:
-    until = time.perf_counter() + SETTLE_S
-    loop.run(lambda: time.perf_counter() > until, timeout_s=10 * SETTLE_S)
-
-
-def stream(
-    *,
-    qos: int,
-    window: int = 1000,
-    lead: int,
-    publishers: int = 1,
-    subscribers: int = 1,
-    payload_bytes: int = PAYLOAD_BYTES,
-) -> Run:
-    """Publishers as fast as window and lead allow, to subscribers that read as fast as they can.
-
-    The lead keeps it a steady stream from end to end; a broker that acknowledges faster than it
-    delivers would otherwise collect a backlog, which is another scenario.
-    """
-
-    def run(broker: BrokerProcess, loop: Loop, seconds: float, result: Result) -> None:
-        shape = Shape(TOPIC, qos, payload_bytes)
-        receiving = [
-            Subscriber(
-                loop, broker.address, f"sub{n}", shape, publishers=publishers, durable=qos > 0
-            )
-            for n in range(subscribers)
-        ]
-        sending = [
-            Publisher(loop, broker.address, f"pub{n}", shape, number=n, window=window, lead=lead)
-            for n in range(publishers)
-        ]
-        nap_s = NAP_S if publishers == subscribers == 1 else NAP_MANY_S
-        if window < 100:
-            nap_s = 0.0
-        flow(loop, sending, receiving, seconds=min(WARM_UP_S, seconds), nap_s=nap_s)
-        meter = Meter(broker)
-        done = flow(loop, sending, receiving, seconds=seconds, nap_s=nap_s)
-        meter.stop(done.deliveries, result)
-        result.acked_per_s = done.acked_per_s if qos else None
-        result.delivered_per_s = done.delivered_per_s
-
-    return run
-
-
-def backlog(*, count: int, slow: bool = False) -> Run:
-    """Publish `count` messages while the subscriber is away, or there and not reading; then let it
-    read them all. Memory growth is that of the first part: what the backlog costs."""
-
-    def run(broker: BrokerProcess, loop: Loop, seconds: float, result: Result) -> None:
-        shape = Shape(TOPIC, 1, PAYLOAD_BYTES)
-        subscriber = Subscriber(loop, broker.address, "sub0", shape)
-        publisher = Publisher(loop, broker.address, "pub0", shape)
-        flow(loop, [publisher], [subscriber], seconds=WARM_UP_S, nap_s=NAP_S)
-        if slow:
-            subscriber.pause()
-        else:
-            subscriber.disconnect()
-        meter = Meter(broker)
-        received_before = subscriber.received_count
-        done = flow(loop, [publisher], [], seconds=DRAIN_S, count=count, nap_s=NAP_S)
-        meter.stop(count, result)
-        growth_mb = result.memory_growth_mb or 0.0
-        start = time.perf_counter()
-        if slow:
-            subscriber.unpause()
-        else:
-            subscriber.resume()
-        loop.run(lambda: subscriber.idle([publisher.sent]), timeout_s=2 * DRAIN_S, nap_s=NAP_S)
-        drained_s = time.perf_counter() - start
-        settle(loop)
-        meter.stop(count, result)
-        result.details["drain growth MB"] = (result.memory_growth_mb or 0.0) - growth_mb
-        result.memory_growth_mb = growth_mb
-        result.acked_per_s = done.acked_per_s
-        result.delivered_per_s = (subscriber.received_count - received_before) / drained_s
-
-    return run
-
-
-def latency(*, qos: int, per_s: int, beside: bool = False) -> Run:
-    """A message every 1/`per_s` seconds: from the publisher's send to the subscriber's receive, and
-    to the acknowledgement. `beside`: while a QoS 1 stream of the same rate is stored."""
-
-    def run(broker: BrokerProcess, loop: Loop, seconds: float, result: Result) -> None:
-        shapes = [Shape(TOPIC, qos, PAYLOAD_BYTES)]
-        if beside:
-            shapes.append(Shape(TOPIC + "/beside", 1, PAYLOAD_BYTES))
-        subscribers = [
-            Subscriber(loop, broker.address, f"sub{n}", shape, durable=shape.qos > 0)
-            for n, shape in enumerate(shapes)
-        ]
-        publishers = [
-            Publisher(loop, broker.address, f"pub{n}", shape, window=20_000)
-            for n, shape in enumerate(shapes)
-        ]
-        _paced(loop, publishers, subscribers, per_s, WARM_UP_S)
-        acked = publishers[0].ack_latency = Histogram()
-        received = subscribers[0].latency = Histogram()
-        meter = Meter(broker)
-        start = time.perf_counter()
-        count = _paced(loop, publishers, subscribers, per_s, seconds)
-        meter.stop(count * len(publishers), result)
-        result.delivered_per_s = count / (time.perf_counter() - start)
-        for name, latency in (("", received), ("ack ", acked)):
-            if latency.count:
-                result.details[name + "p50 ms"] = latency.quantile_us(0.50) / 1000
-                result.details[name + "p99 ms"] = latency.quantile_us(0.99) / 1000
-
-    return run
-
-
-def _paced(
-    loop: Loop,
-    publishers: Sequence[Publisher],
-    subscribers: Sequence[Subscriber],
-    per_s: int,
-    seconds: float,
-) -> int:
-    """Publish by the clock, whatever the broker does; how many of each publisher."""
-    count = int(per_s * seconds)
-    first = publishers[0].sent
-    start = time.perf_counter()
-
-    def finished() -> bool:
-        due = first + min(count, int((time.perf_counter() - start) * per_s))
-        for publisher in publishers:
-            while publisher.sent < due:
-                publisher.offer()
-        return publishers[0].sent == first + count and all(
-            publisher.idle and subscriber.idle([publisher.sent])
-            for publisher, subscriber in zip(publishers, subscribers, strict=True)
-        )
-
-    loop.run(finished, timeout_s=seconds + DRAIN_S, wait_s=0.2 / per_s)
-    return count
-
-
-def idle(*, connections: int) -> Run:
-    """Connect and stay: what one connection costs the broker in memory."""
-
-    def run(broker: BrokerProcess, loop: Loop, seconds: float, result: Result) -> None:
-        for n in range(50):
-            Connection(loop, broker.address, f"warm{n}").connect()
-        before_mb, cpu_before_s = broker.memory_mb(), broker.cpu_s()
-        start = time.perf_counter()
-        for n in range(connections):
-            Connection(loop, broker.address, f"idle{n}").connect()
-        elapsed_s = time.perf_counter() - start
-        grown_mb = broker.memory_mb() - before_mb
-        cpu_s = broker.cpu_s()
-        time.sleep(1.0)
-        result.memory_peak_mb = broker.memory_peak_mb()
-        result.memory_growth_mb = grown_mb
-        result.details = {
-            "KB each": grown_mb * 1024 / connections,
-            "connects/s": connections / elapsed_s,
-            "CPU us/connect": (cpu_s - cpu_before_s) * 1e6 / connections,
-            "idle CPU %": (broker.cpu_s() - cpu_s) * 100,
-        }
-        if grown_mb < 0:
-            raise LoadError("memory shrank while connections came: nothing was measured")
-
-    return run
-
-
 _STORED = ("commit 500 rows", "committing relay")
 
 SCENARIOS = [
     Scenario(
         "qos1-w1000",
         "1 to 1 durable, QoS 1, window 1000",
-        stream(qos=1, lead=5000),
+        stream(qos=1, lead=5000, pauses=True),
         (Limit("delivered_per_s", _STORED),),
     ),
     Scenario(
@@ -387,7 +106,7 @@ SCENARIOS = [
     Scenario(
         "latency-qos1",
         "latency at 1,000/s, QoS 1",
-        latency(qos=1, per_s=1000),
+        latency(qos=1, per_s=1000, pauses=True),
         (
             Limit("p50 ms", ("commit 1 row p50 ms", "committing relay p50 ms")),
             Limit("p99 ms", ("commit 1 row p99 ms", "committing relay p99 ms")),
@@ -396,7 +115,41 @@ SCENARIOS = [
     Scenario(
         "latency-qos0",
         "latency at 1,000/s, QoS 0 beside QoS 1",
-        latency(qos=0, per_s=1000, beside=True),
+        latency(qos=0, per_s=1000, beside_per_s=1000),
+    ),
+    *(
+        scenario
+        for delay_ms in (20, 100)
+        for scenario in (
+            Scenario(
+                f"sync{delay_ms}-qos1",
+                f"1 to 1 durable, QoS 1, window 1000, sync + {delay_ms} ms",
+                stream(qos=1, lead=5000),
+                sync_delay_ms=delay_ms,
+            ),
+            Scenario(
+                f"sync{delay_ms}-qos0",
+                f"latency at 1,000/s, QoS 0 beside 50/s of QoS 1, sync + {delay_ms} ms",
+                latency(qos=0, per_s=1000, beside_per_s=50),
+                sync_delay_ms=delay_ms,
+            ),
+        )
+    ),
+    Scenario("writes-qos0", "disk writes at 50/s, QoS 0", writes(qos=0, per_s=50)),
+    Scenario("writes-qos1", "disk writes at 50/s, QoS 1", writes(qos=1, per_s=50)),
+    Scenario(
+        "noisy-latency-qos1",
+        "latency at 1,000/s, QoS 1, noisy neighbour",
+        beside_neighbour(latency(qos=1, per_s=1000, pauses=True)),
+        (
+            Limit("p50 ms", ("commit 1 row, noisy neighbour p50 ms",)),
+            Limit("p99 ms", ("commit 1 row, noisy neighbour p99 ms",)),
+        ),
+    ),
+    Scenario(
+        "noisy-qos1-w1000",
+        "1 to 1 durable, QoS 1, window 1000, noisy neighbour",
+        beside_neighbour(stream(qos=1, lead=5000, pauses=True)),
     ),
     Scenario("idle-2000", "2,000 idle connections", idle(connections=2000)),
     Scenario(
