@@ -31,6 +31,7 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "connect_timeout_s": (0, DAY_S),
     "keep_alive_max_s": (0, 65_535),
     "connections_max": (1, 10_000_000),
+    "unfinished_bytes_max": (1, TIB),
     "topic_bytes_max": (1, 65_535),  # A string of MQTT is no longer.
     "topic_levels_max": (1, 65_536),
     "properties_per_packet_max": (0, 1_000_000),
@@ -76,6 +77,9 @@ class Config:
     """Needed to listen on anything but loopback while there are no users."""
 
     packet_bytes_max: int = 2 * MIB
+    unfinished_bytes_max: int = 256 * MIB
+    """What all connections together may keep of packets, lines and HTTP requests that are not
+    whole. One of them is kept however large it is."""
     connect_timeout_s: float = 10.0
     keep_alive_max_s: int = 0
     """The longest Keep Alive of an MQTT 5 client: one that wants more, or none, is held to it.

@@ -17,7 +17,8 @@ class Traffic:
 @dataclass(slots=True)
 class Counters:
     """Since the broker started. `bytes_in` and `bytes_out` went through sockets, `packets` are
-    those of MQTT, `line_errors_left_out` ERRORs not sent to a peer that did not ask for
+    those of MQTT, `evicted` connections that made room for others' unfinished packets,
+    `line_errors_left_out` ERRORs not sent to a peer that did not ask for
     answers, `gaps_left_out` ranges of missing offsets that a client's Maximum Packet Size had no
     room for, `payload_bytes_in` is of `messages_in`, `payload_bytes_out` of `messages_out`.
     `dropped` counts deliveries given up, by reason; each reason is one that MQTT or the operator
@@ -28,6 +29,7 @@ class Counters:
     connects: int = 0
     refused_connects: int = 0
     protocol_errors: int = 0
+    evicted: int = 0
     line_errors_left_out: int = 0
     gaps_left_out: int = 0
     commits: int = 0

@@ -31,7 +31,8 @@ from broker.log.scrub import Scrub
 from broker.mqtt.authentication import Methods
 from broker.mqtt.limits import Limits
 from broker.net import unix
-from broker.net.tcp import Connections, connections_possible, listen, listen_unix
+from broker.net.open_files import connections_possible
+from broker.net.tcp import Connections, listen, listen_unix
 from broker.observe.sys_tree import SysTree
 from broker.registry.groups import Groups
 from broker.registry.sessions import Sessions
@@ -80,7 +81,7 @@ class Server:
         self._methods = methods or {}
         self._given_clock = clock
         self._accept_loss = accept_loss
-        self._connections = Connections()
+        self._connections = Connections(unfinished_bytes_max=config.unfinished_bytes_max)
         self._listener: asyncio.Server | None = None
         self._unix_listener: asyncio.Server | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -277,6 +278,7 @@ class Server:
             "commits": counters.commits,
             "append_failures": counters.append_failures,
             "protocol_errors": counters.protocol_errors,
+            "evicted": counters.evicted,
             "line_errors_left_out": counters.line_errors_left_out,
             "gaps_left_out": counters.gaps_left_out,
             "refused_connects": counters.refused_connects,

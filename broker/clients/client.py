@@ -80,15 +80,16 @@ class Client(Owner):
 
     # The rim calls
 
-    def receive(self, data: bytes, now: Monotonic) -> None:
+    def receive(self, data: bytes, now: Monotonic) -> int:
         if self._output.closed:
-            return
+            return 0
         events = self._connection.receive_data(data, now)
         if self._step is not None:
             self._backlog.extend(events)
         else:
             self._perform(events)
         self._output.flush()
+        return len(self._connection.unfinished)
 
     def end_of_input(self) -> bool:
         """No more packets will come; whether answers are due. Nothing is delivered any more: a
@@ -105,8 +106,7 @@ class Client(Owner):
     def expire(self, now: Monotonic) -> None:
         if self._reading_paused_by:
             return  # It is we who do not listen.
-        closed = self._connection.expire(now)
-        if closed is not None:
+        if (closed := self._connection.expire(now)) is not None:
             self._obey(closed)
 
     def writable(self, *, yes: bool) -> None:
@@ -123,6 +123,9 @@ class Client(Owner):
         if self._step is None:
             self._leave()
 
+    def evict(self, reason: str) -> None:
+        self._close(ReasonCode.QUOTA_EXCEEDED, reason)
+
     def shut_down(self) -> None:
         self._why = ""
         self._connection.close(ReasonCode.SERVER_SHUTTING_DOWN)
@@ -138,10 +141,8 @@ class Client(Owner):
         self._output.writable = False
         try:
             self._leave()
-        except Exception as another:
-            logger.critical(
-                "client %r did not leave as it should", self._client_id, exc_info=another
-            )
+        except Exception as later:
+            logger.critical("client %r did not leave as it should", self._client_id, exc_info=later)
 
     # Others call
 
@@ -177,9 +178,7 @@ class Client(Owner):
     def broken(self, error: StoreError) -> None:
         """What the session is owed cannot be read."""
         logger.error("client %r at %s: %s", self._client_id, self._peer, error)
-        self._why = error.reason
-        self._connection.close(ReasonCode.IMPLEMENTATION_SPECIFIC_ERROR, error.reason)
-        self._end()
+        self._close(ReasonCode.IMPLEMENTATION_SPECIFIC_ERROR, error.reason)
 
     def taken_over(self) -> None:
         """Another connection uses the client identifier: let go of the session. [MQTT-3.1.4-3]"""
@@ -217,9 +216,9 @@ class Client(Owner):
             case Ack():
                 assert self._sending is not None
                 if not self._sending.acknowledged(event):
-                    reason = f"{event.type.name} is not the acknowledgement that is awaited"
-                    self._connection.close(ReasonCode.PROTOCOL_ERROR, reason)
-                    self._obey(Closed(ReasonCode.PROTOCOL_ERROR, reason))
+                    self._services.counters.protocol_errors += 1
+                    why = f"{event.type.name} is not the acknowledgement that is awaited"
+                    self._close(ReasonCode.PROTOCOL_ERROR, why)
             case RefusedPublish():
                 assert self._publishing is not None
                 self._publishing.refuse(event)
@@ -285,10 +284,8 @@ class Client(Owner):
         self._sending = Sending(services, session, self._output)
         self._connection.accept(connack)
         self._transport.deadline_moved()  # From the connect timeout to the keep alive.
-        logger.info(
-            "client %r at %s: connected (%s)",
-            *(self._client_id, self._peer, connecting.terms(packet, connack)),
-        )
+        terms = connecting.terms(packet, connack)
+        logger.info("client %r at %s: connected (%s)", self._client_id, self._peer, terms)
         self._sending.begin()
         self._output.flush()
         try:
@@ -302,9 +299,7 @@ class Client(Owner):
     def _refuse(self, error: QuotaExceeded | StoreError) -> None:
         self._services.counters.refused_connects += 1
         logger.warning("client %r at %s: refused: %s", self._client_id, self._peer, error)
-        self._why = error.reason
-        self._connection.close(connecting.refusal(error), error.reason)
-        self._end()
+        self._close(connecting.refusal(error), error.reason)
 
     # What has to wait
 
@@ -363,6 +358,11 @@ class Client(Owner):
         self._why = "the broker's answer is larger than its Maximum Packet Size"
         if self._step is None:
             self._end()
+
+    def _close(self, code: ReasonCode, why: str) -> None:
+        self._why = why
+        self._connection.close(code, why)
+        self._end()
 
     def _end(self) -> None:
         """Send what is queued, close the connection and let go of the session."""

@@ -38,8 +38,9 @@ class Transport(Protocol):
 class NetworkClient(Protocol):
     """A client, as the rim sees it, whatever protocol it speaks."""
 
-    def receive(self, data: bytes, now: Monotonic) -> None:
-        """Bytes came from the socket."""
+    def receive(self, data: bytes, now: Monotonic) -> int:
+        """Bytes came from the socket. Returns how many of them, and of earlier ones, are kept since
+        the packet or line that they begin is not whole."""
         ...
 
     def end_of_input(self) -> bool:
@@ -64,6 +65,10 @@ class NetworkClient(Protocol):
 
     def shut_down(self) -> None:
         """The broker stops: say so and close."""
+        ...
+
+    def evict(self, reason: str) -> None:
+        """Close, and keep nothing of what is not whole: others need the room."""
         ...
 
     def failed(self, error: Exception) -> None:

@@ -89,9 +89,10 @@ class LineClient:
 
     # The rim calls
 
-    def receive(self, data: bytes, now: Monotonic) -> None:
+    def receive(self, data: bytes, now: Monotonic) -> int:
         self._events.extend(self._connection.receive_data(data, now))
         self._perform()
+        return self._connection.unfinished_bytes
 
     def end_of_input(self) -> bool:
         """No more commands will come; whether answers are still due.
@@ -125,6 +126,13 @@ class LineClient:
         self._leave()
         self._closed = True
         self._transport.close()
+
+    def evict(self, reason: str) -> None:
+        self._connection.forget()
+        if self.writable_now:
+            self._connection.error(reason)
+            self._transport.write(self._connection.data_to_send())
+        self.shut_down()
 
     def failed(self, error: Exception) -> None:
         names = ", ".join([*self._subscribers][:NAMED_MAX]) or "none"

@@ -107,6 +107,16 @@ class LineConnection:
         """The line so far was too long: the rest of it is of no interest."""
         self._outgoing: list[bytes] = []
 
+    @property
+    def unfinished_bytes(self) -> int:
+        """What is kept of a line that has not ended."""
+        return len(self._line)
+
+    def forget(self) -> None:
+        """Keep nothing of the line so far, and skip the rest of it."""
+        self._line.clear()
+        self._skipping = True
+
     def receive_data(self, data: bytes, now: Monotonic) -> list[LineEvent]:
         """What the lines that end in `data` ask for, in order."""
         events: list[LineEvent] = []

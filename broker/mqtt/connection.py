@@ -25,11 +25,7 @@ from dataclasses import dataclass, replace
 from typing import assert_never
 
 from broker.counters import Traffic
-from broker.errors import (
-    ClientIdentifierNotValid,
-    PeerError,
-    ProtocolViolation,
-)
+from broker.errors import ClientIdentifierNotValid, PeerError, ProtocolViolation
 from broker.message import Grant, Message, Monotonic, Outgoing
 from broker.mqtt.authentication import Authentication, Methods
 from broker.mqtt.decode import Decoder
@@ -104,6 +100,7 @@ class Connection:
         """The client's Maximum Packet Size."""
         self._limits = limits
         self._decoder = Decoder(limits)
+        self.unfinished = self._decoder.unfinished
         self._opened_at = now
         self.keep_alive = KeepAlive(now)
         self._accepted = False
@@ -374,6 +371,7 @@ class Connection:
         elif version and connect_return_code(reason_code) is not None:
             self.send(Connack(False, reason_code))
         self.closed = True
+        self.unfinished.clear()
 
     def _restore_quota(self, ack: Ack) -> None:
         """An acknowledgement that ends an exchange lets the client begin another. [MQTT-4.9.0-2]"""

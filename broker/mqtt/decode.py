@@ -63,7 +63,7 @@ VERSION_BYTES = len(b"\0\4MQTT\5")
 class Decoder:
     """`feed` it the bytes that arrive, then call `next` until it gives None or raises."""
 
-    __slots__ = ("_data", "_limits", "_needed", "_pending", "_position", "publishes", "version")
+    __slots__ = ("_data", "_limits", "_needed", "_position", "publishes", "unfinished", "version")
 
     def __init__(self, limits: Limits) -> None:
         self.version: int | None = None
@@ -72,24 +72,25 @@ class Decoder:
         self._limits = limits
         self._data = b""
         self._position = 0
-        self._pending = bytearray()
+        self.unfinished = bytearray()
+        """What is kept of a packet that is not whole. It is always the same object."""
         self._needed = 0
 
     @property
     def publish_begun(self) -> bool:
         """Whether a PUBLISH waits for its end."""
-        return bool(self._pending) and self._pending[0] in PUBLISH_FIRST_BYTES
+        return bool(self.unfinished) and self.unfinished[0] in PUBLISH_FIRST_BYTES
 
     def feed(self, data: bytes) -> None:
         """Take over bytes that arrived, after all earlier ones were drawn with `next`."""
         assert not self._data
         self._position = 0
-        if self._pending:
-            self._pending += data
-            if len(self._pending) < self._needed:
+        if self.unfinished:
+            self.unfinished += data
+            if len(self.unfinished) < self._needed:
                 return
-            data = bytes(self._pending)
-            self._pending.clear()
+            data = bytes(self.unfinished)
+            self.unfinished.clear()
         self._data = data
 
     def next(self, publishes: list[Any]) -> FromClient | RefusedPublish | None:
@@ -138,7 +139,7 @@ class Decoder:
 
     def _wait(self, data: bytes, position: int, end: int) -> None:
         """Keep what begins at `position` until it goes up to `end`."""
-        self._pending += data[position:]
+        self.unfinished += data[position:]
         self._needed = end - position
         self._data = b""
 

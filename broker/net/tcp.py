@@ -11,7 +11,7 @@ A peer can make the broker keep only so much:
 - A connection whose client has not been identified yet counts as a stranger. At `connections_max`
   a new connection takes the place of the oldest stranger, so that silent connections do not keep
   others out. If there is no stranger, the new connection is cut off.
-- Each connection is an open file. So many are accepted that the store keeps enough files.
+- What it keeps of packets that are not whole is bounded for all peers together: `unfinished.py`.
 
 The loop calls a connection through `_guarded`: what is raised there is a mistake of ours, and cuts
 off the connection that was served, and no other.
@@ -22,7 +22,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-import resource
 import socket
 from collections.abc import Callable
 from functools import wraps
@@ -39,6 +38,7 @@ from broker.errors import ConfigError
 from broker.message import Monotonic
 from broker.net import sockets, unix
 from broker.net.first_bytes import MQTT_CONNECT, begins_a_line, why_refused
+from broker.net.unfinished import STEP_BYTES, Unfinished
 from broker.net.websocket import HTTP_GET, WebSocket
 
 logger = logging.getLogger(__name__)
@@ -54,8 +54,7 @@ TURN_BYTES_MAX = 1 << 16
 """After a read of more than this, all other sockets are read before this one is read again. uvloop
 reads a socket up to 32 times before it looks at the next: others waited seconds for a flood."""
 TOO_MANY = "there are connections_max already"
-FILES_RESERVED = 100
-"""Open files that the rest of the broker may need."""
+TOO_MUCH_UNFINISHED = "packets that are not whole exceed unfinished_bytes_max, and this one is late"
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -64,13 +63,15 @@ R = TypeVar("R")
 class Connections(set["TcpConnection"]):
     """All of one broker."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, unfinished_bytes_max: int) -> None:
         self.strangers: dict[TcpConnection, None] = {}
         """Connections whose client has not been identified yet; oldest first."""
+        self.unfinished = Unfinished(unfinished_bytes_max)
 
     def lose(self, connection: TcpConnection) -> None:
         self.discard(connection)
         self.strangers.pop(connection, None)
+        self.unfinished.forget(connection)
 
 
 def _guarded(
@@ -104,6 +105,8 @@ class TcpConnection(asyncio.Protocol):
         """Whether `write_buffer_bytes_max` wait to be sent."""
         self._reading_paused_by: set[str] = set()
         self._quick_ack = False
+        self._counted = False
+        """Whether it is in `Connections.unfinished`."""
         self.client: NetworkClient | None = None
         self.peer = ""
         """Where it comes from, as the operator is told."""
@@ -156,7 +159,9 @@ class TcpConnection(asyncio.Protocol):
                     self.close()
                     return
                 self.client = self._meet(data, now)
-            self.client.receive(data, now)
+            unfinished = self.client.receive(data, now)
+            if unfinished >= STEP_BYTES or self._counted:
+                self._counted = self._connections.unfinished.keeps(self, unfinished, len(data))
             if self._full:
                 self._pause_reading_if_clogged()
             if len(data) >= TURN_BYTES_MAX:
@@ -252,7 +257,6 @@ class TcpConnection(asyncio.Protocol):
 
     @_guarded
     def _close_if_silent(self) -> None:
-        """It has not said which protocol it speaks."""
         if self._is_silent():
             self.close()
         else:
@@ -271,6 +275,19 @@ class TcpConnection(asyncio.Protocol):
             self.close()
         else:
             self.client.shut_down()
+
+    @property
+    def is_held_back(self) -> bool:
+        """Whether we do not read it, for longer than a turn and by no fault of its own."""
+        return not self._reading_paused_by <= {"clogged", "turn"}
+
+    @_guarded
+    def evict(self) -> None:
+        """What it keeps of a packet has to make room for others'."""
+        assert self.client is not None
+        self._services.counters.evicted += 1
+        logger.warning("connection from %s closed: %s", self.peer, TOO_MUCH_UNFINISHED)
+        self.client.evict(TOO_MUCH_UNFINISHED)
 
     def failed(self, error: Exception) -> None:
         """We made a mistake while this connection was served: it is cut off."""
@@ -381,20 +398,3 @@ def _expect_no_listener(path: Path) -> None:
         except OSError as error:
             raise ConfigError("unix_socket", str(path), f"cannot be used: {error}") from error
     raise ConfigError("unix_socket", str(path), "is in use, maybe by a broker that runs already")
-
-
-def connections_possible(wanted: int) -> int:
-    """How many connections, at most `wanted`, our open files suffice for (`ulimit -n`).
-
-    The soft limit, which is often 1024 for the sake of old programs, is raised for that.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    files = wanted + FILES_RESERVED
-    if hard != resource.RLIM_INFINITY:
-        files = min(files, hard)
-    if soft != resource.RLIM_INFINITY and soft < files:
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
-        except (OSError, ValueError):  # macOS has a lower limit that it does not tell.
-            files = soft
-    return max(1, files - FILES_RESERVED)

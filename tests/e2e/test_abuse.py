@@ -20,7 +20,17 @@ from pathlib import Path
 import pytest
 
 from broker.mqtt.encode import encode
-from broker.mqtt.packets import MQTT_3_1_1, MQTT_5, Connack, Pingreq, Pingresp, Publish
+from broker.mqtt.packets import (
+    MQTT_3_1_1,
+    MQTT_5,
+    Ack,
+    Connack,
+    PacketType,
+    Pingreq,
+    Pingresp,
+    Publish,
+)
+from broker.mqtt.reasons import ReasonCode
 from tests.support.broker_process import WAIT_TIMEOUT_S, BrokerProcess, wait_until
 from tests.support.bystanders import Bystanders
 from tests.support.raw_client import RawClient, connect_packet, publish_many
@@ -211,6 +221,29 @@ def test_subscribers_that_never_read_while_publishers_flood(tmp_path: Path, qos:
             while thread.is_alive():
                 not_noticed(bystanders)
         assert broker.resident_bytes() - before < GROWTH_BYTES_MAX
+
+
+def test_packets_that_are_never_whole_do_not_keep_out_an_upload_that_is_slow(
+    tmp_path: Path,
+) -> None:
+    """Connections that keep as much of a packet as they may cost 16 MiB here, however many."""
+    publish = encode(Publish("upload", bytes(MIB), 1, False, False, 1), MQTT_5)
+    with abused(tmp_path, unfinished_bytes_max=16 * MIB) as (broker, bystanders):
+        before = broker.resident_bytes()
+        with ExitStack() as stack:
+            upload = stack.enter_context(RawClient(broker.port))
+            upload.connect(connect_packet("upload"))
+            for at in range(0, len(publish), 8192):
+                upload.socket.sendall(publish[at : at + 8192])
+                attacker = stack.enter_context(RawClient(broker.port))
+                attacker.connect(connect_packet(f"attacker{at}"))
+                attacker.socket.sendall(publish[:-1])
+                if at % 20 == 0:
+                    not_noticed(bystanders)
+            assert upload.receive() == Ack(
+                PacketType.PUBACK, [1], ReasonCode.NO_MATCHING_SUBSCRIBERS
+            )
+            assert broker.resident_bytes() - before < GROWTH_BYTES_MAX
 
 
 SMALL_BUFFERS = {"write_buffer_bytes_max": 32 * 1024, "packet_bytes_max": 32 * 1024}

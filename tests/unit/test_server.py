@@ -215,6 +215,7 @@ async def test_status_is_a_snapshot(server: Server, config: Config) -> None:
         "commits": 1,
         "append_failures": 0,
         "protocol_errors": 0,
+        "evicted": 0,
         "line_errors_left_out": 0,
         "gaps_left_out": 0,
         "refused_connects": 0,

@@ -6,15 +6,26 @@ import asyncio
 import errno
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
+from websockets.frames import Frame, Opcode
 
 from broker.clients.client import Client
 from broker.clients.line_client import LineClient
 from broker.config import Config
 from broker.mqtt.encode import encode
-from broker.mqtt.packets import MQTT_5, Ack, PacketType, Publish, Subscribe, SubscriptionRequest
+from broker.mqtt.packets import (
+    MQTT_3_1_1,
+    MQTT_5,
+    Ack,
+    PacketType,
+    Publish,
+    Subscribe,
+    SubscriptionRequest,
+)
 from broker.net.tcp import FIRST_BYTE_TIMEOUT_S, Connections, TcpConnection
 from broker.net.unix import reachable
 from broker.net.websocket import HTTP_GET, WebSocket
@@ -22,6 +33,7 @@ from broker.server import Server
 from tests.support.clients import NOTHING_TO_TELL, services
 from tests.support.clock import FakeClock
 from tests.support.raw_client import connect_packet
+from tests.support.websocket_client import handshake
 from tests.support.world import Disk, World, running
 
 
@@ -141,6 +153,9 @@ async def test_a_peer_that_does_not_read_is_silent_whatever_it_sends(
 
 PING = b"\xc0\0"
 MQTT = encode(connect_packet("a"), MQTT_5)
+MQTT_B = encode(connect_packet("b"), MQTT_5)
+MQTT_D = encode(connect_packet("d"), MQTT_5)
+MQTT_3 = encode(connect_packet("c", version=MQTT_3_1_1), MQTT_3_1_1)
 WEB = HTTP_GET + b"/mqtt HTTP/1.1\r\n"
 LINES = b"PUBLISH t x p\n"
 
@@ -151,6 +166,7 @@ class Kernel(asyncio.Transport):
     def __init__(self, its_socket: socket.socket) -> None:
         super().__init__({"socket": its_socket, "peername": "here"})
         self.aborted = False
+        self.written = b""
 
     def abort(self) -> None:
         self.aborted = True
@@ -160,13 +176,17 @@ class Kernel(asyncio.Transport):
     def is_closing(self) -> bool:
         return self.aborted
 
-    def write(self, data: bytes | bytearray | memoryview) -> None: ...
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written += data
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
 
     def pause_reading(self) -> None: ...
 
     def resume_reading(self) -> None: ...
+
+    def write_eof(self) -> None:
+        self.aborted = True
 
 
 @pytest.fixture
@@ -186,8 +206,12 @@ def connection(world: World, kernel: Kernel) -> TcpConnection:
     return connected(world, kernel)
 
 
-def connected(world: World, kernel: Kernel) -> TcpConnection:
-    connection = TcpConnection(services(world, NOTHING_TO_TELL), Connections())
+def connected(
+    world: World, kernel: Kernel, connections: Connections | None = None
+) -> TcpConnection:
+    if connections is None:
+        connections = Connections(unfinished_bytes_max=1 << 20)
+    connection = TcpConnection(services(world, NOTHING_TO_TELL), connections)
     connection.connection_made(kernel)
     return connection
 
@@ -350,3 +374,98 @@ async def test_a_peer_that_is_gone_when_our_output_ends_is_no_mistake_of_ours(
     monkeypatch.setattr(kernel, "write_eof", gone)
     connection.end_output()
     assert kernel.aborted
+
+
+# What is not whole
+
+LARGE = 100_000
+PUBLISH = b"\x30\xff\xff\x7f\0\1t"
+"""Begins one of 2 MiB."""
+LINE = b"PUBLISH t "
+
+
+def frame(data: bytes) -> bytes:
+    return Frame(Opcode.BINARY, data).serialize(mask=True)
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "said"),
+    [
+        pytest.param(MQTT, PUBLISH + bytes(LARGE), b"\xe0*\x97", id="MQTT 5"),
+        pytest.param(MQTT_3, PUBLISH + bytes(LARGE), b"", id="MQTT 3.1.1"),
+        pytest.param(b"\x10\xff\xff\x7f\0\4MQTT\5", bytes(LARGE), b"", id="before CONNECT"),
+        pytest.param(
+            handshake(1) + frame(MQTT),
+            frame(PUBLISH + bytes(LARGE)),
+            b"\x82*\xe0*\x97",
+            id="WebSocket",
+        ),
+        pytest.param(LINES, LINE + b"x" * LARGE, b"ERROR *", id="line"),
+        pytest.param(WEB, (b"a: " + b"x" * 5000 + b"\r\n") * 3, b"", id="HTTP request"),
+    ],
+)
+async def test_who_makes_no_progress_makes_room_for_what_others_send(
+    world: World,
+    first: bytes,
+    then: bytes,
+    said: bytes,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    connections = Connections(unfinished_bytes_max=2 * LARGE + 5000)
+    with ExitStack() as sockets:
+        kernels = [Kernel(sockets.enter_context(socket.socket())) for _ in range(3)]
+        late, honest, newcomer = [connected(world, kernel, connections) for kernel in kernels]
+        late.data_received(first)
+        for connection in (honest, newcomer):
+            connection.data_received(MQTT_B if connection is honest else MQTT_D)
+        await world.settled()
+        kernels[0].written = b""
+        late.data_received(then)
+        honest.data_received(PUBLISH + bytes(LARGE - 10_000))
+        for _ in range(5):
+            honest.data_received(bytes(1000))
+        assert [kernel.aborted for kernel in kernels] == [False] * 3
+        newcomer.data_received(PUBLISH + bytes(LARGE))
+        assert [kernel.aborted for kernel in kernels] == [True, False, False]
+        await world.settled()
+        if said:
+            assert fnmatchcase(kernels[0].written.decode("latin-1"), said.decode("latin-1") + "*")
+        else:
+            assert kernels[0].written == b""
+        assert world.counters.evicted == 1
+        assert any(
+            "connection from here closed: packets that are not whole" in message
+            for message in caplog.messages
+        )
+        newcomer.connection_lost(None)
+        honest.connection_lost(None)
+        late.connection_lost(None)
+        assert connections.unfinished.size == 0
+
+
+async def test_what_became_whole_is_not_counted_any_more(world: World, kernel: Kernel) -> None:
+    connections = Connections(unfinished_bytes_max=2 * LARGE + 5000)
+    connection = connected(world, kernel, connections)
+    connection.data_received(MQTT)
+    await world.settled()
+    packet = encode(Publish("t", bytes(LARGE), 0, False, False, 0), MQTT_5)
+    for _ in range(3):
+        connection.data_received(packet[:-1])
+        assert connections.unfinished.size == len(packet) - 1
+        connection.data_received(packet[-1:])
+        assert connections.unfinished.size == 0
+
+
+async def test_who_waits_for_the_disk_is_not_late(world: World) -> None:
+    connections = Connections(unfinished_bytes_max=2 * LARGE + 5000)
+    with ExitStack() as sockets:
+        kernels = [Kernel(sockets.enter_context(socket.socket())) for _ in range(3)]
+        held, late, newcomer = [connected(world, kernel, connections) for kernel in kernels]
+        for connection, first in ((held, MQTT), (late, MQTT_3), (newcomer, MQTT_B)):
+            connection.data_received(first)
+        await world.settled()
+        held.data_received(PUBLISH + bytes(LARGE))
+        held.pause_reading("log")
+        late.data_received(PUBLISH + bytes(LARGE))
+        newcomer.data_received(PUBLISH + bytes(LARGE))
+        assert [kernel.aborted for kernel in kernels] == [False, True, False]
