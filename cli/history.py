@@ -18,14 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from broker.config import DATABASE
-from broker.errors import SchemaMismatch, StoreCorrupt
+from broker.errors import StoreCorrupt
 from broker.message import Message, rfc3339
 from broker.replay import spec
-from broker.store.sqlite import schema
-from broker.store.sqlite.errors import read_error
 from broker.store.sqlite.reader import Reader
 from broker.topics import validate_filter
-from cli import output
+from cli import database, output
 from cli.failure import CommandFailed, Exit
 
 PAGE_MESSAGES = 1000
@@ -56,7 +54,7 @@ def show(options: Options) -> None:
     """Raises CommandFailed: no database, a bad pattern; StoreError: not one that we can read."""
     for filter_ in options.filters:
         validate_filter(filter_)
-    with _database(options.data_dir / DATABASE) as connection:
+    with database.reading(options.data_dir / DATABASE) as connection:
         history = History(connection, options)
         if options.count:
             output.text(f"{sum(len(page) for page in history.pages())}\n")
@@ -226,34 +224,3 @@ def _columns(message: Message) -> tuple[str, ...]:
         output.escaped(message.topic),
         output.escaped(message.payload),
     )
-
-
-@contextlib.contextmanager
-def _database(path: Path) -> Iterator[sqlite3.Connection]:
-    """The log at `path`, read-only, its schema known to us."""
-    if not path.exists():
-        raise CommandFailed(
-            f"no log at {path}",
-            f"start the broker with: pubsub broker start --data-dir {path.parent}",
-            Exit.NOTHING_THERE,
-        )
-    try:
-        uri = f"{path.absolute().as_uri()}?mode=ro"
-        with contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
-            _check_schema(connection, path)
-            yield connection
-    except sqlite3.Error as error:
-        raise read_error(error, path) from error
-
-
-def _check_schema(connection: sqlite3.Connection, path: Path) -> None:
-    newest = schema.migrations()[-1].version
-    new = schema.is_new(connection, path)
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if new or version < newest:
-        raise SchemaMismatch(f"{path} is not up to date; start the broker on it once")
-    if version > newest:
-        raise SchemaMismatch(
-            f"{path} is from a newer pubsub (schema {version}, this program knows {newest});"
-            " upgrade pubsub"
-        )

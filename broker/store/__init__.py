@@ -27,9 +27,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from broker.documents import D, Document, Operation, Place
@@ -190,13 +189,4 @@ class Store(Protocol):
 
     async def stats(self) -> StoreStats:
         """Costs the same however much is stored."""
-        ...
-
-    async def check(self, progress: Callable[[Offset], None] | None = None) -> list[str]:
-        """The damage, in sentences; empty when there is none. Reads everything, and tells
-        `progress` how far it came, maybe in another thread."""
-        ...
-
-    async def backup(self, path: Path) -> None:
-        """Make a consistent copy at `path`, which must not exist, while reads and writes go on."""
         ...

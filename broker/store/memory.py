@@ -10,9 +10,8 @@ from __future__ import annotations
 import asyncio
 import sys
 from bisect import bisect_left
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from broker.documents import (
@@ -211,13 +210,6 @@ class MemoryStore:
             retained=len(self._retained),
             bytes_on_disk=0,
         )
-
-    async def check(self, progress: Callable[[Offset], None] | None = None) -> list[str]:
-        self._require_open()
-        return []
-
-    async def backup(self, path: Path) -> None:
-        raise StoreUnavailable("a log in memory has no file to copy")
 
     def _between(self, start: Offset, end: Offset) -> list[Message]:
         first = bisect_left(self._log, start, key=lambda message: message.offset)

@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import TypeVar
 
+from broker.session.cursor import listed
+from broker.store.sqlite.checking import Check
 from broker.store.sqlite.schema import migrations
 from broker.store.sqlite.store import SqliteStore
 
@@ -43,6 +45,14 @@ def change(path: Path, *statements: str) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         for statement in statements:
             assert connection.execute(statement).rowcount, "changed nothing"
+
+
+def problems(path: Path, *, at_rest: bool = False) -> list[str]:
+    """What `pubsub check` says of it; with a broker on it, unless `at_rest`."""
+    uri = f"{path.as_uri()}?mode=ro"
+    with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as connection:
+        check = Check(connection, listed, at_rest=at_rest)
+        return [problem.said for problem in check.problems()]
 
 
 def the_way_back(version: int) -> list[str]:

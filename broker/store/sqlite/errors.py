@@ -41,14 +41,18 @@ def read_error(error: sqlite3.Error, path: Path) -> StoreError:
     """
     failure = store_error(error, path)
     if isinstance(failure, StoreCorrupt):
-        try:
-            with path.open("rb", buffering=0) as file:
-                unread = read_failure(file.fileno())
-        except OSError as cannot_open:
-            return store_error(cannot_open, path)
-        if unread is not None:
-            return store_error(unread, path)
+        return disk_failure(path) or failure
     return failure
+
+
+def disk_failure(path: Path) -> StoreError | None:
+    """Why the file cannot be read, if it cannot. Not in the broker's process, as `read_error`."""
+    try:
+        with path.open("rb", buffering=0) as file:
+            unread = read_failure(file.fileno())
+    except OSError as cannot_open:
+        return store_error(cannot_open, path)
+    return None if unread is None else store_error(unread, path)
 
 
 def read_failure(descriptor: int) -> OSError | None:

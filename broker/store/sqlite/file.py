@@ -14,6 +14,8 @@ import errno
 import fcntl
 import os
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from broker.errors import SchemaMismatch, StoreCorrupt, StoreError, StoreInUse
@@ -37,7 +39,9 @@ class DatabaseFile:
         except OSError as error:
             self.close()
             if error.errno == errno.EWOULDBLOCK:
-                raise StoreInUse(f"{path} is in use by another broker") from error
+                raise StoreInUse(
+                    f"{path} is in use by another broker, or by a command that is at work on it"
+                ) from error
             raise store_error(error, path) from error
 
     def cannot_be_read(self) -> OSError | None:
@@ -60,6 +64,27 @@ class DatabaseFile:
         """Remove the file if it was made here and is still empty."""
         if self._made and os.fstat(self._descriptor).st_size == 0:
             self.path.unlink(missing_ok=True)
+
+
+@contextmanager
+def kept_from_brokers(path: Path) -> Iterator[bool]:
+    """False: a broker has the file. True: none has, and none can begin while this lasts.
+
+    For a command that only reads, and in a process that has no broker. Raises StoreError.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError as error:
+        raise store_error(error, path) from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(descriptor)
 
 
 def _open(path: Path) -> tuple[int, bool]:

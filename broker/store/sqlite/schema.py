@@ -92,7 +92,7 @@ def migrate(connection: sqlite3.Connection, path: Path, known: list[Migration]) 
             f"{path} is from a newer pubsub (schema {version}, this program knows {newest});"
             " upgrade pubsub"
         )
-    applied = {} if new else _applied(connection)
+    applied = {} if new else applied_files(connection)
     for migration in known:
         if migration.version <= version and applied.get(migration.version) != migration.sha256:
             raise SchemaMismatch(
@@ -112,7 +112,8 @@ def migrate(connection: sqlite3.Connection, path: Path, known: list[Migration]) 
                 logger.info("%s: migrated to schema %d", path, migration.version)
 
 
-def _applied(connection: sqlite3.Connection) -> dict[int, str]:
+def applied_files(connection: sqlite3.Connection) -> dict[int, str]:
+    """The checksums of the files that made the database, by version."""
     return dict(connection.execute("SELECT version, sha256 FROM schema_migrations"))
 
 
@@ -138,12 +139,12 @@ def _back_up(connection: sqlite3.Connection, path: Path) -> None:
     copy_database(connection, path)
 
 
-def copy_database(connection: sqlite3.Connection, path: Path, *, pages: int = -1) -> None:
+def copy_database(connection: sqlite3.Connection, path: Path) -> None:
     """Make a consistent, fsynced copy at `path`, which must not exist, with mode 0600."""
     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     target = sqlite3.connect(path, isolation_level=None)
     try:
-        connection.backup(target, pages=pages)
+        connection.backup(target)
     finally:
         target.close()
     sync_directory(path.parent)

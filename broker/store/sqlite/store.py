@@ -33,8 +33,7 @@ from broker.documents import D, Delete, Document, Operation, Place, fill_in
 from broker.errors import StoreBusy, StoreCorrupt, StoreError, StoreFull, StoreUnavailable
 from broker.message import Message, Offset
 from broker.store import Read, Skipped, StoreStats
-from broker.store.sqlite import opening, schema
-from broker.store.sqlite.checking import check
+from broker.store.sqlite import opening
 from broker.store.sqlite.damaged import Damage
 from broker.store.sqlite.errors import store_error
 from broker.store.sqlite.file import DatabaseFile
@@ -332,18 +331,6 @@ class SqliteStore:
             bytes_on_disk=bytes_on_disk,
         )
 
-    async def check(self, progress: Callable[[Offset], None] | None = None) -> list[str]:
-        """`progress` is called in the thread of the check."""
-        async with self._own_reader() as thread:
-            problems = await thread.run(check, thread.database, progress)
-        if problems and (unread := await asyncio.to_thread(self._file.cannot_be_read)) is not None:
-            raise store_error(unread, self.path) from unread
-        return problems
-
-    async def backup(self, path: Path) -> None:
-        async with self._own_reader() as thread:
-            await thread.run(schema.copy_database, thread.database, path)
-
     async def _read(
         self, function: Callable[Concatenate[Reader, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
@@ -375,16 +362,6 @@ class SqliteStore:
                 raise store_error(unread, self.path) from unread
             self._damage.confirmed |= blocks
         return read
-
-    @asynccontextmanager
-    async def _own_reader(self) -> AsyncIterator[ConnectionThread]:
-        """A connection of its own for a long read."""
-        self._require_open()
-        thread, _ = await opening.open_reader(self.path, self._damage)
-        try:
-            yield thread
-        finally:
-            await thread.close()
 
     def _require_open(self) -> None:
         if not self._is_open:

@@ -237,7 +237,7 @@ async def test_only_what_somebody_counted_already_is_asked_for(
     world: World, tree: SysTree, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is looked up in the log, however often this goes."""
-    for call in ("read", "fetch", "retained", "scan", "get", "nth_last", "check"):
+    for call in ("read", "fetch", "retained", "scan", "get", "nth_last"):
         monkeypatch.setattr(world.disk, call, None)
     await tree.publish(at(100.0))
 

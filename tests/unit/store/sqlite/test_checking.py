@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import os
+import random
 import re
+import sqlite3
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 
-from broker.documents import CursorDocument, Put, SessionDocument
+from broker.documents import (
+    Put,
+    ReceivedQos2Document,
+    SessionDocument,
+    SubscriptionDocument,
+    WillDocument,
+)
 from broker.message import Offset
+from broker.session.cursor import Cursor, listed
+from broker.session.in_flight import InFlightWindow
 from broker.store import Read
+from broker.store.sqlite.checking import Check
 from broker.store.sqlite.store import SqliteStore
-from tests.support.messages import message
-from tests.support.sqlite import change
+from tests.support import flips
+from tests.support.messages import message, numbered
+from tests.support.sqlite import change, problems
 from tests.support.stores import END, payloads
 
 
@@ -52,7 +66,7 @@ async def test_damage_is_found_and_named_without_the_payload(
     [told] = caplog.messages
     assert "2-2" in told
     assert "Rainy" not in told
-    assert any("offset 2" in problem for problem in await sqlite.check())
+    assert any("offset 2" in problem for problem in problems(sqlite.path))
     assert payloads((await sqlite.read(Offset(1), Offset(1))).messages) == [b"1"]
 
 
@@ -61,28 +75,45 @@ async def test_damage_is_found_and_named_without_the_payload(
     [
         ("DELETE FROM topic_blocks WHERE topic_id = 2", "offset 2 is not indexed"),
         ("INSERT INTO blocks VALUES (0, 3, 2, 2, 1, 1)", "the figures of block 0 do not add up"),
-        ("UPDATE messages SET offset = 9 WHERE offset = 2", "offsets 2 to 8 are gone"),
+        ("UPDATE messages SET offset = 9 WHERE offset = 2", "offsets 2 to 9 cannot be read"),
         ("UPDATE retained SET offset = 7", "the retained message of topic 1 is not there"),
         ("UPDATE retained SET offset = 2", "offset 2 is of topic 2, not 1"),
         ("UPDATE cursors SET offset = 9", r"the cursor of sub1 \(9\) is above"),
         ("UPDATE retained_names SET name = 'b'", r"offset 1 is not found by its name \(a\)"),
         ("INSERT INTO retained VALUES (55, 1, 0)", "refers to nothing in topics"),
+        ("INSERT INTO retained_names VALUES ('b', 2)", "b is listed among the topics with a"),
+        ("UPDATE log SET start = 9", "the log start is damaged: 9, and is 1"),
+        ("INSERT INTO gaps VALUES (7, 5)", "from 7 to 5 overlaps another, or ends before"),
+        ("INSERT INTO gaps VALUES (3, 9)", "the next offset would be 3, which was given out"),
+        ("UPDATE cursors SET sent_through = 0", r"\(1\) is above what was sent to it \(0\)"),
+        ("UPDATE cursors SET next_packet_id = 2", "the cursor of 'sub1' is damaged"),
+        ("UPDATE cursors SET inflight = x'00'", "what 'sub1' has in flight is damaged"),
+        ("UPDATE subscriptions SET qos = 6", "the subscription of sub1 to # is no subscription"),
+        ("UPDATE received_qos2 SET packet_ids = x'00'", "QoS 2 identifiers of sub1 are damaged"),
+        ("UPDATE wills SET qos = 3", "the will of sub1 is no message"),
+        ("UPDATE schema_migrations SET sha256 = '' WHERE version = 2", "another 0002_retained"),
+        ("DELETE FROM sessions", "refers to nothing in sessions"),
     ],
 )
 async def test_check_finds_what_does_not_fit_together(
     sqlite: SqliteStore, damage: str, said: str
 ) -> None:
-    cursor = CursorDocument("sub1", Offset(1), Offset(1), 1, b"")
+    cursor = Cursor("sub1", InFlightWindow(10))
     await sqlite.append(
         [message("1", "a", retain=True), message("2", "b")],
-        [Put(SessionDocument("sub1", 1, 1, None)), Put(cursor)],
+        [
+            Put(SessionDocument("sub1", 1, 1, None)),
+            *cursor.take_changes(Offset(1), attached=False),
+            Put(SubscriptionDocument("sub1", "#", 1, False, False, 0, None, Offset(0))),
+            Put(ReceivedQos2Document("sub1", b"\0\1")),
+            Put(WillDocument("sub1", "a", b"", 0, False, b"", None, 0)),
+        ],
     )
-    assert await sqlite.check() == []
+    assert problems(sqlite.path) == []
     await sqlite.close()
     change(sqlite.path, damage)
-    await sqlite.open()
-    problems = await sqlite.check()
-    assert any(re.search(said, problem) for problem in problems)
+    found = problems(sqlite.path, at_rest=True)
+    assert any(re.search(said, problem) for problem in found), found
 
 
 async def test_check_compares_the_figures_of_each_topic_with_its_messages(
@@ -91,7 +122,7 @@ async def test_check_compares_the_figures_of_each_topic_with_its_messages(
     """Also of figures that add up to those of their block."""
     await sqlite.append([message(str(i), f"t/{i % 4}") for i in range(2500)])
     await sqlite.trim(Offset(5))
-    assert await sqlite.check() == []
+    assert problems(sqlite.path) == []
     await sqlite.close()
     change(
         sqlite.path,
@@ -99,7 +130,7 @@ async def test_check_compares_the_figures_of_each_topic_with_its_messages(
         "UPDATE topic_blocks SET messages = messages - 1 WHERE block = 1 AND topic_id = 3",
     )
     await sqlite.open()
-    assert await sqlite.check() == [
+    assert problems(sqlite.path) == [
         "the figures of topic 2 in block 1 do not add up",
         "the figures of topic 3 in block 1 do not add up",
     ]
@@ -112,4 +143,70 @@ async def test_check_survives_a_torn_file(sqlite: SqliteStore) -> None:
         file.seek(100 * 4096)
         file.write(os.urandom(20 * 4096))
     await sqlite.open()
-    assert await sqlite.check() != []
+    assert problems(sqlite.path) != []
+
+
+async def test_a_sound_log_has_nothing_to_report(sqlite: SqliteStore) -> None:
+    assert problems(sqlite.path) == problems(sqlite.path, at_rest=True) == []
+    await sqlite.append([message("r", "other", retain=True), *numbered(3000)])
+    await sqlite.trim(Offset(1500))
+    assert problems(sqlite.path) == problems(sqlite.path, at_rest=True) == []
+
+
+async def test_what_a_reader_cannot_read_is_reported(tmp_path: Path) -> None:
+    """One bit of the file at a time."""
+    path = tmp_path / "pubsub.db"
+    written = await flips.make(path, 3)
+    original = path.read_bytes()
+    choose = random.Random(3)
+    noticed = 0
+    for _ in range(24):
+        bit = choose.randrange(8 * len(original))
+        damaged = bytearray(original)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        try:
+            found = problems(path, at_rest=True)
+        except sqlite3.DatabaseError:
+            found = ["the schema"]
+        if (await flips.verdict(path, written) or ["harmless"])[0] != "harmless":
+            noticed += 1
+            assert found, f"bit {bit}"
+        for beside in path.parent.glob("*-*"):
+            beside.unlink()
+    assert noticed > 5
+
+
+async def test_progress_is_told_and_ends_the_check(sqlite: SqliteStore) -> None:
+    """As Ctrl-C does."""
+    await sqlite.append(numbered(10_000))
+    told: list[int] = []
+
+    def progress(messages: int) -> None:
+        told.append(messages)
+        if messages > 5000:
+            raise KeyboardInterrupt
+
+    with closing(sqlite3.connect(sqlite.path, isolation_level=None)) as connection:
+        check = Check(connection, listed, at_rest=False, progress=progress)
+        assert check.expected == 10_000
+        with pytest.raises(KeyboardInterrupt):
+            list(check.problems())
+        assert not connection.in_transaction
+    assert told[-1] == check.messages < 10_000
+
+
+async def test_no_look_holds_a_snapshot_for_long(sqlite: SqliteStore) -> None:
+    """Or the broker's write-ahead log could not start over meanwhile."""
+    await sqlite.append(numbered(40_000))
+    with closing(sqlite3.connect(sqlite.path, isolation_level=None)) as connection:
+        open_at: list[bool] = []
+        check = Check(
+            connection,
+            listed,
+            at_rest=False,
+            progress=lambda _: open_at.append(connection.in_transaction),
+        )
+        assert list(check.problems()) == []
+    assert open_at == [False] * len(open_at)
+    assert len(open_at) >= 10

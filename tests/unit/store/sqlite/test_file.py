@@ -47,15 +47,13 @@ def _locks(path: Path) -> list[str]:
 @pytest.mark.parametrize(
     "call",
     [
-        SqliteStore.check,
-        lambda store: store.backup(store.path.with_name("copy.db")),
         SqliteStore.stats,
         read_all,
         lambda store: store.trim(Offset(10)),
         lambda store: store.append(numbered(5)),
         lambda store: store._thread.run(store._writer.checkpoint),
     ],
-    ids=["check", "backup", "stats", "read", "trim", "append", "checkpoint"],
+    ids=["stats", "read", "trim", "append", "checkpoint"],
 )
 async def test_no_call_drops_the_locks_of_sqlite(
     sqlite: SqliteStore, call: Callable[[SqliteStore], Awaitable[object]]

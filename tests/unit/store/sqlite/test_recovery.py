@@ -23,7 +23,7 @@ from broker.store.sqlite.gaps import OFFSETS_LOST_MAX
 from broker.store.sqlite.note import note_path
 from tests.support import flips
 from tests.support.messages import message, numbered
-from tests.support.sqlite import ask, opened
+from tests.support.sqlite import opened, problems
 from tests.support.stores import read_all
 
 ACKNOWLEDGED = 300
@@ -102,7 +102,7 @@ async def started_with_loss(path: Path) -> int:
         only = message()
         await store.append([only])
         assert only.offset > ACKNOWLEDGED + OFFSETS_LOST_MAX
-        assert await store.check() == []
+        assert problems(store.path) == []
     async with opened(path) as store:
         assert len(await read_all(store)) == left + 1
     return left
@@ -217,7 +217,7 @@ async def test_with_a_loss_that_was_accepted_the_figures_of_blocks_still_add_up(
         assert 2 * 1024 < left < 4000
         later = [message(str(i), f"t/{i % 7}") for i in range(3000)]
         await store.append(later)
-        assert await store.check() == []
+        assert problems(store.path) == []
         for filters in (None, ("t/3",), ("t/+", "rare")):
             messages, missing = await flips.read_everything(store, filters)
             assert missing == []
@@ -377,15 +377,6 @@ async def test_a_clean_stop_leaves_nothing_to_ask(path: Path) -> None:
     assert [file.name for file in path.parent.iterdir()] == ["pubsub.db"]
     async with opened(path) as store:
         assert (await store.stats()).messages == ACKNOWLEDGED + 3
-
-
-async def test_a_backup_of_a_running_broker_starts_elsewhere(tmp_path: Path) -> None:
-    async with opened(tmp_path / "pubsub.db") as store:
-        await store.append(numbered(10))
-        await store.backup(tmp_path / "copy.db")
-    assert ask(tmp_path / "copy.db", "SELECT stopped_at_us FROM broker_runs") == [(None,)]
-    async with opened(tmp_path / "copy.db") as store:
-        assert len(await read_all(store)) == 10
 
 
 async def test_a_note_that_cannot_be_read_is_no_note(path: Path) -> None:

@@ -7,7 +7,6 @@ import errno
 import itertools
 import os
 import sqlite3
-import stat
 import subprocess
 import sys
 import threading
@@ -23,11 +22,11 @@ from broker.documents import Delete, Operation, SessionDocument
 from broker.errors import StoreCorrupt, StoreUnavailable
 from broker.message import Message, Offset
 from broker.store import Read, Skipped
-from broker.store.sqlite import checking, opening, reader, writer
+from broker.store.sqlite import opening, reader, writer
 from broker.store.sqlite import store as sqlite_module
 from broker.store.sqlite.store import SqliteStore
 from tests.support.messages import message, numbered
-from tests.support.sqlite import ask, change, in_writer, opened
+from tests.support.sqlite import ask, change, in_writer, opened, problems
 from tests.support.stores import END, payloads, read_all, tail_until
 
 # The file
@@ -94,7 +93,7 @@ async def test_what_was_acknowledged_is_there_after_a_kill(tmp_path: Path) -> No
         assert last >= acknowledged > newest
         async with opened(path) as store:
             assert store.high_watermark == last
-            assert await store.check() == []
+            assert problems(path) == []
         newest = last
 
 
@@ -272,9 +271,8 @@ async def test_a_disk_that_cannot_be_read_is_not_called_damage(
     with pytest.raises(StoreCorrupt, match="malformed"):
         await read_all(sqlite)
     monkeypatch.setattr(os, "pread", cannot_read)
-    monkeypatch.setattr(checking, "_structure", malformed)
     monkeypatch.setattr(sqlite._writer, "_insert", malformed)
-    for call in (read_all(sqlite), sqlite.check(), sqlite.append(numbered(100))):
+    for call in (read_all(sqlite), sqlite.append(numbered(100))):
         with pytest.raises(StoreUnavailable, match="Input/output error: the disk fails"):
             await call
     await sqlite.close()
@@ -300,27 +298,6 @@ async def test_whether_the_disk_can_be_read_is_looked_at_once_for_each_damaged_b
         assert len(await read_all(sqlite)) == 2997
     assert looks == []
     assert sqlite._damage.offsets == 3
-
-
-# Copies
-
-
-async def test_backup_is_a_sound_database_of_its_own(sqlite: SqliteStore, tmp_path: Path) -> None:
-    written = numbered(3000)
-    await sqlite.append(written)
-    copy = tmp_path / "copy.db"
-    await asyncio.gather(sqlite.backup(copy), sqlite.append([message("later")]))
-    assert stat.S_IMODE(copy.stat().st_mode) == 0o600
-    async with opened(copy) as store:
-        assert (await read_all(store))[:3000] == written
-        assert await store.check() == []
-
-
-async def test_backup_never_overwrites(sqlite: SqliteStore, tmp_path: Path) -> None:
-    (tmp_path / "there").write_text("mine")
-    with pytest.raises(StoreUnavailable, match="File exists"):
-        await sqlite.backup(tmp_path / "there")
-    assert (tmp_path / "there").read_text() == "mine"
 
 
 async def test_a_mistake_in_a_checkpoint_is_logged_and_hinders_nobody(

@@ -21,7 +21,7 @@ from broker.store.sqlite import names, opening, wal_growth, writer
 from broker.store.sqlite.gaps import OFFSETS_LOST_MAX
 from broker.store.sqlite.store import SqliteStore
 from tests.support.messages import message, numbered
-from tests.support.sqlite import ask, in_writer, opened
+from tests.support.sqlite import ask, in_writer, opened, problems
 from tests.support.stores import payloads, read_all, tail_until
 
 
@@ -139,7 +139,7 @@ async def test_a_full_disk_fails_the_append_and_the_store_recovers(sqlite: Sqlit
     await limit(1_000_000)
     await sqlite.append([message("after", "new", publisher="new")])
     assert payloads(await read_all(sqlite, ["new"])) == [b"after"]
-    assert await sqlite.check() == []
+    assert problems(sqlite.path) == []
 
 
 async def test_a_full_disk_hinders_neither_checkpoints_nor_the_stop(
@@ -286,7 +286,7 @@ async def offset_after(path: Path, monkeypatch: pytest.MonkeyPatch, boot_id: str
         assert store.high_watermark == 3
         only = message()
         await store.append([only])
-        assert await store.check() == []
+        assert problems(store.path) == []
         assert await tail_until(store, 1, only.offset) == await read_all(store)
     return only.offset
 
@@ -343,7 +343,7 @@ async def test_gaps_count_neither_as_messages_nor_as_lag(
         assert await counts(store) == [10, (1000, 7)]
         await store.trim(Offset(newest - 1))
         assert await counts(store) == [4, (1000, 4)]
-        assert await store.check() == []
+        assert problems(store.path) == []
     async with opened(again) as store:
         assert await counts(store) == [4, (1000, 4)]
         await store.append(numbered(1))

@@ -1,0 +1,31 @@
+"""`pubsub check`: which log to look at, from its options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.options import DataDir
+
+EXAMPLES = """\b
+Examples:
+  pubsub check
+  pubsub check --json
+"""
+
+
+def run(
+    file: Annotated[
+        Path | None,
+        typer.Argument(help="A backup, or any other copy. [the log in the data directory]"),
+    ] = None,
+    data_dir: DataDir = Path("data"),
+    json: Annotated[bool, typer.Option("--json", help="A line of JSON per problem.")] = False,
+) -> None:
+    """Read the whole log, also of a running broker, and report what is damaged (exit code 74)."""
+    from cli.check import check
+    from cli.database import database_of
+
+    check(database_of(data_dir if file is None else file), json=json)

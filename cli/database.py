@@ -1,0 +1,101 @@
+"""The database of a log, for the commands that read it themselves: read-only, a broker's or not."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from broker.config import DATABASE
+from broker.errors import SchemaMismatch
+from broker.store.sqlite import recovery, schema
+from broker.store.sqlite.errors import read_error
+from broker.store.sqlite.file import kept_from_brokers
+from broker.store.sqlite.opening import boot_id
+from broker.store.sqlite.wal import WAL_SUFFIX
+from cli.failure import CommandFailed, Exit
+
+STEPS_BETWEEN_LOOKS = 200_000
+"""Of SQLite's virtual machine, after which a long statement asks whether to go on: about 5 ms."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogFile:
+    """A log that is open for reading. `at_rest`: no broker has it, nor can begin on it."""
+
+    connection: sqlite3.Connection
+    at_rest: bool
+    bytes: int
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """The log at `path`, its schema known to us. Raises CommandFailed: none there; StoreError."""
+    _require(path)
+    with _connected(path, "mode=ro") as connection:
+        yield connection
+
+
+@contextlib.contextmanager
+def looking_after(path: Path, interrupted: Callable[[], bool]) -> Iterator[LogFile]:
+    """The same for a long look, and kept from brokers meanwhile if none has it.
+
+    At rest the directory may be read-only, and nothing is left in it. Raises KeyboardInterrupt once
+    `interrupted` says so; StoreCorrupt also for what an unclean stop has lost.
+    """
+    _require(path)
+    with kept_from_brokers(path) as at_rest:
+        options = "mode=ro"
+        if at_rest:
+            recovery.examine(path, boot_id(), accept_loss=False)
+            wal = Path(f"{path}{WAL_SUFFIX}")
+            if not wal.exists() or not wal.stat().st_size:
+                options = recovery.ALONE
+        with _connected(path, options) as connection:
+            connection.set_progress_handler(interrupted, STEPS_BETWEEN_LOOKS)
+            (size,) = connection.execute(
+                "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
+            ).fetchone()
+            yield LogFile(connection, at_rest, size)
+
+
+def database_of(path: Path) -> Path:
+    """The database that is meant: a data directory means the one in it."""
+    return path / DATABASE if path.is_dir() else path
+
+
+def _require(path: Path) -> None:
+    if not path.exists():
+        raise CommandFailed(
+            f"no log at {path}",
+            f"start the broker with: pubsub broker start --data-dir {path.parent}",
+            Exit.NOTHING_THERE,
+        )
+
+
+@contextlib.contextmanager
+def _connected(path: Path, options: str) -> Iterator[sqlite3.Connection]:
+    uri = f"{path.absolute().as_uri()}?{options}"
+    try:
+        with contextlib.closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as connection:
+            _check_schema(connection, path)
+            yield connection
+    except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
+            raise KeyboardInterrupt from error
+        raise read_error(error, path) from error
+
+
+def _check_schema(connection: sqlite3.Connection, path: Path) -> None:
+    newest = schema.migrations()[-1].version
+    new = schema.is_new(connection, path)
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if new or version < newest:
+        raise SchemaMismatch(f"{path} is not up to date; start the broker on it once")
+    if version > newest:
+        raise SchemaMismatch(
+            f"{path} is from a newer pubsub (schema {version}, this program knows {newest});"
+            " upgrade pubsub"
+        )

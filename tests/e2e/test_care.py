@@ -1,0 +1,50 @@
+"""The care of the log, by the command line, beside a real broker and after it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+
+from cli.commands import check
+from tests.support.broker_process import BrokerProcess
+from tests.support.command_line import pubsub
+from tests.support.raw_client import publish_many
+
+
+@pytest.fixture(scope="module")
+def data_dir(broker: BrokerProcess) -> Path:
+    """Of a broker that runs, with messages in its write-ahead log."""
+    publish_many(broker.port, "weather", [b"%d" % n for n in range(500)], client_id="publisher")
+    return broker.data_dir
+
+
+def locks(path: Path) -> list[str]:
+    """All locks on the database and its shared memory, as the kernel lists them."""
+    inodes = tuple(f":{Path(f'{path}{suffix}').stat().st_ino}" for suffix in ("", "-shm"))
+    lines = Path("/proc/locks").read_text().splitlines()
+    held = [line.split()[1:] for line in lines]
+    return sorted(" ".join(words) for words in held if words[4].endswith(inodes))
+
+
+def examples(text: str) -> list[list[str]]:
+    return [shlex.split(line)[1:] for line in text.splitlines() if line.startswith("  pubsub ")]
+
+
+@pytest.mark.parametrize("module", [check])
+def test_the_examples_work_beside_a_broker(module: object, data_dir: Path) -> None:
+    """And leave it its locks: or another program could delete the write-ahead log in use."""
+    before = locks(data_dir / "pubsub.db")
+    assert len(before) >= 3
+    for arguments in examples(getattr(module, "EXAMPLES")):  # noqa: B009
+        done = pubsub(*arguments, "--data-dir", data_dir)
+        assert (done.returncode, done.stderr) == (0, b""), arguments
+    assert locks(data_dir / "pubsub.db") == before
+
+
+def test_check_sees_what_a_running_broker_has_acknowledged(data_dir: Path) -> None:
+    record = json.loads(pubsub("check", "--json", "--data-dir", data_dir).stdout)
+    assert record["online"] is True
+    assert (record["problems"], record["messages"]) == (0, 500)
