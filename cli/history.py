@@ -2,8 +2,9 @@
 
 - The database is opened read-only, and each look at it is short: a reader that stays would keep
   the broker's write-ahead log from starting over.
-- A terminal gets an aligned table, a pipe one line of tab-separated columns per message; in both,
-  what does not print is escaped. `--json` gives the payload as it is.
+- A terminal gets an aligned table in which long names give way to the payload, a pipe one line of
+  tab-separated columns per message; in both, what does not print is escaped. `--json` gives the
+  payload as it is.
 """
 
 from __future__ import annotations
@@ -33,6 +34,10 @@ NAMED_MAX = 10
 """Ranges of offsets that one error names."""
 FOLLOW_S = 0.2
 HEADINGS = ("OFFSET", "TIME", "PUBLISHER", "QOS", "TOPIC", "PAYLOAD")
+PAYLOAD_WIDTH = 24
+"""What the payload gets on a terminal before long names do."""
+GIVE_WAY = (("PUBLISHER", 12), ("TOPIC", 16))
+"""The columns that are cut for it, in this order, and how much is left of each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,26 +181,53 @@ class History:
 
 
 class Table:
-    """Columns, aligned for a terminal and cut at its edge; separated by tabs for a program."""
+    """Columns, aligned for a terminal and cut at its edge; separated by tabs for a program.
+
+    A terminal has the time in seconds: that suffices to go on with `--from @TIME`.
+    """
 
     def __init__(self, *, terminal: bool) -> None:
         self._terminal = terminal
-        self._widths = [0] * (len(HEADINGS) - 1)
+        self._widths = [0] * len(HEADINGS)
 
     def lines(self, messages: Sequence[Message]) -> bytes:
         rows = [_columns(message) for message in messages]
         if not self._terminal:
             return "".join("\t".join(row) + "\n" for row in rows).encode()
+        rows = [(row[0], f"{row[1][:19]}Z", *row[2:]) for row in rows]
         if rows and not any(self._widths):
             rows.insert(0, HEADINGS)
         for row in rows:
-            self._widths = [max(*pair) for pair in zip(self._widths, map(len, row), strict=False)]
+            self._widths = [max(*pair) for pair in zip(self._widths, map(len, row), strict=True)]
         edge = shutil.get_terminal_size().columns
-        return "".join(f"{self._aligned(row)[:edge].rstrip()}\n" for row in rows).encode()
+        widths = _within(edge, self._widths)
+        return "".join(f"{_aligned(row, widths, edge)}\n" for row in rows).encode()
 
-    def _aligned(self, row: Sequence[str]) -> str:
-        offset, *texts = (text.ljust(width) for text, width in zip(row, self._widths, strict=False))
-        return "  ".join([offset.strip().rjust(self._widths[0]), *texts, row[-1]])
+
+def _within(edge: int, wanted: Sequence[int]) -> list[int]:
+    widths = [*wanted[:-1], min(wanted[-1], PAYLOAD_WIDTH)]
+    missing = sum(widths) + 2 * (len(widths) - 1) - edge
+    for heading, least in GIVE_WAY:
+        at = HEADINGS.index(heading)
+        cut = max(0, min(missing, widths[at] - least))
+        widths[at] -= cut
+        missing -= cut
+    return widths
+
+
+def _aligned(row: Sequence[str], widths: Sequence[int], edge: int) -> str:
+    offset, *texts = (_cut(text, width) for text, width in zip(row[:-1], widths[:-1], strict=True))
+    named = [text.ljust(width) for text, width in zip(texts, widths[1:-1], strict=True)]
+    line = "  ".join([offset.rjust(widths[0]), *named, row[-1]]).rstrip()
+    return line if len(line) <= edge else line[: edge - 1] + "…"
+
+
+def _cut(name: str, width: int) -> str:
+    """Both ends of a name: what tells names apart may be at either."""
+    if len(name) <= width:
+        return name
+    end = (width - 1) // 2
+    return f"{name[: width - 1 - end]}…{name[-end:]}"
 
 
 def json_lines(messages: Sequence[Message]) -> bytes:

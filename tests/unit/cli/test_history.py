@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from broker.errors import SchemaMismatch, StoreCorrupt
-from broker.message import Message
+from broker.message import Message, Offset
 from broker.store.sqlite.store import SqliteStore
 from cli.failure import CommandFailed, Exit
 from cli.history import Options, Table, show
@@ -115,9 +115,29 @@ def test_a_terminal_gets_aligned_columns_within_its_width(monkeypatch: pytest.Mo
     first.offset, second.offset = first.offset + 9, second.offset + 10  # type: ignore[assignment]
     lines = Table(terminal=True).lines([first, second]).decode().splitlines()
     assert lines == [
-        "OFFSET  TIME                         PUBLISHER  QOS  TOPIC         PAY",
-        "     9  2025-03-14T10:30:00.000000Z  pub1       1    weather       Rai",
-        "    10  2025-03-14T10:30:00.000000Z  p          1    a/long/topic  xxx",
+        "OFFSET  TIME                  PUBLISHER  QOS  TOPIC         PAYLOAD",
+        "     9  2025-03-14T10:30:00Z  pub1       1    weather       Rainy",
+        "    10  2025-03-14T10:30:00Z  p          1    a/long/topic  xxxxxxxxx…",
+    ]
+
+
+def test_long_names_give_way_to_the_payload_where_a_terminal_is_narrow(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    payload = b"Rainy day ahead, and more"
+    row = message("home/cellar/boiler/temperature", payload, "pubsub-pub-c45b19ff0626")
+    row.offset = Offset(1)
+    table = Table(terminal=True)
+    lines = table.lines([row]).decode().splitlines()
+    assert lines == [
+        "OFFSET  TIME                  PUBLISHER     QOS  TOPIC             PAYLOAD",
+        "     1  2025-03-14T10:30:00Z  pubsub…f0626  1    home/cel…erature  Rainy day ah…",
+    ]
+    monkeypatch.setenv("COLUMNS", "200")
+    assert table.lines([row]).decode().split() == [
+        *("1", "2025-03-14T10:30:00Z", "pubsub-pub-c45b19ff0626", "1"),
+        *("home/cellar/boiler/temperature", "Rainy", "day", "ahead,", "and", "more"),
     ]
 
 
