@@ -22,13 +22,18 @@ class Address:
     keep_alive_s: int = 60
 
     def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
 
     def unreachable(self, reason: str) -> CommandFailed:
+        from broker.config import is_loopback
+
+        remedy = "is it running, and does it listen on that address?"
+        if is_loopback(self.host):
+            port = "" if self.port == PORT else f" --port {self.port}"
+            remedy = f"is it running? start it with: pubsub broker start{port}"
         return CommandFailed(
-            f"no MQTT broker answers at {self} ({reason})",
-            "is it running? start it with: pubsub broker start",
-            Exit.UNREACHABLE,
+            f"no MQTT broker answers at {self} ({reason})", remedy, Exit.UNREACHABLE
         )
 
     def refused(self, reason: str, *, not_authorized: bool) -> CommandFailed:

@@ -10,12 +10,20 @@ from cli.failure import CommandFailed, Exit
 ADDRESS = Address(host="h", port=1)
 
 
-def test_nobody_there_says_how_to_start_a_broker() -> None:
-    failed = ADDRESS.unreachable("Connection refused")
-    assert str(failed) == (
-        "no MQTT broker answers at h:1 (Connection refused); "
-        "is it running? start it with: pubsub broker start"
-    )
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        (Address(), "127.0.0.1:9000 (gone); is it running? start it with: pubsub broker start"),
+        (
+            Address(host="::1", port=9001),
+            "[::1]:9001 (gone); is it running? start it with: pubsub broker start --port 9001",
+        ),
+        (ADDRESS, "h:1 (gone); is it running, and does it listen on that address?"),
+    ],
+)
+def test_nobody_there_says_how_to_start_a_broker_here(address: Address, said: str) -> None:
+    failed = address.unreachable("gone")
+    assert str(failed) == f"no MQTT broker answers at {said}"
     assert failed.code is Exit.UNREACHABLE
 
 
