@@ -158,12 +158,18 @@ class SysTree:
 
 
 def _memory() -> Iterator[tuple[str, int]]:
-    """The resident memory of this process in bytes."""
+    """The resident memory of this process in bytes.
+
+    Linux brings its maximum up to date now and then: it may be behind the current figure.
+    """
+    current = 0
     with contextlib.suppress(OSError):
         pages = int(Path("/proc/self/statm").read_bytes().split()[1])
-        yield "heap/current", pages * resource.getpagesize()
+        current = pages * resource.getpagesize()
+        yield "heap/current", current
     unit = 1 if sys.platform == "darwin" else 1024
-    yield "heap/maximum", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    yield "heap/maximum", max(current, most)
 
 
 class Load:
