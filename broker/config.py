@@ -165,8 +165,12 @@ class Config:
         if path is not None:
             try:
                 values = tomllib.loads(path.read_text(encoding="utf-8"))
-            except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-                raise ConfigError("config", str(path), f"cannot be read: {error}") from error
+            except OSError as error:
+                raise ConfigError(
+                    "config", str(path), f"cannot be read: {error.strerror}"
+                ) from error
+            except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+                raise ConfigError("config", str(path), f"is not TOML: {error}") from error
         values |= {key: value for key, value in overrides.items() if value is not None}
         types = get_type_hints(cls)
         for key, value in values.items():
@@ -188,7 +192,11 @@ def _converted(key: str, value: object, wanted: Any) -> object:
         if isinstance(value, list | tuple) and all(isinstance(entry, str) for entry in value):
             return tuple(value)
         raise ConfigError(key, value, "must be a list of strings")
-    raise ConfigError(key, value, f"must be a {getattr(wanted, '__name__', 'Path')}")
+    raise ConfigError(key, value, f"must be {KINDS.get(wanted, 'a path')}")
+
+
+KINDS = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
+"""What a setting of each type is called."""
 
 
 def is_loopback(host: str) -> bool:

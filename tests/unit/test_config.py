@@ -73,6 +73,24 @@ def test_what_cannot_work_is_refused_by_its_name(tmp_path: Path, text: str, key:
     assert refused.value.remedy
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("port = 1.5", "port = 1.5: must be a whole number"),
+        ("connect_timeout_s = '1'", "connect_timeout_s = '1': must be a number"),
+        ("host = 1", "host = 1: must be a string"),
+        ("allow_anonymous = 1", "allow_anonymous = 1: must be true or false"),
+        ("data_dir = 3", "data_dir = 3: must be a path"),
+        ("port = x", "config = '{path}': is not TOML: Invalid value (at line 1, column 8)"),
+    ],
+)
+def test_a_refusal_says_what_would_be_right(tmp_path: Path, text: str, said: str) -> None:
+    path = written(tmp_path, text)
+    with pytest.raises(ConfigError) as refused:
+        Config.load(path, {})
+    assert str(refused.value) == said.format(path=path)
+
+
 def test_every_number_has_bounds() -> None:
     types = get_type_hints(Config)
     assert {name for name in types if types[name] in (int, float)} == set(BOUNDS)
@@ -89,7 +107,7 @@ def test_a_number_is_within_its_bounds(name: str) -> None:
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match="cannot be read: No such file"):
         Config.load(tmp_path / "none.toml", {})
 
 
