@@ -131,10 +131,11 @@ class Publisher:
             self._client.turn(timeout_s, also)
         except ConnectionLost as lost:
             self._report()
+            unknown = len(self._unacknowledged)
             raise CommandFailed(
                 f"connection lost ({lost}): {self.taken} acknowledged, "
-                f"{len(self._unacknowledged)} sent and not acknowledged",
-                "those may or may not be stored",
+                + (f"{unknown} sent and not acknowledged" if unknown else "nothing else was sent"),
+                "those may or may not be stored" if unknown else "",
                 Exit.UNREACHABLE,
             ) from lost
         self._report()
@@ -236,11 +237,10 @@ def _conclude(publisher: Publisher, topic: str) -> None:
         )
         if publisher.largest_refused:
             reasons += f"; the largest is {_too_large(publisher)}"
-        total = publisher.refused.total()
-        raise CommandFailed(
-            f"{total} of {total + publisher.taken} messages were not accepted: {reasons}",
-            code=publisher.exit_code,
-        )
+        refused = publisher.refused.total()
+        total = refused + publisher.taken
+        which = "the message was" if total == 1 else f"{refused} of {total} messages were"
+        raise CommandFailed(f"{which} not accepted: {reasons}", code=publisher.exit_code)
 
 
 def _too_large(publisher: Publisher) -> str:

@@ -62,7 +62,7 @@ def test_an_illegal_topic_and_a_missing_file_are_told_before_anybody_is_asked(
 @pytest.mark.parametrize(("reason_code", "code"), [(0x87, Exit.NOT_AUTHORIZED), (0x97, 1)])
 def test_a_refused_message_fails(client: ScriptedClient, reason_code: int, code: int) -> None:
     client.turns.append([acknowledged(1, reason_code)])
-    with pytest.raises(CommandFailed, match="1 of 1 messages were not accepted") as failed:
+    with pytest.raises(CommandFailed, match="the message was not accepted: ") as failed:
         publish(options(), "a", lambda: b"b")
     assert failed.value.code == code
 
@@ -83,6 +83,17 @@ def test_after_a_lost_connection_what_may_be_stored_is_counted(
     with pytest.raises(CommandFailed, match=says) as failed:
         publish_lines(options(), "a")
     assert failed.value.code is Exit.UNREACHABLE
+
+
+def test_after_a_lost_connection_nothing_is_in_doubt_if_all_was_acknowledged(
+    client: ScriptedClient, stdin: int
+) -> None:
+    os.write(stdin, b"1\n")
+    client.turns.extend([[], [acknowledged(1)], [ConnectionLost("closed")]])
+    says = r"connection lost \(closed\): 1 acknowledged, nothing else was sent$"
+    with pytest.raises(CommandFailed, match=says):
+        publish_lines(options(), "a")
+    os.close(stdin)
 
 
 def test_lines_are_sent_ahead_of_their_acknowledgements_up_to_receive_maximum(
