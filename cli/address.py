@@ -36,6 +36,14 @@ class Address:
             f"no MQTT broker answers at {self} ({reason})", remedy, Exit.UNREACHABLE
         )
 
+    def silent(self, reason: str) -> CommandFailed:
+        """Something took the connection, and did not answer CONNECT."""
+        return CommandFailed(
+            f"no MQTT broker answers at {self} ({reason})",
+            "does something else listen there, or is the broker stuck?",
+            Exit.UNREACHABLE,
+        )
+
     def refused(self, reason: str, *, not_authorized: bool) -> CommandFailed:
         """CONNACK said no."""
         said = f"the broker at {self} refused the connection: {reason}"

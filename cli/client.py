@@ -29,12 +29,15 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from cli import output
 from cli.address import Address
 from cli.burst import BurstSocket
 from cli.failure import ConnectionLost
 from cli.interrupt import Interrupt
 
 ANSWER_TIMEOUT_S = 10.0
+SILENT_S = 1.0
+"""After so long without an answer a person is told what is waited for."""
 SUCCESS, NO_MATCHING_SUBSCRIBERS, NO_SUBSCRIPTION_EXISTED = 0x00, 0x10, 0x11
 NOT_AUTHORIZED_CODES = (0x86, 0x87)  # Bad User Name or Password; Not authorized
 SESSION_TAKEN_OVER = 0x8E
@@ -134,8 +137,9 @@ class Client(mqtt.Client):
                     str(self._refused),
                     not_authorized=self._refused.value in NOT_AUTHORIZED_CODES,
                 ) from None
-            reason = getattr(error, "strerror", None) or str(error)
-            raise self._address.unreachable(reason) from error
+            if isinstance(error, ConnectionLost):
+                raise self._address.silent(str(error)) from error
+            raise self._address.unreachable(error.strerror or str(error)) from error
         if not self._session_present:
             self._taken.clear()
         return bool(self._session_present)
@@ -226,12 +230,16 @@ class Client(mqtt.Client):
         return self._answers.pop(packet_id)
 
     def _wait(self, done: Callable[[], bool], what: str) -> None:
-        deadline = time.monotonic() + ANSWER_TIMEOUT_S
+        now = time.monotonic()
+        deadline, tell_at = now + ANSWER_TIMEOUT_S, now + SILENT_S
         while not done():
-            left_s = deadline - time.monotonic()
-            if left_s <= 0:
+            now = time.monotonic()
+            if now >= deadline:
                 raise ConnectionLost(f"no answer to {what} within {ANSWER_TIMEOUT_S:.0f} s")
-            self.turn(left_s)
+            if now >= tell_at:
+                output.hint(f"waiting for the answer of {self._address} to {what}")
+                tell_at = deadline
+            self.turn(min(deadline, tell_at) - now)
 
     # What paho calls, from within `turn`.
 

@@ -151,7 +151,7 @@ class Measurement:
             reason = RETURN_CODES.get(code, f"return code {code}")
             raise address.refused(reason, not_authorized=code in NOT_AUTHORIZED_CODES) from error
         except ConnectionClosed as error:
-            raise address.unreachable(str(error)) from error
+            raise address.silent(str(error)) from error
         except LoadError as error:
             raise CommandFailed(str(error)) from error
         except OSError as error:

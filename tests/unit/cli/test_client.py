@@ -205,6 +205,25 @@ def test_a_refused_connection_says_why() -> None:
         assert raised.value.code is Exit.NOT_AUTHORIZED
 
 
+def test_a_person_is_told_what_a_silent_broker_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hints: list[str] = []
+    monkeypatch.setattr("cli.output.hint", hints.append)
+    monkeypatch.setattr("cli.client.SILENT_S", 0.02)
+    monkeypatch.setattr("cli.client.ANSWER_TIMEOUT_S", 0.2)
+    with closing(HandPlayedBroker(b"")) as peer:
+        with pytest.raises(CommandFailed) as raised:
+            peer.open()
+        address = peer.client._address
+    assert hints == [f"waiting for the answer of {address} to CONNECT"]
+    assert str(raised.value) == (
+        f"no MQTT broker answers at {address} (no answer to CONNECT within 0 s); "
+        "does something else listen there, or is the broker stuck?"
+    )
+    assert raised.value.code is Exit.UNREACHABLE
+
+
 def test_nobody_there_says_how_to_start_a_broker() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
