@@ -47,6 +47,20 @@ def test_a_message_is_published_when_it_is_acknowledged(client: ScriptedClient) 
     assert client.did[1:] == [("publish", "a", b"b"), ("close", False)]
 
 
+def test_a_person_is_told_once_that_the_disk_is_waited_for(
+    client: ScriptedClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hints: list[str] = []
+    monkeypatch.setattr("cli.output.hint", hints.append)
+    client.turns.extend([[], [acknowledged(1)]])
+    publish(options(), "a", lambda: b"b")
+    assert hints == []
+    monkeypatch.setattr("cli.publish.SILENT_S", 0.0)
+    client.turns.extend([[], [], [acknowledged(2)]])
+    publish(options(), "a", lambda: b"b")
+    assert hints == ["sent; waiting for the broker to have it on its disk"]
+
+
 def test_an_illegal_topic_and_a_missing_file_are_told_before_anybody_is_asked(
     client: ScriptedClient, tmp_path: Path
 ) -> None:
