@@ -11,6 +11,7 @@ import random
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from broker.errors import PubSubError
@@ -67,11 +68,32 @@ async def read_everything(
     return messages, damaged
 
 
+def lost_silently(
+    written: Sequence[Message],
+    filters: tuple[str, ...] | None,
+    found: Iterable[Offset],
+    damaged: Sequence[range],
+) -> list[Message]:
+    """What the filters ask for, and was neither found nor named as damaged."""
+    topics = {message.topic for message in written}
+    if filters is not None:
+        topics = {topic for topic in topics if any(matches(f, topic) for f in filters)}
+    known = set(found)
+    return [
+        message
+        for message in written
+        if message.offset not in known
+        and message.topic in topics
+        and not any(message.offset in part for part in damaged)
+    ]
+
+
 async def verdict(path: Path, written: list[Message]) -> list[str]:
     """Sentences on what was lost silently, or delivered as something else, in any way of reading;
     and `told` or `refused` if damage was noticed."""
     store = SqliteStore(path)
     said: set[str] = set()
+    sent = {message.offset: message for message in written}
     try:
         await store.open()
     except PubSubError:
@@ -82,15 +104,13 @@ async def verdict(path: Path, written: list[Message]) -> list[str]:
             found = {message.offset: message for message in messages}
             if len(found) != len(messages):
                 said.add(f"{filters}: twice")
-            for sent in written:
-                got = found.pop(sent.offset, None)
-                wanted = filters is None or any(matches(f, sent.topic) for f in filters)
-                if got is None and wanted and not any(sent.offset in part for part in damaged):
-                    said.add(f"{filters}: {sent.offset} of {sent.topic} lost silently")
-                if got is not None and got != sent:
-                    said.add(f"{filters}: {sent.offset} is something else")
-            if found:
-                said.add(f"{filters}: {len(found)} that nobody sent")
+            for lost in lost_silently(written, filters, found, damaged):
+                said.add(f"{filters}: {lost.offset} of {lost.topic} lost silently")
+            for offset, got in found.items():
+                if offset not in sent:
+                    said.add(f"{filters}: {offset}, which nobody sent")
+                elif got != sent[offset]:
+                    said.add(f"{filters}: {offset} is something else")
             if damaged:
                 said.add("told")
     except PubSubError:
