@@ -18,14 +18,14 @@ run: $(VENV)/.installed
 # So that the workers, and the hundreds of processes that they start, find everything compiled.
 test quick: export PYTHONDONTWRITEBYTECODE :=
 
-# What measures or kills under load runs first and alone, the rest on all cores.
+# What measures runs first and alone, the rest on all cores.
 test: $(VENV)/.installed-test
-	alone=0; $(BIN)/python -m pytest -m alone || alone=$$?; \
+	alone=0; $(BIN)/python -m pytest -m alone tests/crash || alone=$$?; \
 	$(BIN)/python -m pytest -m "not alone" $(PARALLEL) && exit $$alone
 
 # What needs no process of its own, with fewer examples: for after every change.
 quick: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -m "not alone" --hypothesis-profile quick $(PARALLEL) $(QUICK)
+	$(BIN)/python -m pytest --hypothesis-profile quick $(PARALLEL) $(QUICK)
 
 check: $(VENV)/.installed-check
 	$(BIN)/ruff format --check .

@@ -44,3 +44,12 @@ def test_a_command_that_ci_no_longer_runs_is_missed(command: str, instead: str) 
 
 def test_a_command_that_fails_ends_the_run() -> None:
     assert SCRIPT.splitlines()[2] == "set -euo pipefail"
+
+
+def test_all_that_runs_alone_is_where_the_makefile_looks_for_it() -> None:
+    (folder,) = re.findall(r"pytest -m alone (\S+)", (ROOT / "Makefile").read_text("utf-8"))
+    mark = re.compile(r"^(@|pytestmark = )pytest\.mark\.alone", re.MULTILINE)
+    tests = (ROOT / "tests").rglob("test_*.py")
+    assert {path.parent for path in tests if mark.search(path.read_text("utf-8"))} == {
+        ROOT / folder
+    }

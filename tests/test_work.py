@@ -19,8 +19,6 @@ from benchmarks.work import (
     version,
 )
 
-pytestmark = pytest.mark.alone
-
 
 @pytest.fixture(scope="module")
 def baseline() -> dict[str, Counts]:

@@ -9,15 +9,11 @@ import asyncio
 import random
 from pathlib import Path
 
-import pytest
-
 from tests.crash.checker import check
 from tests.crash.group_checker import check_groups
 from tests.crash.group_load import GroupLoad
 from tests.crash.history import History
 from tests.crash.killable_broker import KillableBroker
-
-pytestmark = pytest.mark.alone
 
 SETTINGS = {"inflight_max": 50, "outbox_messages_max": 100, "outbox_bytes_max": 20_000}
 """So small that the group is often behind, and the members' windows are full."""

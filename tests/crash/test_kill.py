@@ -18,8 +18,6 @@ from tests.crash.history import History
 from tests.crash.killable_broker import KillableBroker
 from tests.crash.load import Load, payload_of
 
-pytestmark = pytest.mark.alone
-
 SMALL = {"inflight_max": 50, "outbox_messages_max": 100, "outbox_bytes_max": 20_000}
 """Windows and outboxes so small that readers are behind most of the time."""
 DEFAULTS = {"inflight_max": 2000}

@@ -6,14 +6,10 @@ import asyncio
 import random
 from pathlib import Path
 
-import pytest
-
 from tests.crash.checker import check, continued
 from tests.crash.history import History
 from tests.crash.killable_broker import KillableBroker
 from tests.crash.load import Load
-
-pytestmark = pytest.mark.alone
 
 STOPS = 4
 
