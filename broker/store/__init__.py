@@ -31,7 +31,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from broker.documents import D, Document, Operation, Place
+from broker.documents import D, Document, Operation, Place, SessionDocument
 from broker.message import Message, Offset
 
 
@@ -149,6 +149,14 @@ class Store(Protocol):
         fewer, and high watermark + 1 for a count of 0."""
         ...
 
+    async def count(
+        self, filters: Sequence[str], start: Offset, end: Offset, *, looks_max: int = sys.maxsize
+    ) -> tuple[int, Offset]:
+        """How many messages in start..end (both included) match any filter, and where to go on if
+        that takes more than `looks_max` looks of a few ms each: else above `end`, or above the high
+        watermark. Messages that have expired are counted, too."""
+        ...
+
     async def retained(self, filters: Sequence[str]) -> list[Offset]:
         """Offsets of the retained messages of all topics that match any filter, in order (S5)."""
         ...
@@ -174,6 +182,10 @@ class Store(Protocol):
         self, kinds: Sequence[type[Document]], key: tuple[str, ...]
     ) -> list[Document]:
         """As `scan` of each class, one class after the other, but all as of one moment."""
+        ...
+
+    async def without_subscriber(self, names: Sequence[str]) -> list[SessionDocument]:
+        """The sessions of groups with these names that no subscription has as its Topic Filter."""
         ...
 
     async def transact(self, operations: Sequence[Operation]) -> None:

@@ -153,6 +153,13 @@ class MemoryStore:
         last = [*_matching(log, filters)][-count:]
         return last[0].offset if len(last) == count else self._log_start
 
+    async def count(
+        self, filters: Sequence[str], start: Offset, end: Offset, *, looks_max: int = sys.maxsize
+    ) -> tuple[int, Offset]:
+        self._require_open()
+        start, end = max(start, self._log_start), min(end, self._high_watermark)
+        return len([*_matching(self._between(start, end), filters)]), Offset(max(start, end + 1))
+
     async def retained(self, filters: Sequence[str]) -> list[Offset]:
         self._require_open()
         return sorted([m.offset for m in _matching(self._retained.values(), filters)])
@@ -186,6 +193,11 @@ class MemoryStore:
             keys = sorted(k for of, k in self._documents if of is kind and k[: len(key)] == key)
             found += [replace(self._documents[kind, k][0]) for k in keys]
         return found
+
+    async def without_subscriber(self, names: Sequence[str]) -> list[SessionDocument]:
+        subscribed = {subscription.filter for subscription in await self.scan(SubscriptionDocument)}
+        found = [await self.get(SessionDocument, (name,)) for name in {*names} - subscribed]
+        return [document for document in found if document is not None]
 
     async def trim(self, before: Offset) -> int:
         self._require_open()

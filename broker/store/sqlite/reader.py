@@ -28,22 +28,14 @@ from broker.message import Message, Offset
 from broker.store import Read
 from broker.store.sqlite import tables
 from broker.store.sqlite.accounts import Accounts, Unsound, as_ranges, bounds
+from broker.store.sqlite.counting import Counting
 from broker.store.sqlite.damaged import Damage, DamagedBlock
 from broker.store.sqlite.errors import is_damage
 from broker.store.sqlite.filters import Topics
-from broker.store.sqlite.index import (
-    BLOCKS_PER_RUN,
-    BLOCKS_PER_STEP_MAX,
-    BLOCKS_PER_STEP_MIN,
-    Run,
-    TopicIndex,
-)
+from broker.store.sqlite.index import BLOCKS_PER_RUN, BLOCKS_PER_STEP_MIN, Run, TopicIndex
 from broker.store.sqlite.names import Cache
 from broker.store.sqlite.rows import BLOCK_SHIFT, COLUMNS, checksum, seed, text, without_offset
 from broker.store.sqlite.search import Search, TopicFilters
-
-ROWS_COUNTED_MAX = 1 << 14
-"""Messages that one part of `nth_last` counts one by one: 2 ms."""
 
 COUNTED_MAX = 256
 """Blocks whose rows were counted lately, and need not be for the next part that is read."""
@@ -62,6 +54,7 @@ class Reader:
         self._accounts = Accounts(connection)
         self._index = TopicIndex(connection, self._accounts)
         self._topics = Topics(connection)
+        self._counting = Counting(connection, self._topics, self._index, self._suspect_topics)
         self._counted: set[tuple[int, int, frozenset[int] | None]] = set()
         self._names: Cache[tuple[int, int], tuple[str, str, int]] = Cache()
 
@@ -275,40 +268,12 @@ class Reader:
     def nth_last_part(
         self, filters: Sequence[str] | None, count: int, start: int, end: int
     ) -> tuple[int, Offset]:
-        """A part of `Store.nth_last`, over start..end: how many of the `count` messages are still
-        to be found, and from which offset on everything was looked at."""
-        if filters is None or self._topics.every(filters):
-            part = min(count, ROWS_COUNTED_MAX)
-            row = self._connection.execute(
-                "SELECT offset FROM messages WHERE offset BETWEEN ? AND ?"
-                " ORDER BY offset DESC LIMIT 1 OFFSET ?",
-                (start, end, part - 1),
-            ).fetchone()
-            return (count - part, Offset(row[0])) if row else (count, Offset(start))
-        wanted = self._topics.wanted(filters, self._topics.newest(), self._suspect_topics())
-        if wanted is None:
-            return count, Offset(end + 1)
-        last, step = end >> BLOCK_SHIFT, 2 if wanted.few is None else BLOCKS_PER_STEP_MAX
-        since = max(start >> BLOCK_SHIFT, last - step + 1)
-        found, _, _ = self._index.blocks(since, last, wanted)
-        blocks_left = BLOCKS_PER_RUN
-        for block in sorted(found, reverse=True):
-            low, high = bounds(block)
-            if 0 <= found[block].messages < count and high <= end:
-                count -= found[block].messages
-                continue
-            rows = self._connection.execute(
-                f"SELECT offset FROM messages WHERE offset BETWEEN ? AND ?{_TOPIC_IN}"
-                " ORDER BY offset DESC LIMIT ?",
-                (max(start, low), min(end, high), json.dumps([*found[block].topic_ids]), count),
-            ).fetchall()
-            count -= len(rows)
-            if count == 0:
-                return 0, Offset(rows[-1][0])
-            blocks_left -= 1
-            if blocks_left == 0:
-                return count, Offset(max(start, low))
-        return count, Offset(max(start, since << BLOCK_SHIFT))
+        """A part of `Store.nth_last`."""
+        return self._counting.nth_last_part(filters, count, start, end)
+
+    def count_part(self, filters: Sequence[str], start: int, end: int) -> tuple[int, Offset]:
+        """A part of `Store.count`."""
+        return self._counting.count_part(filters, start, end)
 
     def fetch(self, offsets: Sequence[int], bytes_max: int = sys.maxsize) -> Read:
         """As `Store.fetch`."""
@@ -370,6 +335,10 @@ class Reader:
     def documents(self, kinds: Sequence[type[Document]], key: tuple[str, ...]) -> list[Any]:
         """As `Store.scan_together`."""
         return tables.select(self._connection, kinds, key)
+
+    def without_subscriber(self, names: Sequence[str]) -> list[Any]:
+        """As `Store.without_subscriber`."""
+        return tables.without_subscriber(self._connection, names)
 
     def revision(self, kind: type[Document], key: tuple[str, ...]) -> int:
         return tables.TABLES[kind].revision(self._connection, key)

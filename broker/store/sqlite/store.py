@@ -24,12 +24,12 @@ import logging
 import sqlite3
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 from broker import tasks
-from broker.documents import D, Delete, Document, Operation, Place, fill_in
+from broker.documents import D, Delete, Document, Operation, Place, SessionDocument, fill_in
 from broker.errors import StoreBusy, StoreCorrupt, StoreError, StoreFull, StoreUnavailable
 from broker.message import Message, Offset
 from broker.store import Read, Skipped, StoreStats
@@ -39,7 +39,6 @@ from broker.store.sqlite.errors import store_error
 from broker.store.sqlite.file import DatabaseFile
 from broker.store.sqlite.lanes import Lanes
 from broker.store.sqlite.reader import Reader
-from broker.store.sqlite.rows import BLOCK_SHIFT
 from broker.store.sqlite.search import in_order
 from broker.store.sqlite.thread import ConnectionThread
 from broker.store.sqlite.writer import Committed, Writer
@@ -103,7 +102,7 @@ class SqliteStore:
                 self._file, self._damage, accept_loss=self._accept_loss
             )
             try:
-                await self._lanes.open()
+                await self._lanes.open(self._file)
             except BaseException:
                 await self._thread.close()
                 self._writer.connection_closed()
@@ -257,10 +256,10 @@ class SqliteStore:
         while True:
             read = await self._read(Reader.read, start, end, filters, limit, bytes_max)
             if read.next > start:
-                return await self._confirmed(read)
+                return await self._lanes.confirmed(read)
 
     async def fetch(self, offsets: Sequence[Offset], *, bytes_max: int = sys.maxsize) -> Read:
-        return await self._confirmed(await self._read(Reader.fetch, offsets, bytes_max))
+        return await self._lanes.confirmed(await self._read(Reader.fetch, offsets, bytes_max))
 
     async def offset_at(self, time_us: int) -> Offset:
         return await self._read(Reader.offset_at, time_us, self._log_start, self._high_watermark)
@@ -272,6 +271,16 @@ class SqliteStore:
                 Reader.nth_last_part, filters, count, start, offset - 1
             )
         return offset
+
+    async def count(
+        self, filters: Sequence[str], start: Offset, end: Offset, *, looks_max: int = sys.maxsize
+    ) -> tuple[int, Offset]:
+        count, position = 0, max(start, self._log_start)
+        end = min(end, self._high_watermark)
+        while position <= end and looks_max > 0:
+            found, position = await self._read(Reader.count_part, filters, position, end)
+            count, looks_max = count + found, looks_max - 1
+        return count, position
 
     async def retained(self, filters: Sequence[str]) -> list[Offset]:
         search = await self._read(Reader.search_retained, filters)
@@ -297,6 +306,9 @@ class SqliteStore:
         self, kinds: Sequence[type[Document]], key: tuple[str, ...]
     ) -> list[Document]:
         return await self._read_documents(Reader.documents, kinds, key)
+
+    async def without_subscriber(self, names: Sequence[str]) -> list[SessionDocument]:
+        return await self._read_documents(Reader.without_subscriber, names)
 
     async def revision(self, kind: type[Document], key: tuple[str, ...]) -> int:
         return await self._read_documents(Reader.revision, kind, key)
@@ -334,34 +346,14 @@ class SqliteStore:
     async def _read(
         self, function: Callable[Concatenate[Reader, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        async with self._reading():
-            return await self._lanes.messages(function, *args, **kwargs)
+        self._require_open()
+        return await self._lanes.messages(function, *args, **kwargs)
 
     async def _read_documents(
         self, function: Callable[Concatenate[Reader, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        async with self._reading():
-            return await self._lanes.documents(function, *args, **kwargs)
-
-    @asynccontextmanager
-    async def _reading(self) -> AsyncIterator[None]:
         self._require_open()
-        try:
-            yield
-        except StoreCorrupt as error:
-            raise await self._file.failure_behind(error) or error from error.__cause__
-
-    async def _confirmed(self, read: Read) -> Read:
-        """Raises StoreUnavailable: it is the disk that cannot read, so nothing is known to be
-        damaged. That is looked at once for each damaged block."""
-        blocks = {part.start >> BLOCK_SHIFT for part in read.damaged}
-        if not blocks <= self._damage.confirmed:
-            unread = await asyncio.to_thread(self._file.cannot_be_read)
-            if unread is not None:
-                self._damage.forget(blocks)
-                raise store_error(unread, self.path) from unread
-            self._damage.confirmed |= blocks
-        return read
+        return await self._lanes.documents(function, *args, **kwargs)
 
     def _require_open(self) -> None:
         if not self._is_open:

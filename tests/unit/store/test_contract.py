@@ -330,6 +330,10 @@ async def test_reading_by_any_filters_equals_filtering_everything(store: Store) 
             more = await store.read(middle.next, Offset(7000), filters, limit=10_000)
             middle = replace(more, messages=middle.messages + more.messages)
         assert middle.messages == [m for m in wanted if 2000 <= m.offset <= 7000]
+        assert await store.count(filters, Offset(2000), Offset(7000)) == (
+            len(middle.messages),
+            7001,
+        )
 
 
 async def test_fetch_finds_exactly_what_is_still_there(store: Store) -> None:
@@ -375,6 +379,16 @@ async def test_nth_last_counts_matching_messages_from_the_end(store: Store) -> N
     assert await store.nth_last(["rare"], 3) == 1
     assert await store.nth_last(None, 4000) == 1
     assert await store.nth_last(None, 0) == 3001
+
+
+async def test_count_is_of_what_is_in_the_log_by_now(store: Store) -> None:
+    await store.append(numbered(5000, lambda i: "rare" if i % 100 == 0 else "bulk"))
+    assert await store.count(["rare"], Offset(1), END) == (50, 5001)
+    assert await store.count(["rare", "#"], Offset(4001), Offset(4100)) == (100, 4101)
+    assert await store.count(["other"], Offset(1), Offset(5000)) == (0, 5001)
+    await store.trim(Offset(2501))
+    assert (await store.count(["rare"], Offset(1), Offset(3000)))[0] == 5
+    assert (await store.count(["rare"], Offset(1), Offset(2400)))[0] == 0
 
 
 # S5: retained messages
@@ -602,6 +616,21 @@ async def test_a_document_that_was_read_may_be_changed(store: Store) -> None:
     (found,) = await store.scan(SessionDocument)
     found.expires_at_us = ServedUs(7)
     assert await store.get(SessionDocument, ("sub1",)) == session()
+
+
+async def test_a_group_without_a_subscriber_is_found(store: Store) -> None:
+    jobs, mail, other = "$share/g/jobs", "$share/g/mail", "$share/g/other"
+    await store.append((), [Put(session(name)) for name in (jobs, mail, "sub1", "sub2")])
+    subscriptions = [("sub1", jobs), ("sub2", jobs), ("sub2", mail), ("sub1", "mail")]
+    await store.append((), [Put(subscription(*each)) for each in subscriptions])
+    names = [jobs, mail, other]
+    assert await store.without_subscriber(names) == []
+    await store.append((), [Delete(SessionDocument, ("sub2",))])
+    assert await store.without_subscriber(names) == [session(mail)]
+    assert await store.without_subscriber([]) == []
+    await store.append((), [Delete(SubscriptionDocument, ("sub1", jobs))])
+    found = await store.without_subscriber(names)
+    assert sorted(document.client_id for document in found) == [jobs, mail]
 
 
 # S7: failures
