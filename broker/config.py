@@ -41,6 +41,7 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "session_expiry_max_s": (0, 0xFFFF_FFFF),
     "sessions_max": (0, 100_000_000),
     "groups_max": (0, 100_000_000),
+    "group_linger_s": (0, 0xFFFF_FFFF),
     "will_restart_grace_s": (0, DAY_S),
     "receive_max": (1, 65_535),
     "inflight_max": (1, 65_535),
@@ -101,6 +102,10 @@ class Config:
     sessions_max: int = 1_000_000
     groups_max: int = 100_000
     """Groups of Shared Subscriptions, also those that wait in the log without a member."""
+    group_linger_s: int = 3600
+    """A group stays so long after the last session that was subscribed to it has ended, so that
+    workers can restart; with unread messages `session_expiry_default_s`, if that is longer. 0: it
+    ends with that session."""
     will_restart_grace_s: float = 30.0
     """After a start, a client of the run before has so long to come back before its will is
     published. 0: the broker's stop publishes the wills of its clients."""

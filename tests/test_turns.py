@@ -20,6 +20,7 @@ import pytest
 from broker.config import Config
 from broker.documents import CursorDocument, Document, Operation, Place, Put, SessionDocument
 from broker.message import Message, Offset, ServedUs
+from broker.registry.lingering import UNREAD
 from broker.store.sqlite.store import SqliteStore
 from broker.store.sqlite.thread import ConnectionThread
 from tests.support.clock import FakeClock
@@ -103,6 +104,28 @@ async def test_acknowledgements_in_a_group_with_many_members(waiting: int) -> No
                 one.wake()
             await asyncio.sleep(0)
         assert len(numbers(*members)) == 1000 + min(waiting, 100)
+    assert longest.ms < TURN_MS_MAX
+
+
+@pytest.mark.parametrize("unread", [False, True])
+async def test_many_groups_that_end_at_once(tmp_path: Path, *, unread: bool) -> None:
+    clock = FakeClock()
+    at = ServedUs(clock.wall_us() + 10_000_000)
+    names = [f"$share/g{n}/t/1/x" for n in range(10_000)]
+    cursor = Offset(0 if unread else 1)
+    disk = await stored(
+        tmp_path,
+        *[SessionDocument(name, 3600, 1, at) for name in names],
+        *[CursorDocument(name, cursor, cursor, 1, b"") for name in names],
+    )
+    config = Config(session_expiry_default_s=3600)
+    async with running(disk, config, clock) as world, LongestTurn() as longest:
+        clock.advance(11)
+        await until(lambda: world.sessions.group_count == 0, clock)
+        await world.log.flushed()
+        wanted = len(names) if unread else 0
+        await until(lambda: world.counters.dropped[UNREAD] == wanted, clock)
+    await disk.close()
     assert longest.ms < TURN_MS_MAX
 
 

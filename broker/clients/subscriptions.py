@@ -25,6 +25,7 @@ import logging
 from collections import Counter
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol, TypeVar
 
 from broker.clock import Clock
@@ -245,7 +246,8 @@ class Subscriptions:
                 granted.codes.append(result)
             elif self._too_many(session, result, made):
                 too_many = True
-                self._groups.leave(session, result.filter)
+                if is_shared(result.filter):
+                    self._groups.leave(session, result.filter)
                 granted.codes.append(ReasonCode.QUOTA_EXCEEDED)
             else:
                 made[result.filter] = result
@@ -331,10 +333,8 @@ class Subscriptions:
         def in_effect(error: StoreError | None) -> None:
             if error is not None:
                 return
-            for topic_filter in filter(is_shared, gone):
-                self._groups.leave(session, topic_filter)
-            if complete:
-                client.answer(Unsuback(packet.packet_id, codes))
+            answer = partial(client.answer, Unsuback(packet.packet_id, codes))
+            self._groups.leave(session, *filter(is_shared, gone), left=answer if complete else None)
 
         self._delivery.changes.unsubscribe(session, gone, in_effect)
 

@@ -75,6 +75,8 @@ class Group(Owner, Recipient):
         self.leaving: set[Session] = set()
         """Members no more, but they may still acknowledge what they have."""
         self.lock = asyncio.Lock()
+        self.ending: asyncio.Future[None] | None = None
+        """Done when it is known whether anybody is subscribed; None: nobody has asked."""
         self._turns: OrderedDict[Session, None] = OrderedDict()
         """The members that may have room, in their turn."""
         self._drained: set[Session] = set()

@@ -5,8 +5,10 @@ like any other. Instead of a client it is emptied into the sessions of its conne
 (`group`). Here is who is a member, and how long a group is there.
 
 - The group outlives the absence of all members, and a restart: it costs an offset, like any
-  subscriber, until it was without members for `session_expiry_default_s`.
-- Who unsubscribes finishes what it has; until it has, or is gone, the group stays open for that.
+  subscriber. It ends when the last session unsubscribes, or some time after the last one ended
+  (`lingering`).
+- Who unsubscribes finishes what it has [MQTT-3.10.4-3]; until it has, or is gone, the group stays
+  open for that. If the group ends, what it has is its own.
 - A crash repeats at most `inflight_max` acknowledged messages for each member (P4).
 - A QoS 2 message belongs to the member it was sent to: the lease ends in the same commit that makes
   its Packet Identifier durable, and nobody else gets it. [MQTT-4.8.2-4, MQTT-4.8.2-5]
@@ -15,9 +17,12 @@ like any other. Instead of a client it is emptied into the sessions of its conne
 from __future__ import annotations
 
 import asyncio
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import replace
+from functools import partial
 
+from broker import tasks
 from broker.clock import Clock
 from broker.config import Config
 from broker.counters import Counters
@@ -26,7 +31,8 @@ from broker.documents import Put, SubscriptionDocument
 from broker.log.log import Log
 from broker.message import Offset
 from broker.registry.group import Group, Member
-from broker.registry.sessions import Sessions
+from broker.registry.lingering import Lingering
+from broker.registry.sessions import SESSION_EXPIRY_NEVER, Sessions
 from broker.session.session import Session
 from broker.topics import is_shared, parse_shared
 
@@ -51,6 +57,7 @@ class Groups:
         self._config = config
         self._clock = clock
         self._groups: dict[str, Group] = {}
+        self._lingering = Lingering(log, sessions, counters, config, clock)
         self._memberships: dict[Session, set[Group]] = {}
         """The groups that a session is a member of, or has leases of."""
 
@@ -78,8 +85,11 @@ class Groups:
         Raises StoreError, QuotaExceeded."""
         while True:
             group = self._groups.setdefault(subscription.filter, Group(subscription.filter))
+            if group.ending is not None:
+                await asyncio.wait([group.ending])
+                continue
             async with group.lock:
-                if self._groups.get(group.name) is not group:
+                if self._groups.get(group.name) is not group or group.ending is not None:
                     continue  # All its members left while we waited.
                 try:
                     if group.sender is None:
@@ -101,11 +111,12 @@ class Groups:
             group.name,
             group,
             clean_start=False,
-            session_expiry_s=self._config.session_expiry_default_s,
+            session_expiry_s=SESSION_EXPIRY_NEVER,
             receive_maximum=self._config.inflight_max,
             will=None,
             now=self._clock.now(),
         )
+        self._lingering.opened(group.name)
         group.opened(session, self._log, self._delivery, self._counters, self._config.inflight_max)
         _, topic_filter = shared
         if topic_filter not in session.subscriptions:
@@ -125,12 +136,90 @@ class Groups:
             self._log.changed(session)
             await self._log.commit_now([Put(replace(subscription))])
 
-    def leave(self, session: Session, name: str) -> None:
-        """The session unsubscribed: it gets no more, and finishes what it has. [MQTT-3.10.4-3]"""
+    def leave(
+        self,
+        session: Session,
+        *names: str,
+        left: Callable[[], None] | None = None,
+    ) -> None:
+        """The session unsubscribed: it gets no more, and finishes what it has. [MQTT-3.10.4-3]
+
+        The groups that nobody is subscribed to any more end. `left` is called when that is stored.
+        """
+        last = [group for name in names if (group := self._leave(session, name)) is not None]
+        if not last:
+            if left is not None:
+                left()
+        elif self._sessions.absent_may_subscribe:
+            known = asyncio.get_running_loop().create_future()
+            for group in last:
+                group.ending = known
+            failed = partial(self._delivery.failed, session)
+            tasks.start(self._end_without_subscriber(last, known, session, left), failed)
+        else:
+            for group in last:
+                self._end(group)
+            self._when_stored(session, left)
+
+    def _leave(self, session: Session, name: str) -> Group | None:
+        """The group, if no member is left."""
         group = self._groups.get(name)
-        if group is not None and group in self._memberships.get(session, ()):
+        if group is None:
+            if self._sessions.is_absent(name):
+                self._lingering.unsubscribed(name)
+            return None
+        if group in self._memberships.get(session, ()):
             group.leave(session, session.waiting_leases(name))
+        if group.members:
             self._let_finished_go(group, session)
+        return None if group.members or group.ending is not None else group
+
+    async def _end_without_subscriber(
+        self,
+        groups: Sequence[Group],
+        known: asyncio.Future[None],
+        session: Session,
+        left: Callable[[], None] | None,
+    ) -> None:
+        """End those of the groups, which have no member now, that no absent session is subscribed
+        to either. Who joins meanwhile waits, and makes a new group."""
+        try:
+            async with AsyncExitStack() as locks:
+                for group in groups:  # None may be just opening.
+                    await locks.enter_async_context(group.lock)
+                names = [group.name for group in groups]
+                free = await self._lingering.without_subscriber(names)
+        finally:
+            for group in groups:
+                group.ending = None
+            known.set_result(None)
+        for group in groups:
+            if group.name in free and not group.members:
+                self._end(group)
+            elif group.empty:
+                self._close(group)
+        self._when_stored(session, left)
+
+    def _when_stored(self, session: Session, left: Callable[[], None] | None) -> None:
+        if left is not None:
+            failed = partial(self._delivery.failed, session)
+            self._log.append([], lambda error: None if error else left(), failed)
+
+    def _end(self, group: Group) -> None:
+        """Nobody is subscribed to it. What was sent is its members' own from here on."""
+        self._groups.pop(group.name, None)
+        if group.sender is None:
+            return
+        session = group.sender.session
+        for member in group.leaving:
+            self._memberships[member].discard(group)
+            if kept := member.in_flight.keep_leases(group.name):
+                session.in_flight.puback([lease.packet_id for lease in kept])
+                self._log.changed(member)
+        group.closed()
+        session.set_expiry(0)
+        self._sessions.close(session, group, self._clock.now())
+        self._lingering.ended(session, self._delivery.live.through)
 
     def _let_finished_go(self, group: Group, session: Session) -> None:
         """If one that unsubscribed has nothing in flight of this group any more."""
@@ -153,7 +242,7 @@ class Groups:
 
     def _remove(self, group: Group, session: Session) -> None:
         group.forget(session)
-        if group.empty:
+        if group.empty and group.ending is None:
             self._close(group)
 
     def _close(self, group: Group) -> None:
@@ -163,6 +252,7 @@ class Groups:
             session = group.sender.session
             group.closed()
             self._sessions.close(session, group, self._clock.now())
+            self._lingering.closed(group.name)
 
     def settle(self, session: Session) -> None:
         """Tell the groups which leases of this member ended."""

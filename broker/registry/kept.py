@@ -6,6 +6,7 @@ make many, and those must not take the place of other clients' sessions.
 
 from __future__ import annotations
 
+from broker.clock import NEVER
 from broker.config import Config
 from broker.errors import QuotaExceeded
 from broker.message import Monotonic
@@ -56,12 +57,19 @@ class Kept:
         """Whether it was there."""
         return self._of(client_id).remove(client_id)
 
-    def soonest(self) -> Monotonic | None:
-        """The next deadline, passed or not; None: nothing will ever be due."""
-        soonest = [at for of in (self._clients, self._groups) if (at := of.soonest()) is not None]
-        return min(soonest, default=None)
+    def soonest(self, *, clients: bool = True) -> Monotonic | None:
+        """The next deadline, passed or not; None: nothing will ever be due. `clients`: or only of
+        groups."""
+        kinds = (self._clients, self._groups) if clients else (self._groups,)
+        return min([at for of in kinds if (at := of.soonest()) is not None], default=None)
 
     def take_due(self, now: Monotonic, limit: int) -> list[str]:
-        """Remove up to `limit` that are due."""
-        due = self._clients.take_due(now, limit)
-        return due + self._groups.take_due(now, limit - len(due))
+        """Remove up to `limit` sessions of clients that are due."""
+        return self._clients.take_due(now, limit)
+
+    def take_due_groups(self, now: Monotonic, limit: int) -> list[str]:
+        """Up to `limit` groups that are due. They stay, and are not due again."""
+        due = self._groups.take_due(now, limit)
+        for name in due:
+            self._groups.set(name, NEVER)
+        return due

@@ -19,37 +19,26 @@ from weakref import WeakValueDictionary
 from broker.clock import NEVER, Instant
 from broker.config import Config
 from broker.delivery.delivery import Delivery, Subscriber
-from broker.delivery.routes import parts
 from broker.documents import (
-    CursorDocument,
     Delete,
-    InFlightDocument,
     Operation,
     Put,
-    ReceivedQos2Document,
     SessionDocument,
-    SubscriptionDocument,
     WillDocument,
 )
 from broker.errors import StoreError
+from broker.log.batch import OnCommitted
 from broker.log.log import Log
 from broker.message import Message, Monotonic, ServedUs
 from broker.registry.kept import Kept
+from broker.registry.loading import load
 from broker.registry.takeovers import Takeovers
 from broker.registry.wills import Wills
 from broker.session.session import Session
+from broker.topics import is_shared
 
 SESSION_EXPIRY_NEVER = 0xFFFF_FFFF
 """A Session Expiry Interval that means: does not expire. [MQTT 5, section 3.1.2.11.2]"""
-SESSION_STATE = (
-    SessionDocument,
-    CursorDocument,
-    InFlightDocument,
-    ReceivedQos2Document,
-    SubscriptionDocument,
-)
-"""What is stored of a session, and read in one call when its client comes. Subscriptions come last:
-there may be many."""
 ENDED_AT_ONCE_MAX = 500
 """Sessions that expired and are ended in one commit; the next ones when that is done."""
 
@@ -62,6 +51,19 @@ class Owner(Subscriber, Protocol):
     def taken_over(self) -> None:
         """Another connection uses the client identifier: let go of the session. [MQTT-3.1.4-3]"""
         ...
+
+
+class AbsentGroups:
+    """Whoever says when a group ends that nobody is a member of: its session has no interval."""
+
+    def closed(self, name: str) -> None:
+        """The last member has left, or the group was found at the start."""
+
+    def due(self, names: Sequence[str]) -> None:
+        """What was said has come, by `Sessions.expire_at`."""
+
+    def sessions_ended(self) -> None:
+        """Durable sessions end with the commit that begins, and their subscriptions to groups."""
 
 
 class Sessions:
@@ -85,6 +87,7 @@ class Sessions:
         self._takeovers = Takeovers()
         self._stored = Kept(config)
         """Every durable session: when it expires (NEVER while it is connected)."""
+        self.absent_groups = AbsentGroups()
         self.absent_count = 0
         """Durable sessions that nobody is connected to."""
         self._absent_unsubscribed: set[str] = set()
@@ -124,6 +127,8 @@ class Sessions:
             else:
                 expires_at = self._log.time.monotonic_at(document.expires_at_us)
             self._stored.set(document.client_id, expires_at)
+            if expires_at == NEVER and is_shared(document.client_id):
+                self.absent_groups.closed(document.client_id)
         self._deadline_moved()
         self.absent_count = len(self._stored)
         if orphans:
@@ -222,6 +227,8 @@ class Sessions:
             state += operations
             if state:
                 await self._log.commit_now(state, messages, keep_if_full=False)
+            if stored and not present:
+                self.absent_groups.sessions_ended()
         except Exception:
             self._wills.not_connected(client_id)
             if not had_ended:
@@ -254,6 +261,7 @@ class Sessions:
             self._forget(client_id)
             if self._stored.remove(client_id):
                 self._log.append([], operations=[Delete(SessionDocument, (client_id,))])
+                self.absent_groups.sessions_ended()
             self._wills.session_ended(client_id, now)
 
     def broker_stops(self) -> None:
@@ -282,24 +290,48 @@ class Sessions:
         self.absent_count -= 1
         self._absent_unsubscribed.discard(client_id)
 
+    @property
+    def absent_may_subscribe(self) -> bool:
+        """Whether any session may have a subscription though nobody is connected to it."""
+        return self.absent_count > len(self._absent_unsubscribed)
+
+    def is_absent(self, client_id: str) -> bool:
+        """Whether the session is stored, and nobody is connected to it."""
+        return client_id in self._stored and client_id not in self._owners
+
+    def expire_at(self, document: SessionDocument, at: Monotonic) -> None:
+        """Let the session of a group, which is absent, be due then."""
+        document.expires_at_us = self._log.time.served_at(at)
+        self._expire_at(document.client_id, at)
+        self._log.append([], operations=[Put(document)])
+
+    def end(self, name: str, ended: OnCommitted) -> None:
+        """End the session of a group, which is absent. `ended` is called when that is stored."""
+        self._stored.remove(name)
+        self._not_absent(name)
+        self._forget(name)
+        self._log.append([], ended, operations=[Delete(SessionDocument, (name,))])
+
     def nobody_gets(self, messages: Sequence[Message]) -> Collection[str]:
         """The topics of `messages` that certainly nobody is subscribed to.
 
         The subscriptions of absent sessions are not in memory. So while any absent session may have
         one, no topic is returned.
         """
-        if self.absent_count > len(self._absent_unsubscribed):
+        if self.absent_may_subscribe:
             return ()
         topics = {message.topic for message in messages}
         return {topic for topic in topics if not self._delivery.is_wanted(topic)}
 
     def deadline(self) -> Monotonic | None:
         """When the next session expires, in whole seconds: those of one second share a commit."""
-        soonest = None if self._ending else self._stored.soonest()
+        soonest = self._stored.soonest(clients=not self._ending)
         return None if soonest is None else Monotonic(math.ceil(soonest))
 
     def expire(self, now: Instant) -> None:
         """End sessions whose Session Expiry Interval has passed. [MQTT-3.1.2-23]"""
+        if groups := self._stored.take_due_groups(now.monotonic, ENDED_AT_ONCE_MAX):
+            self.absent_groups.due(groups)
         if self._ending:
             return
         expired = self._stored.take_due(now.monotonic, ENDED_AT_ONCE_MAX)
@@ -308,6 +340,7 @@ class Sessions:
         ended: list[Operation] = [Delete(SessionDocument, (client_id,)) for client_id in expired]
         self._ending = True
         self._log.append([], self._expired_ended, operations=ended)
+        self.absent_groups.sessions_ended()
         for client_id in expired:
             self._not_absent(client_id)
             try:
@@ -335,32 +368,7 @@ class Sessions:
             session = None
         if session is not None or client_id not in self._stored:
             return session
-        document: SessionDocument | None = None
-        cursor: CursorDocument | None = None
-        pages: list[InFlightDocument] = []
-        received: ReceivedQos2Document | None = None
-        state = await self._log.store.scan_together(SESSION_STATE, (client_id,))
-        subscriptions = [found for found in state if isinstance(found, SubscriptionDocument)]
-        for found in state[: len(state) - len(subscriptions)]:
-            match found:
-                case SessionDocument():
-                    document = found
-                case CursorDocument():
-                    cursor = found
-                case InFlightDocument():
-                    pages.append(found)
-                case ReceivedQos2Document():
-                    received = found
-        if document is None:
-            return None
-        session = self._new(client_id, document.created_at_us)
-        session.set_expiry(document.session_expiry_s)
-        session.restore(cursor, pages, received)
-        for part in parts(subscriptions):
-            for subscription in part:
-                session.subscribe(subscription)
-            await asyncio.sleep(0)
-        return session
+        return await load(self._log, client_id, inflight_max=self._config.inflight_max)
 
     def _new(self, client_id: str, created_at_us: int) -> Session:
         return Session(

@@ -75,11 +75,10 @@ class InFlightWindow:
         self.receive_maximum = len(self) + more
 
     def room(self, *, durable: bool) -> int:
-        """How many more QoS 1 and 2 messages may go.
+        """How many more QoS 1 and 2 messages may go: Receive Maximum bounds them. [MQTT-3.3.4-9]
 
-        The Receive Maximum bounds them [MQTT-3.3.4-9]. For a durable session `inflight_max` bounds
-        what a crash of the broker could repeat (P4), unless the disk is full: that must not keep
-        subscribers from reading.
+        For a durable session `inflight_max` bounds what a crash of the broker could repeat (P4),
+        unless the disk is full: that must not keep subscribers from reading.
         """
         unfinished = len(self._qos1) + len(self._qos2) + len(self._released)
         known = self.repeatable
@@ -266,11 +265,16 @@ class InFlightWindow:
         for packet_id in returned:
             del self._leases[packet_id]
             del self._qos1[packet_id]
-            del self._aside[packet_id]
-        self.repeatable.acknowledged += len(returned)
-        if self._changed is not None:
-            self._note_changed(returned)
+        self._finished(len(returned), returned)
         return list(returned.values())
+
+    def keep_leases(self, group: str) -> list[Lease]:
+        """The group ended: what it leased is the session's own from here on. [MQTT-3.10.4-3]"""
+        kept = {p: lease for p, lease in self._leases.items() if lease.group == group}
+        self._leases = {p: lease for p, lease in self._leases.items() if p not in kept}
+        if self._changed is not None:
+            self._note_changed(kept)
+        return list(kept.values())
 
     def take_settled(self) -> list[Lease]:
         """The leases that ended since the last call."""
@@ -291,11 +295,6 @@ class InFlightWindow:
         return released + sorted(sent, key=itemgetter(0))
 
     def _entries(self, flight: Mapping[int, Offset], stage: Stage) -> list[InFlight]:
-        if not self._aside:  # And so nothing is leased.
-            return [
-                InFlight(offset, PacketIdentifier(packet_id), stage)
-                for packet_id, offset in flight.items()
-            ]
         aside, leases = self._aside, self._leases
         return [
             InFlight(

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from broker.mqtt.packets import Ack, Disconnect, PacketType, Publish
+from broker.mqtt.packets import Ack, Disconnect, PacketType, Publish, Unsuback, Unsubscribe
 from tests.support.broker_process import BrokerProcess
 from tests.support.raw_client import Dial, RawClient, connect_packet, expect_nothing
 
@@ -22,6 +22,11 @@ def publish(client: RawClient, topic: str, payload: bytes, qos: int) -> None:
     if qos == 2:
         client.send(Ack(PUBREL, [1]))
         assert client.expect(Ack) == Ack(PUBCOMP, [1])
+
+
+def unsubscribe(client: RawClient, filter: str) -> None:
+    client.send(Unsubscribe(7, [filter]))
+    assert client.expect(Unsuback).packet_id == 7
 
 
 def finish(client: RawClient, message: Publish) -> None:
@@ -115,6 +120,43 @@ def test_what_a_member_refuses_goes_to_no_other(
     assert other.payload == b"other"
     finish(second, other)
     expect_nothing(second)
+
+
+def test_the_last_to_unsubscribe_ends_the_group(dial: Dial, name: str, version: int) -> None:
+    """[MQTT 5, 4.8.2] What is unread goes with it, and whoever comes then gets what is new."""
+    publisher = dial(connect_packet(f"{name}-pub"))
+    filter = f"$share/g/{name}"
+    first = dial(connect_packet(f"{name}-a", version=version, durable=True))
+    second = dial(connect_packet(f"{name}-b", version=version))
+    for member in (first, second):
+        member.subscribe(filter, 1)
+    unsubscribe(second, filter)
+    publish(publisher, name, b"0", 1)
+    finish(first, first.expect(Publish))
+    first.socket.close()
+    for number in (b"1", b"2"):
+        publish(publisher, name, number, 1)
+    first = dial(connect_packet(f"{name}-a", version=version, durable=True), present=True)
+    assert [first.expect(Publish).payload for _ in range(2)] == [b"1", b"2"]
+    unsubscribe(first, filter)
+    publish(publisher, name, b"3", 1)
+    first.subscribe(filter, 1)
+    second.subscribe(filter, 1)
+    for number in (b"4", b"5"):
+        publish(publisher, name, number, 1)
+    assert {first.expect(Publish).payload, second.expect(Publish).payload} == {b"4", b"5"}
+
+
+def test_a_group_outlives_its_last_session_for_a_while(dial: Dial, name: str, version: int) -> None:
+    """So that a worker can restart."""
+    publisher = dial(connect_packet(f"{name}-pub"))
+    worker = dial(connect_packet(f"{name}-a", version=version))
+    worker.subscribe(f"$share/g/{name}", 1)
+    worker.socket.close()
+    publish(publisher, name, b"meanwhile", 1)
+    worker = dial(connect_packet(f"{name}-b", version=version))
+    worker.subscribe(f"$share/g/{name}", 1)
+    assert worker.expect(Publish).payload == b"meanwhile"
 
 
 def test_a_member_that_does_not_acknowledge_has_its_receive_maximum_and_no_more(

@@ -352,9 +352,8 @@ async def test_what_a_mistake_left_half_leased_is_leased_again(
     """P3"""
     leaving = await member(world, "leaving", kind=Leaving, expiry_s=100)
     await publish(world, 1, 1)
-    assert leaving.session is not None
-    world.groups.leave(leaving.session, GROUP)
     one = await member(world, "one", kind=Leaving)
+    world.groups.leave(placed(leaving), GROUP)
     (group,) = world.groups._groups.values()
     lease = group._lease
 

@@ -191,12 +191,14 @@ async def test_the_last_to_unsubscribe_finishes_what_it_has_too(world: World) ->
 
 
 async def test_who_unsubscribes_need_not_finish_what_is_not_of_the_group(world: World) -> None:
+    (await member(world, "absent", expiry_s=100)).close()
     one = await member(world, "one", expiry_s=100)
     one.subscribe(subscription("own", client_id="one"))
     await world.publish(message("x", "own"))
     await publish(world, 1, 1)
     own, leased = one.packet_ids
     unsubscribe(world, one)
+    await world.settled()
     assert world.groups.open_count == 1
     one.packet_ids = [leased]
     await one.acknowledge()

@@ -29,14 +29,17 @@ def test_groups_and_clients_do_not_take_each_others_places() -> None:
     kept.refuse_if_full(GROUP)
 
 
-def test_what_is_due_is_taken_of_both_kinds() -> None:
+def test_what_is_due_is_taken_of_each_kind() -> None:
+    """Groups stay: whether one ends is looked at first."""
     kept = Kept(Config())
     assert kept.soonest() is None
     for n, name in enumerate(["sub1", GROUP, "sub2", "$share/workers/u"], 1):
         kept.set(name, Monotonic(float(n)))
     assert kept.soonest() == Monotonic(1)
-    assert kept.get(GROUP) == Monotonic(2)
+    assert kept.soonest(clients=False) == kept.get(GROUP) == Monotonic(2)
     assert kept.take_due(Monotonic(3.5), 2) == ["sub1", "sub2"]
+    assert "sub1" not in kept
     assert kept.soonest() == Monotonic(2)
-    assert kept.take_due(Monotonic(3.5), 2) == [GROUP]
-    assert "$share/workers/u" in kept
+    assert kept.take_due_groups(Monotonic(3.5), 2) == [GROUP]
+    assert kept.get(GROUP) == NEVER
+    assert kept.soonest() == kept.get("$share/workers/u") == Monotonic(4)

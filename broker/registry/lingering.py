@@ -1,0 +1,237 @@
+"""Lingering: when a group that nobody is a member of ends. [MQTT 5, 4.8.2]
+
+A group is there while a session is subscribed to it, its client connected or not. The last one that
+unsubscribes ends it at once (`Groups.leave`). But when the last session *ends*, workers may only be
+restarting: then the group stays for `group_linger_s`, and one with unread messages for
+`session_expiry_default_s` if that is longer. What is unread when it ends is counted, and told (P5).
+
+- Absent sessions have their subscriptions in the log alone. So the store is asked, for many groups
+  at once: when the last member of a group has left, and when sessions have ended, for the groups
+  that then may have lost their last.
+- The time that is left is stored with the group, and passes only while a broker serves, as for any
+  session.
+- The unread messages are counted by the readers, a few ms at a time; beyond LOOKS_MAX it is said
+  that there are at least so many.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import islice
+
+from broker import tasks
+from broker.clock import NEVER, Clock, Instant
+from broker.config import Config
+from broker.counters import Counters
+from broker.delivery.looks import Looks
+from broker.documents import SessionDocument
+from broker.errors import StoreError
+from broker.log.batch import awaited
+from broker.log.log import Log
+from broker.message import Monotonic, Offset
+from broker.registry.loading import load
+from broker.registry.sessions import SESSION_EXPIRY_NEVER, AbsentGroups, Sessions
+from broker.session.session import Session
+from broker.topics import parse_shared
+
+logger = logging.getLogger(__name__)
+
+LOOKED_AT_MAX = 500
+"""Groups that the store is asked about at once, and that may end in one commit: a few ms."""
+LOOKS_MAX = 2000
+"""Looks into the log, of a few ms each, to count what is unread in one group."""
+TOLD_MAX = 10
+"""Groups that are told one by one when many end with unread messages at once."""
+UNREAD = "unread when its group ended"
+
+
+class Lingering(AbsentGroups):
+    """See the module."""
+
+    def __init__(
+        self, log: Log, sessions: Sessions, counters: Counters, config: Config, clock: Clock
+    ) -> None:
+        self._log = log
+        self._sessions = sessions
+        self._counters = counters
+        self._config = config
+        self._clock = clock
+        self._looks = Looks(clock)
+        self._to_look_at: dict[str, Instant] = {}
+        """Absent groups of which it is not known whether anybody is subscribed, since when."""
+        self._due: set[str] = set()
+        """Of these, those whose time is over."""
+        self._unsubscribed: set[str] = set()
+        """Of these, those that end now, if they have no subscriber."""
+        self._held: set[str] = set()
+        """Groups that had an absent subscriber when that was last asked."""
+        self._ends = 0
+        """How often sessions have ended."""
+        self._to_count: deque[tuple[Session, Offset]] = deque()
+        """Of the groups that have ended: what was unread, up to this offset."""
+        self._looking: asyncio.Task[None] | None = None
+        self._counting: asyncio.Task[None] | None = None
+        sessions.absent_groups = self
+
+    def closed(self, name: str) -> None:
+        self._due.discard(name)
+        self._look_at([name])
+
+    def opened(self, name: str) -> None:
+        """It has a member."""
+        self._held.discard(name)
+
+    def due(self, names: Sequence[str]) -> None:
+        self._due.update(names)
+        self._look_at(names)
+
+    def unsubscribed(self, name: str) -> None:
+        """A session that is no member now has unsubscribed from an absent group."""
+        self._unsubscribed.add(name)
+        self._look_at([name])
+
+    def sessions_ended(self) -> None:
+        self._ends += 1
+        self._look_at(self._held)
+        self._held.clear()
+
+    async def without_subscriber(self, names: Sequence[str]) -> dict[str, SessionDocument]:
+        """The groups that no session is subscribed to, by name, when all is stored that was handed
+        to the log before."""
+        stored, on_stored = awaited(None)
+        self._log.append([], on_stored, durable=False)
+        await stored
+        found = await self._looks.until_answered(lambda: self._log.store.without_subscriber(names))
+        return {document.client_id: document for document in found}
+
+    def ended(self, session: Session, through: Offset) -> None:
+        """This session of a group, not attached any more, has ended. Count what was unread."""
+        if len(session.in_flight) or session.position.through < through:
+            self._to_count.append((session, through))
+            if self._counting is None:
+                self._counting = tasks.start(self._count_and_tell(), self._failed)
+
+    def _look_at(self, names: Iterable[str]) -> None:
+        self._to_look_at.update(dict.fromkeys(names, self._clock.now()))
+        if self._to_look_at and self._looking is None:
+            self._looking = tasks.start(self._look(), self._failed)
+
+    def _failed(self, error: Exception) -> None:
+        """A mistake of ours: the groups that it was about stay until the next start."""
+        logger.critical("the end of groups without a member", exc_info=error)
+
+    async def _look(self) -> None:
+        try:
+            while self._to_look_at:
+                await self._look_at_some([*islice(self._to_look_at, LOOKED_AT_MAX)])
+        finally:
+            self._looking = None
+
+    async def _look_at_some(self, names: Sequence[str]) -> None:
+        since = {name: self._to_look_at.pop(name) for name in names}
+        due, unsubscribed = self._due.intersection(names), self._unsubscribed.intersection(names)
+        self._due -= due
+        self._unsubscribed -= unsubscribed
+        ends = self._ends
+        free = await self.without_subscriber(names)
+        linger_s = self._config.group_linger_s
+        for name in names:
+            if self._came_back(name):
+                continue
+            document = free.get(name)
+            if document is None:
+                if ends == self._ends:
+                    self._held.add(name)
+                else:
+                    self._to_look_at[name] = self._clock.now()
+            elif name in unsubscribed or not linger_s:
+                await self._end(document)
+            elif name in due:
+                await self._end(document, longest_s=self._config.session_expiry_default_s)
+            else:
+                self._stay(document, linger_s, since[name].after(linger_s))
+
+    def _came_back(self, name: str) -> bool:
+        """Whether the group had a member since. It is looked at again when that has left."""
+        return name in self._to_look_at or not self._sessions.is_absent(name)
+
+    def _stay(self, document: SessionDocument, seconds: int, until: Monotonic) -> None:
+        """Let the group stay: then it has stayed for `seconds`."""
+        at = NEVER if seconds == SESSION_EXPIRY_NEVER else until
+        self._sessions.expire_at(replace(document, session_expiry_s=seconds), at)
+
+    async def _end(self, document: SessionDocument, *, longest_s: int = 0) -> None:
+        """Unless something is unread, and the group has not stayed for `longest_s` yet."""
+        name, through = document.client_id, self._log.high_watermark
+        session = await self._load(name)
+        more_s = longest_s - document.session_expiry_s
+        unread = False
+        if session is not None and more_s > 0:
+            count, complete = await self._unread(session, through)
+            unread = count > 0 or not complete
+        if self._came_back(name):
+            return
+        if unread:
+            assert document.expires_at_us is not None, "it was due"
+            was_due = self._log.time.monotonic_at(document.expires_at_us)
+            self._stay(document, longest_s, Monotonic(was_due + more_s))
+            return
+
+        def ended(error: StoreError | None) -> None:
+            if error is None and session is not None:
+                self.ended(session, through)
+
+        self._sessions.end(name, ended)
+
+    async def _load(self, name: str) -> Session | None:
+        """None: it is damaged."""
+        most = self._config.inflight_max
+        try:
+            return await self._looks.until_answered(
+                lambda: load(self._log, name, inflight_max=most)
+            )
+        except StoreError as error:
+            logger.error("group %s: its unread messages are not counted: %s", name, error)
+            return None
+
+    async def _unread(self, session: Session, through: Offset) -> tuple[int, bool]:
+        """How many messages, and whether that is all."""
+        shared = parse_shared(session.client_id)
+        assert shared is not None
+        _, topic_filter = shared
+        first = Offset(session.position.through + 1)
+        try:
+            count, following = await self._looks.until_answered(
+                lambda: self._log.store.count([topic_filter], first, through, looks_max=LOOKS_MAX)
+            )
+        except StoreError as error:
+            logger.error("group %s: unread messages not counted: %s", session.client_id, error)
+            return len(session.in_flight), False
+        return len(session.in_flight) + count, following > through
+
+    async def _count_and_tell(self) -> None:
+        told = groups = messages = 0
+        try:
+            while self._to_count:
+                session, through = self._to_count.popleft()
+                count, complete = await self._unread(session, through)
+                if not count:
+                    continue
+                self._counters.dropped[UNREAD] += count
+                if told < TOLD_MAX:
+                    told += 1
+                    least = "" if complete else "at least "
+                    logger.warning(
+                        "group %s ended with %s%d unread messages: nobody is subscribed to it",
+                        *(session.client_id, least, count),
+                    )
+                else:
+                    groups, messages = groups + 1, messages + count
+        finally:
+            self._counting = None
+            if groups:
+                logger.warning("%d more groups ended, with %d unread messages", groups, messages)

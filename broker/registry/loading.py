@@ -1,0 +1,60 @@
+"""Loading: makes a session of what the log keeps of it."""
+
+from __future__ import annotations
+
+import asyncio
+
+from broker.delivery.routes import parts
+from broker.documents import (
+    CursorDocument,
+    InFlightDocument,
+    ReceivedQos2Document,
+    SessionDocument,
+    SubscriptionDocument,
+)
+from broker.log.log import Log
+from broker.session.session import Session
+
+SESSION_STATE = (
+    SessionDocument,
+    CursorDocument,
+    InFlightDocument,
+    ReceivedQos2Document,
+    SubscriptionDocument,
+)
+"""What is stored of a session, and read in one call. Subscriptions come last: there may be many."""
+
+
+async def load(log: Log, client_id: str, *, inflight_max: int) -> Session | None:
+    """The session as it was last committed; None if there is none. Raises StoreError."""
+    document: SessionDocument | None = None
+    cursor: CursorDocument | None = None
+    pages: list[InFlightDocument] = []
+    received: ReceivedQos2Document | None = None
+    state = await log.store.scan_together(SESSION_STATE, (client_id,))
+    subscriptions = [found for found in state if isinstance(found, SubscriptionDocument)]
+    for found in state[: len(state) - len(subscriptions)]:
+        match found:
+            case SessionDocument():
+                document = found
+            case CursorDocument():
+                cursor = found
+            case InFlightDocument():
+                pages.append(found)
+            case ReceivedQos2Document():
+                received = found
+    if document is None:
+        return None
+    session = Session(
+        client_id,
+        created_at_us=document.created_at_us,
+        start=log.high_watermark,
+        inflight_max=inflight_max,
+    )
+    session.set_expiry(document.session_expiry_s)
+    session.restore(cursor, pages, received)
+    for part in parts(subscriptions):
+        for subscription in part:
+            session.subscribe(subscription)
+        await asyncio.sleep(0)
+    return session
