@@ -11,6 +11,8 @@ from cli.failure import CommandFailed, Exit
 URL = "PUBSUB_URL"
 """The environment variable that finds the broker: mqtt://[USER[:PASSWORD]@]HOST[:PORT]."""
 PORT = 9000
+STRING_BYTES_MAX = 65_535
+"""Of a string in an MQTT packet, in UTF-8."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +64,7 @@ def find(
     """What the options say, then PUBSUB_URL, then a broker on this machine.
 
     With a host of its own a command does not tell that one the user and password of the URL.
-    Raises CommandFailed (2): PUBSUB_URL is no such URL.
+    Raises CommandFailed (2): PUBSUB_URL is no such URL, or one of them cannot be what it is for.
     """
     url = _split(os.environ.get(URL) or "mqtt://127.0.0.1")
     assert url.hostname is not None
@@ -70,13 +72,36 @@ def find(
         username = unquote(url.username)
         if password is None and url.password is not None:
             password = unquote(url.password)
+    host = url.hostname if host is None else host
+    try:
+        possible = host.encode("idna")
+    except UnicodeError:
+        possible = b""
+    if not possible:
+        raise CommandFailed(f"{host!r} is no host name", code=Exit.USAGE)
+    check_string("the user name", username)
+    check_string("the password", password)
     return Address(
-        host=url.hostname if host is None else host,
+        host=host,
         port=(url.port or PORT) if port is None else port,
         username=username,
         password=password,
         keep_alive_s=keep_alive_s,
     )
+
+
+def check_string(name: str, text: str | None) -> None:
+    """Raises CommandFailed (2) where a packet cannot hold `text`. [MQTT-1.5.4-1, 2]"""
+    if text is None:
+        return
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        raise CommandFailed(f"{name} is not valid UTF-8", code=Exit.USAGE) from None
+    if size > STRING_BYTES_MAX or "\0" in text:
+        raise CommandFailed(
+            f"{name} must have at most {STRING_BYTES_MAX:,} bytes, and no NUL", code=Exit.USAGE
+        )
 
 
 def _split(text: str) -> SplitResult:

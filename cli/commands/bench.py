@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cli.address import find
+from cli.address import check_string, find
 from cli.options import Host, Password, Port, Qos, Username, unique
 
 EXAMPLES = """\b
@@ -77,6 +77,8 @@ def run(
     if messages is not None and messages < publishers:
         raise typer.BadParameter("-n is less than a message for each publisher")
     name = unique()
+    if client_id is not None:
+        check_string("--id", f"{client_id}-pub{publishers}")
     options = Options(
         address=find(host, port, username, password),
         client_id=client_id or f"pubsub-bench-{name}",

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cli.address import find
+from cli.address import check_string, find
 from cli.options import Host, KeepAlive, Password, Port, Qos, Username, unique
 
 EXAMPLES = """\b
@@ -70,6 +70,7 @@ def run(
     sources = (len(given) > 1) + stdin_lines + stdin_whole + (file is not None) + null
     if len(given) > 2 or sources > 1 or (message_option is not None and len(given) < 2):
         raise typer.BadParameter("give one TOPIC and one of MESSAGE, -l, -s, -f and -n")
+    check_string("--id", client_id)
     options = publish.Options(
         address=find(host, port, username, password, keep_alive),
         client_id=client_id or f"pubsub-pub-{unique()}",
@@ -104,4 +105,6 @@ def _property(text: str) -> tuple[str, str]:
     name, is_pair, value = text.partition("=")
     if not is_pair:
         raise typer.BadParameter(f"{text!r} is not NAME=VALUE")
+    check_string("the name in --property", name)
+    check_string("the value in --property", value)
     return name, value

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from cli import output
-from cli.address import find
+from cli.address import check_string, find
 from cli.options import Host, KeepAlive, OptionalQos, Password, Port, Username, unique
 
 EXAMPLES = """\b
@@ -99,6 +99,9 @@ def run(
     for name, given in (("--resume", resume), ("--fresh", fresh), ("--only", only)):
         if given and client_id is None:
             raise typer.BadParameter(f"{name} needs the --id of a durable subscriber")
+    if client_id == "":
+        raise typer.BadParameter("--id is empty")
+    check_string("--id", client_id)
     if resume and fresh:
         raise typer.BadParameter("--resume goes on and --fresh begins anew: use one")
     if only and not filters:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cli.address import Address, find
+from cli.address import Address, check_string, find
 from cli.failure import CommandFailed, Exit
 
 ADDRESS = Address(host="h", port=1)
@@ -56,6 +56,37 @@ def test_the_environment_finds_the_broker(
 ) -> None:
     monkeypatch.setenv("PUBSUB_URL", url)
     assert find(None, None, None, None) == address
+
+
+@pytest.mark.parametrize("host", ["", "a..b", "x" * 64, "caf\udce9", "a b\ud800"])
+def test_what_cannot_be_a_host_is_a_usage_error(host: str) -> None:
+    with pytest.raises(CommandFailed, match="is no host name") as raised:
+        find(host, None, None, None)
+    assert raised.value.code is Exit.USAGE
+
+
+@pytest.mark.parametrize("host", ["localhost", "::1", "fe80::1%eth0", "bücher.example", "10.0.0.1"])
+def test_what_can_be_a_host_is_taken_as_it_is(host: str) -> None:
+    assert find(host, None, None, None).host == host
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("\udcff", "a is not valid UTF-8"),
+        ("x\0", "a must have at most 65,535 bytes, and no NUL"),
+        ("é" * 32_768, "a must have at most 65,535 bytes, and no NUL"),
+    ],
+)
+def test_what_no_packet_can_hold_is_a_usage_error(text: str, said: str) -> None:
+    check_string("a", None)
+    check_string("a", "é" * 32_767 + "x")
+    with pytest.raises(CommandFailed) as raised:
+        check_string("a", text)
+    assert (str(raised.value), raised.value.code) == (said, Exit.USAGE)
+    for username, password in ((text, None), ("u", text)):
+        with pytest.raises(CommandFailed, match=r"^the (user name|password) "):
+            find(None, None, username, password)
 
 
 def test_options_go_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -132,6 +132,7 @@ def test_metadata_is_asked_for_only_where_it_is_used(
         ("a --id me --resume --fresh", "use one"),
         ("a --group a/b", "--group 'a/b'"),
         ("a --group ''", "--group ''"),
+        ("a --id ''", "--id is empty"),
         ("a --group +", "--group '+'"),
         ("a --from alice", "--from: replay spec cannot be understood"),
         ("a --from 1 --until 2:3", "--until: until is one place"),
