@@ -133,8 +133,9 @@ class Client(mqtt.Client):
             self._wait(lambda: self._session_present is not None, "CONNECT")
         except (OSError, ConnectionLost) as error:
             if self._refused is not None:
+                why = getattr(self._connack, "ReasonString", None)
                 raise self._address.refused(
-                    str(self._refused),
+                    f"{self._refused}: {why}" if why else str(self._refused),
                     not_authorized=self._refused.value in NOT_AUTHORIZED_CODES,
                 ) from None
             if isinstance(error, ConnectionLost):
@@ -251,11 +252,11 @@ class Client(mqtt.Client):
         reason: ReasonCode,
         properties: Properties | None,
     ) -> None:
+        self._connack = properties
         if reason.is_failure:
             self._refused = reason
-            return
-        self._session_present = flags.session_present
-        self._connack = properties
+        else:
+            self._session_present = flags.session_present
 
     def _disconnected(
         self,

@@ -205,6 +205,17 @@ def test_a_refused_connection_says_why() -> None:
         assert raised.value.code is Exit.NOT_AUTHORIZED
 
 
+def test_a_refusal_has_the_reason_that_the_broker_gives() -> None:
+    """[MQTT-3.2.2-19]"""
+    full = b"disk full"
+    connack = bytes((0x20, 6 + len(full), 0, 0x97, 3 + len(full), 0x1F, 0, len(full))) + full
+    with (
+        closing(HandPlayedBroker(connack)) as peer,
+        pytest.raises(CommandFailed, match="the connection: Quota exceeded: disk full"),
+    ):
+        peer.open()
+
+
 def test_a_person_is_told_what_a_silent_broker_is_waited_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
