@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 
 from broker.errors import StoreCorrupt
@@ -31,6 +32,21 @@ class _Report:
         elif self.problems <= LISTED_MAX:
             output.progress("")
             output.text(f"{output.one_line(problem.said)}\n")
+
+
+def verify(new: sqlite3.Connection, path: Path, work: LongWork) -> int:
+    """Look at what was just written, and is to be `path`; the number of its messages. Raises
+    StoreCorrupt."""
+    new.set_progress_handler(work.interrupted, database.STEPS_BETWEEN_LOOKS)
+    looking = Check(
+        new,
+        listed,
+        at_rest=True,
+        progress=lambda done: work.step(done, looking.expected, doing=f"verifying {path}"),
+    )
+    for problem in looking.problems():
+        raise StoreCorrupt(f"{path}: {problem.said}")
+    return looking.messages
 
 
 def check(path: Path, *, json: bool = False) -> None:
@@ -69,7 +85,7 @@ def check(path: Path, *, json: bool = False) -> None:
     if report.problems:
         raise CommandFailed(
             f"{path} is damaged: {report.problems:,} problem{'s' * (report.problems > 1)}",
-            "restore a backup",
+            "`pubsub salvage` saves what can be read",
             Exit.STORE_DAMAGED,
         )
     if not json:

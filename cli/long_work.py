@@ -49,14 +49,14 @@ class LongWork:
     def interrupted(self) -> bool:
         return self._interrupt.requested
 
-    def step(self, done: int, total: int, doing: str = "") -> None:
-        """So many messages are done. Raises KeyboardInterrupt if that was asked for."""
+    def step(self, done: int, total: int, *, doing: str = "", unit: str = "messages") -> None:
+        """So much is done. Raises KeyboardInterrupt if that was asked for."""
         self._interrupt.check()
         now = time.perf_counter()
         if now - self._shown < SHOWN_EVERY_S:
             return
         self._shown = now
-        line = f"{doing or self._doing}: {done:,} of {total:,} messages"
+        line = f"{doing or self._doing}: {done:,} of {total:,} {unit}"
         if 0 < done < total:
             line += f", about {self.seconds * (total - done) / done:.0f} s left"
         output.progress(line[: shutil.get_terminal_size().columns - 1])

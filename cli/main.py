@@ -20,7 +20,17 @@ from broker.errors import (
     StoreInUse,
 )
 from cli import output
-from cli.commands import bench, broker_start, broker_status, broker_stop, check, log, pub, sub
+from cli.commands import (
+    bench,
+    broker_start,
+    broker_status,
+    broker_stop,
+    check,
+    log,
+    pub,
+    salvage,
+    sub,
+)
 from cli.dashes import DashedArguments
 from cli.failure import CommandFailed, ConnectionLost, Exit, OutputClosed
 
@@ -51,6 +61,7 @@ app.command("pub", epilog=pub.EXAMPLES, cls=DashedArguments)(pub.run)
 app.command("sub", epilog=sub.EXAMPLES)(sub.run)
 app.command("log", epilog=log.EXAMPLES)(log.run)
 app.command("check", epilog=check.EXAMPLES)(check.run)
+app.command("salvage", epilog=salvage.EXAMPLES)(salvage.run)
 app.command("bench", epilog=bench.EXAMPLES)(bench.run)
 
 

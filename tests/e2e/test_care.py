@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.commands import check
+from cli.commands import check, salvage
 from tests.support.broker_process import BrokerProcess
 from tests.support.command_line import pubsub
 from tests.support.raw_client import publish_many
@@ -27,6 +27,10 @@ def locks(path: Path) -> list[str]:
     lines = Path("/proc/locks").read_text().splitlines()
     held = [line.split()[1:] for line in lines]
     return sorted(" ".join(words) for words in held if words[4].endswith(inodes))
+
+
+def contents(directory: Path) -> dict[Path, bytes]:
+    return {file: file.read_bytes() for file in directory.glob("pubsub.db*")}
 
 
 def examples(text: str) -> list[list[str]]:
@@ -48,3 +52,32 @@ def test_check_sees_what_a_running_broker_has_acknowledged(data_dir: Path) -> No
     record = json.loads(pubsub("check", "--json", "--data-dir", data_dir).stdout)
     assert record["online"] is True
     assert (record["problems"], record["messages"]) == (0, 500)
+
+
+def test_what_a_start_refuses_is_salvaged_as_it_says(tmp_path: Path) -> None:
+    """P1, P2, P5: messages are lost that were acknowledged; the others are in the new log."""
+    with BrokerProcess(tmp_path) as broker:
+        for n in range(300):
+            publish_many(broker.port, "weather", [b"%d" % n], client_id="publisher")
+        broker.kill()
+        wal = broker.data_dir / "pubsub.db-wal"
+        content = bytearray(wal.read_bytes())
+        content[len(content) // 2] ^= 4
+        wal.write_bytes(content)
+        refused = pubsub("broker", "start", "-p", "0", "--data-dir", broker.data_dir)
+        assert refused.returncode == 74
+        assert b"into a new log: `pubsub salvage`" in refused.stderr
+        before = contents(broker.data_dir)
+        [arguments] = examples(salvage.EXAMPLES)
+        to = tmp_path / arguments.pop()
+        done = pubsub(*arguments, to, "--data-dir", broker.data_dir, "--json")
+        assert done.returncode == 0, done.stderr
+        assert contents(broker.data_dir) == before
+        whole = json.loads(done.stdout.splitlines()[-1])
+        assert whole["messages"] >= 299
+        broker.data_dir = to
+        broker.start()
+        publish_many(broker.port, "weather", [b"later"], client_id="publisher")
+        ((offset,),) = broker.query("SELECT offset FROM history WHERE payload = ?", b"later")
+        assert offset > 300
+        assert broker.stop() == 0

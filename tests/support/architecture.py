@@ -46,8 +46,8 @@ WORDS = ROWS[-1]
 REPLAY_SPEC = "broker.replay.spec"
 USED_BY_CLI = {
     "server": {"cli.commands.broker_start"},
-    "store": {"cli.history", "cli.database", "cli.check"},
-    "session": {"cli.check"},
+    "store": {"cli.history", "cli.database", "cli.check", "cli.salvage"},
+    "session": {"cli.check", "cli.salvage"},
     "net": {"cli.admin"},
 }
 """What some modules of cli use beside `WORDS` and `REPLAY_SPEC`, which all of them may."""

@@ -178,18 +178,9 @@ class Check:
                 yield Problem(sentence.format(*row))
 
     def _cursors(self) -> Iterator[Problem]:
-        rows = self._connection.execute(
-            "SELECT c.client_id, offset, sent_through, next_packet_id, inflight, page, exchanges"
-            " FROM cursors c LEFT JOIN in_flight p USING (client_id) ORDER BY c.client_id, page"
-        )
-        for cursor, pages in groupby(rows, lambda row: CursorDocument(*row[:5])):
-            listed = [
-                InFlightDocument(cursor.client_id, page, exchanges)
-                for *_, page, exchanges in pages
-                if page is not None
-            ]
+        for cursor, pages in cursors(self._connection):
             try:
-                self._in_flight(cursor, listed)
+                self._in_flight(cursor, pages)
             except StoreCorrupt as error:
                 yield Problem(str(error))
 
@@ -272,6 +263,25 @@ class Check:
             yield
         finally:
             self._connection.execute("COMMIT")
+
+
+def cursors(
+    connection: sqlite3.Connection,
+) -> Iterator[tuple[CursorDocument, list[InFlightDocument]]]:
+    """Each cursor, and the pages of its session. One statement, and so of one moment."""
+    rows = connection.execute(
+        "SELECT c.client_id, offset, sent_through, next_packet_id, inflight, page, exchanges"
+        " FROM cursors c LEFT JOIN in_flight p USING (client_id) ORDER BY c.client_id, page"
+    )
+    for cursor, group in groupby(rows, lambda row: CursorDocument(*row[:5])):
+        yield (
+            cursor,
+            [
+                InFlightDocument(cursor.client_id, page, exchanges)
+                for *_, page, exchanges in group
+                if page is not None
+            ],
+        )
 
 
 class _Untold(Damage):

@@ -42,6 +42,8 @@ from broker.store.sqlite.wal import (
 
 logger = logging.getLogger(__name__)
 
+SET_ASIDE = ".damaged-"
+"""Added, with the time, to the name of a write-ahead log that is kept aside."""
 ALONE = "mode=ro&immutable=1"
 """Reads a database without its write-ahead log."""
 
@@ -112,9 +114,10 @@ def examine(path: Path, boot_id: str | None, *, accept_loss: bool) -> Offset:
             _set_aside(left, damage)
         else:
             raise StoreCorrupt(
-                f"{path}: {damage.cause}; {_missing(left)}. Put the files back as they were, or"
-                " go on without it: `pubsub broker start --accept-loss` keeps what is damaged"
-                " beside the database, and gives no offset twice"
+                f"{path}: {damage.cause}; {_missing(left)}. Put the files back as they were; or"
+                " save what can be read, into a new log: `pubsub salvage`; or go on without it:"
+                " `pubsub broker start --accept-loss` keeps what is damaged beside the database,"
+                " and gives no offset twice"
             )
     except (OSError, sqlite3.Error) as error:
         raise store_error(error, path) from error
@@ -247,7 +250,7 @@ def _set_aside(left: _Left, damage: _Damage) -> None:
     """
     if not left.wal_exists:
         return
-    kept = left.wal_path.with_name(f"{left.wal_path.name}.damaged-{time.time_ns() // 1000}")
+    kept = left.wal_path.with_name(f"{left.wal_path.name}{SET_ASIDE}{time.time_ns() // 1000}")
     alone = None if left.empty else _read_end(left.path, ALONE)
     usable = damage.wal_is_ours and not (
         alone is not None

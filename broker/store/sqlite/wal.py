@@ -57,6 +57,23 @@ class Wal:
 
 
 @dataclass(frozen=True, slots=True)
+class Frame:
+    """One page in a write-ahead log."""
+
+    page: int
+    """Its number."""
+    ends_commit: bool
+    salts: bytes
+    of_log: bool
+    """Whether it has the salts of its log; where their header is damaged, those of its first frame.
+    The others are left from an earlier filling."""
+    fits: bool
+    """Whether it and all before it are whole, so that SQLite uses it if a commit follows."""
+    position: int
+    """Where in the file the page begins."""
+
+
+@dataclass(frozen=True, slots=True)
 class WalIndex:
     """What SQLite knew of its write-ahead log when the process was killed."""
 
@@ -71,43 +88,57 @@ def read_wal(path: Path) -> Wal:
     """Raises OSError. No file, or one too short for a header, is a log without frames."""
     try:
         with path.open("rb") as file:
-            return _read_wal(file)
+            salts, _, frames = read_frames(file)
+            ours = committed = commits_behind = 0
+            fits = bool(salts)
+            for frame in frames:
+                before, fits = fits, frame.fits
+                if frame.of_log:
+                    ours += 1
+                    if fits and frame.ends_commit:
+                        committed = ours
+                    commits_behind += frame.ends_commit and not before
+            return Wal(salts, ours, committed, commits_behind)
     except FileNotFoundError:
         return Wal()
 
 
-def _read_wal(file: BinaryIO) -> Wal:
+def read_frames(file: BinaryIO) -> tuple[bytes, int, Iterator[Frame]]:
+    """The salts of the header, empty where it is damaged; the size of a page; and the frames that
+    are there to their end, in their order. Raises OSError."""
     header = file.read(_HEADER.size)
     if len(header) < _HEADER.size:
-        return Wal()
+        return b"", PAGE_SIZE, iter(())
     magic, version, page_size, _, salts, *expected = _HEADER.unpack(header)
     order = ">" if magic & 1 else "<"
     sums = _checksum(header[:24], order, [0, 0])
-    fits = magic | 1 == _MAGIC | 1 and version == _VERSION and sums == expected
-    if not fits:
-        page_size, salts = PAGE_SIZE, b""
-    known, frames, committed, commits_behind = salts, 0, 0, 0
-    for frame in _frames(file, _FRAME.size + page_size):
-        page, ends_commit, frame_salts, *expected = _FRAME.unpack_from(frame)
-        known = known or frame_salts  # Those of the first frame, where the header has none.
-        if fits and frame_salts == known:
-            sums = _checksum(frame[:8] + frame[_FRAME.size :], order, sums)
-            fits = page > 0 and sums == expected
-            frames += 1
-            if fits and ends_commit:
-                committed = frames
-        else:
-            fits = False
-            if frame_salts == known:
-                frames += 1
-                commits_behind += ends_commit > 0
-    return Wal(salts, frames, committed, commits_behind)
+    if magic | 1 == _MAGIC | 1 and version == _VERSION and sums == expected:
+        return salts, page_size, _frames(file, page_size, salts, order, sums)
+    return b"", PAGE_SIZE, _frames(file, PAGE_SIZE, b"", order, None)
 
 
-def _frames(file: BinaryIO, size: int) -> Iterator[bytes]:
-    """The frames that are there to their end."""
+def _frames(
+    file: BinaryIO, page_size: int, salts: bytes, order: str, sums: list[int] | None
+) -> Iterator[Frame]:
+    """`sums`: the checksum up to the first frame; None: none fits."""
+    size = _FRAME.size + page_size
+    position = _HEADER.size
     while len(frame := file.read(size)) == size:
-        yield frame
+        page, ends_commit, frame_salts, *expected = _FRAME.unpack_from(frame)
+        salts = salts or frame_salts
+        if sums is not None and frame_salts == salts:
+            sums = _checksum(frame[:8] + frame[_FRAME.size :], order, sums)
+        if frame_salts != salts or page == 0 or sums != expected:
+            sums = None
+        yield Frame(
+            page,
+            ends_commit > 0,
+            frame_salts,
+            frame_salts == salts,
+            sums is not None,
+            position + _FRAME.size,
+        )
+        position += size
 
 
 def read_index(path: Path) -> WalIndex | None:

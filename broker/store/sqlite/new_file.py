@@ -1,0 +1,61 @@
+"""A new database file: there whole and on the disk, or not at all.
+
+It is made under the name PARTIAL, without a journal and without a sync: nothing is lost with it.
+When it is whole it is synced and gets its name. What fails removes it.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from broker.errors import StoreInUse
+from broker.store.sqlite.schema import sync_directory
+
+PARTIAL = ".partial"
+"""Added to the name while it is made."""
+CACHE_KIB = 32_000
+
+
+@contextmanager
+def new_file(path: Path, *, replace: bool = False) -> Iterator[sqlite3.Connection]:
+    """A connection in autocommit mode to an empty database, which becomes `path` at the end.
+
+    `replace`: in place of the file that is there. Else raises FileExistsError. Raises StoreInUse:
+    somebody else is making it; OSError.
+    """
+    partial = Path(f"{path}{PARTIAL}")
+    _free(path, replace)
+    descriptor = os.open(partial, os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StoreInUse(f"{partial} is being made by another command") from error
+        try:
+            os.ftruncate(descriptor, 0)
+            uri = f"{partial.absolute().as_uri()}?mode=rw"
+            with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as connection:
+                connection.execute("PRAGMA journal_mode = OFF")
+                connection.execute("PRAGMA synchronous = OFF")
+                connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+                yield connection
+            os.fsync(descriptor)
+            _free(path, replace)
+            partial.rename(path)
+            sync_directory(path.parent)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _free(path: Path, replace: bool) -> None:
+    if not replace and os.path.lexists(path):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
