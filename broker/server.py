@@ -31,8 +31,9 @@ from broker.log.scrub import Scrub
 from broker.mqtt.authentication import Methods
 from broker.mqtt.limits import Limits
 from broker.net import unix
+from broker.net.listening import listen, listen_unix
 from broker.net.open_files import connections_possible
-from broker.net.tcp import Connections, listen, listen_unix
+from broker.net.tcp import Connections
 from broker.observe.sys_tree import SysTree
 from broker.registry.groups import Groups
 from broker.registry.sessions import Sessions
@@ -81,7 +82,6 @@ class Server:
         self._methods = methods or {}
         self._given_clock = clock
         self._accept_loss = accept_loss
-        self._connections = Connections(unfinished_bytes_max=config.unfinished_bytes_max)
         self._listener: asyncio.Server | None = None
         self._unix_listener: asyncio.Server | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -94,6 +94,8 @@ class Server:
         self._clock = self._given_clock or SystemClock()
         self._started_at = self._clock.monotonic()
         self._alarm = Alarm(self._clock)
+        most = config.unfinished_bytes_max
+        self._connections = Connections(self._clock, unfinished_bytes_max=most)
         self._lock = lock_data_dir(config.data_dir)
         try:
             self._store = SqliteStore(

@@ -34,6 +34,8 @@ from broker.topics import matches
 
 CHANGED_PER_TURN = 500
 """Topic Filters whose routes change in one turn of the loop: about 5 ms."""
+ROUTED_AT_ONCE_MAX = 2000
+"""Messages that are routed in one turn of the loop: about 10 ms."""
 LOOKED_THROUGH_MAX = 1000
 """Topic Filters of changes not in effect yet, beyond which every topic counts as wanted."""
 
@@ -186,16 +188,22 @@ class Changes:
         return bool(self.waiting) and place_of(self.waiting[0]) <= self._routing.live.through
 
     async def split(self, batch: Sequence[Message]) -> AsyncIterator[Sequence[Message]]:
-        """The parts of a batch, to be routed one after the other: changes take effect between."""
+        """The parts of a batch, to be routed one after the other: changes take effect between, and
+        what other clients want in the meantime is done."""
         begin = 0
-        while (place := await self._next_place()) is not None and place < batch[-1].offset:
-            end = bisect_right(batch, place, lo=begin, key=lambda message: message.offset)
+        while begin < len(batch):
+            end = min(begin + ROUTED_AT_ONCE_MAX, len(batch))
+            place = await self._next_place()
+            if place is not None and place < batch[end - 1].offset:
+                end = bisect_right(batch, place, lo=begin, key=lambda message: message.offset)
             if end > begin:
                 yield batch[begin:end]
             else:
+                assert place is not None
                 self._routing.live.advance(place)  # There is no message up to there.
+            if end == begin + ROUTED_AT_ONCE_MAX:
+                await asyncio.sleep(0)
             begin = end
-        yield batch[begin:] if begin else batch
 
     async def _next_place(self) -> Offset | None:
         """Where the routes change next. First those changes take effect whose turn it is."""

@@ -24,7 +24,7 @@ from broker.clock import Clock
 from broker.config import Config
 from broker.counters import Counters
 from broker.delivery import readers
-from broker.delivery.changes import Changes
+from broker.delivery.changes import ROUTED_AT_ONCE_MAX, Changes
 from broker.delivery.looks import Looks
 from broker.delivery.readers import CatchUp, Reader, ReaderKey, Replay, Retained
 from broker.delivery.recent import Recent
@@ -198,7 +198,7 @@ class Delivery:
                 self._skip(range(batch.first, batch.last + 1))
             else:
                 await self._log.acknowledgements_sent()
-                if self.changes.waiting:
+                if self.changes.waiting or len(batch) > ROUTED_AT_ONCE_MAX:
                     async for part in self.changes.split(batch):
                         self._deliver(part)
                 else:

@@ -20,24 +20,21 @@ off the connection that was served, and no other.
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import socket
 from collections.abc import Callable
 from functools import wraps
-from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar, cast
 
 from broker.clients.client import Client
 from broker.clients.faces import NetworkClient
 from broker.clients.line_client import LineClient
 from broker.clients.services import Services
-from broker.clock import Timer
-from broker.config import Config
-from broker.errors import ConfigError
+from broker.clock import Clock, Timer
 from broker.message import Monotonic
-from broker.net import sockets, unix
+from broker.net import sockets
 from broker.net.first_bytes import MQTT_CONNECT, begins_a_line, why_refused
+from broker.net.turns import LITTLE_BYTES, TURN, Arrived, Turns
 from broker.net.unfinished import STEP_BYTES, Unfinished
 from broker.net.websocket import HTTP_GET, WebSocket
 
@@ -47,12 +44,8 @@ FIRST_BYTE_TIMEOUT_S = 60.0
 """A person may type the first line; a CONNECT must be whole after `connect_timeout_s`."""
 CLOSE_TIMEOUT_S = 5.0
 """How long a peer may take to read the last bytes before the connection is cut."""
-BACKLOG = 1024
 UNREAD_RETRY_S = 0.1
 """A deadline that has come is looked at again after this, if it could not be judged."""
-TURN_BYTES_MAX = 1 << 16
-"""After a read of more than this, all other sockets are read before this one is read again. uvloop
-reads a socket up to 32 times before it looks at the next: others waited seconds for a flood."""
 TOO_MANY = "there are connections_max already"
 TOO_MUCH_UNFINISHED = "packets that are not whole exceed unfinished_bytes_max, and this one is late"
 
@@ -63,15 +56,17 @@ R = TypeVar("R")
 class Connections(set["TcpConnection"]):
     """All of one broker."""
 
-    def __init__(self, *, unfinished_bytes_max: int) -> None:
+    def __init__(self, clock: Clock, *, unfinished_bytes_max: int) -> None:
         self.strangers: dict[TcpConnection, None] = {}
         """Connections whose client has not been identified yet; oldest first."""
         self.unfinished = Unfinished(unfinished_bytes_max)
+        self.turns = Turns(clock)
 
     def lose(self, connection: TcpConnection) -> None:
         self.discard(connection)
         self.strangers.pop(connection, None)
         self.unfinished.forget(connection)
+        self.turns.forget(connection)
 
 
 def _guarded(
@@ -105,6 +100,7 @@ class TcpConnection(asyncio.Protocol):
         """Whether `write_buffer_bytes_max` wait to be sent."""
         self._reading_paused_by: set[str] = set()
         self._quick_ack = False
+        self._arrived = Arrived(services.clock)
         self._counted = False
         """Whether it is in `Connections.unfinished`."""
         self.client: NetworkClient | None = None
@@ -145,8 +141,18 @@ class TcpConnection(asyncio.Protocol):
         return False
 
     def data_received(self, data: bytes) -> None:
-        now = self._clock.monotonic()
         self._services.counters.bytes_in += len(data)
+        if len(data) > LITTLE_BYTES or self._arrived.size:
+            self._arrived.add(data)
+            self._connections.turns.work(self)
+            return
+        self._receive(data)
+        if len(data) <= sockets.QUICK_ACK_BYTES_MAX and self._quick_ack:
+            assert self._transport is not None
+            sockets.acknowledge_at_once(self._transport)
+
+    def _receive(self, data: bytes) -> None:
+        now = self._clock.monotonic()
         try:  # As `_guarded`, without a call for each read.
             if self.client is None:
                 data = self._first_bytes + data
@@ -164,14 +170,16 @@ class TcpConnection(asyncio.Protocol):
                 self._counted = self._connections.unfinished.keeps(self, unfinished, len(data))
             if self._full:
                 self._pause_reading_if_clogged()
-            if len(data) >= TURN_BYTES_MAX:
-                self.pause_reading("turn")
-                asyncio.get_running_loop().call_soon(self.resume_reading, "turn")
-            elif len(data) <= sockets.QUICK_ACK_BYTES_MAX and self._quick_ack:
-                assert self._transport is not None
-                sockets.acknowledge_at_once(self._transport)
         except Exception as error:
             self.failed(error)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether something arrived that may be worked on now."""
+        return self._arrived.size > 0 and self._reading_paused_by <= {TURN}
+
+    def work(self) -> None:
+        self._arrived.work(self._receive)
 
     def _wait_for_more(self, data: bytes) -> None:
         """No person sends less than a line, so the rest is due at once."""
@@ -266,7 +274,9 @@ class TcpConnection(asyncio.Protocol):
         """Not if we have not read what the peer sent: the process was suspended (SIGSTOP, a
         laptop), or somebody kept us busy. But who does not read what we send is not read from."""
         assert self._transport is not None
-        return "clogged" in self._reading_paused_by or not sockets.has_unread_bytes(self._transport)
+        if "clogged" in self._reading_paused_by:
+            return True
+        return not self._arrived.size and not sockets.has_unread_bytes(self._transport)
 
     @_guarded
     def shut_down(self) -> None:
@@ -279,7 +289,7 @@ class TcpConnection(asyncio.Protocol):
     @property
     def is_held_back(self) -> bool:
         """Whether we do not read it, for longer than a turn and by no fault of its own."""
-        return not self._reading_paused_by <= {"clogged", "turn"}
+        return not self._reading_paused_by <= {"clogged", TURN}
 
     @_guarded
     def evict(self) -> None:
@@ -315,6 +325,7 @@ class TcpConnection(asyncio.Protocol):
 
     def close(self) -> None:
         assert self._transport is not None
+        self._arrived.clear()
         if not self._transport.is_closing():
             self._transport.close()
             self._clock.call_later(CLOSE_TIMEOUT_S, self._transport.abort)
@@ -331,6 +342,7 @@ class TcpConnection(asyncio.Protocol):
 
     def abort(self) -> None:
         assert self._transport is not None
+        self._arrived.clear()
         self._transport.abort()
 
     def pause_reading(self, reason: str) -> None:
@@ -342,7 +354,9 @@ class TcpConnection(asyncio.Protocol):
         self._reading_paused_by.discard(reason)
         if self._reading_paused_by:
             return
-        if self._transport is not None and not self._transport.is_closing():
+        if self._arrived.size:
+            self._connections.turns.put_off(self)
+        elif self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
 
 
@@ -351,50 +365,3 @@ def _shown(address: object) -> str:
         return str(address)
     host, port = address[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-async def listen(services: Services, connections: Connections, config: Config) -> asyncio.Server:
-    """Accept connections. Raises ConfigError: the address cannot be listened on."""
-    try:
-        return await asyncio.get_running_loop().create_server(
-            lambda: TcpConnection(services, connections), config.host, config.port, backlog=BACKLOG
-        )
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise ConfigError(
-                "port",
-                config.port,
-                "is in use, maybe by a broker that runs already (`pubsub broker status`);"
-                " choose another with --port",
-            ) from error
-        raise ConfigError("host", config.host, f"cannot be listened on: {error}") from error
-
-
-async def listen_unix(services: Services, connections: Connections, path: Path) -> asyncio.Server:
-    """Accept connections of our own user on a Unix socket, which the caller removes in the end.
-
-    A socket file that an earlier broker left at `path` is replaced. Raises ConfigError: `path` is
-    something else, another process listens there, or the socket cannot be made.
-    """
-    _expect_no_listener(path)
-    listener = unix.listen(path, setting="unix_socket")
-    return await asyncio.get_running_loop().create_unix_server(
-        lambda: TcpConnection(services, connections), sock=listener, backlog=BACKLOG
-    )
-
-
-def _expect_no_listener(path: Path) -> None:
-    """Raises ConfigError unless nothing is at `path`, or a socket that nobody listens on."""
-    if not path.exists():
-        return
-    if not path.is_socket():
-        raise ConfigError("unix_socket", str(path), "is there already and is no socket")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(unix.reachable(path, setting="unix_socket"))
-        except ConnectionRefusedError:
-            return
-        except OSError as error:
-            raise ConfigError("unix_socket", str(path), f"cannot be used: {error}") from error
-    raise ConfigError("unix_socket", str(path), "is in use, maybe by a broker that runs already")

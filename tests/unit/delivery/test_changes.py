@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
 from broker.config import Config
-from broker.delivery import changes
+from broker.delivery import changes, delivery
 from broker.documents import NOT_YET, Place, SubscriptionDocument
 from broker.errors import StoreError
 from broker.message import Offset
@@ -296,6 +297,29 @@ async def test_many_changes_take_effect_over_several_turns(
     assert max(in_turn.count(turn) for turn in in_turn) == 10
     await world.settled()
     assert payloads(sub.got) == [b"after"]
+
+
+async def test_a_large_batch_is_routed_over_several_turns(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody else's turn waits for all of it. Changes take effect where they stand all the same."""
+    for module in (changes, delivery):
+        monkeypatch.setattr(module, "ROUTED_AT_ONCE_MAX", 10)
+    sub = Subscriber(world, limit=1 << 30)
+    await sub.open(receive_maximum=1000)
+    world.delivery.subscribe(placed(sub), subscription("t"))
+    world.disk.may_commit.clear()
+    world.log.append([message(str(n)) for n in range(25)])
+    world.delivery.changes.subscribe(placed(sub), [new("u")], _nothing)
+    world.log.append([message(str(n), "u") for n in range(25, 50)])
+    world.disk.may_commit.set()
+    through = [world.delivery.live.through]
+    while through[-1] < 50:
+        await asyncio.sleep(0)
+        through.append(world.delivery.live.through)
+    assert max(after - before for before, after in pairwise(through)) == 15, "10, or 5 and 10"
+    await world.settled()
+    assert payloads(sub.got) == [b"%d" % n for n in range(50)]
 
 
 async def test_a_place_where_no_message_is_does_not_stop_routing() -> None:

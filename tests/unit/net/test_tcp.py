@@ -16,6 +16,7 @@ from websockets.frames import Frame, Opcode
 from broker.clients.client import Client
 from broker.clients.line_client import LineClient
 from broker.config import Config
+from broker.message import Monotonic
 from broker.mqtt.encode import encode
 from broker.mqtt.packets import (
     MQTT_3_1_1,
@@ -210,7 +211,7 @@ def connected(
     world: World, kernel: Kernel, connections: Connections | None = None
 ) -> TcpConnection:
     if connections is None:
-        connections = Connections(unfinished_bytes_max=1 << 20)
+        connections = Connections(world.clock, unfinished_bytes_max=1 << 20)
     connection = TcpConnection(services(world, NOTHING_TO_TELL), connections)
     connection.connection_made(kernel)
     return connection
@@ -411,7 +412,7 @@ async def test_who_makes_no_progress_makes_room_for_what_others_send(
     said: bytes,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    connections = Connections(unfinished_bytes_max=2 * LARGE + 5000)
+    connections = Connections(world.clock, unfinished_bytes_max=2 * LARGE + 5000)
     with ExitStack() as sockets:
         kernels = [Kernel(sockets.enter_context(socket.socket())) for _ in range(3)]
         late, honest, newcomer = [connected(world, kernel, connections) for kernel in kernels]
@@ -444,7 +445,7 @@ async def test_who_makes_no_progress_makes_room_for_what_others_send(
 
 
 async def test_what_became_whole_is_not_counted_any_more(world: World, kernel: Kernel) -> None:
-    connections = Connections(unfinished_bytes_max=2 * LARGE + 5000)
+    connections = Connections(world.clock, unfinished_bytes_max=2 * LARGE + 5000)
     connection = connected(world, kernel, connections)
     connection.data_received(MQTT)
     await world.settled()
@@ -457,7 +458,7 @@ async def test_what_became_whole_is_not_counted_any_more(world: World, kernel: K
 
 
 async def test_who_waits_for_the_disk_is_not_late(world: World) -> None:
-    connections = Connections(unfinished_bytes_max=2 * LARGE + 5000)
+    connections = Connections(world.clock, unfinished_bytes_max=2 * LARGE + 5000)
     with ExitStack() as sockets:
         kernels = [Kernel(sockets.enter_context(socket.socket())) for _ in range(3)]
         held, late, newcomer = [connected(world, kernel, connections) for kernel in kernels]
@@ -469,3 +470,72 @@ async def test_who_waits_for_the_disk_is_not_late(world: World) -> None:
         late.data_received(PUBLISH + bytes(LARGE))
         newcomer.data_received(PUBLISH + bytes(LARGE))
         assert [kernel.aborted for kernel in kernels] == [False, True, False]
+
+
+# A flood
+
+
+async def test_a_flood_is_worked_on_in_parts_and_a_ping_does_not_wait(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flood = encode(Publish("t", b"", 0, False, False, 0), MQTT_5) * 40_000
+    receive = Client.receive
+
+    def slowly(client: Client, data: bytes, now: Monotonic) -> int:
+        world.clock.advance(len(data) * 1e-6)
+        return receive(client, data, now)
+
+    monkeypatch.setattr(Client, "receive", slowly)
+    connections = Connections(world.clock, unfinished_bytes_max=1 << 20)
+    with ExitStack() as sockets:
+        kernels = [Kernel(sockets.enter_context(socket.socket())) for _ in range(9)]
+        served = [connected(world, kernel, connections) for kernel in kernels]
+        for n, connection in enumerate(served):
+            connection.data_received(encode(connect_packet(f"c{n}"), MQTT_5))
+        await world.settled()
+        *flooding, pinging = served
+        kernels[-1].written = b""
+        began = world.clock.monotonic()
+        for connection in flooding:
+            connection.data_received(flood)
+        pinging.data_received(PING)
+        assert kernels[-1].written == b"\xd0\0"
+        assert world.clock.monotonic() - began < 0.05
+        while any(connection.has_work for connection in flooding):
+            began = world.clock.monotonic()
+            await asyncio.sleep(0)
+            assert world.clock.monotonic() - began < 0.05
+        await world.settled()
+        assert world.counters.packets.received == 9 + 8 * 40_000 + 1
+
+
+async def test_what_had_arrived_of_a_publisher_that_is_held_waits_too(
+    world: World, kernel: Kernel
+) -> None:
+    connection = connected(world, kernel)
+    connection.data_received(MQTT)
+    await world.settled()
+    flood = encode(Publish("t", bytes(100), 0, False, False, 0), MQTT_5) * 1000
+    connection.pause_reading("log")
+    connection.data_received(flood)
+    await world.settled()
+    assert world.counters.packets.received == 1
+    assert not connection._is_silent()
+    connection.resume_reading("log")
+    await world.settled()
+    assert world.counters.packets.received == 1001
+
+
+async def test_what_had_arrived_of_a_connection_that_is_cut_off_is_dropped(
+    world: World, kernel: Kernel
+) -> None:
+    connection = connected(world, kernel)
+    connection.data_received(MQTT)
+    await world.settled()
+    connection.pause_reading("log")
+    connection.data_received(PING * 1000)
+    connection.abort()
+    connection.connection_lost(None)
+    connection.resume_reading("log")
+    await world.settled()
+    assert world.counters.packets.received == 1
