@@ -1,7 +1,7 @@
 """Runs of acknowledgements: many packets in the bytes, one `Ack` for all of them.
 
 A client with room in its window acknowledges hundreds of messages in one read, so this is a hot
-path, and is read without `Reader`: a PUBACK takes 0.04 µs in a run of 500, and 1 µs alone
+path, read without `Reader`: a PUBACK takes 0.04 µs in a run of 500, and 1 µs alone
 (`python -m benchmarks.codec`, *decode PUBACK*). Only short ones make a run: those without a Reason
 Code, or with the code 0, and without properties. Longer ones are in `bodies.py`.
 """
@@ -21,8 +21,8 @@ _STARTS = {
     for kind in ACK_TYPES
     for tail in (0, 1, 2)
 }
-"""How a short acknowledgement begins, and how long it is: as it is in 3.1.1, and in MQTT 5 also
-with a Reason Code, and with that and an empty property section."""
+"""The first two bytes of each short form, and its type and length: without a Reason Code (the only
+form of 3.1.1), with a Reason Code, and with a Reason Code and an empty property section."""
 
 
 def read_run(data: bytes, position: int, version_5: bool) -> tuple[Ack, int] | None:

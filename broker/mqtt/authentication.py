@@ -34,10 +34,10 @@ Methods = Mapping[str, Callable[[], Exchange]]
 
 
 class Authentication:
-    """That of one client, whose CONNECT named a method. Made from that CONNECT, which it keeps
-    until the client has shown who it is.
+    """The authentication of one client whose CONNECT named a method.
 
-    What the client sends is answered by the AUTH to send to it, or by that CONNECT: let it in.
+    It keeps the CONNECT until the client has shown who it is. `begin` and `receive` return the AUTH
+    to send to the client, or the CONNECT when the client may be let in.
     """
 
     __slots__ = ("_exchange", "_held", "_last_data", "_method", "_new_exchange")
@@ -54,15 +54,15 @@ class Authentication:
         self._exchange: Exchange | None = None
         self._held: Connect | None = connect
         self._last_data: bytes | None = None
-        """With which the exchange of `connect` ended."""
+        """The last data of the method in the exchange that CONNECT began."""
 
     @property
     def pending(self) -> bool:
-        """Whether the client has still to show who it is, so that it is not connected."""
+        """Whether the client must still show who it is. Until then it is not connected."""
         return self._held is not None
 
     def begin(self) -> Auth | Connect:
-        """With the data in CONNECT. Raises NotAuthorized."""
+        """Begin the exchange with the data in CONNECT. Raises NotAuthorized."""
         assert self._held is not None
         return self._begin(self._held.authentication_data)
 
@@ -80,19 +80,19 @@ class Authentication:
         raise ProtocolViolation("AUTH does not fit: nothing was asked of the client")
 
     def too_early(self, received: Sequence[object]) -> ProtocolViolation | None:
-        """What is wrong with these packets, if they came while the authentication is `pending`:
-        then nothing may come but AUTH and DISCONNECT. [MQTT-3.1.2-30]"""
+        """While the authentication is `pending`, the client may send only AUTH and DISCONNECT.
+        [MQTT-3.1.2-30] The error if `received` has another packet, else None."""
         if self.pending and any(not isinstance(packet, Auth | Disconnect) for packet in received):
             return ProtocolViolation("only AUTH may follow until the client is authenticated")
         return None
 
     def check(self, received: Sequence[object]) -> None:
-        """Raises what is `too_early`."""
+        """Raises the error of `too_early`."""
         if (error := self.too_early(received)) is not None:
             raise error
 
     def connack_properties(self) -> Properties:
-        """What CONNACK says of it. [MQTT-4.12.0-4, MQTT-4.12.0-5]"""
+        """Authentication Method and Data of the CONNACK. [MQTT-4.12.0-4, MQTT-4.12.0-5]"""
         properties: Properties = {Property.AUTHENTICATION_METHOD: self._method}
         if self._last_data is not None:
             properties[Property.AUTHENTICATION_DATA] = self._last_data

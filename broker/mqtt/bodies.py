@@ -2,8 +2,8 @@
 acknowledgements (`acks.py`).
 
 These packets are few, so they are read by `Reader`. Each function reads its packet up to the end
-and raises PeerError if the packet is wrong in itself. Rules about the moment or the client are in
-`connection.py`.
+and raises PeerError if the packet is wrong in itself. Rules that depend on the connection's state
+are in `connection.py`.
 """
 
 from __future__ import annotations

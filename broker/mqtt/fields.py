@@ -15,7 +15,7 @@ PACKET_BYTES_MAX = 5 + VARINT_MAX
 
 
 class Reader:
-    """Reads fields one after another, up to `end`; what is not there is a Malformed Packet."""
+    """Reads fields one after another, up to `end`. Raises MalformedPacket beyond it."""
 
     __slots__ = ("data", "end", "position")
 
@@ -75,7 +75,7 @@ class Reader:
 def frame(data: bytes, position: int, bytes_max: int, version_5: bool) -> tuple[int, int]:
     """Where the body of the packet at `position` begins and ends, by its Remaining Length.
 
-    An end beyond `data` says that more must come: up to there, or until the length is known.
+    An end beyond `data`: more bytes must come, up to that end or until the length is known.
     Raises MalformedPacket; PacketTooLarge as soon as more than `bytes_max` are declared.
     """
     length = 0

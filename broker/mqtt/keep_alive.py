@@ -1,9 +1,10 @@
 """KeepAlive: when a client counts as silent. [MQTT-3.1.2-22, MQTT3-3.1.2-24]
 
-After one and a half times the Keep Alive without a whole packet. But what arrives of a PUBLISH
-counts as life too, for one packet at most ten times the Keep Alive: a large message over a slow
-line takes longer than that, and a client can send nothing else meanwhile. Cut off in the middle,
-it would send the same again at each retry. Time in which we do not read does not count.
+A client counts as silent after 1.5 times its Keep Alive without a whole packet. A part of a PUBLISH
+counts as life too, for at most ten times the Keep Alive: a large message over a slow line takes
+longer than the Keep Alive, and its client can send nothing else meanwhile. A client that is cut off
+in the middle would send the same message again and never succeed. Time in which the broker does not
+read does not count.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from broker.message import Monotonic
 
 INTERVALS = 1.5
 PUBLISH_INTERVALS = 10
-"""A client that sends a byte now and then keeps its connection so long."""
+"""Keep Alives after which one PUBLISH must be whole, however often a byte of it arrives."""
 
 
 class KeepAlive:
@@ -28,7 +29,7 @@ class KeepAlive:
         self._publish_began_at = self._publish_grew_at = Monotonic(-math.inf)
 
     def read_again(self, now: Monotonic) -> None:
-        """For a time we did not read: the silence begins now."""
+        """Reading goes on after a pause: the silence begins now."""
         self.last_packet_at = now
 
     def publish_grew(self, now: Monotonic) -> None:

@@ -37,7 +37,7 @@ class Limits:
         )
 
     def announced(self) -> Properties:
-        """What CONNACK must tell the client, since no default says it."""
+        """The limits that CONNACK must tell: those that differ from MQTT's defaults."""
         properties: Properties = {}
         if self.receive_max < RECEIVE_MAXIMUM_DEFAULT:
             properties[Property.RECEIVE_MAXIMUM] = self.receive_max

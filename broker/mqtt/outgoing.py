@@ -21,7 +21,7 @@ MESSAGE_EXPIRY_MAX_S = 0xFFFF_FFFF
 _FIRST = FIRST_BYTES[PacketType.PUBLISH]
 _FIRST_BYTES = (_FIRST, _FIRST | 1 << 1, _FIRST | 2 << 1)
 _DUP_FIRST_BYTES = (_FIRST, _FIRST | 1 << 3 | 1 << 1, _FIRST | 1 << 3 | 2 << 1)
-"""By QoS; without RETAIN."""
+"""First bytes of a PUBLISH by QoS, without RETAIN."""
 
 
 class Headers(dict[int, bytes]):
@@ -54,7 +54,7 @@ class TopicPrefixes(dict[str, bytes]):
 _headers = Headers()
 _topic_prefixes = TopicPrefixes()
 _packet_ids = [b""] * 65_536
-"""Packet Identifiers, encoded when they are first used: 0.5 MB, 3.5 MB when all were."""
+"""Packet Identifiers, each encoded at its first use: 0.5 MB at first, 3.5 MB when all are."""
 _IDS_AT_ONCE = 256
 
 
@@ -139,7 +139,7 @@ def _encode_id(packet_id: int) -> bytes:
 
 
 class TopicAliases(dict[str, int]):
-    """What topics are called on one connection, towards the client. [MQTT-3.3.2-7]"""
+    """The Topic Aliases that the broker gave to topics on one connection. [MQTT-3.3.2-7]"""
 
     ALIASES_MAX = 1000
     """More are not used, whatever the client permits: each costs a topic in memory."""
@@ -197,7 +197,7 @@ def fits(
     now_us: int,
     packet_bytes_max: int,
 ) -> bool:
-    """Whether the packet that brings this message, now or later, is not too large."""
+    """Whether the message fits the client's Maximum Packet Size, whenever it is sent."""
     one = [(message, grant)]
     if aliases is None:
         _, left_out = encode_publishes(

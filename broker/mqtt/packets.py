@@ -17,11 +17,11 @@ MQTT_5 = 5
 """Protocol versions, as CONNECT numbers them."""
 
 RECEIVE_MAXIMUM_DEFAULT = 65_535
-"""Where the other side names no Receive Maximum. (MQTT 5, section 3.1.2.11.3)"""
+"""The Receive Maximum of a side that names none. (MQTT 5, section 3.1.2.11.3)"""
 
 Properties = dict[int, Any]
-"""Values by identifier. The table in `properties.py` says of which type each is; what may repeat
-has a list."""
+"""Property values by identifier. The table in `properties.py` gives the type of each; a property
+that may repeat has a list."""
 
 UserProperties = list[tuple[str, str]]
 
@@ -70,8 +70,8 @@ class Will:
 
 @dataclass(slots=True)
 class Connect:
-    """`clean_start` is Clean Session in 3.1.1. None: the client did not say. A `bridge` says that
-    it is one."""
+    """`clean_start` is Clean Session in 3.1.1. None: the client did not say. `bridge`: the client
+    said that it is a bridge."""
 
     version: int
     client_id: str

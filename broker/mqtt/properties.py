@@ -5,8 +5,8 @@
   not end where it says, is a Malformed Packet. (MQTT 5, section 2.2.2.2)
 - A section has at most `count_max` properties: each costs about 3 µs (`python -m benchmarks.codec`,
   *a User Property*), and a packet that is within its limit of bytes could have 400,000 empty ones.
-- What subscribers get of a message's properties stays encoded, byte for byte and in its order, from
-  publisher to subscriber: `MessageProperties.forwarded`. [MQTT-3.3.2-4, 15, 16, 17, 18, 20]
+- The properties of a message that go on to subscribers stay encoded, byte for byte and in order:
+  `MessageProperties.forwarded`. [MQTT-3.3.2-4, 15, 16, 17, 18, 20]
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ def write_properties(properties: Properties) -> bytes:
 
 
 def property_section(properties: Properties, encoded: bytes) -> bytes:
-    """The section of `properties` and then some that are encoded, with its length."""
+    """A section with its length: `properties`, then properties that are encoded already."""
     section = bytearray()
     for identifier, value in properties.items():
         for each in value if isinstance(value, list) else (value,):
@@ -171,7 +171,8 @@ def property_section(properties: Properties, encoded: bytes) -> bytes:
 
 @dataclass(slots=True, frozen=True)
 class MessageProperties:
-    """What the properties of a PUBLISH or Will say to us, and what is `forwarded` (see module)."""
+    """The properties of a PUBLISH or Will. The broker acts on some, which are decoded; the others
+    go on to subscribers, encoded (`forwarded`)."""
 
     forwarded: bytes = b""
     message_expiry_s: int | None = None
@@ -184,7 +185,7 @@ class MessageProperties:
 def message_properties(
     section: bytes, carrier: int, count_max: int = COUNT_MAX
 ) -> MessageProperties:
-    """Split the properties of a PUBLISH or a Will, `section` being without its length."""
+    """Split the properties of a PUBLISH or a Will. `section` does not include its length."""
     if len(section) <= _REMEMBERED_BYTES_MAX:
         return _remembered(section, carrier, count_max)
     return _message_properties(section, carrier, count_max)
@@ -242,7 +243,7 @@ def user_properties(encoded: bytes) -> UserProperties:
 
 
 def has_user_property(encoded: bytes, pair: tuple[str, str]) -> bool:
-    """Whether `user_properties` has it: a search of the bytes tells that it has not."""
+    """Whether `user_properties` has the pair. A search of the bytes rules most out cheaply."""
     return _encoded_pair(pair) in encoded and pair in user_properties(encoded)
 
 

@@ -42,14 +42,14 @@ UNLIMITED = 1 << 62
 """Receive Maximum of an MQTT 3.1.1 client: the standard has none."""
 
 SHORT_BYTES = 2 + 0x7F
-"""A packet whose Remaining Length takes one byte has at most so many, and none is too large."""
+"""The longest packet whose Remaining Length takes one byte; no limit forbids such a packet."""
 
 _new_publish: Callable[[type[Publish]], Publish] = object.__new__
 
 
 class PublishReader:
-    """Reads the PUBLISHes of one connection. What it remembers: the Topic Aliases, and how many
-    more PUBLISHes may come."""
+    """Reads the PUBLISHes of one connection. Keeps its Topic Aliases, and how many more QoS 1 and 2
+    messages the client may send."""
 
     __slots__ = ("_aliases", "_limits", "_quota", "topic_names")
 
@@ -61,19 +61,19 @@ class PublishReader:
         self._quota = UNLIMITED
 
     def hold_to_receive_maximum(self) -> None:
-        """From here on the client may have as many QoS 1 and 2 messages unacknowledged as our
-        Receive Maximum says. [MQTT-4.9.0-1]"""
+        """From now on the client may have at most our Receive Maximum of QoS 1 and 2 messages
+        unacknowledged. [MQTT-4.9.0-1]"""
         self._quota = self._limits.receive_max
 
     def acknowledged(self, count: int) -> None:
-        """So many of these are no longer unacknowledged. [MQTT-4.9.0-2]"""
+        """`count` QoS 1 or 2 messages were acknowledged. [MQTT-4.9.0-2]"""
         self._quota = min(self._quota + count, self._limits.receive_max)
 
     def read(
         self, data: bytes, position: int, publishes: list[Any], version_5: bool
     ) -> tuple[int, RefusedPublish | None]:
-        """Append PUBLISH after PUBLISH to `publishes`. Stops, and says where, at the first packet
-        that is none or is not whole; or behind a PUBLISH that is refused, which it returns.
+        """Append PUBLISH after PUBLISH to `publishes`. Stops at the first packet that is no PUBLISH
+        or is not whole, or behind a refused PUBLISH. Returns where it stopped, and the refused one.
 
         Raises PeerError for a PUBLISH that breaks a rule; those before it are appended.
         """

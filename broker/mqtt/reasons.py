@@ -96,7 +96,7 @@ def disconnect_reason(code: int) -> int:
 def connect_return_code(code: int) -> int | None:
     """The 3.1.1 CONNACK return code for a Reason Code.
 
-    None where 3.1.1 has no word for it and the connection is closed without. [MQTT3-3.2.2-6]
+    None: 3.1.1 has no such code, and the connection is closed without CONNACK. [MQTT3-3.2.2-6]
     """
     return _RETURN_CODES.get(code)
 
