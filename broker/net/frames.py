@@ -4,12 +4,12 @@
 
 - A frame is no unit of MQTT [MQTT-6.0.0-2], so its payload is handed on as it comes, whatever
   length it declares: a page's client may put a whole queue of packets into one frame.
-- Kept is only a header or a control frame that is not whole: less than 131 bytes.
+- The reader keeps only a header or control frame that is not whole: less than 131 bytes.
 - Each frame is judged by its header, before its payload has come.
 
-It is ours, and only this part, since the library waits for whole frames and takes five times as
-long for each (`python -m benchmarks.codec`, *WebSocket frame*): some clients send seven frames to a
-PUBLISH, many of them of one byte.
+We parse frames ourselves, and leave the rest of the protocol to the library, which waits for whole
+frames and takes five times as long for each (`python -m benchmarks.codec`, *WebSocket frame*):
+some clients send seven frames for one PUBLISH, many of them of one byte.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ RESERVED = 0x70
 MASKED = 0x80
 CONTROL_BYTES_MAX = 125
 LENGTH_BYTES = {126: 2, 127: 8}
-"""How many bytes say the length where seven bits do not suffice."""
+"""Bytes of the extended length, by what the seven bits of the short length say."""
 
 
 @dataclass(slots=True)
@@ -49,9 +49,9 @@ class FrameReader:
         self._data = b""
         self._position = 0
         self._left = 0
-        """Payload of the frame begun that is still to come."""
+        """Bytes still missing from the payload of the frame that has begun."""
         self._mask = b""
-        """As it is for the next byte of it."""
+        """Rotated, so that it begins with the byte for the next byte of the payload."""
         self._continues = False
         """Whether the message has more frames."""
 

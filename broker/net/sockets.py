@@ -1,4 +1,4 @@
-"""What the kernel is asked about a socket beside reading and writing it."""
+"""What we ask the kernel of a socket, beside reading and writing."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import socket
 import termios
 
 QUICK_ACK_BYTES_MAX = 64
-"""A read of at most this, such as a PUBACK, is acknowledged to the peer's kernel at once. A PUBACK
-gets no answer, and without one the kernel keeps its TCP acknowledgement back for 40 ms. A client
-with Nagle's algorithm on sends nothing meanwhile, so its next PUBLISH would wait that long."""
+"""After a read of at most this many bytes (a PUBACK) the kernel is told to send its TCP
+acknowledgement at once. MQTT does not answer a PUBACK, and without an answer the kernel keeps the
+acknowledgement back for 40 ms. A client with Nagle's algorithm on sends nothing meanwhile: its next
+PUBLISH would wait that long."""
 HAS_QUICK_ACK = hasattr(socket, "TCP_QUICKACK")
 
 
