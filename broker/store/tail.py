@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from broker.message import Message, Offset
 
 TAIL_QUEUE_BYTES_MAX = 8 << 20
-"""Bytes of the batches in one queue, with 200 for each message. A queue that grows beyond is
-emptied: its reader reads from the database."""
+"""Bytes of the batches in one queue, 200 more for each message. A queue that grows beyond this is
+emptied, and its reader reads from the database."""
 
 
 class Tail:
-    """The batches that one reader has not taken yet. Too many, and it forgets them."""
+    """The batches that one reader has not taken yet; it forgets them when they are too many."""
 
     def __init__(self) -> None:
         self.ended = False

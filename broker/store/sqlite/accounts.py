@@ -1,7 +1,7 @@
 """What a reader should find: the offsets that have a message, and the figures of each block.
 
-From `accounted_from` on, every offset between the log start and the high watermark is a message or
-lies in a row of `gaps`: what is missing has a number. Of older messages nothing is claimed.
+From `accounted_from` on, every offset between the log start and the high watermark has a message or
+lies in a row of `gaps`, so that a missing message is noticed. For older offsets nothing is claimed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Container, Iterable, Sequence
 from broker.store.sqlite.rows import BLOCK_SHIFT
 
 CHECKED_MAX = 65_536
-"""Blocks that are remembered as checked. Beyond, all are forgotten, and checked once more."""
+"""Blocks that are remembered as checked. Beyond this, all are forgotten and checked once more."""
 
 _FIGURES = f"""
 SELECT 0, block, topic_ids, messages, bytes, checksums FROM blocks WHERE block BETWEEN ?1 AND ?2
@@ -27,11 +27,11 @@ SELECT 2, start, newest, newest_topic, (
 FROM log, (SELECT ifnull(max(offset), 0) AS newest FROM messages),
     (SELECT ifnull(max(id), 0) AS newest_topic FROM topics)
 """
-"""One statement, so that it is of one moment, and what `trim` does meanwhile does not matter."""
+"""One statement sees one moment: a `trim` in between could not make its parts differ."""
 
 
 class Unsound(Exception):
-    """What was read does not add up, in this block."""
+    """The rows of this block do not agree with its figures or its index."""
 
     def __init__(self, block: int) -> None:
         self.block = block
@@ -64,12 +64,12 @@ class Accounts:
         self._checked: set[int] = set()
 
     def first(self, offset: int) -> int:
-        """The first offset at or above `offset` of which anything is claimed."""
+        """The first offset at or above `offset` for which anything is claimed."""
         start: int = self._connection.execute("SELECT start FROM log").fetchone()[0]
         return max(offset, start, self._accounted_from)
 
     def expected(self, first: int, last: int) -> int:
-        """How many messages first..last holds; `first` as `first` returns it."""
+        """How many messages first..last should hold. `first` comes from the method `first`."""
         if first > last:
             return 0
         unused = 0
@@ -97,7 +97,7 @@ class Accounts:
         ]
 
     def claimed(self, offsets: Sequence[int]) -> list[int]:
-        """Those of the offsets that should have a message."""
+        """The given offsets that should have a message."""
         low = self.first(0)
         (newest,) = self._connection.execute("SELECT max(offset) FROM messages").fetchone()
         return [
@@ -107,7 +107,10 @@ class Accounts:
         ]
 
     def all_there(self, offsets: list[int], start: int, stop: int) -> None:
-        """Of start..stop - 1 these rising offsets were found. Raises Unsound: one is missing."""
+        """Check that these rising offsets are all that start..stop - 1 should have.
+
+        Raises Unsound: one is missing.
+        """
         if len(offsets) == stop - start:
             return
         first = self.first(start)
@@ -123,10 +126,10 @@ class Accounts:
         raise Unsound(first >> BLOCK_SHIFT)
 
     def check_index(self, first: int, last: int, end: int) -> int:
-        """Look whether the index of the blocks first..last lost a row, once for each block; and
-        whether the newest block, which has no figures yet, lost a message, each time.
+        """Check that the index has every row of the blocks first..last (once for each block), and
+        that the newest block, which has no figures yet, has every message (at each call).
 
-        `end`: nothing above this offset is read. Returns the newest topic. Raises Unsound.
+        Nothing above the offset `end` is read. Returns the newest topic. Raises Unsound.
         """
         while first in self._checked and first <= last:
             first += 1

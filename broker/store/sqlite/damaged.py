@@ -33,7 +33,7 @@ class Damage:
     def __init__(self) -> None:
         self._blocks: dict[int, int] = {}
         self.confirmed: set[int] = set()
-        """Blocks of which it is known that the disk reads them, and what it reads is wrong."""
+        """Blocks that the disk reads, but with the wrong content."""
         self.topics: set[int] | None = None
         """Topics whose name is damaged; None: nobody has looked."""
 
@@ -43,12 +43,13 @@ class Damage:
         return sum([*self._blocks.values()])
 
     def forget(self, blocks: set[int]) -> None:
-        """It is the disk that could not read these."""
+        """Take these blocks off the list: the disk could not read them; they are not damaged."""
         for block in blocks:
             self._blocks.pop(block, None)
 
     def found(self, block: int, damaged: Sequence[range]) -> None:
-        """Offsets of a block cannot be read. Logs it, once for each block; again if more cannot."""
+        """Note the unreadable offsets of a block. Logged once for each block, and again when more
+        are found."""
         count = sum(map(len, damaged))
         if count <= self._blocks.get(block, 0):
             return
@@ -58,7 +59,7 @@ class Damage:
 
 
 class DamagedBlock:
-    """One block of which something is damaged."""
+    """One block with damage in it."""
 
     def __init__(
         self,
@@ -74,9 +75,9 @@ class DamagedBlock:
         self._accounts = accounts
         self._decode = decode
         self._sound: dict[int, tuple[str, int]] = {}
-        """Topic and size of what can be read, by offset."""
+        """Topic and size of each readable message, by offset."""
         self._broken: set[int] = set()
-        """Rows that are there, and damaged."""
+        """Offsets of damaged rows."""
         self.damaged: list[range] = []
         """What `look` found."""
 
@@ -123,7 +124,7 @@ class DamagedBlock:
         return bool(self._sound or self._broken)
 
     def skip_to_next_row(self, start: int, end: int) -> Read:
-        """The block has no row at all: go to the next row that there is, however far it is."""
+        """The block has no row: go on at the next row of the table, however far it is."""
         try:
             (row,) = self._connection.execute(
                 "SELECT min(offset) FROM messages WHERE offset > ?", (self.last,)
@@ -144,7 +145,7 @@ class DamagedBlock:
         return {topic for topic, _ in self._sound.values()} <= {name for (name,) in indexed}
 
     def _adds_up(self, match: Callable[[str], bool]) -> bool:
-        """Whether, by the figures, nothing that matches is among what is damaged."""
+        """Whether the figures show that no matching message is damaged."""
         try:
             self._accounts.check_figures(self.number)
             rows = self._connection.execute(

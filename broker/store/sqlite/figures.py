@@ -34,15 +34,15 @@ _REPLACE = (
 class OpenBlock:
     """The block that the next message comes into.
 
-    It keeps what the figures are made of, four integers a message: to read the rows again when the
-    block is full takes five times as long (0.4 ms for one topic, 1.4 ms for 1024).
+    It keeps four integers for each message, from which the figures are made: reading the rows again
+    when the block is full would take five times as long (0.4 ms for one topic, 1.4 ms for 1024).
     """
 
     def __init__(self, block: int, *, whole: bool) -> None:
-        """`whole`: it has no message yet. Of another the figures are made from its rows."""
+        """`whole`: the block has no message yet. Otherwise its figures are made from its rows."""
         self.block = block
         self.topics: set[int] = set()
-        """Those that `topic_blocks` is known to have for this block."""
+        """The topics that `topic_blocks` has for this block already."""
         self._whole = whole
         self._topic_ids: list[int] = []
         self._sizes: list[int] = []
@@ -50,7 +50,7 @@ class OpenBlock:
         self._checksums: list[int] = []
 
     def add(self, parameters: list[Any]) -> set[int]:
-        """The parameters of messages of this block, flat; the topics that are new in it."""
+        """Add messages of this block, given as flat parameters. Returns the topics new in it."""
         topic_ids = parameters[TOPIC_ID::WIDTH]
         if self._whole:
             sizes = map(len, parameters[PAYLOAD::WIDTH])
@@ -105,7 +105,7 @@ class OpenBlock:
 
 
 def disagreeing(connection: sqlite3.Connection, block: int) -> list[int]:
-    """The topics whose figures of this block are not those of their messages."""
+    """The topics whose figures for this block differ from their messages."""
     first, last = block << BLOCK_SHIFT, (block + 1 << BLOCK_SHIFT) - 1
     found = connection.execute(
         f"SELECT topic_id, {_OF_MESSAGES} FROM messages"
@@ -123,7 +123,7 @@ def disagreeing(connection: sqlite3.Connection, block: int) -> list[int]:
 
 
 def write_from_rows(connection: sqlite3.Connection, block: int) -> None:
-    """As `OpenBlock.write`, of any block that gets no more messages."""
+    """Like `OpenBlock.write`, for any block that gets no more messages."""
     first, last = block << BLOCK_SHIFT, (block + 1 << BLOCK_SHIFT) - 1
     connection.execute(
         f"INSERT INTO topic_blocks SELECT ?1, topic_id, {_OF_MESSAGES} FROM messages"
@@ -143,10 +143,10 @@ def _write_sums(connection: sqlite3.Connection, block: int) -> None:
 
 
 def true_start(connection: sqlite3.Connection, start: int) -> int:
-    """The log start: `start`, unless that is damaged and would hide messages.
+    """The log start: `start`, unless it is damaged and would hide messages.
 
-    The figures of the oldest block are of its messages from the log start on, so they say which is
-    the first of these. (A start that is too low hides nothing: what is not there is told as gone.)
+    The figures of the oldest block cover its messages from the log start on, so they show which
+    message is the first. (A start that is too low hides nothing: the missing offsets are told.)
     """
     oldest, used = connection.execute(
         "SELECT ifnull(min(offset), 1), (SELECT ifnull(max(seq), 0) FROM sqlite_sequence"
@@ -166,7 +166,7 @@ def true_start(connection: sqlite3.Connection, start: int) -> int:
             (*bounds, messages),
         ).fetchone()
         if first is not None and first < start:
-            # A message that is gone would let an older one, retained, count instead.
+            # An older, retained message would count in place of a message that is gone.
             (total,) = connection.execute(
                 "SELECT sum(crc) FROM messages WHERE offset BETWEEN ? AND ?", (first, bounds[1])
             ).fetchone()
@@ -176,8 +176,8 @@ def true_start(connection: sqlite3.Connection, start: int) -> int:
 
 
 def distrust(connection: sqlite3.Connection, block: int) -> None:
-    """The open block is damaged: figures from its rows would hide that, so it gets impossible ones.
-    In the open transaction."""
+    """Give the damaged open block impossible figures, since figures from its rows would hide the
+    damage. In the open transaction."""
     connection.execute("INSERT OR REPLACE INTO blocks VALUES (?, -1, -1, -1, -1, -1)", (block,))
 
 

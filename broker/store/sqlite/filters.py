@@ -1,7 +1,7 @@
-"""Topics that match the filters of a reader, as far as it has to know them.
+"""Topics that match the filters of a reader.
 
-A few topics are found by their names, and then sought in each block. When more match, nobody needs
-all of them: each topic is judged when a block that holds it is read.
+While few topics match, they are found by their names and then sought in each block. When many
+match, they are not listed: each topic is matched when a block that holds it is read.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from collections.abc import Collection, Sequence
 from broker.store.sqlite.search import LOOKED_AT_MAX, Search, TopicFilters
 
 FEW_TOPICS = 16
-"""Up to so many topics are sought one by one in each block; for more, all topics of the block are
-read."""
+"""Up to this many topics are sought one by one in each block. With more, all topics of the block
+are read."""
 RANGES_MAX = 1000
-"""Up to so many parts of the names are looked through for a few topics that match."""
+"""With at most this many ranges of names, the names are searched for topics that match."""
 JUDGED_MAX = 20_000
-"""Topics of which one set of filters remembers whether they match. Beyond, all are forgotten."""
+"""A set of filters remembers of this many topics whether they match. Beyond it, it forgets all."""
 FILTERS_SIZE_MAX = 200_000
-"""Filters and judged topics that are remembered, over all reads. Beyond, the sets of filters that
-were not used for the longest time are forgotten."""
+"""Filters and matched topics in memory, over all reads. Beyond this, the least recently used sets
+of filters are forgotten."""
 WILDCARD_SIZE = 8
-"""A filter with wildcards counts as so many: it has nodes in a tree."""
+"""A filter with wildcards counts as this many filters: it has nodes in a tree."""
 
 _DIFFERING_NAMES = """
 SELECT t.id FROM topics t NOT INDEXED WHERE NOT EXISTS (
@@ -38,14 +38,14 @@ class WantedTopics:
 
     def __init__(self, connection: sqlite3.Connection, filters: Sequence[str], newest: int) -> None:
         self.counted = 0
-        """Its size when it was used last."""
+        """`size` when it was used last."""
         self._connection = connection
         self._filters = TopicFilters(filters)
         self._search = Search("SELECT name, id AS value FROM topics", self._filters)
         self.few: set[int] | None = set() if self._search.ranges <= RANGES_MAX else None
-        """All of them, if they are few; None: ask `among`."""
+        """All topics that match, while they are few; None: ask `among`."""
         self._seen = newest
-        """The newest topic of which `few` speaks, once the search is done."""
+        """The newest topic that `few` covers, once the search is done."""
         self._judged: dict[int, bool] = {}
 
     @property
@@ -54,7 +54,7 @@ class WantedTopics:
         return len(filters.literals) + WILDCARD_SIZE * len(filters.wildcards) + len(self._judged)
 
     def look(self, newest: int) -> bool:
-        """Look for topics up to `newest`, at some of them. Whether that is done."""
+        """Search one part of the names for topics up to `newest`. Whether it was the last."""
         if self.few is None:
             return True
         if not self._search.done:
@@ -72,7 +72,7 @@ class WantedTopics:
         return self._search.done and self._seen >= newest
 
     def among(self, topic_ids: Collection[int]) -> set[int]:
-        """Those of the topics that match."""
+        """The given topics that match."""
         judged = self._judged
         unknown = [topic_id for topic_id in topic_ids if topic_id not in judged]
         if unknown:
@@ -93,7 +93,7 @@ class Topics:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._wanted: dict[tuple[str, ...], WantedTopics] = {}
-        """The one that was used last comes last."""
+        """By filters; the most recently used last."""
         self._size = 0
 
     def every(self, filters: Sequence[str]) -> bool:
@@ -115,7 +115,7 @@ class Topics:
     ) -> WantedTopics | None:
         """The topics up to `newest` that match any of `filters`; None: not yet known, ask again.
 
-        With `suspects` none is looked for by its name: a damaged name may hide those behind it.
+        With `suspects` no topic is searched by name: a damaged name may hide the names behind it.
         """
         key = tuple(filters)
         wanted = self._wanted.pop(key, None)
@@ -131,7 +131,7 @@ class Topics:
         return wanted if wanted.look(newest) else None
 
     def suspects(self) -> set[int]:
-        """Topics whose name is not the same in the table and in its index: which of the two is
-        damaged nobody knows, so whoever reads by filter looks at their messages."""
+        """Topics whose name differs between the table and its index. Nobody knows which of the two
+        is damaged, so a reader with filters looks at the messages of these topics."""
         rows = self._connection.execute(_DIFFERING_NAMES)
         return {topic_id for (topic_id,) in rows}

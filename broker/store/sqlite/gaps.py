@@ -7,13 +7,14 @@ import sqlite3
 from broker.message import Offset
 
 OFFSETS_LOST_MAX = 1 << 20
-"""Offsets left unused after an unclean stop: more than were given out since the last fsync."""
+"""Offsets left unused after an unclean stop: more than can have been given out since the
+last fsync."""
 
 
 def leave(connection: sqlite3.Connection, noted: Offset) -> None:
     """Give out none of the next OFFSETS_LOST_MAX offsets, nor one up to `noted`.
 
-    Gaps with no message between them are one.
+    Two gaps without a message between them become one.
     """
     (used,) = connection.execute(
         "SELECT ifnull(max(seq), 0) FROM sqlite_sequence WHERE name = 'messages'"
@@ -26,12 +27,12 @@ def leave(connection: sqlite3.Connection, noted: Offset) -> None:
 
 
 def forget(connection: sqlite3.Connection, before: int) -> None:
-    """Those that end before the log start."""
+    """Delete the gaps that end before the log start."""
     connection.execute("DELETE FROM gaps WHERE last < ?", (before,))
 
 
 def count_messages(connection: sqlite3.Connection, first: int, last: int) -> int:
-    """How many there are from `first` to `last`, if none was removed."""
+    """How many messages first..last hold, if none was removed."""
     (unused,) = connection.execute(
         "SELECT ifnull(sum(min(last, ?2) - max(first, ?1) + 1), 0) FROM gaps"
         " WHERE last >= ?1 AND first <= ?2",

@@ -16,8 +16,8 @@ from broker.store.sqlite.rows import BLOCK_SHIFT
 BLOCKS_PER_STEP_MIN, BLOCKS_PER_STEP_MAX = 8, 64
 BLOCKS_PER_READ = 128
 TOPIC_BLOCKS_PER_READ = 2048
-"""Blocks, and about how many rows of `topic_blocks`, that one `read` looks at before it returns: a
-few ms."""
+"""Most blocks, and about the most rows of `topic_blocks`, that one `read` looks at before it
+returns: a few ms."""
 BLOCKS_PER_RUN = 8
 """Blocks of which one statement reads the messages of some topics, and passes over the others."""
 
@@ -38,7 +38,7 @@ ORDER BY block, topic_id LIMIT ?
 
 @dataclass(slots=True)
 class Found:
-    """What a block holds of the wanted topics: which, and how many messages (-1: not known)."""
+    """The wanted topics in a block, and how many messages they have there (-1: not known)."""
 
     topic_ids: set[int]
     messages: int
@@ -49,7 +49,7 @@ class Found:
 class Run:
     """The wanted topics that offsets up to `last` may hold; None: they hold no other topics.
 
-    `messages`: how many of them the blocks hold, as far as that is known.
+    `messages`: how many wanted messages each block holds, where that is known.
     """
 
     last: int
@@ -60,8 +60,8 @@ class Run:
 def _join(first: int, last: int, found: dict[int, Found]) -> Iterator[Run]:
     """Blocks first..last as runs. Neighbours that one statement can read are one run.
 
-    A block without figures is a run of its own: where a damaged row in a block before it leads the
-    statement astray, nobody would notice what is missing.
+    A block without figures is a run of its own. In a longer run a damaged row of an earlier block
+    could lead the statement astray, and nobody would notice that messages are missing.
     """
 
     def kind(block: int) -> tuple[bool | None, int]:
@@ -109,8 +109,8 @@ class TopicIndex:
     def blocks(
         self, first: int, last: int, wanted: WantedTopics
     ) -> tuple[dict[int, Found], int, int]:
-        """The blocks from `first` on that hold any of the topics; through which block that is
-        known, `last` or one before; and the number of rows that were looked up."""
+        """The blocks from `first` on that hold any wanted topic; the last block that was looked at,
+        at most `last`; and the number of rows that were looked up."""
         if wanted.few is not None:
             found = self._seek(first, last, wanted.few)
             return found, last, (last - first + 1) * len(wanted.few)

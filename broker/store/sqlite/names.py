@@ -10,8 +10,8 @@ from broker.store.sqlite.rows import seed
 
 NAMES_MAX = 32_768
 NAMES_LENGTH_MAX = 8 << 20
-"""Entries of a cache of names, and characters: a client identifier may have 65,535. A full cache is
-emptied."""
+"""Most entries and characters in a cache of names (a client identifier may have 65,535). A full
+cache is emptied."""
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -57,7 +57,7 @@ class Names:
         self._topics = _Found(self._topic_id, len)
         self._publishers = _Found(self._publisher_id, len)
         self.pairs = _Found(self._pair, lambda pair: len(pair[0]) + len(pair[1]))
-        """By topic and publisher: the identifiers of both, and the seed of their checksums."""
+        """By topic and publisher: both identifiers, and the seed of their checksums."""
 
     def forget(self) -> None:
         """The transaction was rolled back: identifiers may not be there any more."""

@@ -8,7 +8,7 @@ from typing import Any
 from broker.store.sqlite.rows import EXPIRES_AT_US, PAYLOAD, RETAIN, TOPIC_ID, WIDTH
 
 AT_ONCE_MAX = 500
-"""Retained messages that are forgotten in one transaction: a few ms."""
+"""Retained messages that one transaction forgets: a few ms."""
 
 _LOOK_UP = """
 UPDATE retained SET expires_at_us = ifnull(
@@ -23,8 +23,9 @@ DELETE FROM retained WHERE topic_id IN (
 
 
 def move(connection: sqlite3.Connection, first: int, parameters: list[Any]) -> int:
-    """Retain those of these messages, from offset `first` on, that ask for it; an empty payload
-    removes what is retained. [MQTT-3.3.1-6] Returns by how many topics more have one."""
+    """Retain the messages with RETAIN set; an empty payload removes the retained message of its
+    topic. [MQTT-3.3.1-6] `first` is the offset of the first. Returns by how many topics more have
+    a retained message."""
     more = 0
     for i, retain in enumerate(parameters[RETAIN::WIDTH]):
         if not retain:
@@ -49,9 +50,9 @@ def move(connection: sqlite3.Connection, first: int, parameters: list[Any]) -> i
 
 
 def forget_expired(connection: sqlite3.Connection, now_us: int) -> tuple[int, bool]:
-    """Forget some of what has expired; how many, and whether there may be more.
+    """Forget some expired messages. Returns how many, and whether there may be more.
 
-    Of what an older program retained, this first finds out when it expires.
+    For messages that an older program retained, it first finds out when they expire.
     """
     unknown = connection.execute(_LOOK_UP, (AT_ONCE_MAX,)).rowcount
     forgotten = connection.execute(_FORGET, (now_us, AT_ONCE_MAX)).rowcount

@@ -32,7 +32,7 @@ WIDTH = 9
 """Parameters of one message."""
 TOPIC_ID, PUBLISHED_AT_US, RETAIN, EXPIRES_AT_US = 0, 2, 4, 5
 PAYLOAD, PROPERTIES, CHECKSUM = 6, 7, 8
-"""The places of these among the parameters of a message."""
+"""Where these are among the parameters of a message."""
 
 _NO_BYTES = bytearray()
 
@@ -44,7 +44,7 @@ OFFSET_RULE = 1 << 32
 
 
 def text(stored: bytes) -> str:
-    """A text column, for `text_factory`. What is no UTF-8 is damaged: the checksum finds it."""
+    """A text column, for `text_factory`. Bytes that are no UTF-8 are damage: the checksum tells."""
     return stored.decode("utf-8", "replace")
 
 
@@ -82,7 +82,7 @@ def flat_rows(
 ) -> list[Any]:
     """The parameters of these messages, one after the other. Hot: `make bench` shows it.
 
-    The offsets are not among them: they are to be `first` and those that follow on it.
+    The offsets are not among them: they are `first` and the offsets that follow it.
 
     `pairs` gives the identifiers of topic and publisher, and their seed. sqlite3 binds exact ints
     and bytearrays directly, while bool, None and bytes first go through its adapters, at 0.4 µs

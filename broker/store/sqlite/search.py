@@ -17,7 +17,7 @@ from broker.message import Offset
 from broker.topics import BYTES_MAX, TopicTree, is_literal, literal_prefix
 
 LOOKED_AT_MAX = 1000
-"""Names that one part looks at: 2 to 4 ms."""
+"""Names that one part of a search looks at: 2 to 4 ms."""
 
 AFTER_SLASH = chr(ord("/") + 1)
 AFTER_DOLLAR = chr(ord("$") + 1)
@@ -45,7 +45,7 @@ class TopicFilters:
                 self.wildcards.add(filter, None, filter)
 
     def match(self, name: object) -> bool:
-        """Also what damage made of a name: no filter matches that."""
+        """Whether a filter matches. `name` may be damaged: then none does."""
         return isinstance(name, str) and (name in self.literals or bool(self.wildcards.match(name)))
 
     def name_ranges(self) -> deque[NameRange]:
@@ -66,7 +66,7 @@ def _name_range(filter: str) -> NameRange:
 
 
 def next_candidate(filter: str, name: str) -> str:
-    """`name` does not match the filter; nor does any name before the one that is returned."""
+    """A name after `name`, which does not match: no name before it matches the filter either."""
     if name[0] == "$" and filter[0] in "+#":
         return AFTER_DOLLAR
     levels, wanted = name.split("/"), filter.split("/")
@@ -84,7 +84,7 @@ def next_candidate(filter: str, name: str) -> str:
 
 
 class Search:
-    """`rows` is a SELECT of `name`, which has an index, and `value`: what is looked for."""
+    """`rows` is a SELECT of `name`, which has an index, and `value`, which the search returns."""
 
     def __init__(self, rows: str, filters: TopicFilters) -> None:
         self._select = f"SELECT name, value FROM ({rows}) WHERE name"
@@ -102,7 +102,7 @@ class Search:
         return len(self._ranges)
 
     def part(self, connection: sqlite3.Connection) -> list[int]:
-        """The next values, of as many names as LOOKED_AT_MAX allows."""
+        """The next values, after looking at up to LOOKED_AT_MAX names."""
         count = min(LOOKED_AT_MAX, len(self._literals))
         found = self._look_up(connection, [self._literals.popleft() for _ in range(count)])
         left = LOOKED_AT_MAX - count
@@ -118,8 +118,8 @@ class Search:
     def _walk(
         self, connection: sqlite3.Connection, part: NameRange, names_max: int, found: list[int]
     ) -> int:
-        """Look at the first names of the range; what is left of it is the next. Returns how many
-        were looked at."""
+        """Look at the first names of the range, and keep its rest for the next call. Returns how
+        many names were looked at."""
         match, filter = self._filters.match, part.filter
         low, looked_at = part.low, 0
         while True:
@@ -142,7 +142,7 @@ class Search:
 
 
 def in_order(offsets: Iterable[int]) -> list[Offset]:
-    """Sorted, some at a time: sorting a million at once holds up every other thread for 0.3 s."""
+    """Sort in parts: sorting a million at once would hold up every other thread for 0.3 s."""
     parts: defaultdict[int, list[Offset]] = defaultdict(list)
     for offset in offsets:
         parts[offset >> 16].append(Offset(offset))
