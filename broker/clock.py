@@ -24,10 +24,11 @@ logger = logging.getLogger(__name__)
 
 US = 1_000_000
 FAILED_RETRY_S = 1.0
-"""A rule that failed is not called again before: what was due then may still be."""
+"""Seconds before a rule that failed is called again, since its work may still be due."""
 NEVER = Monotonic(math.inf)
 _ELAPSED_CLOCK: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-"""Only Linux has the former. macOS's monotonic clock runs while it sleeps."""
+"""A clock that runs while the machine sleeps: only Linux has CLOCK_BOOTTIME, and macOS's monotonic
+clock does so."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -103,7 +104,7 @@ class Timed(Protocol):
 
 
 class Alarm:
-    """One timer for all that have a deadline."""
+    """One timer for all rules that have a deadline."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -118,7 +119,7 @@ class Alarm:
         self.deadline_moved()
 
     def deadline_moved(self) -> None:
-        """A deadline may be earlier than it was. (One that is later need not be told.)"""
+        """A deadline may be earlier than before. (Nobody need tell of a later one.)"""
         deadlines = [at for rule in self._rules if (at := rule.deadline()) is not None]
         soonest = min(deadlines, default=NEVER)
         if soonest < self._set_for:

@@ -34,7 +34,7 @@ class Ending:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """To be entered in the main thread, before others are started: those do not get signals."""
+        """Enter it in the main thread, before other threads start: these then get no signals."""
         handlers = {number: signal.signal(number, self._handle) for number in STOP_SIGNALS}
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         thread = threading.Thread(target=self._listen, name="signals", daemon=True)
@@ -53,13 +53,13 @@ class Ending:
                 signal.signal(number, handler)
 
     def when_asked(self, requested: Callable[[], None]) -> None:
-        """Call `requested`, in any thread, at the first signal; now if that was already."""
+        """Call `requested`, in any thread, at the first signal; at once if one came already."""
         self._requested = requested
         if self._asked.is_set():
             requested()
 
     def expect_end(self, within_s: float) -> None:
-        """End the process if it is still `listening` after so many seconds."""
+        """End the process if it is still `listening` after this many seconds."""
         if self._timer is None:
             said = f"the broker ends without its disk, which did not answer for {within_s:g} s"
             self._timer = threading.Timer(within_s, end_now, [said, EXIT_NO_DISK])
@@ -74,7 +74,7 @@ class Ending:
             self._hear(number)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        """A thread that is older than we are got the signal: the main thread runs this."""
+        """Python calls this in the main thread when a thread older than ours got the signal."""
         self._hear(number)
 
     def _hear(self, number: int) -> None:

@@ -32,8 +32,8 @@ Monotonic = NewType("Monotonic", float)
 NOT_STORED = Offset(0)
 
 MESSAGE_BYTES = 200
-"""What a message takes in memory beside topic, payload and properties, its places in queues
-included: about this in CPython 3.11 to 3.14."""
+"""About the bytes of memory that a message takes beside topic, payload and properties, its places
+in queues included (CPython 3.11 to 3.14)."""
 
 
 @dataclass(slots=True, init=False)
@@ -90,15 +90,15 @@ class Message:
 
     @property
     def cost(self) -> int:
-        """About what it takes in memory, in bytes; see `cost_of`."""
+        """About how many bytes of memory it takes; see `cost_of`."""
         return MESSAGE_BYTES + len(self.topic) + self.size
 
 
 def cost_of(messages: Sequence[Message]) -> int:
-    """About what these take in memory: a million empty messages take 200 MB.
+    """About how many bytes of memory these messages take: a million empty ones take 200 MB.
 
-    Every bound on what waits in memory counts this. It is not kept with each message, as that would
-    take memory, too.
+    Every limit on messages in memory counts this. The cost is not kept with each message: that
+    would take memory, too.
     """
     topics = sum(map(len, [message.topic for message in messages]))
     return topics + sum([message.size for message in messages]) + MESSAGE_BYTES * len(messages)
@@ -139,8 +139,8 @@ class Grant:
     caught_up: bool = False
 
     def __hash__(self) -> int:
-        """Of what mostly differs: the routes of a topic are hashed with the grant of each session,
-        and all fields would take 28 ms for 20,000 of them."""
+        """Hash only the fields that mostly differ: a topic's routes are hashed with the grant of
+        each session, and hashing all fields would take 28 ms for 20,000 sessions."""
         return hash((self.qos, self.subscription_ids))
 
 

@@ -20,6 +20,6 @@ def start(
 
 
 def _ended(failed: Callable[[Exception], None], task: asyncio.Task[None]) -> None:
-    """What is no `Exception`, such as KeyboardInterrupt, has ended the loop by itself."""
+    """An error that is no `Exception`, such as KeyboardInterrupt, has ended the loop already."""
     if not task.cancelled() and isinstance(error := task.exception(), Exception):
         failed(error)

@@ -33,7 +33,7 @@ REPLAY_ENDED = f"{REPLAY_PREFIX}ended"
 """Topic on which a client hears that a replay with an end is over; payload: its Topic Filter."""
 
 CONTROL_CHARACTER = "control character in a topic"
-"""Why a message is dropped that was published to such a topic, or asks for answers there."""
+"""Why a message is dropped whose topic or Response Topic has a control character."""
 
 _FROM_FIRST_WILDCARD = re.compile(r"\+|/?#")
 _LAST_OF_PLANES = "".join(
@@ -247,7 +247,7 @@ class TopicTree(Generic[K, V]):
             node.child(last).here = subscribers
 
     def _unlink(self, filter: str) -> None:
-        """Take the filter out, and with it the nodes that lead to no other filter."""
+        """Remove the filter, and the nodes that lead to no other filter."""
         path = list(self._walk(filter))
         node, last = path.pop()
         if last == "#":
