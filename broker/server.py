@@ -39,6 +39,7 @@ from broker.registry.groups import Groups
 from broker.registry.sessions import Sessions
 from broker.registry.wills import Wills
 from broker.store.directory import lock_data_dir
+from broker.store.sqlite.checkpoint import COPIES_BESIDE
 from broker.store.sqlite.store import SqliteStore
 from broker.store.sqlite.wal_growth import COST
 from broker.web.admin import AdminServer, create_app
@@ -114,10 +115,11 @@ class Server:
         except BaseException:
             self._lock.close()
             raise
-        logger.info(
-            "leave no transaction open on %s: acknowledgements wait when that ends, %s",
-            *(DATABASE, COST),
-        )
+        if not COPIES_BESIDE:
+            logger.info(
+                "leave no transaction open on %s: acknowledgements wait when that ends, %s",
+                *(DATABASE, COST),
+            )
 
     async def _start_on_store(self) -> None:
         config, clock, alarm = self.config, self._clock, self._alarm

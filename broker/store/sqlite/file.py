@@ -31,11 +31,11 @@ class DatabaseFile:
             raise SchemaMismatch(f"{path} is a directory, not a database")
         self.path = path
         try:
-            self._descriptor, self._made = _open(path)
+            self.descriptor, self._made = _open(path)
         except OSError as error:
             raise store_error(error, path) from error
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             self.close()
             if error.errno == errno.EWOULDBLOCK:
@@ -47,7 +47,7 @@ class DatabaseFile:
     def cannot_be_read(self) -> OSError | None:
         """Why the disk cannot read the file, if it cannot: SQLite calls that malformed. Takes up to
         READ_S; nothing is opened for it."""
-        return read_failure(self._descriptor)
+        return read_failure(self.descriptor)
 
     async def failure_behind(self, error: StoreCorrupt) -> StoreError | None:
         """Why the disk cannot read the file, if that is what SQLite calls malformed."""
@@ -58,11 +58,11 @@ class DatabaseFile:
 
     def close(self) -> None:
         """Let go of it. To be called once SQLite has closed it."""
-        os.close(self._descriptor)
+        os.close(self.descriptor)
 
     def undo(self) -> None:
         """Remove the file if it was made here and is still empty."""
-        if self._made and os.fstat(self._descriptor).st_size == 0:
+        if self._made and os.fstat(self.descriptor).st_size == 0:
             self.path.unlink(missing_ok=True)
 
 

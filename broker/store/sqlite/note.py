@@ -110,7 +110,8 @@ class Note:
             self._wal_may_start_over = False
 
     def writing_database(self) -> None:
-        """The database file is about to be written to."""
+        """The database file is about to be written to, until `database_written`."""
+        self._wal_may_start_over = False
         self._describe(written=False)
 
     def database_written(self) -> None:

@@ -71,6 +71,17 @@ async def open_reader(path: Path, damage: Damage) -> tuple[ConnectionThread, Rea
         raise
 
 
+async def open_beside(path: Path, *, writes: bool) -> ConnectionThread:
+    """A connection for checkpoints. Raises StoreError."""
+    thread = await _connect(path, "rw" if writes else "ro")
+    try:
+        await thread.run(_set, thread.database, "wal_autocheckpoint", 0)
+    except BaseException:
+        await thread.close()
+        raise
+    return thread
+
+
 async def _connect(path: Path, mode: str) -> ConnectionThread:
     return await ConnectionThread.connect(
         _uri(path, mode),

@@ -1,9 +1,8 @@
 """SqliteStore: the log and its documents in one SQLite database, and nothing else on the disk.
 
-- One connection, in its own thread, does all writes and all checkpoints (`writer.py`): SQLite
-  before 3.51.3 can corrupt a write-ahead log that two connections write or checkpoint at once.
-  Reads go to read-only connections with threads of their own (`reader.py`) and never wait for a
-  commit.
+- One connection, in its own thread, does all writes (`writer.py`), and those parts of a checkpoint
+  that may not be beside a commit; the rest has a thread of its own (`checkpoint.py`). Reads go to
+  read-only connections with threads of their own (`reader.py`) and never wait for a commit.
 - An append is one hop to the writer's thread and one transaction there. A small append is committed
   in the event loop's thread instead, while the disk is so quick that the hop would take longer and
   the writer's thread is idle: only one thread uses the connection at any time.
@@ -20,7 +19,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import sqlite3
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -28,12 +26,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
-from broker import tasks
 from broker.documents import D, Delete, Document, Operation, Place, SessionDocument, fill_in
 from broker.errors import StoreBusy, StoreCorrupt, StoreError, StoreFull, StoreUnavailable
 from broker.message import Message, Offset
 from broker.store import Read, Skipped, StoreStats
 from broker.store.sqlite import opening
+from broker.store.sqlite.checkpoint import Checkpoints
 from broker.store.sqlite.damaged import Damage
 from broker.store.sqlite.errors import store_error
 from broker.store.sqlite.file import DatabaseFile
@@ -56,8 +54,6 @@ waits less for the disk than for the hop. `make bench`, qos1-w1 and latency-qos1
 P = ParamSpec("P")
 T = TypeVar("T")
 
-logger = logging.getLogger(__name__)
-
 
 class SqliteStore:
     """See `broker.store.Store`."""
@@ -78,7 +74,7 @@ class SqliteStore:
         self._damage = Damage()
         self._lanes = Lanes(path, self._damage)
         self._tails: set[Tail] = set()
-        self._checkpointing: asyncio.Task[None] | None = None
+        self._checkpoints: Checkpoints
         self._quick_commits = {True: 0, False: 0}
         """The number of quick commits in a row, for fsynced ones and for the others."""
 
@@ -103,7 +99,9 @@ class SqliteStore:
             )
             try:
                 await self._lanes.open(self._file)
+                self._checkpoints = await Checkpoints.open(self._thread, self._writer, self._file)
             except BaseException:
+                await self._lanes.close()
                 await self._thread.close()
                 self._writer.connection_closed()
                 raise
@@ -127,8 +125,7 @@ class SqliteStore:
         self._is_open = False
         for tail in self._tails:
             tail.end()
-        if self._checkpointing is not None:
-            await asyncio.wait([self._checkpointing])
+        await self._checkpoints.close()
         await self._lanes.close()  # Else they keep the write-ahead log from being folded in.
         failure: StoreError | None = None
         try:
@@ -194,19 +191,8 @@ class SqliteStore:
         await self.append((), operations)
 
     def _checkpoint_if_due(self) -> None:
-        if self._writer.wants_checkpoint and self._checkpointing is None and self._is_open:
-            self._checkpointing = tasks.start(self._checkpoint(), self._checkpoint_failed)
-
-    async def _checkpoint(self) -> None:
-        """In the writer's thread, and between two commits: no acknowledgement waits for it."""
-        try:
-            with suppress(StoreError):  # The write-ahead log has it all. The next write tells it.
-                await self._thread.run(self._writer.checkpoint)
-        finally:
-            self._checkpointing = None
-
-    def _checkpoint_failed(self, error: Exception) -> None:
-        logger.critical("%s: the write-ahead log grows: no checkpoint", self.path, exc_info=error)
+        if self._is_open:
+            self._checkpoints.start_if_due()
 
     async def tail(self, start: Offset) -> AsyncIterator[Sequence[Message] | Skipped]:
         """Ends when the store is closed."""

@@ -1,4 +1,4 @@
-"""The writer's half of SqliteStore: all writes and checkpoints, on the one connection for them.
+"""The writer's half of SqliteStore: all writes, on the one connection for them.
 
 - It is called in that connection's thread or, for a small commit, in the event loop's; one call at
   a time (see SqliteStore).
@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
@@ -22,7 +23,7 @@ from time import perf_counter
 from typing import Any, NamedTuple
 
 from broker.documents import Operation, Place, fill_in
-from broker.errors import StoreBusy, StoreFull, StoreUnavailable
+from broker.errors import StoreBusy, StoreError, StoreFull, StoreUnavailable
 from broker.message import Message, Offset
 from broker.store.sqlite import figures, gaps, retained, tables
 from broker.store.sqlite.errors import store_error
@@ -39,20 +40,14 @@ from broker.store.sqlite.rows import (
     flat_rows,
     insert_rows,
 )
-from broker.store.sqlite.wal_growth import WalGrowth
 
 logger = logging.getLogger(__name__)
 
 UNSYNCED_MAX = 1 << 19
 """Messages committed since the last fsync, at most. Beyond, one commit is fsynced all the same."""
 
-CHECKPOINT_PAGES = 2000
-"""Pages (4 KiB) in the write-ahead log when it is copied into the database: 10-20 ms."""
-
-WAL_PAGES_MAX = 65_536
-"""Pages from which on a checkpoint waits for readers, so that the write-ahead log starts over."""
-
 CHECKPOINT_WAIT_MS = 100
+"""How long a checkpoint waits for readers, if at all: another program's may never end."""
 LOCK_WAIT_MS = 5000
 """How long a transaction waits for another program that locked the database, before it says so."""
 BRIEF_LOCK_WAIT_MS = 1000
@@ -94,10 +89,9 @@ class Writer:
         """Whether the connection is set to fsync its commits (`synchronous`)."""
         self._unsynced = 0
         self._lock_wait_ms = -1
-        self._pages = 0
+        self.pages = 0
         """About how many pages were written since the last checkpoint."""
-        self._growth = WalGrowth(path)
-        self._note: Note
+        self.note: Note
         """Of the run, once it has begun."""
 
     def start(self, boot_id: str | None, version: str, noted: Offset) -> None:
@@ -112,7 +106,7 @@ class Writer:
         First the write-ahead log of an unclean stop is copied into the database. If an fsync failed
         then, parts of it may be in memory only; commits appended to it would be lost with them.
         """
-        self._checkpoint_after_readers("TRUNCATE")
+        self.checkpoint("TRUNCATE")
         (stored_start,) = self._connection.execute("SELECT start FROM log").fetchone()
         self.log_start = Offset(figures.true_start(self._connection, stored_start))
         (newest,) = self._connection.execute(
@@ -129,7 +123,7 @@ class Writer:
         last_run = self._connection.execute(
             "SELECT stopped_at_us FROM broker_runs ORDER BY id DESC LIMIT 1"
         ).fetchone()
-        self._note = Note(self._path, max(noted, self.high_watermark), boot_id)
+        self.note = Note(self._path, max(noted, self.high_watermark), boot_id)
         with self.transaction(lock_wait_ms=BRIEF_LOCK_WAIT_MS):
             if self.log_start != stored_start:
                 logger.error(
@@ -143,9 +137,9 @@ class Writer:
                 (time.time_ns() // 1000, boot_id, version),
             )
         # The database file differs from now on from what a clean stop left, which may be a backup.
-        self._checkpoint_after_readers("TRUNCATE")
-        self._note.moved(self.high_watermark)
-        self._note.database_written()
+        self.checkpoint("TRUNCATE")
+        self.note.moved(self.high_watermark)
+        self.note.database_written()
 
     def stop(self) -> None:
         """End the run cleanly: move everything into the database file, and write nothing more.
@@ -160,17 +154,13 @@ class Writer:
                 " WHERE id = (SELECT max(id) FROM broker_runs)",
                 (time.time_ns() // 1000,),
             )
-        self._checkpoint_after_readers("TRUNCATE")
+        self.checkpoint("TRUNCATE")
         self.refusal = "the store is closed"
-        self._note.remove()
+        self.note.remove()
 
     def connection_closed(self) -> None:
         """SQLite has closed the database."""
-        self._note.close()
-
-    @property
-    def wants_checkpoint(self) -> bool:
-        return self._pages >= CHECKPOINT_PAGES
+        self.note.close()
 
     def commit(
         self,
@@ -218,10 +208,10 @@ class Writer:
         if batch:
             self.high_watermark = Offset(first + len(batch) - 1)
             self.message_count += len(batch)
-            self._note.moved(self.high_watermark)
+            self.note.moved(self.high_watermark)
         size = sum([message.size for message in batch])
         self._unsynced = 0 if synced else self._unsynced + len(batch)
-        self._pages += 4 + (size + 64 * len(batch)) // 4096
+        self.pages += 4 + (size + 64 * len(batch)) // 4096
         return Committed(before, self.high_watermark, size, perf_counter() - began)
 
     @contextmanager
@@ -233,7 +223,7 @@ class Writer:
         Waits `lock_wait_ms` (LOCK_WAIT_MS) for another program that locked the database. Raises
         StoreFull, StoreBusy, StoreUnavailable.
         """
-        with self._writing():
+        with self.writing():
             self._set_synchronous(synced)
             self._set_lock_wait(LOCK_WAIT_MS if lock_wait_ms is None else lock_wait_ms)
             self._connection.execute("BEGIN IMMEDIATE")
@@ -251,7 +241,7 @@ class Writer:
                 raise
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def writing(self) -> Iterator[None]:
         """Raises StoreError; and once that was more than a full disk or a lock, at every use."""
         if self.refusal is not None:
             raise StoreUnavailable(self.refusal)
@@ -260,9 +250,12 @@ class Writer:
         except (sqlite3.Error, OSError) as error:
             failure = store_error(error, self._path)
             if not isinstance(failure, StoreFull | StoreBusy):
-                self.refusal = f"no more writes since: {failure}"
-                self._note.disk_failed()
+                self._refuse(failure)
             raise failure from error
+
+    def _refuse(self, failure: StoreError) -> None:
+        self.refusal = f"no more writes since: {failure}"
+        self.note.disk_failed()
 
     def _set_lock_wait(self, milliseconds: int) -> None:
         if milliseconds != self._lock_wait_ms:
@@ -352,7 +345,7 @@ class Writer:
             self._connection.execute(
                 "DELETE FROM topic_blocks WHERE block < ?", (end >> BLOCK_SHIFT,)
             )
-        self._pages += 4 + gone // 16
+        self.pages += 4 + gone // 16
         return gone, end
 
     def move_log_start(self, start: int) -> None:
@@ -368,31 +361,38 @@ class Writer:
             self._connection, self.log_start, self.high_watermark
         )
 
-    def checkpoint(self) -> None:
-        """Copy the write-ahead log into the database, as far as readers allow."""
-        self._pages = 0
-        with self._writing():
-            self._note.writing_database()
-            began = perf_counter()
-            pages, copied = self._checkpoint("PASSIVE")
-            self._growth.checkpointed(pages - copied, perf_counter() - began)
-            if pages > WAL_PAGES_MAX:
-                self._checkpoint_after_readers("RESTART")
-            self._note.database_written()
+    def touch(self) -> None:
+        """Write a page and change nothing, unsynced."""
+        with self.transaction(synced=False, lock_wait_ms=0):
+            tables.touch(self._connection)
 
-    def _checkpoint_after_readers(self, mode: str) -> None:
-        """A checkpoint that waits for readers, but not long: another program's may never end."""
+    def checkpoint(self, mode: str) -> tuple[int, int]:
+        """Copy pages into the database. `mode` is SQLite's; all but PASSIVE wait for readers.
+
+        Returns the pages in the write-ahead log, and how many of them were copied; 0 on a full
+        disk, or while another program has locked the database: they stay there, safe.
+        """
         self._set_lock_wait(CHECKPOINT_WAIT_MS)
-        self._checkpoint(mode)
+        return checkpoint(self._connection, self._path, mode)
 
-    def _checkpoint(self, mode: str) -> tuple[int, int]:
-        """Returns the pages in the write-ahead log, and how many of them were copied; 0 on a full
-        disk, or while another program has locked the database: they stay there, safe."""
+    def sync(self, descriptor: int) -> None:
+        """Sync a file of the database, in any thread. A failure is one of a write: the kernel may
+        have given up what was to be synced, and SQLite may not hear of it. Raises StoreError."""
         try:
-            row = self._connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
-        except sqlite3.OperationalError as error:
-            if not isinstance(store_error(error, self._path), StoreFull | StoreBusy):
-                raise
-            return 0, 0
-        _, pages, copied = row
-        return pages, copied
+            os.fdatasync(descriptor)
+        except OSError as error:
+            failure = store_error(error, self._path)
+            self._refuse(failure)
+            raise failure from error
+
+
+def checkpoint(connection: sqlite3.Connection, path: Path, mode: str) -> tuple[int, int]:
+    """As `Writer.checkpoint`, on any connection that may write."""
+    try:
+        row = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+    except sqlite3.OperationalError as error:
+        if not isinstance(store_error(error, path), StoreFull | StoreBusy):
+            raise
+        return 0, 0
+    _, pages, copied = row
+    return pages, copied

@@ -51,7 +51,7 @@ def _locks(path: Path) -> list[str]:
         read_all,
         lambda store: store.trim(Offset(10)),
         lambda store: store.append(numbered(5)),
-        lambda store: store._thread.run(store._writer.checkpoint),
+        lambda store: store._checkpoints.run(),
     ],
     ids=["stats", "read", "trim", "append", "checkpoint"],
 )

@@ -300,22 +300,6 @@ async def test_whether_the_disk_can_be_read_is_looked_at_once_for_each_damaged_b
     assert sqlite._damage.offsets == 3
 
 
-async def test_a_mistake_in_a_checkpoint_is_logged_and_hinders_nobody(
-    sqlite: SqliteStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def mistake(_: object) -> None:
-        raise ZeroDivisionError
-
-    monkeypatch.setattr(writer, "CHECKPOINT_PAGES", 1)
-    monkeypatch.setattr(writer.Writer, "checkpoint", mistake)
-    for number in range(3):
-        await sqlite.append([message(str(number))])
-    await sqlite.close()
-    assert caplog.messages
-    assert {record.levelname for record in caplog.records} == {"CRITICAL"}
-    assert all(record.exc_info for record in caplog.records)
-
-
 async def test_a_disk_that_does_not_tell_sizes_is_a_store_error(
     sqlite: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,7 @@ FIRST = FIRST_BYTES // PAGE_BYTES
 def test_it_is_told_each_time_it_has_doubled_and_once_when_it_is_over(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    growth = WalGrowth(Path("data/pubsub.db"))
+    growth = WalGrowth(Path("data/pubsub.db"), commits_wait=True)
     for pages in (FIRST - 1, FIRST, FIRST + 1, 2 * FIRST - 1, 2 * FIRST, 9 * FIRST, 10 * FIRST):
         growth.checkpointed(pages, 0.1)
     sizes = [text.split(" MiB")[0].rsplit(" ", 1)[1] for text in caplog.messages]
@@ -30,7 +30,7 @@ def test_it_is_told_each_time_it_has_doubled_and_once_when_it_is_over(
 
 
 def test_what_a_checkpoint_can_copy_is_not_told(caplog: pytest.LogCaptureFixture) -> None:
-    growth = WalGrowth(Path("pubsub.db"))
+    growth = WalGrowth(Path("pubsub.db"), commits_wait=True)
     for _ in range(100):
         growth.checkpointed(0, 0.01)
     assert caplog.messages == []

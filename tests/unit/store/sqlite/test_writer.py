@@ -1,4 +1,4 @@
-"""Transactions, what a failed one leaves, checkpoints, and the beginning and end of a run."""
+"""Transactions, what a failed one leaves, and the beginning and end of a run."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from broker.documents import CursorDocument, Put, SessionDocument
 from broker.errors import StoreBusy, StoreFull, StoreUnavailable
 from broker.message import Message, Offset
-from broker.store.sqlite import names, opening, wal_growth, writer
+from broker.store.sqlite import names, opening, writer
 from broker.store.sqlite.gaps import OFFSETS_LOST_MAX
 from broker.store.sqlite.store import SqliteStore
 from tests.support.messages import message, numbered
@@ -103,21 +102,6 @@ async def test_caches_of_names_are_bounded(
     assert all(len(reader._names) <= 10 for _, reader in sqlite._lanes.readers)
 
 
-# Checkpoints
-
-
-async def test_the_write_ahead_log_is_folded_in_while_the_broker_runs(
-    sqlite: SqliteStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(writer, "CHECKPOINT_PAGES", 100)
-    largest = 0
-    for _ in range(100):
-        await sqlite.append([message(bytes(10_000)) for _ in range(10)])
-        largest = max(largest, wal_of(sqlite.path).stat().st_size)
-    assert sqlite.path.stat().st_size > 5_000_000
-    assert largest < 3_000_000
-
-
 # Failures (S7)
 
 
@@ -140,35 +124,6 @@ async def test_a_full_disk_fails_the_append_and_the_store_recovers(sqlite: Sqlit
     await sqlite.append([message("after", "new", publisher="new")])
     assert payloads(await read_all(sqlite, ["new"])) == [b"after"]
     assert problems(sqlite.path) == []
-
-
-async def test_a_full_disk_hinders_neither_checkpoints_nor_the_stop(
-    sqlite: SqliteStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Every checkpoint finds no space: what it would have moved stays in the write-ahead log."""
-
-    class FullDisk:
-        def __init__(self, connection: sqlite3.Connection) -> None:
-            self._connection = connection
-
-        def __getattr__(self, name: str) -> object:
-            return getattr(self._connection, name)
-
-        def execute(self, sql: str, parameters: Sequence[object] = ()) -> sqlite3.Cursor:
-            if "wal_checkpoint" in sql or "UPDATE broker_runs" in sql:
-                error = sqlite3.OperationalError("database or disk is full")
-                error.sqlite_errorcode = sqlite3.SQLITE_FULL
-                raise error
-            return self._connection.execute(sql, parameters)
-
-    monkeypatch.setattr(writer, "CHECKPOINT_PAGES", 1)
-    full: Any = FullDisk(sqlite._writer._connection)
-    monkeypatch.setattr(sqlite._writer, "_connection", full)
-    for i in range(5):
-        await sqlite.append([message(str(i))])
-    await sqlite.close()
-    await sqlite.open()
-    assert payloads(await read_all(sqlite)) == [b"0", b"1", b"2", b"3", b"4"]
 
 
 @contextmanager
@@ -213,42 +168,6 @@ async def test_a_lock_of_another_program_is_waited_for_and_then_said(
         other.execute("ROLLBACK")
     await sqlite.append([message("after")])
     assert payloads(await read_all(sqlite)) == [b"before", b"after"]
-
-
-async def test_a_reader_that_keeps_the_write_ahead_log_growing_is_told(
-    sqlite: SqliteStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(wal_growth, "FIRST_BYTES", 4 * wal_growth.PAGE_BYTES)
-    sqlite._writer._growth = wal_growth.WalGrowth(sqlite.path)
-    with closing(sqlite3.connect(f"file:{sqlite.path}?mode=ro", uri=True)) as reader:
-        reader.execute("BEGIN")
-        reader.execute("SELECT count(*) FROM messages").fetchall()
-        await sqlite.append([message(bytes(20_000))])
-        await sqlite._thread.run(sqlite._writer.checkpoint)
-        [told] = caplog.messages
-        assert told.startswith("pubsub.db-wal has grown to 0 MiB, as another program has an open")
-        assert payloads(await read_all(sqlite)) == [bytes(20_000)]
-    await sqlite._thread.run(sqlite._writer.checkpoint)
-    assert "pubsub.db-wal is in the database again" in caplog.messages[1]
-    await sqlite._thread.run(sqlite._writer.checkpoint)
-    assert len(caplog.messages) == 2
-
-
-async def test_a_lock_of_another_program_hinders_neither_checkpoints_nor_the_stop(
-    sqlite: SqliteStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What is in the write-ahead log stays there, and the next start takes it for unclean."""
-    monkeypatch.setattr(writer, "BRIEF_LOCK_WAIT_MS", 10)
-    monkeypatch.setattr(writer, "WAL_PAGES_MAX", 0)
-    await sqlite.append([message("before")])
-    with closing(sqlite3.connect(sqlite.path, isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        await sqlite._thread.run(sqlite._writer.checkpoint)
-        await sqlite.close()
-        other.execute("ROLLBACK")
-    assert ask(sqlite.path, "SELECT stopped_at_us FROM broker_runs") == [(None,)]
-    await sqlite.open()
-    assert payloads(await read_all(sqlite)) == [b"before"]
 
 
 async def test_a_failure_that_nobody_waited_for_leaves_an_unclean_stop(
