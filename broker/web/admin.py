@@ -50,7 +50,7 @@ class AdminServer:
     """uvicorn inside the running event loop: no signal handlers, no logging, no timer of its own.
 
     Its documented `serve` would take the signals, so this uses what `serve` is made of: `load`,
-    `lifespan`, `startup` and `shutdown`. A test names the versions that were tried with it.
+    `lifespan`, `startup`, `servers`, `server_state` and `shutdown`. A test names the versions that were tried with it.
 
     The owner of the data directory calls `start`, so a socket file that is there already was left
     behind by a broker that is gone, and is replaced.
@@ -85,5 +85,10 @@ class AdminServer:
         """Answers what was asked, closes, and removes the socket file; nothing if not started."""
         if self._listener is None:
             return
-        await self._server.shutdown(sockets=[self._listener])
+        if self._server.server_state.connections:
+            await self._server.shutdown(sockets=[self._listener])
+        else:  # `shutdown` sleeps for 0.1 s before it looks whether anybody is there.
+            for server in self._server.servers:
+                server.close()
+            self._listener.close()
         unix.remove(self._path)

@@ -73,6 +73,16 @@ async def test_only_the_owner_may_open_the_socket_and_it_goes_with_the_server(
     assert not (tmp_path / "admin.sock").exists()
 
 
+async def test_a_stop_waits_only_where_somebody_is_connected(tmp_path: Path) -> None:
+    server = admin(tmp_path / "admin.sock")
+    await server.start()
+    stopping = asyncio.create_task(server.stop())
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert stopping.done()
+    assert not (tmp_path / "admin.sock").exists()
+
+
 async def test_a_socket_that_a_killed_broker_left_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "admin.sock").write_text("left behind")
     server = admin(tmp_path / "admin.sock")
