@@ -23,6 +23,8 @@ from cli.format import metadata
 RETRY_FIRST_S = 1.0
 RETRY_MAX_S = 60.0
 TERMINATE_TIMEOUT_S = 5.0
+TURN_S = 1.0
+"""How often the connection has its turn while a command runs."""
 
 
 @dataclass(slots=True)
@@ -84,7 +86,7 @@ def _wait(process: subprocess.Popen[bytes], payload: bytes | None, client: Clien
     connected = True
     while True:
         try:
-            process.communicate(payload, timeout=1.0)
+            process.communicate(payload, timeout=TURN_S)
             return
         except subprocess.TimeoutExpired:
             payload = None

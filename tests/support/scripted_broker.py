@@ -24,6 +24,7 @@ class ScriptedBroker:
     def _accept(self, handshake: bytes) -> None:
         self._socket, _ = self._listener.accept()
         self._socket.settimeout(10)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket.sendall(handshake)
 
     @property

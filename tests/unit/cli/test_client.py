@@ -62,6 +62,12 @@ class HandPlayedBroker:
         self._listener.close()
 
 
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A peer that does not close its end is not waited for."""
+    monkeypatch.setattr("cli.burst.CLOSE_TIMEOUT_S", 0.05)
+
+
 @pytest.fixture
 def peer() -> Iterator[HandPlayedBroker]:
     with closing(HandPlayedBroker()) as peer:

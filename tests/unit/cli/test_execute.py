@@ -16,6 +16,11 @@ def run(command: str, client: ScriptedClient | None = None) -> str:
     return execute(command, message("t", 1), scripted)
 
 
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cli.execute.TURN_S", 0.05)
+
+
 @pytest.mark.parametrize(
     ("command", "reason"),
     [
@@ -32,7 +37,7 @@ def test_how_a_command_ended(command: str, reason: str) -> None:
 
 def test_the_connection_is_kept_meanwhile_and_its_loss_is_for_later() -> None:
     client = ScriptedClient([ConnectionLost("closed")])
-    assert run("sleep 1.2", client) == ""
+    assert run("sleep 0.2", client) == ""
     assert not client.turns
 
 

@@ -55,6 +55,7 @@ class FaultyBroker:
                 connection, _ = self._listener.accept()
             except OSError:
                 break
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             threads.append(threading.Thread(target=self._serve, args=[connection]))
             threads[-1].start()
         for thread in threads:

@@ -74,7 +74,7 @@ async def test_a_lock_of_another_program_is_said_once_and_waited_for(
 
         waiting = asyncio.create_task(store.open())
         await said(1)
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.1)
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
         assert waiting.cancelled(), "it can be told to stop while it waits"
