@@ -26,6 +26,12 @@ settings.load_profile("ci" if "CI" in os.environ else "here")
 `make quick` a fifth of them. No deadline: a machine that is busy is not a fault."""
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """For `-n auto`. Half of the time a test waits: for a timer, or a process that starts."""
+    return 3 * (os.cpu_count() or 1) // 2
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--cycles", type=int, default=20, help="kills per crash test")
     parser.addoption("--seed", type=int, default=None, help="repeat the crash test of this seed")
