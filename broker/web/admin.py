@@ -50,7 +50,8 @@ class AdminServer:
     """uvicorn inside the running event loop: no signal handlers, no logging, no timer of its own.
 
     Its documented `serve` would take the signals, so this uses what `serve` is made of: `load`,
-    `lifespan`, `startup`, `servers`, `server_state` and `shutdown`. A test names the versions that were tried with it.
+    `lifespan`, `startup`, `servers`, `server_state` and `shutdown`. A test names the versions that
+    were tried with it.
 
     The owner of the data directory calls `start`, so a socket file that is there already was left
     behind by a broker that is gone, and is replaced.

@@ -21,7 +21,8 @@ from broker.store.sqlite.store import SqliteStore
 from broker.topics import matches
 from tests.support.messages import message
 
-FILTERS: tuple[tuple[str, ...] | None, ...] = (
+Ways = Sequence[tuple[str, ...] | None]
+FILTERS: Ways = (
     None,
     ("#",),
     ("t/1",),
@@ -88,9 +89,9 @@ def lost_silently(
     ]
 
 
-async def verdict(path: Path, written: list[Message]) -> list[str]:
-    """Sentences on what was lost silently, or delivered as something else, in any way of reading;
-    and `told` or `refused` if damage was noticed."""
+async def verdict(path: Path, written: list[Message], ways: Ways = FILTERS) -> list[str]:
+    """Sentences on what was lost silently, or delivered as something else, in any of the ways of
+    reading; and `told` or `refused` if damage was noticed."""
     store = SqliteStore(path)
     said: set[str] = set()
     sent = {message.offset: message for message in written}
@@ -99,7 +100,7 @@ async def verdict(path: Path, written: list[Message]) -> list[str]:
     except PubSubError:
         return ["refused"]
     try:
-        for filters in FILTERS:
+        for filters in ways:
             messages, damaged = await read_everything(store, filters)
             found = {message.offset: message for message in messages}
             if len(found) != len(messages):
