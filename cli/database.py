@@ -10,11 +10,13 @@ from pathlib import Path
 
 from broker.config import DATABASE
 from broker.errors import SchemaMismatch
+from broker.store.directory import lock_data_dir
 from broker.store.sqlite import recovery, schema
 from broker.store.sqlite.errors import read_error
 from broker.store.sqlite.file import kept_from_brokers
 from broker.store.sqlite.opening import boot_id
 from broker.store.sqlite.wal import WAL_SUFFIX
+from cli.admin import is_running
 from cli.failure import CommandFailed, Exit
 
 STEPS_BETWEEN_LOOKS = 200_000
@@ -27,25 +29,36 @@ class LogFile:
 
     connection: sqlite3.Connection
     at_rest: bool
+    uri: str
+    """By which another connection opens it as this one does."""
     bytes: int
+    free_bytes: int
+    """Of pages that hold nothing."""
+
+    @property
+    def used_bytes(self) -> int:
+        return self.bytes - self.free_bytes
 
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[sqlite3.Connection]:
     """The log at `path`, its schema known to us. Raises CommandFailed: none there; StoreError."""
-    _require(path)
-    with _connected(path, "mode=ro") as connection:
+    require_log(path)
+    with _connected(_uri(path, "mode=ro"), path) as connection:
         yield connection
 
 
 @contextlib.contextmanager
-def looking_after(path: Path, interrupted: Callable[[], bool]) -> Iterator[LogFile]:
+def looking_after(
+    path: Path, interrupted: Callable[[], bool], *, older: bool = False
+) -> Iterator[LogFile]:
     """The same for a long look, and kept from brokers meanwhile if none has it.
 
-    At rest the directory may be read-only, and nothing is left in it. Raises KeyboardInterrupt once
+    At rest the directory may be read-only, and nothing is left in it. `older`: also a log of an
+    earlier schema. Raises KeyboardInterrupt once
     `interrupted` says so; StoreCorrupt also for what an unclean stop has lost.
     """
-    _require(path)
+    require_log(path)
     with kept_from_brokers(path) as at_rest:
         options = "mode=ro"
         if at_rest:
@@ -53,12 +66,34 @@ def looking_after(path: Path, interrupted: Callable[[], bool]) -> Iterator[LogFi
             wal = Path(f"{path}{WAL_SUFFIX}")
             if not wal.exists() or not wal.stat().st_size:
                 options = recovery.ALONE
-        with _connected(path, options) as connection:
+        uri = _uri(path, options)
+        with _connected(uri, path, older=older) as connection:
             connection.set_progress_handler(interrupted, STEPS_BETWEEN_LOOKS)
-            (size,) = connection.execute(
-                "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
+            size, free = connection.execute(
+                "SELECT page_count * page_size, freelist_count * page_size"
+                " FROM pragma_page_count, pragma_page_size, pragma_freelist_count"
             ).fetchone()
-            yield LogFile(connection, at_rest, size)
+            yield LogFile(connection, at_rest, uri, size, free)
+
+
+@contextlib.contextmanager
+def stopped(data_dir: Path, why: str = "") -> Iterator[None]:
+    """No broker has the data directory, nor can begin on it meanwhile. It is made if there is none.
+
+    Raises CommandFailed: one has it, and `why` that is in the way; ConfigError, StoreError.
+    """
+    running = CommandFailed(
+        f"a broker is running on {data_dir}/{why and ', and '}{why}",
+        "stop it with: pubsub broker stop",
+    )
+    if is_running(data_dir):
+        raise running
+    with contextlib.ExitStack() as locks:
+        locks.enter_context(lock_data_dir(data_dir))
+        path = data_dir / DATABASE
+        if path.exists() and not locks.enter_context(kept_from_brokers(path)):
+            raise running
+        yield
 
 
 def database_of(path: Path) -> Path:
@@ -66,7 +101,8 @@ def database_of(path: Path) -> Path:
     return path / DATABASE if path.is_dir() else path
 
 
-def _require(path: Path) -> None:
+def require_log(path: Path) -> None:
+    """Raises CommandFailed: none is there."""
     if not path.exists():
         raise CommandFailed(
             f"no log at {path}",
@@ -76,11 +112,10 @@ def _require(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _connected(path: Path, options: str) -> Iterator[sqlite3.Connection]:
-    uri = f"{path.absolute().as_uri()}?{options}"
+def _connected(uri: str, path: Path, *, older: bool = False) -> Iterator[sqlite3.Connection]:
     try:
         with contextlib.closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as connection:
-            _check_schema(connection, path)
+            _check_schema(connection, path, older)
             yield connection
     except sqlite3.Error as error:
         if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
@@ -88,11 +123,15 @@ def _connected(path: Path, options: str) -> Iterator[sqlite3.Connection]:
         raise read_error(error, path) from error
 
 
-def _check_schema(connection: sqlite3.Connection, path: Path) -> None:
+def _uri(path: Path, options: str) -> str:
+    return f"{path.absolute().as_uri()}?{options}"
+
+
+def _check_schema(connection: sqlite3.Connection, path: Path, older: bool) -> None:
     newest = schema.migrations()[-1].version
     new = schema.is_new(connection, path)
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if new or version < newest:
+    if new or (version < newest and not older):
         raise SchemaMismatch(f"{path} is not up to date; start the broker on it once")
     if version > newest:
         raise SchemaMismatch(

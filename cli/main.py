@@ -21,13 +21,16 @@ from broker.errors import (
 )
 from cli import output
 from cli.commands import (
+    backup,
     bench,
     broker_start,
     broker_status,
     broker_stop,
     check,
+    compact,
     log,
     pub,
+    restore,
     salvage,
     sub,
 )
@@ -61,6 +64,9 @@ app.command("pub", epilog=pub.EXAMPLES, cls=DashedArguments)(pub.run)
 app.command("sub", epilog=sub.EXAMPLES)(sub.run)
 app.command("log", epilog=log.EXAMPLES)(log.run)
 app.command("check", epilog=check.EXAMPLES)(check.run)
+app.command("backup", epilog=backup.EXAMPLES)(backup.run)
+app.command("restore", epilog=restore.EXAMPLES)(restore.run)
+app.command("compact", epilog=compact.EXAMPLES)(compact.run)
 app.command("salvage", epilog=salvage.EXAMPLES)(salvage.run)
 app.command("bench", epilog=bench.EXAMPLES)(bench.run)
 

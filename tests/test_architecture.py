@@ -145,7 +145,7 @@ def test_what_is_allowed(name: str, source: str) -> None:
         ("broker.config", "from os import path", "is pure"),
         ("broker.config", "import os.path", "is pure"),
         ("cli.main", "from broker import server", "of cli, cli.commands.broker_start may"),
-        ("cli.publish", "from broker.store import Store", "of cli, cli.check, cli.database"),
+        ("cli.publish", "from broker.store import Store", "of cli, cli.backup, cli.check"),
         ("cli.history", "from broker.delivery.delivery import Delivery", "of cli, nothing may"),
         ("broker.log.log", "self._task = asyncio.create_task(work())", "tasks.start"),
         ("broker.log.log", "asyncio.ensure_future(work())", "tasks.start"),

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import shlex
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from cli.commands import check, salvage
+from cli.commands import backup, check, compact, restore, salvage
 from tests.support.broker_process import BrokerProcess
 from tests.support.command_line import pubsub
 from tests.support.raw_client import publish_many
@@ -37,13 +38,15 @@ def examples(text: str) -> list[list[str]]:
     return [shlex.split(line)[1:] for line in text.splitlines() if line.startswith("  pubsub ")]
 
 
-@pytest.mark.parametrize("module", [check])
-def test_the_examples_work_beside_a_broker(module: object, data_dir: Path) -> None:
+@pytest.mark.parametrize("module", [check, backup])
+def test_the_examples_work_beside_a_broker(
+    module: ModuleType, data_dir: Path, tmp_path: Path
+) -> None:
     """And leave it its locks: or another program could delete the write-ahead log in use."""
     before = locks(data_dir / "pubsub.db")
     assert len(before) >= 3
-    for arguments in examples(getattr(module, "EXAMPLES")):  # noqa: B009
-        done = pubsub(*arguments, "--data-dir", data_dir)
+    for arguments in examples(module.EXAMPLES):
+        done = pubsub(*arguments, "--data-dir", data_dir, cwd=tmp_path)
         assert (done.returncode, done.stderr) == (0, b""), arguments
     assert locks(data_dir / "pubsub.db") == before
 
@@ -52,6 +55,34 @@ def test_check_sees_what_a_running_broker_has_acknowledged(data_dir: Path) -> No
     record = json.loads(pubsub("check", "--json", "--data-dir", data_dir).stdout)
     assert record["online"] is True
     assert (record["problems"], record["messages"]) == (0, 500)
+
+
+def test_a_backup_of_a_running_broker_is_restored_and_no_offset_is_given_twice(
+    tmp_path: Path,
+) -> None:
+    with BrokerProcess(tmp_path) as broker:
+        publish_many(broker.port, "weather", [b"%d" % n for n in range(100)], client_id="publisher")
+        [arguments] = examples(backup.EXAMPLES)
+        assert pubsub(*arguments, "--data-dir", broker.data_dir, cwd=tmp_path).returncode == 0
+        publish_many(broker.port, "weather", [b"after"] * 50, client_id="publisher")
+        for arguments in [*examples(restore.EXAMPLES), *examples(compact.EXAMPLES)]:
+            refused = pubsub(*arguments, "--data-dir", broker.data_dir, cwd=tmp_path)
+            assert refused.returncode == 1
+        assert broker.stop() == 0
+        _, arguments = examples(restore.EXAMPLES)
+        done = pubsub(*arguments, "--data-dir", broker.data_dir, cwd=tmp_path)
+        assert (done.returncode, done.stderr) == (0, b"")
+        for arguments in [*examples(compact.EXAMPLES), *examples(check.EXAMPLES)]:
+            assert pubsub(*arguments, "--data-dir", broker.data_dir).returncode == 0
+        broker.start()
+        publish_many(broker.port, "weather", [b"later"], client_id="publisher")
+        offsets = broker.query("SELECT offset FROM history ORDER BY offset")
+        assert [offset for (offset,) in offsets][:-1] == [*range(1, 101)]
+        assert offsets[-1][0] > 150
+        assert broker.stop() == 0
+    [arguments, _] = examples(restore.EXAMPLES)
+    done = pubsub(*arguments, "--data-dir", tmp_path / "new", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_what_a_start_refuses_is_salvaged_as_it_says(tmp_path: Path) -> None:

@@ -46,7 +46,10 @@ WORDS = ROWS[-1]
 REPLAY_SPEC = "broker.replay.spec"
 USED_BY_CLI = {
     "server": {"cli.commands.broker_start"},
-    "store": {"cli.history", "cli.database", "cli.check", "cli.salvage"},
+    "store": {
+        *("cli.history", "cli.database", "cli.check", "cli.salvage"),
+        *("cli.copying", "cli.backup", "cli.restore", "cli.compact"),
+    },
     "session": {"cli.check", "cli.salvage"},
     "net": {"cli.admin"},
 }

@@ -10,7 +10,7 @@ import errno
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -23,14 +23,17 @@ CACHE_KIB = 32_000
 
 
 @contextmanager
-def new_file(path: Path, *, replace: bool = False) -> Iterator[sqlite3.Connection]:
+def new_file(
+    path: Path, make_room: Callable[[], object] | None = None
+) -> Iterator[sqlite3.Connection]:
     """A connection in autocommit mode to an empty database, which becomes `path` at the end.
 
-    `replace`: in place of the file that is there. Else raises FileExistsError. Raises StoreInUse:
-    somebody else is making it; OSError.
+    `make_room` is called right before that, and then what is at `path` is replaced; None: raises
+    FileExistsError if something is. Raises StoreInUse: somebody else is making it; OSError.
     """
     partial = Path(f"{path}{PARTIAL}")
-    _free(path, replace)
+    if make_room is None:
+        _require_none(path)
     descriptor = os.open(partial, os.O_CREAT | os.O_RDWR, 0o600)
     try:
         try:
@@ -46,7 +49,10 @@ def new_file(path: Path, *, replace: bool = False) -> Iterator[sqlite3.Connectio
                 connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
                 yield connection
             os.fsync(descriptor)
-            _free(path, replace)
+            if make_room is None:
+                _require_none(path)
+            else:
+                make_room()
             partial.rename(path)
             sync_directory(path.parent)
         except BaseException:
@@ -56,6 +62,6 @@ def new_file(path: Path, *, replace: bool = False) -> Iterator[sqlite3.Connectio
         os.close(descriptor)
 
 
-def _free(path: Path, replace: bool) -> None:
-    if not replace and os.path.lexists(path):
+def _require_none(path: Path) -> None:
+    if os.path.lexists(path):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))

@@ -15,7 +15,7 @@ from broker.store.sqlite.new_file import PARTIAL, new_file
 
 
 def make(path: Path, *, replace: bool = False) -> None:
-    with new_file(path, replace=replace) as connection:
+    with new_file(path, (lambda: None) if replace else None) as connection:
         assert not path.exists() or replace
         connection.execute("CREATE TABLE things (a)")
 

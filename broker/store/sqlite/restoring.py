@@ -1,0 +1,64 @@
+"""Another log in the place of one: which offsets that had given out, and where its files go."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import closing, suppress
+from pathlib import Path
+
+from broker.message import Offset
+from broker.store.sqlite.note import note_path, read_note
+from broker.store.sqlite.remains import Remains
+from broker.store.sqlite.schema import sync_directory
+from broker.store.sqlite.wal import INDEX_SUFFIX, WAL_SUFFIX
+
+REPLACED = ".replaced-"
+"""Added, with the time, to the name of a database in whose place another was put."""
+
+
+def is_there(path: Path) -> bool:
+    """Whether anything of a log is at `path`."""
+    return any(file.exists() for file in (path, Path(f"{path}{WAL_SUFFIX}"), note_path(path)))
+
+
+def newest_offset(path: Path) -> Offset | None:
+    """The newest offset that the log at `path` is known to have given out; None: that cannot be
+    read. Nothing is written. Raises OSError."""
+    noted = read_note(path)
+    found = [noted.high_watermark] if noted is not None else []
+    with closing(Remains(path)) as remains:
+        roots = remains.roots()
+        for row in remains.current.tree(roots.get("sqlite_sequence", 0)):
+            match row.values:
+                case ["messages", int(given)]:
+                    found.append(Offset(given))
+        empty = "sqlite_sequence" in roots and not remains.current.unreadable
+    return max(found) if found else Offset(0) if empty else None
+
+
+def set_aside(path: Path) -> Path:
+    """Give the log at `path` another name, with all that belongs to it; the new name.
+
+    At no moment a broker would begin a new log at `path`, or take a part of the old one for the
+    whole: the database stays until it is replaced, and the note until that has happened, see
+    `forget_note`. Raises OSError.
+    """
+    aside = path.with_name(f"{path.name}{REPLACED}{time.time_ns() // 1000}")
+    with suppress(FileNotFoundError):
+        try:
+            os.link(path, aside)
+        except PermissionError:  # A file system without links.
+            path.rename(aside)
+    for suffix in (WAL_SUFFIX, INDEX_SUFFIX):
+        with suppress(FileNotFoundError):
+            Path(f"{path}{suffix}").rename(f"{aside}{suffix}")
+    sync_directory(path.parent)
+    return aside
+
+
+def forget_note(path: Path, aside: Path) -> None:
+    """Another database is at `path`: the note is the one of that which is aside. Raises OSError."""
+    with suppress(FileNotFoundError):
+        note_path(path).rename(note_path(aside))
+    sync_directory(path.parent)

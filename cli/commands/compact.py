@@ -1,0 +1,25 @@
+"""`pubsub compact`: which log to rewrite, from its options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.options import DataDir
+
+EXAMPLES = """\b
+Example:
+  pubsub compact
+"""
+
+
+def run(
+    data_dir: DataDir = Path("data"),
+    json: Annotated[bool, typer.Option("--json", help="As one line of JSON.")] = False,
+) -> None:
+    """Give the space of removed messages back to the disk; the broker has to be stopped."""
+    from cli.compact import compact
+
+    compact(data_dir, json=json)
