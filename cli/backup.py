@@ -25,7 +25,7 @@ def backup(data_dir: Path, file: Path, *, json: bool = False) -> None:
         raise CommandFailed(f"there is no directory {file.absolute().parent}/")
     with (
         LongWork(f"copying {source}", f"{file} was not made") as work,
-        looking_after(source, work.interrupted, older=True) as log,
+        looking_after(source, work.watch, older=True) as log,
         errors_named(source, file),
     ):
         require_space(log, file.absolute().parent)

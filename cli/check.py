@@ -37,7 +37,6 @@ class _Report:
 def verify(new: sqlite3.Connection, path: Path, work: LongWork) -> int:
     """Look at what was just written, and is to be `path`; the number of its messages. Raises
     StoreCorrupt."""
-    new.set_progress_handler(work.interrupted, database.STEPS_BETWEEN_LOOKS)
     looking = Check(
         new,
         listed,
@@ -56,7 +55,7 @@ def check(path: Path, *, json: bool = False) -> None:
     said = ""
     with LongWork(f"checking {path}", "not all of it was looked at") as work:
         try:
-            with database.looking_after(path, work.interrupted) as log:
+            with database.looking_after(path, work.watch) as log:
                 looking = Check(
                     log.connection,
                     listed,

@@ -36,7 +36,7 @@ def compact(data_dir: Path, *, json: bool = False) -> None:
         before = path.stat().st_size
         with errors_named(path, path):
             _fold_in(path)
-        with looking_after(path, work.interrupted) as log, errors_named(path, path):
+        with looking_after(path, work.watch) as log, errors_named(path, path):
             if log.free_bytes:
                 require_space(log, data_dir, WAY_OUT)
                 with new_file(path, lambda: None) as new:

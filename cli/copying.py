@@ -13,7 +13,7 @@ from broker.store.sqlite import schema
 from broker.store.sqlite.backup import Copy
 from broker.store.sqlite.errors import disk_failure, is_damage, store_error
 from cli.check import verify
-from cli.database import STEPS_BETWEEN_LOOKS, LogFile
+from cli.database import LogFile
 from cli.failure import CommandFailed
 from cli.long_work import LongWork
 
@@ -23,7 +23,7 @@ def copy_log(
 ) -> int:
     """Copy the log into the database that becomes `target`, bring that up to date, and look at all
     that is in it. How many messages there are. Raises sqlite3.Error, StoreCorrupt."""
-    new.set_progress_handler(work.interrupted, STEPS_BETWEEN_LOOKS)
+    work.watch(new)
     new.execute("ATTACH ? AS source", (log.uri,))
     Copy(new, work.step).run(as_backup=as_backup)
     new.execute("DETACH source")
@@ -34,14 +34,12 @@ def copy_log(
 @contextmanager
 def errors_named(source: Path, target: Path) -> Iterator[None]:
     """Of a copy: damage is that of what is read, all else happened to what is written. Raises
-    StoreError, and KeyboardInterrupt where that ended a statement."""
+    StoreError."""
     try:
         yield
     except StoreCorrupt as error:
         raise _damaged(source, target, error) from error
     except (sqlite3.Error, OSError) as error:
-        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
-            raise KeyboardInterrupt from error
         if is_damage(error) or isinstance(error, sqlite3.IntegrityError):
             raise _damaged(source, target, error) from error
         raise store_error(error, target) from error

@@ -19,9 +19,6 @@ from broker.store.sqlite.wal import WAL_SUFFIX
 from cli.admin import is_running
 from cli.failure import CommandFailed, Exit
 
-STEPS_BETWEEN_LOOKS = 200_000
-"""Of SQLite's virtual machine, after which a long statement asks whether to go on: about 5 ms."""
-
 
 @dataclass(frozen=True, slots=True)
 class LogFile:
@@ -50,13 +47,13 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
 
 @contextlib.contextmanager
 def looking_after(
-    path: Path, interrupted: Callable[[], bool], *, older: bool = False
+    path: Path, watch: Callable[[sqlite3.Connection], None], *, older: bool = False
 ) -> Iterator[LogFile]:
     """The same for a long look, and kept from brokers meanwhile if none has it.
 
     At rest the directory may be read-only, and nothing is left in it. `older`: also a log of an
-    earlier schema. Raises KeyboardInterrupt once
-    `interrupted` says so; StoreCorrupt also for what an unclean stop has lost.
+    earlier schema. `watch` is told of the connection. Raises StoreCorrupt also for what an unclean
+    stop has lost.
     """
     require_log(path)
     with kept_from_brokers(path) as at_rest:
@@ -68,7 +65,7 @@ def looking_after(
                 options = recovery.ALONE
         uri = _uri(path, options)
         with _connected(uri, path, older=older) as connection:
-            connection.set_progress_handler(interrupted, STEPS_BETWEEN_LOOKS)
+            watch(connection)
             size, free = connection.execute(
                 "SELECT page_count * page_size, freelist_count * page_size"
                 " FROM pragma_page_count, pragma_page_size, pragma_freelist_count"
@@ -118,8 +115,6 @@ def _connected(uri: str, path: Path, *, older: bool = False) -> Iterator[sqlite3
             _check_schema(connection, path, older)
             yield connection
     except sqlite3.Error as error:
-        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
-            raise KeyboardInterrupt from error
         raise read_error(error, path) from error
 
 

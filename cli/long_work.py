@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import select
 import shutil
+import sqlite3
 import time
+from contextlib import suppress
+from threading import Thread
 from types import TracebackType
 
 from cli import output
@@ -11,10 +16,13 @@ from cli.failure import CommandFailed
 from cli.interrupt import Interrupt
 
 SHOWN_EVERY_S = 0.2
+SILENT_S = 1.0
+"""After so long without a step, as in a long statement, how long it goes on already is shown."""
 
 
 class LongWork:
-    """While entered, SIGINT and SIGTERM end the work at its next step.
+    """While entered, SIGINT and SIGTERM end the work at its next step, or in the statement that
+    runs on a connection that it watches.
 
     Then it raises CommandFailed: "interrupted", and `undone`, which says what there is not.
     """
@@ -23,11 +31,15 @@ class LongWork:
         self._doing = doing
         self._undone = undone
         self._interrupt = Interrupt()
+        self._watched: list[sqlite3.Connection] = []
         self._began = time.perf_counter()
         self._shown = self._began
 
     def __enter__(self) -> LongWork:
         self._interrupt.__enter__()
+        self._over, self._end = os.pipe()
+        self._thread = Thread(target=self._watch, daemon=True)
+        self._thread.start()
         return self
 
     def __exit__(
@@ -36,9 +48,12 @@ class LongWork:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        os.close(self._end)
+        self._thread.join()
+        os.close(self._over)
         self._interrupt.__exit__(kind, error, traceback)
         output.progress("")
-        if isinstance(error, KeyboardInterrupt):
+        if error is not None and self._interrupt.requested:
             raise CommandFailed(f"interrupted: {self._undone}") from error
 
     @property
@@ -46,20 +61,37 @@ class LongWork:
         """Since it began."""
         return time.perf_counter() - self._began
 
-    def interrupted(self) -> bool:
-        return self._interrupt.requested
+    def watch(self, connection: sqlite3.Connection) -> None:
+        self._watched.append(connection)
 
     def step(self, done: int, total: int, *, doing: str = "", unit: str = "messages") -> None:
         """So much is done. Raises KeyboardInterrupt if that was asked for."""
         self._interrupt.check()
-        now = time.perf_counter()
-        if now - self._shown < SHOWN_EVERY_S:
+        if time.perf_counter() - self._shown < SHOWN_EVERY_S:
             return
-        self._shown = now
         line = f"{doing or self._doing}: {done:,} of {total:,} {unit}"
         if 0 < done < total:
             line += f", about {self.seconds * (total - done) / done:.0f} s left"
+        self._show(line)
+
+    def _show(self, line: str) -> None:
+        self._shown = time.perf_counter()
         output.progress(line[: shutil.get_terminal_size().columns - 1])
+
+    def _watch(self) -> None:
+        """In a thread of its own: no Python runs in that of the work while a statement does."""
+        interrupt = self._interrupt.fileno()
+        while True:
+            ready, _, _ = select.select([interrupt, self._over], [], [], SHOWN_EVERY_S)
+            if self._over in ready:
+                return
+            if ready:
+                for connection in self._watched:
+                    with suppress(sqlite3.ProgrammingError):  # It is closed.
+                        connection.interrupt()
+                time.sleep(SHOWN_EVERY_S / 10)  # The next statement may have begun just then.
+            elif time.perf_counter() - self._shown > SILENT_S:
+                self._show(f"{self._doing}: {self.seconds:.0f} s")
 
 
 def speed(size: int, seconds: float) -> str:

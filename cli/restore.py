@@ -30,7 +30,7 @@ def restore(file: Path, data_dir: Path, *, replace: bool = False, json: bool = F
     aside: list[Path] = []
     with (
         LongWork(f"copying {file}", f"{data_dir}/ is as it was") as work,
-        looking_after(file, work.interrupted, older=True) as log,
+        looking_after(file, work.watch, older=True) as log,
         stopped(data_dir),
         errors_named(file, target),
     ):

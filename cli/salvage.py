@@ -59,6 +59,7 @@ def _salvage(path: Path, target: Path, work: LongWork) -> Salvaged:
 def _salvage_at_rest(path: Path, target: Path, work: LongWork) -> Salvaged:
     noted = read_note(path)
     with closing(Remains(path)) as remains, new_file(target) as new:
+        work.watch(new)
         salvage = Salvage(
             remains,
             new,

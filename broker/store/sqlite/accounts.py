@@ -7,7 +7,9 @@ lies in a row of `gaps`, so that a missing message is noticed. For older offsets
 from __future__ import annotations
 
 import sqlite3
+from bisect import bisect_right
 from collections.abc import Container, Iterable, Sequence
+from itertools import accumulate
 
 from broker.store.sqlite.rows import BLOCK_SHIFT
 
@@ -61,6 +63,9 @@ class Accounts:
             "SELECT first, last FROM gaps ORDER BY first"
         ).fetchall()
         (self._accounted_from,) = connection.execute("SELECT accounted_from FROM log").fetchone()
+        self._gaps_begin = [first for first, _ in self._gaps]
+        self._unused = [0, *accumulate(last - first + 1 for first, last in self._gaps)]
+        """How many offsets are in the gaps before each: salvage may leave many gaps."""
         self._checked: set[int] = set()
 
     def first(self, offset: int) -> int:
@@ -72,10 +77,15 @@ class Accounts:
         """How many messages first..last should hold. `first` comes from the method `first`."""
         if first > last:
             return 0
-        unused = 0
-        for low, high in self._gaps:
-            unused += max(0, min(high, last) - max(low, first) + 1)
-        return last - first + 1 - unused
+        return last - first + 1 - self._unused_up_to(last) + self._unused_up_to(first - 1)
+
+    def _unused_up_to(self, offset: int) -> int:
+        """How many offsets up to this one are in gaps."""
+        before = bisect_right(self._gaps_begin, offset)
+        if before == 0:
+            return 0
+        _, last = self._gaps[before - 1]
+        return self._unused[before] - max(0, last - offset)
 
     def without_gaps(self, start: int, stop: int) -> list[range]:
         """The offsets from start to stop - 1 that should have a message."""

@@ -30,7 +30,6 @@ from broker.store.sqlite.pages import Row, Value
 from broker.store.sqlite.remains import Remains
 from broker.store.sqlite.rows import BLOCK_SHIFT, COLUMNS, checksum, seed, without_offset
 
-ROWS_PER_INSERT = 1000
 NAMES_MAX = 16
 """Names that are tried for one identifier: those of a topic and of a publisher, from table and
 index, and what else looks like one."""
@@ -115,8 +114,10 @@ class Salvage:
         new.execute("ATTACH '' AS scratch")
         new.execute("CREATE TABLE scratch.names (id, name, PRIMARY KEY (id, name)) WITHOUT ROWID")
         with _transaction(new):
-            self._gather_names()
-            self._gather_messages()
+            new.executemany(
+                "INSERT OR IGNORE INTO scratch.names VALUES (?, ?)", self._found_names()
+            )
+            new.executemany(_INSERT, self._messages())
         roots = dict(new.execute("SELECT name, rootpage FROM sqlite_schema WHERE type = 'table'"))
         roots |= self._remains.roots()  # If that is damaged, they may be where they are here.
         with _transaction(new):
@@ -139,9 +140,8 @@ class Salvage:
 
     # Messages
 
-    def _gather_names(self) -> None:
-        """Whatever may be the name of a topic or a publisher."""
-        rows: list[tuple[Value, Value]] = []
+    def _found_names(self) -> Iterator[tuple[Value, str]]:
+        """Whatever may be the name of a topic or a publisher, by its identifier."""
         for done, (pages, content) in enumerate(self._remains.images()):
             self._progress(done // 2, self._remains.count)
             if content is None or pages.columns(content) != NAME_COLUMNS:
@@ -149,33 +149,18 @@ class Salvage:
             for row in pages.rows(content):
                 match row.values:
                     case [None, str(name)]:
-                        rows.append((row.rowid, name))
+                        yield row.rowid, name
                     case [str(name), int(number)]:
-                        rows.append((number, name))
-            if len(rows) >= ROWS_PER_INSERT:
-                self._keep_names(rows)
-        self._keep_names(rows)
+                        yield number, name
 
-    def _keep_names(self, rows: list[tuple[Value, Value]]) -> None:
-        self._new.executemany("INSERT OR IGNORE INTO scratch.names VALUES (?, ?)", rows)
-        rows.clear()
-
-    def _gather_messages(self) -> None:
-        rows: list[tuple[Value, ...]] = []
+    def _messages(self) -> Iterator[tuple[Value, ...]]:
         count = self._remains.count
         for done, (pages, content) in enumerate(self._remains.images()):
             self._progress((count + done) // 2, count)
             if content is None:
                 self._result.unreadable_pages += 1
             elif pages.columns(content) == len(MESSAGE_TYPES):
-                rows += filter(None, map(self._message, pages.rows(content)))
-            if len(rows) >= ROWS_PER_INSERT:
-                self._insert(rows)
-        self._insert(rows)
-
-    def _insert(self, rows: list[tuple[Value, ...]]) -> None:
-        self._new.executemany(_INSERT, rows)
-        rows.clear()
+                yield from filter(None, map(self._message, pages.rows(content)))
 
     def _message(self, row: Row) -> tuple[Value, ...] | None:
         """The row as the new log has it; None: it is no message, or a damaged one."""

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from broker.errors import SchemaMismatch, StoreCorrupt, StoreFull
-from cli import copying
 from cli.backup import backup
 from cli.failure import CommandFailed, Exit
 from cli.long_work import LongWork
@@ -129,14 +128,6 @@ def test_ctrl_c_leaves_nothing(data_dir: Path, monkeypatch: pytest.MonkeyPatch, 
         step(work, done, total, **options)
 
     monkeypatch.setattr(LongWork, "step", interrupted)
-    with pytest.raises(CommandFailed, match=r"interrupted: .*copy\.db was not made"):
-        backup(data_dir, data_dir.parent / "copy.db")
-    assert others(data_dir) == []
-
-
-def test_ctrl_c_ends_a_long_statement(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(copying, "STEPS_BETWEEN_LOOKS", 10)
-    monkeypatch.setattr(LongWork, "interrupted", lambda _: True)
     with pytest.raises(CommandFailed, match=r"interrupted: .*copy\.db was not made"):
         backup(data_dir, data_dir.parent / "copy.db")
     assert others(data_dir) == []

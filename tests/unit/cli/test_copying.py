@@ -39,9 +39,3 @@ def test_damage_is_of_what_is_read_and_all_else_of_what_is_written(
     (tmp_path / "old").touch()
     with pytest.raises(named, match=says), errors_named(tmp_path / "old", tmp_path / "new"):
         raise error
-
-
-def test_a_statement_that_was_interrupted_is_an_interrupt(tmp_path: Path) -> None:
-    error = sqlite_error(sqlite3.OperationalError, sqlite3.SQLITE_INTERRUPT)
-    with pytest.raises(KeyboardInterrupt), errors_named(tmp_path, tmp_path):
-        raise error

@@ -13,8 +13,8 @@ from tests.support.messages import numbered
 from tests.support.sqlite import opened
 
 
-def never() -> bool:
-    return False
+def nobody(_: object) -> None:
+    """Watches no connection."""
 
 
 @pytest.fixture
@@ -31,18 +31,10 @@ def test_a_data_directory_means_its_log(tmp_path: Path) -> None:
 
 
 def test_no_broker_begins_on_a_log_that_is_looked_after(path: Path) -> None:
-    with database.looking_after(path, never) as log, database.looking_after(path, never) as other:
+    with database.looking_after(path, nobody) as log, database.looking_after(path, nobody) as other:
         assert log.at_rest
         assert other.at_rest
         assert log.bytes == path.stat().st_size
         with pytest.raises(StoreInUse, match="or by a command that is at work on it"):
             DatabaseFile(path)
     DatabaseFile(path).close()
-
-
-def test_a_long_statement_ends_where_that_was_asked_for(path: Path) -> None:
-    endless = (
-        "WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT max(x) FROM n"
-    )
-    with pytest.raises(KeyboardInterrupt), database.looking_after(path, lambda: True) as log:
-        log.connection.execute(endless)

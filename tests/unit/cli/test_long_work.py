@@ -5,30 +5,78 @@ from __future__ import annotations
 import os
 import pty
 import signal
+import sqlite3
 import sys
+import threading
+from contextlib import closing
+from threading import Timer
 
 import pytest
 
-from cli import long_work
+from cli import long_work, output
 from cli.failure import CommandFailed, Exit
 from cli.long_work import LongWork, speed
 
 
 def test_a_signal_ends_the_work_at_its_next_step() -> None:
-    seen: list[bool] = []
+    steps: list[int] = []
 
     def work() -> None:
         with LongWork("copying", "nothing was made") as work:
-            work.step(1, 10)
-            seen.append(work.interrupted())
-            signal.raise_signal(signal.SIGTERM)
-            seen.append(work.interrupted())
-            work.step(2, 10)
+            for done in range(3):
+                work.step(done, 10)
+                steps.append(done)
+                signal.raise_signal(signal.SIGTERM)
 
     with pytest.raises(CommandFailed, match=r"^interrupted: nothing was made$") as failed:
         work()
     assert failed.value.code is Exit.FAILED
-    assert seen == [False, True]
+    assert steps == [0]
+
+
+ENDLESS = "WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT max(x) FROM n"
+
+
+def test_a_signal_ends_a_statement_that_runs() -> None:
+    """No Python runs in this thread then, so no handler of a signal either."""
+
+    def work() -> None:
+        with closing(sqlite3.connect(":memory:")) as connection, LongWork("a", "b") as work:
+            work.watch(connection)
+            Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+            connection.execute(ENDLESS)
+
+    with pytest.raises(CommandFailed, match=r"^interrupted: b$"):
+        work()
+
+
+def test_a_connection_that_is_closed_is_in_nobodys_way() -> None:
+    def work() -> None:
+        with LongWork("a", "b") as work:
+            sqlite3.connect(":memory:").close()
+            work.watch(connection := sqlite3.connect(":memory:"))
+            connection.close()
+            signal.raise_signal(signal.SIGINT)
+            threading.Event().wait(0.1)
+            work.step(1, 2)
+
+    with pytest.raises(CommandFailed):
+        work()
+
+
+def test_a_long_statement_is_seen_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(long_work, "SILENT_S", 0.0)
+    shown: list[str] = []
+    said = threading.Event()
+
+    def progress(line: str) -> None:
+        shown.append(line)
+        said.set()
+
+    monkeypatch.setattr(output, "progress", progress)
+    with LongWork("checking", ""):
+        assert said.wait(10)
+    assert shown[0] == "checking: 0 s"
 
 
 def test_an_error_stays_what_it_is() -> None:

@@ -12,6 +12,10 @@ import pytest
 from broker.errors import SchemaMismatch
 from broker.store.sqlite import schema
 from broker.store.sqlite.schema import Migration, migrate, migrations
+from tests.support import old_schemas
+from tests.support.messages import message
+from tests.support.sqlite import opened, problems
+from tests.support.stores import read_all
 
 FIRST = Migration(1, "0001_initial.sql", "CREATE TABLE things (a INTEGER) STRICT;\n")
 SECOND = Migration(2, "0002_more.sql", "ALTER TABLE things ADD COLUMN b INTEGER;\n")
@@ -223,3 +227,21 @@ def test_people_see_deadlines_as_the_wall_clock_will_have_them(
     seen = connection.execute("SELECT client_id, expires_at_us FROM subscribers ORDER BY 1")
     assert seen.fetchall() == [("a", SAW_US + 1010), ("never", NEVER_US)]
     assert connection.execute("SELECT expires_at_us FROM history").fetchall() == [(SAW_US + 1005,)]
+
+
+# Logs of earlier programs
+
+
+@pytest.mark.parametrize("version", old_schemas.VERSIONS)
+async def test_a_log_of_each_earlier_schema_opens_and_is_sound_and_replays_equal(
+    path: Path, version: int
+) -> None:
+    written = old_schemas.make(path, version)
+    async with opened(path) as store:
+        assert await read_all(store) == written
+        assert await read_all(store, ["t/1"]) == [m for m in written if m.topic == "t/1"]
+        assert problems(path) == []
+        later = [message("later")]
+        await store.append(later)
+        assert later[0].offset == old_schemas.MESSAGES + 1
+    assert problems(path, at_rest=True) == []
