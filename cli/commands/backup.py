@@ -16,11 +16,14 @@ Example:
 
 
 def run(
-    file: Annotated[Path, typer.Argument(help="The new file.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The new file.")],
     data_dir: DataDir = Path("data"),
     json: Annotated[bool, typer.Option("--json", help="As one line of JSON.")] = False,
 ) -> None:
-    """Copy the log, also of a running broker, into one file, and verify that."""
+    """Copy the log into one file, and verify that.
+
+    Also while the broker runs: the copy is of one moment.
+    """
     from cli.backup import backup
 
     backup(data_dir, file, json=json)

@@ -19,12 +19,17 @@ Examples:
 def run(
     file: Annotated[
         Path | None,
-        typer.Argument(help="A backup, or any other copy. [the log in the data directory]"),
+        typer.Argument(
+            metavar="FILE", help="A backup, or any other copy. [the log in the data directory]"
+        ),
     ] = None,
     data_dir: DataDir = Path("data"),
     json: Annotated[bool, typer.Option("--json", help="A line of JSON per problem.")] = False,
 ) -> None:
-    """Read the whole log, also of a running broker, and report what is damaged (exit code 74)."""
+    """Read the whole log, and report what is damaged.
+
+    Also while the broker runs. Damage ends it with exit code 74.
+    """
     from cli.check import check
     from cli.database import database_of
 

@@ -19,7 +19,10 @@ def run(
     data_dir: DataDir = Path("data"),
     json: Annotated[bool, typer.Option("--json", help="As one line of JSON.")] = False,
 ) -> None:
-    """Give the space of removed messages back to the disk; the broker has to be stopped."""
+    """Give the space of removed messages back.
+
+    The broker has to be stopped. Needs as much free space as the log has used pages.
+    """
     from cli.compact import compact
 
     compact(data_dir, json=json)

@@ -17,16 +17,18 @@ Examples:
 
 
 def run(
-    file: Annotated[Path, typer.Argument(help="A backup, or a copy of a log at rest.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A backup, or a copy of a log at rest.")
+    ],
     data_dir: DataDir = Path("data"),
     replace: Annotated[
         bool, typer.Option("--replace", help="Also where a log is; that is set aside, and kept.")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="As one line of JSON.")] = False,
 ) -> None:
-    """Make a backup the log of a data directory, whose broker is stopped.
+    """Make a backup the log of a data directory.
 
-    No offset is given twice.
+    The broker has to be stopped. No offset is given twice afterwards.
     """
     from cli.restore import restore
 

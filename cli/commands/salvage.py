@@ -16,13 +16,15 @@ Example:
 
 
 def run(
-    to: Annotated[Path, typer.Argument(help="A new data directory for what can be read.")],
+    to: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A new data directory for what can be read.")
+    ],
     data_dir: DataDir = Path("data"),
     json: Annotated[bool, typer.Option("--json", help="A line of JSON per loss.")] = False,
 ) -> None:
-    """Save what can be read of a damaged log into a new one, and say what is lost.
+    """Save what can be read of a damaged log.
 
-    The damaged files stay as they are.
+    It goes into a new log, and what is lost is said. The damaged files stay as they are.
     """
     from cli.salvage import salvage
 

@@ -17,7 +17,6 @@ from itertools import groupby
 from broker.documents import CursorDocument, InFlightDocument
 from broker.errors import StoreCorrupt
 from broker.message import Offset
-from broker.store import Read
 from broker.store.sqlite import figures, gaps, schema
 from broker.store.sqlite.accounts import Accounts, Unsound, bounds
 from broker.store.sqlite.damaged import Damage
@@ -241,20 +240,14 @@ class Check:
         """Every message, retained ones below the log start included."""
         position = Offset(0)
         while position <= self.high_watermark:
-            read = self._read(position)
-            if read.damaged:  # Is it still, with what is known of gaps and log start now?
-                self._reader = Reader(self._connection, _Untold())
-                read = self._read(position)
+            read = self._reader.read(
+                position, self.high_watermark, None, MESSAGES_PER_READ, BYTES_PER_READ
+            )
             self.messages += len(read.messages)
             for part in read.damaged:
                 yield _cannot_be_read(part)
             position = read.next
             self._progress(self.messages)
-
-    def _read(self, position: Offset) -> Read:
-        return self._reader.read(
-            position, self.high_watermark, None, MESSAGES_PER_READ, BYTES_PER_READ
-        )
 
     @contextmanager
     def _one_moment(self) -> Iterator[None]:
