@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
+from broker.config import DATABASE
 from broker.documents import CursorDocument, InFlightDocument
 from broker.session.cursor import listed
 from broker.session.exchange import Stage
 from tests.crash.checker import check_growth
 from tests.crash.history import Cursor, History, Stored, decode_payload
 from tests.support.broker_process import BrokerProcess
+from tests.support.sqlite import problems
 
 
 class KillableBroker:
@@ -55,10 +57,11 @@ class KillableBroker:
         return await asyncio.to_thread(self._broker.stop)
 
     def examine(self, history: History) -> list[str]:
-        """Read the file of a dead broker into the history, and begin the next epoch. Returns how
-        the log contradicts what was read before."""
+        """Read the file of a dead broker into the history, and begin the next epoch. Returns what
+        `pubsub check` says of it, and how the log contradicts what was read before."""
         log = self.read_log()
-        faults = check_growth(history.log, log, history.epoch)
+        faults = problems(self._broker.data_dir / DATABASE)
+        faults += check_growth(history.log, log, history.epoch)
         history.log.update((row.offset, row) for row in log)
         history.cursors += self._read_cursors(history.epoch)
         history.epoch += 1
