@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from broker.config import DATABASE
-from broker.errors import SchemaMismatch
+from broker.errors import ConfigError, SchemaMismatch
 from broker.store.directory import lock_data_dir
 from broker.store.sqlite import recovery, schema
-from broker.store.sqlite.errors import read_error
+from broker.store.sqlite.errors import read_error, store_error
 from broker.store.sqlite.file import kept_from_brokers
 from broker.store.sqlite.opening import boot_id
 from broker.store.sqlite.wal import WAL_SUFFIX
 from cli.admin import is_running
 from cli.failure import CommandFailed, Exit
+
+NOT_ALLOWED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,8 @@ def looking_after(
 def stopped(data_dir: Path, why: str = "") -> Iterator[None]:
     """No broker has the data directory, nor can begin on it meanwhile. It is made if there is none.
 
-    Raises CommandFailed: one has it, and `why` that is in the way; ConfigError, StoreError.
+    Raises CommandFailed: one has it, and `why` that is in the way; StoreDenied; ConfigError: the
+    directory cannot be one.
     """
     running = CommandFailed(
         f"a broker is running on {data_dir}/{why and ', and '}{why}",
@@ -86,7 +90,15 @@ def stopped(data_dir: Path, why: str = "") -> Iterator[None]:
     if is_running(data_dir):
         raise running
     with contextlib.ExitStack() as locks:
-        locks.enter_context(lock_data_dir(data_dir))
+        try:
+            locks.enter_context(lock_data_dir(data_dir))
+        except ConfigError as error:
+            cause = error.__cause__
+            if isinstance(cause, BlockingIOError):  # It has begun just now.
+                raise running from error
+            if isinstance(cause, OSError) and cause.errno in NOT_ALLOWED:
+                raise store_error(cause, data_dir) from error
+            raise
         path = data_dir / DATABASE
         if path.exists() and not locks.enter_context(kept_from_brokers(path)):
             raise running
