@@ -41,7 +41,9 @@ def verify(new: sqlite3.Connection, path: Path, work: LongWork) -> int:
         new,
         listed,
         at_rest=True,
-        progress=lambda done: work.step(done, looking.expected, doing=f"verifying {path}"),
+        progress=lambda what, done: work.step(
+            done, looking.expected, doing=f"verifying {what} of {path}"
+        ),
     )
     for problem in looking.problems():
         raise StoreCorrupt(f"{path}: {problem.said}")
@@ -60,7 +62,9 @@ def check(path: Path, *, json: bool = False) -> None:
                     log.connection,
                     listed,
                     at_rest=log.at_rest,
-                    progress=lambda done: work.step(done, looking.expected),
+                    progress=lambda what, done: work.step(
+                        done, looking.expected, doing=f"checking {what} of {path}"
+                    ),
                 )
                 for problem in looking.problems():
                     report.add(problem)

@@ -25,7 +25,8 @@ def copy_log(
     that is in it. How many messages there are. Raises sqlite3.Error, StoreCorrupt."""
     work.watch(new)
     new.execute("ATTACH ? AS source", (log.uri,))
-    Copy(new, work.step).run(as_backup=as_backup)
+    copy = Copy(new, lambda done, total: work.step(done, total, unit="offsets"))
+    copy.run(as_backup=as_backup)
     new.execute("DETACH source")
     schema.migrate(new, target, schema.migrations())
     return verify(new, target, work)

@@ -34,6 +34,8 @@ class LongWork:
         self._watched: list[sqlite3.Connection] = []
         self._began = time.perf_counter()
         self._shown = self._began
+        self._part, self._part_began, self._part_done = "", self._began, 0
+        """What is being done, since when, and how much was done then."""
 
     def __enter__(self) -> LongWork:
         self._interrupt.__enter__()
@@ -69,9 +71,14 @@ class LongWork:
         self._interrupt.check()
         if time.perf_counter() - self._shown < SHOWN_EVERY_S:
             return
-        line = f"{doing or self._doing}: {done:,} of {total:,} {unit}"
-        if 0 < done < total:
-            line += f", about {self.seconds * (total - done) / done:.0f} s left"
+        doing = doing or self._doing
+        now = time.perf_counter()
+        if doing != self._part:
+            self._part, self._part_began, self._part_done = doing, now, done
+        line = f"{doing}: {done:,} of {total:,} {unit}"
+        if self._part_done < done < total:
+            left_s = (now - self._part_began) * (total - done) / (done - self._part_done)
+            line += f", about {left_s:.0f} s left"
         self._show(line)
 
     def _show(self, line: str) -> None:

@@ -110,10 +110,11 @@ class Check:
         in_flight: InFlight,
         *,
         at_rest: bool,
-        progress: Callable[[int], None] = lambda _: None,
+        progress: Callable[[str, int], None] = lambda what, messages: None,
     ) -> None:
         """`at_rest`: nobody writes to the database meanwhile. `progress` is told after each part
-        how many messages were read; what it raises ends the check. Raises sqlite3.Error."""
+        what is looked at (index, messages), and of how many messages that was; what it raises ends
+        the check. Raises sqlite3.Error."""
         self.messages = 0
         """Messages that were read and are as they were written."""
         self._connection = connection
@@ -185,13 +186,18 @@ class Check:
 
     def _blocks(self) -> Iterator[Problem]:
         """The index and the figures of each block, beside its messages."""
-        block = 0
+        block = messages = 0
         while (first := self._next_block(block)) is not None:
             block = first + BLOCKS_PER_LOOK
             with self._one_moment():
                 found = [*self._index(first, block - 1), *self._figures(first, block - 1)]
             yield from found
-            self._progress(self.messages)
+            (count,) = self._connection.execute(
+                "SELECT count(*) FROM messages WHERE offset >= ? AND offset < ?",
+                (first << BLOCK_SHIFT, block << BLOCK_SHIFT),
+            ).fetchone()
+            messages += count
+            self._progress("index", messages)
 
     def _next_block(self, block: int) -> int | None:
         """The first from `block` on that has messages, an index or figures."""
@@ -247,7 +253,7 @@ class Check:
             for part in read.damaged:
                 yield _cannot_be_read(part)
             position = read.next
-            self._progress(self.messages)
+            self._progress("messages", self.messages)
 
     @contextmanager
     def _one_moment(self) -> Iterator[None]:

@@ -101,6 +101,32 @@ def test_a_terminal_sees_how_far_it_is_and_then_nothing(
     assert "checking /a/long/path/to/pubsub.db: 1,0\r" in seen
 
 
+def test_how_long_it_still_takes_is_by_what_is_being_done(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not by what was done before, which may have been quicker."""
+    monkeypatch.setattr(long_work, "SHOWN_EVERY_S", 0.0)
+    monkeypatch.setattr(long_work, "SILENT_S", 1000.0)
+    monkeypatch.setenv("COLUMNS", "100")
+    shown: list[str] = []
+    monkeypatch.setattr(output, "progress", shown.append)
+    now = 1000.0
+    monkeypatch.setattr("time.perf_counter", lambda: now)
+    with LongWork("copying", "") as work:
+        for seconds, done, doing in ((0, 0, ""), (10, 50, ""), (10, 0, "verifying")):
+            now += seconds
+            work.step(done, 100, doing=doing)
+        now += 30
+        work.step(60, 100, doing="verifying", unit="pages")
+    assert shown == [
+        "copying: 0 of 100 messages",
+        "copying: 50 of 100 messages, about 10 s left",
+        "verifying: 0 of 100 messages",
+        "verifying: 60 of 100 pages, about 20 s left",
+        "",
+    ]
+
+
 def test_a_pipe_sees_nothing(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

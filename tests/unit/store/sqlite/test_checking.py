@@ -183,10 +183,11 @@ async def test_progress_is_told_and_ends_the_check(sqlite: SqliteStore) -> None:
     await sqlite.append(numbered(10_000))
     told: list[int] = []
 
-    def progress(messages: int) -> None:
-        told.append(messages)
-        if messages > 5000:
-            raise KeyboardInterrupt
+    def progress(what: str, messages: int) -> None:
+        if what == "messages":
+            told.append(messages)
+            if messages > 5000:
+                raise KeyboardInterrupt
 
     with closing(sqlite3.connect(sqlite.path, isolation_level=None)) as connection:
         check = Check(connection, listed, at_rest=False, progress=progress)
@@ -206,7 +207,7 @@ async def test_no_look_holds_a_snapshot_for_long(sqlite: SqliteStore) -> None:
             connection,
             listed,
             at_rest=False,
-            progress=lambda _: open_at.append(connection.in_transaction),
+            progress=lambda *_: open_at.append(connection.in_transaction),
         )
         assert list(check.problems()) == []
     assert open_at == [False] * len(open_at)
@@ -225,7 +226,7 @@ async def test_what_changes_meanwhile_is_not_taken_for_damage(
     writer = sqlite._writer
     looks = 0
 
-    def meanwhile(_: int) -> None:
+    def meanwhile(*told: object) -> None:
         nonlocal looks
         looks += 1
         writer.commit(numbered(200, lambda n: f"new/{n % 7}"), [], True)
