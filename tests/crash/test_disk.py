@@ -15,7 +15,7 @@ from tests.support.failing_disk import FailingDisk
 
 DRAIN_TIMEOUT_S = 0.2
 MOST_S = DRAIN_TIMEOUT_S + 5
-BUSY_MACHINE_S = 3.0
+BUSY_MACHINE_S = 10.0
 
 
 @pytest.fixture
@@ -74,7 +74,5 @@ def test_a_disk_that_is_lost_at_the_start_ends_it(
     if state == "stall":
         wait_until(broker.data_dir.exists)  # What it does next is to write there.
         process.send_signal(signal.SIGTERM)
-    begun = time.monotonic()
-    assert process.wait(30) == code
-    assert time.monotonic() - begun < MOST_S + BUSY_MACHINE_S
+    assert process.wait(MOST_S + BUSY_MACHINE_S) == code
     assert says in last_words(broker)
