@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
 
 from broker.clients.client import Client
 from broker.clients.services import Services
@@ -23,7 +27,7 @@ from broker.mqtt.packets import (
 from broker.observe.sys_tree import SysTree
 from tests.support.raw_client import next_packet
 from tests.support.wire import script_bytes, script_pattern
-from tests.support.world import World
+from tests.support.world import Disk, World, running
 
 NOTHING_TO_TELL = Config(
     receive_max=RECEIVE_MAXIMUM_DEFAULT, packet_bytes_max=PACKET_BYTES_MAX, topic_alias_max=0
@@ -158,3 +162,15 @@ class Dialogue:
         """The client of MQTT 5 subscribes, and that is granted."""
         self.client(f"82 ( 0009 00  00 ('{topic_filter}') {qos:02X} )")
         await self.broker(f"90 04 0009 00 {qos:02X}")
+
+
+@asynccontextmanager
+async def connected(
+    *, expiry_s: int | None = None, **settings: Any
+) -> AsyncIterator[tuple[World, Dialogue]]:
+    """A client that was accepted, in a world of its own whose broker has these settings."""
+    config = replace(NOTHING_TO_TELL, **settings)
+    async with running(Disk(), config) as world:
+        dialogue = Dialogue(world, config)
+        await dialogue.connect(expiry_s=expiry_s)
+        yield world, dialogue

@@ -1,4 +1,4 @@
-"""Stores to test, and short ways to write messages."""
+"""Stores to test, and a broker without clients and sockets."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from broker.store import Store
 from broker.store.memory import MemoryStore
 from broker.store.sqlite import store as sqlite_module
 from broker.store.sqlite.store import SqliteStore
+from tests.support.world import Disk, World, running
 
 
 @pytest.fixture
@@ -37,3 +38,9 @@ async def sqlite(tmp_path: Path) -> AsyncIterator[SqliteStore]:
     await store.open()
     yield store
     await store.close()
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    async with running(Disk()) as world:
+        yield world

@@ -15,10 +15,10 @@ from broker.log.unlogged import NOT_LOGGED
 from broker.message import Monotonic, Offset
 from broker.mqtt.encode import encode
 from broker.mqtt.packets import MQTT_5, Connect, Will
-from tests.support.clients import NOTHING_TO_TELL, Dialogue
+from tests.support.clients import NOTHING_TO_TELL, Dialogue, connected
 from tests.support.groups import GROUP, member
 from tests.support.messages import numbered
-from tests.support.world import Disk, World, payloads, running
+from tests.support.world import World, payloads
 
 CONNECT = "10 0E 0004 'MQTT' 05 00 003C 00 0001 'a'"
 LASTING = "10 13 0004 'MQTT' 05 00 003C 05 11 00000064 0001 'a'"
@@ -231,10 +231,7 @@ async def test_who_asks_for_what_the_log_cannot_say_now_is_refused_and_leaves_no
 
 async def test_a_client_is_not_read_from_while_too_much_waits_for_the_disk() -> None:
     """P7"""
-    config = replace(NOTHING_TO_TELL, append_bytes_max=9)
-    async with running(Disk(), config) as world:
-        dialogue = Dialogue(world, config)
-        await dialogue.connect()
+    async with connected(append_bytes_max=9) as (world, dialogue):
         world.disk.may_commit.clear()
         dialogue.client("32 07 0001 't' 0001 00 '1'")
         await turns()
@@ -248,10 +245,7 @@ async def test_a_client_is_not_read_from_while_too_much_waits_for_the_disk() -> 
 
 async def test_qos_0_is_never_held_up_by_the_disk() -> None:
     """P9"""
-    config = replace(NOTHING_TO_TELL, append_bytes_max=9)
-    async with running(Disk(), config) as world:
-        dialogue = Dialogue(world, config)
-        await dialogue.connect()
+    async with connected(append_bytes_max=9) as (world, dialogue):
         world.disk.may_commit.clear()
         for _ in range(9):
             dialogue.client("30 0E 0001 't' 00 '1234567890'")
@@ -264,10 +258,7 @@ async def test_qos_0_is_never_held_up_by_the_disk() -> None:
 @pytest.mark.parametrize("flood", ["62 02 0007", "32 09 0004 '$SYS' 0001 00"])
 async def test_whatever_waits_for_an_answer_from_the_disk_is_bounded(flood: str) -> None:
     """P7: a PUBREL or a refused PUBLISH takes memory, too."""
-    config = replace(NOTHING_TO_TELL, append_bytes_max=10_000)
-    async with running(Disk(), config) as world:
-        dialogue = Dialogue(world, config)
-        await dialogue.connect(expiry_s=100)
+    async with connected(expiry_s=100, append_bytes_max=10_000) as (world, dialogue):
         world.disk.may_commit.clear()
         dialogue.client(flood)
         await turns()
@@ -282,10 +273,7 @@ async def test_whatever_waits_for_an_answer_from_the_disk_is_bounded(flood: str)
 
 
 async def test_who_is_gone_is_not_read_from_again() -> None:
-    config = replace(NOTHING_TO_TELL, append_bytes_max=9)
-    async with running(Disk(), config) as world:
-        dialogue = Dialogue(world, config)
-        await dialogue.connect()
+    async with connected(append_bytes_max=9) as (world, dialogue):
         dialogue.client("32 07 0001 't' 0001 00 '1'")
         assert not dialogue.transport.reading
         dialogue.peer.lost()
@@ -330,10 +318,7 @@ async def test_whom_we_do_not_read_from_is_not_called_silent(world: World) -> No
 @pytest.mark.parametrize("part", ["", "32 20 0001 't'"])
 async def test_time_in_which_we_did_not_read_is_no_silence(part: str) -> None:
     """Nor does it count against a PUBLISH that had begun to arrive."""
-    config = replace(NOTHING_TO_TELL, append_bytes_max=9)
-    async with running(Disk(), config) as world:
-        dialogue = Dialogue(world, config)
-        await dialogue.connect()
+    async with connected(append_bytes_max=9) as (world, dialogue):
         world.disk.may_commit.clear()
         dialogue.client("32 07 0001 't' 0001 00 '1'")
         await turns()

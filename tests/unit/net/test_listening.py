@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -12,13 +11,7 @@ from broker.errors import ConfigError
 from broker.net.listening import listen, listen_unix
 from broker.net.tcp import Connections
 from tests.support.clients import services
-from tests.support.world import Disk, World, running
-
-
-@pytest.fixture
-async def world() -> AsyncIterator[World]:
-    async with running(Disk()) as world:
-        yield world
+from tests.support.world import World
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import asyncio
 import errno
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -30,9 +30,9 @@ from broker.mqtt.packets import (
 from broker.net.tcp import FIRST_BYTE_TIMEOUT_S, Connections, TcpConnection
 from broker.net.unix import reachable
 from broker.net.websocket import HTTP_GET, WebSocket
-from broker.server import Server
 from tests.support.clients import NOTHING_TO_TELL, services
 from tests.support.clock import FakeClock
+from tests.support.dialled import dialled
 from tests.support.raw_client import connect_packet
 from tests.support.websocket_client import handshake
 from tests.support.world import Disk, World, running
@@ -41,10 +41,7 @@ from tests.support.world import Disk, World, running
 @pytest.mark.skipif(not hasattr(socket, "TCP_QUICKACK"), reason="only Linux has the option")
 async def test_what_gets_no_answer_is_acknowledged_at_once_by_the_kernel(tmp_path: Path) -> None:
     """Or a client with Nagle's algorithm on waits 40 ms after each PUBACK that it sends."""
-    server = Server(Config(port=0, data_dir=tmp_path))
-    await server.start()
-    reader, writer = await asyncio.open_connection(*server.address)
-    try:
+    async with dialled(Config(port=0, data_dir=tmp_path)) as (server, reader, writer):
         for packet in (
             connect_packet("client"),
             Subscribe(1, [SubscriptionRequest("topic", 1)]),
@@ -64,17 +61,12 @@ async def test_what_gets_no_answer_is_acknowledged_at_once_by_the_kernel(tmp_pat
             while server.counters.bytes_in == seen:  # noqa: ASYNC110  (it has no event)
                 await asyncio.sleep(0)
         assert tcp.getsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK) == 1
-    finally:
-        writer.close()
-        await server.stop()
 
 
 async def test_who_says_nothing_is_cut_off(tmp_path: Path) -> None:
     clock = FakeClock()
-    server = Server(Config(port=0, data_dir=tmp_path), clock=clock)
-    await server.start()
-    reader, writer = await asyncio.open_connection(*server.address)
-    try:
+    config = Config(port=0, data_dir=tmp_path)
+    async with dialled(config, clock=clock) as (server, reader, _):
         async with asyncio.timeout(5):
             while not server._connections:  # noqa: ASYNC110  (it has no event)
                 await asyncio.sleep(0)
@@ -83,30 +75,21 @@ async def test_who_says_nothing_is_cut_off(tmp_path: Path) -> None:
             assert server._connections
             clock.advance(1)
             assert await reader.read() == b""
-    finally:
-        writer.close()
-        await server.stop()
 
 
 # Silence
 
 
-@pytest.fixture
-def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
-    """Of a connection: the broker's, which nobody reads, and the peer's."""
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        yield ours, theirs
-
-
 @pytest.mark.parametrize("first_bytes", [b"\x10", b"G", b"GET / HTTP/1.1\r\n", b""])
 async def test_who_connects_is_read_before_the_connect_timeout_cuts_it_off(
-    ends: tuple[socket.socket, socket.socket], world: World, first_bytes: bytes
+    ends: tuple[socket.socket, socket.socket],
+    world: World,
+    kernel: Kernel,
+    connection: TcpConnection,
+    first_bytes: bytes,
 ) -> None:
     """As after a suspension of the process, when the timers are due before anything is read."""
     ours, theirs = ends
-    kernel = Kernel(ours)
-    connection = connected(world, kernel)
     if first_bytes:
         connection.data_received(first_bytes)
     theirs.send(b"more")
@@ -118,12 +101,13 @@ async def test_who_connects_is_read_before_the_connect_timeout_cuts_it_off(
 
 
 async def test_what_arrived_is_read_before_a_client_counts_as_silent(
-    ends: tuple[socket.socket, socket.socket], world: World
+    ends: tuple[socket.socket, socket.socket],
+    world: World,
+    kernel: Kernel,
+    connection: TcpConnection,
 ) -> None:
     """[MQTT-3.1.2-22]"""
     ours, theirs = ends
-    kernel = Kernel(ours)
-    connection = connected(world, kernel)
     connection.data_received(MQTT)
     await world.settled()
     theirs.send(PING)
@@ -137,12 +121,13 @@ async def test_what_arrived_is_read_before_a_client_counts_as_silent(
 
 
 async def test_a_peer_that_does_not_read_is_silent_whatever_it_sends(
-    ends: tuple[socket.socket, socket.socket], world: World
+    ends: tuple[socket.socket, socket.socket],
+    world: World,
+    kernel: Kernel,
+    connection: TcpConnection,
 ) -> None:
     """It is not read from, so more of it always waits."""
-    ours, theirs = ends
-    kernel = Kernel(ours)
-    connection = connected(world, kernel)
+    _, theirs = ends
     connection.data_received(MQTT)
     await world.settled()
     connection.pause_reading("clogged")
@@ -198,14 +183,27 @@ async def world() -> AsyncIterator[World]:
 
 
 @pytest.fixture
-def kernel() -> Iterator[Kernel]:
-    with socket.socket() as its_socket:
-        yield Kernel(its_socket)
+def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Of a connection: the broker's, which nobody reads, and the peer's."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        yield ours, theirs
+
+
+@pytest.fixture
+def kernel(ends: tuple[socket.socket, socket.socket]) -> Kernel:
+    return Kernel(ends[0])
 
 
 @pytest.fixture
 def connection(world: World, kernel: Kernel) -> TcpConnection:
     return connected(world, kernel)
+
+
+@contextmanager
+def several_kernels(count: int) -> Iterator[list[Kernel]]:
+    with ExitStack() as sockets:
+        yield [Kernel(sockets.enter_context(socket.socket())) for _ in range(count)]
 
 
 def connected(
@@ -314,16 +312,10 @@ async def test_who_sends_junk_is_told_to_the_operator(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, sent: bytes, why: str, host: str
 ) -> None:
     caplog.set_level("INFO")
-    server = Server(Config(host=host, port=0, data_dir=tmp_path))
-    await server.start()
-    reader, writer = await asyncio.open_connection(*server.address)
-    shown, port = (f"[{host}]" if ":" in host else host), writer.get_extra_info("sockname")[1]
-    try:
+    async with dialled(Config(host=host, port=0, data_dir=tmp_path)) as (_, reader, writer):
+        shown, port = (f"[{host}]" if ":" in host else host), writer.get_extra_info("sockname")[1]
         writer.write(sent)
         assert await reader.read() == b""
-    finally:
-        writer.close()
-        await server.stop()
     assert f"connection from {shown}:{port} closed: {why}" in caplog.messages
 
 
@@ -331,15 +323,10 @@ async def test_what_line_clients_do_is_told_to_the_operator(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    server = Server(Config(port=0, data_dir=tmp_path, unix_socket=tmp_path / "s"))
-    await server.start()
-    reader, writer = await asyncio.open_unix_connection(tmp_path / "s")
-    try:
+    config = Config(port=0, data_dir=tmp_path, unix_socket=tmp_path / "s")
+    async with dialled(config) as (_, reader, writer):
         writer.write(b"HELLO secret\n")
         assert (await reader.readline()).startswith(b"ERROR unknown command")
-    finally:
-        writer.close()
-        await server.stop()
     peer = f"line client at {reachable(tmp_path / 's')}"
     assert [text for text in caplog.messages if text.startswith("line client")] == [
         f"{peer}: connected",
@@ -351,17 +338,12 @@ async def test_what_line_clients_do_is_told_to_the_operator(
 async def test_too_many_connections_are_told_to_the_operator(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server = Server(Config(port=0, data_dir=tmp_path, connections_max=1))
-    await server.start()
-    first, one = await asyncio.open_connection(*server.address)
-    _, two = await asyncio.open_connection(*server.address)
-    port = one.get_extra_info("sockname")[1]
-    try:
+    config = Config(port=0, data_dir=tmp_path, connections_max=1)
+    async with dialled(config) as (server, first, writer):
+        port = writer.get_extra_info("sockname")[1]
+        _, second = await asyncio.open_connection(*server.address)
         assert await first.read() == b""  # The stranger that came first makes room.
-    finally:
-        one.close()
-        two.close()
-        await server.stop()
+        second.close()
     assert caplog.messages == [
         f"connection from 127.0.0.1:{port} cut off: there are connections_max already"
     ]
@@ -414,8 +396,7 @@ async def test_who_makes_no_progress_makes_room_for_what_others_send(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     connections = Connections(world.clock, unfinished_bytes_max=2 * LARGE + 5000)
-    with ExitStack() as sockets:
-        kernels = [Kernel(sockets.enter_context(socket.socket())) for _ in range(3)]
+    with several_kernels(3) as kernels:
         late, honest, newcomer = [connected(world, kernel, connections) for kernel in kernels]
         late.data_received(first)
         for connection in (honest, newcomer):
@@ -460,8 +441,7 @@ async def test_what_became_whole_is_not_counted_any_more(world: World, kernel: K
 
 async def test_who_waits_for_the_disk_is_not_late(world: World) -> None:
     connections = Connections(world.clock, unfinished_bytes_max=2 * LARGE + 5000)
-    with ExitStack() as sockets:
-        kernels = [Kernel(sockets.enter_context(socket.socket())) for _ in range(3)]
+    with several_kernels(3) as kernels:
         held, late, newcomer = [connected(world, kernel, connections) for kernel in kernels]
         for connection, first in ((held, MQTT), (late, MQTT_3), (newcomer, MQTT_B)):
             connection.data_received(first)
@@ -488,8 +468,7 @@ async def test_a_flood_is_worked_on_in_parts_and_a_ping_does_not_wait(
 
     monkeypatch.setattr(Client, "receive", slowly)
     connections = Connections(world.clock, unfinished_bytes_max=1 << 20)
-    with ExitStack() as sockets:
-        kernels = [Kernel(sockets.enter_context(socket.socket())) for _ in range(9)]
+    with several_kernels(9) as kernels:
         served = [connected(world, kernel, connections) for kernel in kernels]
         for n, connection in enumerate(served):
             connection.data_received(encode(connect_packet(f"c{n}"), MQTT_5))
@@ -511,9 +490,8 @@ async def test_a_flood_is_worked_on_in_parts_and_a_ping_does_not_wait(
 
 
 async def test_what_had_arrived_of_a_publisher_that_is_held_waits_too(
-    world: World, kernel: Kernel
+    world: World, connection: TcpConnection
 ) -> None:
-    connection = connected(world, kernel)
     connection.data_received(MQTT)
     await world.settled()
     flood = encode(Publish("t", bytes(100), 0, False, False, 0), MQTT_5) * 1000
@@ -528,9 +506,8 @@ async def test_what_had_arrived_of_a_publisher_that_is_held_waits_too(
 
 
 async def test_what_had_arrived_of_a_connection_that_is_cut_off_is_dropped(
-    world: World, kernel: Kernel
+    world: World, connection: TcpConnection
 ) -> None:
-    connection = connected(world, kernel)
     connection.data_received(MQTT)
     await world.settled()
     connection.pause_reading("log")

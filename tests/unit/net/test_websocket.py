@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
@@ -20,7 +20,7 @@ from broker.net.websocket import WebSocket
 from tests.support.clients import Transport, services
 from tests.support.messages import message
 from tests.support.raw_client import connect_packet
-from tests.support.world import Disk, World, running
+from tests.support.world import World
 
 MET_AT = Monotonic(100.0)
 MUCH_LATER = Monotonic(1100.0)
@@ -96,12 +96,6 @@ class Browser:
         response, *_ = self.protocol.events_received()
         assert isinstance(response, Response)
         return response
-
-
-@pytest.fixture
-async def world() -> AsyncIterator[World]:
-    async with running(Disk()) as world:
-        yield world
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -14,13 +13,7 @@ from broker.message import Grant, Monotonic, Outgoing, WallUs
 from broker.observe.sys_tree import Load, SysTree
 from broker.store import StoreStats
 from tests.support.messages import message
-from tests.support.world import Disk, Subscriber, World, running, subscription
-
-
-@pytest.fixture
-async def world() -> AsyncIterator[World]:
-    async with running(Disk()) as world:
-        yield world
+from tests.support.world import Subscriber, World, subscription
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 
@@ -14,12 +14,6 @@ from broker.session.session import Session
 from tests.support.groups import GROUP, member, numbers, publish
 from tests.support.messages import message
 from tests.support.world import Disk, Subscriber, World, payloads, placed, running
-
-
-@pytest.fixture
-async def world() -> AsyncIterator[World]:
-    async with running(Disk()) as world:
-        yield world
 
 
 async def test_each_message_goes_to_one_member_in_turn(world: World) -> None:

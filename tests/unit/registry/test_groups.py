@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -14,12 +13,6 @@ from broker.session.cursor import listed
 from tests.support.groups import GROUP, member, numbers, publish
 from tests.support.messages import message
 from tests.support.world import Disk, Subscriber, World, placed, running, subscription
-
-
-@pytest.fixture
-async def world() -> AsyncIterator[World]:
-    async with running(Disk()) as world:
-        yield world
 
 
 def unsubscribe(world: World, leaving: Subscriber) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import pytest
@@ -19,12 +19,6 @@ from tests.support.messages import message
 from tests.support.world import Disk, Subscriber, World, placed, running, subscription
 
 LINGER_S = 3600
-
-
-@pytest.fixture
-async def world() -> AsyncIterator[World]:
-    async with running(Disk()) as world:
-        yield world
 
 
 async def unsubscribe(world: World, leaving: Subscriber) -> None:
