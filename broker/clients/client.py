@@ -111,8 +111,8 @@ class Client(Owner):
 
     def writable(self, *, yes: bool) -> None:
         self._output.writable = yes and not self._input_ended
-        if yes:
-            self.wake()
+        if yes and self._session is not None:
+            self._services.delivery.waking.wake([self._session])
         elif self._session is not None:
             self._services.groups.stalled(self._session)
 

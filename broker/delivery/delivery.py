@@ -78,7 +78,9 @@ class Delivery:
         """What `routed` waits for: set when a batch was routed."""
         self._readers: dict[Session, dict[ReaderKey, Reader]] = {}
         self._looks = Looks(clock)
-        self._waking = Waking(self.wake)
+        self._waking = Waking(self.wake, counters)
+        self.waking = Waking(self.wake, counters)
+        """Of whom routing does not wait for."""
         log.qos0.unlogged.hand_on = partial(self.offer_beside, newest=True)
         log.source_failed = self._source_failed
 
@@ -204,7 +206,7 @@ class Delivery:
                 else:
                     self._deliver(batch)
                 if self._waking.unfinished:
-                    await asyncio.sleep(0)
+                    await self._waking.finished()
 
     def _skip(self, removed: range) -> None:
         """Retention removed these before they were routed. Who is behind finds out by reading."""
@@ -315,9 +317,7 @@ class Delivery:
         self, session: Session, offsets: Sequence[Offset], bytes_max: int
     ) -> tuple[Read, int]:
         """The messages at these offsets, which rise, and how many of the offsets were looked at.
-
-        One that is missing is damaged, and named so, or was removed. Raises StoreError.
-        """
+        One that is missing is damaged, and named so, or was removed. Raises StoreError."""
         fetch = self._log.store.fetch
         read = await self._looks.look(session, lambda: fetch(offsets, bytes_max=bytes_max))
         return read, bisect_left(offsets, read.next)

@@ -18,6 +18,7 @@ from typing import Protocol
 
 from broker import tasks
 from broker.counters import Counters
+from broker.delivery.waking import Waking
 from broker.documents import BEFORE_ALL, SubscriptionDocument
 from broker.errors import StoreCorrupt
 from broker.message import Message, Offset, Outgoing, cost_of
@@ -77,8 +78,7 @@ class Feed(Protocol):
     """What a reader needs: delivery."""
 
     live: LivePosition
-
-    def wake(self, session: Session) -> None: ...
+    waking: Waking
 
     def failed(self, session: Session, error: Exception) -> None:
         """A reader could not go on."""
@@ -198,7 +198,7 @@ class CatchUp(Reader):
             session.offer(outgoing, size_of(outgoing))
             position.advance(through)
             if session.waiting:
-                delivery.wake(session)
+                delivery.waking.wake([session])
             await asyncio.sleep(0)
         delivery.caught_up(session)
 
@@ -291,7 +291,7 @@ class Replay(Reader):
             if outgoing:
                 told, untold = with_missing(outgoing, untold)
                 session.offer_aside(told)
-                delivery.wake(session)
+                delivery.waking.wake([session])
             await asyncio.sleep(0)
         if until is None:
             session.miss(untold)

@@ -98,9 +98,9 @@ class TcpConnection(asyncio.Protocol):
         """The bytes so far, while they could still become `GET `."""
         self._full = False
         """Whether `write_buffer_bytes_max` wait to be sent."""
-        self._reading_paused_by: set[str] = set()
+        self.reading_paused_by: set[str] = set()
         self._quick_ack = False
-        self._arrived = Arrived(services.clock)
+        self.arrived = Arrived(services.clock)
         self._counted = False
         """Whether it is in `Connections.unfinished`."""
         self.client: NetworkClient | None = None
@@ -142,17 +142,16 @@ class TcpConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._services.counters.bytes_in += len(data)
-        if len(data) > LITTLE_BYTES or self._arrived.size:
-            self._arrived.add(data)
+        if len(data) > LITTLE_BYTES or self.arrived.size:
+            self.arrived.add(data)
             self._connections.turns.work(self)
             return
-        self._receive(data)
+        self.receive(data, self._clock.monotonic())
         if len(data) <= sockets.QUICK_ACK_BYTES_MAX and self._quick_ack:
             assert self._transport is not None
             sockets.acknowledge_at_once(self._transport)
 
-    def _receive(self, data: bytes) -> None:
-        now = self._clock.monotonic()
+    def receive(self, data: bytes, now: Monotonic) -> None:
         try:  # As `_guarded`, without a call for each read.
             if self.client is None:
                 data = self._first_bytes + data
@@ -172,14 +171,6 @@ class TcpConnection(asyncio.Protocol):
                 self._pause_reading_if_clogged()
         except Exception as error:
             self.failed(error)
-
-    @property
-    def has_work(self) -> bool:
-        """Whether something arrived that may be worked on now."""
-        return self._arrived.size > 0 and self._reading_paused_by <= {TURN}
-
-    def work(self) -> None:
-        self._arrived.work(self._receive)
 
     def _wait_for_more(self, data: bytes) -> None:
         """No person sends less than a line, so the rest is due at once."""
@@ -274,9 +265,9 @@ class TcpConnection(asyncio.Protocol):
         """Not if we have not read what the peer sent: the process was suspended (SIGSTOP, a
         laptop), or somebody kept us busy. But who does not read what we send is not read from."""
         assert self._transport is not None
-        if "clogged" in self._reading_paused_by:
+        if "clogged" in self.reading_paused_by:
             return True
-        return not self._arrived.size and not sockets.has_unread_bytes(self._transport)
+        return not self.arrived.size and not sockets.has_unread_bytes(self._transport)
 
     @_guarded
     def shut_down(self) -> None:
@@ -289,7 +280,7 @@ class TcpConnection(asyncio.Protocol):
     @property
     def is_held_back(self) -> bool:
         """Whether we do not read it, for longer than a turn and by no fault of its own."""
-        return not self._reading_paused_by <= {"clogged", TURN}
+        return not self.reading_paused_by <= {"clogged", TURN}
 
     @_guarded
     def evict(self) -> None:
@@ -325,7 +316,7 @@ class TcpConnection(asyncio.Protocol):
 
     def close(self) -> None:
         assert self._transport is not None
-        self._arrived.clear()
+        self.arrived.clear()
         if not self._transport.is_closing():
             self._transport.close()
             self._clock.call_later(CLOSE_TIMEOUT_S, self._transport.abort)
@@ -342,19 +333,19 @@ class TcpConnection(asyncio.Protocol):
 
     def abort(self) -> None:
         assert self._transport is not None
-        self._arrived.clear()
+        self.arrived.clear()
         self._transport.abort()
 
     def pause_reading(self, reason: str) -> None:
-        self._reading_paused_by.add(reason)
+        self.reading_paused_by.add(reason)
         if self._transport is not None and not self._transport.is_closing():
             self._transport.pause_reading()
 
     def resume_reading(self, reason: str) -> None:
-        self._reading_paused_by.discard(reason)
-        if self._reading_paused_by:
+        self.reading_paused_by.discard(reason)
+        if self.reading_paused_by:
             return
-        if self._arrived.size:
+        if self.arrived.size:
             self._connections.turns.put_off(self)
         elif self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()

@@ -41,21 +41,23 @@ class Arrived:
         self._data = self._data[len(self._data) - self.size :] + data if self.size else data
         self.size = len(self._data)
 
-    def work(self, receive: Callable[[bytes], None]) -> None:
-        """Hand on a piece. The next is larger if this took little time, or smaller."""
+    def work(self, receive: Callable[[bytes, Monotonic], None], now: Monotonic) -> Monotonic:
+        """Hand on a piece; when that was done. The next is larger if it took little time, or
+        smaller."""
         position = len(self._data) - self.size
         piece = self._data[position : position + self._piece_bytes]
         self.size -= len(piece)
         if not self.size:
             self._data = b""
-        began = self._clock.monotonic()
-        receive(piece)
-        took_s = self._clock.monotonic() - began
+        receive(piece, now)
+        done_at = self._clock.monotonic()
+        took_s = done_at - now
         if took_s > PIECE_S:
             fitting = int(len(piece) * PIECE_S / took_s)
             self._piece_bytes = max(fitting, PIECE_BYTES_MIN)
         elif took_s < PIECE_S / 2 and len(piece) == self._piece_bytes:
             self._piece_bytes = min(2 * self._piece_bytes, PIECE_BYTES_MAX)
+        return done_at
 
     def clear(self) -> None:
         self.size = 0
@@ -65,13 +67,11 @@ class Arrived:
 class Worker(Protocol):
     """A connection."""
 
-    @property
-    def has_work(self) -> bool:
-        """Whether something arrived that may be worked on now."""
-        ...
+    arrived: Arrived
+    reading_paused_by: set[str]
 
-    def work(self) -> None:
-        """Work on a piece of it."""
+    def receive(self, data: bytes, now: Monotonic) -> None:
+        """Work on a piece of what arrived."""
         ...
 
     def pause_reading(self, reason: str) -> None: ...
@@ -82,44 +82,55 @@ class Worker(Protocol):
 class Turns:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._ends_at: Monotonic | None = None
+        self._ends_at: float | None = None
         """None: in this turn nothing was worked on yet."""
         self._waiting: dict[Worker, None] = {}
 
     def work(self, worker: Worker) -> None:
         """Something arrived: work on it now, or in the turns to come."""
-        ends_at = self._begun()
-        while worker.has_work:
-            if self._waiting or self._clock.monotonic() >= ends_at:
+        now = self._clock.monotonic()
+        ends_at = self._ends_at or self._begin(now)
+        arrived = worker.arrived
+        while arrived.size:
+            if now >= ends_at or self._waiting or worker.reading_paused_by:
                 self.put_off(worker)
                 return
-            worker.work()
+            now = arrived.work(worker.receive, now)
 
     def put_off(self, worker: Worker) -> None:
         """Let it be worked on in the turns to come."""
-        self._begun()
+        if self._ends_at is None:
+            self._begin(self._clock.monotonic())
         self._waiting[worker] = None
         worker.pause_reading(TURN)
 
     def forget(self, worker: Worker) -> None:
         self._waiting.pop(worker, None)
 
-    def _begun(self) -> Monotonic:
-        """When this turn is to end."""
-        if self._ends_at is None:
-            self._ends_at = Monotonic(self._clock.monotonic() + TURN_S)
-            asyncio.get_running_loop().call_soon(self._next)
+    def _begin(self, now: Monotonic) -> float:
+        """Of what this turn of the loop does, this is the first. Returns when it is to end."""
+        self._ends_at = now + TURN_S
+        asyncio.get_running_loop().call_soon(self._next)
         return self._ends_at
 
     def _next(self) -> None:
         """A new turn of the loop."""
         self._ends_at = None
-        while self._waiting and self._clock.monotonic() < self._begun():
+        if not self._waiting:
+            return
+        now = self._clock.monotonic()
+        ends_at = self._begin(now)
+        while self._waiting and now < ends_at:
             worker = next(iter(self._waiting))
             del self._waiting[worker]
-            if worker.has_work:
-                worker.work()
-            if worker.has_work:
+            if _may_go_on(worker):
+                now = worker.arrived.work(worker.receive, now)
+            if _may_go_on(worker):
                 self._waiting[worker] = None
             else:
                 worker.resume_reading(TURN)
+
+
+def _may_go_on(worker: Worker) -> bool:
+    """Whether something is left, and nobody else has it wait."""
+    return worker.arrived.size > 0 and worker.reading_paused_by <= {TURN}

@@ -13,6 +13,7 @@ from broker.delivery import waking
 from broker.delivery.delivery import Delivery
 from broker.delivery.looks import READ_RETRY_S
 from broker.delivery.routes import Routes, RouteTable, route
+from broker.delivery.waking import WAKE_MESSAGES
 from broker.errors import StoreCorrupt, StoreError, StoreFull, StoreUnavailable
 from broker.log.log import FULL_RETRY_S, Log
 from broker.log.unlogged import NOT_LOGGED
@@ -334,7 +335,7 @@ async def test_many_subscribers_are_woken_in_several_turns(
     world: World, monkeypatch: pytest.MonkeyPatch, beside: bool
 ) -> None:
     """Whoever leaves before its turn is passed over."""
-    monkeypatch.setattr(waking, "AT_ONCE_MAX", 2)
+    monkeypatch.setattr(waking, "AT_ONCE_MAX", WAKE_MESSAGES)
     subscribers = [Subscriber(world) for _ in range(7)]
     for n, sub in enumerate(subscribers):
         await sub.open(f"sub{n}")

@@ -6,28 +6,77 @@ import asyncio
 
 import pytest
 
+from broker.counters import Counters
 from broker.delivery import waking
-from broker.delivery.waking import Waking
-from broker.message import Offset
+from broker.delivery.waking import LITTLE_BYTES, WAKE_MESSAGES, Waking
+from broker.message import Grant, Offset
 from broker.session.session import Session
+from tests.support.messages import message
+
+
+class Woken:
+    """What a `Waking` sends: each session `sends` so many messages of `size` bytes."""
+
+    def __init__(self, *, sends: int = 0, size: int = 0) -> None:
+        self.counters = Counters()
+        self.names: list[str] = []
+        self.sends, self.size = sends, size
+        self.waking = Waking(self.wake, self.counters)
+
+    def wake(self, session: Session) -> None:
+        self.names.append(session.client_id)
+        self.counters.messages_out += self.sends
+        self.counters.payload_bytes_out += self.sends * self.size
+
+    async def turns(self) -> list[int]:
+        """How many were woken after each turn."""
+        turns = []
+        while self.waking.unfinished:
+            await asyncio.sleep(0)
+            turns.append(len(self.names))
+        return turns
+
+
+def sessions(number: int, *, size: int = 0) -> list[Session]:
+    made = [
+        Session(f"sub{n}", created_at_us=1, start=Offset(0), inflight_max=1) for n in range(number)
+    ]
+    for session in made:
+        session.offer([(message(), Grant(0))], size)
+    return made
 
 
 async def test_many_take_turns_and_each_is_woken_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who is few is woken at once, whoever else waits."""
-    monkeypatch.setattr(waking, "AT_ONCE_MAX", 2)
-    sessions = [
-        Session(f"sub{n}", created_at_us=1, start=Offset(0), inflight_max=1) for n in range(8)
-    ]
-    woken: list[str] = []
-    all_of_them = Waking(lambda session: woken.append(session.client_id))
-    all_of_them.wake(sessions[:7])
-    all_of_them.wake(sessions[7:])
-    all_of_them.wake([*sessions[:2], sessions[5]])
-    assert woken == ["sub0", "sub1", "sub7", "sub0", "sub1"]
-    woken.clear()
-    turns = []
-    while all_of_them.unfinished:
-        await asyncio.sleep(0)
-        turns.append(len(woken))
-    assert woken == ["sub2", "sub3", "sub4", "sub5", "sub6"]
-    assert turns == [2, 4, 5]
+    monkeypatch.setattr(waking, "AT_ONCE_MAX", WAKE_MESSAGES)
+    woken, many = Woken(), sessions(7)
+    woken.waking.wake(many)
+    assert woken.names == ["sub0", "sub1"]
+    assert await woken.turns() == [4, 6, 7]
+    assert sorted(woken.names) == [session.client_id for session in many]
+
+
+@pytest.mark.parametrize(("sends", "size"), [(4990, 0), (1000, 4096)])
+async def test_what_is_sent_counts_by_messages_and_by_bytes(sends: int, size: int) -> None:
+    woken, many = Woken(sends=sends, size=size), sessions(3, size=LITTLE_BYTES + 1)
+    woken.waking.wake(many)
+    assert woken.names == ["sub0"]
+    assert await woken.turns() == [2, 3]
+
+
+async def test_who_has_little_does_not_wait_for_those_with_much() -> None:
+    woken, much = Woken(sends=5000), sessions(3, size=LITTLE_BYTES + 1)
+    [little] = sessions(1)
+    woken.waking.wake(much)
+    assert len(woken.names) == 1
+    woken.sends = 1
+    woken.waking.wake([little])
+    assert len(woken.names) == 2
+
+
+async def test_it_tells_when_all_were_woken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waking, "AT_ONCE_MAX", WAKE_MESSAGES)
+    woken = Woken()
+    woken.waking.wake(sessions(9))
+    async with asyncio.timeout(5):
+        await woken.waking.finished()
+    assert len(woken.names) == 9

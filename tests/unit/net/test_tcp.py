@@ -481,7 +481,7 @@ async def test_a_flood_is_worked_on_in_parts_and_a_ping_does_not_wait(
         pinging.data_received(PING)
         assert kernels[-1].written == b"\xd0\0"
         assert world.clock.monotonic() - began < 0.05
-        while any(connection.has_work for connection in flooding):
+        while any(connection.arrived.size for connection in flooding):
             began = world.clock.monotonic()
             await asyncio.sleep(0)
             assert world.clock.monotonic() - began < 0.05

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 
+from broker.message import Monotonic
 from broker.net.turns import (
     PIECE_BYTES_FIRST,
     PIECE_BYTES_MAX,
@@ -24,25 +25,18 @@ class Reading:
         self.byte_s = byte_s
         self.received = b""
         self.pieces: list[int] = []
-        self.paused_by: set[str] = set()
+        self.reading_paused_by: set[str] = set()
 
-    @property
-    def has_work(self) -> bool:
-        return self.arrived.size > 0 and self.paused_by <= {TURN}
-
-    def work(self) -> None:
-        self.arrived.work(self.receive)
-
-    def receive(self, piece: bytes) -> None:
+    def receive(self, piece: bytes, now: Monotonic) -> None:
         self.received += piece
         self.pieces.append(len(piece))
         self.clock.advance(len(piece) * self.byte_s)
 
     def pause_reading(self, reason: str) -> None:
-        self.paused_by.add(reason)
+        self.reading_paused_by.add(reason)
 
     def resume_reading(self, reason: str) -> None:
-        self.paused_by.discard(reason)
+        self.reading_paused_by.discard(reason)
 
 
 DATA = bytes(range(256)) * 1024
@@ -56,14 +50,14 @@ def test_pieces_become_so_large_that_they_take_little_time() -> None:
         for _ in range(20):
             connection.arrived.clear()
             connection.arrived.add(DATA)
-            connection.work()
+            connection.arrived.work(connection.receive, connection.clock.monotonic())
     assert slow.pieces[0] == PIECE_BYTES_FIRST
     assert slow.pieces[-1] == PIECE_BYTES_MIN
     assert quick.pieces[-1] == PIECE_BYTES_MAX
     middle = Reading(FakeClock(), PIECE_S / 50_000)
     middle.arrived.add(DATA * 20)
     for _ in range(20):
-        middle.work()
+        middle.arrived.work(middle.receive, middle.clock.monotonic())
     assert PIECE_S / 2 <= middle.pieces[-1] * middle.byte_s <= PIECE_S * 1.01
 
 
@@ -71,10 +65,10 @@ def test_bytes_are_handed_on_once_and_in_order() -> None:
     connection = Reading(FakeClock(), SLOW)
     connection.arrived.add(DATA)
     for more in (b"a", b"b" * 10_000, b"c"):
-        connection.work()
+        connection.arrived.work(connection.receive, connection.clock.monotonic())
         connection.arrived.add(more)
-    while connection.has_work:
-        connection.work()
+    while connection.arrived.size:
+        connection.arrived.work(connection.receive, connection.clock.monotonic())
     assert connection.received == DATA + b"a" + b"b" * 10_000 + b"c"
 
 
@@ -84,7 +78,7 @@ async def test_what_takes_little_time_is_done_at_once() -> None:
     connection.arrived.add(DATA)
     turns.work(connection)
     assert connection.received == DATA
-    assert connection.paused_by == set()
+    assert connection.reading_paused_by == set()
 
 
 async def test_in_a_turn_all_together_have_so_much_time_and_each_its_piece() -> None:
@@ -95,10 +89,10 @@ async def test_in_a_turn_all_together_have_so_much_time_and_each_its_piece() -> 
         connection.arrived.add(DATA)
         turns.work(connection)
     assert clock.monotonic() - began <= 2 * TURN_S
-    assert all(connection.paused_by == {TURN} for connection in many)
+    assert all(connection.reading_paused_by == {TURN} for connection in many)
     longest = 0.0
     rounds = 0
-    while any(connection.has_work for connection in many):
+    while any(connection.arrived.size for connection in many):
         began = clock.monotonic()
         await asyncio.sleep(0)
         longest = max(longest, clock.monotonic() - began)
@@ -107,7 +101,7 @@ async def test_in_a_turn_all_together_have_so_much_time_and_each_its_piece() -> 
         assert max(pieces) - min(pieces) <= 1
     assert longest <= 2 * TURN_S
     assert [connection.received for connection in many] == [DATA] * 50
-    assert all(connection.paused_by == set() for connection in many)
+    assert all(connection.reading_paused_by == set() for connection in many)
 
 
 async def test_the_next_turn_has_its_own_time() -> None:
@@ -116,7 +110,7 @@ async def test_the_next_turn_has_its_own_time() -> None:
     for _ in range(3):
         connection.arrived.add(bytes(1001))
         turns.work(connection)
-        assert not connection.has_work
+        assert not connection.arrived.size
         await asyncio.sleep(0)
 
 
@@ -130,7 +124,7 @@ async def test_who_is_held_back_keeps_the_rest_until_it_may_go_on() -> None:
     for _ in range(5):
         await asyncio.sleep(0)
     assert len(connection.received) == worked
-    assert connection.paused_by == {"log"}
+    assert connection.reading_paused_by == {"log"}
     connection.resume_reading("log")
     turns.put_off(connection)
     assert len(connection.received) == worked, "not while somebody else lets it go on"
