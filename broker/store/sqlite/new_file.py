@@ -28,8 +28,9 @@ def new_file(
 ) -> Iterator[sqlite3.Connection]:
     """A connection in autocommit mode to an empty database, which becomes `path` at the end.
 
-    `make_room` is called right before that, and then what is at `path` is replaced; None: raises
-    FileExistsError if something is. Raises StoreInUse: somebody else is making it; OSError.
+    `make_room` is called right before that, and then what is at `path` is replaced, by a file of
+    the owner of its directory: root may put it there for the user of the broker. None: raises
+    FileExistsError if something is there. Raises StoreInUse: somebody else is making it; OSError.
     """
     partial = Path(f"{path}{PARTIAL}")
     if make_room is None:
@@ -42,6 +43,9 @@ def new_file(
             raise StoreInUse(f"{partial} is being made by another command") from error
         try:
             os.ftruncate(descriptor, 0)
+            if make_room is not None and os.geteuid() == 0:
+                directory = path.parent.stat()
+                os.fchown(descriptor, directory.st_uid, directory.st_gid)
             uri = f"{partial.absolute().as_uri()}?mode=rw"
             with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as connection:
                 connection.execute("PRAGMA journal_mode = OFF")

@@ -13,7 +13,7 @@ import os
 import struct
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from broker.store.sqlite.pages import RESERVED_MAX, SIZES, Layout, Pages
@@ -107,14 +107,16 @@ class Remains:
 
 
 def _layout(database: int | None, wal: Path) -> Layout:
-    header = os.pread(database, 100, 0) if database is not None else b""
+    header = b""
+    with suppress(OSError):
+        header = os.pread(database, 100, 0) if database is not None else b""
     if len(header) == 100:
         (size,) = struct.unpack_from(">H", header, 16)
         size = 1 << 16 if size == 1 else size
         if size in SIZES:
             return Layout(size, header[20] if header[20] <= RESERVED_MAX else 0)
     if wal.exists():
-        with wal.open("rb") as file:
+        with wal.open("rb") as file, suppress(OSError):
             return Layout(read_frames(file)[1])
     return Layout(PAGE_SIZE)
 
@@ -125,7 +127,8 @@ def _sort(wal: Path, *, all_behind: bool = False) -> tuple[dict[int, int], list[
     used: dict[int, int] = {}
     uncommitted: list[Frame] = []
     fillings: defaultdict[bytes, list[Frame]] = defaultdict(list)
-    with wal.open("rb") as file:
+    # Where the disk cannot read it, the log ends.
+    with wal.open("rb") as file, suppress(OSError):
         for frame in read_frames(file)[2]:
             if frame.fits and not all_behind:
                 uncommitted.append(frame)

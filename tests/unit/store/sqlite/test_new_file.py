@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import sqlite3
 import stat
 from contextlib import closing
@@ -68,3 +69,18 @@ def test_two_do_not_make_the_same_file(tmp_path: Path) -> None:
         with pytest.raises(StoreInUse, match="being made by another command"):
             make(tmp_path / "a.db")
     assert partial.exists()
+
+
+@pytest.mark.parametrize(("replace", "owned"), [(True, [(7, 8)]), (False, [])])
+def test_root_leaves_a_log_to_the_user_of_its_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, replace: bool, owned: list[tuple[int, int]]
+) -> None:
+    """And a backup to nobody."""
+    given: list[tuple[int, int]] = []
+    status = os.stat_result((0o700, 1, 1, 2, 7, 8, 0, 0, 0, 0))
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(os, "fchown", lambda _, *owner: given.append(owner))
+    monkeypatch.setattr(Path, "stat", lambda _: status)
+    with new_file(tmp_path / "a.db", (lambda: None) if replace else None):
+        pass
+    assert given == owned

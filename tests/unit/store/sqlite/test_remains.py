@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import sqlite3
 from contextlib import closing
@@ -75,3 +77,21 @@ def test_a_log_of_which_nothing_is_left_has_no_pages(tmp_path: Path) -> None:
     (tmp_path / "pubsub.db").write_bytes(b"hello" * 1000)
     with closing(Remains(tmp_path / "pubsub.db")) as remains:
         assert remains.roots() == {}
+
+
+def test_what_the_disk_cannot_read_is_no_page_and_the_others_are(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = images(path)
+    pread = os.pread
+
+    def failing(descriptor: int, size: int, position: int) -> bytes:
+        if position <= PAGE:
+            raise OSError(errno.EIO, "Input/output error")
+        return pread(descriptor, size, position)
+
+    monkeypatch.setattr(os, "pread", failing)
+    found = images(path)
+    assert len(found) == len(whole)
+    assert 1 <= found.count(None) <= 5
+    assert all(now in (None, before) for now, before in zip(found, whole, strict=True))
