@@ -12,7 +12,7 @@ import asyncio
 import socket
 import struct
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +20,13 @@ from typing import Any, TypeVar
 from unittest import mock
 
 from broker.config import Config
+from broker.documents import Operation
 from broker.errors import PubSubError
-from broker.log.log import CURSOR_COMMIT_DELAY_S
+from broker.log.waking import CURSOR_COMMIT_DELAY_S
+from broker.message import Message
 from broker.server import Server
 from broker.store import Store
+from broker.store.sqlite.in_loop import InLoop, is_small
 from tests.support.clock import FakeClock
 
 TOPIC = b"bench/topic"
@@ -223,7 +226,7 @@ async def broker(directory: Path, store: Store | None = None) -> AsyncIterator[B
     clock = FakeClock()
     server = Server(Config(port=0, data_dir=directory), clock=clock)
     # As on a quick disk, whatever this one is: which thread commits must not depend on the time.
-    with mock.patch("broker.store.sqlite.store.QUICK_COMMITS_MIN", 0):
+    with mock.patch.object(InLoop, "suits", _suits):
         if store is None:
             await server.start()
         else:
@@ -237,6 +240,12 @@ async def broker(directory: Path, store: Store | None = None) -> AsyncIterator[B
                 clock.advance(CURSOR_COMMIT_DELAY_S)
                 await asyncio.sleep(0.001)
             await stopping
+
+
+def _suits(
+    in_loop: InLoop, batch: Sequence[Message], state: Sequence[Operation], *, durable: bool
+) -> bool:
+    return is_small(batch, state)
 
 
 class Exchange:

@@ -45,7 +45,7 @@ from typing import Any
 from unittest import mock
 
 from benchmarks.in_process import Exchange, Wire, Workload, broker, run
-from broker.log.log import CURSOR_COMMIT_DELAY_S
+from broker.log.waking import CURSOR_COMMIT_DELAY_S
 from broker.store.memory import MemoryStore
 
 ROOT = Path(__file__).parent.parent

@@ -9,7 +9,6 @@ broker could deliver the message twice. [MQTT-4.3.3]
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -78,7 +77,7 @@ class Output:
     def send(self, *packets: FromServer) -> None:
         """Send these; of no effect once the client has left.
 
-        Written once in a turn of the loop, however many acknowledgements become due in it.
+        Written once, however many acknowledgements become due in a commit or a turn of the loop.
         """
         if self.closed:
             return
@@ -86,7 +85,7 @@ class Output:
             self.connection.send(packet)
         if not self._flush_scheduled:
             self._flush_scheduled = True
-            asyncio.get_running_loop().call_soon(self.flush)
+            self._log.acknowledgements.put_off(self.flush)
 
     def send_when_saved(self, session: Session, ack: Ack | Unsuback) -> None:
         """Send this when the session's state as it is now is committed. [MQTT-4.3.3]"""
@@ -111,9 +110,10 @@ class Output:
         """Write what waits. Raises nothing: the loop calls it."""
         self._flush_scheduled = False
         try:
-            data = self.connection.data_to_send()
-            if data and not self.lost:
-                self._transport.write(data)
+            if self.connection.queued:
+                data = self.connection.data_to_send()
+                if not self.lost:
+                    self._transport.write(data)
             if self.connection.closed and not self.closed:
                 self._ended()
         except Exception as error:

@@ -134,12 +134,18 @@ class Sender:
                 del self.left[packet_id]
 
     def cursor_moved(self, *, with_others: bool = False) -> None:
-        """Messages were acknowledged: that is committed in its turn, and may make room.
-        `with_others`: in the same commit as what else has changed by now."""
-        if self.session.durable:
-            if with_others:
-                self._log.changed(self.session)
-            self._log.changed(self.session, self._cursor_committed, self._failed, urgent=False)
+        """Messages were acknowledged: that is committed in its turn, and may make room; soon, where
+        a crash could repeat half of what it may at most. `with_others`: in the same commit as what
+        else has changed by now."""
+        session, log, window = self.session, self._log, self.session.in_flight
+        if not session.durable:
+            return
+        if with_others:
+            log.changed(session)
+        elif 2 * window.repeatable.uncommitted < window.inflight_max:
+            log.changed_unhurriedly(session, self._cursor_committed, self._failed)
+            return
+        log.changed(session, self._cursor_committed, self._failed, urgent=False)
 
     def _cursor_committed(self, error: StoreError | None) -> None:
         """What a crash could repeat has become less, so more may be in flight (P4); or the disk is

@@ -25,15 +25,11 @@ class Waking:
         """`counters` tell how much was sent."""
         self._wake = wake
         self._counters = counters
-        self._later: dict[Session, None] = {}
+        self.later: dict[Session, None] = {}
+        """Those that are woken in the turns to come."""
         self._sent = 0
         """In this turn, as AT_ONCE_MAX counts."""
         self._finished = asyncio.Event()
-
-    @property
-    def unfinished(self) -> bool:
-        """Whether some are to be woken in the turns to come."""
-        return bool(self._later)
 
     async def finished(self) -> None:
         """Return when all were woken."""
@@ -50,7 +46,7 @@ class Waking:
             if self._sent >= AT_ONCE_MAX and (
                 self._sent >= 2 * AT_ONCE_MAX or session.outbox.size > LITTLE_BYTES
             ):
-                self._later[session] = None
+                self.later[session] = None
                 continue
             if not self._sent:
                 asyncio.get_running_loop().call_soon(self._go_on)
@@ -62,8 +58,8 @@ class Waking:
     def _go_on(self) -> None:
         """A new turn of the loop."""
         self._sent = 0
-        if self._later:
-            later, self._later = self._later, {}
+        if self.later:
+            later, self.later = self.later, {}
             self.wake([*later])
-            if not self._later:
+            if not self.later:
                 self._finished.set()

@@ -6,12 +6,13 @@ Session State that belongs to them are stored together or not at all. The log kn
 topics or sessions: whoever has state to commit is a `StateSource`.
 
 - After a commit a small batch waits a moment for the publishers that were just acknowledged.
-- Acknowledgements by subscribers alone are not urgent: they wait a few ms for company, and are
-  fsynced once a second.
+- Acknowledgements by subscribers are not urgent: they wait for company, a second at most.
 - `append` and `changed` are plain calls; a callback tells when the data is durable.
 - Callbacks run in the order of the calls, but for those that are not urgent, each with None or with
-  the error. They may put off work to the next turn of the loop (`call_soon`), such as one write to
-  a socket for many acknowledgements; that work is done when `acknowledgements_sent` returns.
+  the error. What they put off to the end of the commit (`acknowledgements`), such as one write to a
+  socket for many of them, is done before anybody reads the messages from the store's `tail`.
+- What arrives while nothing is under way is committed in the turn of the loop in which it came, if
+  the store is quick (`Store.append_now`), else by a task.
 - While the store is full, or another program has locked it, everything waits in its order, so no
   state is stored without the message that it belongs to. Only appends with `keep_if_full=False`
   fail; a lock is over soon, so then only those without messages. The log tries again every second.
@@ -27,15 +28,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
-from itertools import chain
+from collections.abc import Sequence
 
-from broker.clock import Clock, Timer
+from broker.clock import Clock
 from broker.counters import Counters
 from broker.documents import Operation, Place
 from broker.errors import StoreBusy, StoreError, StoreFull
+from broker.log.acknowledgements import Acknowledgements
 from broker.log.batch import (
     APPEND_BYTES,
+    SOURCES_MAX,
     Append,
     Batch,
     OnCommitted,
@@ -43,21 +45,20 @@ from broker.log.batch import (
     StateSource,
     awaited,
     nobody_waits,
-    places_among,
     tell,
 )
+from broker.log.commit import Commit, SourceFailed, leave_out
 from broker.log.cursor_sync import CursorSync
 from broker.log.log_time import IDLE_NOTE_INTERVAL_S, LogTime
+from broker.log.outage import FULL_RETRY_S, Outage
 from broker.log.pace import LEARN_BYTES_MIN, Pace
 from broker.log.publishers import HeldPublishers, Publisher
 from broker.log.qos0 import FULL, Qos0
-from broker.message import Message, Monotonic, Offset, cost_of
+from broker.log.unhurried import Unhurried
+from broker.log.waking import Waking
+from broker.message import Message, Offset, cost_of
 from broker.store import Store
 
-CURSOR_COMMIT_DELAY_S = 0.005
-"""How long acknowledgements by subscribers alone wait for company before they are committed."""
-FULL_RETRY_S = 1.0
-"""How often a store that is full, or locked, is tried again."""
 FEW_MESSAGES = 64
 TURNS_FOR_COMPANY = 3
 """After a commit, a batch smaller than FEW_MESSAGES waits this many turns of the loop: the
@@ -65,14 +66,7 @@ publishers just acknowledged are about to send more. Otherwise the two halves of
 follow each other in commits of their own, each at the price of a whole one. `make bench`, qos1-w20:
 1.5 times the messages a second."""
 
-SOURCES_MAX = 2000
-"""Sources whose state one commit takes, if nobody waits for more: about 10 ms."""
-
 logger = logging.getLogger(__name__)
-
-
-def _unknown_source(source: StateSource, error: Exception) -> None:
-    logger.critical("%r is left out of a commit", source, exc_info=error)
 
 
 class Log:
@@ -89,21 +83,17 @@ class Log:
         self._running: Batch | None = None
         """What is being committed."""
         self.qos0 = Qos0(counters, clock, bytes_max=append_bytes_max)
-        self._cursor_timer: Timer | None = None
         self._sync = CursorSync(clock, self._wake)
-        self._arrived = asyncio.Event()
+        self._unhurried = Unhurried(clock, self._wake)
+        self._waking = Waking(clock, self._commit_in_turn)
         self._idle = asyncio.Event()
         self._idle.set()
-        self._sent = asyncio.Event()
-        """Cleared by the callbacks of a commit, set when the work that they put off is done."""
-        self._sent.set()
-        self._waits_for: type[StoreError] | None = None
-        """Why nothing is stored at present: StoreFull or StoreBusy."""
-        self._retry_at = clock.monotonic()
-        """When that is tried again."""
+        self._begun: Commit | None = None
+        """What could not be committed in the turn in which it came, and so is up to the task."""
+        self.acknowledgements = Acknowledgements()
+        self._outage = Outage(clock)
         self._publishers = HeldPublishers()
-        self.source_failed: Callable[[StateSource, Exception], None] = _unknown_source
-        """Called with a source that raised something. Raises nothing."""
+        self.source_failed: SourceFailed = leave_out
 
     async def start(self) -> None:
         """Let the log's time go on where it ended. Raises StoreError."""
@@ -135,8 +125,7 @@ class Log:
         """
         pending = self._pending
         if not durable and on_committed is None and not operations:
-            full = self._waits_for is StoreFull and self._clock.monotonic() < self._retry_at
-            room = self._pace.batch_bytes_max
+            room, full = self._pace.batch_bytes_max, bool(self._outage.why) and self._outage.is_full
             self.qos0.add(messages, pending, self._running, batch_bytes_max=room, full=full)
             self._wake()
             return
@@ -146,14 +135,14 @@ class Log:
             Append(messages, operations, 0, durable, keep_if_full, on_committed, failed, place)
         )
         pending.awaited_size += cost_of(messages) + APPEND_BYTES
+        pending.durable |= durable
         if place is not None:
             pending.has_places = True
         if pending.awaited_size > self._pace.batch_bytes_max and not self._publishers.held:
             # Whoever waits: of 400 publishers one read more makes 100 MB.
             running = [] if self._running is None else self._running.publishers
             self._publishers.hold([*running, *pending.publishers])
-        self._idle.clear()
-        self._arrived.set()
+        self._wake()
 
     def changed(
         self,
@@ -182,10 +171,17 @@ class Log:
                 Append((), (), size, urgent, urgent, on_committed, failed, None, unhurried)
             )
             pending.awaited_size += size + APPEND_BYTES
+            pending.durable |= urgent
         if on_committed is not None and urgent:
             self._wake()
         else:
             self._wake_soon()
+
+    def changed_unhurriedly(
+        self, source: StateSource, on_committed: OnCommitted, failed: OnFailed
+    ) -> None:
+        """As `changed` where nothing is urgent, but it waits for company, see `unhurried.py`."""
+        self._unhurried.add(source, on_committed, failed)
 
     def find(self, place: Place, on_found: OnCommitted, failed: OnFailed) -> None:
         """Set the offset of `place`, right after all appended before, when that is committed.
@@ -199,7 +195,7 @@ class Log:
                 place.offset, error = self.high_watermark, None
             on_found(error)
 
-        if self._idle.is_set() or self._waits_for is not None:
+        if self._idle.is_set() or self._outage.why is not None:
             place.offset = self.high_watermark
             on_found(self.failure)
         else:
@@ -230,56 +226,78 @@ class Log:
             self._publishers.hold([publisher])
 
     async def flushed(self) -> None:
-        """Return when nothing is pending and no commit runs.
+        """Return when nothing is pending, nor waits for company, and no commit runs.
 
         Raises the StoreError that ended the log.
         """
+        self._unhurried.hasten()
         while not self._idle.is_set():
             await self._idle.wait()
         if self.failure is not None:
             raise self.failure
 
-    async def acknowledgements_sent(self) -> None:
-        """Return when the last commit's acknowledgements have left: at once, or a turn later."""
-        await self._sent.wait()
-
     def _wake(self) -> None:
         self._idle.clear()
-        self._arrived.set()
+        self._waking.now()
 
     def _wake_soon(self) -> None:
         self._idle.clear()
-        if self._cursor_timer is None:
-            wake = self._arrived.set
-            self._cursor_timer = self._clock.call_later(CURSOR_COMMIT_DELAY_S, wake)
+        self._waking.soon()
+
+    def _commit_in_turn(self) -> bool:
+        """Commit what came in this turn of the loop, if that is quick; else let the task do it."""
+        commit = self._begin()
+        try:
+            done = self._commit_at_once(commit)
+        except Exception as error:
+            commit.error, done = error, False
+        if done:
+            self._go_on()
+        else:
+            self._begun = commit
+        return done
 
     async def commit_forever(self) -> None:
         """Commit batch after batch until cancelled. Raises the StoreError that ended the log."""
         while True:
-            await self._arrived.wait()
-            self._arrived.clear()
-            if self._cursor_timer is not None:
-                self._cursor_timer.cancel()
-                self._cursor_timer = None
-            batch, self._pending = self._pending, Batch()
-            if self._waits_for is None and len(batch.sources) > SOURCES_MAX:
-                self._pending = batch.put_off(SOURCES_MAX)
-                self._wake_soon()
-            if self.qos0.deferred.size:
-                batch.add_qos0(
-                    self.qos0.deferred.take(self._pace.batch_bytes_max - batch.qos0_size)
-                )
-            self._running = batch
-            if self._publishers.held and self._waits_for is None:
-                self._publishers.release()
-            await self._write(batch)
-            if self.qos0.deferred.size:
-                self._arrived.set()
-            elif not (self._pending.appends or self._pending.sources):
-                self._idle.set()
-            elif sum([len(append.messages) for append in self._pending.appends]) < FEW_MESSAGES:
+            await self._waking.wait()
+            commit, self._begun = self._begun, None
+            await self._write(commit or self._begin(), at_once=commit is None)
+            self._go_on()
+            if not self._idle.is_set() and self._pending.message_count < FEW_MESSAGES:
                 for _ in range(TURNS_FOR_COMPANY):
                     await asyncio.sleep(0)
+
+    def _go_on(self) -> None:
+        """A commit is over."""
+        if self.qos0.deferred.size:
+            self._wake()
+        elif not (self._pending.appends or self._pending.sources):
+            self._idle.set()
+
+    def _begin(self) -> Commit:
+        """What is to be committed of what is pending."""
+        if self._waking.timer is not None:
+            self._waking.cancel_timer()
+        batch, self._pending = self._pending, Batch()
+        due = self._sync.due or self._unhurried.due
+        if self._unhurried.ride and (due or batch.durable):
+            self._unhurried.take(batch)
+        if self._outage.why is None and len(batch.sources) > SOURCES_MAX:
+            self._pending = batch.put_off(SOURCES_MAX)
+            self._wake_soon()
+        if self.qos0.deferred.size:
+            batch.add_qos0(self.qos0.deferred.take(self._pace.batch_bytes_max - batch.qos0_size))
+        self._running = batch
+        if self._publishers.held and self._outage.why is None:
+            self._publishers.release()
+        commit = Commit(batch, self.source_failed)
+        if self.time.note_due:
+            commit.note(self.time.note())
+        commit.durable |= due
+        if commit.durable and self._sync.timer is not None:
+            commit.writes = True  # Be it the fsync alone.
+        return commit
 
     async def note_time_forever(self) -> None:
         """Note the log's time also while there is nothing to commit."""
@@ -296,93 +314,78 @@ class Log:
         self.append([], keep_if_full=False)
         await self.flushed()
 
-    async def _write(self, batch: Batch) -> None:
-        appends = batch.appends
-        messages = list(chain.from_iterable([append.messages for append in appends]))
-        operations = list(chain.from_iterable([append.operations for append in appends]))
-        for source in list(batch.sources):
-            try:
-                operations += source.take_changes()
-            except Exception as error:
-                self._leave_out(batch, source, error)
-        moved = bool(operations)
-        if noted := self.time.note_due:
-            operations.append(self.time.note())
-        durable = self._sync.due or True in [append.durable for append in appends]
-        writes = bool(messages or operations or (durable and self._sync.timer is not None))
+    def _commit_at_once(self, commit: Commit) -> bool:
+        """Whether it was committed without waiting. Raises StoreError."""
+        if not commit.writes:
+            for place in commit.places:
+                place.offset = self.high_watermark
+            self._committed(commit)
+            return True
+        return self.store.append_now(
+            commit.messages,
+            commit.operations,
+            durable=commit.durable,
+            places=commit.places,
+            committed=lambda: self._committed(commit),
+        )
+
+    async def _write(self, commit: Commit, *, at_once: bool) -> None:
+        """Commit this, however long that takes. `at_once`: try that first. Raises StoreError: the
+        log has ended."""
         try:
-            places = places_among(appends) if batch.has_places else []
-            if writes:
-                size = batch.awaited_size + batch.qos0_size
-                began = None if size < LEARN_BYTES_MIN else self._clock.monotonic()
-                await self.store.append(messages, operations, durable=durable, places=places)
-                if began is not None:
-                    took_s = self._clock.monotonic() - began
-                    self._pace.learn(size, took_s, durable=durable)
-            else:
-                for place in places:
-                    place.offset = self.high_watermark
+            if commit.error is not None:
+                raise commit.error
+            if at_once and self._commit_at_once(commit):
+                return
+            size = commit.batch.awaited_size + commit.batch.qos0_size
+            began = None if size < LEARN_BYTES_MIN else self._clock.monotonic()
+            await self.store.append(
+                commit.messages, commit.operations, durable=commit.durable, places=commit.places
+            )
+            if began is not None:
+                took_s = self._clock.monotonic() - began
+                self._pace.learn(size, took_s, durable=commit.durable)
         except (StoreFull, StoreBusy) as error:
-            if noted:
+            if commit.noted:
                 self.time.not_noted()
             self._counters.append_failures += 1
-            self._retry_at = Monotonic(self._clock.monotonic() + FULL_RETRY_S)
-            self._keep(batch, error)
+            self._outage.goes_on(error)
+            self._keep(commit, error)
             await self._clock.sleep(FULL_RETRY_S)
-            self._arrived.set()
-            return
+            self._wake()
         except StoreError as error:
             self.failure = error
-            tell(appends, error)
+            tell(commit.batch.appends, error)
             self._idle.set()
             raise
-        if self._sync.timer is not None or not durable:
-            self._sync.note(durable=durable, moved=moved)
-        self._counters.commits += 1
-        self._counters.messages_in += len(messages)
-        self._counters.payload_bytes_in += sum(map(len, [m.payload for m in messages]))
-        for source in batch.sources:
-            try:
-                source.committed()
-            except Exception as error:
-                self.source_failed(source, error)
-        tell(appends, None)
-        self._sent.clear()
-        asyncio.get_running_loop().call_soon(self._sent.set)
+        else:
+            self._committed(commit)
+
+    def _committed(self, commit: Commit) -> None:
+        """It is stored: whoever waits for that hears of it."""
+        if self._sync.timer is not None or not commit.durable:
+            self._sync.note(durable=commit.durable, moved=commit.moved)
+        self.acknowledgements.held = True
+        commit.committed(self._counters)
+        self.acknowledgements.held = False
+        if self.acknowledgements.writes:
+            self.acknowledgements.leave()
         self._running = None
-        if self._waits_for is not None:
-            if writes:
-                self._waits_for = None
-                logger.warning("messages are stored and acknowledged again")
+        if self._outage.why is not None:
+            if commit.writes:
+                self._outage.over()
             self._publishers.release()
 
-    def _leave_out(self, batch: Batch, source: StateSource, error: Exception) -> None:
-        """Its state is not in this commit; what it gave of that must come with the next."""
-        del batch.sources[source]
-        self.source_failed(source, error)
-        self._not_committed(source)
-
-    def _not_committed(self, source: StateSource) -> None:
-        try:
-            source.not_committed()
-        except Exception as error:
-            self.source_failed(source, error)
-
-    def _keep(self, batch: Batch, error: StoreFull | StoreBusy) -> None:
+    def _keep(self, commit: Commit, error: StoreFull | StoreBusy) -> None:
         """The store is full or locked: put the batch back before everything that came meanwhile.
 
         Appends that are not to be kept fail instead.
         """
-        if self._waits_for is not type(error):
-            self._waits_for = type(error)
-            logger.warning("nothing is stored or acknowledged until this is over: %s", error)
-        locked = isinstance(error, StoreBusy)
-        sources = list(batch.sources)
+        locked, batch = isinstance(error, StoreBusy), commit.batch
         later, self._pending, self._running = self._pending, batch, None
         refused = batch.put_back(later, locked=locked)
         unlogged = [] if locked else [*batch.take_qos0(), *self.qos0.deferred.clear()]
-        for source in sources:  # Whoever is cut off now changes in this batch.
-            self._not_committed(source)
+        commit.not_committed()  # Whoever is cut off now changes in this batch.
         if unlogged:
             self.qos0.leave_out(unlogged, FULL, batch, None)
         tell(refused, error)

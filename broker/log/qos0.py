@@ -37,7 +37,8 @@ class Qos0:
     ) -> None:
         """To the `pending` batch, of which QoS 0 may take `batch_bytes_max`, or for later."""
         size = cost_of(messages)
-        waiting = pending.size + self.deferred.size + (running.size if running else 0)
+        waiting = pending.awaited_size + pending.qos0_size + self.deferred.size
+        waiting += running.size if running else 0
         if full or (waiting and waiting + size > self._bytes_max):
             self.leave_out(messages, FULL if full else TOO_MUCH, pending, running)
         elif self.deferred.size or pending.qos0_size + size > batch_bytes_max:

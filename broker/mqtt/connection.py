@@ -117,7 +117,8 @@ class Connection:
         self._authentication: Authentication | None = None
         """None where CONNECT names no method, which is the rule."""
         self._traffic = traffic or Traffic()
-        self._outgoing: list[bytes] = []
+        self.queued: list[bytes] = []
+        """What `data_to_send` gives next."""
 
     @property
     def version(self) -> int:
@@ -289,7 +290,7 @@ class Connection:
                 self.closed = True
                 return
         self._traffic.sent += packets
-        self._outgoing.append(encoded)
+        self.queued.append(encoded)
 
     def send_publishes(
         self,
@@ -314,7 +315,7 @@ class Connection:
             )
         if not self.closed:
             self._traffic.sent += len(outgoing) - len(left_out)
-            self._outgoing.append(encoded)
+            self.queued.append(encoded)
         return left_out
 
     def fits(self, message: Message, grant: Grant, now_us: int) -> bool:
@@ -324,8 +325,8 @@ class Connection:
 
     def data_to_send(self) -> bytes:
         """Everything queued since the last call, to be sent as it is."""
-        data = b"".join(self._outgoing)
-        self._outgoing.clear()
+        data = b"".join(self.queued)
+        self.queued.clear()
         return data
 
     def deadline(self) -> Monotonic | None:

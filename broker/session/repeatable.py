@@ -20,6 +20,11 @@ class Repeatable:
         """Of these, what the log knows; 0 after a start, as `sent` counts from then."""
         self._acknowledged_committing = 0
 
+    @property
+    def uncommitted(self) -> int:
+        """Exchanges that began and are not known by the log to be over."""
+        return self.sent - self.acknowledged_committed
+
     def commit_begins(self) -> None:
         """The acknowledgements so far are in the commit that begins."""
         self._acknowledged_committing = self.acknowledged

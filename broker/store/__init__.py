@@ -27,12 +27,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from broker.documents import D, Document, Operation, Place, SessionDocument
 from broker.message import Message, Offset
+
+TakeAtOnce = Callable[[Sequence[Message]], bool]
+"""Takes a batch in the turn in which it was committed; or leaves it to the iterator: False."""
 
 
 @dataclass(slots=True)
@@ -107,8 +110,29 @@ class Store(Protocol):
         """
         ...
 
-    def tail(self, start: Offset) -> AsyncIterator[Sequence[Message] | Skipped]:
-        """Every message from `start` on, in batches, until `close` (S3). Batches are read-only."""
+    def append_now(
+        self,
+        batch: Sequence[Message],
+        state: Sequence[Operation],
+        *,
+        durable: bool,
+        places: Sequence[Place],
+        committed: Callable[[], None],
+    ) -> bool:
+        """As `append`, but without waiting, and only if that is quicker than to wait: else False,
+        and nothing was done.
+
+        `committed` is called when it is committed, before any reader of `tail` gets the batch.
+        """
+        ...
+
+    def tail(
+        self, start: Offset, take: TakeAtOnce | None = None
+    ) -> AsyncIterator[Sequence[Message] | Skipped]:
+        """Every message from `start` on, in batches, until `close` (S3). Batches are read-only.
+
+        While the reader waits for the next, a batch of `append_now` may be given to `take` instead.
+        """
         ...
 
     async def read(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from bisect import bisect_left
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -31,7 +31,7 @@ from broker.documents import (
 )
 from broker.errors import StoreConflict, StoreUnavailable
 from broker.message import Message, Offset
-from broker.store import Read, Skipped, StoreStats
+from broker.store import Read, Skipped, StoreStats, TakeAtOnce
 from broker.topics import matches
 
 OF_A_SESSION = (SubscriptionDocument, CursorDocument, InFlightDocument, ReceivedQos2Document)
@@ -89,10 +89,24 @@ class MemoryStore:
                 self._retained.pop(message.topic, None)
         self._wake()
 
+    def append_now(
+        self,
+        batch: Sequence[Message],
+        state: Sequence[Operation],
+        *,
+        durable: bool,
+        places: Sequence[Place],
+        committed: Callable[[], None],
+    ) -> bool:
+        """Never: so tests of what waits for a commit need no disk."""
+        return False
+
     async def transact(self, operations: Sequence[Operation]) -> None:
         await self.append((), operations)
 
-    async def tail(self, start: Offset) -> AsyncIterator[Sequence[Message] | Skipped]:
+    async def tail(
+        self, start: Offset, take: TakeAtOnce | None = None
+    ) -> AsyncIterator[Sequence[Message] | Skipped]:
         """Ends when the store is closed."""
         position = start
         while self._is_open:

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from broker.message import Message, Offset
+from broker.store import TakeAtOnce
 
 TAIL_QUEUE_BYTES_MAX = 8 << 20
 """Bytes of the batches in one queue, 200 more for each message. A queue that grows beyond this is
@@ -19,8 +20,11 @@ emptied, and its reader reads from the database."""
 class Tail:
     """The batches that one reader has not taken yet; it forgets them when they are too many."""
 
-    def __init__(self) -> None:
+    def __init__(self, take: TakeAtOnce | None = None) -> None:
         self.ended = False
+        self._take = take
+        self._awaited: Offset | None = None
+        """The position from which on the reader waits for messages; None: it does not wait."""
         self._batches: deque[tuple[Offset, Sequence[Message], int]] = deque()
         self._size = 0
         self._changed = asyncio.Event()
@@ -33,6 +37,13 @@ class Tail:
             self._batches.clear()
             self._size = 0
         self._changed.set()
+
+    def hand_on(self, before: Offset, batch: Sequence[Message], size: int) -> None:
+        """As `add`; but if the reader waits for these, it may take them at once."""
+        if self._take is None or self._awaited != before + 1 or not self._take(batch):
+            self.add(before, batch, size)
+        else:
+            self._awaited = Offset(batch[-1].offset + 1)
 
     def take(self, position: Offset) -> Sequence[Message] | None:
         """The messages from `position` on; None if they are not here."""
@@ -52,7 +63,14 @@ class Tail:
         self.ended = True
         self._changed.set()
 
-    async def wait(self) -> None:
+    async def wait(self, position: Offset) -> Offset:
+        """Return when there is something to take from `position` on, or from a later one: what was
+        before that has been taken at once."""
         self._changed.clear()
-        if not self.ended:
-            await self._changed.wait()
+        self._awaited = position
+        try:
+            if not self.ended:
+                await self._changed.wait()
+            return self._awaited
+        finally:
+            self._awaited = None

@@ -21,7 +21,7 @@ import pytest
 
 import broker
 from broker.clients.faces import NetworkClient
-from broker.log.log import FULL_RETRY_S
+from broker.log.outage import FULL_RETRY_S
 from tests.support.clients import NOTHING_TO_TELL, Dialogue
 from tests.support.lines import Lines
 from tests.support.messages import message

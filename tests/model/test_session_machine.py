@@ -18,8 +18,8 @@ import asyncio
 import math
 import tempfile
 from collections import Counter, deque
-from collections.abc import Coroutine, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -50,6 +50,7 @@ from broker.documents import (
     SubscriptionDocument,
 )
 from broker.errors import StoreError, StoreFull
+from broker.log.batch import nobody_waits
 from broker.log.log import Log
 from broker.message import Message, Offset, Outgoing
 from broker.registry.sessions import Owner, Sessions
@@ -62,6 +63,7 @@ from broker.store.memory import MemoryStore
 from broker.store.sqlite.store import SqliteStore
 from broker.topics import matches
 from tests.support.clock import FakeClock
+from tests.support.quick_disk import quick_disk
 
 INFLIGHT_MAX = 4
 EXPIRY_S = 1000
@@ -126,6 +128,19 @@ class CrashableSqliteStore(SqliteStore):
         if self.full:
             raise StoreFull("no space")
         await super().append(batch, state, durable=durable, places=places)
+
+    def append_now(
+        self,
+        batch: Sequence[Message],
+        state: Sequence[Operation],
+        *,
+        durable: bool,
+        places: Sequence[Place],
+        committed: Callable[[], None],
+    ) -> bool:
+        if self.full:
+            raise StoreFull("no space")
+        return super().append_now(batch, state, durable=durable, places=places, committed=committed)
 
     async def crash(self) -> None:
         self._failure = "crashed"  # So that `close` does not count as a clean stop.
@@ -305,7 +320,10 @@ class Link(Owner):
             self.device.acknowledge(offset)
         else:
             session.in_flight.pubcomp([packet_id])
-        if session.durable:
+        window = session.in_flight
+        if session.durable and 2 * window.repeatable.uncommitted < window.inflight_max:
+            log.changed_unhurriedly(session, lambda error: self.wake(), nobody_waits)
+        elif session.durable:
             log.changed(session, lambda error: self.wake(), urgent=False)
         self.wake()
 
@@ -782,13 +800,15 @@ class SessionMachine(RuleBasedStateMachine):
                 assert qos != 2 or payloads.count(payload) == 1, f"{payload!r} is stored twice"
 
 
-@pytest.mark.parametrize("engine", ["memory", "sqlite"])
+@pytest.mark.parametrize("engine", ["memory", "sqlite", "sqlite, quick disk"])
 def test_no_promise_is_broken_by_drops_takeovers_crashes_and_full_disks(
     engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """P1, P3, P4."""
     monkeypatch.setattr("broker.log.log.FULL_RETRY_S", 0.001)
-    monkeypatch.setattr("broker.log.log.CURSOR_COMMIT_DELAY_S", 0)
+    monkeypatch.setattr("broker.log.waking.CURSOR_COMMIT_DELAY_S", 0)
+    monkeypatch.setattr("broker.log.unhurried.RIDE_S", 0.005)
+    monkeypatch.setattr("broker.log.unhurried.CURSOR_WAIT_S", 0.02)
     monkeypatch.setattr("broker.delivery.readers.READ_MESSAGES_MAX", 4)
     monkeypatch.setattr("broker.delivery.recent.RECENT_MESSAGES_MAX", 6)
 
@@ -801,12 +821,13 @@ def test_no_promise_is_broken_by_drops_takeovers_crashes_and_full_disks(
             path = Path(tempfile.mkdtemp(dir=tmp_path)) / "pubsub.db"
             super().__init__(CrashableSqliteStore(path, durability="os"))
 
-    run_state_machine_as_test(
-        OnMemory if engine == "memory" else OnSqlite,
-        settings=settings(
-            max_examples=settings().max_examples * 5 // (2 if engine == "memory" else 20),
-            stateful_step_count=60,
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    with quick_disk() if "quick" in engine else nullcontext():
+        run_state_machine_as_test(
+            OnMemory if engine == "memory" else OnSqlite,
+            settings=settings(
+                max_examples=settings().max_examples * 5 // (2 if engine == "memory" else 20),
+                stateful_step_count=60,
+                deadline=None,
+                suppress_health_check=list(HealthCheck),
+            ),
+        )

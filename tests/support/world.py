@@ -22,7 +22,8 @@ from broker.documents import (
     WillDocument,
 )
 from broker.errors import StoreError, StoreFull
-from broker.log.log import CURSOR_COMMIT_DELAY_S, Log
+from broker.log.log import Log
+from broker.log.waking import CURSOR_COMMIT_DELAY_S
 from broker.message import Grant, Message, Offset, Outgoing
 from broker.registry.groups import Groups
 from broker.registry.sessions import Owner, Sessions

@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from broker.store import Store
 from broker.store.memory import MemoryStore
-from broker.store.sqlite import store as sqlite_module
 from broker.store.sqlite.store import SqliteStore
+from tests.support.quick_disk import AtOnce, quick_disk
 from tests.support.world import Disk, World, running
 
 
-@pytest.fixture
-def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """SqliteStore commits in the caller's thread whatever is small enough."""
-    monkeypatch.setattr(sqlite_module, "QUICK_COMMITS_MIN", 0)
+@pytest.fixture(name="quick_disk")
+def _quick_disk() -> Iterator[None]:
+    """SqliteStore commits in the loop whatever is small enough."""
+    with quick_disk():
+        yield
 
 
 @pytest.fixture(params=["memory", "sqlite", "sqlite, quick disk"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    if "quick" in request.param:
+    path = tmp_path / "pubsub.db"
+    if request.param == "memory":
+        store: Store = MemoryStore()
+    elif request.param == "sqlite":
+        store = SqliteStore(path)
+    else:
         request.getfixturevalue("quick_disk")
-    store: Store = (
-        MemoryStore() if request.param == "memory" else SqliteStore(tmp_path / "pubsub.db")
-    )
+        store = AtOnce(path)
     await store.open()
     yield store
     await store.close()

@@ -82,6 +82,11 @@ class Checkpoints:
         await self._beside.close()
         os.close(self._wal)
 
+    @property
+    def running(self) -> bool:
+        """Whether one is under way: then the disk is busy, and a commit takes longer."""
+        return self._running is not None
+
     def start_if_due(self) -> None:
         if self._writer.pages >= CHECKPOINT_PAGES and self._running is None:
             self._running = tasks.start(self._run(), self._failed)

@@ -3,9 +3,9 @@
 - One connection, in its own thread, does all writes (`writer.py`), and those parts of a checkpoint
   that may not be beside a commit; the rest has a thread of its own (`checkpoint.py`). Reads go to
   read-only connections with threads of their own (`reader.py`) and never wait for a commit.
-- An append is one hop to the writer's thread and one transaction there. A small append is committed
-  in the event loop's thread instead, while the disk is so quick that the hop would take longer and
-  the writer's thread is idle: only one thread uses the connection at any time.
+- An append is one hop to the writer's thread and one transaction there. `append_now` makes a small
+  one in the event loop's thread instead where the disk is quick (`in_loop.py`) and the writer's
+  thread is idle: only one thread uses the connection at any time.
 - The event loop learns in one way that a commit is durable: `append` goes on. It hands the batch to
   the readers of `tail` and returns, without an await between. So its caller, who acknowledges, goes
   on before any of the readers.
@@ -21,35 +21,28 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
+from time import perf_counter
 from typing import Concatenate, ParamSpec, TypeVar
 
-from broker.documents import D, Delete, Document, Operation, Place, SessionDocument, fill_in
+from broker.documents import D, Document, Operation, Place, SessionDocument, fill_in
 from broker.errors import StoreBusy, StoreCorrupt, StoreError, StoreFull, StoreUnavailable
 from broker.message import Message, Offset
-from broker.store import Read, Skipped, StoreStats
+from broker.store import Read, Skipped, StoreStats, TakeAtOnce
 from broker.store.sqlite import opening
 from broker.store.sqlite.checkpoint import Checkpoints
 from broker.store.sqlite.damaged import Damage
 from broker.store.sqlite.errors import store_error
 from broker.store.sqlite.file import DatabaseFile
+from broker.store.sqlite.in_loop import SMALL_MAX, InLoop, is_small
 from broker.store.sqlite.lanes import Lanes
 from broker.store.sqlite.reader import Reader
 from broker.store.sqlite.search import in_order
 from broker.store.sqlite.thread import ConnectionThread
-from broker.store.sqlite.writer import Committed, Writer
+from broker.store.sqlite.writer import Writer
 from broker.store.tail import Tail
-
-HERE_MAX = 8
-HERE_BYTES_MAX = 1 << 14
-"""At most so many messages and operations, and bytes of messages, are committed in the event loop's
-thread, ..."""
-QUICK_COMMIT_S = 0.0005
-QUICK_COMMITS_MIN = 32
-"""... and only after so many commits in a row that were all as quick as that: then the event loop
-waits less for the disk than for the hop. `make bench`, qos1-w1 and latency-qos1."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -58,7 +51,14 @@ T = TypeVar("T")
 class SqliteStore:
     """See `broker.store.Store`."""
 
-    def __init__(self, path: Path, *, durability: str = "fsync", accept_loss: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        durability: str = "fsync",
+        accept_loss: bool = False,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         """`durability="os"`: no commit is fsynced, but for one in half a million messages.
         `accept_loss`: open also what an unclean stop left damaged, see `recovery`."""
         self.path = path
@@ -75,8 +75,7 @@ class SqliteStore:
         self._lanes = Lanes(path, self._damage)
         self._tails: set[Tail] = set()
         self._checkpoints: Checkpoints
-        self._quick_commits = {True: 0, False: 0}
-        """The number of quick commits in a row, for fsynced ones and for the others."""
+        self._in_loop = InLoop(monotonic)
 
     @property
     def high_watermark(self) -> Offset:
@@ -154,50 +153,58 @@ class SqliteStore:
         if not (batch or state or durable):
             fill_in(state, places, self._high_watermark, 0)
             return
-        committed: Committed | None = None
-        if self._is_for_here(batch, state, durable):
-            with suppress(StoreBusy):  # The writer's thread can wait for whoever has locked it.
-                committed = self._writer.commit(batch, state, durable, places, lock_wait_ms=0)
-        if committed is None:
-            try:
-                committed = await self._thread.run(
-                    self._writer.commit, batch, state, durable, places
-                )
-            except StoreCorrupt as error:
-                raise await self._file.failure_behind(error) or error from error.__cause__
+        began = perf_counter()
+        try:
+            committed = await self._thread.run(self._writer.commit, batch, state, durable, places)
+        except StoreCorrupt as error:
+            raise await self._file.failure_behind(error) or error from error.__cause__
         # No await from here on: the caller goes on before the readers of `tail`.
-        quick = committed.took_s <= QUICK_COMMIT_S
-        self._quick_commits[durable] = self._quick_commits[durable] + 1 if quick else 0
+        if len(batch) <= SMALL_MAX and is_small(batch, state) and not self._checkpoints.running:
+            self._in_loop.handed_over(perf_counter() - began, committed.took_s, durable=durable)
         if batch:
             self._high_watermark = committed.last
             for tail in self._tails:
                 tail.add(committed.before, batch, committed.size + 200 * len(batch))
-        self._checkpoint_if_due()
+        if self._is_open:
+            self._checkpoints.start_if_due()
 
-    def _is_for_here(
-        self, batch: Sequence[Message], state: Sequence[Operation], durable: bool
+    def append_now(
+        self,
+        batch: Sequence[Message],
+        state: Sequence[Operation],
+        *,
+        durable: bool,
+        places: Sequence[Place],
+        committed: Callable[[], None],
     ) -> bool:
-        """Whether to commit this in the event loop's thread: it is small, the disk is quick, and
-        the writer's thread is idle. A Delete may remove many documents, so it is not small."""
-        return (
-            len(batch) + len(state) <= HERE_MAX
-            and self._quick_commits[durable] >= QUICK_COMMITS_MIN
-            and self._thread.idle
-            and Delete not in map(type, state)
-            and sum([message.size for message in batch]) <= HERE_BYTES_MAX
-        )
+        durable = durable and self._fsync
+        if len(batch) > SMALL_MAX or not (self._is_open and (batch or state or durable)):
+            return False
+        idle = self._thread.idle and not self._checkpoints.running
+        if not (idle and self._in_loop.suits(batch, state, durable=durable)):
+            return False
+        try:
+            done = self._writer.commit(batch, state, durable, places, lock_wait_ms=0)
+        except StoreBusy:
+            return False  # The writer's thread can wait for whoever has locked it.
+        self._in_loop.made(done.took_s, durable=durable)
+        self._high_watermark = done.last
+        committed()
+        if batch:
+            for tail in self._tails:
+                tail.hand_on(done.before, batch, done.size + 200 * len(batch))
+        self._checkpoints.start_if_due()
+        return True
 
     async def transact(self, operations: Sequence[Operation]) -> None:
         await self.append((), operations)
 
-    def _checkpoint_if_due(self) -> None:
-        if self._is_open:
-            self._checkpoints.start_if_due()
-
-    async def tail(self, start: Offset) -> AsyncIterator[Sequence[Message] | Skipped]:
+    async def tail(
+        self, start: Offset, take: TakeAtOnce | None = None
+    ) -> AsyncIterator[Sequence[Message] | Skipped]:
         """Ends when the store is closed."""
         position = start
-        tail = Tail()
+        tail = Tail(take)
         self._tails.add(tail)
         try:
             while not tail.ended:
@@ -221,7 +228,7 @@ class SqliteStore:
                     if read.messages:
                         yield read.messages
                 else:
-                    await tail.wait()
+                    position = await tail.wait(position)
         finally:
             self._tails.discard(tail)
 
@@ -278,7 +285,8 @@ class SqliteStore:
     async def forget_expired(self, now_us: int) -> None:
         self._require_open()
         while await self._thread.run(self._writer.forget_expired, now_us):
-            self._checkpoint_if_due()
+            if self._is_open:
+                self._checkpoints.start_if_due()
 
     async def get(self, kind: type[D], key: tuple[str, ...]) -> D | None:
         documents = await self.scan(kind, key)
@@ -311,7 +319,8 @@ class SqliteStore:
                 self._writer.trim_some, self._log_start, position
             )
             removed += gone
-            self._checkpoint_if_due()
+            if self._is_open:
+                self._checkpoints.start_if_due()
         return removed
 
     async def stats(self) -> StoreStats:

@@ -169,7 +169,7 @@ class Writer:
         durable: bool,
         places: Sequence[Place] = (),
         *,
-        lock_wait_ms: int | None = None,
+        lock_wait_ms: int = LOCK_WAIT_MS,
     ) -> Committed:
         """Store all of it or nothing, and set the offsets, also of the places.
 
@@ -186,7 +186,7 @@ class Writer:
         state: Sequence[Operation],
         durable: bool,
         places: Sequence[Place],
-        lock_wait_ms: int | None,
+        lock_wait_ms: int,
     ) -> Committed:
         """As `commit`. Raises _OffsetsTaken as well: nothing was stored."""
         began = perf_counter()
@@ -216,7 +216,7 @@ class Writer:
 
     @contextmanager
     def transaction(
-        self, *, synced: bool = True, lock_wait_ms: int | None = None
+        self, *, synced: bool = True, lock_wait_ms: int = LOCK_WAIT_MS
     ) -> Iterator[None]:
         """All or nothing, and fsynced if `synced`.
 
@@ -224,8 +224,10 @@ class Writer:
         StoreFull, StoreBusy, StoreUnavailable.
         """
         with self.writing():
-            self._set_synchronous(synced)
-            self._set_lock_wait(LOCK_WAIT_MS if lock_wait_ms is None else lock_wait_ms)
+            if synced != self._synced:
+                self._set_synchronous(synced)
+            if lock_wait_ms != self._lock_wait_ms:
+                self._set_lock_wait(lock_wait_ms)
             self._connection.execute("BEGIN IMMEDIATE")
             retained_count = self.retained_count
             try:
@@ -258,15 +260,13 @@ class Writer:
         self.note.disk_failed()
 
     def _set_lock_wait(self, milliseconds: int) -> None:
-        if milliseconds != self._lock_wait_ms:
-            self._connection.execute(f"PRAGMA busy_timeout = {milliseconds}")
-            self._lock_wait_ms = milliseconds
+        self._connection.execute(f"PRAGMA busy_timeout = {milliseconds}")
+        self._lock_wait_ms = milliseconds
 
     def _set_synchronous(self, synced: bool) -> None:
         """In WAL mode, FULL means an fsync at each commit, NORMAL one at each checkpoint."""
-        if synced != self._synced:
-            self._connection.execute(f"PRAGMA synchronous = {'FULL' if synced else 'NORMAL'}")
-            self._synced = synced
+        self._connection.execute(f"PRAGMA synchronous = {'FULL' if synced else 'NORMAL'}")
+        self._synced = synced
 
     def _insert(self, part: Sequence[Message]) -> int:
         """Insert up to ROWS_PER_STATEMENT messages; the first offset."""

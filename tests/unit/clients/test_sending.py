@@ -12,8 +12,8 @@ from broker.clock import US
 from broker.config import Config
 from broker.documents import CursorDocument
 from broker.errors import StoreUnavailable
-from broker.log.log import FULL_RETRY_S
 from broker.log.log_time import NOTE_AHEAD_S
+from broker.log.outage import FULL_RETRY_S
 from broker.message import Monotonic, Offset
 from broker.mqtt.connection import Connection
 from broker.mqtt.encode import encode

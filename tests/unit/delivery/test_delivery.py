@@ -15,7 +15,8 @@ from broker.delivery.looks import READ_RETRY_S
 from broker.delivery.routes import Routes, RouteTable, route
 from broker.delivery.waking import WAKE_MESSAGES
 from broker.errors import StoreCorrupt, StoreError, StoreFull, StoreUnavailable
-from broker.log.log import FULL_RETRY_S, Log
+from broker.log.log import Log
+from broker.log.outage import FULL_RETRY_S
 from broker.log.unlogged import NOT_LOGGED
 from broker.message import Grant, Message, Offset
 from broker.session.session import Session
@@ -83,13 +84,12 @@ async def test_a_batch_is_routed_after_its_acknowledgements_have_left(
     """300 times of 300: its publisher goes on while it is routed."""
     log = Log(store, Counters(), FakeClock(), append_bytes_max=1000)
     delivery = Delivery(log, Counters(), Config(), FakeClock())
-    loop = asyncio.get_running_loop()
     happened: list[tuple[str, bytes]] = []
     routed = asyncio.Event()
 
     def publish(payload: bytes) -> None:
         def acknowledge(error: StoreError | None) -> None:
-            loop.call_soon(happened.append, ("acknowledged", payload))  # As to a socket.
+            log.acknowledgements.put_off(lambda: happened.append(("acknowledged", payload)))
 
         log.append([message(payload)], acknowledge)
 

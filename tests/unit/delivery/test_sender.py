@@ -10,7 +10,7 @@ import pytest
 from broker.delivery.sender import Sender
 from broker.documents import CursorDocument
 from broker.errors import StoreCorrupt, StoreError, StoreUnavailable
-from broker.log.log import CURSOR_COMMIT_DELAY_S
+from broker.log.waking import CURSOR_COMMIT_DELAY_S
 from broker.message import Grant, Message, Offset, Outgoing, PacketIdentifier
 from broker.registry.sessions import Owner
 from broker.session.exchange import InFlight, Stage
@@ -396,6 +396,29 @@ async def test_who_acknowledged_is_woken_when_the_cursor_is_committed(
     connection.sender.cursor_moved()
     assert connection.woken == 0
     await world.settled()
+    assert connection.woken == 1
+
+
+async def test_cursors_wait_for_company_while_room_is_left(
+    world: World, connection: Connection
+) -> None:
+    """P4: a crash repeats what was acknowledged since, half of what may be in flight at most."""
+    await connection.open()
+    await world.settled()
+    before, window = world.counters.commits, connection.session.in_flight
+
+    async def committed(within_s: float) -> int:
+        connection.sender.cursor_moved()
+        await asyncio.sleep(0)
+        world.clock.advance(within_s)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        return world.counters.commits - before
+
+    window.repeatable.sent = window.inflight_max // 2 - 1
+    assert await committed(CURSOR_COMMIT_DELAY_S) == 0
+    window.repeatable.sent += 1
+    assert await committed(CURSOR_COMMIT_DELAY_S) == 1
     assert connection.woken == 1
 
 

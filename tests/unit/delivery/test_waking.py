@@ -31,7 +31,7 @@ class Woken:
     async def turns(self) -> list[int]:
         """How many were woken after each turn."""
         turns = []
-        while self.waking.unfinished:
+        while self.waking.later:
             await asyncio.sleep(0)
             turns.append(len(self.names))
         return turns

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import tracemalloc
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
@@ -12,13 +12,10 @@ from broker.documents import Operation, Place, Put, ReceivedQos2Document, Sessio
 from broker.errors import StoreBusy, StoreError, StoreFull, StoreUnavailable
 from broker.log.batch import APPEND_BYTES
 from broker.log.cursor_sync import CURSOR_SYNC_S
-from broker.log.log import (
-    CURSOR_COMMIT_DELAY_S,
-    FEW_MESSAGES,
-    FULL_RETRY_S,
-    Log,
-)
+from broker.log.log import FEW_MESSAGES, Log
+from broker.log.outage import FULL_RETRY_S
 from broker.log.unlogged import NOT_LOGGED, TOLD_AGAIN_S
+from broker.log.waking import CURSOR_COMMIT_DELAY_S
 from broker.message import Message, Offset
 from tests.support.clock import FakeClock
 from tests.support.messages import message
@@ -173,23 +170,146 @@ async def test_callbacks_come_after_the_commit_in_the_order_of_the_calls(
     assert heard == ["append 1 None", "changed None", "nothing None"]
 
 
-async def test_what_callbacks_put_off_to_the_next_turn_is_done_when_acknowledgements_are_sent(
-    log: Log, disk: Disk
-) -> None:
+async def test_what_callbacks_put_off_is_done_when_all_were_called(log: Log) -> None:
     heard: list[str] = []
-    loop = asyncio.get_running_loop()
-    await log.acknowledgements_sent()  # At once, when there is nothing to acknowledge.
 
     def acknowledge(error: StoreError | None) -> None:
         heard.append("committed")
-        loop.call_soon(heard.append, "sent")
+        log.acknowledgements.put_off(lambda: heard.append("sent"))
 
-    log.append([message("1")], acknowledge)
+    for _ in range(2):
+        log.append([message("1")], acknowledge)
     while not heard:  # noqa: ASYNC110  The very turn of the callback.
         await asyncio.sleep(0)
-    assert heard == ["committed"]
-    await log.acknowledgements_sent()
-    assert heard == ["committed", "sent"]
+    assert heard == ["committed", "committed", "sent", "sent"]
+
+
+class QuickDisk(Disk):
+    """Commits without waiting, as long as `quick`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.quick = True
+
+    def append_now(
+        self,
+        batch: Sequence[Message],
+        state: Sequence[Operation],
+        *,
+        durable: bool,
+        places: Sequence[Place],
+        committed: Callable[[], None],
+    ) -> bool:
+        if not self.quick:
+            return False
+        append = self.append(batch, state, durable=durable, places=places)
+        with pytest.raises(StopIteration):
+            append.send(None)
+        committed()
+        return True
+
+
+@pytest.fixture
+async def quick(clock: FakeClock) -> AsyncIterator[tuple[Log, QuickDisk]]:
+    disk = QuickDisk()
+    await disk.open()
+    await disk.transact([SESSION])
+    disk.commits.clear()
+    async with committing(disk, clock, append_bytes_max=10) as log:
+        await turns()
+        yield log, disk
+
+
+async def test_what_came_in_one_turn_is_committed_in_it(quick: tuple[Log, QuickDisk]) -> None:
+    """At once, with all that came in the same turn, and whoever waits hears of it."""
+    log, disk = quick
+    heard: list[StoreError | None] = []
+    log.append([message("1")], heard.append)
+    log.append([message("2")], heard.append)
+    assert disk.commits == []
+    await asyncio.sleep(0)
+    assert messages(disk) == [[b"1", b"2"]]
+    assert heard == [None, None]
+    await asyncio.wait_for(log.flushed(), 1)
+
+
+async def test_what_a_callback_appends_is_the_next_turns_commit(
+    quick: tuple[Log, QuickDisk],
+) -> None:
+    log, disk = quick
+    log.append([message("1")], lambda error: log.append([message("2")]))
+    await turns(2)
+    assert messages(disk) == [[b"1"], [b"2"]]
+
+
+async def test_what_the_store_cannot_do_at_once_waits_for_it_in_its_order(
+    quick: tuple[Log, QuickDisk],
+) -> None:
+    log, disk = quick
+    disk.quick = False
+    disk.may_commit.clear()
+    log.append([message("1")])
+    await turns()
+    disk.quick = True
+    log.append([message("2")])
+    await turns()
+    assert disk.commits == []
+    disk.may_commit.set()
+    await log.flushed()
+    log.append([message("3")])
+    await asyncio.sleep(0)
+    assert messages(disk) == [[b"1"], [b"2"], [b"3"]]
+
+
+async def test_a_store_that_is_full_at_once_is_tried_again(
+    quick: tuple[Log, QuickDisk], clock: FakeClock
+) -> None:
+    log, disk = quick
+    heard: list[StoreError | None] = []
+    disk.full = True
+    log.append([message("1")], heard.append)
+    await turns()
+    assert heard == []
+    disk.full = False
+    clock.advance(FULL_RETRY_S)
+    await log.flushed()
+    assert messages(disk) == [[b"1"]]
+    assert heard == [None]
+
+
+async def test_nothing_is_committed_once_the_log_has_stopped(disk: Disk, clock: FakeClock) -> None:
+    """Neither before it has begun: nobody would hear of a failure."""
+    quick = QuickDisk()
+    await quick.open()
+    log = Log(quick, Counters(), clock, append_bytes_max=10)
+    log.append([message("1")])
+    await turns()
+    assert quick.commits == []
+    async with committing(quick, clock, append_bytes_max=10) as another:
+        await turns()
+    another.append([message("2")])
+    await turns()
+    assert quick.commits == []
+
+
+async def test_a_failure_at_once_ends_the_log(clock: FakeClock) -> None:
+    """P6"""
+    disk = QuickDisk()
+    await disk.open()
+    log = Log(disk, Counters(), clock, append_bytes_max=10)
+    task = asyncio.create_task(log.commit_forever())
+    await turns()
+    heard: list[StoreError | None] = []
+    failure = StoreUnavailable("fsync failed")
+
+    def fails(*args: object, **options: object) -> bool:
+        raise failure
+
+    disk.append_now = fails  # type: ignore[method-assign]
+    log.append([message("1")], heard.append)
+    with pytest.raises(StoreUnavailable):
+        await task
+    assert heard == [failure]
 
 
 async def test_messages_and_the_state_that_belongs_to_them_are_one_commit(

@@ -10,8 +10,9 @@ import pytest
 from broker.clock import NEVER, US
 from broker.counters import Counters
 from broker.documents import NEVER_US, Delete, SessionDocument, TimeDocument
-from broker.log.log import FULL_RETRY_S, Log
+from broker.log.log import Log
 from broker.log.log_time import IDLE_NOTE_INTERVAL_S, NOTE_AHEAD_S, NOTE_INTERVAL_S
+from broker.log.outage import FULL_RETRY_S
 from broker.message import Monotonic
 from tests.support.clock import FakeClock
 from tests.support.messages import message

@@ -11,7 +11,8 @@ from broker.clock import US
 from broker.counters import Counters
 from broker.documents import Put, WillDeadlineDocument, WillDocument
 from broker.errors import StoreUnavailable
-from broker.log.log import FULL_RETRY_S, Log
+from broker.log.log import Log
+from broker.log.outage import FULL_RETRY_S
 from broker.registry.wills import RETRY_S, Wills
 from tests.support.clock import FakeClock
 from tests.support.world import Disk

@@ -18,13 +18,15 @@ from typing import Any
 
 import pytest
 
-from broker.documents import Delete, Operation, SessionDocument
+from broker.documents import Operation
 from broker.errors import StoreCorrupt, StoreUnavailable
 from broker.message import Message, Offset
 from broker.store import Read, Skipped
 from broker.store.sqlite import opening, reader, writer
 from broker.store.sqlite import store as sqlite_module
+from broker.store.sqlite.in_loop import SAMPLES_MIN, SMALL_MAX
 from broker.store.sqlite.store import SqliteStore
+from broker.store.sqlite.writer import Committed
 from tests.support.messages import message, numbered
 from tests.support.sqlite import ask, change, in_writer, opened, problems
 from tests.support.stores import END, payloads, read_all, tail_until
@@ -114,52 +116,100 @@ def threads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize(("took_s", "here"), [(0.0, True), (1.0, False)])
-async def test_only_while_the_disk_is_quick_does_the_loop_wait_for_it(
-    sqlite: SqliteStore,
-    threads: list[int],
-    monkeypatch: pytest.MonkeyPatch,
-    took_s: float,
-    here: bool,
-) -> None:
-    clock = itertools.count(0.0, took_s)
-    monkeypatch.setattr(writer, "perf_counter", lambda: next(clock))
-    for _ in range(sqlite_module.QUICK_COMMITS_MIN):
-        await sqlite.append([message()])
-    assert threading.get_ident() not in threads
-    await sqlite.append([message()])
-    assert (threads[-1] == threading.get_ident()) is here
-    await sqlite.append([message()], durable=False)
-    assert threads[-1] != threading.get_ident(), "of those there was none yet"
+def at_once(
+    sqlite: SqliteStore, batch: Sequence[Message], state: Sequence[Operation] = ()
+) -> list[str]:
+    """What is heard of it, when it is committed; nothing: it is not."""
+    heard: list[str] = []
+    done = sqlite.append_now(
+        batch, state, durable=True, places=(), committed=lambda: heard.append("committed")
+    )
+    assert done is bool(heard)
+    return heard
 
 
-async def test_one_slow_commit_ends_that(
+async def test_the_loop_commits_by_itself_where_a_hand_over_takes_longer(
     sqlite: SqliteStore, threads: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite_module, "QUICK_COMMITS_MIN", 1)
-    times = iter([0.0, 0.0, 1.0, 3.0, 4.0, 4.0])
-    monkeypatch.setattr(writer, "perf_counter", lambda: next(times))
-    for _ in range(3):
+    took_s = [0.001]
+    commit = sqlite._writer.commit
+
+    def timed(*args: Any, **options: Any) -> Committed:
+        return commit(*args, **options)._replace(took_s=took_s[0])
+
+    monkeypatch.setattr(sqlite._writer, "commit", timed)
+    monkeypatch.setattr(
+        sqlite_module, "perf_counter", itertools.count(0.0, took_s[0] * 1.5).__next__
+    )
+    for _ in range(SAMPLES_MIN):
+        assert not at_once(sqlite, [message()])
         await sqlite.append([message()])
-    assert [thread == threading.get_ident() for thread in threads] == [False, True, False]
+    assert threading.get_ident() not in threads
+    assert at_once(sqlite, [message()])
+    assert threads[-1] == threading.get_ident()
+    took_s[0] = 1.0
+    assert at_once(sqlite, [message()])
+    assert not at_once(sqlite, [message()])
 
 
 @pytest.mark.usefixtures("quick_disk")
-@pytest.mark.parametrize(
-    ("large", "state"),
-    [
-        (numbered(sqlite_module.HERE_MAX + 1), []),
-        ([message(bytes(sqlite_module.HERE_BYTES_MAX + 1))], []),
-        ([message(properties=bytes(sqlite_module.HERE_BYTES_MAX + 1))], []),
-        ([], [Delete(SessionDocument, ("with all its subscriptions",))]),
-    ],
-)
-async def test_what_is_large_goes_to_the_writers_thread(
-    sqlite: SqliteStore, threads: list[int], large: list[Message], state: list[Operation]
+async def test_what_is_large_is_not_committed_in_the_loop(sqlite: SqliteStore) -> None:
+    assert not at_once(sqlite, numbered(SMALL_MAX + 1))
+    assert at_once(sqlite, [message()])
+
+
+@pytest.mark.usefixtures("quick_disk")
+async def test_nothing_is_committed_in_the_loop_by_a_closed_store(sqlite: SqliteStore) -> None:
+    await sqlite.close()
+    assert not at_once(sqlite, [message()])
+
+
+@pytest.mark.usefixtures("quick_disk")
+async def test_a_reader_that_waits_takes_a_batch_in_the_turn_of_its_commit(
+    sqlite: SqliteStore,
 ) -> None:
-    await sqlite.append(large, state)
-    await sqlite.append([message()])
-    assert [thread == threading.get_ident() for thread in threads] == [False, True]
+    """Behind whoever is told of the commit; and what it does not take comes in its order."""
+    heard: list[object] = []
+    takes = True
+
+    def take(batch: Sequence[Message]) -> bool:
+        if takes:
+            heard.append(payloads(batch))
+        return takes
+
+    async def read_on() -> None:
+        async for batch in sqlite.tail(Offset(1), take):
+            assert not isinstance(batch, Skipped)
+            heard.append(("read", payloads(batch)))
+
+    def append(payload: str) -> None:
+        assert sqlite.append_now(
+            [message(payload)],
+            (),
+            durable=True,
+            places=(),
+            committed=lambda: heard.append("committed"),
+        )
+
+    reading = asyncio.create_task(read_on())
+    await asyncio.sleep(0)
+    append("1")
+    append("2")
+    assert heard == ["committed", [b"1"], "committed", [b"2"]]
+    heard.clear()
+    takes = False
+    append("3")
+    takes = True
+    append("4")  # Not before 3.
+    await asyncio.sleep(0)
+    assert heard == ["committed", "committed", ("read", [b"3"]), ("read", [b"4"])]
+    heard.clear()
+    append("5")
+    await sqlite.append([message("6")])
+    await asyncio.sleep(0)
+    assert heard == ["committed", [b"5"], ("read", [b"6"])]
+    await sqlite.close()
+    await reading
 
 
 @pytest.mark.usefixtures("quick_disk")
@@ -176,12 +226,13 @@ async def test_the_connection_is_in_one_hand_at_a_time(
     task = asyncio.create_task(sqlite._thread.run(work))
     await asyncio.to_thread(begun.wait, 10)
     task.cancel()
+    assert not at_once(sqlite, [message()])
     append = asyncio.create_task(sqlite.append([message()]))
     await asyncio.wait([append], timeout=0.01)
     go_on.set()
     await append
     assert threads[0] != threading.get_ident()
-    await sqlite.append([message()])
+    assert at_once(sqlite, [message()])
     assert threads[1] == threading.get_ident()
 
 
@@ -190,6 +241,7 @@ async def test_the_loop_does_not_wait_for_a_lock_of_another_program(sqlite: Sqli
     await sqlite.append([message("before")])
     with closing(sqlite3.connect(sqlite.path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
+        assert not at_once(sqlite, [message("waits")])
         append = asyncio.create_task(sqlite.append([message("waits")]))
         assert await sqlite.read(Offset(1), END), "the loop turns meanwhile"
         assert not append.done()
