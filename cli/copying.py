@@ -12,20 +12,20 @@ from broker.errors import StoreCorrupt, StoreError
 from broker.store.sqlite import schema
 from broker.store.sqlite.backup import Copy
 from broker.store.sqlite.errors import disk_failure, is_damage, store_error
+from broker.store.sqlite.new_file import NewFile
 from cli.check import verify
 from cli.database import LogFile
 from cli.failure import CommandFailed
 from cli.long_work import LongWork
 
 
-def copy_log(
-    log: LogFile, new: sqlite3.Connection, target: Path, work: LongWork, *, as_backup: bool
-) -> int:
-    """Copy the log into the database that becomes `target`, bring that up to date, and look at all
+def copy_log(log: LogFile, file: NewFile, target: Path, work: LongWork, *, as_backup: bool) -> int:
+    """Copy the log into the file that becomes `target`, bring that up to date, and look at all
     that is in it. How many messages there are. Raises sqlite3.Error, StoreCorrupt."""
+    new = file.connection
     work.watch(new)
     new.execute("ATTACH ? AS source", (log.uri,))
-    copy = Copy(new, lambda done, total: work.step(done, total, unit="offsets"))
+    copy = Copy(file, lambda done, total: work.step(done, total, unit="offsets"))
     copy.run(as_backup=as_backup)
     new.execute("DETACH source")
     schema.migrate(new, target, schema.migrations())

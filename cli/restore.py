@@ -39,7 +39,7 @@ def restore(file: Path, data_dir: Path, *, replace: bool = False, json: bool = F
         with new_file(target, lambda: aside.append(restoring.set_aside(target))) as new:
             messages = copy_log(log, new, target, work, as_backup=True)
             if newest:
-                gaps.leave(new, newest)
+                gaps.leave(new.connection, newest)
         restoring.forget_note(target, aside[0])
     if newest is None:
         output.note("which offsets the log that was there had given out cannot be read")

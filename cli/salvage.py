@@ -59,10 +59,10 @@ def _salvage(path: Path, target: Path, work: LongWork) -> Salvaged:
 def _salvage_at_rest(path: Path, target: Path, work: LongWork) -> Salvaged:
     noted = read_note(path)
     with closing(Remains(path)) as remains, new_file(target) as new:
-        work.watch(new)
+        work.watch(new.connection)
         salvage = Salvage(
             remains,
-            new,
+            new.connection,
             target,
             listed,
             lambda done, total: work.step(done, total, unit="pages"),
@@ -70,7 +70,7 @@ def _salvage_at_rest(path: Path, target: Path, work: LongWork) -> Salvaged:
         salvaged = salvage.run(noted.high_watermark if noted is not None else Offset(0))
         if not salvaged.messages and not salvaged.sessions and not remains.roots():
             raise StoreCorrupt(f"{path}: nothing of a log is left in it")
-        verify(new, target, work)
+        verify(new.connection, target, work)
     return salvaged
 
 

@@ -9,14 +9,17 @@ retention removed. So the copy is the log as it was at that last moment, and has
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable
 from time import perf_counter
 
+from broker.store.sqlite.new_file import NewFile
 from broker.store.sqlite.rows import BLOCK_SHIFT
 
 PART_S = 0.1
 """How long the snapshot of one part is to be held."""
+PART_BYTES = 4 << 20
+"""What one part is to write at most. Then it is synced: what piles up in the kernel would make the
+syncs of the broker wait, and so its acknowledgements."""
 ROWS_FIRST, ROWS_MAX = 256, 1 << 16
 """Keys of one part: at first, and at most."""
 FEW_ROWS = 20_000
@@ -37,12 +40,15 @@ does to the oldest."""
 class Copy:
     """Of the database that `new` has attached as `source`, into `new`, which is empty.
 
-    Every call may raise sqlite3.Error, and what `progress` raises.
+    Every call may raise sqlite3.Error, OSError, and what `progress` raises.
     """
 
-    def __init__(self, new: sqlite3.Connection, progress: Callable[[int, int], None]) -> None:
+    def __init__(self, new: NewFile, progress: Callable[[int, int], None]) -> None:
         """`progress` is told up to which offset messages are copied, and which is the last."""
-        self._new = new
+        self._file = new
+        self._new = new.connection
+        self._bytes = 0
+        """Of the copy, so far."""
         self._progress = progress
         self._copied = {table: -1 if key == "block" else 0 for table, key in GROWING.items()}
         """Up to which key."""
@@ -134,7 +140,9 @@ class Copy:
             began = perf_counter()
             self._insert(table, f"WHERE {key} BETWEEN {first} AND {last}")
             took = perf_counter() - began
-            factor = min(2.0, PART_S / took) if took else 2.0
+            before, self._bytes = self._bytes, self._file.sync()
+            written = self._bytes - before
+            factor = min(2.0, PART_S / max(took, 1e-6), PART_BYTES / max(written, 1))
             self._step[table] = max(1, min(ROWS_MAX, int(self._step[table] * factor)))
             self._copied[table] = last
             if table == "messages":

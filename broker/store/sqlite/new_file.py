@@ -12,6 +12,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from broker.errors import StoreInUse
@@ -22,11 +23,22 @@ PARTIAL = ".partial"
 CACHE_KIB = 32_000
 
 
+@dataclass(frozen=True, slots=True)
+class NewFile:
+    """A database while it is made. `connection` is in autocommit mode."""
+
+    connection: sqlite3.Connection
+    descriptor: int
+
+    def sync(self) -> int:
+        """Put on the disk what was written so far; how many bytes the file has. Raises OSError."""
+        os.fdatasync(self.descriptor)
+        return os.fstat(self.descriptor).st_size
+
+
 @contextmanager
-def new_file(
-    path: Path, make_room: Callable[[], object] | None = None
-) -> Iterator[sqlite3.Connection]:
-    """A connection in autocommit mode to an empty database, which becomes `path` at the end.
+def new_file(path: Path, make_room: Callable[[], object] | None = None) -> Iterator[NewFile]:
+    """An empty database, which becomes `path` at the end.
 
     `make_room` is called right before that, and then what is at `path` is replaced, by a file of
     the owner of its directory: root may put it there for the user of the broker. None: raises
@@ -51,7 +63,7 @@ def new_file(
                 connection.execute("PRAGMA journal_mode = OFF")
                 connection.execute("PRAGMA synchronous = OFF")
                 connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
-                yield connection
+                yield NewFile(connection, descriptor)
             os.fsync(descriptor)
             if make_room is None:
                 _require_none(path)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ from broker.message import Offset
 from broker.store.sqlite import backup
 from broker.store.sqlite.backup import Copy
 from broker.store.sqlite.gaps import OFFSETS_LOST_MAX
-from broker.store.sqlite.new_file import new_file
+from broker.store.sqlite.new_file import NewFile, new_file
 from broker.store.sqlite.store import SqliteStore
 from tests.support import old_schemas
 from tests.support.messages import message, numbered
@@ -31,9 +31,9 @@ def copy(
     as_backup: bool = True,
 ) -> None:
     with new_file(to) as new:
-        new.execute("ATTACH ? AS source", (f"{source.as_uri()}?mode=ro",))
+        new.connection.execute("ATTACH ? AS source", (f"{source.as_uri()}?mode=ro",))
         Copy(new, progress).run(as_backup=as_backup)
-        new.execute("DETACH source")
+        new.connection.execute("DETACH source")
 
 
 def dump(path: Path) -> list[str]:
@@ -115,6 +115,25 @@ async def test_a_copy_of_a_log_that_changes_all_the_time_is_of_one_moment(
     assert ours == theirs
 
 
+async def test_no_part_writes_much_before_it_is_synced(
+    sqlite: SqliteStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or the broker's own syncs would wait for all of it."""
+    await sqlite.append([message(bytes(20_000)) for _ in range(2000)])
+    sizes = [0]
+    sync = NewFile.sync
+
+    def synced(file: NewFile) -> int:
+        sizes.append(sync(file))
+        return sizes[-1]
+
+    monkeypatch.setattr(NewFile, "sync", synced)
+    copy(sqlite.path, tmp_path / "copy.db")
+    written = [after - before for before, after in pairwise(sizes)]
+    assert sum(written) > 40_000_000
+    assert max(written) < 2.5 * backup.PART_BYTES
+
+
 async def test_no_part_holds_a_snapshot_for_long(
     sqlite: SqliteStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,7 +144,7 @@ async def test_no_part_holds_a_snapshot_for_long(
     steps: list[int] = []
     copy(sqlite.path, tmp_path / "copy.db", lambda done, _: steps.append(done))
     assert steps[-1] == 5001
-    assert [b - a for a, b in itertools.pairwise(steps)][2:] == [1] * (len(steps) - 3)
+    assert [b - a for a, b in pairwise(steps)][2:] == [1] * (len(steps) - 3)
 
 
 @pytest.mark.parametrize("version", old_schemas.VERSIONS)

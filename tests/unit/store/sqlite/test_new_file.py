@@ -16,9 +16,9 @@ from broker.store.sqlite.new_file import PARTIAL, new_file
 
 
 def make(path: Path, *, replace: bool = False) -> None:
-    with new_file(path, (lambda: None) if replace else None) as connection:
+    with new_file(path, (lambda: None) if replace else None) as new:
         assert not path.exists() or replace
-        connection.execute("CREATE TABLE things (a)")
+        new.connection.execute("CREATE TABLE things (a)")
 
 
 def test_it_has_its_name_once_it_is_whole(tmp_path: Path) -> None:
@@ -36,8 +36,8 @@ def test_it_has_its_name_once_it_is_whole(tmp_path: Path) -> None:
 )
 def test_what_fails_leaves_nothing(tmp_path: Path, error: type[BaseException]) -> None:
     def fail() -> None:
-        with new_file(tmp_path / "a.db") as connection:
-            connection.execute("CREATE TABLE things (a)")
+        with new_file(tmp_path / "a.db") as new:
+            new.connection.execute("CREATE TABLE things (a)")
             raise error
 
     with pytest.raises((KeyboardInterrupt, sqlite3.OperationalError, OSError)):

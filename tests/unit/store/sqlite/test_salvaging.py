@@ -42,7 +42,7 @@ def salvage(path: Path, to: Path) -> Salvaged:
     before = {file: (file.read_bytes(), file.stat().st_mtime_ns) for file in path.parent.iterdir()}
     noted = read_note(path)
     with closing(Remains(path)) as remains, new_file(to) as new:
-        work = Salvage(remains, new, to, listed, lambda done, total: None)
+        work = Salvage(remains, new.connection, to, listed, lambda done, total: None)
         salvaged = work.run(noted.high_watermark if noted is not None else Offset(0))
     after = {file: (file.read_bytes(), file.stat().st_mtime_ns) for file in path.parent.iterdir()}
     assert before == after
