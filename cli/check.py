@@ -46,7 +46,7 @@ def verify(new: sqlite3.Connection, path: Path, work: LongWork) -> int:
         ),
     )
     for problem in looking.problems():
-        raise StoreCorrupt(f"{path}: {problem.said}")
+        raise StoreCorrupt(f"{path}: {output.one_line(problem.said)}")
     return looking.messages
 
 

@@ -15,7 +15,7 @@ from broker.errors import SchemaMismatch, StoreCorrupt, StoreFull
 from cli.backup import backup
 from cli.failure import CommandFailed, Exit
 from cli.long_work import LongWork
-from tests.support.messages import numbered
+from tests.support.messages import message, numbered
 from tests.support.sqlite import change, opened
 from tests.support.stores import read_all
 
@@ -78,6 +78,16 @@ def test_of_a_damaged_log_no_backup_is_made(data_dir: Path) -> None:
     with pytest.raises(StoreCorrupt, match=r"is damaged, so .*copy\.db was not made: .*offset 7"):
         backup(data_dir, data_dir.parent / "copy.db")
     assert others(data_dir) == []
+
+
+async def test_a_name_in_what_is_said_of_damage_cannot_act_on_a_terminal(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    path = tmp_path / "data" / "pubsub.db"
+    async with opened(path) as store:
+        await store.append([message("x", "\x1b[2J", retain=True)])
+    change(path, "DELETE FROM retained_names")
+    with pytest.raises(StoreCorrupt, match=r"by its name \(\\x1b\[2J\)"):
+        backup(tmp_path / "data", tmp_path / "copy.db")
 
 
 def test_where_no_log_is_that_is_said(tmp_path: Path) -> None:
