@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from broker.documents import CursorDocument, InFlightDocument
-from broker.errors import StoreCorrupt
+from broker.errors import SchemaMismatch, StoreCorrupt
 from broker.message import Offset
 from broker.store.sqlite import figures, gaps, schema
 from broker.store.sqlite.checking import InFlight, cursors
@@ -104,13 +104,11 @@ class Salvage:
         self._result = Salvaged()
 
     def run(self, noted: Offset) -> Salvaged:
-        """`noted`: the newest offset that is known to have been given out. Raises sqlite3.Error."""
+        """`noted`: the newest offset that is known to have been given out. Raises sqlite3.Error,
+        SchemaMismatch."""
         new = self._new
         known = schema.migrations()
-        version = self._remains.version
-        if not 1 <= version <= known[-1].version:
-            version = known[-1].version
-        schema.migrate(new, self._path, known[:version])
+        schema.migrate(new, self._path, known[: self._version(known[-1].version)])
         new.execute("ATTACH '' AS scratch")
         new.execute("CREATE TABLE scratch.names (id, name, PRIMARY KEY (id, name)) WITHOUT ROWID")
         with _transaction(new):
@@ -137,6 +135,20 @@ class Salvage:
         self._count()
         new.execute("DETACH scratch")
         return self._result
+
+    def _version(self, newest: int) -> int:
+        """Of the schema that the log has: `newest` where that is damaged. Raises SchemaMismatch: it
+        is from a newer program."""
+        version = self._remains.version
+        if 1 <= version <= newest:
+            return version
+        made_by = self._rows("schema_migrations", self._remains.roots())
+        if version in [row.rowid for row in made_by]:
+            raise SchemaMismatch(
+                f"the log is from a newer pubsub (schema {version}, this program knows {newest});"
+                " upgrade pubsub"
+            )
+        return newest
 
     # Messages
 

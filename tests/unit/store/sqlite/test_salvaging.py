@@ -19,6 +19,7 @@ from broker.documents import (
     TimeDocument,
     WillDocument,
 )
+from broker.errors import SchemaMismatch
 from broker.message import AgedUs, Message, Offset, ServedUs, WallUs
 from broker.session.cursor import listed
 from broker.store.sqlite.gaps import OFFSETS_LOST_MAX
@@ -337,3 +338,16 @@ async def test_a_log_of_each_earlier_schema_is_saved_whole(
         assert [m.offset for m in await retained(store, ["#"])] == [2400]
         [cursor] = await store.scan(CursorDocument)
         assert (cursor.client_id, cursor.offset) == ("sub1", 100)
+
+
+async def test_a_log_of_a_newer_program_is_refused_and_a_damaged_version_is_not(
+    path: Path, to: Path, tmp_path: Path
+) -> None:
+    async with opened(path) as store:
+        await store.append(numbered(10))
+    change(path, "PRAGMA user_version = 99")
+    assert salvage(path, to).messages == 10
+    change(path, "INSERT INTO schema_migrations VALUES (99, 'newer', '', 1)")
+    with pytest.raises(SchemaMismatch, match="from a newer pubsub"):
+        salvage(path, tmp_path / "other.db")
+    assert not (tmp_path / "other.db").exists()
