@@ -27,6 +27,7 @@ from broker.store.sqlite.rows import BLOCK_SHIFT
 LINES_MAX = 100
 """What SQLite says of the structure; more would say nothing new."""
 BLOCKS_PER_LOOK = 32
+NAMES_PER_LOOK = 20_000
 MESSAGES_PER_READ = 4096
 BYTES_PER_READ = 4 << 20
 
@@ -50,14 +51,6 @@ _QUESTIONS = {
     ),
     "{} is listed among the topics with a retained message, and has none": (
         "SELECT name FROM retained_names WHERE topic_id NOT IN (SELECT topic_id FROM retained)"
-    ),
-    "the topic {} is not found by its name ({})": (
-        "SELECT id, name FROM topics t"
-        " WHERE NOT EXISTS (SELECT 1 FROM topics n WHERE n.name = t.name AND +n.id = t.id)"
-    ),
-    "the publisher {} is not found by its name ({})": (
-        "SELECT id, client_id FROM publishers p WHERE NOT EXISTS"
-        " (SELECT 1 FROM publishers n WHERE n.client_id = p.client_id AND +n.id = p.id)"
     ),
     "the gap of offsets from {} to {} overlaps another, or ends before it begins": (
         "SELECT first, last FROM gaps g WHERE last < first"
@@ -135,6 +128,7 @@ class Check:
             self._structure,
             self._log_start,
             self._references,
+            self._names,
             self._cursors,
             self._blocks,
             self._messages,
@@ -176,6 +170,27 @@ class Check:
         for sentence, sql in _QUESTIONS.items():
             for row in self._connection.execute(sql):
                 yield Problem(sentence.format(*row))
+
+    def _names(self) -> Iterator[Problem]:
+        """Topics and publishers by the index over their names: a name that is not found there
+        would get another identifier."""
+        for table, column in (("topics", "name"), ("publishers", "client_id")):
+            last = 0
+            while True:
+                (end,) = self._connection.execute(
+                    f"SELECT max(id) FROM (SELECT id FROM {table} WHERE id > ?"
+                    " ORDER BY id LIMIT ?)",
+                    (last, NAMES_PER_LOOK),
+                ).fetchone()
+                if end is None:
+                    break
+                for number, name in self._connection.execute(
+                    f"SELECT id, {column} FROM {table} t WHERE id > ? AND id <= ? AND NOT EXISTS"
+                    f" (SELECT 1 FROM {table} n WHERE n.{column} = t.{column} AND +n.id = t.id)",
+                    (last, end),
+                ).fetchall():
+                    yield Problem(f"row {number} of {table} is not found by its name ({name})")
+                last = end
 
     def _cursors(self) -> Iterator[Problem]:
         for cursor, pages in cursors(self._connection):

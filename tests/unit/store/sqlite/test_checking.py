@@ -137,6 +137,20 @@ async def test_check_compares_the_figures_of_each_topic_with_its_messages(
     ]
 
 
+@pytest.mark.parametrize(("name", "table"), [(b"weather/2", "topics"), (b"pub-2", "publishers")])
+async def test_a_name_that_its_index_does_not_have_is_found(
+    sqlite: SqliteStore, monkeypatch: pytest.MonkeyPatch, name: bytes, table: str
+) -> None:
+    """Also beside a broker, where SQLite does not look at these tables as a whole."""
+    monkeypatch.setattr(checking, "NAMES_PER_LOOK", 2)
+    await sqlite.append([message("x", f"weather/{n}", publisher=f"pub-{n}") for n in range(5)])
+    await sqlite.close()
+    content = sqlite.path.read_bytes()
+    at = content.rindex(name)  # The one in the index is as good as the one in the table.
+    sqlite.path.write_bytes(content[:at] + name.replace(b"2", b"9") + content[at + len(name) :])
+    assert any(f"row 3 of {table} is not found" in said for said in problems(sqlite.path))
+
+
 async def test_check_survives_a_torn_file(sqlite: SqliteStore) -> None:
     await sqlite.append([message(bytes(1000)) for _ in range(2000)])
     await sqlite.close()
