@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 READ_MESSAGES_MAX = 2000
 READ_BYTES_MAX = 512 * 1024
 """What a reader that is behind takes from the log at a time."""
+MANY_RETAINED = 500
+"""Retained messages beyond which live ones go in between, after each so many."""
 
 
 def size_of(outgoing: Iterable[Outgoing]) -> int:
@@ -231,10 +233,17 @@ class Retained(Reader):
         if offsets:
             # A live session was offered everything below them then, so that each finds its place.
             await delivery.routed(Offset(offsets[-1]))
+        many = len(offsets) > MANY_RETAINED and self._all_live_is_newer_than(offsets[-1])
+        part_max = MANY_RETAINED if many else READ_MESSAGES_MAX
+        if many:
+            session.owed.let_live_between()
         done = 0
         while True:
             await self.room()
-            part = [Offset(offset) for offset in offsets[done : done + READ_MESSAGES_MAX]]
+            if many and (topics := session.owed.blocking(session.outbox)):
+                await self._send_ahead(topics, after, through)
+                continue
+            part = [Offset(offset) for offset in offsets[done : done + part_max]]
             read, looked_at = await delivery.fetch(session, part, READ_BYTES_MAX)
             done += looked_at
             last_part = done >= len(offsets)
@@ -242,6 +251,25 @@ class Retained(Reader):
             if last_part:
                 break
             await asyncio.sleep(0)
+
+    def _all_live_is_newer_than(self, retained: int) -> bool:
+        session = self.session
+        older = session.outbox and session.outbox[0][0].offset <= retained
+        return session.position.is_live and not older
+
+    async def _send_ahead(self, topics: list[str], after: Offset, through: Offset) -> None:
+        """Live messages on these topics wait: send what is retained there first."""
+        session, delivery, owed = self.session, self.delivery, self.session.owed
+        found = await delivery.retained(session, topics)
+        left = [offset for offset in found if after < offset <= through]
+        while left:
+            read, looked_at = await delivery.fetch(session, left, READ_BYTES_MAX)
+            del left[:looked_at]
+            owed.offer_ahead()
+            delivery.retained_read(session, read, last_part=False)
+            await self.room()
+        owed.gone_ahead(topics)
+        delivery.waking.wake([session])
 
 
 class Replay(Reader):

@@ -7,6 +7,9 @@ A subscription is owed the matching messages that were retained when it was made
 
 `retained_after` moves with what is taken and is stored with the Packet Identifiers of that. So
 whoever leaves before the end is still owed the rest, and nothing of it comes twice.
+
+Many take seconds, so live messages go in between: on a topic when its retained message has gone,
+which therefore may go first (`ahead`). Those come twice to whoever leaves before the end.
 """
 
 from __future__ import annotations
@@ -14,10 +17,17 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import islice
 
 from broker.documents import SubscriptionDocument
 from broker.message import Grant, Message, Offset, Outgoing
 from broker.session.grants import SubscriptionSet, merge_grants
+from broker.session.in_flight import OFFSET_MAX
+
+BLOCKING_MAX = 100
+"""Live messages whose topics are looked for at a time."""
+AHEAD_MAX = 10_000
+"""Beyond so many topics, live messages on others wait until all is read."""
 
 _NOTHING: deque[Outgoing] = deque(maxlen=0)
 """One for all sessions, since nearly none waits for anything: an empty deque is 0.7 KB."""
@@ -35,6 +45,11 @@ class OwedRetained:
         self._subscriptions = subscriptions
         self._owing: dict[str, SubscriptionDocument] = {}
         """The subscriptions that may be owed any, by Topic Filter."""
+        self.ahead: set[str] | None = None
+        """While many are read: topics on which nothing is owed any more. None: what is owed and
+        what is live goes in the order of the log."""
+        self.offers_ahead = False
+        """What waits goes before its turn."""
         self.unread: set[str] = set()
         """Topic Filters subscribed since the last read began. That read does not count for them;
         they need another one."""
@@ -60,14 +75,15 @@ class OwedRetained:
         """Read anew what is retained, for the subscriptions that may be owed it now. What waits
         comes again."""
         self.unread.clear()
-        self.waiting = _NOTHING
+        self.stop_read()
         self.reading = True
         return self.subscriptions()
 
     def stop_read(self) -> None:
         """The client is gone: no more is offered."""
-        self.reading = False
+        self.reading = self.offers_ahead = False
         self.waiting = _NOTHING
+        self.ahead = None
 
     def offer(self, messages: Iterable[Message], *, last_part: bool) -> None:
         """These are the next that are retained on the topics of `begin_read`, in the order of the
@@ -79,6 +95,8 @@ class OwedRetained:
         last: dict[str, Offset] = {}
         grants: dict[tuple[str, ...], Grant] = {}
         for message in messages:
+            if self.ahead is not None and message.topic in self.ahead:
+                continue  # It has gone, or a newer one has.
             wanting = [
                 s
                 for s in self._waiting_for(message)
@@ -97,6 +115,7 @@ class OwedRetained:
     def _end_read(self, last: dict[str, Offset]) -> None:
         """From now on each subscription is owed what waits, through the last offset in `last`."""
         self.reading = False
+        self.ahead = None
         done = []
         for topic_filter, subscription in self._owing.items():
             if topic_filter not in self.unread:
@@ -112,6 +131,8 @@ class OwedRetained:
     def handed_on(self, messages: Sequence[Message]) -> None:
         """These were taken, in the order of the log: the subscriptions that waited for them wait
         for the next ones. Only the last one of each counts."""
+        if self.offers_ahead:
+            return
         moved: dict[str, None] = {}
         waiting = self._owing.keys() - self.unread
         for message in reversed(messages):
@@ -125,6 +146,35 @@ class OwedRetained:
                     if message.offset == subscription.retained_through:
                         self._owing.pop(subscription.filter, None)
         self._subscriptions.write_next(moved)
+
+    def let_live_between(self) -> None:
+        """All that is live is newer than what is read, of which there is much."""
+        self.ahead = set()
+
+    def offer_ahead(self) -> None:
+        """What is offered next goes before its turn, until `gone_ahead`."""
+        self.offers_ahead = True
+
+    def gone_ahead(self, topics: Iterable[str]) -> None:
+        """On these nothing is owed any more."""
+        self.offers_ahead = False
+        if self.ahead is not None:
+            self.ahead.update(topics)
+
+    def blocking(self, live: Iterable[Outgoing]) -> list[str]:
+        """The topics of the first live messages that wait for what is retained there."""
+        assert self.ahead is not None
+        if len(self.ahead) > AHEAD_MAX:
+            return []
+        return list({m.topic for m, _ in islice(live, BLOCKING_MAX)} - self.ahead)
+
+    def free_through(self, live: Iterable[Outgoing]) -> Offset:
+        """Through which offset live messages may go."""
+        assert self.ahead is not None
+        for message, _ in live:
+            if message.topic not in self.ahead:
+                return Offset(message.offset - 1)
+        return OFFSET_MAX
 
     def _waiting_for(self, message: Message) -> list[SubscriptionDocument]:
         """The subscriptions that still wait for this retained message."""

@@ -165,6 +165,11 @@ class Session:
         """Outbox or retained messages: which to take from, through which offset, and whether that
         is aside."""
         owed, taken_through = self.owed, self._taken_through()
+        if owed.ahead is not None and not (owed.unread or self.grants.unplaced):
+            through = owed.free_through(self.outbox)
+            if self.outbox and self.outbox[0][0].offset <= through:
+                return self.outbox, through, False
+            return owed.waiting, OFFSET_MAX, True
         first = owed.waiting[0][0].offset if owed.waiting else OFFSET_MAX
         if first <= taken_through:
             return owed.waiting, taken_through, True
