@@ -78,8 +78,8 @@ class TopicNameInvalid(PeerError):
     reason_code = 0x90
 
 
-class TopicNameRefused(TopicNameInvalid):
-    """A legal name that no client may publish to: of a PUBLISH it refuses just that packet.
+class MessageRefused(PeerError):
+    """It refuses one PUBLISH, and not the connection.
 
     `dropped_as` is the reason under which that message counts as dropped.
     """
@@ -87,6 +87,16 @@ class TopicNameRefused(TopicNameInvalid):
     def __init__(self, reason: str, dropped_as: str) -> None:
         super().__init__(reason)
         self.dropped_as = dropped_as
+
+
+class TopicNameRefused(MessageRefused, TopicNameInvalid):
+    """A legal name that no client may publish to."""
+
+
+class PropertyRefused(MessageRefused):
+    """A legal text that no client may send in a property of a message."""
+
+    reason_code = 0x99
 
 
 class ReceiveMaximumExceeded(PeerError):

@@ -31,6 +31,9 @@ Monotonic = NewType("Monotonic", float)
 
 NOT_STORED = Offset(0)
 
+PAYLOAD_FORMAT_INDICATOR, CORRELATION_DATA, USER_PROPERTY = 0x01, 0x09, 0x26
+"""The properties of a message that are not one text. (MQTT 5, section 2.2.2.2)"""
+
 MESSAGE_BYTES = 200
 """About the bytes of memory that a message takes beside topic, payload and properties, its places
 in queues included (CPython 3.11 to 3.14)."""
@@ -92,6 +95,24 @@ class Message:
     def cost(self) -> int:
         """About how many bytes of memory it takes; see `cost_of`."""
         return MESSAGE_BYTES + len(self.topic) + self.size
+
+
+def texts_among(properties: bytes) -> list[str]:
+    """Content Type, Response Topic and User Properties in `Message.properties`."""
+    texts: list[str] = []
+    position = 0
+    while position < len(properties):
+        identifier = properties[position]
+        position += 1
+        if identifier == PAYLOAD_FORMAT_INDICATOR:
+            position += 1
+            continue
+        for _ in range(2 if identifier == USER_PROPERTY else 1):
+            start = position + 2
+            position = start + int.from_bytes(properties[position:start])
+            if identifier != CORRELATION_DATA:
+                texts.append(properties[start:position].decode())
+    return texts
 
 
 def cost_of(messages: Sequence[Message]) -> int:

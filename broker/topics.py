@@ -33,7 +33,9 @@ REPLAY_ENDED = f"{REPLAY_PREFIX}ended"
 """Topic on which a client hears that a replay with an end is over; payload: its Topic Filter."""
 
 CONTROL_CHARACTER = "control character in a topic"
-"""Why a message is dropped whose topic or Response Topic has a control character."""
+"""Why a message is dropped whose topic or Response Topic has a control character, ..."""
+CONTROL_CHARACTER_IN_PROPERTY = "control character in a property"
+"""... and why, if it is in its Content Type or a User Property."""
 
 _FROM_FIRST_WILDCARD = re.compile(r"\+|/?#")
 _LAST_OF_PLANES = "".join(

@@ -21,13 +21,19 @@ from broker.counters import Counters
 from broker.delivery.waking import Waking
 from broker.documents import BEFORE_ALL, SubscriptionDocument
 from broker.errors import StoreCorrupt
-from broker.message import Message, Offset, Outgoing, cost_of
+from broker.message import Message, Offset, Outgoing, cost_of, texts_among
 from broker.session.grants import merge_grants
 from broker.session.outbox import with_missing
 from broker.session.position import LivePosition
 from broker.session.session import Session
 from broker.store import Read
-from broker.topics import CONTROL_CHARACTER, has_control_character, is_shared, matches
+from broker.topics import (
+    CONTROL_CHARACTER,
+    CONTROL_CHARACTER_IN_PROPERTY,
+    has_control_character,
+    is_shared,
+    matches,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -44,14 +50,26 @@ def size_of(outgoing: Iterable[Outgoing]) -> int:
 
 
 def sendable(messages: list[Message], counters: Counters) -> list[Message]:
-    """Those without a control character in their topic. An older program accepted the others, but
-    some clients would end the connection and come again, for ever: they are counted. (P5)"""
-    if "".join([message.topic for message in messages]).isprintable():
+    """Those that are not `unfit`; the others are counted. (P5)"""
+    texts = [message.topic for message in messages]
+    for properties in {message.properties for message in messages if message.properties}:
+        texts += texts_among(properties)
+    if "".join(texts).isprintable():
         return messages
-    kept = [message for message in messages if not has_control_character(message.topic)]
-    if len(kept) < len(messages):
-        counters.dropped[CONTROL_CHARACTER] += len(messages) - len(kept)
-    return kept
+    reasons = [unfit(message) for message in messages]
+    for reason in filter(None, reasons):
+        counters.dropped[reason] += 1
+    return [message for message, reason in zip(messages, reasons, strict=True) if not reason]
+
+
+def unfit(message: Message) -> str:
+    """Why it goes to no client: a control character in its topic or a property. An older program
+    accepted it, but some clients would end the connection and come again, for ever. Else empty."""
+    if has_control_character(message.topic):
+        return CONTROL_CHARACTER
+    if any(map(has_control_character, texts_among(message.properties))):
+        return CONTROL_CHARACTER_IN_PROPERTY
+    return ""
 
 
 def lasting(messages: list[Message], through: Offset) -> list[Message]:

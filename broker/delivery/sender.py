@@ -17,12 +17,12 @@ from typing import Protocol
 from broker import tasks
 from broker.counters import Counters
 from broker.delivery.delivery import Delivery
+from broker.delivery.readers import unfit
 from broker.errors import StoreBusy, StoreError, StoreFull
 from broker.log.log import Log
 from broker.message import Grant, Outgoing
 from broker.session.exchange import InFlight, Stage, Taken
 from broker.session.session import Session
-from broker.topics import CONTROL_CHARACTER, has_control_character
 
 logger = logging.getLogger(__name__)
 
@@ -196,8 +196,8 @@ class Sender:
                 reason = "damaged" if damaged else "removed by retention"
                 gone.setdefault(reason, []).append(entry.packet_id)
                 continue
-            if has_control_character(message.topic):
-                gone.setdefault(CONTROL_CHARACTER, []).append(entry.packet_id)
+            if reason := unfit(message):
+                gone.setdefault(reason, []).append(entry.packet_id)
                 continue
             qos = 1 if entry.stage is Stage.SENT_QOS1 else 2
             grant = self.session.grants.of(message) or Grant(qos)

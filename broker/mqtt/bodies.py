@@ -43,7 +43,7 @@ from broker.mqtt.properties import (
     read_properties,
 )
 from broker.mqtt.reasons import FROM_CLIENT
-from broker.topics import has_control_character, refuse_control_characters
+from broker.topics import has_control_character
 
 
 def read_body(kind: PacketType, reader: Reader, version_5: bool, limits: Limits) -> FromClient:
@@ -106,7 +106,7 @@ def read_connect(
         if version_5:
             section = reader.take(reader.varint())
             will_properties = message_properties(section, WILL, limits.properties_per_packet_max)
-            refuse_control_characters(will_properties.response_topic, "Response Topic")
+            will_properties.refuse_control_characters()
         connect.will = Will(
             topic=topics[reader.binary()],
             payload=reader.binary(),

@@ -17,10 +17,21 @@ from enum import Enum, IntEnum, auto
 from functools import lru_cache
 from typing import Any
 
-from broker.errors import MalformedPacket, ProtocolViolation, QuotaExceeded
+from broker.errors import (
+    MalformedPacket,
+    PropertyRefused,
+    ProtocolViolation,
+    QuotaExceeded,
+    TopicNameRefused,
+)
 from broker.mqtt import fields
 from broker.mqtt.fields import VARINT_MAX, Reader
 from broker.mqtt.packets import ACK_TYPES, PacketType, Properties, UserProperties
+from broker.topics import (
+    CONTROL_CHARACTER,
+    CONTROL_CHARACTER_IN_PROPERTY,
+    has_control_character,
+)
 
 COUNT_MAX = VARINT_MAX
 """As many properties as a section can have bytes: no limit."""
@@ -178,8 +189,18 @@ class MessageProperties:
     message_expiry_s: int | None = None
     topic_alias: int | None = None
     delay_s: int = 0
-    response_topic: str = ""
-    """It may have control characters still: a refusal comes after the Topic Alias is set."""
+    unfit: str = ""
+    """The property in which a control character is, by its name. It is refused by
+    `refuse_control_characters`, as a Topic Alias is set before."""
+
+    def refuse_control_characters(self) -> None:
+        """Raises TopicNameRefused, PropertyRefused. See `topics.has_control_character`."""
+        if not self.unfit:
+            return
+        reason = f"{self.unfit} has a control character or non-character: leave it out"
+        if self.unfit == _name(Property.RESPONSE_TOPIC):
+            raise TopicNameRefused(reason, CONTROL_CHARACTER)
+        raise PropertyRefused(reason, CONTROL_CHARACTER_IN_PROPERTY)
 
 
 def message_properties(
@@ -207,7 +228,7 @@ def _remembered(section: bytes, carrier: int, count_max: int) -> MessageProperti
 def _message_properties(section: bytes, carrier: int, count_max: int) -> MessageProperties:
     forwarded: list[bytes] = []
     others: Properties = {}
-    response_topic = ""
+    unfit = ""
     reader = Reader(section, 0, len(section))
     start = 0
     for identifier, value in _walk(reader, carrier, count_max):
@@ -222,15 +243,23 @@ def _message_properties(section: bytes, carrier: int, count_max: int) -> Message
                 raise ProtocolViolation("a Response Topic has a wildcard")  # [MQTT-3.3.2-14]
             if not value:
                 raise ProtocolViolation("a Response Topic is empty")  # [MQTT-4.7.3-1]
-            response_topic = value
+        if _is_unfit(value):
+            unfit = unfit or _name(identifier)
         start = reader.position
     return MessageProperties(
         b"".join(forwarded),
         others.get(Property.MESSAGE_EXPIRY_INTERVAL),
         others.get(Property.TOPIC_ALIAS),
         others.get(Property.WILL_DELAY_INTERVAL, 0),
-        response_topic,
+        unfit,
     )
+
+
+def _is_unfit(value: Any) -> bool:
+    """Whether it is a text, or a pair of them, with a control character."""
+    if isinstance(value, tuple):
+        return has_control_character(value[0]) or has_control_character(value[1])
+    return isinstance(value, str) and has_control_character(value)
 
 
 def user_properties(encoded: bytes) -> UserProperties:

@@ -17,10 +17,10 @@ from typing import Any
 
 from broker.errors import (
     MalformedPacket,
+    MessageRefused,
     ProtocolViolation,
     ReceiveMaximumExceeded,
     TopicAliasInvalid,
-    TopicNameRefused,
 )
 from broker.mqtt.fields import Reader, frame, text
 from broker.mqtt.limits import Limits
@@ -141,7 +141,7 @@ class PublishReader:
                     publish.message_expiry_s = None
                 publishes.append(publish)
                 position = end
-        except TopicNameRefused as error:
+        except MessageRefused as error:
             return end, RefusedPublish(
                 qos, packet_id, error.reason_code, error.reason, error.dropped_as
             )
@@ -179,8 +179,7 @@ class PublishReader:
                 raise ProtocolViolation(f"Topic Alias {alias} was not set")
             topic = self._aliases[alias]
         publish.topic = self.topic_names[topic]
-        if properties.response_topic:
-            refuse_control_characters(properties.response_topic, "Response Topic")
+        properties.refuse_control_characters()
 
 
 class TopicNames(dict[bytes, str]):

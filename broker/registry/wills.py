@@ -21,12 +21,12 @@ from collections.abc import Callable
 
 from broker.clock import NEVER, Clock, Instant
 from broker.counters import Counters
+from broker.delivery.readers import sendable
 from broker.documents import Delete, Operation, Put, WillDeadlineDocument, WillDocument
 from broker.errors import StoreUnavailable
 from broker.log.log import Log
 from broker.message import Message, Monotonic
 from broker.registry.deadlines import Deadlines
-from broker.topics import CONTROL_CHARACTER, has_control_character
 
 AT_ONCE = Monotonic(0)
 """The deadline of a will that is due, whatever `now` the caller has."""
@@ -215,23 +215,19 @@ class Wills:
         if will is None:
             logger.error("the will of %r is not in the log any more", client_id)
             return []
-        if has_control_character(will.topic):  # An older program accepted it.
-            self._counters.dropped[CONTROL_CHARACTER] += 1
-            return []
         time, now_us = self._log.time, self._clock.wall_us()
         expires_at_us = None if will.expiry_s is None else time.expires_at_us(now_us, will.expiry_s)
-        return [
-            Message(
-                will.topic,
-                will.payload,
-                will.qos,
-                will.retain,
-                will.client_id,
-                now_us,
-                expires_at_us,
-                will.properties,
-            )
-        ]
+        message = Message(
+            will.topic,
+            will.payload,
+            will.qos,
+            will.retain,
+            will.client_id,
+            now_us,
+            expires_at_us,
+            will.properties,
+        )
+        return sendable([message], self._counters)
 
 
 def _removal(client_id: str) -> list[Operation]:

@@ -55,8 +55,8 @@ versions = st.sampled_from([4, 5])
 packet_ids = st.integers(1, 65_535)
 texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=30)
 names = texts.filter(lambda text: not has_control_character(text))
-"""Client identifiers, and what Topic Names are made of: those with a control character or
-non-character are refused."""
+"""Client identifiers, texts among the properties of a message, and what Topic Names are made of:
+those with a control character or non-character are refused."""
 topics = names.map(lambda name: name.translate({ord("+"): None, ord("#"): None})).filter(
     lambda topic: topic.partition("/")[0] not in ("", SYS)
 )
@@ -75,10 +75,10 @@ def only_5(version: int, values: st.SearchStrategy[Any], default: Any = None) ->
 
 FORWARDED: dict[int, st.SearchStrategy[Any]] = {
     Property.PAYLOAD_FORMAT_INDICATOR: st.integers(0, 1),
-    Property.CONTENT_TYPE: texts,
+    Property.CONTENT_TYPE: names,
     Property.RESPONSE_TOPIC: topics,
     Property.CORRELATION_DATA: st.binary(max_size=10),
-    Property.USER_PROPERTY: st.lists(st.tuples(texts, texts), min_size=1, max_size=3),
+    Property.USER_PROPERTY: st.lists(st.tuples(names, names), min_size=1, max_size=3),
 }
 
 

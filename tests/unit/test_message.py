@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from broker.message import NOT_STORED, Message, Offset, rfc3339
+from broker.message import NOT_STORED, Message, Offset, rfc3339, texts_among
 
 
 def test_a_message_has_what_it_was_made_with() -> None:
@@ -49,3 +49,12 @@ def test_messages_are_equal_if_all_that_was_published_and_stored_is() -> None:
 def test_a_time_is_written_in_utc_to_the_microsecond(time_us: int, text: str) -> None:
     """RFC 3339; a float of seconds would lose the last digits."""
     assert rfc3339(time_us) == text
+
+
+def test_the_texts_among_properties_are_found() -> None:
+    properties = (
+        b"\x01\x01" b"\x26\0\1k\0\3v\xc3\xa4" b"\x09\0\4\x26\0\1x" b"\x08\0\1r" b"\x03\0\0"
+        b"\x26\0\0\0\1w"
+    )  # fmt: skip
+    assert texts_among(properties) == ["k", "v\u00e4", "r", "", "", "w"]
+    assert texts_among(b"") == []

@@ -287,6 +287,13 @@ def test_a_will_without_control_characters(wire: Wire, will: str) -> None:
     wire.closed()
 
 
+@pytest.mark.parametrize("text", ["26 0001 'k' 0001 0A", "26 0001 0A 0001 'v'", "03 0001 7F"])
+def test_a_will_without_control_characters_in_its_properties(wire: Wire, text: str) -> None:
+    wire.client(f"10 (0004 'MQTT' 05 06 003C 00 0001 'a' ({text}) 0001 'w' 0000)")
+    wire.broker("20 .. 00 99 *")
+    wire.closed()
+
+
 def test_a_will_with_a_control_character_is_answered_with_silence_in_3_1_1(wire: Wire) -> None:
     wire.client("10 (0004 'MQTT' 04 06 003C 0001 'a' 0002 'w' 07 0000)")
     wire.closed()

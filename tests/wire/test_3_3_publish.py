@@ -160,6 +160,39 @@ def test_a_response_topic_with_a_control_character_refuses_the_packet(wire: Wire
     wire.open()
 
 
+@pytest.mark.parametrize("qos", [0, 1, 2])
+@pytest.mark.parametrize(
+    ("name", "encoded"),
+    [
+        ("Content Type", "03 0002 't' 0A"),
+        ("User Property", "26 0001 'k' 0002 'v' 0A"),
+        ("User Property", "26 0001 'k' 0003 'v' C285"),
+        ("User Property", "26 0002 'k' 1F 0001 'v'"),
+        ("User Property", "26 0001 'k' 0001 'v'  26 0001 'k' 0003 EFBFBF"),
+    ],
+)
+def test_a_text_with_a_control_character_refuses_the_packet(
+    wire: Wire, name: str, encoded: str, qos: int
+) -> None:
+    """Section 1.5.4 permits it: mosquitto_sub closes the connection on which it receives one, a
+    newline in a User Property included."""
+    wire.limits(topic_alias_max=1)
+    wire.connect()
+    first, packet_id = f"{0x30 | qos << 1:02X}", "0007" if qos else ""
+    for _ in range(2):  # The second is known already.
+        wire.client(f"{first} (0001 't' {packet_id} (23 0001 {encoded}) 'x')")
+    wire.client("30 (0000 (23 0001) '1')")
+    refused = RefusedPublish(
+        qos,
+        7 if qos else 0,
+        0x99,
+        f"{name} has a control character or non-character: leave it out",
+        "control character in a property",
+    )
+    assert wire.took() == [refused, refused, Publish("t", b"1", 0, False, False, 0)]
+    wire.open()
+
+
 def test_topic_limits(wire: Wire) -> None:
     wire.limits(topic_levels_max=2, topic_bytes_max=4)
     wire.connect()

@@ -301,6 +301,18 @@ async def test_a_control_character_in_a_topic_is_refused_and_counted(
     assert [message.payload for message in await stored(world)] == [b""]
 
 
+async def test_a_control_character_in_a_property_is_refused_and_counted(
+    world: World, dialogue: Dialogue
+) -> None:
+    """P5. The connection is kept."""
+    for first, packet_id in (("30", ""), ("32", "0002"), ("34", "0003")):
+        dialogue.client(f"{first} (0001 't' {packet_id} 07 26 0001 'k' 0001 0A 'x')")
+    dialogue.client("32 06 0001 't' 0004 00")
+    await dialogue.broker("40 .. 0002 99 * 50 .. 0003 99 * 40 02 0004")
+    assert world.counters.dropped == {"control character in a property": 3}
+    assert [message.payload for message in await stored(world)] == [b""]
+
+
 async def test_3_1_1_is_acknowledged_and_its_control_character_dropped(world: World) -> None:
     """[MQTT3-3.3.5-2]"""
     dialogue = Dialogue(world)

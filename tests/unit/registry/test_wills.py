@@ -514,14 +514,21 @@ async def test_a_will_that_a_full_disk_cannot_take_is_published_later(
     assert await run.published() == GONE
 
 
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"topic": "will/\x1b"}, "control character in a topic"),
+        ({"properties": b"\x26\0\1k\0\1\n"}, "control character in a property"),
+    ],
+)
 async def test_a_will_that_no_client_could_get_is_counted_instead(
-    disk: Disk, clock: FakeClock
+    disk: Disk, clock: FakeClock, fields: dict[str, Any], reason: str
 ) -> None:
-    """P5. An older program accepted its topic."""
+    """P5. An older program accepted it."""
     run = Run(disk, clock)
-    stored = replace(will(), topic="will/\x1b")
+    stored = replace(will(), **fields)
     await disk.append((), [Put(stored), Put(WillDeadlineDocument("c", 0, None))])
     await run.after_crash()
     assert await run.published() == []
     assert await disk.scan(WillDocument) == []
-    assert run.counters.dropped == {"control character in a topic": 1}
+    assert run.counters.dropped == {reason: 1}
