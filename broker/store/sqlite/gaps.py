@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 
 from broker.message import Offset
@@ -10,9 +11,11 @@ OFFSETS_LOST_MAX = 1 << 20
 """Offsets left unused after an unclean stop: more than can have been given out since the
 last fsync."""
 
+logger = logging.getLogger(__name__)
 
-def leave(connection: sqlite3.Connection, noted: Offset) -> None:
-    """Give out none of the next OFFSETS_LOST_MAX offsets, nor one up to `noted`.
+
+def leave(connection: sqlite3.Connection, noted: Offset) -> range:
+    """Give out none of the next OFFSETS_LOST_MAX offsets, nor one up to `noted`. Returns them.
 
     Two gaps without a message between them become one.
     """
@@ -24,6 +27,16 @@ def leave(connection: sqlite3.Connection, noted: Offset) -> None:
         connection.execute("INSERT INTO gaps VALUES (?, ?)", (used + 1, last))
     connection.execute("DELETE FROM sqlite_sequence WHERE name = 'messages'")
     connection.execute("INSERT INTO sqlite_sequence VALUES ('messages', ?)", (last,))
+    return range(used + 1, last + 1)
+
+
+def leave_after_crash(connection: sqlite3.Connection, noted: Offset) -> None:
+    """As `leave`, and tell the operator. (P2)"""
+    left_out = leave(connection, noted)
+    logger.info(
+        "offsets %d..%d are left out, as the broker was not stopped cleanly: none is given twice",
+        *(left_out.start, left_out[-1]),
+    )
 
 
 def forget(connection: sqlite3.Connection, before: int) -> None:

@@ -24,8 +24,6 @@ READER_CACHE_KIB = 8_000
 WAL_FILE_BYTES_MAX = 64 << 20
 """The file of the write-ahead log is cut to this size when the log starts over."""
 
-LOCK_WAIT_S = 1.0
-"""How long the first statements on a connection wait for a lock of another program."""
 LOCK_RETRY_S = 0.5
 
 logger = logging.getLogger(__name__)
@@ -40,16 +38,14 @@ async def open_writer(
     StoreCorrupt, StoreError.
     """
     path = file.path
-    try:
-        noted = recovery.examine(path, boot_id(), accept_loss=accept_loss)
-        thread = await _connect(path, "rw")
-    except BaseException:
-        file.undo()
-        raise
+    thread: ConnectionThread | None = None
     waiting = False
     try:
         while True:
             try:
+                if thread is None:
+                    noted = recovery.examine(path, boot_id(), accept_loss=accept_loss)
+                    thread = await _connect(path, "rw")
                 return thread, await thread.run(_make_writer, thread.database, path, noted, damage)
             except StoreBusy as error:
                 if not waiting:
@@ -57,7 +53,10 @@ async def open_writer(
                 waiting = True
                 await asyncio.sleep(LOCK_RETRY_S)
     except BaseException:
-        await thread.close()
+        if thread is None:
+            file.undo()
+        else:
+            await thread.close()
         raise
 
 
@@ -87,7 +86,7 @@ async def _connect(path: Path, mode: str) -> ConnectionThread:
         _uri(path, mode),
         path,
         uri=True,
-        timeout=LOCK_WAIT_S,
+        timeout=recovery.LOCK_WAIT_S,
         isolation_level=None,
         check_same_thread=False,
         cached_statements=STATEMENTS_CACHED,

@@ -44,6 +44,8 @@ logger = logging.getLogger(__name__)
 
 SET_ASIDE = ".damaged-"
 """Added, with the time, to the name of a write-ahead log that is kept aside."""
+LOCK_WAIT_S = 0.5
+"""How long the first statements on a connection wait for a lock of another program."""
 ALONE = "mode=ro&immutable=1"
 """Reads a database without its write-ahead log."""
 
@@ -158,7 +160,7 @@ def _look(path: Path, boot_id: str | None, noted: Noted | None) -> _Left:
 def _read_end(path: Path, options: str) -> _End | None:
     """Reads without writing to the database or its write-ahead log. Raises sqlite3.Error."""
     uri = f"{path.absolute().as_uri()}?{options}"
-    with closing(sqlite3.connect(uri, uri=True)) as connection:
+    with closing(sqlite3.connect(uri, LOCK_WAIT_S, uri=True)) as connection:
         connection.text_factory = text
         known = "SELECT 1 FROM sqlite_schema WHERE name = 'broker_runs'"
         if not connection.execute(known).fetchone():

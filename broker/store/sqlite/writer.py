@@ -51,7 +51,9 @@ CHECKPOINT_WAIT_MS = 100
 LOCK_WAIT_MS = 5000
 """How long a transaction waits for another program that locked the database, before it says so."""
 BRIEF_LOCK_WAIT_MS = 1000
-"""The same at the start, which is tried again, and at the stop, which is not to take long."""
+"""The same at the stop, which is not to take long, ..."""
+START_LOCK_WAIT_MS = 300
+"""... and at the start, which is tried again."""
 
 
 class _OffsetsTaken(Exception):
@@ -124,14 +126,14 @@ class Writer:
             "SELECT stopped_at_us FROM broker_runs ORDER BY id DESC LIMIT 1"
         ).fetchone()
         self.note = Note(self._path, max(noted, self.high_watermark), boot_id)
-        with self.transaction(lock_wait_ms=BRIEF_LOCK_WAIT_MS):
+        with self.transaction(lock_wait_ms=START_LOCK_WAIT_MS):
             if self.log_start != stored_start:
                 logger.error(
                     "the log start is damaged: %d, and is %d", stored_start, self.log_start
                 )
                 self._connection.execute("UPDATE log SET start = ?", (self.log_start,))
             if last_run == (None,) or noted > self.high_watermark:
-                gaps.leave(self._connection, noted)
+                gaps.leave_after_crash(self._connection, noted)
             self._connection.execute(
                 "INSERT INTO broker_runs (started_at_us, boot_id, version) VALUES (?, ?, ?)",
                 (time.time_ns() // 1000, boot_id, version),

@@ -32,7 +32,7 @@ def rows(connection: sqlite3.Connection) -> list[tuple[int, int]]:
 
 def test_the_next_offset_is_above_the_gap(connection: sqlite3.Connection) -> None:
     assert insert(connection) == 1
-    gaps.leave(connection, Offset(0))
+    assert gaps.leave(connection, Offset(0)) == range(2, 2 + LOST)
     assert insert(connection) == 2 + LOST
     assert rows(connection) == [(2, 1 + LOST)]
 
@@ -47,6 +47,18 @@ def test_it_reaches_beyond_what_was_noted(connection: sqlite3.Connection) -> Non
     gaps.leave(connection, Offset(5_000_000))
     assert insert(connection) == 5_000_001 + LOST
     assert rows(connection) == [(2, 5_000_000 + LOST)]
+
+
+def test_it_is_told_after_a_crash(
+    connection: sqlite3.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    """P2"""
+    caplog.set_level("INFO")
+    insert(connection)
+    gaps.leave_after_crash(connection, Offset(0))
+    [line] = caplog.messages
+    assert line.startswith(f"offsets 2..{1 + LOST} are left out")
+    assert insert(connection) == 2 + LOST
 
 
 def test_gaps_that_meet_are_one(connection: sqlite3.Connection) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from broker.errors import SchemaMismatch, StoreUnavailable
-from broker.store.sqlite import opening, writer
+from broker.store.sqlite import opening, recovery, writer
 from broker.store.sqlite.store import SqliteStore
 from tests.support.messages import message
 from tests.support.sqlite import ask
@@ -52,19 +52,25 @@ async def test_a_file_that_may_not_be_written_is_said(tmp_path: Path) -> None:
         await SqliteStore(path).open()
 
 
+@pytest.mark.parametrize("mode", ["NORMAL", "EXCLUSIVE"])
 @pytest.mark.parametrize("new", [False, True])
 async def test_a_lock_of_another_program_is_said_once_and_waited_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, new: bool
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    new: bool,
+    mode: str,
 ) -> None:
-    monkeypatch.setattr(opening, "LOCK_WAIT_S", 0.01)
+    monkeypatch.setattr(recovery, "LOCK_WAIT_S", 0.01)
     monkeypatch.setattr(opening, "LOCK_RETRY_S", 0.01)
-    monkeypatch.setattr(writer, "BRIEF_LOCK_WAIT_MS", 10)
+    monkeypatch.setattr(writer, "START_LOCK_WAIT_MS", 10)
     path = tmp_path / "pubsub.db"
     store = SqliteStore(path)
     if not new:
         await store.open()
         await store.close()
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute(f"PRAGMA locking_mode = {mode}")
         other.execute("BEGIN IMMEDIATE")
 
         async def said(times: int) -> None:
