@@ -64,6 +64,7 @@ class Checkpoints:
         self._wal = os.open(f"{file.path}{WAL_SUFFIX}", os.O_RDONLY)
         self._growth = WalGrowth(file.path, commits_wait=not COPIES_BESIDE)
         self._running: asyncio.Task[None] | None = None
+        self._closing = False
         self._held_s = 0.0
         """How long commits had to wait for the checkpoint under way."""
 
@@ -76,7 +77,8 @@ class Checkpoints:
         return cls(thread, writer, file, beside)
 
     async def close(self) -> None:
-        """Once the checkpoint under way is over."""
+        """Once the checkpoint under way is over. None begins after it."""
+        self._closing = True
         if self._running is not None:
             await asyncio.wait([self._running])
         await self._beside.close()
@@ -88,7 +90,9 @@ class Checkpoints:
         return self._running is not None
 
     def start_if_due(self) -> None:
-        if self._writer.pages >= CHECKPOINT_PAGES and self._running is None:
+        """After each commit."""
+        due = self._writer.pages >= CHECKPOINT_PAGES
+        if due and self._running is None and not self._closing:
             self._running = tasks.start(self._run(), self._failed)
 
     async def _run(self) -> None:

@@ -49,6 +49,22 @@ class OpenBlock:
         self._times_us: list[int] = []
         self._checksums: list[int] = []
 
+    @classmethod
+    def of_rows(cls, connection: sqlite3.Connection, block: int) -> OpenBlock:
+        """That of a block which has messages already, all of them sound."""
+        open_block = cls(block, whole=True)
+        for topic_id, size, time_us, checksum in connection.execute(
+            "SELECT topic_id, length(payload) + length(properties), published_at_us, crc"
+            " FROM messages WHERE offset BETWEEN max(?, (SELECT start FROM log)) AND ?",
+            (block << BLOCK_SHIFT, (block + 1 << BLOCK_SHIFT) - 1),
+        ):
+            open_block.topics.add(topic_id)
+            open_block._topic_ids.append(topic_id)
+            open_block._sizes.append(size)
+            open_block._times_us.append(time_us)
+            open_block._checksums.append(checksum)
+        return open_block
+
     def add(self, parameters: list[Any]) -> set[int]:
         """Add messages of this block, given as flat parameters. Returns the topics new in it."""
         topic_ids = parameters[TOPIC_ID::WIDTH]

@@ -110,7 +110,9 @@ def _make_writer(database: sqlite3.Connection, path: Path, noted: Offset, damage
     writer = Writer(database, path)
     writer.start(boot_id(), __version__, noted)
     newest = writer.high_watermark >> BLOCK_SHIFT
-    if not Reader(database, damage).is_sound(newest, writer.high_watermark):
+    if Reader(database, damage).is_sound(newest, writer.high_watermark):
+        writer.read_open_block()
+    else:
         with writer.transaction():
             figures.distrust(database, newest)
     return writer

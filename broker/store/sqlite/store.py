@@ -165,8 +165,7 @@ class SqliteStore:
             self._high_watermark = committed.last
             for tail in self._tails:
                 tail.add(committed.before, batch, committed.size + 200 * len(batch))
-        if self._is_open:
-            self._checkpoints.start_if_due()
+        self._checkpoints.start_if_due()
 
     def append_now(
         self,
@@ -285,8 +284,7 @@ class SqliteStore:
     async def forget_expired(self, now_us: int) -> None:
         self._require_open()
         while await self._thread.run(self._writer.forget_expired, now_us):
-            if self._is_open:
-                self._checkpoints.start_if_due()
+            self._checkpoints.start_if_due()
 
     async def get(self, kind: type[D], key: tuple[str, ...]) -> D | None:
         documents = await self.scan(kind, key)
@@ -319,8 +317,7 @@ class SqliteStore:
                 self._writer.trim_some, self._log_start, position
             )
             removed += gone
-            if self._is_open:
-                self._checkpoints.start_if_due()
+            self._checkpoints.start_if_due()
         return removed
 
     async def stats(self) -> StoreStats:

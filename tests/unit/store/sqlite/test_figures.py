@@ -76,6 +76,27 @@ async def test_an_open_block_goes_on_after_a_restart(sqlite: SqliteStore) -> Non
     assert ask(sqlite.path, SUMS_DIFFER) == []
 
 
+@pytest.mark.parametrize("before", [0, 100, BLOCK - 1, BLOCK, BLOCK + 5])
+async def test_no_commit_waits_for_the_rows_of_the_block_that_it_fills(
+    sqlite: SqliteStore, monkeypatch: pytest.MonkeyPatch, before: int
+) -> None:
+    """1,023 large messages from before the start are 0.1 s and more."""
+
+    def mistake(_: sqlite3.Connection, block: int) -> None:
+        raise AssertionError(f"block {block} is read")
+
+    written = some(2 * BLOCK + 10)
+    await sqlite.append(written[:before])
+    await sqlite.close()
+    monkeypatch.setattr("broker.store.sqlite.figures.write_from_rows", mistake)
+    await sqlite.open()
+    await sqlite.append(written[before : before + 3])
+    await sqlite.append(written[before + 3 :])
+    full = [m for m in written if m.offset < 2 * BLOCK]
+    assert ask(sqlite.path, OF_TOPICS) == figures(full, by_topic=True)
+    assert ask(sqlite.path, SUMS_DIFFER) == []
+
+
 async def test_a_block_of_one_topic_has_its_figures_too(sqlite: SqliteStore) -> None:
     written = [message(bytes(i % 5), "t", at=9000 - i) for i in range(2 * BLOCK + 10)]
     for at in range(0, len(written), 300):
