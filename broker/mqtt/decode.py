@@ -56,6 +56,9 @@ MQTT_3_1 = 3
 BRIDGE = 0x80
 """Bit of the Protocol Level of a bridge. It asks for what MQTT 5 calls No Local and Retain As
 Published."""
+LARGE_BYTES = 8192
+"""From this size on a packet that arrived in parts is put together alone. Below, it costs less to
+copy what is behind it, too."""
 VERSION_BYTES = len(b"\0\4MQTT\5")
 """Protocol Name and Level."""
 
@@ -63,7 +66,17 @@ VERSION_BYTES = len(b"\0\4MQTT\5")
 class Decoder:
     """`feed` it the bytes that arrive, then call `next` until it gives None or raises."""
 
-    __slots__ = ("_data", "_limits", "_needed", "_position", "publishes", "unfinished", "version")
+    __slots__ = (
+        "_data",
+        "_limits",
+        "_needed",
+        "_position",
+        "_rest",
+        "_rest_position",
+        "publishes",
+        "unfinished",
+        "version",
+    )
 
     def __init__(self, limits: Limits) -> None:
         self.version: int | None = None
@@ -72,6 +85,9 @@ class Decoder:
         self._limits = limits
         self._data = b""
         self._position = 0
+        self._rest = b""
+        """What arrived behind a large packet that it finished, from `_rest_position` on."""
+        self._rest_position = 0
         self.unfinished = bytearray()
         """What is kept of a packet that is not whole. It is always the same object."""
         self._needed = 0
@@ -81,17 +97,29 @@ class Decoder:
         """Whether a PUBLISH waits for its end."""
         return bool(self.unfinished) and self.unfinished[0] in PUBLISH_FIRST_BYTES
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes, position: int = 0) -> None:
         """Take over bytes that arrived, after all earlier ones were drawn with `next`."""
         assert not self._data
+        if not self.unfinished:
+            self._data, self._position = data, position
+            return
         self._position = 0
-        if self.unfinished:
-            self.unfinished += data
-            if len(self.unfinished) < self._needed:
-                return
-            data = bytes(self.unfinished)
-            self.unfinished.clear()
-        self._data = data
+        end = position + self._needed - len(self.unfinished)
+        if end > len(data):
+            self.unfinished += memoryview(data)[position:]
+            return
+        if self._needed < LARGE_BYTES:
+            end = len(data)
+        self._data = b"".join((self.unfinished, memoryview(data)[position:end]))
+        if end < len(data):
+            self._rest, self._rest_position = data, end
+        self.unfinished.clear()
+
+    def _next_of_rest(self, publishes: list[Any]) -> FromClient | RefusedPublish | None:
+        """As `next`, once the large packet that was unfinished is drawn."""
+        rest, self._rest = self._rest, b""
+        self.feed(rest, self._rest_position)
+        return self.next(publishes)
 
     def next(self, publishes: list[Any]) -> FromClient | RefusedPublish | None:
         """Append the PUBLISHes that come next, and return the packet that stands after them: any
@@ -110,7 +138,7 @@ class Decoder:
                 return refused
         if position == size:
             self._data = b""
-            return None
+            return self._next_of_rest(publishes) if self._rest else None
         if version is not None:
             run = read_run(data, position, version_5)
             if run is not None:
@@ -122,11 +150,11 @@ class Decoder:
         except PacketTooLarge:
             if version is None and (needed := self._version_ahead(data, position)) > size:
                 self._wait(data, position, needed)
-                return None
+                return self._next_of_rest(publishes) if self._rest else None
             raise
         if end > size:
             self._wait(data, position, end)
-            return None
+            return self._next_of_rest(publishes) if self._rest else None
         self._position = end
         reader = Reader(data, body, end)
         packet: FromClient
@@ -139,7 +167,7 @@ class Decoder:
 
     def _wait(self, data: bytes, position: int, end: int) -> None:
         """Keep what begins at `position` until it goes up to `end`."""
-        self.unfinished += data[position:]
+        self.unfinished += memoryview(data)[position:]
         self._needed = end - position
         self._data = b""
 

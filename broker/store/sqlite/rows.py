@@ -34,6 +34,9 @@ TOPIC_ID, PUBLISHED_AT_US, RETAIN, EXPIRES_AT_US = 0, 2, 4, 5
 PAYLOAD, PROPERTIES, CHECKSUM = 6, 7, 8
 """Where these are among the parameters of a message."""
 
+ADAPTED_BYTES_MIN = 4096
+"""Larger payloads are bound as bytes: to copy them takes longer than sqlite3's adapters."""
+
 _NO_BYTES = bytearray()
 
 _PRIME = 0xFFFF_FFFB
@@ -106,7 +109,7 @@ def flat_rows(
                 qos,
                 retain,
                 expires_at_us,
-                bytearray(payload),
+                bytearray(payload) if message.size <= ADAPTED_BYTES_MIN else payload,
                 bytearray(properties) if properties else _NO_BYTES,
                 checksum(
                     seed, offset, published_at_us, qos, retain, expires_at_us, payload, properties

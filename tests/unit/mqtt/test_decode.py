@@ -7,6 +7,7 @@ import pytest
 
 from broker.config import Config
 from broker.errors import MalformedPacket, UnsupportedProtocolVersion
+from broker.mqtt import decode
 from broker.mqtt.decode import Decoder
 from broker.mqtt.encode import encode
 from broker.mqtt.fields import binary
@@ -62,6 +63,41 @@ def test_a_packet_in_many_reads_is_looked_at_when_it_is_whole(
         packets += drain(decoder)
     assert packets == [BIG]
     assert sum(1 for size in looked_at if size) <= 3
+
+
+@pytest.mark.parametrize("size", range(1, 60))
+def test_what_is_behind_a_large_packet_that_came_in_parts_is_read_too(
+    decoder: Decoder, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(decode, "LARGE_BYTES", 12)
+    sent: list[Any] = [
+        Publish("t", b"x" * length, 1, False, False, identifier)
+        for identifier, length in enumerate((30, 0, 200, 3, 9, 0), 1)
+    ]
+    sent.insert(2, Pingreq())
+    sent.append(Pingreq())
+    packets: list[Any] = []
+    for chunk in chunks(b"".join(encode(packet, MQTT_5) for packet in sent), size):
+        decoder.feed(chunk)
+        packets += drain(decoder)
+    assert packets == sent
+    assert not decoder.unfinished
+
+
+def test_what_is_behind_a_large_packet_is_not_copied(decoder: Decoder) -> None:
+    behind = encode(Publish("t", b"y" * 1000, 1, False, False, 2), MQTT_5) * 200
+    whole = encode(Publish("t", b"x" * 10_000, 1, False, False, 1), MQTT_5)
+    decoder.feed(whole[:5000])
+    assert drain(decoder) == []
+    data = whole[5000:] + behind
+    tracemalloc.start()
+    try:
+        decoder.feed(data)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 30_000
+    assert len(drain(decoder)) == 201
 
 
 def test_memory_follows_what_came_and_not_what_was_declared(decoder: Decoder) -> None:
