@@ -29,12 +29,12 @@ from time import perf_counter
 
 from broker import tasks
 from broker.errors import StoreBusy, StoreError, StoreFull
-from broker.store.sqlite import opening
+from broker.store.sqlite import opening, tables
 from broker.store.sqlite.file import DatabaseFile
 from broker.store.sqlite.thread import ConnectionThread
 from broker.store.sqlite.wal import WAL_SUFFIX
 from broker.store.sqlite.wal_growth import WalGrowth
-from broker.store.sqlite.writer import Writer, checkpoint
+from broker.store.sqlite.writer import Writer
 
 CHECKPOINT_PAGES = 1500
 """Pages (4 KiB) in the write-ahead log when a checkpoint begins. To copy them takes 4-8 ms."""
@@ -122,7 +122,7 @@ class Checkpoints:
         def copy() -> None:
             self._writer.pages = 0
             with self._writer.writing():
-                checkpoint(self._beside.database, self._file.path, "PASSIVE")
+                tables.checkpoint(self._beside.database, self._file.path, "PASSIVE")
 
         await self._beside.run(copy)
 

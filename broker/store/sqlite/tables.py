@@ -13,6 +13,7 @@ from dataclasses import fields
 from functools import cache
 from itertools import groupby
 from operator import attrgetter
+from pathlib import Path
 from typing import Any
 
 from broker.documents import (
@@ -30,7 +31,8 @@ from broker.documents import (
     WillDeadlineDocument,
     WillDocument,
 )
-from broker.errors import StoreConflict
+from broker.errors import StoreBusy, StoreConflict, StoreFull
+from broker.store.sqlite.errors import store_error
 from broker.store.sqlite.rows import insert_rows
 from broker.topics import SHARE_PREFIX
 
@@ -182,3 +184,15 @@ def touch(connection: sqlite3.Connection) -> None:
     """Change a page and change it back: a COMMIT without a changed page does not fsync."""
     for step in (1, -1):
         connection.execute("UPDATE log SET start = start + ?", (step,))
+
+
+def checkpoint(connection: sqlite3.Connection, path: Path, mode: str) -> tuple[int, int]:
+    """As `Writer.checkpoint`, on any connection that may write."""
+    try:
+        row = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+    except sqlite3.OperationalError as error:
+        if not isinstance(store_error(error, path), StoreFull | StoreBusy):
+            raise
+        return 0, 0
+    _, pages, copied = row
+    return pages, copied

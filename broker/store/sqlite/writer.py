@@ -382,7 +382,7 @@ class Writer:
         disk, or while another program has locked the database: they stay there, safe.
         """
         self._set_lock_wait(CHECKPOINT_WAIT_MS)
-        return checkpoint(self._connection, self._path, mode)
+        return tables.checkpoint(self._connection, self._path, mode)
 
     def sync(self, descriptor: int) -> None:
         """Sync a file of the database, in any thread. A failure is one of a write: the kernel may
@@ -393,15 +393,3 @@ class Writer:
             failure = store_error(error, self._path)
             self._refuse(failure)
             raise failure from error
-
-
-def checkpoint(connection: sqlite3.Connection, path: Path, mode: str) -> tuple[int, int]:
-    """As `Writer.checkpoint`, on any connection that may write."""
-    try:
-        row = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
-    except sqlite3.OperationalError as error:
-        if not isinstance(store_error(error, path), StoreFull | StoreBusy):
-            raise
-        return 0, 0
-    _, pages, copied = row
-    return pages, copied
