@@ -334,10 +334,10 @@ class Delivery:
             await self._advanced.wait()
 
     async def read(
-        self, session: Session, after: Offset, end: Offset, filters: Iterable[str]
+        self, session: Session, after: Offset, end: Offset, filters: Iterable[str], counted: Offset
     ) -> tuple[list[Message], Offset, list[range]]:
         """Messages above `after` that may match, how far that went, and which offsets up to there
-        are missing: damaged, or removed by retention. They are counted."""
+        are missing: damaged, or removed by retention. Those above `counted` are counted."""
         if after >= self._recent.after:
             return *self._recent.read(after), []
         read = await self._looks.look(
@@ -352,7 +352,7 @@ class Delivery:
         )
         removed = range(after + 1, min(self._log.store.log_start, end + 1))
         messages = readers.sendable(read.messages, self._counters)
-        missing = readers.missing(removed, read.damaged, self._counters)
+        missing = readers.missing(removed, read.damaged, self._counters, counted)
         return messages, Offset(read.next - 1), missing
 
     def caught_up(self, session: Session) -> None:

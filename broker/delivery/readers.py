@@ -84,14 +84,16 @@ def lasting(messages: list[Message], through: Offset) -> list[Message]:
     ]
 
 
-def missing(removed: range, damaged: Sequence[range], counters: Counters) -> list[range]:
-    """What retention removed, and what is damaged above it. They are counted. (P5)"""
+def missing(
+    removed: range, damaged: Sequence[range], counters: Counters, counted: Offset
+) -> list[range]:
+    """What retention removed, and what is damaged above it. Those above `counted` are
+    counted. (P5)"""
     damaged = [part for part in damaged if part.start >= removed.stop]
-    counters.dropped["damaged"] += sum(map(len, damaged))
-    if removed:
-        counters.dropped["removed by retention"] += len(removed)
-        return [removed, *damaged]
-    return damaged
+    for reason, parts in (("damaged", damaged), ("removed by retention", [removed])):
+        new = [range(max(part.start, counted + 1), part.stop) for part in parts]
+        counters.dropped[reason] += sum(map(len, new))
+    return [removed, *damaged] if removed else damaged
 
 
 class Feed(Protocol):
@@ -117,10 +119,10 @@ class Feed(Protocol):
         ...
 
     async def read(
-        self, session: Session, after: Offset, end: Offset, filters: Iterable[str]
+        self, session: Session, after: Offset, end: Offset, filters: Iterable[str], counted: Offset
     ) -> tuple[list[Message], Offset, list[range]]:
         """Messages above `after` that may match, how far that went, and which offsets up to there
-        are missing: damaged, or removed by retention. They are counted."""
+        are missing: damaged, or removed by retention. Those above `counted` are counted."""
         ...
 
     def caught_up(self, session: Session) -> None:
@@ -206,9 +208,11 @@ class CatchUp(Reader):
             filters = [
                 f for f, s in session.subscriptions.items() if not (s.replaying or is_shared(f))
             ]
+            counted = session.gaps.counted_through
             messages, through, missing = await delivery.read(
-                session, position.through, delivery.live.through, filters
+                session, position.through, delivery.live.through, filters, counted
             )
+            session.gaps.counted(missing)
             session.miss(missing)
             outgoing = [
                 (message, grant)
@@ -326,7 +330,7 @@ class Replay(Reader):
             if through >= end:
                 break
             messages, through, missing = await delivery.read(
-                session, through, end, [subscription.filter]
+                session, through, end, [subscription.filter], BEFORE_ALL
             )
             untold += missing
             outgoing = [

@@ -201,7 +201,9 @@ class Sender:
                 continue
             qos = 1 if entry.stage is Stage.SENT_QOS1 else 2
             grant = self.session.grants.of(message) or Grant(qos)
-            outgoing.append((message, replace(grant, qos=qos, retained=entry.retained)))
+            missing = self.session.gaps.told.get(entry.offset, ())
+            grant = replace(grant, qos=qos, retained=entry.retained, missing=missing)
+            outgoing.append((message, grant))
             packet_ids.append(entry.packet_id)
         for reason, gone_ids in gone.items():
             self.discard(gone_ids, reason)

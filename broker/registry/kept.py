@@ -11,6 +11,8 @@ from broker.config import Config
 from broker.errors import QuotaExceeded
 from broker.message import Monotonic
 from broker.registry.deadlines import Deadlines
+from broker.session.gaps import Gaps
+from broker.session.session import Session
 from broker.topics import is_shared
 
 
@@ -21,6 +23,7 @@ class Kept:
         self._config = config
         self._clients = Deadlines()
         self._groups = Deadlines()
+        self._gaps: dict[str, Gaps] = {}
 
     @property
     def client_count(self) -> int:
@@ -55,6 +58,7 @@ class Kept:
 
     def remove(self, client_id: str) -> bool:
         """Whether it was there."""
+        self._gaps.pop(client_id, None)
         return self._of(client_id).remove(client_id)
 
     def soonest(self, *, clients: bool = True) -> Monotonic | None:
@@ -65,7 +69,19 @@ class Kept:
 
     def take_due(self, now: Monotonic, limit: int) -> list[str]:
         """Remove up to `limit` sessions of clients that are due."""
-        return self._clients.take_due(now, limit)
+        due = self._clients.take_due(now, limit)
+        for client_id in due:
+            self._gaps.pop(client_id, None)
+        return due
+
+    def keep_gaps(self, session: Session) -> None:
+        """Memory forgets the session, but not this of it."""
+        if session.gaps:
+            self._gaps[session.client_id] = session.gaps
+
+    def gaps_of(self, client_id: str) -> Gaps | None:
+        """What `keep_gaps` kept."""
+        return self._gaps.get(client_id)
 
     def take_due_groups(self, now: Monotonic, limit: int) -> list[str]:
         """Up to `limit` groups that are due. They stay, and are not due again."""

@@ -13,6 +13,7 @@ from broker.documents import (
     SubscriptionDocument,
 )
 from broker.log.log import Log
+from broker.session.gaps import Gaps
 from broker.session.session import Session
 
 SESSION_STATE = (
@@ -25,8 +26,11 @@ SESSION_STATE = (
 """What is stored of a session, and read in one call. Subscriptions come last: there may be many."""
 
 
-async def load(log: Log, client_id: str, *, inflight_max: int) -> Session | None:
-    """The session as it was last committed; None if there is none. Raises StoreError."""
+async def load(
+    log: Log, client_id: str, *, inflight_max: int, gaps: Gaps | None = None
+) -> Session | None:
+    """The session as it was last committed; None if there is none. `gaps`: of its last connection.
+    Raises StoreError."""
     document: SessionDocument | None = None
     cursor: CursorDocument | None = None
     pages: list[InFlightDocument] = []
@@ -50,6 +54,7 @@ async def load(log: Log, client_id: str, *, inflight_max: int) -> Session | None
         created_at_us=document.created_at_us,
         start=log.high_watermark,
         inflight_max=inflight_max,
+        gaps=gaps,
     )
     session.set_expiry(document.session_expiry_s)
     session.restore(cursor, pages, received)

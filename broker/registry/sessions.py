@@ -279,6 +279,7 @@ class Sessions:
             client_id = session.client_id
             if self._sessions.get(client_id) is session and client_id not in self._owners:
                 del self._sessions[client_id]
+                self._stored.keep_gaps(session)
 
         expires_at = self._stored.get(session.client_id)
         assert expires_at is not None
@@ -368,7 +369,8 @@ class Sessions:
             session = None
         if session is not None or client_id not in self._stored:
             return session
-        return await load(self._log, client_id, inflight_max=self._config.inflight_max)
+        inflight_max, gaps = self._config.inflight_max, self._stored.gaps_of(client_id)
+        return await load(self._log, client_id, inflight_max=inflight_max, gaps=gaps)
 
     def _new(self, client_id: str, created_at_us: int) -> Session:
         return Session(

@@ -35,12 +35,14 @@ def with_missing(
 class Outbox(deque[Outgoing]):
     """Whoever takes from it subtracts from `size`."""
 
-    __slots__ = ("_missing", "size")
+    __slots__ = ("_missing", "size", "tells")
 
     def __init__(self) -> None:
         super().__init__()
         self.size = 0
         """Bytes."""
+        self.tells = False
+        """Whether one of the messages may tell of missing offsets."""
         self._missing: list[range] = []
 
     def miss(self, missing: Iterable[range]) -> None:
@@ -51,12 +53,14 @@ class Outbox(deque[Outgoing]):
         """Add messages, `size` bytes."""
         if self._missing and outgoing:
             outgoing, self._missing = with_missing(outgoing, self._missing)
+            self.tells = True
         self.extend(outgoing)
         self.size += size
 
     def clear(self) -> None:
         super().clear()
         self.size = 0
+        self.tells = False
         self._missing = []
 
     def first(self) -> Offset | None:

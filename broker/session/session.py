@@ -33,6 +33,7 @@ from broker.documents import (
 from broker.message import Lease, Message, Offset, Outgoing
 from broker.session.cursor import Cursor
 from broker.session.exchange import Taken
+from broker.session.gaps import TOLD_MAX, Gaps
 from broker.session.grants import SubscriptionSet
 from broker.session.in_flight import OFFSET_MAX, InFlightWindow
 from broker.session.outbox import Outbox
@@ -45,7 +46,13 @@ class Session:
     """The state that MQTT keeps per client identifier, connected or not."""
 
     def __init__(
-        self, client_id: str, *, created_at_us: int, start: Offset, inflight_max: int
+        self,
+        client_id: str,
+        *,
+        created_at_us: int,
+        start: Offset,
+        inflight_max: int,
+        gaps: Gaps | None = None,
     ) -> None:
         self.client_id = client_id
         self.created_at_us = created_at_us
@@ -63,9 +70,9 @@ class Session:
         self.position = Position(start)
         self.outbox = Outbox()
         self.aside: deque[Outgoing] = deque()
+        self.gaps = Gaps() if gaps is None else gaps
 
         self._cursor = Cursor(client_id, self.in_flight)
-        self._hears_of_gaps = True
 
     def set_expiry(self, session_expiry_s: int) -> None:
         """Let it outlive its connection by this many seconds. [MQTT-3.1.2-23]"""
@@ -129,7 +136,7 @@ class Session:
         """What is offered next lacks these offsets, damaged or removed: its client is told with the
         next message, and the cursor stays before them until then. A client that cannot be told is
         not waited for."""
-        if self._hears_of_gaps:
+        if self.gaps.heard:
             self.outbox.miss(missing)
 
     def offer(self, outgoing: Sequence[Outgoing], size: int) -> None:
@@ -157,6 +164,9 @@ class Session:
             self._note_aside(taken.outgoing, taken.packet_ids)
         else:
             self.outbox.size -= taken.size
+            if self.outbox.tells:
+                self._note_told(taken.outgoing, taken.packet_ids)
+                self.outbox.tells = bool(self.outbox)
             if self.grants.joined:
                 self.grants.mark_caught_up(taken.outgoing)
         return taken
@@ -191,10 +201,20 @@ class Session:
                 replayed[grant.replay] = message.offset
             if grant.lease:
                 leased.append((packet_id, grant.lease))
+            if grant.missing and packet_id:
+                self.gaps.told[message.offset] = grant.missing
         self.owed.handed_on(retained)
         for topic_filter, through in replayed.items():
             self.grants.replayed(topic_filter, through)
         self.in_flight.lease(leased)
+
+    def _note_told(self, taken: Iterable[Outgoing], packet_ids: Iterable[int]) -> None:
+        """They are sent again with the missing offsets that they tell of."""
+        for (message, grant), packet_id in zip(taken, packet_ids, strict=True):
+            if grant.missing and packet_id:
+                self.gaps.told[message.offset] = grant.missing
+        if len(self.gaps.told) > TOLD_MAX:
+            self.gaps.forget({entry.offset for entry in self.in_flight.unfinished()})
 
     def waiting_leases(self, group: str) -> list[Lease]:
         """Give back to the group what waits here and was not sent."""
@@ -212,12 +232,14 @@ class Session:
         """A client is there: from now on its window counts. `hears_of_gaps`: its protocol can tell
         it which offsets are missing."""
         self.attached = True
-        self._hears_of_gaps = hears_of_gaps
+        self.gaps.heard = hears_of_gaps
         self.in_flight.open(receive_maximum)
 
     def detach(self) -> None:
         """The client is gone: forget what waits in memory, the log has it."""
         self.attached = False
+        if self.gaps.told:
+            self.gaps.forget({entry.offset for entry in self.in_flight.unfinished()})
         self.position = Position(self._told_through())
         self.outbox.clear()
         self.aside.clear()

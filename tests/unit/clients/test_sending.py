@@ -738,14 +738,14 @@ def from_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("broker.delivery.recent.RECENT_MESSAGES_MAX", 0)
 
 
-async def miss(world: World, *, log_start: int, version: int = MQTT_5) -> None:
+async def miss(world: World, *, log_start: int, version: int = MQTT_5, qos: int = 1) -> None:
     """A client that is subscribed to `t` is away while three messages come, and those below the new
     log start are removed."""
     dialogue = Dialogue(world)
     await dialogue.connect(version=version, expiry_s=100)
     properties = "00" if version == MQTT_5 else ""
-    dialogue.client(f"82 ( 0009 {properties} 0001 't' 01 ) E0 00")
-    await world.publish(*numbered(3))
+    dialogue.client(f"82 ( 0009 {properties} 0001 't' 0{qos} ) E0 00")
+    await world.publish(*numbered(3, qos=qos))
     await world.disk.trim(Offset(log_start))
 
 
@@ -797,7 +797,25 @@ async def test_who_can_be_told_stays_before_what_is_missing_until_it_is(world: W
         await dialogue.connect(expiry_s=100)
         dialogue.client("E0 00")
         assert await cursor(world) == 0
+    assert +world.counters.dropped == {"removed by retention": 3}
     dialogue = Dialogue(world)
     await dialogue.connect(expiry_s=100)
     await world.publish(message("4"))
     await dialogue.broker("32 12 0001 't' 0001 0B 26 0003 'gap' 0003 '1-3' '4'")
+
+
+@pytest.mark.usefixtures("from_the_log")
+@pytest.mark.parametrize("qos", [1, 2])
+async def test_a_message_that_is_sent_again_tells_of_the_same_gap(world: World, qos: int) -> None:
+    await miss(world, log_start=3, qos=qos)
+    for duplicate in (0, 8, 8):
+        dialogue = Dialogue(world)
+        dialogue.peer.writable(yes=False)
+        await dialogue.connect(expiry_s=100)
+        dialogue.peer.writable(yes=True)
+        await world.settled()
+        first = f"3{2 * qos + duplicate:X}"
+        await dialogue.broker(f"{first} 12 0001 't' 0001 0B 26 0003 'gap' 0003 '1-2' '3'")
+        dialogue.client("E0 00")
+        assert await cursor(world) == 2
+    assert +world.counters.dropped == {"removed by retention": 2}

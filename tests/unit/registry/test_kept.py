@@ -7,8 +7,9 @@ import pytest
 from broker.clock import NEVER
 from broker.config import Config
 from broker.errors import QuotaExceeded
-from broker.message import Monotonic
+from broker.message import Monotonic, Offset
 from broker.registry.kept import Kept
+from broker.session.session import Session
 
 GROUP = "$share/workers/t"
 
@@ -27,6 +28,22 @@ def test_groups_and_clients_do_not_take_each_others_places() -> None:
     assert kept.remove(GROUP)
     assert not kept.remove(GROUP)
     kept.refuse_if_full(GROUP)
+
+
+def test_what_was_told_of_gaps_goes_with_the_session() -> None:
+    kept = Kept(Config())
+    for name in ("told", "removed", "due", "nothing to tell"):
+        session = Session(name, created_at_us=0, start=Offset(0), inflight_max=1)
+        if name != "nothing to tell":
+            session.gaps.counted([range(1, 3)])
+        kept.set(name, Monotonic(1) if name == "due" else NEVER)
+        kept.keep_gaps(session)
+    kept.remove("removed")
+    kept.take_due(Monotonic(2), 10)
+    told = kept.gaps_of("told")
+    assert told is not None
+    assert told.counted_through == 2
+    assert [kept.gaps_of(name) for name in ("removed", "due", "nothing to tell")] == [None] * 3
 
 
 def test_what_is_due_is_taken_of_each_kind() -> None:
