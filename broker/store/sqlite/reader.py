@@ -32,6 +32,7 @@ from broker.store.sqlite.counting import Counting
 from broker.store.sqlite.damaged import Damage, DamagedBlock
 from broker.store.sqlite.errors import is_damage
 from broker.store.sqlite.filters import Topics
+from broker.store.sqlite.hidden import Hidden
 from broker.store.sqlite.index import BLOCKS_PER_RUN, BLOCKS_PER_STEP_MIN, Run, TopicIndex
 from broker.store.sqlite.names import Cache
 from broker.store.sqlite.rows import BLOCK_SHIFT, COLUMNS, checksum, seed, text, without_offset
@@ -331,6 +332,14 @@ class Reader:
     def retained(self, search: Search) -> list[int]:
         """A part of `Store.retained`, in no order."""
         return search.part(self._connection)
+
+    def look_for_hidden(self, hidden: Hidden) -> None:
+        """A part of the walk over what is retained."""
+        hidden.part(self._connection)
+
+    def hidden_retained(self, hidden: Hidden, filters: Sequence[str]) -> list[int]:
+        """What `retained` does not find."""
+        return hidden.offsets(self._connection, TopicFilters(filters))
 
     def documents(self, kinds: Sequence[type[Document]], key: tuple[str, ...]) -> list[Any]:
         """As `Store.scan_together`."""

@@ -141,9 +141,12 @@ class Search:
                 return looked_at + 1
 
 
-def in_order(offsets: Iterable[int]) -> list[Offset]:
-    """Sort in parts: sorting a million at once would hold up every other thread for 0.3 s."""
+def in_order(offsets: Iterable[object]) -> list[Offset]:
+    """Sort in parts: sorting a million at once would hold up every other thread for 0.3 s. What is
+    no number is damaged, and left out."""
     parts: defaultdict[int, list[Offset]] = defaultdict(list)
     for offset in offsets:
+        if not isinstance(offset, int):
+            continue
         parts[offset >> 16].append(Offset(offset))
     return [offset for part in sorted(parts) for offset in sorted(parts[part])]

@@ -19,14 +19,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sqlite3
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
 from typing import Concatenate, ParamSpec, TypeVar
 
+from broker import tasks
 from broker.documents import D, Document, Operation, Place, SessionDocument, fill_in
 from broker.errors import StoreBusy, StoreCorrupt, StoreError, StoreFull, StoreUnavailable
 from broker.message import Message, Offset
@@ -36,6 +39,7 @@ from broker.store.sqlite.checkpoint import Checkpoints
 from broker.store.sqlite.damaged import Damage
 from broker.store.sqlite.errors import store_error
 from broker.store.sqlite.file import DatabaseFile
+from broker.store.sqlite.hidden import Hidden
 from broker.store.sqlite.in_loop import SMALL_MAX, InLoop, is_small
 from broker.store.sqlite.lanes import Lanes
 from broker.store.sqlite.reader import Reader
@@ -44,8 +48,13 @@ from broker.store.sqlite.thread import ConnectionThread
 from broker.store.sqlite.writer import Writer
 from broker.store.tail import Tail
 
+LOOK_WAIT_S = 0.05
+"""How long the first search for what is retained waits for the look at its tables."""
+
 P = ParamSpec("P")
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 
 class SqliteStore:
@@ -75,6 +84,8 @@ class SqliteStore:
         self._lanes = Lanes(path, self._damage)
         self._tails: set[Tail] = set()
         self._checkpoints: Checkpoints
+        self._hidden = Hidden()
+        self._looking: asyncio.Task[None] | None = None
         self._in_loop = InLoop(monotonic)
 
     @property
@@ -88,9 +99,10 @@ class SqliteStore:
     @property
     def damaged_offsets(self) -> int:
         """How many offsets are known to be unreadable, of those looked at since it was opened."""
-        return self._damage.offsets
+        return self._damage.offsets + len(self._hidden.lost)
 
     async def open(self) -> None:
+        self._hidden, self._looking = Hidden(), None
         self._file = DatabaseFile(self.path)
         try:
             self._thread, self._writer = await opening.open_writer(
@@ -124,6 +136,8 @@ class SqliteStore:
         self._is_open = False
         for tail in self._tails:
             tail.end()
+        if self._looking is not None:
+            await asyncio.wait([self._looking])
         await self._checkpoints.close()
         await self._lanes.close()  # Else they keep the write-ahead log from being folded in.
         failure: StoreError | None = None
@@ -275,11 +289,26 @@ class SqliteStore:
         return count, position
 
     async def retained(self, filters: Sequence[str]) -> list[Offset]:
+        if self._looking is None:
+            self._looking = tasks.start(self._look_for_hidden(), self._not_looked)
+        if not self._hidden.done:
+            await asyncio.wait([self._looking], timeout=LOOK_WAIT_S)
         search = await self._read(Reader.search_retained, filters)
         found: list[int] = []
         while not search.done:
             found += await self._read(Reader.retained, search)
+        if self._hidden.names:
+            hidden = await self._read(Reader.hidden_retained, self._hidden, filters)
+            found = [*{*found, *hidden}]
         return await asyncio.to_thread(in_order, found)
+
+    async def _look_for_hidden(self) -> None:
+        with suppress(StoreError):  # Whoever reads tells it.
+            while not self._hidden.done:
+                await self._read(Reader.look_for_hidden, self._hidden)
+
+    def _not_looked(self, error: Exception) -> None:
+        logger.critical("%s: nobody knows what is hidden", self.path, exc_info=error)
 
     async def forget_expired(self, now_us: int) -> None:
         self._require_open()

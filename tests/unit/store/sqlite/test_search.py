@@ -87,3 +87,7 @@ def test_what_lies_between_two_levels_is_left_out(
 def test_offsets_are_sorted() -> None:
     offsets = [Offset(n * 7919 % 1_000_003) for n in range(10_000)]
     assert in_order(offsets) == sorted(offsets)
+
+
+def test_an_offset_that_damage_has_made_something_else_is_left_out() -> None:
+    assert in_order([70_000, None, 3, b"x"]) == [3, 70_000]
