@@ -64,6 +64,8 @@ class Options:
 
 def subscribe(options: Options) -> Exit:
     """Until Ctrl-C, `--count`, `--timeout`, the end of the replay, or a failure."""
+    for topic_filter in options.filters:
+        check_filter(topic_filter)
     with Interrupt() as interrupt:
         subscriber = Subscriber(options, interrupt)
         try:
