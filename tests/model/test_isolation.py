@@ -45,9 +45,13 @@ SERVES_ALL = {
     "place_of",
     "LivePosition.advance",
     "Position.advance",
+    "Wills.publish_forever",
+    "Wills.publish_due",
     "Recent.add",
     "Recent.add.<locals>.<listcomp>",
     "Waking.unfinished",
+    "Waking._go_on",
+    "Waking.finished",
     "Waking.wake",
 }
 """Mistakes in these are of no client."""
