@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 from functools import partial
@@ -35,6 +36,12 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--cycles", type=int, default=20, help="kills per crash test")
     parser.addoption("--seed", type=int, default=None, help="repeat the crash test of this seed")
+
+
+def pytest_collection_finish() -> None:
+    """What has been collected stays: the cycle collector need not look at it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

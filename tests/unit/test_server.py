@@ -415,10 +415,10 @@ async def test_a_socket_that_cannot_be_removed_does_not_keep_the_broker(
 def this_process() -> Iterator[None]:
     """What `run` changes for the whole process is put back."""
     switch_interval_s, thresholds = sys.getswitchinterval(), gc.get_threshold()
+    gc.unfreeze()  # conftest.py has frozen what was there before the first test, as `run` does.
     yield
     sys.setswitchinterval(switch_interval_s)
     gc.set_threshold(*thresholds)
-    gc.unfreeze()
 
 
 @pytest.mark.usefixtures("this_process")
