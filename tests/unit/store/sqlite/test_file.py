@@ -25,8 +25,9 @@ asyncio.run(SqliteStore(Path(sys.argv[1])).open())
 
 
 def locks(path: Path) -> list[str]:
-    """This process's locks on the database and its shared memory, as the kernel lists them: twice
-    the same, as a list that is read while others lock may have one twice, or not."""
+    """This process's locks on the database and its shared memory, as the kernel lists them, each
+    once: what others lock while the list is read shows one again. Twice the same, as it hides one
+    when others let go."""
     listed = _locks(path)
     while (again := _locks(path)) != listed:
         listed = again
@@ -37,9 +38,11 @@ def _locks(path: Path) -> list[str]:
     inodes = {f":{Path(f'{path}{suffix}').stat().st_ino}" for suffix in ("", "-shm")}
     lines = [line.split(":", 1)[1].split() for line in Path("/proc/locks").read_text().splitlines()]
     return sorted(
-        " ".join(words)
-        for words in lines
-        if str(os.getpid()) in words and any(word.endswith(tuple(inodes)) for word in words)
+        {
+            " ".join(words)
+            for words in lines
+            if str(os.getpid()) in words and any(word.endswith(tuple(inodes)) for word in words)
+        }
     )
 
 
