@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
+import socket
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
-
-import httpx
 
 from broker.config import ADMIN_SOCKET, LOCK
 from broker.net import unix
@@ -18,25 +19,45 @@ REQUEST_TIMEOUT_S = 10.0
 
 def request(method: str, path: str, data_dir: Path) -> dict[str, Any]:
     """What it answers. Raises CommandFailed (69) if it does not, ConfigError: the path is long."""
-    transport = httpx.HTTPTransport(uds=unix.reachable(data_dir / ADMIN_SOCKET))
-    with httpx.Client(
-        transport=transport, base_url="http://broker", timeout=REQUEST_TIMEOUT_S
-    ) as client:
-        try:
-            answer = client.request(method, path).raise_for_status().json()
-        except httpx.ConnectError as error:
-            start = "pubsub broker start"
-            if data_dir != Path("data"):
-                start += f" --data-dir {data_dir}"
-            raise CommandFailed(
-                f"no broker is running on {data_dir}/", f"start it with: {start}", Exit.UNREACHABLE
-            ) from error
-        except httpx.HTTPError as error:
-            raise CommandFailed(
-                f"the broker on {data_dir}/ does not answer: {error}", code=Exit.UNREACHABLE
-            ) from error
-    assert isinstance(answer, dict)
-    return answer
+    connection = _Connection(unix.reachable(data_dir / ADMIN_SOCKET))
+    try:
+        connection.request(method, path)
+        answer = connection.getresponse()
+        body = answer.read()
+    except (FileNotFoundError, ConnectionRefusedError) as error:
+        start = "pubsub broker start"
+        if data_dir != Path("data"):
+            start += f" --data-dir {data_dir}"
+        raise CommandFailed(
+            f"no broker is running on {data_dir}/", f"start it with: {start}", Exit.UNREACHABLE
+        ) from error
+    except (OSError, HTTPException) as error:
+        raise _silent(data_dir, str(error)) from error
+    finally:
+        connection.close()
+    if answer.status >= 400:
+        raise _silent(data_dir, f"{answer.status} {answer.reason}")
+    content = json.loads(body)
+    assert isinstance(content, dict)
+    return content
+
+
+def _silent(data_dir: Path, why: str) -> CommandFailed:
+    said = f"the broker on {data_dir}/ does not answer: {why}"
+    return CommandFailed(said, code=Exit.UNREACHABLE)
+
+
+class _Connection(HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("broker", timeout=REQUEST_TIMEOUT_S)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(REQUEST_TIMEOUT_S)
+        self.sock.connect(self._path)
 
 
 def is_running(data_dir: Path) -> bool:

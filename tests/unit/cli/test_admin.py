@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Thread
 
-import httpx
 import pytest
 
 from cli.admin import is_running, request
@@ -67,16 +66,20 @@ def test_no_answer_or_a_refusal_is_said(
     [("data", "pubsub broker start"), ("other", "pubsub broker start --data-dir other")],
 )
 def test_where_no_broker_is_the_way_to_start_one_is_said(
-    monkeypatch: pytest.MonkeyPatch, data_dir: str, command: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data_dir: str, command: str
 ) -> None:
-    def nobody(*_: object) -> None:
-        raise httpx.ConnectError("No such file or directory")
-
-    monkeypatch.setattr("httpx.Client.request", nobody)
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(CommandFailed) as failed:
         request("GET", "/status", Path(data_dir))
     assert str(failed.value) == f"no broker is running on {data_dir}/; start it with: {command}"
     assert failed.value.code is Exit.UNREACHABLE
+
+
+def test_a_socket_that_a_killed_broker_left_is_no_broker(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(tmp_path / "admin.sock"))
+    with pytest.raises(CommandFailed, match="no broker is running"):
+        request("GET", "/status", tmp_path)
 
 
 def test_a_broker_is_there_for_as_long_as_its_lock_is_held(tmp_path: Path) -> None:
