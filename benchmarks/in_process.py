@@ -22,6 +22,7 @@ from unittest import mock
 from broker.config import Config
 from broker.documents import Operation
 from broker.errors import PubSubError
+from broker.log.qos0 import LAZY_COMMIT_S
 from broker.log.waking import CURSOR_COMMIT_DELAY_S
 from broker.message import Message
 from broker.server import Server
@@ -276,6 +277,7 @@ class Exchange:
             header = PUBACK if self._qos == 1 else PUBREC
             await self.publisher.expect(answers(header, self._count))
         else:
+            self._broker.let_pass(LAZY_COMMIT_S)
             await self._broker.committed(self._commits + 1)
 
     async def delivered(self) -> None:

@@ -41,7 +41,8 @@ What is promised:
 - P6  After a failed write or fsync the broker acknowledges nothing that it cannot prove stored.
 - P7  Memory does not grow with the backlog of a slow or absent subscriber.
 - P8  A flipped bit in a stored message is detected, and never delivered as something else.
-- P9  QoS 0 never waits for the disk (not true yet: a QoS 0 message waits for its commit).
+- P9  QoS 0 never waits for the disk: it is delivered as it comes and logged later, unless an older
+      QoS 1 or 2 message of its topic waits.
 
 Our own words; all others are those of MQTT and of logs in general:
 
@@ -50,6 +51,8 @@ Our own words; all others are those of MQTT and of logs in general:
 - *lease*: a message of a shared subscription that one member has; the group keeps it in flight.
 - *live*, *behind*: a live session is fed with each batch as it is committed. One that is behind has
   a reader, which reads the log for it until it has caught up.
+- *ahead*: a live session that was handed every QoS 0 message so far as it came, before its commit.
+  One that cannot take a message stays *back*, and gets it from the log.
 - *outbox*: what a session gets from its own place in the log, waiting for the client.
 - *aside*: what it gets from elsewhere (retained messages, replays, leases), before the outbox.
 - *owed*: retained messages that a new subscription has still to be sent.

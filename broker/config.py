@@ -50,6 +50,7 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "outbox_bytes_max": (1, TIB),
     "write_buffer_bytes_max": (1, TIB),
     "append_bytes_max": (1, TIB),
+    "lazy_commit_ms": (0, 60_000),
     "sys_interval_s": (0, YEAR_S),
     "scrub_bytes_per_s": (0, TIB),
     "drain_timeout_s": (0, DAY_S),
@@ -122,6 +123,9 @@ class Config:
     append_bytes_max: int = 32 * MIB
     """Memory of messages that wait for the disk; beyond, QoS 0 is not logged, and publishers of
     QoS 1 and 2 are not read from. They are already while more waits than 0.1 s of writing."""
+    lazy_commit_ms: int = 250
+    """How long QoS 0 messages, which are delivered at once, wait for company before they are
+    logged. A kill of the broker loses so much of them, and the commit under way. 0: no wait."""
     sys_interval_s: float = 10.0
     """How often changed values under `$SYS/broker` are published; 0: there are none."""
     scrub_bytes_per_s: int = MIB // 4

@@ -5,11 +5,14 @@ A document is a dataclass whose leading fields are its key; a store keeps one pe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from array import array
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
-from broker.message import AgedUs, Offset, ServedUs, WallUs
+from broker.message import AgedUs, Message, Offset, ServedUs, WallUs
 
 BEFORE_ALL = Offset(0)
 NOT_YET = Offset(2**63 - 1)
@@ -71,7 +74,8 @@ class CursorDocument:
 
     Everything at or below `offset`, and everything in (offset, sent_through] that is not in flight.
     `inflight` lists that, or vouches for the InFlightDocuments that do (`session/cursor.py` packs
-    both). `next_packet_id` continues the Packet Identifiers.
+    both), and names offsets above `sent_through` that it was handed already. `next_packet_id`
+    continues the Packet Identifiers.
     """
 
     KEY: ClassVar[tuple[str, ...]] = ("client_id",)
@@ -178,17 +182,140 @@ class Place:
     offset: Offset = NOT_YET
 
 
+class HandedOn:
+    """QoS 0 messages that were delivered as they came, side by side on their way into the log.
+
+    They came in *runs*, one for each read of a publisher's socket. Runs are numbered as they come,
+    so a number says what a session was handed: every run up to it that it wanted.
+    """
+
+    __slots__ = (
+        "_between",
+        "_ends",
+        "_numbers",
+        "_offsets",
+        "after",
+        "first",
+        "last",
+        "messages",
+        "places",
+        "size",
+    )
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+        """Empty once they are routed: whoever still refers to this has their offsets."""
+        self.size = 0
+        """Bytes in memory."""
+        self.after: int | None = None
+        """In the commit that runs they come right after so many messages; None: in none."""
+        self.first = self.last = NOT_YET
+        """Their offsets, once they are committed."""
+        self._numbers = array("q")
+        self._ends = array("q")
+        """Of each run: its number, and how many messages there are up to its end."""
+        self._offsets = array("q")
+        """The first offset and, for each run, its last; empty while they are not committed."""
+        self.places: list[Place] = []
+        """Those that were asked for, of the commit that runs ..."""
+        self._between: dict[int, tuple[Place, Place]] = {}
+        """... by how many messages lie between them."""
+
+    def add(self, number: int, messages: Sequence[Message], size: int) -> None:
+        self.messages += messages
+        self.size += size
+        self._numbers.append(number)
+        self._ends.append(len(self.messages))
+
+    def later(self, number: int) -> list[Message]:
+        """The messages of the runs above this number."""
+        return self.messages[self._count(number) :]
+
+    def _count(self, number: int) -> int:
+        """How many messages the runs up to this number have."""
+        runs = bisect_right(self._numbers, number)
+        return self._ends[runs - 1] if runs else 0
+
+    def commit_begins(self, after: int) -> None:
+        self.after = after
+
+    def between(self, number: int) -> tuple[Place, Place] | None:
+        """In the commit that runs: the places before these messages, and after those of the runs up
+        to this number. None if there are none."""
+        count = self._count(number)
+        if self.after is None or not count:
+            return None
+        between = self._between.get(count)
+        if between is None:
+            between = self._between[count] = Place(self.after), Place(self.after + count)
+            self.places += between
+        return between
+
+    def committed(self) -> None:
+        """The store has set the offsets of the messages."""
+        self.after = None
+        self.places = []
+        self._between = {}
+        offsets = [self.messages[end - 1].offset for end in self._ends]
+        self.first, self.last = self.messages[0].offset, self.messages[-1].offset
+        self._offsets = array("q", [self.first, *offsets])
+
+    def not_committed(self) -> None:
+        self.after = None
+        self.places = []
+        self._between = {}
+
+    def offsets(self, number: int) -> range:
+        """Those of the runs up to this number, as far as they are committed."""
+        runs = bisect_right(self._numbers, number)
+        if not (self._offsets and runs):
+            return range(0)
+        return range(self._offsets[0], self._offsets[runs] + 1)
+
+    def routed(self) -> None:
+        """Only the offsets are needed from here on."""
+        self.messages = []
+
+
+class AheadOfLog:
+    """What was handed on and is not routed, in the order of the log."""
+
+    __slots__ = ("committed", "number", "parts", "routed_through", "state")
+
+    def __init__(self) -> None:
+        self.number = 0
+        """Of the newest run."""
+        self.parts: deque[HandedOn] = deque()
+        self.state = 0
+        """Changes with everything that changes which parts there are, or how far they came."""
+        self.committed: deque[tuple[Offset, Callable[[], set[str]]]] = deque()
+        """What is behind none of it: batches that are not routed, with messages that were not
+        handed on. Of each the last offset, and what tells the topics of these messages."""
+        self.routed_through = BEFORE_ALL
+        """Every message of the log up to this offset was routed."""
+
+    def forget_routed(self) -> None:
+        """What is routed is not ahead of anything any more."""
+        while self.parts and self.parts[0].last <= self.routed_through:
+            self.parts.popleft().routed()
+            self.state += 1
+        while self.committed and self.committed[0][0] <= self.routed_through:
+            self.committed.popleft()
+
+
 @dataclass(slots=True)
 class Put:
     """Write a document whole. With `revision`, only over that one (0: only if there is none).
 
     The fields of the document that `places` names are filled in by the commit, with the offsets of
-    these places: of the same append, or known since an earlier one.
+    these places: of the same append, or known since an earlier one. `fill_in` does what is more
+    than that, in the thread that writes.
     """
 
     document: Document
     revision: int | None = None
     places: Mapping[str, Place] | None = None
+    fill_in: Callable[[], None] | None = None
 
 
 @dataclass(slots=True)
@@ -215,6 +342,8 @@ def fill_in(
     for place in places:
         place.offset = Offset(first + place.after - 1) if place.after else before
     for operation in operations if places else ():
-        if isinstance(operation, Put) and operation.places:
-            for name, place in operation.places.items():
+        if isinstance(operation, Put):
+            for name, place in (operation.places or {}).items():
                 setattr(operation.document, name, place.offset)
+            if operation.fill_in is not None:
+                operation.fill_in()

@@ -121,6 +121,8 @@ def cost_of(messages: Sequence[Message]) -> int:
     Every limit on messages in memory counts this. The cost is not kept with each message: that
     would take memory, too.
     """
+    if len(messages) == 1:
+        return MESSAGE_BYTES + len(messages[0].topic) + messages[0].size
     topics = sum(map(len, [message.topic for message in messages]))
     return topics + sum([message.size for message in messages]) + MESSAGE_BYTES * len(messages)
 

@@ -123,7 +123,13 @@ class Server:
 
     async def _start_on_store(self) -> None:
         config, clock, alarm = self.config, self._clock, self._alarm
-        self._log = Log(self._store, self.counters, clock, append_bytes_max=config.append_bytes_max)
+        self._log = Log(
+            self._store,
+            self.counters,
+            clock,
+            append_bytes_max=config.append_bytes_max,
+            lazy_commit_s=config.lazy_commit_ms / 1000,
+        )
         delivery = Delivery(self._log, self.counters, config, clock)
         grace_s = config.will_restart_grace_s
         moved = alarm.deadline_moved

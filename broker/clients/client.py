@@ -25,7 +25,7 @@ from broker.clients.sending import Output, Sending
 from broker.clients.services import Services
 from broker.clock import Instant
 from broker.errors import QuotaExceeded, StoreError
-from broker.message import Grant, Message, Monotonic, Offset
+from broker.message import Grant, Message, Monotonic, Offset, Outgoing
 from broker.mqtt.connection import Closed, Connection, ControlEvent, Event
 from broker.mqtt.fields import PACKET_BYTES_MAX
 from broker.mqtt.packets import (
@@ -155,6 +155,9 @@ class Client(Owner):
         """Send what the session has, as far as window and socket permit."""
         if self._sending is not None:
             self._sending.wake()
+
+    def hand_on(self, outgoing: list[Outgoing]) -> bool:
+        return self._sending is not None and self._sending.hand_on(outgoing)
 
     @property
     def takes_more(self) -> bool:
@@ -320,11 +323,10 @@ class Client(Owner):
         self._output.flush()
         if self._step is None and self._output.lost:
             self._leave()
-        elif self._step is None and self._input_ended:
-            if not self._answers_are_due():
-                self._end()
-        elif self._step is None:
+        elif self._step is None and not self._input_ended:
             self.resume_reading("step")
+        elif self._step is None and not self._answers_are_due():
+            self._end()
 
     def pause_reading(self, reason: str) -> None:
         self._reading_paused_by.add(reason)
@@ -378,9 +380,8 @@ class Client(Owner):
             self._sending.stop()
         if self._session is not None:
             if self._why:
-                logger.info(
-                    "client %r at %s: disconnected: %s", self._client_id, self._peer, self._why
-                )
+                who = self._client_id, self._peer, self._why
+                logger.info("client %r at %s: disconnected: %s", *who)
             self._let_go(self._session)
 
     def _let_go(self, session: Session) -> None:

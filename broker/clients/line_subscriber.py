@@ -72,6 +72,19 @@ class LineSubscriber(Owner, Recipient):
             self._deliver(taken.outgoing, taken.packet_ids)
         client.services.delivery.drained(sender.session)
 
+    def hand_on(self, outgoing: list[Outgoing]) -> bool:
+        sender, client = self._sender, self._client
+        if sender is None or client.input_ended or not client.writable_now or sender.left:
+            return False
+        if sender.session.aside or sender.session.outbox:
+            return False
+        if outgoing:
+            client.services.counters.payload_bytes_out += sum(
+                [len(message.payload) for message, _ in outgoing]
+            )
+            self._deliver(outgoing, ())
+        return True
+
     def room(self) -> int:
         """The operating system bounds what is in flight here."""
         client = self._client

@@ -13,7 +13,7 @@ from itertools import groupby
 from broker.clients.sending import Output
 from broker.clients.services import Services
 from broker.errors import StoreError, StoreFull
-from broker.log.unlogged import NOT_LOGGED
+from broker.log.batch import OnCommitted
 from broker.message import Message
 from broker.mqtt.packets import MQTT_5, Ack, PacketType, Publish, RefusedPublish
 from broker.mqtt.properties import has_user_property
@@ -97,7 +97,6 @@ class Publishing:
             elif isinstance(error, StoreFull):
                 # The client may be gone, but not its session: what it sends again is new.
                 session.received.release(received)
-                self._counters.dropped[NOT_LOGGED] += sum(not message.qos for message in messages)
                 logger.info(
                     "client %r: %d messages are refused: %s",
                     session.client_id,
@@ -110,14 +109,36 @@ class Publishing:
                 self._acknowledge(PacketType.PUBREC, before, 0)
 
         if pubacks or pubrecs:
+            awaited = len(pubacks) + len(received)
             # MQTT 5 can say that there is no space, to 3.1.1 we do not listen until there is.
-            keep_if_full = not self._gives_reasons or not messages
-            log.append(messages, committed, self._output.failed, keep_if_full=keep_if_full)
+            keep_if_full = not self._gives_reasons or not awaited
+            if len(messages) > awaited:
+                self._append_mixed(messages, committed, keep_if_full=keep_if_full)
+            else:
+                log.append(messages, committed, self._output.failed, keep_if_full=keep_if_full)
             if pubrecs and session.durable:
                 log.changed(session)
             return True
         log.append(messages, durable=False)
         return False
+
+    def _append_mixed(
+        self, messages: Sequence[Message], committed: OnCommitted, *, keep_if_full: bool
+    ) -> None:
+        """QoS 0 beside QoS 1 and 2: it does not wait for their commit. All are appended in their
+        order; `committed` belongs to the last of QoS 1 and 2, or to nothing but the packets."""
+        log, failed = self._log, self._output.failed
+        runs = [[*run] for _, run in groupby(messages, lambda message: message.qos > 0)]
+        awaited = [run for run in runs if run[0].qos] or [[]]
+        for run in runs:
+            if not run[0].qos:
+                log.append(run, durable=False)
+            elif run is not awaited[-1]:
+                log.append(run, keep_if_full=keep_if_full)
+            else:
+                log.append(run, committed, failed, keep_if_full=keep_if_full)
+        if not awaited[-1]:
+            log.append([], committed, failed, keep_if_full=keep_if_full)
 
     def refuse(self, publish: RefusedPublish) -> None:
         """Acknowledge it, after all that came before it.

@@ -212,6 +212,20 @@ class Sending(Recipient):
             self._delivery.drained(session)
             self._groups.drained(session)
 
+    def hand_on(self, outgoing: list[Outgoing]) -> bool:
+        """Send these QoS 0 messages now, before their commit. False, and none is sent: the socket
+        is full, or something older is to go first."""
+        output, session = self._output, self._session
+        if not output.writable or output.closed or self._held or self._sender.left:
+            return False
+        if session.aside or session.outbox:
+            return False
+        if outgoing:
+            payloads = [message.payload for message, _ in outgoing]
+            self._counters.payload_bytes_out += sum(map(len, payloads))
+            self._send(outgoing, [0] * len(outgoing), self._time.aged_us())
+        return True
+
     def answer(self, packet: Suback | Unsuback) -> None:
         """UNSUBACK leaves behind the messages that were routed before it."""
         outbox = self._session.outbox

@@ -55,6 +55,14 @@ class Routing(Protocol):
         """From here on route to this subscription; None: to no subscription with this filter."""
         ...
 
+    def hold(self, session: Session) -> None:
+        """A change of its subscriptions came: what comes after that waits until it is in effect."""
+        ...
+
+    def let_go(self, session: Session) -> None:
+        """Such a change is in effect."""
+        ...
+
     def failed(self, session: Session, error: Exception) -> None:
         """The session cannot be served on. Raises nothing."""
         ...
@@ -69,6 +77,8 @@ class Change:
     subscriptions: dict[str, SubscriptionDocument | None] = field(default_factory=dict)
     """By Topic Filter: the subscription from here on; None: there is none any more."""
     place: Place = field(default_factory=Place)
+    holds: bool = False
+    """Whether its session waits for it: not if it was made in an earlier connection."""
 
 
 def place_of(change: Change) -> Offset:
@@ -136,6 +146,9 @@ class Changes:
             self.routed()
 
         session, place = change.session, change.place
+        if change.subscriptions:
+            change.holds = True
+            self._routing.hold(session)
         failed = partial(self._routing.failed, session)
         if session.durable and operations:
             self._log.append([], committed, failed, operations=operations, place=place)
@@ -177,6 +190,8 @@ class Changes:
             for subscription in session.grants.fill_in(change.place, change.subscriptions):
                 session.owed.subscribed(subscription)
             change.in_effect(None)
+            if change.holds:
+                self._routing.let_go(session)
         except Exception as error:
             self._routing.failed(session, error)
 

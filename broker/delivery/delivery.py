@@ -6,6 +6,7 @@ reconnect, or when the outbox is full, its reader takes batches from the log, ea
 room again, until it has come to the newest routed offset; then it is live, with no gap and no
 repeat, since nothing is awaited between that comparison and the switch.
 
+QoS 0 does not wait for its commit, see `at_once.py`.
 The newest batches are kept in a bounded `Recent`: so a reader a little behind closes up with a fast
 publisher and does not ask the disk for what was just written.
 """
@@ -15,26 +16,26 @@ from __future__ import annotations
 import asyncio
 import logging
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Protocol
 
 from broker.clock import Clock
 from broker.config import Config
 from broker.counters import Counters
 from broker.delivery import readers
+from broker.delivery.at_once import TOO_SLOW, AtOnce
 from broker.delivery.changes import ROUTED_AT_ONCE_MAX, Changes
 from broker.delivery.looks import Looks
 from broker.delivery.readers import CatchUp, Reader, ReaderKey, Replay, Retained
 from broker.delivery.recent import Recent
-from broker.delivery.routes import AT_ONCE_MAX, RouteTable, parts, route
+from broker.delivery.routes import AT_ONCE_MAX, Routed, RouteTable, parts, route
+from broker.delivery.subscribers import Subscriber, Subscribers
 from broker.delivery.waking import Waking
 from broker.documents import Delete, Put, SubscriptionDocument
-from broker.errors import StoreError
 from broker.log.batch import StateSource
 from broker.log.log import Log
-from broker.message import Grant, Message, Offset, Outgoing
+from broker.message import Grant, Message, Offset
 from broker.session.position import LivePosition
 from broker.session.session import Session
 from broker.store import Read, Skipped
@@ -46,22 +47,6 @@ ASIDE_MAX = 1000
 """Messages waiting in `aside` of a session, beyond which `offer_beside` passes it over."""
 
 
-class Subscriber(Protocol):
-    """Whoever empties a session: its client."""
-
-    def wake(self) -> None:
-        """There is something to take, or more may be in flight."""
-        ...
-
-    def broken(self, error: StoreError) -> None:
-        """The log cannot be read for this session."""
-        ...
-
-    def failed(self, error: Exception) -> None:
-        """We made a mistake while it was served: log it and cut the client off. Raises nothing."""
-        ...
-
-
 class Delivery:
     """All attached sessions, and the tail of the log that feeds them."""
 
@@ -69,19 +54,22 @@ class Delivery:
         self._log = log
         self._counters = counters
         self._config = config
-        self.live = LivePosition(log.high_watermark)
+        self.live = LivePosition(log.high_watermark, log.qos0.ahead)
         self._recent = Recent(log.high_watermark)
         self._routes = RouteTable()
-        self._subscribers: dict[Session, Subscriber] = {}
+        self._subscribers = Subscribers()
         self.changes = Changes(log, self)
         self._advanced: asyncio.Event | None = None
         """What `routed` waits for: set when a batch was routed."""
         self._readers: dict[Session, dict[ReaderKey, Reader]] = {}
         self._looks = Looks(clock)
+        self.wake = self._subscribers.wake
         self._waking = Waking(self.wake, counters)
         self.waking = Waking(self.wake, counters)
         """Of whom routing does not wait for."""
-        log.qos0.unlogged.hand_on = partial(self.offer_beside, newest=True)
+        self._at_once = AtOnce(log, counters, self._routes, self.live, self._subscribers)
+        log.qos0.hand_on = self._at_once.hand_on
+        log.qos0.give_up = self._at_once.give_up
         log.source_failed = self._source_failed
 
     @property
@@ -93,7 +81,7 @@ class Delivery:
         """Deliver to this session, from its position on. Nobody else may use it before this
         returns."""
         await self._routes.detached(session)
-        self._subscribers[session] = subscriber
+        self._subscribers.add(session, subscriber)
         self._readers[session] = {}
         for part in parts([*session.subscriptions.values()]):
             for subscription in part:
@@ -106,10 +94,12 @@ class Delivery:
             self._start(session, CatchUp(self, session, self.live.through))
         else:
             session.go_live(self.live)
+            self._at_once.live(session)
 
     def detach(self, session: Session) -> None:
         """The client is gone. The session keeps its place in the log, and nothing in memory."""
-        self._subscribers.pop(session, None)
+        self._subscribers.remove(session)
+        self._at_once.forget(session)
         for reader in self._readers.pop(session, {}).values():
             reader.stop()
         try:
@@ -122,6 +112,8 @@ class Delivery:
         order, and stores it. [MQTT-3.8.4-3]"""
         self.stop(session, (Replay, subscription.filter))
         session.subscribe(subscription)
+        if session.grants.by_log:
+            self._at_once.stay_back(session)
         self._route_from_start(session, subscription)
 
     def unsubscribe(self, session: Session, topic_filter: str) -> bool:
@@ -133,8 +125,23 @@ class Delivery:
     def go_back(self, session: Session, through: Offset) -> None:
         """Read what was routed above `through`: a subscription made just now began there."""
         if session.position.is_live and through < self.live.through:
-            session.fall_behind(through)
-            self._start(session, CatchUp(self, session))
+            self._fall_behind(session, through)
+
+    def _fall_behind(self, session: Session, through: Offset | None = None) -> None:
+        """From here on it is fed by a reader."""
+        session.fall_behind(through)
+        self._at_once.forget(session)
+        self._start(session, CatchUp(self, session))
+
+    def hold(self, session: Session) -> None:
+        """A change of its subscriptions came: what comes after that waits until it is in effect."""
+        session.standing.hold()
+        self._at_once.stay_back(session)
+
+    def let_go(self, session: Session) -> None:
+        """Such a change is in effect."""
+        session.standing.let_go()
+        self._at_once.catch_up(session)
 
     def change_route(
         self, session: Session, topic_filter: str, subscription: SubscriptionDocument | None
@@ -173,17 +180,10 @@ class Delivery:
 
     def drained(self, session: Session) -> None:
         """The client took from the session: whoever reads for it may have room again."""
+        if session in self._at_once.back:
+            self._at_once.catch_up(session)
         for reader in self._readers[session].values():
             reader.look_for_room()
-
-    def wake(self, session: Session) -> None:
-        """Tell its client that there is something to take; of no effect once that has left."""
-        subscriber = self._subscribers.get(session)
-        if subscriber is not None:
-            try:
-                subscriber.wake()
-            except Exception as error:
-                self.failed(session, error)
 
     async def deliver_forever(self) -> None:
         """Route batch after batch until the store closes; the acknowledgements of a batch leave
@@ -211,7 +211,7 @@ class Delivery:
 
     def _skip(self, removed: range) -> None:
         """Retention removed these before they were routed. Who is behind finds out by reading."""
-        for session in list(self._subscribers):
+        for session in self._subscribers:
             if session.position.is_live and session.subscriptions:
                 self._counters.dropped["removed by retention"] += len(removed)
                 try:
@@ -227,21 +227,23 @@ class Delivery:
         woken: list[Session] = []
         messages_max = self._config.outbox_messages_max
         bytes_max = self._config.outbox_bytes_max
-        routed: dict[Session, tuple[list[Outgoing], int]] = {}
+        routed: Mapping[Session, Routed] = {}
         try:
-            routed = route(batch, self._routes.of)
+            if self.live.ahead.parts:
+                routed = self._at_once.route(batch)
+            else:
+                routed = route(batch, self._routes.of)
         except Exception as error:
             self._read_instead(error)
         for session, (outgoing, size) in routed.items():
-            if not session.position.is_live:
+            if not session.standing.position.is_live:
                 continue
             try:
                 outbox = session.outbox
                 if outbox and (
                     len(outbox) + len(outgoing) > messages_max or outbox.size + size > bytes_max
                 ):
-                    session.fall_behind()
-                    self._start(session, CatchUp(self, session))
+                    self._fall_behind(session)
                 else:
                     session.offer(outgoing, size)
                     woken.append(session)
@@ -258,8 +260,7 @@ class Delivery:
         logger.critical("messages that are not routed are read from the log", exc_info=error)
         for session in self._subscribers:
             if session.position.is_live and session.subscriptions:
-                session.fall_behind()
-                self._start(session, CatchUp(self, session))
+                self._fall_behind(session)
 
     def _routed_through(self, offset: Offset) -> None:
         self.live.advance(offset)
@@ -267,17 +268,16 @@ class Delivery:
         if advanced is not None:
             advanced.set()
 
-    def offer_beside(self, batch: Sequence[Message], *, newest: bool = False) -> None:
-        """Messages of QoS 0 that are not in the log, to whoever is subscribed now; not to who is
-        slow, and if `newest` not to who has yet to get older ones of the log. [MQTT-4.6.0-6]"""
-        routed, woken = self.live.through == self._log.high_watermark, list[Session]()
+    def offer_beside(self, batch: Sequence[Message]) -> None:
+        """Messages of QoS 0 that do not come from a client and are not in the log, to whoever is
+        subscribed now; not to who is slow."""
+        woken: list[Session] = []
         for session, (outgoing, _) in route(batch, self._routes.of).items():
-            late = newest and not (routed and session.up_to_date)
             if session not in self._subscribers:
                 continue
             try:
-                if late or len(session.aside) >= ASIDE_MAX:
-                    self._counters.dropped["beside the log, to a slow subscriber"] += len(outgoing)
+                if len(session.aside) >= ASIDE_MAX:
+                    self._counters.dropped[TOO_SLOW] += len(outgoing)
                 else:
                     session.offer_aside(outgoing)
                     woken.append(session)
@@ -290,19 +290,8 @@ class Delivery:
         reader.start()
 
     def failed(self, session: Session, error: Exception) -> None:
-        """The session cannot be served on: its client is closed, and nobody else's. A StoreError
-        says that the log cannot be read, anything else is a mistake of ours. Raises nothing."""
-        subscriber = self._subscribers.get(session)
-        if subscriber is None:
-            logger.critical("session of %r", session.client_id, exc_info=error)
-            return
-        try:
-            if isinstance(error, StoreError):
-                subscriber.broken(error)
-            else:
-                subscriber.failed(error)
-        except Exception as another:
-            subscriber.failed(another)
+        """See `Subscribers.failed`."""
+        self._subscribers.failed(session, error)
 
     def _source_failed(self, source: StateSource, error: Exception) -> None:
         assert isinstance(source, Session), "nothing else has state in the log"
@@ -357,8 +346,9 @@ class Delivery:
 
     def caught_up(self, session: Session) -> None:
         """From here on the session is fed with each batch."""
-        session.go_live(self.live)
         self._readers[session].pop((CatchUp, None), None)
+        session.go_live(self.live)
+        self._at_once.live(session)
 
     def retained_read(self, session: Session, read: Read, *, last_part: bool) -> None:
         """These are the next on the topics that the session is owed retained messages of."""
@@ -377,6 +367,7 @@ class Delivery:
         subscription.replaying = False
         self.subscribe(session, subscription)
         session.grants.replay_joined(subscription.filter)
+        self._at_once.catch_up(session)
         if session.durable:
             # With the cursor: what was replayed is in flight, and now that alone owes it.
             self._log.append([], operations=[Put(replace(subscription))])

@@ -25,6 +25,7 @@ from broker.message import Message, Offset, Outgoing, cost_of, texts_among
 from broker.session.grants import merge_grants
 from broker.session.outbox import with_missing
 from broker.session.position import LivePosition
+from broker.session.served import NOTHING
 from broker.session.session import Session
 from broker.store import Read
 from broker.topics import (
@@ -203,7 +204,13 @@ class CatchUp(Reader):
     async def run(self) -> None:
         session, delivery = self.session, self.delivery
         position = session.position
-        while position.through < delivery.live.through:
+        while True:
+            if position.through >= delivery.live.through:
+                served = position.served
+                if served is NOTHING or served.through() <= delivery.live.through:
+                    break
+                await delivery.routed(served.through())  # Or it would come again.
+                continue
             await self.room()
             filters = [
                 f for f, s in session.subscriptions.items() if not (s.replaying or is_shared(f))
@@ -214,9 +221,12 @@ class CatchUp(Reader):
             )
             session.gaps.counted(missing)
             session.miss(missing)
+            messages = lasting(messages, self.absent_through)
+            if position.served is not NOTHING:
+                messages = position.served.left_out(messages)
             outgoing = [
                 (message, grant)
-                for message in lasting(messages, self.absent_through)
+                for message in messages
                 if (grant := session.grants.of(message)) is not None
             ]
             session.offer(outgoing, size_of(outgoing))

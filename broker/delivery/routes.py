@@ -120,7 +120,10 @@ class RouteTable:
         return {(route[0], found.filter) for route, found in self._tree.match(topic)}
 
     def _find(self, topic: str) -> Routes:
-        found = [entry for entry in self._tree.match(topic) if not entry[1].replaying]
+        matching = self._tree.match(topic)
+        if not matching:
+            return ()
+        found = [entry for entry in matching if not entry[1].replaying]
         routes = [route for route, _ in found]
         if len({session for session, _, _ in routes}) < len(routes):
             subscriptions: dict[Session, list[SubscriptionDocument]] = {}

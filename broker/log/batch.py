@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from broker.documents import Operation, Place
+from broker.documents import HandedOn, Operation, Place
 from broker.errors import StoreError
 from broker.log.publishers import Publisher
 from broker.message import Message, cost_of
@@ -64,6 +64,8 @@ class Append:
     place: Place | None = None
     unhurried: StateSource | None = None
     """The source of a call of `changed` that was not urgent."""
+    handed: HandedOn | None = None
+    """The messages, if they were delivered already."""
 
     @property
     def awaited(self) -> bool:
@@ -87,7 +89,7 @@ def tell(appends: Sequence[Append], error: StoreError | None) -> None:
 
 
 class Batch:
-    """Everything that waits for the next commit. `topic in batch`: whether a message of it does."""
+    """Everything that waits for the next commit."""
 
     __slots__ = (
         "_looked_at",
@@ -95,6 +97,7 @@ class Batch:
         "appends",
         "awaited_size",
         "durable",
+        "handed",
         "has_places",
         "publishers",
         "qos0_size",
@@ -108,6 +111,8 @@ class Batch:
         self.publishers: list[Publisher] = []
         """Who waits for this batch, maybe several times."""
         self.has_places = False
+        self.handed: list[HandedOn] = []
+        """The messages that were handed on, as far as the commit has begun."""
         self.durable = False
         """Whether somebody waits for the disk."""
         self.awaited_size = 0
@@ -132,6 +137,27 @@ class Batch:
             self.appends.append(Append(messages, (), 0, False, True, None))
             self.qos0_size += cost_of(messages)
 
+    def add_handed(self, parts: Sequence[HandedOn]) -> None:
+        """Messages of QoS 0 that were delivered already."""
+        for part in parts:
+            self.appends.append(Append(part.messages, (), 0, False, True, None, handed=part))
+            self.qos0_size += part.size
+
+    def commit_begins(self) -> list[Place]:
+        """The places in the order of arrival that wait for this commit."""
+        places: list[Place] = []
+        self.handed = []
+        after = 0
+        for append in self.appends:
+            if append.place is not None:
+                append.place.after = after
+                places.append(append.place)
+            if append.handed is not None:
+                append.handed.commit_begins(after)
+                self.handed.append(append.handed)
+            after += len(append.messages)
+        return places
+
     def put_back(self, later: Batch, *, locked: bool) -> list[Append]:
         """It was not stored: let it wait, and then what came later. Returns what is not to wait."""
         kept: list[Append] = []
@@ -153,19 +179,28 @@ class Batch:
         self.qos0_size = sum([append.size for append in self.appends if not append.awaited])
         self._looked_at = 0
 
-    def take_qos0(self) -> list[Message]:
-        """Take out the messages that nobody waits for."""
-        taken = [m for append in self.appends if not append.awaited for m in append.messages]
+    def take_qos0(self) -> tuple[list[HandedOn], list[Message]]:
+        """Take out the messages that nobody waits for: those handed on, and the others."""
+        parts = [append.handed for append in self.appends if append.handed is not None]
+        taken = [
+            message
+            for append in self.appends
+            if not append.awaited and append.handed is None
+            for message in append.messages
+        ]
         self.appends = [append for append in self.appends if append.awaited]
         self.qos0_size = self._looked_at = 0
         self._topics.clear()
-        return taken
+        self.handed = []
+        return parts, taken
 
-    def __contains__(self, topic: object) -> bool:
+    def topics(self) -> set[str]:
+        """Of its messages that were not handed on."""
         for append in self.appends[self._looked_at :]:
-            self._topics.update([message.topic for message in append.messages])
+            if append.handed is None:
+                self._topics.update([message.topic for message in append.messages])
         self._looked_at = len(self.appends)
-        return topic in self._topics
+        return self._topics
 
     def put_off(self, sources_max: int) -> Batch:
         """The next batch: of the sources that may wait it has all but the first `sources_max`, and
@@ -182,18 +217,6 @@ class Batch:
         self._count()
         following._count()
         return following
-
-
-def places_among(appends: Sequence[Append]) -> list[Place]:
-    """The places among these appends: after how many of their messages each lies."""
-    places: list[Place] = []
-    after = 0
-    for append in appends:
-        if append.place is not None:
-            append.place.after = after
-            places.append(append.place)
-        after += len(append.messages)
-    return places
 
 
 def awaited(result: T) -> tuple[asyncio.Future[T], OnCommitted]:

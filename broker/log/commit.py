@@ -8,7 +8,7 @@ from itertools import chain
 
 from broker.counters import Counters
 from broker.documents import Operation
-from broker.log.batch import Batch, StateSource, places_among, tell
+from broker.log.batch import Batch, StateSource, tell
 
 SourceFailed = Callable[[StateSource, Exception], None]
 """Called with a source that raised something. Raises nothing."""
@@ -47,6 +47,7 @@ class Commit:
         self.operations: list[Operation] = [
             *chain.from_iterable([append.operations for append in appends])
         ]
+        self.places = batch.commit_begins() if batch.has_places or batch.qos0_size else []
         self.sources: list[StateSource] = []
         """Those whose changes are among the operations."""
         for source in [*batch.sources]:
@@ -62,7 +63,8 @@ class Commit:
         self.noted = False
         """Whether a note of the log's time is among the operations."""
         self.durable = batch.durable
-        self.places = places_among(appends) if batch.has_places else []
+        for part in batch.handed:
+            self.places += part.places
         self.writes = bool(self.messages or self.operations)
         """Whether there is anything to do for the store."""
 
@@ -73,6 +75,8 @@ class Commit:
 
     def committed(self, counters: Counters) -> None:
         """It is stored: tell sources and callbacks."""
+        for part in self.batch.handed:
+            part.committed()
         counters.commits += 1
         counters.messages_in += len(self.messages)
         counters.payload_bytes_in += sum(map(len, [m.payload for m in self.messages]))
@@ -85,6 +89,8 @@ class Commit:
 
     def not_committed(self) -> None:
         """It is not: its sources have to give their changes again."""
+        for part in self.batch.handed:
+            part.not_committed()
         for source in self.sources:
             self._not_committed(source)
 

@@ -27,7 +27,6 @@ topics or sessions: whoever has state to commit is a `StateSource`.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Sequence
 
 from broker.clock import Clock
@@ -53,7 +52,7 @@ from broker.log.log_time import IDLE_NOTE_INTERVAL_S, LogTime
 from broker.log.outage import FULL_RETRY_S, Outage
 from broker.log.pace import LEARN_BYTES_MIN, Pace
 from broker.log.publishers import HeldPublishers, Publisher
-from broker.log.qos0 import FULL, Qos0
+from broker.log.qos0 import LAZY_COMMIT_S, Qos0
 from broker.log.unhurried import Unhurried
 from broker.log.waking import Waking
 from broker.message import Message, Offset, cost_of
@@ -62,16 +61,19 @@ from broker.store import Store
 FEW_MESSAGES = 64
 TURNS_FOR_COMPANY = 3
 """After a commit, a batch smaller than FEW_MESSAGES waits this many turns of the loop: the
-publishers just acknowledged are about to send more. Otherwise the two halves of a small window
-follow each other in commits of their own, each at the price of a whole one. `make bench`, qos1-w20:
-1.5 times the messages a second."""
-
-logger = logging.getLogger(__name__)
+publishers just acknowledged are about to send more. Else the two halves of a small window follow
+each other in commits of their own. `make bench`, qos1-w20: 1.5 times the messages a second."""
 
 
 class Log:
     def __init__(
-        self, store: Store, counters: Counters, clock: Clock, *, append_bytes_max: int
+        self,
+        store: Store,
+        counters: Counters,
+        clock: Clock,
+        *,
+        append_bytes_max: int,
+        lazy_commit_s: float = LAZY_COMMIT_S,
     ) -> None:
         self.store = store
         self.time = LogTime(clock)
@@ -82,7 +84,7 @@ class Log:
         self._pending = Batch()
         self._running: Batch | None = None
         """What is being committed."""
-        self.qos0 = Qos0(counters, clock, bytes_max=append_bytes_max)
+        self.qos0 = Qos0(counters, clock, self._wake, lazy_commit_s, bytes_max=append_bytes_max)
         self._sync = CursorSync(clock, self._wake)
         self._unhurried = Unhurried(clock, self._wake)
         self._waking = Waking(clock, self._commit_in_turn)
@@ -118,19 +120,18 @@ class Log:
         after everything appended before. `failed` is called with what `on_committed` raises.
 
         `durable=False` where nobody waits for the disk. Without callback and operations that is
-        QoS 0, which may also be committed later or not be logged. `keep_if_full=False`: if the
-        store is full then, nothing of this append is stored and the callback gets StoreFull. If
-        another program has locked it, only an append without messages fails like that, with
-        StoreBusy.
+        QoS 0: delivered at once, and committed later, or not logged. `keep_if_full=False`: if the
+        store is full then, nothing of this append is stored and the callback gets StoreFull. If it
+        is locked, only an append without messages fails like that, with StoreBusy.
         """
         pending = self._pending
         if not durable and on_committed is None and not operations:
             room, full = self._pace.batch_bytes_max, bool(self._outage.why) and self._outage.is_full
+            self._idle.clear()
             self.qos0.add(messages, pending, self._running, batch_bytes_max=room, full=full)
-            self._wake()
             return
-        if self.qos0.deferred.size and messages:
-            pending.add_qos0(self.qos0.deferred.take_topics(messages))
+        if self.qos0.waiting and (messages or place is not None):
+            self.qos0.go_before(messages, place, pending, self._pace.batch_bytes_max)
         pending.appends.append(
             Append(messages, operations, 0, durable, keep_if_full, on_committed, failed, place)
         )
@@ -183,6 +184,12 @@ class Log:
         """As `changed` where nothing is urgent, but it waits for company, see `unhurried.py`."""
         self._unhurried.add(source, on_committed, failed)
 
+    def changed_with_qos0(self, source: StateSource) -> None:
+        """It was handed QoS 0 messages: its state goes into their commit, or a later one."""
+        self._pending.sources.setdefault(source, False)
+        if not self.qos0.waiting:
+            self._wake_soon()
+
     def find(self, place: Place, on_found: OnCommitted, failed: OnFailed) -> None:
         """Set the offset of `place`, right after all appended before, when that is committed.
 
@@ -231,6 +238,7 @@ class Log:
         Raises the StoreError that ended the log.
         """
         self._unhurried.hasten()
+        self.qos0.hasten()
         while not self._idle.is_set():
             await self._idle.wait()
         if self.failure is not None:
@@ -270,8 +278,8 @@ class Log:
 
     def _go_on(self) -> None:
         """A commit is over."""
-        if self.qos0.deferred.size:
-            self._wake()
+        if self.qos0.waiting:
+            self.qos0.wait_for_company()
         elif not (self._pending.appends or self._pending.sources):
             self._idle.set()
 
@@ -286,8 +294,8 @@ class Log:
         if self._outage.why is None and len(batch.sources) > SOURCES_MAX:
             self._pending = batch.put_off(SOURCES_MAX)
             self._wake_soon()
-        if self.qos0.deferred.size:
-            batch.add_qos0(self.qos0.deferred.take(self._pace.batch_bytes_max - batch.qos0_size))
+        if self.qos0.waiting:
+            batch.add_handed(self.qos0.take(self._pace.batch_bytes_max - batch.qos0_size))
         self._running = batch
         if self._publishers.held and self._outage.why is None:
             self._publishers.release()
@@ -365,6 +373,8 @@ class Log:
         """It is stored: whoever waits for that hears of it."""
         if self._sync.timer is not None or not commit.durable:
             self._sync.note(durable=commit.durable, moved=commit.moved)
+        if commit.messages and len(commit.batch.handed) < len(commit.batch.appends):
+            self.qos0.committed(commit.batch, commit.messages[-1].offset)
         self.acknowledgements.held = True
         commit.committed(self._counters)
         self.acknowledgements.held = False
@@ -384,8 +394,7 @@ class Log:
         locked, batch = isinstance(error, StoreBusy), commit.batch
         later, self._pending, self._running = self._pending, batch, None
         refused = batch.put_back(later, locked=locked)
-        unlogged = [] if locked else [*batch.take_qos0(), *self.qos0.deferred.clear()]
         commit.not_committed()  # Whoever is cut off now changes in this batch.
-        if unlogged:
-            self.qos0.leave_out(unlogged, FULL, batch, None)
+        if not locked:
+            self.qos0.not_stored(batch)
         tell(refused, error)

@@ -1,29 +1,66 @@
-"""QoS 0 on its way into the log: nobody waits for it, and it keeps nobody waiting.
+"""QoS 0 on its way into the log: nobody waits for it, and it keeps nobody waiting. (P9)
 
-It goes into the next batch as far as there is room, else it is `Deferred`; what exceeds the bound
-on memory, or meets a full disk, is `Unlogged`. No publisher is held because of it.
+It is handed on, to be delivered, as it comes, and is logged later: with the next commit, or after
+`lazy_commit_s`, or when much of it waits. In the log it lies as it came. Within a topic it is also
+delivered as it came [MQTT-4.6.0-6]: what follows a QoS 1 or 2 message that is not routed yet is
+routed behind that.
+
+What exceeds the bound on memory, or meets a full disk, is not logged. No publisher is held.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
 
-from broker.clock import Clock
+from broker.clock import Clock, Timer
 from broker.counters import Counters
+from broker.documents import AheadOfLog, HandedOn, Place
 from broker.log.batch import Batch
-from broker.log.deferred import Deferred
 from broker.log.unlogged import Unlogged
-from broker.message import Message, cost_of
+from broker.message import Message, Offset, cost_of
+
+logger = logging.getLogger(__name__)
 
 FULL = "the disk is full"
 TOO_MUCH = "too much waits for the disk"
 
+LAZY_COMMIT_S = 0.25
+"""How long what was delivered waits for company before it is logged."""
+LAZY_BYTES_MAX = 1 << 20
+"""More than this does not wait for company: some 3,000 small messages."""
+
 
 class Qos0:
-    def __init__(self, counters: Counters, clock: Clock, *, bytes_max: int) -> None:
-        """`bytes_max`: beside more than this that waits for the disk, none is to be logged."""
-        self.deferred = Deferred()
-        self.unlogged = Unlogged(counters, clock)
+    def __init__(
+        self,
+        counters: Counters,
+        clock: Clock,
+        commit: Callable[[], None],
+        lazy_commit_s: float,
+        *,
+        bytes_max: int,
+    ) -> None:
+        """`commit` lets a commit begin. `bytes_max`: beside more than this that waits for the disk,
+        none is to be logged."""
+        self.hand_on: Callable[[Sequence[Message], int], bool] | None = None
+        """Delivers the messages of the run with this number at once. Returns whether anybody waits
+        for their commit instead."""
+        self.give_up: Callable[[HandedOn], None] | None = None
+        """Hears of messages that were handed on and will not be logged."""
+        self.ahead = AheadOfLog()
+        self.waiting: deque[HandedOn] = deque()
+        """Those of `ahead` that are in no batch yet."""
+        self.size = 0
+        """Their bytes in memory."""
+        self._clock = clock
+        self._commit = commit
+        self._lazy_commit_s = lazy_commit_s
+        self._timer: Timer | None = None
+        """Set while some wait for company."""
+        self._unlogged = Unlogged(counters, clock)
         self._bytes_max = bytes_max
 
     def add(
@@ -35,22 +72,150 @@ class Qos0:
         batch_bytes_max: int,
         full: bool,
     ) -> None:
-        """To the `pending` batch, of which QoS 0 may take `batch_bytes_max`, or for later."""
+        """Hand these on, and keep them for a commit that takes `batch_bytes_max` of such."""
+        if not messages:
+            self._commit()
+            return
         size = cost_of(messages)
-        waiting = pending.awaited_size + pending.qos0_size + self.deferred.size
-        waiting += running.size if running else 0
-        if full or (waiting and waiting + size > self._bytes_max):
-            self.leave_out(messages, FULL if full else TOO_MUCH, pending, running)
-        elif self.deferred.size or pending.qos0_size + size > batch_bytes_max:
-            self.deferred.add(messages)
+        waits = pending.size + self.size + (running.size if running else 0)
+        left_out = full or (waits > 0 and waits + size > self._bytes_max)
+        if left_out:
+            self._unlogged.count(len(messages), FULL if full else TOO_MUCH)
+        older: list[set[str]] = []
+        if running is not None or pending.appends or self.ahead.committed:
+            older = self._older(pending, running)
+        if not older:
+            hurried = self._hand_on(messages, size, batch_bytes_max, left_out=left_out)
         else:
-            pending.add_qos0(messages)
+            hurried = False
+            for waits, run in groupby(
+                messages, lambda m: any(m.topic in topics for topics in older)
+            ):
+                part = [*run]
+                if not waits:
+                    size = cost_of(part)
+                    hurried |= self._hand_on(part, size, batch_bytes_max, left_out=left_out)
+                elif not left_out:
+                    pending.add_handed(self.take())
+                    pending.add_qos0(part)
+                    hurried = True
+        if hurried:
+            self._commit()
+        else:
+            self.wait_for_company()
 
-    def leave_out(
-        self, messages: Sequence[Message], why: str, pending: Batch, running: Batch | None
+    def _hand_on(
+        self, messages: Sequence[Message], size: int, batch_bytes_max: int, *, left_out: bool
+    ) -> bool:
+        """Whether anybody waits for the commit of these."""
+        self.ahead.number += 1
+        self.ahead.state += 1
+        if not left_out:
+            self._keep(messages, size, batch_bytes_max)
+        awaited = self.hand_on is not None and self.hand_on(messages, self.ahead.number)
+        if left_out:
+            self._give_up(messages)
+        return awaited
+
+    def hasten(self) -> None:
+        """Let them wait no longer."""
+        if self.waiting:
+            self._commit()
+
+    def wait_for_company(self) -> None:
+        """Let a commit begin when those that wait have waited long enough, or are many."""
+        if self.size > LAZY_BYTES_MAX:
+            self._commit()
+        elif self.waiting and self._timer is None:
+            self._timer = self._clock.call_later(self._lazy_commit_s, self._waited)
+
+    def _waited(self) -> None:
+        self._timer = None
+        self._commit()
+
+    def _give_up(self, messages: Sequence[Message]) -> None:
+        """The newest run has these, and will not be logged."""
+        if self.give_up is not None:
+            run = HandedOn()
+            run.add(self.ahead.number, messages, 0)
+            self.give_up(run)
+
+    def _older(self, pending: Batch, running: Batch | None) -> list[set[str]]:
+        """The topics of older messages that are not routed yet and were not handed on."""
+        committed = [topics() for _, topics in self.ahead.committed]
+        batches = [pending] if running is None else [running, pending]
+        return [topics for topics in (*committed, *[b.topics() for b in batches]) if topics]
+
+    def _keep(self, messages: Sequence[Message], size: int, batch_bytes_max: int) -> None:
+        if not self.waiting or self.waiting[-1].size + size > batch_bytes_max:
+            self.waiting.append(HandedOn())
+            if self.hand_on is not None:
+                self.ahead.parts.append(self.waiting[-1])
+        self.waiting[-1].add(self.ahead.number, messages, size)
+        self.size += size
+
+    def take(self, bytes_max: int | None = None) -> list[HandedOn]:
+        """The oldest that wait for a commit, as many as fit. None: all."""
+        taken: list[HandedOn] = []
+        size = 0
+        self.ahead.state += 1
+        while self.waiting:
+            size += self.waiting[0].size
+            if bytes_max is not None and size > bytes_max and (taken or bytes_max <= 0):
+                break
+            taken.append(self.waiting.popleft())
+            self.size -= taken[-1].size
+        if self._timer is not None and not self.waiting:
+            self._timer.cancel()
+            self._timer = None
+        return taken
+
+    def go_before(
+        self,
+        messages: Sequence[Message],
+        place: Place | None,
+        pending: Batch,
+        batch_bytes_max: int,
     ) -> None:
-        """Do not log these."""
-        ahead: list[Container[str]] = [pending, self.deferred]
-        if running is not None:
-            ahead.append(running)
-        self.unlogged.add(messages, why, ahead)
+        """All that waits goes into the log before these, as it came before them. Of a flood only
+        where the order counts: before a SUBSCRIBE, and within a topic."""
+        if (
+            pending.qos0_size + self.size <= batch_bytes_max
+            or place is not None
+            or self.overtaken_by(messages)
+        ):
+            pending.add_handed(self.take())
+
+    def overtaken_by(self, messages: Iterable[Message]) -> bool:
+        """Whether one that waits has the topic of one of these, which must not come before it."""
+        topics = {message.topic for message in messages}
+        return any(m.topic in topics for part in self.waiting for m in part.messages)
+
+    def committed(self, batch: Batch, last: Offset) -> None:
+        """The messages of this batch are in the log, up to this offset. Not all were handed on."""
+        if self.hand_on is not None:
+            self.ahead.committed.append((last, batch.topics))
+
+    def not_stored(self, batch: Batch) -> None:
+        """The disk is full: nothing that waits will be logged. Raises nothing."""
+        try:
+            self._not_stored(batch)
+        except Exception as error:
+            logger.critical("QoS 0 that is not stored is not all counted", exc_info=error)
+
+    def _not_stored(self, batch: Batch) -> None:
+        parts, messages = batch.take_qos0()
+        parts += self.take()
+        self._unlogged.count(sum([len(p.messages) for p in parts]) + len(messages), FULL)
+        for part in parts:
+            if self.give_up is not None:
+                self.ahead.parts.remove(part)
+                self.ahead.state += 1
+                self.give_up(part)
+                part.routed()
+        older = batch.topics()
+        alone = [message for message in messages if message.topic not in older]
+        if alone and self.hand_on is not None:
+            self.ahead.number += 1
+            self.hand_on(alone, self.ahead.number)
+            self._give_up(alone)

@@ -25,8 +25,9 @@ from dataclasses import replace
 from typing import Protocol
 
 from broker.counters import Counters
-from broker.delivery.delivery import Delivery, Subscriber
+from broker.delivery.delivery import Delivery
 from broker.delivery.sender import RESEND_MESSAGES_MAX, TOO_LARGE, Recipient, Sender
+from broker.delivery.subscribers import Subscriber
 from broker.documents import SubscriptionDocument
 from broker.errors import StoreError, StoreUnavailable
 from broker.log.log import Log

@@ -18,7 +18,8 @@ from weakref import WeakValueDictionary
 
 from broker.clock import NEVER, Instant
 from broker.config import Config
-from broker.delivery.delivery import Delivery, Subscriber
+from broker.delivery.delivery import Delivery
+from broker.delivery.subscribers import Subscriber
 from broker.documents import (
     Delete,
     Operation,

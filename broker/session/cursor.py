@@ -10,6 +10,9 @@ A cursor says: everything at or below `offset` is acknowledged, and so is everyt
 - *paged* (listed, but more than LISTED_MAX): the list is in pages by Packet Identifier. A commit
   writes the pages that changed, and in the cursor their number and the sum of their checksums.
 
+A cursor of any form may be preceded by what was *served*: ranges of offsets above `sent_through`
+that the session was handed already (`served.py`).
+
 A session has pages until little is in flight, or until everything is acknowledged that was in
 flight when the compact form last would not do: an acknowledgement out of order now and then must
 not have all pages written each time. For the same reason a group has them even in order.
@@ -18,8 +21,10 @@ not have all pages written each time. For the same reason a group has them even 
 from __future__ import annotations
 
 import struct
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from operator import itemgetter
+from functools import partial
+from operator import attrgetter, itemgetter
 from typing import Any
 from zlib import crc32
 
@@ -28,12 +33,17 @@ from broker.errors import StoreCorrupt
 from broker.message import Offset
 from broker.session.exchange import ASIDE, RETAINED, InFlight, Stage
 from broker.session.in_flight import InFlightWindow
+from broker.session.served import NOTHING, Served
 
 LISTED_MAX = 128
 """Exchanges that the cursor itself lists."""
 
-_LISTED, _PAGED = 0x81, 0x82
-"""The first byte of `inflight`, and its form. An older program wrote a list without this byte and
+SERVED_MAX = 100
+"""Ranges that a cursor names as served. Of more the newest: a crash may repeat the others."""
+
+_COMPACT, _LISTED, _PAGED, _SERVED = 0x00, 0x81, 0x82, 0x84
+"""The first byte of `inflight`, and its form; a compact one is only written where something was
+served. An older program wrote a list without this byte and
 without a checksum; it began with an offset, and so with less than 0x80."""
 _HEAD = struct.Struct(">BI")
 """The form, and a checksum over the cursor and what follows."""
@@ -41,6 +51,10 @@ _PLACE = struct.Struct(">QQH")
 """What the checksum covers of the cursor: offset, sent_through, next_packet_id."""
 _SUM = struct.Struct(">HI")
 """Of the pages: how many, and the sum of their checksums."""
+_RANGES = struct.Struct(">BB")
+"""Served: how many ranges follow, and the form of what follows these."""
+_RANGE = struct.Struct(">QQ")
+"""The first offset, and the one behind the last."""
 _ENTRY = struct.Struct(">QHBB")
 """Listed: offset, Packet Identifier, stage, flags."""
 _ROW = struct.Struct(">QHBBQ")
@@ -66,9 +80,11 @@ class Cursor:
         self._removing = False
         """Whether the commit that began last removes these."""
 
-    def take_changes(self, taken_through: Offset, *, attached: bool) -> list[Operation]:
-        """What the commit that begins must write: everything up to `taken_through` was taken, and a
-        client is there, or not."""
+    def take_changes(
+        self, taken_through: Offset, served: Served = NOTHING, *, attached: bool
+    ) -> list[Operation]:
+        """What the commit that begins must write: everything up to `taken_through` was taken, what
+        was `served` above it, and a client is there, or not."""
         window = self._window
         compact = attached and window.in_order()
         if self._paged or not compact or window.keeps_qos0:
@@ -82,10 +98,20 @@ class Cursor:
         offset = window.acknowledged_through(taken_through)
         sent_through = offset if compact and not self._paged else taken_through
         cursor = CursorDocument(self._client_id, offset, sent_through, window.next_packet_id, b"")
+        form, content = _COMPACT, b""
         if self._paged:
-            _seal(cursor, _PAGED, _SUM.pack(len(self._checksums), self._sum()))
+            form, content = _PAGED, _SUM.pack(len(self._checksums), self._sum())
         elif not compact:
-            _seal(cursor, _LISTED, _pack(window.unfinished()))
+            form, content = _LISTED, _pack(window.unfinished())
+        if served is NOTHING:
+            if form:
+                cursor.inflight = _sealed(cursor, form, content)
+        else:
+            complete = partial(_complete, cursor, (offset, sent_through), form, content, served)
+            if served.commit_begins():
+                self._written = cursor
+                return [*operations, Put(cursor, fill_in=complete)]
+            complete()
         if cursor != self._written:
             self._written = cursor
             operations.append(Put(cursor))
@@ -104,7 +130,7 @@ class Cursor:
         entries, numbers = _unpack(cursor, pages)
         self._written = cursor
         self._window.restore(cursor.next_packet_id, entries, numbers)
-        self._paged = cursor.inflight[:1] == bytes([_PAGED])
+        self._paged = _form(cursor) == _PAGED
         self._unused_pages = bool(pages) and not self._paged
         if self._paged:
             self._checksums = {page.page: _checksum(page) for page in pages}
@@ -161,6 +187,17 @@ def listed(cursor: CursorDocument, pages: Sequence[InFlightDocument] = ()) -> li
     return _unpack(cursor, pages)[0]
 
 
+def served_beyond(cursor: CursorDocument) -> Served:
+    """What the session was handed of what lies above the cursor, if that is not damaged."""
+    packed = cursor.inflight
+    if packed[:1] != bytes([_SERVED]) or packed != _sealed(cursor, _SERVED, packed[_HEAD.size :]):
+        return NOTHING
+    count, _ = _RANGES.unpack_from(packed, _HEAD.size)
+    begin = _HEAD.size + _RANGES.size
+    ranges = packed[begin : begin + count * _RANGE.size]
+    return Served(ranges=[range(*found) for found in _RANGE.iter_unpack(ranges)])
+
+
 def _unpack(
     cursor: CursorDocument, pages: Sequence[InFlightDocument]
 ) -> tuple[list[InFlight], list[int]]:
@@ -172,6 +209,11 @@ def _unpack(
     content = packed[_HEAD.size :]
     if len(packed) < _HEAD.size or packed != _sealed(cursor, form, content):
         raise StoreCorrupt(f"the cursor of {cursor.client_id!r} is damaged")
+    if form == _SERVED:
+        count, form = _RANGES.unpack_from(content)
+        content = content[_RANGES.size + count * _RANGE.size :]
+        if form == _COMPACT:
+            return [], []
     if form == _LISTED:
         return _exchanges(cursor, _rows(cursor, _ENTRY, content)), []
     found = sum([_checksum(page) for page in pages]) & 0xFFFF_FFFF
@@ -203,6 +245,14 @@ def _exchanges(cursor: CursorDocument, rows: Iterable[Any]) -> list[InFlight]:
         raise StoreCorrupt(f"what {cursor.client_id!r} has in flight is damaged") from error
 
 
+def _form(cursor: CursorDocument) -> int:
+    """Of a sound cursor, whatever was served."""
+    packed = cursor.inflight
+    if packed[:1] == bytes([_SERVED]):
+        return _RANGES.unpack_from(packed, _HEAD.size)[1]  # type: ignore[no-any-return]
+    return packed[0] if packed else _COMPACT
+
+
 def _pack(entries: Iterable[InFlight]) -> bytes:
     return b"".join(
         [
@@ -217,8 +267,26 @@ def _pack(entries: Iterable[InFlight]) -> bytes:
     )
 
 
-def _seal(cursor: CursorDocument, form: int, content: bytes) -> None:
-    cursor.inflight = _sealed(cursor, form, content)
+def _complete(
+    cursor: CursorDocument, place: tuple[Offset, Offset], form: int, content: bytes, served: Served
+) -> None:
+    """Name what was served above the cursor, which is at `place`; but where it lies right above,
+    move over it. Then seal the form. May be done again, for other offsets."""
+    offset, sent_through = place
+    ranges = served.filled_in()
+    at = bisect_right(ranges, sent_through, key=attrgetter("stop"))
+    while at < len(ranges) and ranges[at].start <= sent_through + 1:
+        through = Offset(ranges[at].stop - 1)
+        offset = through if offset == sent_through else offset
+        sent_through = through
+        at += 1
+    cursor.offset, cursor.sent_through = offset, sent_through
+    if at < len(ranges):
+        newest = ranges[max(at, len(ranges) - SERVED_MAX) :]
+        packed = [_RANGE.pack(part.start, part.stop) for part in newest]
+        head = _RANGES.pack(len(newest), form)
+        form, content = _SERVED, b"".join([head, *packed, content])
+    cursor.inflight = _sealed(cursor, form, content) if form else b""
 
 
 def _sealed(cursor: CursorDocument, form: int, content: bytes) -> bytes:

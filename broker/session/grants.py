@@ -40,6 +40,9 @@ class SubscriptionSet:
         """Characters of these topics."""
         self.joined: set[str] = set()
         """Topic Filters that got no live message yet since their replay ended."""
+        self.by_log: set[str] = set()
+        """Topic Filters whose messages must be logged before they go out: those that replay, or
+        that ask for the offset of each."""
         self.unplaced: dict[str, Mapping[str, Place]] = {}
         """By Topic Filter: the fields that wait for a place, as in a `Put`."""
         self.changed = False
@@ -59,6 +62,10 @@ class SubscriptionSet:
             self.unplaced.pop(subscription.filter, None)
         if subscription.replaying:
             self.joined.discard(subscription.filter)
+        if subscription.replaying or subscription.metadata:
+            self.by_log.add(subscription.filter)
+        elif self.by_log:
+            self.by_log.discard(subscription.filter)
         self.by_filter[subscription.filter] = subscription
         if not is_shared(subscription.filter):
             self._tree.add(subscription.filter, subscription.filter, subscription)
@@ -70,6 +77,7 @@ class SubscriptionSet:
         self._write_next.pop(topic_filter, None)
         self._write_later.pop(topic_filter, None)
         self.joined.discard(topic_filter)
+        self.by_log.discard(topic_filter)
         self._tree.remove(topic_filter, topic_filter)
         self._cache.clear()
         return self.by_filter.pop(topic_filter, None)
@@ -143,6 +151,13 @@ class SubscriptionSet:
         return merge_grants(
             s for s in subscriptions if s.start_offset < offset and not (own and s.no_local)
         )
+
+    def as_it_comes(self, message: Message) -> Grant | None:
+        """As `of`, for one that has no offset yet: it is newer than every subscription."""
+        subscriptions, merged = self._cache.get(message.topic) or self._find(message.topic)
+        if message.publisher != self._client_id:
+            return merged
+        return merge_grants(s for s in subscriptions if not s.no_local)
 
     def _find(self, topic: str) -> tuple[list[SubscriptionDocument], Grant | None]:
         matching = [s for s in self._tree.match(topic) if not s.replaying]

@@ -10,17 +10,21 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from broker.documents import AheadOfLog
 from broker.message import Offset
+from broker.session.served import NOTHING, Served
 
 
 class Position:
     """Of a session that is behind: every message up to `through` that it gets was offered to it."""
 
-    __slots__ = ("through",)
+    __slots__ = ("served", "through")
     is_live: ClassVar[bool] = False
 
-    def __init__(self, through: Offset) -> None:
+    def __init__(self, through: Offset, served: Served = NOTHING) -> None:
         self.through = through
+        self.served = served
+        """What it was handed of what lies above, when it left the live ones."""
 
     def advance(self, through: Offset) -> None:
         """Everything up to here was offered, or is for somebody else."""
@@ -28,7 +32,29 @@ class Position:
 
 
 class LivePosition(Position):
-    """Of all live sessions: every batch up to `through` was routed."""
+    """Of all live sessions: every batch up to `through` was routed, and `ahead` was not yet."""
 
-    __slots__ = ()
+    __slots__ = ("_everything", "_state", "ahead")
     is_live = True
+
+    def __init__(self, through: Offset, ahead: AheadOfLog | None = None) -> None:
+        super().__init__(through)
+        self.ahead = AheadOfLog() if ahead is None else ahead
+        self._everything = NOTHING
+        self._state = -1
+        """The state of `ahead` that this is of."""
+
+    def runs(self, number: int) -> Served:
+        """Of what is ahead, the runs up to this number."""
+        return Served(number, self.ahead.parts)
+
+    def everything(self) -> Served:
+        """All runs: one object for all sessions that have had them."""
+        if self._state != self.ahead.state:
+            self._everything, self._state = self.runs(self.ahead.number), self.ahead.state
+        return self._everything
+
+    def advance(self, through: Offset) -> None:
+        self.through = self.ahead.routed_through = through
+        if self.ahead.parts or self.ahead.committed:
+            self.ahead.forget_routed()

@@ -12,6 +12,9 @@ Delivery feeds a session, from its position in the log on; its client empties it
 - Retained messages wait in `owed`, aside as well, but each for its place: it goes when everything
   of the outbox at or below its offset was taken, and before anything above. So nobody gets an older
   message of a topic after a newer one. [MQTT-4.6.0-6]
+- QoS 0 goes past all of this while nothing else waits: an *ahead* session is handed each message as
+  it comes, before its commit. Once it cannot take one, it stays back and gets what follows from
+  the log, until it has had all of it.
 - `take_changes` gives what the next commit must hold of a durable session. PUBREL leaves only after
   the PUBREC is committed, or a crash of the broker could deliver a message twice.
 """
@@ -31,7 +34,7 @@ from broker.documents import (
     SubscriptionDocument,
 )
 from broker.message import Lease, Message, Offset, Outgoing
-from broker.session.cursor import Cursor
+from broker.session.cursor import Cursor, served_beyond
 from broker.session.exchange import Taken
 from broker.session.gaps import TOLD_MAX, Gaps
 from broker.session.grants import SubscriptionSet
@@ -40,6 +43,8 @@ from broker.session.outbox import Outbox
 from broker.session.owed import OwedRetained
 from broker.session.position import LivePosition, Position
 from broker.session.received import ReceivedQos2
+from broker.session.served import NOTHING
+from broker.session.standing import Standing
 
 
 class Session:
@@ -67,7 +72,7 @@ class Session:
         self.owed = OwedRetained(client_id, self.grants)
         self.in_flight = InFlightWindow(inflight_max)
         self.received = ReceivedQos2()
-        self.position = Position(start)
+        self.standing = Standing(start)
         self.outbox = Outbox()
         self.aside: deque[Outgoing] = deque()
         self.gaps = Gaps() if gaps is None else gaps
@@ -126,7 +131,25 @@ class Session:
     @property
     def up_to_date(self) -> bool:
         """Whether everything of the log that was routed was offered to it, and taken."""
-        return self.position.is_live and not (self.outbox or self.owed.waiting)
+        return self.standing.position.is_live and not (self.outbox or self.owed.waiting)
+
+    @property
+    def may_go_ahead(self) -> bool:
+        """Whether it has taken all that it was offered, and nothing makes it wait for the log."""
+        owed, grants = self.owed, self.grants
+        return not (
+            self.standing.changing
+            or self.aside
+            or self.outbox
+            or owed.waiting
+            or not self.standing.position.is_live
+            or owed.reading
+            or owed.unread
+            or grants.unplaced
+            or grants.joined
+            or grants.by_log
+            or self.outbox.first() is not None
+        )
 
     def offer_aside(self, outgoing: Iterable[Outgoing]) -> None:
         """Put messages beside the session's own place in the log: they go before the outbox."""
@@ -228,6 +251,10 @@ class Session:
 
     # Its client and its place in the log
 
+    @property
+    def position(self) -> Position:
+        return self.standing.position
+
     def attach(self, receive_maximum: int, *, hears_of_gaps: bool = True) -> None:
         """A client is there: from now on its window counts. `hears_of_gaps`: its protocol can tell
         it which offsets are missing."""
@@ -240,28 +267,29 @@ class Session:
         self.attached = False
         if self.gaps.told:
             self.gaps.forget({entry.offset for entry in self.in_flight.unfinished()})
-        self.position = Position(self._told_through())
+        self.fall_behind(self._told_through())
         self.outbox.clear()
         self.aside.clear()
         self.owed.stop_read()
 
     def go_live(self, live: LivePosition) -> None:
         """It was offered everything that was routed: from now on each batch comes to it."""
-        self.position = live
+        self.standing.position = live
         self.grants.forget()
 
     def fall_behind(self, through: Offset | None = None) -> None:
         """Batches go past it from now on: a reader has to fetch them from the log, above `through`
         or what was routed last."""
-        self.position = Position(self.position.through if through is None else through)
+        self.standing.fall_behind(self.standing.position.through if through is None else through)
 
     def _taken_through(self) -> Offset:
-        return Offset(self.outbox[0][0].offset - 1) if self.outbox else self.position.through
+        through = self.standing.position.through
+        return Offset(self.outbox[0][0].offset - 1) if self.outbox else through
 
     def _told_through(self) -> Offset:
         """As `_taken_through`, but before what is missing and was not told yet."""
         first = self.outbox.first()
-        return self.position.through if first is None else Offset(first - 1)
+        return self.standing.position.through if first is None else Offset(first - 1)
 
     # What the log keeps of it
 
@@ -277,7 +305,9 @@ class Session:
         if self.received.changed:
             packed = self.received.take_packed()
             operations.append(Put(ReceivedQos2Document(self.client_id, packed)))
-        operations += self._cursor.take_changes(self._told_through(), attached=self.attached)
+        operations += self._cursor.take_changes(
+            self._told_through(), self.standing.served(), attached=self.attached
+        )
         if self.grants.changed:
             operations += self.grants.take_changes()
         self.in_flight.repeatable.commit_begins()
@@ -305,5 +335,6 @@ class Session:
         if received is not None:
             self.received.restore(received.packet_ids)
         if cursor is not None:
-            self.position = Position(cursor.sent_through)
+            served = served_beyond(cursor) if cursor.inflight else NOTHING
+            self.standing.position = Position(cursor.sent_through, served)
             self._cursor.restore(cursor, pages)

@@ -148,8 +148,8 @@ def test_a_refused_client_is_not_obeyed(tmp_path: Path, version: int) -> None:
                 assert refused.closed()
             client.publish_all("t", [b"own"], 0)
             assert client.expect(Publish).payload == b"own"
-        assert broker.query("SELECT payload FROM history") == [(b"own",)]
         assert broker.stop() == 0
+        assert broker.query("SELECT payload FROM history") == [(b"own",)]
     assert broker.complaints() == []
 
 

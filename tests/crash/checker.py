@@ -9,10 +9,12 @@ the file) as what the broker says happened, and the clients' records as what did
   time it was sent: a publisher that lost its connection before the PUBACK sends the message again
   [MQTT3-4.4.0-1], which the broker stores again, at an offset of its own [MQTT3-4.3.2-2].
 - `delivered` (P3): every QoS 1 and 2 message of the log reached every subscriber it matches, and
-  nothing reached anyone that is not in the log; a QoS 2 delivery is processed once.
+  nothing reached anyone that is not in the log, but QoS 0, which leaves before it is logged (P9). A
+  QoS 2 delivery is processed once.
 - `ordered` (P3): each connection gets its messages once, in offset order, and so in each
-  publisher's order. Over all connections, the first deliveries of QoS 1 and 2 messages are in that
-  order. (QoS 0 that was lost with a connection may come late, if a crash lets it be repeated.)
+  publisher's order; QoS 0 goes ahead of the others (P9), in the order of each topic. Over all
+  connections, the first deliveries of QoS 1 and 2 messages are in that order. (QoS 0 that was lost
+  with a connection may come late, if a crash lets it be repeated.)
 - `not_repeated` (P4): of what was acknowledged, no connection gets more again than `repeats_max`,
   the in-flight window.
 - `continued` (P4): what was in flight comes again, first and in the same order, with its Packet
@@ -121,6 +123,8 @@ def delivered(history: History) -> Iterator[str]:
                 continue
             offset = first_offset.get(key)
             granted = granted_qos(filters, delivery.topic)
+            if offset is None and not history.published[key].qos:
+                continue
             if offset is None:
                 yield f"{client}: {key} was delivered (epoch {delivery.epoch}), is not in the log"
                 continue
@@ -154,12 +158,17 @@ def ordered(history: History) -> Iterator[str]:
     for row in in_order(history):
         offsets[row.key].append(row.offset)
     for client in history.subscriptions:
-        connection = newest = newest_ever = 0
+        connection = newest_ever = 0
+        newest_of: Counter[str] = Counter()
+        """The newest offset of QoS 0 on each topic, and of all others."""
         seen: set[Key] = set()
         for delivery in history.deliveries[client]:
             if delivery.connection > connection:
-                connection, newest = delivery.connection, 0
+                connection = delivery.connection
+                newest_of.clear()
             copies = offsets[delivery.key]
+            lane = "" if history.published[delivery.key].qos else delivery.topic
+            newest = newest_of[lane]
             # Of a message that is stored twice, it is the copy whose turn it is.
             offset = next((each for each in copies if each > newest), None)
             is_first = delivery.qos > 0 and delivery.key not in seen
@@ -168,7 +177,7 @@ def ordered(history: History) -> Iterator[str]:
                     f"{client}: {delivery.key} (offset {copies[0]}) came after offset "
                     f"{newest_ever if offset else newest}, in epoch {delivery.epoch}"
                 )
-            newest = offset or newest
+            newest_of[lane] = offset or newest
             if is_first:
                 seen.add(delivery.key)
                 newest_ever = max([newest_ever, *copies[:1]])
@@ -188,6 +197,8 @@ def not_repeated(history: History, repeats_max: int) -> Iterator[str]:
                 # Nothing comes at or below the cursor that the last kill left.
                 connection = delivery.connection
                 newest = left_at.get((client, delivery.epoch - 1), 0)
+            if not history.published[delivery.key].qos:
+                continue
             # Of a message that is stored twice, it is the copy whose turn it is.
             offset = next((each for each in copies[delivery.key] if each > newest), None)
             if offset is None:

@@ -167,6 +167,15 @@ class Subscriber(Owner):
         self.wake()
         await self.world.settled()
 
+    def hand_on(self, outgoing: list[Outgoing]) -> bool:
+        session = self.session
+        if session is None:
+            return not outgoing
+        if not self.limit or session.aside or session.outbox:
+            return False
+        self.got += outgoing
+        return True
+
     @property
     def limits_packets(self) -> bool:
         return self.payload_bytes_max < 1 << 30

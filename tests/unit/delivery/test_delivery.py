@@ -17,6 +17,7 @@ from broker.delivery.waking import WAKE_MESSAGES
 from broker.errors import StoreCorrupt, StoreError, StoreFull, StoreUnavailable
 from broker.log.log import Log
 from broker.log.outage import FULL_RETRY_S
+from broker.log.qos0 import LAZY_COMMIT_S
 from broker.log.unlogged import NOT_LOGGED
 from broker.message import Grant, Message, Offset
 from broker.session.session import Session
@@ -207,6 +208,7 @@ async def test_what_the_disk_has_no_room_for_goes_to_who_is_there_and_up_to_date
     await world.publish(message("1"))
     world.disk.full = True
     world.log.append([message("2", qos=0)], durable=False)
+    world.clock.advance(LAZY_COMMIT_S)
     for _ in range(5):
         await asyncio.sleep(0)
     world.log.append([message("3", qos=0)], durable=False)

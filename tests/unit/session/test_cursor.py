@@ -8,12 +8,21 @@ from time import process_time
 
 import pytest
 
-from broker.documents import CursorDocument, Delete, InFlightDocument, Operation, Put
+from broker.documents import (
+    CursorDocument,
+    Delete,
+    HandedOn,
+    InFlightDocument,
+    Operation,
+    Put,
+    fill_in,
+)
 from broker.errors import StoreCorrupt
 from broker.message import Grant, Offset, Outgoing
-from broker.session.cursor import LISTED_MAX, Cursor, listed
+from broker.session.cursor import LISTED_MAX, SERVED_MAX, Cursor, listed, served_beyond
 from broker.session.exchange import InFlight
 from broker.session.in_flight import InFlightWindow
+from broker.session.served import Served
 from tests.support.messages import message
 
 ALL = 1 << 30
@@ -371,3 +380,83 @@ def turn_s(turn: Callable[[], object]) -> float:
     began = process_time()
     turn()
     return process_time() - began
+
+
+# What was served ahead of the log
+
+
+def served(*offsets: int) -> Served:
+    return Served(ranges=[range(offset, offset + 1) for offset in offsets])
+
+
+def written(kept: Kept, what: Served, *, attached: bool = True) -> CursorDocument:
+    [operation] = kept.cursor.take_changes(kept.through, what, attached=attached)
+    assert isinstance(operation, Put)
+    assert isinstance(operation.document, CursorDocument)
+    return operation.document
+
+
+@pytest.mark.parametrize("attached", [True, False])
+def test_the_cursor_moves_over_what_was_served_right_above_it(attached: bool) -> None:
+    cursor = written(Kept(), served(1, 2, 3, 7), attached=attached)
+    assert (cursor.offset, cursor.sent_through) == (3, 3)
+    assert served_beyond(cursor).ranges() == [range(7, 8)]
+
+
+def test_what_is_in_flight_holds_the_cursor_and_is_still_listed() -> None:
+    kept = Kept()
+    kept.take(3)
+    cursor = written(kept, served(4, 6))
+    assert (cursor.offset, cursor.sent_through) == (0, 4)
+    assert [entry.offset for entry in listed(cursor)] == [1, 2, 3]
+    assert served_beyond(cursor).ranges() == [range(6, 7)]
+
+
+def test_of_too_many_ranges_the_newest_are_named() -> None:
+    cursor = written(Kept(), served(*range(3, 1000, 2)))
+    ranges = served_beyond(cursor).ranges()
+    assert (len(ranges), ranges[-1]) == (SERVED_MAX, range(999, 1000))
+
+
+def test_what_the_commit_itself_stores_is_known_when_its_places_are() -> None:
+    part = HandedOn()
+    part.add(1, [message(), message()], 1)
+    part.commit_begins(0)
+    kept = Kept()
+    [operation] = kept.cursor.take_changes(Offset(5), Served(1, [part]), attached=True)
+    assert isinstance(operation, Put)
+    fill_in([operation], part.places, Offset(5), 6)
+    assert isinstance(operation.document, CursorDocument)
+    assert (operation.document.offset, operation.document.inflight) == (7, b"")
+    [operation] = kept.cursor.take_changes(Offset(3), Served(1, [part]), attached=True)
+    assert isinstance(operation, Put)
+    fill_in([operation], part.places, Offset(5), 6)
+    assert isinstance(operation.document, CursorDocument)
+    assert operation.document.offset == 3
+    assert served_beyond(operation.document).ranges() == [range(6, 8)]
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_one_flipped_bit_in_what_was_served_is_detected(count: int) -> None:
+    """P8"""
+    kept = Kept()
+    kept.take(count)
+    cursor = written(kept, served(9, 20))
+    for bit in range(8 * len(cursor.inflight)):
+        with pytest.raises(StoreCorrupt):
+            listed(replace(cursor, inflight=damaged(cursor.inflight, bit)))
+
+
+def test_a_cursor_with_pages_is_taken_up_with_what_was_served() -> None:
+    kept = Kept()
+    kept.take(MANY)
+    kept.cursor.take_changes(kept.through, attached=True)
+    kept.cursor.not_committed()
+    operations = kept.cursor.take_changes(kept.through, served(MANY + 5), attached=True)
+    documents = [o.document for o in operations if isinstance(o, Put)]
+    pages = [d for d in documents if isinstance(d, InFlightDocument)]
+    [cursor] = [d for d in documents if isinstance(d, CursorDocument)]
+    again = Kept()
+    again.cursor.restore(cursor, pages)
+    assert len(again.window) == MANY
+    assert served_beyond(cursor).ranges() == [range(MANY + 5, MANY + 6)]

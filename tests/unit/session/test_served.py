@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from broker.documents import HandedOn, fill_in
+from broker.message import Offset
+from broker.session.served import Served, joined
+from tests.support.messages import message
+
+
+def part(*runs: int, first: int = 0) -> HandedOn:
+    """Runs of so many messages, numbered 1, 2, 3...; committed from `first` on, if given."""
+    made = HandedOn()
+    for number, count in enumerate(runs, 1):
+        made.add(number, [message() for _ in range(count)], count)
+    if first:
+        for offset, sent in enumerate(made.messages, first):
+            sent.offset = Offset(offset)
+        made.committed()
+    return made
+
+
+def test_it_is_the_runs_up_to_a_number_as_far_as_they_are_committed() -> None:
+    parts = [part(2, 3, 1, first=11), part(1, 1)]
+    assert Served(2, parts).ranges() == [range(11, 16)]
+    assert Served(3, parts).ranges() == [range(11, 17)]
+    assert Served(0, parts).ranges() == []
+    assert Served(2, parts).through() == 15
+    assert Served().through() == 0
+
+
+def test_what_is_routed_keeps_its_offsets_and_no_messages() -> None:
+    """P7"""
+    served = part(2, 3, first=11)
+    served.routed()
+    assert served.messages == []
+    assert Served(1, [served]).ranges() == [range(11, 13)]
+
+
+def test_who_reads_the_log_leaves_it_out() -> None:
+    read = [message(offset=offset) for offset in range(10, 20)]
+    served = Served(2, [part(2, 3, 1, first=11)], [range(17, 18)])
+    assert [m.offset for m in served.left_out(read)] == [10, 16, 18, 19]
+    assert served.left_out(read[8:]) == read[8:]
+    assert served.left_out([]) == []
+
+
+def test_the_commit_that_runs_decides_the_offsets_of_the_rest() -> None:
+    waiting = part(2, 3, 1)
+    served = Served(2, [part(1, first=3), waiting])
+    assert not served.commit_begins()
+    assert served.filled_in() == [range(3, 4)]
+    waiting.commit_begins(7)
+    assert served.commit_begins()
+    assert [place.after for place in waiting.places] == [7, 12]
+    for first in (20, 30):  # The second time it is tried, another has taken the first offsets.
+        fill_in([], waiting.places, Offset(first - 1), first)
+        assert served.filled_in() == [range(3, 4), range(first + 7, first + 12)]
+    waiting.not_committed()
+    assert not served.commit_begins()
+    assert not Served(0, [waiting]).commit_begins()
+
+
+def test_ranges_that_touch_are_one() -> None:
+    assert joined([range(5, 8), range(1, 3), range(3, 4), range(7, 9)]) == [
+        range(1, 4), range(5, 9)
+    ]  # fmt: skip
