@@ -12,6 +12,7 @@ from typing import Any
 
 from broker.config import ADMIN_SOCKET, LOCK
 from broker.net import unix
+from cli import output
 from cli.failure import CommandFailed, Exit
 
 REQUEST_TIMEOUT_S = 10.0
@@ -21,9 +22,10 @@ def request(method: str, path: str, data_dir: Path) -> dict[str, Any]:
     """What it answers. Raises CommandFailed (69) if it does not, ConfigError: the path is long."""
     connection = _Connection(unix.reachable(data_dir / ADMIN_SOCKET))
     try:
-        connection.request(method, path)
-        answer = connection.getresponse()
-        body = answer.read()
+        with output.waiting(f"waiting for the broker on {data_dir}/ to answer"):
+            connection.request(method, path)
+            answer = connection.getresponse()
+            body = answer.read()
     except (FileNotFoundError, ConnectionRefusedError) as error:
         start = "pubsub broker start"
         if data_dir != Path("data"):

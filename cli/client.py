@@ -18,6 +18,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, Protocol
@@ -36,8 +37,6 @@ from cli.failure import ConnectionLost
 from cli.interrupt import Interrupt
 
 ANSWER_TIMEOUT_S = 10.0
-SILENT_S = 1.0
-"""After so long without an answer a person is told what is waited for."""
 SUCCESS, NO_MATCHING_SUBSCRIBERS, NO_SUBSCRIPTION_EXISTED = 0x00, 0x10, 0x11
 NOT_AUTHORIZED_CODES = (0x86, 0x87)  # Bad User Name or Password; Not authorized
 SESSION_TAKEN_OVER = 0x8E
@@ -123,14 +122,15 @@ class Client(mqtt.Client):
         self._session_present = self._refused = self._lost = None
         self._received.clear()
         try:
-            self.connect(
-                self._address.host,
-                self._address.port,
-                self._address.keep_alive_s,
-                clean_start=clean_start,
-                properties=properties,
-            )
-            self._wait(lambda: self._session_present is not None, "CONNECT")
+            with self._told_waiting():
+                self.connect(
+                    self._address.host,
+                    self._address.port,
+                    self._address.keep_alive_s,
+                    clean_start=clean_start,
+                    properties=properties,
+                )
+                self._wait(lambda: self._session_present is not None, "CONNECT")
         except (OSError, ConnectionLost) as error:
             if self._refused is not None:
                 why = getattr(self._connack, "ReasonString", None)
@@ -227,20 +227,23 @@ class Client(mqtt.Client):
 
     def _answer(self, packet_id: int | None, what: str) -> list[ReasonCode]:
         assert packet_id is not None
-        self._wait(lambda: packet_id in self._answers, what)
+        with output.waiting(f"waiting for the broker to answer {what}"):
+            self._wait(lambda: packet_id in self._answers, what)
         return self._answers.pop(packet_id)
 
+    def _told_waiting(self) -> AbstractContextManager[None]:
+        """Only the first time: of a lost connection a person is told otherwise."""
+        if self._connack is not None:
+            return nullcontext()
+        return output.waiting(f"waiting for an answer from {self._address}")
+
     def _wait(self, done: Callable[[], bool], what: str) -> None:
-        now = time.monotonic()
-        deadline, tell_at = now + ANSWER_TIMEOUT_S, now + SILENT_S
+        deadline = time.monotonic() + ANSWER_TIMEOUT_S
         while not done():
-            now = time.monotonic()
-            if now >= deadline:
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
                 raise ConnectionLost(f"no answer to {what} within {ANSWER_TIMEOUT_S:.0f} s")
-            if now >= tell_at:
-                output.hint(f"waiting for the answer of {self._address} to {what}")
-                tell_at = deadline
-            self.turn(min(deadline, tell_at) - now)
+            self.turn(left_s)
 
     # What paho calls, from within `turn`.
 

@@ -12,10 +12,15 @@ import os
 import select
 import stat
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TextIO
 
 from cli.failure import CommandFailed, OutputClosed
+
+SILENT_S = 1.0
+"""A person waits so long without being told what for."""
 
 
 def data(block: bytes) -> None:
@@ -47,6 +52,18 @@ def hint(sentence: str) -> None:
     """A note that only a person can use: not for what reads our standard error."""
     if sys.stderr.isatty():
         note(sentence)
+
+
+@contextmanager
+def waiting(sentence: str) -> Iterator[None]:
+    """While entered: a hint after `SILENT_S`, from a thread, so that a call may block."""
+    timer = threading.Timer(SILENT_S, hint, [sentence])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def error(sentence: str) -> None:

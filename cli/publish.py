@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,7 +26,6 @@ from cli.client import (
     NO_MATCHING_SUBSCRIBERS,
     NOT_AUTHORIZED_CODES,
     QUOTA_EXCEEDED,
-    SILENT_S,
     Acknowledged,
     Client,
     packet_properties,
@@ -183,12 +181,9 @@ def publish(options: Options, topic: str, read_payload: Callable[[], bytes]) -> 
     publisher.open()
     try:
         publisher.send(topic, payload)
-        tell_at = time.monotonic() + SILENT_S
-        while not publisher.finished():
-            publisher.turn(SILENT_S)
-            if tell_at and time.monotonic() >= tell_at and not publisher.finished():
-                output.hint("sent; waiting for the broker to have it on its disk")
-                tell_at = 0.0
+        with output.waiting("sent; waiting for the broker to have it on its disk"):
+            while not publisher.finished():
+                publisher.turn(1.0)
     finally:
         publisher.close()
     _conclude(publisher, topic)

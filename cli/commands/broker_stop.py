@@ -28,11 +28,12 @@ def run(
 
     request("POST", "/stop", data_dir)
     deadline = time.monotonic() + timeout
-    while is_running(data_dir):
-        if time.monotonic() > deadline:
-            raise CommandFailed(
-                f"the broker on {data_dir}/ has not stopped within {timeout:g} s",
-                "it finishes what it has acknowledged; look again with: pubsub broker status",
-            )
-        time.sleep(POLL_S)
+    with output.waiting("waiting for the broker to end"):
+        while is_running(data_dir):
+            if time.monotonic() > deadline:
+                raise CommandFailed(
+                    f"the broker on {data_dir}/ has not stopped within {timeout:g} s",
+                    "it finishes what it has acknowledged; look again with: pubsub broker status",
+                )
+            time.sleep(POLL_S)
     output.note("stopped")

@@ -227,13 +227,13 @@ def test_a_person_is_told_what_a_silent_broker_is_waited_for(
 ) -> None:
     hints: list[str] = []
     monkeypatch.setattr("cli.output.hint", hints.append)
-    monkeypatch.setattr("cli.client.SILENT_S", 0.02)
+    monkeypatch.setattr("cli.output.SILENT_S", 0.02)
     monkeypatch.setattr("cli.client.ANSWER_TIMEOUT_S", 0.2)
     with closing(HandPlayedBroker(b"")) as peer:
         with pytest.raises(CommandFailed) as raised:
             peer.open()
         address = peer.client._address
-    assert hints == [f"waiting for the answer of {address} to CONNECT"]
+    assert hints == [f"waiting for an answer from {address}"]
     assert str(raised.value) == (
         f"no MQTT broker answers at {address} (no answer to CONNECT within 0 s); "
         "does something else listen there, or is the broker stuck?"

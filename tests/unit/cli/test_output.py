@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 
+from cli import output
 from cli.output import escaped, harmless, one_line, payload_fields
 from tests.support.broker_process import ROOT
 
@@ -50,3 +52,22 @@ def test_an_error_that_nobody_reads_does_not_change_the_exit_code() -> None:
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, stderr=writer, timeout=20)
     os.close(writer)
     assert done.returncode == 69
+
+
+def test_a_long_wait_is_told_while_it_lasts_and_a_short_one_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[str] = []
+    came = threading.Event()
+
+    def hint(sentence: str) -> None:
+        told.append(sentence)
+        came.set()
+
+    monkeypatch.setattr(output, "hint", hint)
+    with output.waiting("too short to be told"):
+        pass
+    monkeypatch.setattr(output, "SILENT_S", 0.0)
+    with output.waiting("waiting for the disk"):
+        assert came.wait(10)
+    assert told == ["waiting for the disk"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -47,18 +48,24 @@ def test_a_message_is_published_when_it_is_acknowledged(client: ScriptedClient) 
     assert client.did[1:] == [("publish", "a", b"b"), ("close", False)]
 
 
-def test_a_person_is_told_once_that_the_disk_is_waited_for(
+def test_the_wait_for_the_acknowledgement_is_told(
     client: ScriptedClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hints: list[str] = []
-    monkeypatch.setattr("cli.output.hint", hints.append)
+    @contextmanager
+    def waiting(sentence: str) -> Iterator[None]:
+        client.did.append(("waits", sentence))
+        yield
+        client.did.append(("waited",))
+
+    monkeypatch.setattr("cli.output.waiting", waiting)
     client.turns.extend([[], [acknowledged(1)]])
     publish(options(), "a", lambda: b"b")
-    assert hints == []
-    monkeypatch.setattr("cli.publish.SILENT_S", 0.0)
-    client.turns.extend([[], [], [acknowledged(2)]])
-    publish(options(), "a", lambda: b"b")
-    assert hints == ["sent; waiting for the broker to have it on its disk"]
+    assert client.did[1:] == [
+        ("publish", "a", b"b"),
+        ("waits", "sent; waiting for the broker to have it on its disk"),
+        ("waited",),
+        ("close", False),
+    ]
 
 
 def test_an_illegal_topic_and_a_missing_file_are_told_before_anybody_is_asked(
