@@ -106,3 +106,16 @@ def test_a_client_does_not_wait_for_the_modules_of_the_broker(command: str) -> N
     modules = imported(f"import cli.{command}")
     assert "paho.mqtt.client" in modules
     assert not modules & {"asyncio", "broker.config", "broker.server", "httpx", "sqlite3"}
+
+
+@pytest.mark.parametrize("group", [[], ["broker"]])
+def test_no_summary_of_a_command_is_cut_at_80_columns(
+    group: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("sys.argv", ["pubsub", *group, "--help"])
+    with pytest.raises(SystemExit):
+        main()
+    commands = capsys.readouterr().out.partition("Commands:")[2].partition("Examples:")[0]
+    assert commands
+    assert "..." not in commands
