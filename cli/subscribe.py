@@ -18,8 +18,9 @@ from dataclasses import dataclass
 
 from paho.mqtt.client import MQTTMessage
 
-from broker.errors import TopicFilterInvalid
-from broker.topics import REPLAY_ENDED, validate_filter
+from broker.errors import ReplaySpecInvalid, TopicFilterInvalid
+from broker.replay.spec import parse, split_filter
+from broker.topics import REPLAY_ENDED, parse_shared, validate_filter
 from cli import output
 from cli.address import Address
 from cli.client import (
@@ -63,7 +64,10 @@ class Options:
 
 
 def subscribe(options: Options) -> Exit:
-    """Until Ctrl-C, `--count`, `--timeout`, the end of the replay, or a failure."""
+    """Until Ctrl-C, `--count`, `--timeout`, the end of the replay, or a failure.
+
+    Raises CommandFailed before the broker is asked: one of the filters is none.
+    """
     for topic_filter in options.filters:
         check_filter(topic_filter)
     with Interrupt() as interrupt:
@@ -314,10 +318,13 @@ def subscribe_to(
 
 
 def check_filter(topic_filter: str) -> None:
-    """Raises CommandFailed: a broker would end the connection."""
+    """Raises CommandFailed: a broker would end the connection, or refuse it without a reason."""
     try:
         validate_filter(topic_filter)
-    except TopicFilterInvalid as error:
+        parse_shared(topic_filter)
+        if (replay := split_filter(topic_filter)) is not None:
+            parse(replay[0], time.time_ns() // 1000)
+    except (TopicFilterInvalid, ReplaySpecInvalid) as error:
         raise CommandFailed(f"{topic_filter!r}: {error}", code=Exit.USAGE) from error
 
 

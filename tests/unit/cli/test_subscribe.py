@@ -264,6 +264,27 @@ def test_fresh_discards_and_says_how_many_messages_went(
 
 
 @pytest.mark.parametrize(
+    ("topic_filter", "says"),
+    [
+        ("a/#/b", "Topic Filter has a #"),
+        ("$share/a", "$share"),
+        ("$share//a", "$share"),
+        ("$replay/tomorrow/a", "replay spec cannot be understood"),
+        ("$replay/5", "replay is incomplete"),
+    ],
+)
+def test_a_filter_that_a_broker_would_refuse_is_explained(
+    client: ScriptedClient, topic_filter: str, says: str
+) -> None:
+    with pytest.raises(CommandFailed) as failed:
+        subscribe(replace(OPTIONS, filters=("a", topic_filter)))
+    assert f"{topic_filter!r}: " in str(failed.value)
+    assert says in str(failed.value)
+    assert failed.value.code is Exit.USAGE
+    assert client.did == []
+
+
+@pytest.mark.parametrize(
     ("reason_code", "code"), [(0x87, Exit.NOT_AUTHORIZED), (0x8F, Exit.FAILED)]
 )
 def test_a_refused_filter_is_named(client: ScriptedClient, reason_code: int, code: Exit) -> None:
