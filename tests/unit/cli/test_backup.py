@@ -116,8 +116,8 @@ def test_a_disk_that_gets_full_leaves_nothing(
 ) -> None:
     connect = sqlite3.connect
 
-    def small(path: str, **options: Any) -> sqlite3.Connection:
-        connection: sqlite3.Connection = connect(path, **options)
+    def small(path: str, *rest: Any, **options: Any) -> sqlite3.Connection:
+        connection: sqlite3.Connection = connect(path, *rest, **options)
         if "partial" in path:
             connection.execute("PRAGMA max_page_count = 20")
         return connection
