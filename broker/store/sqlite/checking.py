@@ -160,7 +160,7 @@ class Check:
     def _log_start(self) -> Iterator[Problem]:
         with self._one_moment():
             (start,) = self._connection.execute("SELECT start FROM log").fetchone()
-            true_start = figures.true_start(self._connection, start)
+            true_start = figures.true_start(self._connection, start, 0)
         if true_start != start:
             yield Problem(f"the log start is damaged: {start}, and is {true_start}")
 

@@ -158,16 +158,20 @@ def _write_sums(connection: sqlite3.Connection, block: int) -> None:
     )
 
 
-def true_start(connection: sqlite3.Connection, start: int) -> int:
-    """The log start: `start`, unless it is damaged and would hide messages.
+def true_start(connection: sqlite3.Connection, start: int, noted: int) -> int:
+    """The log start: `start`, unless it is damaged and would hide messages. `noted`: the newest
+    offset that is known to have been given out; 0: `sqlite_sequence` knows.
 
     The figures of the oldest block cover its messages from the log start on, so they show which
     message is the first. (A start that is too low hides nothing: the missing offsets are told.)
     """
-    oldest, used = connection.execute(
-        "SELECT ifnull(min(offset), 1), (SELECT ifnull(max(seq), 0) FROM sqlite_sequence"
-        " WHERE name = 'messages') FROM messages"
+    oldest, newest, left_out, reserved = connection.execute(
+        "SELECT (SELECT ifnull(min(offset), 1) FROM messages),"
+        " (SELECT ifnull(max(offset), 0) FROM messages),"
+        " (SELECT ifnull(max(last), 0) FROM gaps),"
+        " (SELECT ifnull(max(seq), 0) FROM sqlite_sequence WHERE name = 'messages')"
     ).fetchone()
+    used = max(noted, newest, left_out) if noted else reserved
     block = connection.execute(
         "SELECT block, messages, checksums FROM blocks ORDER BY block LIMIT 1"
     ).fetchone()

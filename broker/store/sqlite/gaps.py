@@ -15,19 +15,24 @@ logger = logging.getLogger(__name__)
 
 
 def leave(connection: sqlite3.Connection, noted: Offset) -> range:
-    """Give out none of the next OFFSETS_LOST_MAX offsets, nor one up to `noted`. Returns them.
+    """Give out none of the next OFFSETS_LOST_MAX offsets, nor one up to `noted`, nor one that was
+    reserved (`offsets.py`). Returns them.
 
     Two gaps without a message between them become one.
     """
-    (used,) = connection.execute(
-        "SELECT ifnull(max(seq), 0) FROM sqlite_sequence WHERE name = 'messages'"
+    newest, reserved, left_out = connection.execute(
+        "SELECT (SELECT max(ifnull(max(offset), 0), (SELECT start - 1 FROM log)) FROM messages),"
+        " (SELECT ifnull(max(seq), 0) FROM sqlite_sequence WHERE name = 'messages'),"
+        " (SELECT ifnull(max(last), 0) FROM gaps)"
     ).fetchone()
-    last = max(used, noted) + OFFSETS_LOST_MAX
-    if not connection.execute("UPDATE gaps SET last = ? WHERE last = ?", (last, used)).rowcount:
-        connection.execute("INSERT INTO gaps VALUES (?, ?)", (used + 1, last))
+    last = max(newest, reserved, left_out, noted) + OFFSETS_LOST_MAX
+    if left_out > newest:
+        connection.execute("UPDATE gaps SET last = ? WHERE last = ?", (last, left_out))
+    else:
+        connection.execute("INSERT INTO gaps VALUES (?, ?)", (newest + 1, last))
     connection.execute("DELETE FROM sqlite_sequence WHERE name = 'messages'")
     connection.execute("INSERT INTO sqlite_sequence VALUES ('messages', ?)", (last,))
-    return range(used + 1, last + 1)
+    return range(max(newest, left_out) + 1, last + 1)
 
 
 def leave_after_crash(connection: sqlite3.Connection, noted: Offset) -> None:

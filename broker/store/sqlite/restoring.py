@@ -23,8 +23,8 @@ def is_there(path: Path) -> bool:
 
 
 def newest_offset(path: Path) -> Offset | None:
-    """The newest offset that the log at `path` is known to have given out; None: that cannot be
-    read. Nothing is written. Raises OSError."""
+    """The newest offset that the log at `path` is known to have given out, or reserved; None: that
+    cannot be read. Nothing is written. Raises OSError."""
     noted = read_note(path)
     found = [noted.high_watermark] if noted is not None else []
     with closing(Remains(path)) as remains:

@@ -19,19 +19,19 @@ BLOCK_SHIFT = 10
 """`topic_blocks` indexes blocks of 1024 offsets."""
 
 ROWS_PER_STATEMENT = 512
-"""SQLite takes at most 32,766 parameters, which are 9 a row. More than 64 rows gain little."""
+"""SQLite takes at most 32,766 parameters, which are 10 a row. More than 64 rows gain little."""
 
 COLUMNS = (
     "offset, topic_id, publisher_id, published_at_us, qos, retain, expires_at_us,"
     " payload, properties, crc"
 )
 
-INSERT_MESSAGES = f"INSERT INTO messages ({COLUMNS.removeprefix('offset, ')}) VALUES "
-ROW = "(?,?,?,?,?,?,?,?,?)"
-WIDTH = 9
+INSERT_MESSAGES = f"INSERT INTO messages ({COLUMNS}) VALUES "
+ROW = "(?,?,?,?,?,?,?,?,?,?)"
+WIDTH = 10
 """Parameters of one message."""
-TOPIC_ID, PUBLISHED_AT_US, RETAIN, EXPIRES_AT_US = 0, 2, 4, 5
-PAYLOAD, PROPERTIES, CHECKSUM = 6, 7, 8
+TOPIC_ID, PUBLISHED_AT_US, RETAIN, EXPIRES_AT_US = 1, 3, 5, 6
+PAYLOAD, PROPERTIES, CHECKSUM = 7, 8, 9
 """Where these are among the parameters of a message."""
 
 ADAPTED_BYTES_MIN = 4096
@@ -103,6 +103,7 @@ def flat_rows(
         properties = message.properties
         extend(
             (
+                offset,
                 topic_id,
                 publisher_id,
                 published_at_us,

@@ -314,12 +314,14 @@ class Salvage:
             match row.values:
                 case ["messages", int(given)]:
                     used = max(used, given)
+        # Without a clean stop these are some that were only reserved, if nothing says how many.
+        given_out = max(newest, noted) if noted else used
         new.execute("DELETE FROM gaps")
         holes = [*new.execute(_HOLES, (start,))]
         if used > newest:
             holes.append((newest + 1, used, newest_us, None))
         for first, last, since_us, until_us in holes:
-            for part in _without(range(first, last + 1), before):
+            for part in _without(range(first, min(last, given_out) + 1), before):
                 self._result.lost.append(Lost(part, since_us, until_us))
         new.executemany("INSERT INTO gaps VALUES (?, ?)", [hole[:2] for hole in holes])
         new.execute("DELETE FROM sqlite_sequence WHERE name = 'messages'")

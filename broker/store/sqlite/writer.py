@@ -2,8 +2,8 @@
 
 - It is called in that connection's thread or, for a small commit, in the event loop's; one call at
   a time (see SqliteStore).
-- The checksum of a message has its offset in it, so the writer counts the offsets along. Should
-  another program have inserted messages, the transaction is done once more with the right ones.
+- The checksum of a message has its offset in it, so the writer counts the offsets (`offsets.py`).
+  Should another program have inserted messages, the transaction is done once more with others.
 - An append is one transaction: new names, the messages in few statements, the sparse index, the
   retained pointers, the documents. A rollback empties the caches here.
 - After a failed write other than a full disk nothing more is written: only opening the file afresh
@@ -17,7 +17,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -30,6 +30,7 @@ from broker.store.sqlite.errors import store_error
 from broker.store.sqlite.figures import OpenBlock
 from broker.store.sqlite.names import Names
 from broker.store.sqlite.note import Note
+from broker.store.sqlite.offsets import Offsets, OffsetsTaken
 from broker.store.sqlite.rows import (
     BLOCK_SHIFT,
     INSERT_MESSAGES,
@@ -56,10 +57,6 @@ START_LOCK_WAIT_MS = 300
 """... and at the start, which is tried again."""
 
 
-class _OffsetsTaken(Exception):
-    """Another program has inserted messages: the offsets are not those that were expected."""
-
-
 class Committed(NamedTuple):
     """One commit: the high watermark before it and after it (`last`), and bytes of messages."""
 
@@ -83,8 +80,7 @@ class Writer:
         self._connection = connection
         self._path = path
         self._names = Names(connection)
-        self._next = Offset(0)
-        """The offset that the next message gets; 0: ask the database."""
+        self._offsets = Offsets(connection)
         self._open = OpenBlock(0, whole=False)
         """That of the high watermark. No older block gets more messages."""
         self._synced = True
@@ -110,7 +106,7 @@ class Writer:
         """
         self.checkpoint("TRUNCATE")
         (stored_start,) = self._connection.execute("SELECT start FROM log").fetchone()
-        self.log_start = Offset(figures.true_start(self._connection, stored_start))
+        self.log_start = Offset(figures.true_start(self._connection, stored_start, noted))
         (newest,) = self._connection.execute(
             "SELECT ifnull(max(offset), 0) FROM messages"
         ).fetchone()
@@ -146,7 +142,7 @@ class Writer:
     def read_open_block(self) -> None:
         """Make the figures of its messages now: of large ones that would take the commit that fills
         the block 0.1 s and more. The block is sound."""
-        self._next = self._first_unused()  # If another program takes it, they are made anew.
+        self._offsets.look_up()  # If another program takes what is next, they are made anew.
         self._open = OpenBlock.of_rows(self._connection, self.high_watermark >> BLOCK_SHIFT)
 
     def stop(self) -> None:
@@ -162,6 +158,8 @@ class Writer:
                 " WHERE id = (SELECT max(id) FROM broker_runs)",
                 (time.time_ns() // 1000,),
             )
+            with suppress(OffsetsTaken):
+                self._offsets.give_back()
         self.checkpoint("TRUNCATE")
         self.refusal = "the store is closed"
         self.note.remove()
@@ -185,7 +183,8 @@ class Writer:
         """
         try:
             return self._commit(batch, state, durable, places, lock_wait_ms)
-        except _OffsetsTaken:
+        except OffsetsTaken:
+            self._offsets.next = None
             return self._commit(batch, state, durable, places, lock_wait_ms)
 
     def _commit(
@@ -196,7 +195,7 @@ class Writer:
         places: Sequence[Place],
         lock_wait_ms: int,
     ) -> Committed:
-        """As `commit`. Raises _OffsetsTaken as well: nothing was stored."""
+        """As `commit`. Raises OffsetsTaken as well: nothing was stored."""
         began = perf_counter()
         before = self.high_watermark
         first = before + 1
@@ -238,14 +237,15 @@ class Writer:
             if lock_wait_ms != self._lock_wait_ms:
                 self._set_lock_wait(lock_wait_ms)
             self._connection.execute("BEGIN IMMEDIATE")
-            retained_count = self.retained_count
+            retained_count, offsets = self.retained_count, self._offsets
+            following, reserved = offsets.next, offsets.reserved
             try:
                 yield
                 self._connection.execute("COMMIT")
             except BaseException:
                 self.retained_count = retained_count
                 self._names.forget()
-                self._next = Offset(0)
+                offsets.next, offsets.reserved = following, reserved
                 self._open = OpenBlock(self.high_watermark >> BLOCK_SHIFT, whole=False)
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
@@ -278,26 +278,20 @@ class Writer:
         self._synced = synced
 
     def _insert(self, part: Sequence[Message]) -> int:
-        """Insert up to ROWS_PER_STATEMENT messages; the first offset."""
-        alone = self._next != 0
-        first = self._next or self._first_unused()
+        """Insert up to ROWS_PER_STATEMENT messages; the first offset. Raises OffsetsTaken."""
+        alone = self._offsets.next is not None
+        first = self._offsets.take(len(part))
         parameters = flat_rows(part, self._names.pairs, first)
-        last = insert_rows(self._connection, INSERT_MESSAGES, ROW, "", WIDTH, parameters)
-        if last != first + len(part) - 1:
-            raise _OffsetsTaken
-        self._next = Offset(last + 1)
+        try:
+            insert_rows(self._connection, INSERT_MESSAGES, ROW, "", WIDTH, parameters)
+        except sqlite3.IntegrityError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY:
+                raise
+            raise OffsetsTaken from error
         self._index(first, parameters, alone)
         if 1 in parameters[RETAIN::WIDTH]:
             self.retained_count += retained.move(self._connection, first, parameters)
         return first
-
-    def _first_unused(self) -> Offset:
-        """The offset that SQLite gives next."""
-        (newest,) = self._connection.execute(
-            "SELECT max((SELECT ifnull(max(seq), 0) FROM sqlite_sequence WHERE name = 'messages'),"
-            " (SELECT ifnull(max(offset), 0) FROM messages))"
-        ).fetchone()
-        return Offset(newest + 1)
 
     def _index(self, first: int, parameters: list[Any], alone: bool) -> None:
         """Note in `topic_blocks` the topics that are new in their block, and write the figures of

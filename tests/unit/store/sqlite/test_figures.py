@@ -10,6 +10,7 @@ import pytest
 
 from broker.documents import CursorDocument, Put, SessionDocument
 from broker.message import Message, Offset
+from broker.store.sqlite.offsets import RESERVED_AT_ONCE
 from broker.store.sqlite.rows import BLOCK_SHIFT
 from broker.store.sqlite.store import SqliteStore
 from tests.support.messages import message
@@ -123,13 +124,14 @@ async def test_what_another_program_inserts_is_in_the_figures(sqlite: SqliteStor
         other.execute(
             "INSERT INTO messages SELECT ?, topic_id, 1, 1, 0, 0, 0, x'', x'', 7"
             " FROM messages WHERE offset = 1",
-            (2 * BLOCK + 5,),
+            (RESERVED_AT_ONCE + 5,),
         )
-    await sqlite.append(some(BLOCK))
+    await sqlite.append(some(4 * BLOCK))
     assert ask(sqlite.path, SUMS_DIFFER) == []
     assert ask(sqlite.path, "SELECT block, messages FROM blocks WHERE block > 0") == [
         (1, 11),
-        (2, BLOCK - 5),
+        (4, BLOCK - 5),
+        *[(block, BLOCK) for block in (5, 6, 7)],
     ]
 
 
@@ -154,10 +156,12 @@ async def test_messages_that_another_program_inserts_move_the_offsets(sqlite: Sq
             "INSERT INTO messages SELECT 9, topic_id, 1, 1, 0, 0, 0, x'', x'', 0"
             " FROM messages WHERE offset = 1"
         )
-    [after] = [message("after")]
-    await sqlite.append([after])
-    assert after.offset == 10
-    assert (await sqlite.fetch([Offset(10)])).messages == [after]
+    after = [message("after") for _ in range(7)]
+    for one in after:
+        await sqlite.append([one])
+    offsets = [one.offset for one in after]
+    assert offsets == [4, 5, 6, 7, 8, RESERVED_AT_ONCE, RESERVED_AT_ONCE + 1]
+    assert (await sqlite.fetch(offsets)).messages == after
 
 
 async def test_the_way_to_an_older_program_and_back_rewrites_no_message_at_a_start(

@@ -18,6 +18,7 @@ LOST = gaps.OFFSETS_LOST_MAX
 def connection() -> Iterator[sqlite3.Connection]:
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         connection.execute("CREATE TABLE messages (offset INTEGER PRIMARY KEY AUTOINCREMENT)")
+        connection.execute("CREATE TABLE log AS SELECT 1 AS start")
         connection.execute("CREATE TABLE gaps (first INTEGER PRIMARY KEY, last INTEGER)")
         yield connection
 
@@ -59,6 +60,16 @@ def test_it_is_told_after_a_crash(
     [line] = caplog.messages
     assert line.startswith(f"offsets 2..{1 + LOST} are left out")
     assert insert(connection) == 2 + LOST
+
+
+def test_it_begins_after_the_newest_message_not_after_what_was_reserved(
+    connection: sqlite3.Connection,
+) -> None:
+    insert(connection)
+    connection.execute("UPDATE sqlite_sequence SET seq = 1023")
+    gaps.leave(connection, Offset(0))
+    assert insert(connection) == 1024 + LOST
+    assert rows(connection) == [(2, 1023 + LOST)]
 
 
 def test_gaps_that_meet_are_one(connection: sqlite3.Connection) -> None:

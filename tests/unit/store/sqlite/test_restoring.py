@@ -11,6 +11,7 @@ import pytest
 
 from broker.errors import StoreCorrupt
 from broker.store.sqlite.note import note_path
+from broker.store.sqlite.offsets import RESERVED_AT_ONCE
 from broker.store.sqlite.restoring import forget_note, is_there, newest_offset, set_aside
 from tests.support.messages import numbered
 from tests.support.sqlite import opened
@@ -38,7 +39,7 @@ async def test_the_newest_offset_is_known_also_where_the_write_ahead_log_is_gone
     tmp_path: Path,
 ) -> None:
     path = await left_by_a_kill(tmp_path)
-    assert newest_offset(path) == 50
+    assert newest_offset(path) == RESERVED_AT_ONCE - 1, "reserved"
     remove(Path(f"{path}-wal"))
     assert newest_offset(path) == 50  # It was noted.
     remove(note_path(path))

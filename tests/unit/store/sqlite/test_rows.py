@@ -78,11 +78,11 @@ def test_topic_and_publisher_are_in_the_seed_and_cannot_trade_letters() -> None:
 
 
 def test_the_columns_are_where_the_constants_say() -> None:
-    columns = COLUMNS.replace(" ", "").split(",")[1:]
+    columns = COLUMNS.replace(" ", "").split(",")
     assert len(columns) == WIDTH == ROW.count("?")
     assert [columns[at] for at in (TOPIC_ID, RETAIN, PAYLOAD)] == ["topic_id", "retain", "payload"]
     row = flat_rows([message("Rainy", retain=True)], {("t", "pub1"): (5, 6, 7)}, 9)
-    assert (row[TOPIC_ID], row[RETAIN], row[PAYLOAD]) == (5, 1, b"Rainy")
+    assert (row[0], row[TOPIC_ID], row[RETAIN], row[PAYLOAD]) == (9, 5, 1, b"Rainy")
 
 
 @pytest.fixture

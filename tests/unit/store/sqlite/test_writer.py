@@ -18,10 +18,14 @@ from broker.errors import StoreBusy, StoreFull, StoreUnavailable
 from broker.message import Message, Offset
 from broker.store.sqlite import names, opening, writer
 from broker.store.sqlite.gaps import OFFSETS_LOST_MAX
+from broker.store.sqlite.offsets import RESERVED_AT_ONCE
 from broker.store.sqlite.store import SqliteStore
 from tests.support.messages import message, numbered
 from tests.support.sqlite import ask, in_writer, opened, problems
 from tests.support.stores import payloads, read_all, tail_until
+
+RESERVED = RESERVED_AT_ONCE - 1
+"""Up to here offsets are reserved with the first message."""
 
 
 def wal_of(path: Path) -> Path:
@@ -220,7 +224,7 @@ async def test_a_gap_of_offsets_is_left_after_an_unclean_stop_only(
     await sqlite.append(numbered(3))
     crashed = crashed_copy(sqlite, tmp_path / "crashed")
     await sqlite.close()
-    assert await offset_after(crashed, monkeypatch, after) == 4 + OFFSETS_LOST_MAX
+    assert await offset_after(crashed, monkeypatch, after) == RESERVED + OFFSETS_LOST_MAX + 1
     assert await offset_after(sqlite.path, monkeypatch, after) == 4, "stopped cleanly"
 
 
@@ -249,7 +253,7 @@ async def test_gaps_count_neither_as_messages_nor_as_lag(
     async with opened(twice) as store:
         assert await counts(store) == [3, (1, 2)]
         await store.append(numbered(5))
-        newest = 3 + 2 * OFFSETS_LOST_MAX + 5
+        newest = RESERVED + 2 * OFFSETS_LOST_MAX + 5
         assert store.high_watermark == newest
         assert await counts(store) == [8, (1, 7)]
         again = crashed_copy(store, tmp_path / "again")
