@@ -19,12 +19,15 @@ SMALL_MAX = 64
 SMALL_BYTES_MAX = 1 << 16
 """A small commit has at most so many messages and operations, and bytes of messages."""
 
-HAND_OVERS = 4
-"""How many times as long as a hand-over a commit may take in the loop."""
+HAND_OVERS = 8
+"""How many times as long as a hand-over a commit may take in the loop. A hand-over takes 0.08 ms on
+a machine with two cores, and the loop is held up longer by what it does for 50 messages."""
 SAMPLES_MIN = 8
 """Commits that were handed over, before the first is made in the loop."""
 SAMPLES_MAX = 32
 """An average is over about so many."""
+
+OUTLIER = 4.0
 
 SLOW_S = 0.005
 SLOW_PAUSE_S = 60.0
@@ -80,7 +83,7 @@ def is_small(batch: Sequence[Message], state: Sequence[Operation]) -> bool:
 
 
 class _Average:
-    """Of the newest values. One that is far from the others counts for little."""
+    """Of the newest values. One that is far above the others counts as OUTLIER times the mean."""
 
     def __init__(self) -> None:
         self.samples = 0
@@ -89,4 +92,6 @@ class _Average:
     def add(self, value: float) -> None:
         if self.samples < SAMPLES_MAX:
             self.samples += 1
+        if self.samples > SAMPLES_MIN:
+            value = min(value, OUTLIER * self.mean)
         self.mean += (value - self.mean) / self.samples

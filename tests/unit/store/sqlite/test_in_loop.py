@@ -62,6 +62,14 @@ def test_commits_with_and_without_an_fsync_are_known_apart() -> None:
     assert not suits(found)
 
 
+def test_one_commit_that_was_late_does_not_make_a_slow_disk() -> None:
+    found = in_loop(FakeClock(), commit_s=HAND_OVER_S)
+    for _ in range(SAMPLES_MAX):
+        found.made(HAND_OVER_S, durable=True)
+    found.made(SLOW_S * 0.9, durable=True)
+    assert suits(found)
+
+
 def test_a_disk_that_becomes_slower_is_noticed_and_one_that_recovers_too() -> None:
     found = in_loop(FakeClock(), commit_s=HAND_OVER_S)
     for _ in range(SAMPLES_MAX):
