@@ -227,6 +227,10 @@ class HandedOn:
         self._numbers.append(number)
         self._ends.append(len(self.messages))
 
+    def holds(self, number: int) -> bool:
+        """Whether it has the run with this number, as its last."""
+        return self._numbers[-1] == number
+
     def later(self, number: int) -> list[Message]:
         """The messages of the runs above this number."""
         return self.messages[self._count(number) :]

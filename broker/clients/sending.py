@@ -218,7 +218,7 @@ class Sending(Recipient):
         output, session = self._output, self._session
         if not output.writable or output.closed or self._held or self._sender.left:
             return False
-        if session.aside or session.outbox:
+        if session.aside or (session.outbox and not session.may_pass()):
             return False
         if outgoing:
             payloads = [message.payload for message, _ in outgoing]

@@ -75,9 +75,20 @@ class AtOnce:
                 self._sent.append(WAKE_MESSAGES + len(outgoing) + (size >> 10))
                 if not self._subscribers.hand_on(session, outgoing):
                     self.stay_back(session, number - 1)
-                elif session.durable:
+                    continue
+                if session.durable:
                     self._log.changed_with_qos0(session)
+                if session.outbox:
+                    self._went_past(session, number)
+                elif session.standing.passed:
+                    session.standing.none_waits()
         return awaited
+
+    def _went_past(self, session: Session, number: int) -> None:
+        """It was handed the run with this number past messages that wait for its window."""
+        parts = self._live.ahead.parts
+        if parts and parts[-1].holds(number):
+            session.standing.went_past(parts[-1])
 
     def stay_back(self, session: Session, number: int | None = None) -> None:
         """It has had every run up to this number, or every run so far, and gets what follows from

@@ -46,6 +46,9 @@ from broker.session.received import ReceivedQos2
 from broker.session.served import NOTHING
 from broker.session.standing import Standing
 
+PASSED_MAX = 100
+"""QoS 0 goes past no more messages than this, and so many times."""
+
 
 class Session:
     """The state that MQTT keeps per client identifier, connected or not."""
@@ -149,6 +152,16 @@ class Session:
             or grants.joined
             or grants.by_log
             or self.outbox.first() is not None
+        )
+
+    def may_pass(self) -> bool:
+        """Whether QoS 0 may go past what waits in the outbox: a little of QoS 1 and 2, for which
+        its window has no room. Their order is another. [MQTT-4.6.0-5]"""
+        return (
+            len(self.outbox) <= PASSED_MAX
+            and len(self.standing.passed) <= PASSED_MAX
+            and not self.room()
+            and all(message.qos and grant.qos for message, grant in self.outbox)
         )
 
     def offer_aside(self, outgoing: Iterable[Outgoing]) -> None:

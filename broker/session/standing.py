@@ -6,6 +6,7 @@ numbered, so one number says what a session was handed that is not ahead: every 
 
 from __future__ import annotations
 
+from broker.documents import HandedOn
 from broker.message import Offset
 from broker.session.position import LivePosition, Position
 from broker.session.served import NOTHING, Served
@@ -14,7 +15,7 @@ from broker.session.served import NOTHING, Served
 class Standing:
     """Of one session."""
 
-    __slots__ = ("ahead", "changing", "handed_through", "position")
+    __slots__ = ("ahead", "changing", "handed_through", "passed", "position")
 
     def __init__(self, start: Offset) -> None:
         self.position = Position(start)
@@ -25,6 +26,8 @@ class Standing:
         """If it is not: the number of the last run that it was handed."""
         self.changing = 0
         """Changes of its subscriptions that are not in effect yet: it cannot be ahead of these."""
+        self.passed: list[HandedOn] = []
+        """What it was handed past messages that wait for its window: they hold its place."""
 
     def fall_behind(self, through: Offset) -> None:
         """It was offered everything up to `through`, and beyond that what it was handed."""
@@ -34,8 +37,18 @@ class Standing:
         self.position = Position(through, served)
 
     def go_ahead(self) -> None:
-        """It was handed every run so far."""
+        """It was handed every run so far, and nothing waits for it."""
         self.ahead = True
+        self.passed = []
+
+    def went_past(self, part: HandedOn) -> None:
+        """It was handed a run of this past messages that wait."""
+        if not self.passed or self.passed[-1] is not part:
+            self.passed.append(part)
+
+    def none_waits(self) -> None:
+        """Nothing waits for its window any more."""
+        self.passed = []
 
     def stay_back(self, number: int) -> None:
         """It was handed every run up to this number, and is handed no more."""
@@ -56,6 +69,9 @@ class Standing:
         position = self.position
         if not isinstance(position, LivePosition):
             return position.served
+        if self.passed:
+            number = position.ahead.number if self.ahead else self.handed_through
+            return Served(number, dict.fromkeys([*self.passed, *position.ahead.parts]))
         if not position.ahead.parts:
             return NOTHING
         return position.everything() if self.ahead else position.runs(self.handed_through)

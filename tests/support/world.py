@@ -171,7 +171,7 @@ class Subscriber(Owner):
         session = self.session
         if session is None:
             return not outgoing
-        if not self.limit or session.aside or session.outbox:
+        if not self.limit or session.aside or (session.outbox and not session.may_pass()):
             return False
         self.got += outgoing
         return True

@@ -247,6 +247,61 @@ async def test_who_falls_behind_gets_nothing_twice_and_misses_nothing(
     assert payloads(live.got) == expected
 
 
+async def full_window(world: World) -> Subscriber:
+    """Has room for one message, has that, and another one waits."""
+    narrow = Subscriber(world)
+    await narrow.open("narrow", receive_maximum=1)
+    narrow.subscribe(subscription(client_id="narrow"))
+    await world.publish(*numbered(2))
+    assert payloads(narrow.got) == [b"1"]
+    world.disk.may_commit.clear()
+    return narrow
+
+
+async def test_it_goes_past_a_full_window_and_does_not_come_again(world: World) -> None:
+    narrow = await full_window(world)
+    fire(world, "3")
+    assert payloads(narrow.got) == [b"1", b"3"]
+    world.disk.may_commit.set()
+    await world.settled()
+    fire(world, "4")
+    assert payloads(narrow.got) == [b"1", b"3", b"4"]
+    await narrow.acknowledge()
+    assert payloads(narrow.got) == [b"1", b"3", b"4", b"2"]
+    await narrow.acknowledge()
+    fire(world, "5")
+    assert payloads(narrow.got) == [b"1", b"3", b"4", b"2", b"5"]
+
+
+@pytest.mark.parametrize("committed", [False, True])
+async def test_what_went_past_a_full_window_does_not_come_to_the_next_connection(
+    world: World, committed: bool
+) -> None:
+    narrow = await full_window(world)
+    fire(world, "3")
+    if committed:
+        world.disk.may_commit.set()
+        await world.settled()
+    await world.publish(message("4")) if committed else None
+    narrow.close()
+    world.disk.may_commit.set()
+    await world.settled()
+    again = await come_back(world, "narrow")
+    await again.acknowledge()
+    assert b"3" not in payloads(again.got)
+    assert payloads(again.got)[:1] == [b"2"]
+
+
+async def test_a_crash_does_not_repeat_what_went_past_a_full_window(world: World) -> None:
+    await full_window(world)
+    fire(world, "3")
+    world.disk.may_commit.set()
+    await world.settled()
+    async with running(world.disk) as after:
+        again = await come_back(after, "narrow")
+        assert payloads(again.got) == [b"1", b"2"]
+
+
 # Coming, leaving, changing
 
 
