@@ -197,7 +197,9 @@ class SqliteStore:
         if not (idle and self._in_loop.suits(batch, state, durable=durable)):
             return False
         try:
-            done = self._writer.commit(batch, state, durable, places, lock_wait_ms=0)
+            done = self._thread.run_here(
+                self._writer.commit, batch, state, durable, places, lock_wait_ms=0
+            )
         except StoreBusy:
             return False  # The writer's thread can wait for whoever has locked it.
         self._in_loop.made(done.took_s, durable=durable)

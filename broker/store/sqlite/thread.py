@@ -17,8 +17,11 @@ from typing import Any, ParamSpec, TypeVar
 
 import aiosqlite
 
-from broker.errors import StoreCorrupt, StoreUnavailable
+from broker.errors import StoreCorrupt, StoreError, StoreUnavailable
 from broker.store.sqlite.errors import store_error
+
+_ERRORS = (sqlite3.Error, OSError, UnicodeDecodeError)
+"""The last one when SQLite's error quotes a schema that is damaged."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -67,15 +70,25 @@ class ConnectionThread:
             return await self._connection._execute(  # type: ignore[no-any-return, no-untyped-call]
                 function, *args, **kwargs
             )
-        except (sqlite3.Error, OSError) as error:
-            raise store_error(error, self._path) from error
-        except UnicodeDecodeError as error:  # SQLite's error quotes a schema that is damaged.
-            raise StoreCorrupt(f"{self._path}: the schema is damaged") from error
+        except _ERRORS as error:
+            raise self._store_error(error) from error
         except asyncio.CancelledError:
             number = self._ended
             raise
         finally:
             self._ended = number
+
+    def run_here(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run it in the caller's thread, only while `idle`. Raises StoreError as `run` does."""
+        try:
+            return function(*args, **kwargs)
+        except _ERRORS as error:
+            raise self._store_error(error) from error
+
+    def _store_error(self, error: Exception) -> StoreError:
+        if isinstance(error, sqlite3.Error | OSError):
+            return store_error(error, self._path)
+        return StoreCorrupt(f"{self._path}: the schema is damaged")
 
     async def run_if_wanted(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """As `run`, but if the caller is cancelled before the function's turn, it does not run."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import inspect
 import sqlite3
 import threading
@@ -12,7 +13,7 @@ from pathlib import Path
 import aiosqlite
 import pytest
 
-from broker.errors import StoreUnavailable
+from broker.errors import StoreCorrupt, StoreError, StoreUnavailable
 from broker.store.sqlite.thread import ConnectionThread
 from tests.support.requirements import allowed, installed
 
@@ -51,6 +52,27 @@ def test_who_cannot_connect_leaves_no_thread_behind(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable):
         asyncio.run(ConnectionThread.connect(str(path), path))
     assert threading.enumerate() == before
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (OSError(errno.EIO, "Input/output error"), StoreUnavailable),
+        (sqlite3.OperationalError("disk I/O error"), StoreUnavailable),
+        (UnicodeDecodeError("utf-8", b"", 0, 1, "damaged"), StoreCorrupt),
+    ],
+)
+async def test_a_function_fails_alike_in_the_thread_and_in_the_callers(
+    thread: ConnectionThread, error: Exception, raised: type[StoreError]
+) -> None:
+    def fail() -> None:
+        raise error
+
+    assert thread.run_here(threading.get_ident) == threading.get_ident()
+    with pytest.raises(raised):
+        await thread.run(fail)
+    with pytest.raises(raised):
+        thread.run_here(fail)
 
 
 async def test_functions_run_in_one_thread_in_their_order(thread: ConnectionThread) -> None:
