@@ -15,9 +15,11 @@ import logging
 from collections import deque
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 
 from broker import tasks
 from broker.clients.faces import Transport
+from broker.clients.line_answers import Answer, Answers
 from broker.clients.line_subscriber import LineSubscriber
 from broker.clients.services import Services
 from broker.documents import NOT_YET, SubscriptionDocument
@@ -47,22 +49,8 @@ logger = logging.getLogger(__name__)
 
 NOT_STORED = "not stored: the broker's disk is full or failing, try again later"
 TAKEN_OVER = "another connection took the subscriber over"
-UNASKED_ERROR_INTERVAL_S = 1.0
 NAMED_MAX = 5
 """Subscribers of a connection that are named when it is cut off."""
-
-
-class _Answer:
-    """The place of some commands' answers in the order of answers. `reason` is empty for OK."""
-
-    __slots__ = ("commands", "confirmed", "given", "reason")
-
-    def __init__(self, commands: int, *, confirmed: bool) -> None:
-        self.commands = commands
-        self.confirmed = confirmed
-        """Whether the peer asked for answers before it sent these."""
-        self.given = False
-        self.reason = ""
 
 
 class LineClient:
@@ -78,9 +66,7 @@ class LineClient:
             topic_levels_max=config.topic_levels_max,
         )
         self._subscribers: dict[str, LineSubscriber] = {}
-        self._answers: deque[_Answer] = deque()
-        self._confirming = False
-        self._unasked_error_after = now
+        self._answers = Answers(self._connection, services, now)
         self._events: deque[LineEvent] = deque()
         self._step: asyncio.Task[None] | None = None
         self.input_ended = False
@@ -101,6 +87,8 @@ class LineClient:
         the same, and what the former does not get must not count as acknowledged.
         """
         self.input_ended = True
+        for subscriber in self._subscribers.values():
+            subscriber.nothing_more()
         return not self._done()
 
     def deadline(self) -> Monotonic | None:
@@ -164,8 +152,8 @@ class LineClient:
                 continue
             event = self._events.popleft()
             if isinstance(event, LineConfirm):
-                self._confirming = True
-            answer = self._place_answer()
+                self._answers.confirming = True
+            answer = self._answers.place()
             match event:
                 case LineConfirm():
                     self._answer(answer)
@@ -183,7 +171,7 @@ class LineClient:
         while self._events and isinstance(event := self._events[0], LinePublish):
             self._events.popleft()
             messages.append(Message(event.topic, event.payload, 1, False, event.publisher, now_us))
-        answer = self._place_answer(len(messages))
+        answer = self._answers.place(len(messages))
 
         def committed(error: StoreError | None) -> None:
             self._answer(answer, "" if error is None else NOT_STORED)
@@ -210,11 +198,15 @@ class LineClient:
         self,
         event: LineSubscribe | LineUnsubscribe,
         begun: asyncio.Future[Session] | None,
-        answer: _Answer,
+        answer: Answer,
     ) -> None:
         try:
             session = await (self._change(event) if begun is None else begun)
-            self._answer(answer)
+            subscriber = self._subscribers.get(event.subscriber)
+            if subscriber is not None and isinstance(event, LineUnsubscribe):
+                subscriber.when_written(partial(self._answer, answer))
+            else:
+                self._answer(answer)
             if session is not None:
                 self.services.delivery.send_owed(session)
         except PeerError as error:
@@ -319,44 +311,14 @@ class LineClient:
             self._connection.deliver_many(messages)
             self._transport.write(self._connection.data_to_send())
 
-    def _place_answer(self, commands: int = 1) -> _Answer:
-        """The answer of the next commands, behind those of all that came before."""
-        answer = _Answer(commands, confirmed=self._confirming)
-        self._answers.append(answer)
-        return answer
-
-    def _answer(self, answer: _Answer, reason: str = "") -> None:
+    def _answer(self, answer: Answer, reason: str = "") -> None:
         if reason:
             logger.info("line client at %s: refused: %s", self._peer, reason)
-        answer.given = True
-        answer.reason = reason
-        self._flush_answers()
-
-    def _flush_answers(self) -> None:
-        """Send the answers whose turn it is."""
-        while self._answers and self._answers[0].given:
-            answer = self._answers.popleft()
-            if not answer.confirmed:
-                if answer.reason:
-                    self._unasked_error(answer)
-                continue
-            for _ in range(answer.commands):
-                if answer.reason:
-                    self._connection.error(answer.reason)
-                else:
-                    self._connection.ok()
+        self._answers.give(answer, reason, unasked=self.writable_now)
         data = self._connection.data_to_send()
         if data and not self._closed:
             self._transport.write(data)
         self._close_if_done()
-
-    def _unasked_error(self, answer: _Answer) -> None:
-        now = self.services.clock.monotonic()
-        if self.writable_now and now >= self._unasked_error_after:
-            self._unasked_error_after = Monotonic(now + UNASKED_ERROR_INTERVAL_S)
-            self._connection.error(answer.reason)
-        else:
-            self.services.counters.line_errors_left_out += 1
 
     def _close_if_done(self) -> None:
         if self.input_ended and self._done() and not self._closed:

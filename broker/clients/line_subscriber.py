@@ -7,13 +7,14 @@ connection ended is sent again by the next one.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from broker.clients.services import Services
 from broker.delivery.sender import RESEND_MESSAGES_MAX, Recipient, Sender
 from broker.errors import StoreError
-from broker.message import Message, Outgoing
+from broker.message import Message, Offset, Outgoing
 from broker.registry.sessions import Owner
 from broker.session.session import Session
 
@@ -48,6 +49,8 @@ class LineSubscriber(Owner, Recipient):
         """None before the session is open, and when it is another's."""
         self._written: list[int] = []
         """Packet Identifiers of what was written and not yet taken by the operating system."""
+        self._unsubscribed: deque[tuple[Offset, Callable[[], None]]] = deque()
+        """Who is told when the outbox was written through this offset."""
 
     @property
     def session(self) -> Session | None:
@@ -71,6 +74,31 @@ class LineSubscriber(Owner, Recipient):
             counters.payload_bytes_out += taken.payload_bytes
             self._deliver(taken.outgoing, taken.packet_ids)
         client.services.delivery.drained(sender.session)
+        if self._unsubscribed:
+            self._tell_unsubscribed()
+
+    def when_written(self, told: Callable[[], None]) -> None:
+        """Call `told` when what was routed to the session by now is written, if it ever is."""
+        outbox = () if self.session is None else self.session.outbox
+        self._unsubscribed.append((outbox[-1][0].offset if outbox else Offset(0), told))
+        self._tell_unsubscribed()
+
+    def nothing_more(self) -> None:
+        """Nothing more is written: tell all who wait for that."""
+        while self._unsubscribed:
+            _, told = self._unsubscribed.popleft()
+            told()
+
+    def _tell_unsubscribed(self) -> None:
+        if self.session is None or self._client.input_ended:
+            self.nothing_more()
+            return
+        outbox = self.session.outbox
+        while self._unsubscribed and not (
+            outbox and outbox[0][0].offset <= self._unsubscribed[0][0]
+        ):
+            _, told = self._unsubscribed.popleft()
+            told()
 
     def hand_on(self, outgoing: list[Outgoing]) -> bool:
         sender, client = self._sender, self._client
@@ -133,3 +161,4 @@ class LineSubscriber(Owner, Recipient):
             services = self._client.services
             sender.stop()
             services.sessions.close(sender.session, self, services.clock.now())
+        self.nothing_more()

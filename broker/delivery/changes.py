@@ -30,7 +30,7 @@ from broker.log.log import Log
 from broker.message import Message, Offset
 from broker.session.position import LivePosition
 from broker.session.session import Session
-from broker.topics import matches
+from broker.topics import is_shared, matches
 
 CHANGED_PER_TURN = 500
 """Topic Filters whose routes change in one turn of the loop: about 5 ms."""
@@ -68,6 +68,14 @@ class Routing(Protocol):
         ...
 
 
+class Groups(Protocol):
+    """The groups of Shared Subscriptions: what is for one goes to its own session."""
+
+    def members(self, name: str) -> tuple[Session, set[Session]] | None:
+        """The session of a group, and its members; None: it has none."""
+        ...
+
+
 @dataclass(slots=True)
 class Change:
     """What a SUBSCRIBE or UNSUBSCRIBE, or a part of one, changes for its session."""
@@ -91,6 +99,8 @@ class Changes:
     def __init__(self, log: Log, routing: Routing) -> None:
         self._log = log
         self._routing = routing
+        self.groups: Groups | None = None
+        """None as long as there are none."""
         self.waiting: deque[Change] = deque()
         self._changed_in_turn = 0
 
@@ -234,12 +244,19 @@ class Changes:
         subscribed = routes.subscribed(topic)
         if sum([len(change.subscriptions) for change in self.waiting]) > LOOKED_THROUGH_MAX:
             return True
+        left: dict[str, set[Session]] = {}
         for change in self.waiting:
             for topic_filter, subscription in change.subscriptions.items():
                 if subscription is None:
                     subscribed.discard((change.session, topic_filter))
+                    if is_shared(topic_filter):
+                        left.setdefault(topic_filter, set()).add(change.session)
                 elif change.session.attached and matches(topic_filter, topic):
                     subscribed.add((change.session, topic_filter))
+        for name, sessions in left.items():
+            group = None if self.groups is None else self.groups.members(name)
+            if group is not None and group[1] <= sessions:
+                subscribed -= {(group[0], topic_filter) for topic_filter in group[0].subscriptions}
         return bool(subscribed)
 
 

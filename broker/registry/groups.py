@@ -60,11 +60,19 @@ class Groups:
         self._lingering = Lingering(log, sessions, counters, config, clock)
         self._memberships: dict[Session, set[Group]] = {}
         """The groups that a session is a member of, or has leases of."""
+        delivery.changes.groups = self
 
     @property
     def open_count(self) -> int:
         """Groups that are not waiting in the log."""
         return len(self._groups)
+
+    def members(self, name: str) -> tuple[Session, set[Session]] | None:
+        """The session of an open group, and its members."""
+        group = self._groups.get(name)
+        if group is None or group.sender is None:
+            return None
+        return group.sender.session, {*group.members}
 
     async def attach(self, session: Session, subscriber: Member) -> None:
         """A client came back to its session: it is a member of its groups again."""

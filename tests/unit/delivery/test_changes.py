@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 
+from broker.clients.line_client import LineClient
 from broker.config import Config
 from broker.delivery import changes, delivery
 from broker.documents import NOT_YET, Place, SubscriptionDocument
 from broker.errors import StoreError
 from broker.message import Offset
+from broker.mqtt.packets import Ack
 from tests.support.clients import NOTHING_TO_TELL, Dialogue
 from tests.support.lines import Lines
 from tests.support.messages import message
+from tests.support.raw_client import next_packet
 from tests.support.world import (
     Disk,
     Subscriber,
@@ -122,6 +125,26 @@ async def test_no_matching_subscribers_goes_by_the_same_order(world: World) -> N
     )
 
 
+async def test_no_matching_subscribers_counts_the_last_of_a_group(world: World) -> None:
+    """[MQTT 5, section 3.4.2.1] The group ends with it, in the same order."""
+    first, last = await connected(world, "first"), await connected(world, "last")
+    for client in (first, last):
+        client.client("82 ( 0001 00 000A '$share/g/t' 00 )")
+        await client.broker("90 04 0001 00 00")
+    publish = "32 07 0001 't' 000{} 00 'x'"
+    leave = "A2 ( 0002 00 000A '$share/g/t' )"
+    first.client(f"{publish.format(1)} {leave} {publish.format(2)}")
+    last.client(f"{publish.format(3)} {leave} {publish.format(4)}")
+    await world.settled()
+    codes: dict[int, int] = {}
+    for client in (first, last):
+        written = bytearray(client.transport.written)
+        while (packet := next_packet(written)) is not None:
+            if isinstance(packet, Ack):
+                codes |= dict.fromkeys(packet.packet_ids, packet.reason_code)
+    assert codes == {1: 0, 2: 0, 3: 0, 4: 0x10}
+
+
 async def test_with_nothing_on_its_way_it_is_immediate(world: World) -> None:
     client = await connected(world)
     await world.settled()
@@ -214,6 +237,51 @@ async def test_commands_of_the_line_protocol_count_where_they_stand(world: World
     lines.says("UNSUBSCRIBE t line")
     world.log.append([message("4")])
     assert await lines.gets() == ["3", "OK"]
+
+
+async def test_a_line_subscriber_hears_that_it_unsubscribed_after_the_last_message(
+    world: World,
+) -> None:
+    """Also after more than may be in flight at once."""
+    lines = Lines(world)
+    lines.says("SUBSCRIBE t line")
+    assert await lines.gets() == ["OK"]
+    numbers = [str(n) for n in range(5000)]
+    world.log.append([message(number) for number in numbers])
+    lines.says("UNSUBSCRIBE t line")
+    world.log.append([message("late")])
+    got = [line for _ in range(5) for line in await lines.gets()]
+    assert got == [*numbers, "OK"]
+
+
+async def test_a_line_subscriber_that_does_not_read_goes_on_without_its_answer(
+    world: World,
+) -> None:
+    lines = Lines(world)
+    lines.says("SUBSCRIBE t line")
+    assert await lines.gets() == ["OK"]
+    lines.client.writable(yes=False)
+    world.log.append([message("1")])
+    lines.says("UNSUBSCRIBE t line", "PUBLISH t 2 pub")
+    assert await lines.gets() == []
+    assert world.disk.high_watermark == 2
+    lines.client.writable(yes=True)
+    assert await lines.gets() == ["1", "OK", "OK"]
+
+
+@pytest.mark.parametrize("ends", [LineClient.end_of_input, LineClient.lost])
+async def test_who_has_no_more_to_say_does_not_wait_to_be_told_that_it_unsubscribed(
+    world: World, ends: Callable[[LineClient], object]
+) -> None:
+    lines = Lines(world)
+    lines.says("SUBSCRIBE t line")
+    assert await lines.gets() == ["OK"]
+    lines.client.writable(yes=False)
+    world.log.append([message("1")])
+    lines.says("UNSUBSCRIBE t line")
+    await world.settled()
+    ends(lines.client)
+    assert lines.transport.closed.is_set() == (ends is LineClient.end_of_input)
 
 
 @pytest.mark.parametrize("crash", [False, True])
