@@ -20,9 +20,12 @@ import pytest
 from broker.config import Config
 from broker.documents import CursorDocument, Document, Operation, Place, Put, SessionDocument
 from broker.message import Message, Offset, ServedUs
+from broker.mqtt.encode import encode
+from broker.mqtt.packets import MQTT_5, Subscribe, SubscriptionRequest, Unsubscribe
 from broker.registry.lingering import UNREAD
 from broker.store.sqlite.store import SqliteStore
 from broker.store.sqlite.thread import ConnectionThread
+from tests.support.clients import NOTHING_TO_TELL, Dialogue
 from tests.support.clock import FakeClock
 from tests.support.groups import member, numbers, publish
 from tests.support.messages import message
@@ -90,6 +93,22 @@ async def test_a_client_with_many_filters_that_comes_back_and_leaves(tmp_path: P
             await until(lambda: world.delivery.subscription_count == 0)
     await disk.close()
     assert max(coming.ms, leaving.ms) < TURN_MS_MAX
+
+
+async def test_a_subscribe_of_many_filters_of_many_levels(tmp_path: Path) -> None:
+    filters = [f"t/{n}/{'+/' * 90}x" for n in range(10_000)]
+    subscribe = Subscribe(1, [SubscriptionRequest(topic_filter, 1) for topic_filter in filters])
+    disk = await stored(tmp_path)
+    async with running(disk, NOTHING_TO_TELL) as world:
+        client = Dialogue(world)
+        await client.connect()
+        for packet in (encode(subscribe, MQTT_5), encode(Unsubscribe(1, filters), MQTT_5)):
+            async with LongestTurn() as longest:
+                client.peer.receive(packet, world.clock.monotonic())
+                await until(lambda: len(client.transport.written) > len(filters))
+            client.transport.written = b""
+            assert longest.ms < TURN_MS_MAX
+    await disk.close()
 
 
 @pytest.mark.parametrize("waiting", [0, 1000])

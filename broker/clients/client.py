@@ -209,6 +209,8 @@ class Client(Owner):
                 return
         if publishes:
             self._publish(publishes)
+        if self._connection.has_more:
+            self._wait_for(self._read_on())
 
     def _obey(self, event: ControlEvent) -> None:
         match event:
@@ -227,7 +229,10 @@ class Client(Owner):
                 self._publishing.refuse(event)
                 self._services.log.throttle(self)
             case Subscribe() | Unsubscribe():
-                self._subscribe(event)
+                assert self._session is not None
+                waiting = self._services.subscriptions.change(self._session, event, self)
+                if waiting is not None:
+                    self._wait_for(waiting)
             case Disconnect():
                 self._disconnect(event)
             case Connect():
@@ -245,16 +250,6 @@ class Client(Owner):
         assert self._publishing is not None
         if self._publishing.publish(publishes):
             self._services.log.throttle(self)
-
-    def _subscribe(self, packet: Subscribe | Unsubscribe) -> None:
-        session, subscriptions = self._session, self._services.subscriptions
-        assert session is not None
-        if isinstance(packet, Subscribe):
-            waiting = subscriptions.subscribe(session, packet, self)
-        else:
-            waiting = subscriptions.unsubscribe(session, packet, self)
-        if waiting is not None:
-            self._wait_for(waiting)
 
     def _disconnect(self, packet: Disconnect) -> None:
         session = self._session  # None: it leaves before it is authenticated.
@@ -305,6 +300,12 @@ class Client(Owner):
         self._close(connecting.refusal(error), error.reason)
 
     # What has to wait
+
+    async def _read_on(self) -> None:
+        while self._connection.has_more and not self._output.closed:
+            await asyncio.sleep(0)
+            now = self._services.clock.monotonic()
+            self._backlog.extend(self._connection.receive_data(b"", now))
 
     def _wait_for(self, step: Coroutine[None, None, None]) -> None:
         """Do this before anything else that came or comes from the client."""
@@ -392,9 +393,8 @@ class Client(Owner):
             leaving.callback(self._part_with_will, session, now)
 
     def _part_with_will(self, session: Session, now: Instant) -> None:
-        wills = self._services.wills
+        wills, client_id = self._services.wills, self._client_id
         if self._will_withdrawn:
-            wills.withdrawn(self._client_id)
+            wills.withdrawn(client_id)
         else:
-            expiry_s = session.session_expiry_s
-            wills.client_lost(self._client_id, session_expiry_s=expiry_s, now=now)
+            wills.client_lost(client_id, session_expiry_s=session.session_expiry_s, now=now)

@@ -109,6 +109,14 @@ class Subscriptions:
         self._in_turn: Counter[Session] = Counter()
         """Topic Filters that this turn of the loop granted or took back, by session."""
 
+    def change(
+        self, session: Session, packet: Subscribe | Unsubscribe, client: Applicant
+    ) -> Coroutine[None, None, None] | None:
+        """As `subscribe`, or `unsubscribe`."""
+        if isinstance(packet, Subscribe):
+            return self.subscribe(session, packet, client)
+        return self.unsubscribe(session, packet, client)
+
     def subscribe(
         self, session: Session, packet: Subscribe, client: Applicant
     ) -> Coroutine[None, None, None] | None:

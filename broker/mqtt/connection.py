@@ -63,7 +63,7 @@ from broker.mqtt.reasons import (
     connect_return_code,
     disconnect_reason,
 )
-from broker.topics import SHARE_PREFIX, is_shared, parse_shared, validate_filter
+from broker.topics import SHARE_PREFIX, is_shared
 
 
 @dataclass(slots=True)
@@ -126,7 +126,8 @@ class Connection:
         return self._decoder.version or 0
 
     def receive_data(self, data: bytes, now: Monotonic) -> list[Event]:
-        """The events that `data` completes, in order. Any chunking gives the same."""
+        """The events that `data` completes, in order. Any chunking gives the same. While `has_more`
+        says so, call it again before others are kept waiting: `data` may be empty."""
         events: list[Event] = []
         if self.closed:
             return events
@@ -155,6 +156,11 @@ class Connection:
             self.keep_alive.publish_grew(now)
         return events
 
+    @property
+    def has_more(self) -> bool:
+        """Whether a packet with many Topic Filters has arrived and is not read to its end."""
+        return self._decoder.reading is not None and not self.closed
+
     def _receive(self, packet: FromClient | RefusedPublish, events: list[Event]) -> None:
         """Check what the standard asks of any packet but PUBLISH, then make it an event."""
         if self._authentication is not None:
@@ -176,8 +182,6 @@ class Connection:
             case Unsubscribe():
                 if not packet.filters:  # [MQTT-3.10.3-2]
                     raise ProtocolViolation("UNSUBSCRIBE has no Topic Filter")
-                for filter in packet.filters:
-                    self._check_filter(filter)
             case Connect():
                 self._connect(packet)
                 if self._authentication is not None:
@@ -233,19 +237,9 @@ class Connection:
     def _check_subscribe(self, subscribe: Subscribe) -> None:
         if not subscribe.requests:  # [MQTT-3.8.3-2]
             raise ProtocolViolation("SUBSCRIBE has no Topic Filter")
-        for request in subscribe.requests:
-            self._check_filter(request.filter)
-            if self._bridge and not is_shared(request.filter):
+        for request in subscribe.requests if self._bridge else ():
+            if not is_shared(request.filter):
                 request.no_local = request.retain_as_published = True
-            if request.no_local and is_shared(request.filter):  # [MQTT-3.8.3-4]
-                raise ProtocolViolation("a Shared Subscription has No Local set")
-
-    def _check_filter(self, filter: str) -> None:
-        limits = self._limits
-        validate_filter(
-            filter, bytes_max=limits.topic_bytes_max, levels_max=limits.topic_levels_max
-        )
-        parse_shared(filter)
 
     def accept(self, connack: Connack) -> None:
         """Queue the CONNACK that accepts the client; the limits that hold here are added to it.

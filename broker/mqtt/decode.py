@@ -23,7 +23,7 @@ from broker.errors import (
     UnsupportedProtocolVersion,
 )
 from broker.mqtt.acks import read_run
-from broker.mqtt.bodies import read_body, read_connect
+from broker.mqtt.bodies import read_body, read_connect, read_filters
 from broker.mqtt.fields import PACKET_BYTES_MAX, Reader, frame
 from broker.mqtt.limits import Limits
 from broker.mqtt.packets import (
@@ -35,6 +35,8 @@ from broker.mqtt.packets import (
     FromClient,
     PacketType,
     RefusedPublish,
+    Subscribe,
+    Unsubscribe,
 )
 from broker.mqtt.publishes import PUBLISH_FIRST_BYTES, PublishReader
 
@@ -74,6 +76,7 @@ class Decoder:
         "_rest",
         "_rest_position",
         "publishes",
+        "reading",
         "unfinished",
         "version",
     )
@@ -82,6 +85,8 @@ class Decoder:
         self.version: int | None = None
         """What CONNECT is in, also one that is then refused; None until that is known."""
         self.publishes = PublishReader(limits)
+        self.reading: tuple[Subscribe | Unsubscribe, Reader] | None = None
+        """A packet with many Topic Filters, that is read a part at a time."""
         self._limits = limits
         self._data = b""
         self._position = 0
@@ -98,7 +103,13 @@ class Decoder:
         return bool(self.unfinished) and self.unfinished[0] in PUBLISH_FIRST_BYTES
 
     def feed(self, data: bytes, position: int = 0) -> None:
-        """Take over bytes that arrived, after all earlier ones were drawn with `next`."""
+        """Take over bytes that arrived, after `next` has returned None."""
+        if self.reading is not None:
+            if self._rest:
+                self._rest += data[position:]
+            else:
+                self._data += data[position:]
+            return
         assert not self._data
         if not self.unfinished:
             self._data, self._position = data, position
@@ -125,9 +136,12 @@ class Decoder:
         """Append the PUBLISHes that come next, and return the packet that stands after them: any
         other, or a PUBLISH that is refused.
 
-        None when all that arrived is used up. Raises PeerError for the packet that comes after
-        those appended; the decoder is then of no further use.
+        None when all that arrived is used up, or while `reading`: each call reads a part. Raises
+        PeerError for the packet that comes after those appended; the decoder is then of no further
+        use.
         """
+        if self.reading is not None:
+            return self._read_on(*self.reading)
         data, position, version = self._data, self._position, self.version
         size = len(data)
         version_5 = version == MQTT_5
@@ -162,7 +176,20 @@ class Decoder:
             packet = self._connect(reader)
         else:
             packet = read_body(kind, reader, version_5, self._limits)
+            if isinstance(packet, Subscribe | Unsubscribe) and not reader.at_end():
+                self.reading = packet, reader
+                return None
         reader.expect_end()
+        return packet
+
+    def _read_on(
+        self, packet: Subscribe | Unsubscribe, reader: Reader
+    ) -> Subscribe | Unsubscribe | None:
+        """The packet, if this was its last part."""
+        read_filters(packet, reader, self.version == MQTT_5, self._limits)
+        if not reader.at_end():
+            return None
+        self.reading = None
         return packet
 
     def _wait(self, data: bytes, position: int, end: int) -> None:

@@ -39,7 +39,11 @@ class Reader:
             raise MalformedPacket("the packet goes on after its last field")
 
     def byte(self) -> int:
-        return self.take(1)[0]
+        position = self.position
+        if position >= self.end:
+            raise MalformedPacket("the packet ends in the middle of a field")
+        self.position = position + 1
+        return self.data[position]
 
     def u16(self) -> int:
         return int.from_bytes(self.take(2), "big")
@@ -66,7 +70,13 @@ class Reader:
         raise MalformedPacket("a Variable Byte Integer is longer than 4 bytes")
 
     def string(self) -> str:
-        return text(self.take(self.u16()))
+        """Without a call for each part: a SUBSCRIBE may have thousands."""
+        data, start, end = self.data, self.position + 2, self.end
+        stop = start + (data[start - 2] << 8 | data[start - 1]) if start <= end else start
+        if stop > end:
+            raise MalformedPacket("the packet ends in the middle of a field")
+        self.position = stop
+        return text(data[start:stop])
 
     def binary(self) -> bytes:
         return self.take(self.u16())

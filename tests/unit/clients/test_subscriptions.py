@@ -12,9 +12,14 @@ from broker.config import Config
 from broker.documents import CursorDocument, SubscriptionDocument
 from broker.errors import QuotaExceeded, StoreUnavailable
 from broker.message import Message, Offset
+from broker.mqtt.encode import encode
 from broker.mqtt.packets import (
     MQTT_3_1_1,
     MQTT_5,
+    Ack,
+    PacketType,
+    Pingreq,
+    Pingresp,
     Publish,
     Suback,
     Subscribe,
@@ -503,6 +508,27 @@ async def test_many_filters_of_one_packet_are_granted_and_taken_back_in_turns(
     await world.settled()
     assert client.answers == [[1] * 200 + [0x97] * 99, [0] * 200 + [0x11] * 99]
     assert await stored(world) == set()
+
+
+async def test_what_follows_many_filters_waits_until_they_are_read(world: World) -> None:
+    """In one read with them, or in another."""
+    client = Dialogue(world)
+    await client.connect()
+    filters = [f"t/{n}" for n in range(3000)]
+    subscribe = Subscribe(1, [SubscriptionRequest(filter, 0) for filter in filters])
+    publish = Publish("t/2999", b"x", 1, False, False, 7)
+    now = world.clock.monotonic()
+    client.peer.receive(encode(subscribe, MQTT_5) + encode(publish, MQTT_5), now)
+    assert client.transport.not_read_because == {"step"}
+    client.peer.receive(encode(Pingreq(), MQTT_5), now)
+    for _ in range(10):
+        await world.settled()
+    written, got = bytearray(client.transport.written), set[type]()
+    while (packet := next_packet(written)) is not None:
+        assert not isinstance(packet, Ack) or packet == Ack(PacketType.PUBACK, [7], 0)
+        got.add(type(packet))
+    assert got == {Suback, Publish, Ack, Pingresp}
+    assert not client.transport.not_read_because
 
 
 async def test_many_packets_that_come_at_once_are_no_more_than_one_with_as_many_filters(

@@ -18,6 +18,8 @@ from broker.mqtt.packets import (
     PacketType,
     Pingreq,
     Publish,
+    Subscribe,
+    SubscriptionRequest,
 )
 from tests.support.wire import script_bytes
 
@@ -140,3 +142,21 @@ def test_every_packet_is_counted_once() -> None:
     connection.receive_data(publish[:1], NOW)
     connection.receive_data(publish[1:] + b"\xff\0", NOW)
     assert traffic.received == 10 + 1 + 1
+
+
+@pytest.mark.parametrize("version", [4, 5])
+def test_what_is_wrong_in_the_last_of_many_filters_closes(
+    connection: Connection, version: int
+) -> None:
+    """As in the first: nothing of the packet counts."""
+    connection.receive_data(connect(version), NOW)
+    connection.accept(Connack(False, 0))
+    filters = [*(f"t/{n}" for n in range(1500)), "t/#/x"]
+    subscribe = Subscribe(1, [SubscriptionRequest(filter, 1) for filter in filters])
+    events = connection.receive_data(encode(subscribe, version), NOW)
+    assert events == []
+    while connection.has_more:
+        events += connection.receive_data(b"", NOW)
+    (closed,) = events
+    assert isinstance(closed, Closed)
+    assert connection.closed

@@ -22,6 +22,9 @@ from broker.mqtt.packets import (
     Pingreq,
     Publish,
     RefusedPublish,
+    Subscribe,
+    SubscriptionRequest,
+    Unsubscribe,
 )
 from broker.mqtt.publishes import PublishReader
 from tests.support.wire import chunks
@@ -43,6 +46,26 @@ def drain(decoder: Decoder) -> list[Any]:
     while (packet := decoder.next(packets)) is not None:
         packets.append(packet)
     return packets
+
+
+@pytest.mark.parametrize("kind", [Subscribe, Unsubscribe])
+def test_many_topic_filters_are_read_in_parts(decoder: Decoder, kind: type) -> None:
+    """And what comes meanwhile is read behind them."""
+    filters = [f"t/{n}" for n in range(2500)]
+    packet: Subscribe | Unsubscribe = Unsubscribe(1, filters)
+    if kind is Subscribe:
+        packet = Subscribe(1, [SubscriptionRequest(filter, 1) for filter in filters])
+    data = encode(packet, MQTT_5) + encode(Pingreq(), MQTT_5)
+    decoder.feed(data[:-1])
+    calls = 1
+    while (found := decoder.next([])) is None:
+        assert decoder.reading is not None
+        calls += 1
+        if calls == 2:
+            decoder.feed(data[-1:])
+    assert (found, calls) == (packet, 3)
+    assert decoder.reading is None
+    assert drain(decoder) == [Pingreq()]
 
 
 def test_a_packet_in_many_reads_is_looked_at_when_it_is_whole(
