@@ -205,7 +205,8 @@ class Store(Protocol):
     async def scan_together(
         self, kinds: Sequence[type[Document]], key: tuple[str, ...]
     ) -> list[Document]:
-        """As `scan` of each class, one class after the other, but all as of one moment."""
+        """As `scan` of each class, one class after the other, the first 1,000 documents all as of
+        one moment. The others are read later: what is written meanwhile may be in them."""
         ...
 
     async def without_subscriber(self, names: Sequence[str]) -> list[SessionDocument]:

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import closing
 from typing import Any
 
-from broker.documents import Document
+from broker.documents import Document, Key
 from broker.errors import StoreCorrupt
 from broker.message import Message, Offset
 from broker.store import Read
@@ -341,9 +341,11 @@ class Reader:
         """What `retained` does not find."""
         return hidden.offsets(self._connection, TopicFilters(filters))
 
-    def documents(self, kinds: Sequence[type[Document]], key: tuple[str, ...]) -> list[Any]:
-        """As `Store.scan_together`."""
-        return tables.select(self._connection, kinds, key)
+    def documents(
+        self, kinds: Sequence[type[Document]], key: tuple[str, ...], after: Key | None
+    ) -> list[Any]:
+        """A part of `Store.scan_together`."""
+        return tables.select(self._connection, kinds, key, after)
 
     def without_subscriber(self, names: Sequence[str]) -> list[Any]:
         """As `Store.without_subscriber`."""

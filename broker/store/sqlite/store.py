@@ -27,10 +27,10 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from broker import tasks
-from broker.documents import D, Document, Operation, Place, SessionDocument, fill_in
+from broker.documents import D, Document, Key, Operation, Place, SessionDocument, fill_in
 from broker.errors import StoreBusy, StoreCorrupt, StoreError, StoreFull, StoreUnavailable
 from broker.message import Message, Offset
 from broker.store import Read, Skipped, StoreStats, TakeAtOnce
@@ -44,6 +44,7 @@ from broker.store.sqlite.in_loop import SMALL_MAX, InLoop, is_small
 from broker.store.sqlite.lanes import Lanes
 from broker.store.sqlite.reader import Reader
 from broker.store.sqlite.search import in_order
+from broker.store.sqlite.tables import SELECTED_AT_ONCE_MAX, key_of
 from broker.store.sqlite.thread import ConnectionThread
 from broker.store.sqlite.writer import Writer
 from broker.store.tail import Tail
@@ -322,13 +323,21 @@ class SqliteStore:
         return documents[0] if documents else None
 
     async def scan(self, kind: type[D], key: tuple[str, ...] = ()) -> list[D]:
-        documents: list[D] = await self._read_documents(Reader.documents, [kind], key)
+        documents: list[Any] = await self.scan_together([kind], key)
         return documents
 
     async def scan_together(
         self, kinds: Sequence[type[Document]], key: tuple[str, ...]
     ) -> list[Document]:
-        return await self._read_documents(Reader.documents, kinds, key)
+        documents: list[Document] = []
+        after: Key | None = None
+        while True:
+            part = await self._read_documents(Reader.documents, kinds, key, after)
+            documents += part
+            if len(part) < SELECTED_AT_ONCE_MAX:
+                return documents
+            kinds = kinds[kinds.index(type(part[-1])) :]
+            after = key_of(part[-1])
 
     async def without_subscriber(self, names: Sequence[str]) -> list[SessionDocument]:
         return await self._read_documents(Reader.without_subscriber, names)

@@ -618,6 +618,20 @@ async def test_a_document_that_was_read_may_be_changed(store: Store) -> None:
     assert await store.get(SessionDocument, ("sub1",)) == session()
 
 
+async def test_many_documents_of_a_client_are_read_together(store: Store) -> None:
+    """In key order, and none twice; also where a class ends with a part."""
+    names = sorted(f"t/{n}" for n in range(2995))
+    pages = [InFlightDocument("sub1", page, b"") for page in range(3)]
+    subscriptions = [subscription(filter=name) for name in names]
+    documents: list[Document] = [session(), cursor(), *pages, *subscriptions]
+    await store.append((), [Put(document) for document in documents])
+    await store.append((), [Put(session("sub2")), Put(subscription("sub2"))])
+    kinds = (SessionDocument, CursorDocument, InFlightDocument, SubscriptionDocument)
+    assert await store.scan_together(kinds, ("sub1",)) == documents
+    assert await store.scan(SubscriptionDocument, ("sub1",)) == documents[5:]
+    assert await store.scan(SubscriptionDocument) == [*documents[5:], subscription("sub2")]
+
+
 async def test_a_group_without_a_subscriber_is_found(store: Store) -> None:
     jobs, mail, other = "$share/g/jobs", "$share/g/mail", "$share/g/other"
     await store.append((), [Put(session(name)) for name in (jobs, mail, "sub1", "sub2")])
