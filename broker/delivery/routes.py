@@ -39,10 +39,10 @@ AT_ONCE_MAX = 1000
 T = TypeVar("T")
 
 
-def parts(subscriptions: Iterable[T]) -> Iterator[list[T]]:
+def parts(subscriptions: Iterable[T], at_once_max: int | None = None) -> Iterator[list[T]]:
     """What one turn of the loop does, of something that is done for each of many subscriptions."""
     left = iter(subscriptions)
-    while part := [*islice(left, AT_ONCE_MAX)]:
+    while part := [*islice(left, at_once_max or AT_ONCE_MAX)]:
         yield part
 
 

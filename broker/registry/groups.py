@@ -17,7 +17,7 @@ like any other. Instead of a client it is emptied into the sessions of its conne
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import replace
 from functools import partial
@@ -27,17 +27,25 @@ from broker.clock import Clock
 from broker.config import Config
 from broker.counters import Counters
 from broker.delivery.delivery import Delivery
+from broker.delivery.routes import parts
 from broker.documents import Put, SubscriptionDocument
 from broker.log.log import Log
-from broker.message import Offset
+from broker.message import Lease, Offset
 from broker.registry.group import Group, Member
-from broker.registry.lingering import Lingering
+from broker.registry.lingering import Lingering, all_stored
 from broker.registry.sessions import SESSION_EXPIRY_NEVER, Sessions
 from broker.session.session import Session
 from broker.topics import is_shared, parse_shared
 
 JOINED_AT_ONCE_MAX = 500
 """Groups that a client who comes back joins in one turn of the loop: about 5 ms."""
+
+
+ByGroup = Mapping[str, Sequence[Lease]]
+"""Leases by the name of their group."""
+
+LEFT_AT_ONCE_MAX = 250
+"""Groups that a client who leaves is taken out of in one turn of the loop: about 7 ms."""
 
 
 class Groups:
@@ -60,6 +68,8 @@ class Groups:
         self._lingering = Lingering(log, sessions, counters, config, clock)
         self._memberships: dict[Session, set[Group]] = {}
         """The groups that a session is a member of, or has leases of."""
+        self._leaving: set[asyncio.Task[None]] = set()
+        """Of clients that were members of many groups."""
         delivery.changes.groups = self
 
     @property
@@ -236,21 +246,49 @@ class Groups:
             self._remove(group, session)
 
     def detach(self, session: Session) -> None:
-        """The client is gone: what it did not acknowledge goes to the others."""
-        with ExitStack() as leaving:  # Whatever happens in one group, it leaves the others.
-            for group in self._memberships.pop(session, ()):
-                leaving.callback(self._detach_from, group, session)
+        """The client is gone: what it did not acknowledge goes to the others, of many groups in
+        several turns of the loop."""
+        groups = self._memberships.pop(session, ())
+        sent = _by_group(session.in_flight.return_leases())
+        waiting = _by_group(session.waiting_leases())
+        for group in groups:
+            group.forget(session)
+        first, *more = [*parts(groups, LEFT_AT_ONCE_MAX)] or [[]]
+        if more:
+            failed = partial(self._delivery.failed, session)
+            self._leaving.add(task := tasks.start(self._leave_more(more, waiting, sent), failed))
+            task.add_done_callback(self._leaving.discard)
+        with ExitStack() as leaving:
+            leaving.callback(self._close_empty, first)
+            leaving.callback(self._return_leases, first, waiting, sent)
 
-    def _detach_from(self, group: Group, session: Session) -> None:
-        try:
-            sent = session.in_flight.return_leases(group.name)
-            group.leave(session, session.waiting_leases(group.name), sent)
-        finally:
-            self._remove(group, session)
+    async def _leave_more(
+        self, more: Sequence[Sequence[Group]], waiting: ByGroup, sent: ByGroup
+    ) -> None:
+        for groups in more:
+            await asyncio.sleep(0)
+            self._return_leases(groups, waiting, sent)
+        for groups in more:
+            await all_stored(self._log)  # What one commit takes of these is one turn, too.
+            self._close_empty(groups)
+
+    def _return_leases(self, groups: Sequence[Group], waiting: ByGroup, sent: ByGroup) -> None:
+        with ExitStack() as returning:  # Whatever happens in one group, it leaves the others.
+            for group in groups:
+                name = group.name
+                returning.callback(group.return_leases, waiting.get(name, ()), sent.get(name, ()))
+
+    def _close_empty(self, groups: Sequence[Group]) -> None:
+        with ExitStack() as closing:
+            for group in groups:
+                closing.callback(self._close_if_empty, group)
 
     def _remove(self, group: Group, session: Session) -> None:
         group.forget(session)
-        if group.empty and group.ending is None:
+        self._close_if_empty(group)
+
+    def _close_if_empty(self, group: Group) -> None:
+        if group.empty and group.ending is None and self._groups.get(group.name) is group:
             self._close(group)
 
     def _close(self, group: Group) -> None:
@@ -277,10 +315,18 @@ class Groups:
 
     def stalled(self, session: Session) -> None:
         """The member's socket is full: leases that wait for it go to others."""
-        for group in tuple(self._memberships.get(session, ())) if session.aside else ():
-            group.return_leases(session.waiting_leases(group.name))
+        if session.aside and session in self._memberships:
+            for name, waiting in _by_group(session.waiting_leases()).items():
+                self._groups[name].return_leases(waiting)
 
     def drained(self, session: Session) -> None:
         """The member has sent something: it may have room for more."""
         for group in tuple(self._memberships.get(session, ())):
             group.drained(session)
+
+
+def _by_group(leases: Iterable[Lease]) -> dict[str, list[Lease]]:
+    by_group: dict[str, list[Lease]] = {}
+    for lease in leases:
+        by_group.setdefault(lease.group, []).append(lease)
+    return by_group

@@ -49,6 +49,13 @@ TOLD_MAX = 10
 UNREAD = "unread when its group ended"
 
 
+async def all_stored(log: Log) -> None:
+    """Return when all is stored that was handed to the log before."""
+    stored, on_stored = awaited(None)
+    log.append([], on_stored, durable=False)
+    await stored
+
+
 class Lingering(AbsentGroups):
     """See the module."""
 
@@ -102,9 +109,7 @@ class Lingering(AbsentGroups):
     async def without_subscriber(self, names: Sequence[str]) -> dict[str, SessionDocument]:
         """The groups that no session is subscribed to, by name, when all is stored that was handed
         to the log before."""
-        stored, on_stored = awaited(None)
-        self._log.append([], on_stored, durable=False)
-        await stored
+        await all_stored(self._log)
         found = await self._looks.until_answered(lambda: self._log.store.without_subscriber(names))
         return {document.client_id: document for document in found}
 

@@ -259,11 +259,10 @@ class InFlightWindow:
         """Whether anything in flight is leased from this group."""
         return any(lease.group == group for lease in self._leases.values())
 
-    def return_leases(self, group: str) -> list[Lease]:
-        """Give back to the group what it leased and is not acknowledged."""
-        returned = {p: lease for p, lease in self._leases.items() if lease.group == group}
+    def return_leases(self) -> list[Lease]:
+        """Give back to the groups what they leased and is not acknowledged."""
+        returned, self._leases = self._leases, {}
         for packet_id in returned:
-            del self._leases[packet_id]
             del self._qos1[packet_id]
         self._finished(len(returned), returned)
         return list(returned.values())

@@ -252,10 +252,17 @@ class Session:
         if len(self.gaps.told) > TOLD_MAX:
             self.gaps.forget({entry.offset for entry in self.in_flight.unfinished()})
 
-    def waiting_leases(self, group: str) -> list[Lease]:
-        """Give back to the group what waits here and was not sent."""
-        waiting = [g.lease for _, g in self.aside if g.lease and g.lease.group == group]
-        self.aside = deque(e for e in self.aside if not (e[1].lease and e[1].lease.group == group))
+    def waiting_leases(self, group: str | None = None) -> list[Lease]:
+        """Give back to the group, or to all, what waits here and was not sent."""
+        waiting: list[Lease] = []
+        kept: deque[Outgoing] = deque()
+        for entry in self.aside:
+            lease = entry[1].lease
+            if lease is not None and group in (None, lease.group):
+                waiting.append(lease)
+            else:
+                kept.append(entry)
+        self.aside = kept
         return waiting
 
     def room(self) -> int:

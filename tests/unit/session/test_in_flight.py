@@ -280,9 +280,21 @@ def test_what_is_leased_is_not_continued_but_goes_back_to_its_group() -> None:
     window = InFlightWindow(3)
     leased(window, "a", "b", "a")
     assert window.unfinished() == []
-    assert window.return_leases("a") == [Lease("a", 100), Lease("a", 102)]
-    assert (len(window), window.has_lease("b"), window.room(durable=False)) == (1, True, 2)
+    assert window.return_leases() == [Lease("a", 100), Lease("b", 101), Lease("a", 102)]
+    assert (len(window), window.has_lease("b"), window.room(durable=False)) == (0, False, 3)
     assert window.take_settled() == [], "whoever returns a lease does not end it"
+
+
+def test_what_is_leased_is_the_sessions_own_when_its_group_ends() -> None:
+    """[MQTT-3.10.4-3]"""
+    window = InFlightWindow(3)
+    leased(window, "a", "b", "a")
+    assert window.keep_leases("a") == [Lease("a", 100), Lease("a", 102)]
+    assert len(window) == 3
+    assert [entry.aside for entry in window.unfinished()] == [True, True]
+    assert window.return_leases() == [Lease("b", 101)]
+    window.puback([entry.packet_id for entry in window.unfinished()])
+    assert (len(window), window.take_settled()) == (0, [])
 
 
 # What the log keeps
