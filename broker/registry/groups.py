@@ -34,6 +34,7 @@ from broker.message import Lease, Offset
 from broker.registry.group import Group, Member
 from broker.registry.lingering import Lingering, all_stored
 from broker.registry.sessions import SESSION_EXPIRY_NEVER, Sessions
+from broker.session.in_flight import OF_NO_GROUP
 from broker.session.session import Session
 from broker.topics import is_shared, parse_shared
 
@@ -231,7 +232,7 @@ class Groups:
         session = group.sender.session
         for member in group.leaving:
             self._memberships[member].discard(group)
-            if kept := member.in_flight.keep_leases(group.name):
+            if kept := member.in_flight.keep_leases(group.name, durable=member.durable):
                 session.in_flight.puback([lease.packet_id for lease in kept])
                 self._log.changed(member)
         group.closed()
@@ -250,6 +251,8 @@ class Groups:
         several turns of the loop."""
         groups = self._memberships.pop(session, ())
         sent = _by_group(session.in_flight.return_leases())
+        if lost := sent.pop(OF_NO_GROUP.group, ()):
+            self._lingering.lost(session, len(lost))
         waiting = _by_group(session.waiting_leases())
         for group in groups:
             group.forget(session)

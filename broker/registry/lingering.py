@@ -120,6 +120,13 @@ class Lingering(AbsentGroups):
             if self._counting is None:
                 self._counting = tasks.start(self._count_and_tell(), self._failed)
 
+    def lost(self, session: Session, count: int) -> None:
+        """Messages of groups that had ended, which this client was sent and did not acknowledge."""
+        self._counters.dropped[UNREAD] += count
+        logger.warning(
+            "client %r left %d messages of groups that had ended unread", session.client_id, count
+        )
+
     def _look_at(self, names: Iterable[str]) -> None:
         self._to_look_at.update(dict.fromkeys(names, self._clock.now()))
         if self._to_look_at and self._looking is None:

@@ -21,6 +21,7 @@ from broker.session.repeatable import Repeatable
 PACKET_IDENTIFIER_MAX = 65_535
 OFFSET_MAX = Offset(2**63 - 1)
 
+OF_NO_GROUP = Lease("", 0)
 PAGE_SHIFT = 5
 """A page has 32 Packet Identifiers."""
 
@@ -267,10 +268,11 @@ class InFlightWindow:
         self._finished(len(returned), returned)
         return list(returned.values())
 
-    def keep_leases(self, group: str) -> list[Lease]:
-        """The group ended: what it leased is the session's own from here on. [MQTT-3.10.4-3]"""
+    def keep_leases(self, group: str, *, durable: bool) -> list[Lease]:
+        """The group ended: what it leased is the session's own, or of no group. [MQTT-3.10.4-3]"""
         kept = {p: lease for p, lease in self._leases.items() if lease.group == group}
-        self._leases = {p: lease for p, lease in self._leases.items() if p not in kept}
+        others = {p: lease for p, lease in self._leases.items() if p not in kept}
+        self._leases = others | ({} if durable else dict.fromkeys(kept, OF_NO_GROUP))
         if self._changed is not None:
             self._note_changed(kept)
         return list(kept.values())

@@ -103,6 +103,23 @@ async def test_who_has_unsubscribed_keeps_what_it_was_sent(world: World) -> None
     assert await has_group(world)
 
 
+async def test_what_was_sent_and_is_never_acknowledged_is_counted_when_its_client_is_gone(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = await member(world, "one")
+    await publish(world, 1, 3)
+    await unsubscribe(world, one)
+    assert await gone(world, unread=0)
+    new = await member(world, "new")
+    await publish(world, 4, 4)
+    one.packet_ids = one.packet_ids[:1]
+    await one.acknowledge()
+    one.close()
+    assert world.counters.dropped[UNREAD] == 2
+    assert "client 'one' left 2 messages of groups that had ended unread" in caplog.text
+    assert numbers(new) == [4]
+
+
 async def test_an_absent_session_keeps_the_group(world: World) -> None:
     absent = await member(world, "absent", expiry_s=100)
     absent.close()

@@ -289,7 +289,7 @@ def test_what_is_leased_is_the_sessions_own_when_its_group_ends() -> None:
     """[MQTT-3.10.4-3]"""
     window = InFlightWindow(3)
     leased(window, "a", "b", "a")
-    assert window.keep_leases("a") == [Lease("a", 100), Lease("a", 102)]
+    assert window.keep_leases("a", durable=True) == [Lease("a", 100), Lease("a", 102)]
     assert len(window) == 3
     assert [entry.aside for entry in window.unfinished()] == [True, True]
     assert window.return_leases() == [Lease("b", 101)]
