@@ -74,9 +74,10 @@ def test_a_kill_of_the_broker_loses_nothing_and_its_subscriber_comes_back(
         own_broker.start()
         sub.wait_said("session resumed")
         succeed("pub", "weather", "after", *at(own_broker))
-        sub.wait_lines(2)
+        wait_until(lambda: "after" in sub.lines())
         assert sub.interrupt() == 0
-        assert sub.lines() == ["before", "after"]
+        # What was acknowledged just before a kill may come again. (P4)
+        assert list(dict.fromkeys(sub.lines())) == ["before", "after"]
 
 
 def test_log_follows_what_comes(broker: BrokerProcess, name: str, tmp_path: Path) -> None:
