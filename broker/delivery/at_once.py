@@ -3,8 +3,9 @@
 Nobody waits for its commit, and so nobody is made to. A session that has had every run of such
 messages so far is *ahead*: it is handed the next one as it comes, and when that is routed, after
 its commit, it is passed over. A session that cannot take a run (its socket is full, something older
-waits for it, it asked for what only the log knows) stays back: it gets that run and what follows as
-it gets everything else, until it has taken all of it and catches up with the sessions ahead.
+waits for it, it replays or asked for the offset of each, it is a group's) stays back: it gets that
+run and what follows as it gets everything else, until it has taken all of it and catches up with
+the sessions ahead.
 """
 
 from __future__ import annotations

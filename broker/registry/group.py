@@ -10,6 +10,7 @@
 - Only members that may have room have a turn. Who is found without room has one again when its
   client has sent something or has acknowledged (`drained`): an acknowledgement costs the same
   however many members there are.
+- QoS 0 comes to a group when it is logged, which begins at once: a lease needs its offset.
 - QoS 0 is leased as well, until the member sent it: who leaves without that returns it.
 - If the group's own log cannot be read, its members are cut off: who stayed would wait for ever.
   The group opens anew when they come again.
