@@ -175,7 +175,7 @@ class Writer:
         durable: bool,
         places: Sequence[Place] = (),
         *,
-        lock_wait_ms: int = LOCK_WAIT_MS,
+        lock_wait_ms: int | None = None,
     ) -> Committed:
         """Store all of it or nothing, and set the offsets, also of the places.
 
@@ -193,7 +193,7 @@ class Writer:
         state: Sequence[Operation],
         durable: bool,
         places: Sequence[Place],
-        lock_wait_ms: int,
+        lock_wait_ms: int | None,
     ) -> Committed:
         """As `commit`. Raises OffsetsTaken as well: nothing was stored."""
         began = perf_counter()
@@ -224,18 +224,19 @@ class Writer:
 
     @contextmanager
     def transaction(
-        self, *, synced: bool = True, lock_wait_ms: int = LOCK_WAIT_MS
+        self, *, synced: bool = True, lock_wait_ms: int | None = None
     ) -> Iterator[None]:
         """All or nothing, and fsynced if `synced`.
 
-        Waits `lock_wait_ms` (LOCK_WAIT_MS) for another program that locked the database. Raises
-        StoreFull, StoreBusy, StoreUnavailable.
+        Waits `lock_wait_ms` (None: LOCK_WAIT_MS) for another program that locked the database.
+        Raises StoreFull, StoreBusy, StoreUnavailable.
         """
         with self.writing():
             if synced != self._synced:
                 self._set_synchronous(synced)
-            if lock_wait_ms != self._lock_wait_ms:
-                self._set_lock_wait(lock_wait_ms)
+            wait_ms = LOCK_WAIT_MS if lock_wait_ms is None else lock_wait_ms
+            if wait_ms != self._lock_wait_ms:
+                self._set_lock_wait(wait_ms)
             self._connection.execute("BEGIN IMMEDIATE")
             retained_count, offsets = self.retained_count, self._offsets
             following, reserved = offsets.next, offsets.reserved
