@@ -52,28 +52,27 @@ class AtOnce:
         """Of these, those for whom this turn of the loop had no time, and what they are handed in
         the next ones, unless it is routed before."""
         self._sent: list[int] = []
-        """In this turn, for each session that was handed something; as `Waking` counts."""
+        """In this turn, up to each session that was handed something; as `Waking` counts."""
 
     def hand_on(self, messages: Sequence[Message], number: int) -> bool:
         """Give the run with this number to whoever wants it and is ahead: to as many as there is
         time for at once, and to the others in the next turns. Whether a live session that wants it
         waits for its commit instead."""
         awaited = False
+        sent = self._sent
         for session, (outgoing, size) in route(messages, self._routes.of).items():
             if not session.standing.ahead:
                 if session in self._later:
                     self._later[session].append(outgoing)
                 else:
                     awaited |= session in self.back and not session.waiting
-            elif sum(self._sent) >= AT_ONCE_MAX:
+            elif sent and sent[-1] >= AT_ONCE_MAX:
                 self.stay_back(session, number - 1)
                 if not self._later:
                     asyncio.get_running_loop().call_soon(self._next_turn)
                 self._later[session] = [outgoing]
             else:
-                if not self._sent:
-                    asyncio.get_running_loop().call_soon(self._sent.clear)
-                self._sent.append(WAKE_MESSAGES + len(outgoing) + (size >> 10))
+                self._count(outgoing, size)
                 if not self._subscribers.hand_on(session, outgoing):
                     self.stay_back(session, number - 1)
                     continue
@@ -132,19 +131,25 @@ class AtOnce:
 
     def _go_ahead(self, session: Session, outgoing: list[Outgoing], size: int) -> None:
         """It is handed all that it lacks, if it can take it."""
-        if not self._sent:
-            asyncio.get_running_loop().call_soon(self._sent.clear)
-        self._sent.append(WAKE_MESSAGES + len(outgoing) + (size >> 10))
+        self._count(outgoing, size)
         if self._subscribers.hand_on(session, outgoing) and session in self.back:
             session.standing.go_ahead()
             self.forget(session)
             if outgoing and session.durable:
                 self._log.changed_with_qos0(session)
 
+    def _count(self, outgoing: Sequence[Outgoing], size: int) -> None:
+        """These are about to be sent."""
+        sent = self._sent
+        if not sent:
+            asyncio.get_running_loop().call_soon(sent.clear)
+        before = sent[-1] if sent else 0
+        sent.append(before + WAKE_MESSAGES + len(outgoing) + (size >> 10))
+
     def _next_turn(self) -> None:
         """A new turn of the loop: those for whom the last one had no time."""
         for session in [*self._later]:
-            if sum(self._sent) >= AT_ONCE_MAX:
+            if self._sent and self._sent[-1] >= AT_ONCE_MAX:
                 asyncio.get_running_loop().call_soon(self._next_turn)
                 break
             runs = self._later.pop(session, [])
