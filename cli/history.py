@@ -76,13 +76,52 @@ def show(options: Options) -> None:
                     history.raise_if_damaged()
 
 
-class History:
-    """The messages of a log that are asked for, in pages, oldest first."""
+class Log:
+    """A log that is read where it lies."""
 
-    def __init__(self, connection: sqlite3.Connection, options: Options) -> None:
+    def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._reader = Reader(connection)
         self._damaged: list[range] = []
+
+    @property
+    def start(self) -> int:
+        """The log start."""
+        return self._select("SELECT start FROM log")
+
+    @property
+    def high_watermark(self) -> int:
+        return self._select("SELECT ifnull(max(offset), 0) FROM messages")
+
+    def at(self, offsets: Sequence[int]) -> list[Message]:
+        """The messages at these offsets, oldest first; those that are not there are left out."""
+        part = self._reader.fetch(offsets)
+        self._damaged += part.damaged
+        return part.messages
+
+    def age_us(self) -> int:
+        """What is added to aged time to get what the wall clock has then."""
+        return self._select("SELECT ifnull((SELECT wall_us - aged_us FROM log_time), 0)")
+
+    def raise_if_damaged(self) -> None:
+        """Raises StoreCorrupt: some messages could not be read. The others were shown."""
+        if self._damaged:
+            named = ", ".join(f"{part.start}-{part.stop - 1}" for part in self._damaged[:NAMED_MAX])
+            raise StoreCorrupt(
+                f"the log is damaged: the messages at these offsets cannot be read: {named}"
+            )
+
+    def _select(self, sql: str) -> int:
+        (value,) = self._connection.execute(sql).fetchone()
+        assert isinstance(value, int)
+        return value
+
+
+class History(Log):
+    """The messages of a log that are asked for, in pages, oldest first."""
+
+    def __init__(self, connection: sqlite3.Connection, options: Options) -> None:
+        super().__init__(connection)
         self._filters = options.filters or None
         self._publisher = options.publisher
         try:
@@ -92,7 +131,7 @@ class History:
         now_us = time.time_ns() // 1000
         span = spec.parse(options.start or "earliest", now_us)
         end = spec.parse_point(options.until, now_us) if options.until else span.end
-        self._high_watermark = self._newest_offset()
+        self._high_watermark = self.high_watermark
         self._log_start = self._select("SELECT ifnull(min(offset), 1) FROM messages")
         self._start = max(self._log_start, self._from(span.start))
         self._end = min(self._high_watermark, self._through(end))
@@ -113,7 +152,7 @@ class History:
     def follow(self) -> Iterator[list[Message]]:
         """For ever what is new since the log was opened; an empty page when nothing is."""
         while True:
-            start, self._high_watermark = self._high_watermark + 1, self._newest_offset()
+            start, self._high_watermark = self._high_watermark + 1, self.high_watermark
             yield from self._read(start, self._high_watermark)
             yield []
             time.sleep(FOLLOW_S)
@@ -124,14 +163,6 @@ class History:
             self._damaged += part.damaged
             yield [message for message in part.messages if self._is_wanted(message)]
             start = part.next
-
-    def raise_if_damaged(self) -> None:
-        """Raises StoreCorrupt: some messages could not be read. The others were shown."""
-        if self._damaged:
-            named = ", ".join(f"{part.start}-{part.stop - 1}" for part in self._damaged[:NAMED_MAX])
-            raise StoreCorrupt(
-                f"the log is damaged: the messages at these offsets cannot be read: {named}"
-            )
 
     def _is_wanted(self, message: Message) -> bool:
         if self._publisher is not None and message.publisher != self._publisher:
@@ -170,14 +201,6 @@ class History:
 
     def _offset_at(self, time_us: int) -> int:
         return self._reader.offset_at(time_us, self._log_start, self._high_watermark)
-
-    def _newest_offset(self) -> int:
-        return self._select("SELECT ifnull(max(offset), 0) FROM messages")
-
-    def _select(self, sql: str) -> int:
-        (value,) = self._connection.execute(sql).fetchone()
-        assert isinstance(value, int)
-        return value
 
 
 class Table:

@@ -29,6 +29,7 @@ from cli.commands import (
     check,
     compact,
     log,
+    log_get,
     pub,
     restore,
     salvage,
@@ -36,6 +37,7 @@ from cli.commands import (
 )
 from cli.dashes import DashedArguments
 from cli.failure import CommandFailed, ConnectionLost, Exit, OutputClosed
+from cli.subcommands import with_subcommands
 
 app = typer.Typer(
     name="pubsub",
@@ -56,13 +58,16 @@ broker = typer.Typer(
     help="Start, look at and stop the broker.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(broker, name="broker")
+below_log = typer.Typer(rich_markup_mode=None)
+"""Commands whose first words are `pubsub log`."""
 
 broker.command("start", epilog=broker_start.EXAMPLES)(broker_start.run)
 broker.command("status", epilog=broker_status.EXAMPLES)(broker_status.run)
 broker.command("stop", epilog=broker_stop.EXAMPLES)(broker_stop.run)
 app.command("pub", epilog=pub.EXAMPLES, cls=DashedArguments)(pub.run)
 app.command("sub", epilog=sub.EXAMPLES)(sub.run)
-app.command("log", epilog=log.EXAMPLES)(log.run)
+app.command("log", epilog=log.EXAMPLES, cls=with_subcommands(below_log))(log.run)
+below_log.command("get", epilog=log_get.EXAMPLES)(log_get.run)
 app.command("check", epilog=check.EXAMPLES)(check.run)
 app.command("backup", epilog=backup.EXAMPLES)(backup.run)
 app.command("restore", epilog=restore.EXAMPLES)(restore.run)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import typer
+from typer.core import TyperGroup
 
 import broker
 from broker.config import BOUNDS, Config
@@ -111,9 +112,10 @@ def test_every_command_is_listed_and_every_flag_named_exists() -> None:
 
 def _commands(command: Any, path: str) -> list[tuple[str, Any]]:
     """Every command below, with the words that call it."""
+    itself = [] if isinstance(command, TyperGroup) else [(path, command)]
     if not hasattr(command, "commands"):
-        return [(path, command)]
-    return [
+        return itself
+    return itself + [
         found
         for name, inner in command.commands.items()
         for found in _commands(inner, f"{path} {name}")
