@@ -41,6 +41,7 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "session_expiry_max_s": (0, 0xFFFF_FFFF),
     "sessions_max": (0, 100_000_000),
     "groups_max": (0, 100_000_000),
+    "groups_per_session_max": (0, 10_000_000),
     "group_linger_s": (0, 0xFFFF_FFFF),
     "will_restart_grace_s": (0, DAY_S),
     "receive_max": (1, 65_535),
@@ -102,7 +103,10 @@ class Config:
     session_expiry_max_s: int = 0xFFFF_FFFF
     sessions_max: int = 1_000_000
     groups_max: int = 100_000
-    """Groups of Shared Subscriptions, also those that wait in the log without a member."""
+    """Groups of Shared Subscriptions, also those that wait in the log without a member. Beyond, a
+    new one takes the place of one that lingers."""
+    groups_per_session_max: int = 10_000
+    """Of the subscriptions of one session."""
     group_linger_s: int = 3600
     """A group stays so long after the last session that was subscribed to it has ended, so that
     workers can restart; with unread messages `session_expiry_default_s`, if that is longer. 0: it

@@ -182,6 +182,7 @@ class Subscriptions:
         """A Shared Subscription: its group is opened first."""
         result: Result = subscription
         try:
+            self._groups.refuse_if_many(session, subscription.filter)
             await self._groups.join(session, subscription, client, here)
         except (StoreError, QuotaExceeded) as error:
             logger.warning("client %r: %s", session.client_id, error)

@@ -29,6 +29,7 @@ from broker.counters import Counters
 from broker.delivery.delivery import Delivery
 from broker.delivery.routes import parts
 from broker.documents import Put, SubscriptionDocument
+from broker.errors import QuotaExceeded
 from broker.log.log import Log
 from broker.message import Lease, Offset
 from broker.registry.group import Group, Member
@@ -93,6 +94,12 @@ class Groups:
             if number % JOINED_AT_ONCE_MAX == 0:
                 await asyncio.sleep(0)
 
+    def refuse_if_many(self, session: Session, name: str) -> None:
+        """Raises QuotaExceeded: the session may not join this group beside its others."""
+        groups, most = self._memberships.get(session, ()), self._config.groups_per_session_max
+        if len(groups) >= most and self._groups.get(name) not in groups:
+            raise QuotaExceeded(f"Shared Subscriptions above groups_per_session_max, {most}")
+
     async def join(
         self,
         session: Session,
@@ -126,6 +133,8 @@ class Groups:
     async def _open(self, group: Group, here: Offset) -> None:
         shared = parse_shared(group.name)
         assert shared is not None
+        if not self._sessions.has_durable(group.name):
+            await self._lingering.make_room()
         session, _ = await self._sessions.open(
             group.name,
             group,

@@ -10,6 +10,9 @@ restarting: then the group stays for `group_linger_s`, and one with unread messa
   that then may have lost their last.
 - The time that is left is stored with the group, and passes only while a broker serves, as for any
   session.
+- Where `groups_max` are kept, a new group takes the place of one that lingers: of the one that was
+  in use for the shortest time, so that who makes many groups in passing does not end those that
+  others rely on.
 - The unread messages are counted by the readers, a few ms at a time; beyond LOOKS_MAX it is said
   that there are at least so many.
 """
@@ -21,6 +24,7 @@ import logging
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 
 from broker import tasks
@@ -33,6 +37,7 @@ from broker.errors import StoreError
 from broker.log.batch import awaited
 from broker.log.log import Log
 from broker.message import Monotonic, Offset
+from broker.registry.deadlines import Deadlines
 from broker.registry.loading import load
 from broker.registry.sessions import SESSION_EXPIRY_NEVER, AbsentGroups, Sessions
 from broker.session.session import Session
@@ -76,6 +81,8 @@ class Lingering(AbsentGroups):
         """Of these, those that end now, if they have no subscriber."""
         self._held: set[str] = set()
         """Groups that had an absent subscriber when that was last asked."""
+        self._in_use_s = Deadlines()
+        """For how many seconds each lingering group had members, the shortest first."""
         self._ends = 0
         """How often sessions have ended."""
         self._to_count: deque[tuple[Session, Offset]] = deque()
@@ -84,6 +91,14 @@ class Lingering(AbsentGroups):
         self._counting: asyncio.Task[None] | None = None
         sessions.absent_groups = self
 
+    def found(self, document: SessionDocument, expires_at: Monotonic) -> None:
+        if expires_at == NEVER:
+            self.closed(document.client_id)
+        else:
+            now = self._clock.now()
+            absent_s = max(0.0, document.session_expiry_s - (expires_at - now.monotonic))
+            self._lingers(document, int(now.wall_us - absent_s * 1e6))
+
     def closed(self, name: str) -> None:
         self._due.discard(name)
         self._look_at([name])
@@ -91,6 +106,18 @@ class Lingering(AbsentGroups):
     def opened(self, name: str) -> None:
         """It has a member."""
         self._held.discard(name)
+        self._in_use_s.remove(name)
+
+    async def make_room(self) -> None:
+        """For a new group, as far as there are any that linger."""
+        most = self._config.groups_max
+        while self._sessions.group_count >= most and (name := self._in_use_s.first_due(NEVER)):
+            self._in_use_s.remove(name)
+            find = partial(self._log.store.get, SessionDocument, (name,))
+            document = await self._looks.until_answered(find)
+            if document is not None and self._sessions.is_absent(name):
+                logger.warning("group %s makes room: there are groups_max, %d", name, most)
+                await self._end(document)
 
     def due(self, names: Sequence[str]) -> None:
         self._due.update(names)
@@ -165,11 +192,16 @@ class Lingering(AbsentGroups):
             elif name in due:
                 await self._end(document, longest_s=self._config.session_expiry_default_s)
             else:
+                self._lingers(document, since[name].wall_us)
                 self._stay(document, linger_s, since[name].after(linger_s))
 
     def _came_back(self, name: str) -> bool:
         """Whether the group had a member since. It is looked at again when that has left."""
         return name in self._to_look_at or not self._sessions.is_absent(name)
+
+    def _lingers(self, document: SessionDocument, since_us: int) -> None:
+        in_use_s = (since_us - document.created_at_us) / 1e6
+        self._in_use_s.set(document.client_id, Monotonic(in_use_s))
 
     def _stay(self, document: SessionDocument, seconds: int, until: Monotonic) -> None:
         """Let the group stay: then it has stayed for `seconds`."""
@@ -197,6 +229,7 @@ class Lingering(AbsentGroups):
             if error is None and session is not None:
                 self.ended(session, through)
 
+        self._in_use_s.remove(name)
         self._sessions.end(name, ended)
 
     async def _load(self, name: str) -> Session | None:

@@ -20,13 +20,7 @@ from broker.clock import NEVER, Instant
 from broker.config import Config
 from broker.delivery.delivery import Delivery
 from broker.delivery.subscribers import Subscriber
-from broker.documents import (
-    Delete,
-    Operation,
-    Put,
-    SessionDocument,
-    WillDocument,
-)
+from broker.documents import Delete, Operation, Put, SessionDocument, WillDocument
 from broker.errors import StoreError
 from broker.log.batch import OnCommitted
 from broker.log.log import Log
@@ -57,8 +51,11 @@ class Owner(Subscriber, Protocol):
 class AbsentGroups:
     """Whoever says when a group ends that nobody is a member of: its session has no interval."""
 
+    def found(self, document: SessionDocument, expires_at: Monotonic) -> None:
+        """The group was there at the start."""
+
     def closed(self, name: str) -> None:
-        """The last member has left, or the group was found at the start."""
+        """The last member has left."""
 
     def due(self, names: Sequence[str]) -> None:
         """What was said has come, by `Sessions.expire_at`."""
@@ -128,8 +125,8 @@ class Sessions:
             else:
                 expires_at = self._log.time.monotonic_at(document.expires_at_us)
             self._stored.set(document.client_id, expires_at)
-            if expires_at == NEVER and is_shared(document.client_id):
-                self.absent_groups.closed(document.client_id)
+            if is_shared(document.client_id):
+                self.absent_groups.found(document, expires_at)
         self._deadline_moved()
         self.absent_count = len(self._stored)
         if orphans:

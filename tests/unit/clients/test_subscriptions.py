@@ -424,6 +424,29 @@ async def test_a_shared_subscription_is_granted_beside_others_and_gets_nothing_r
     assert world.groups.open_count == 0
 
 
+async def test_a_client_shares_in_so_many_groups(caplog: pytest.LogCaptureFixture) -> None:
+    """One it is a member of already, or a place that it gave up, is granted."""
+    async with running(Disk(), Config(groups_per_session_max=2)) as world:
+        subscriptions, client = services(world, Config()).subscriptions, AskingSubscriber(world)
+        await client.open()
+        for names in (("a", "b", "c", "a"), ("c", "b")):
+            packet = subscribe(*[f"$share/g/{name}" for name in names])
+            waiting = subscriptions.subscribe(session_of(client), packet, client)
+            assert waiting is not None
+            await waiting
+            await world.settled()
+        assert client.answers == [[1, 1, 0x97, 1], [0x97, 1]]
+        assert "Shared Subscriptions above groups_per_session_max, 2" in caplog.text
+        assert world.sessions.group_count == 2
+        subscriptions.unsubscribe(session_of(client), Unsubscribe(7, ["$share/g/a"]), client)
+        await world.settled()
+        waiting = subscriptions.subscribe(session_of(client), subscribe("$share/g/c"), client)
+        assert waiting is not None
+        await waiting
+        await world.settled()
+        assert client.answers[-1] == [1]
+
+
 @pytest.mark.parametrize("error", [QuotaExceeded("too many sessions"), StoreUnavailable("busy")])
 async def test_a_group_that_cannot_be_opened_is_refused(
     error: Exception,

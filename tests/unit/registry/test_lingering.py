@@ -10,7 +10,7 @@ import pytest
 
 from broker.config import DAY_S, Config
 from broker.documents import Delete, Put, SessionDocument, SubscriptionDocument
-from broker.errors import StoreCorrupt, StoreUnavailable
+from broker.errors import QuotaExceeded, StoreCorrupt, StoreUnavailable
 from broker.message import Offset
 from broker.registry.lingering import UNREAD
 from tests.support.clock import FakeClock
@@ -442,6 +442,63 @@ async def test_who_makes_many_groups_and_leaves_uses_up_their_number_for_an_hour
         assert world.sessions.group_count == 3
         await pass_time(world, LINGER_S + 1)
         assert world.sessions.group_count == 1
+
+
+async def make_groups(world: World, client_id: str, *names: str) -> None:
+    """A client does, gets nothing of the message that it publishes to each, and leaves."""
+    guest = Subscriber(world, limit=0)
+    await guest.open(client_id, expiry_s=0)
+    for name in names:
+        document = subscription(f"$share/guests/{name}", client_id=client_id)
+        await world.groups.join(placed(guest), document, guest)
+        world.delivery.subscribe(placed(guest), document)
+        await world.publish(message("1", name))
+    guest.close()
+    await world.settled()
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_a_new_group_takes_the_place_of_one_that_was_made_in_passing(
+    restarted: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    config, clock, disk = Config(groups_max=3), FakeClock(), Disk()
+    async with running(disk, config, clock) as world:
+        workers = await member(world, "worker")
+        clock.advance(100)
+        await publish(world, 1, 1)
+        workers.close()
+        await make_groups(world, "guest", "a", "b")
+        await pass_time(world, LINGER_S + 1)
+        assert world.sessions.group_count == 3, "each has unread messages"
+        if not restarted:
+            for name in "cdef":
+                await make_groups(world, name, name)
+            workers = await member(world, "worker")
+            await world.settled()
+            assert numbers(workers) == [1]
+            dropped = world.counters.dropped[UNREAD]
+            assert dropped == caplog.text.count("ended with 1 unread messages") == 4
+    if restarted:
+        async with running(disk, config, clock) as world:
+            for name in "cdef":
+                await make_groups(world, name, name)
+            workers = await member(world, "worker")
+            await world.settled()
+            assert numbers(workers) == [1]
+            assert world.sessions.group_count == 3
+    assert "group $share/guests/a makes room: there are groups_max, 3" in caplog.text
+
+
+async def test_groups_that_somebody_is_subscribed_to_make_no_room(world: World) -> None:
+    async with running(Disk(), Config(groups_max=2)) as world:
+        absent = await member(world, "absent", expiry_s=DAY_S)
+        absent.close()
+        here = Subscriber(world)
+        await here.open("here")
+        await world.groups.join(placed(here), subscription("$share/a/t"), here)
+        with pytest.raises(QuotaExceeded):
+            await world.groups.join(placed(here), subscription("$share/b/t"), here)
+        assert world.sessions.group_count == 2
 
 
 async def test_of_many_that_end_at_once_some_are_named(caplog: pytest.LogCaptureFixture) -> None:
