@@ -19,6 +19,7 @@ from typing import assert_never
 
 from broker import tasks
 from broker.clients import connecting
+from broker.clients.backlog import Backlog
 from broker.clients.faces import Transport
 from broker.clients.publishing import Publishing
 from broker.clients.sending import Output, Sending
@@ -70,8 +71,7 @@ class Client(Owner):
         self._sending: Sending | None = None
         self._step: asyncio.Task[None] | None = None
         """What all that comes from the client waits for."""
-        self._backlog: list[Event] = []
-        """What came while a step ran."""
+        self._backlog = Backlog()
         self._reading_paused_by: set[str] = set()
         self._will_withdrawn = False
         self._input_ended = False
@@ -89,7 +89,11 @@ class Client(Owner):
         else:
             self._perform(events)
         self._output.flush()
-        return len(self._connection.unfinished)
+        return len(self._connection.unfinished) + self._backlog.cost
+
+    @property
+    def kept_bytes(self) -> int:
+        return len(self._connection.unfinished) + self._backlog.cost
 
     def end_of_input(self) -> bool:
         """No more packets will come; whether answers are due. Nothing is delivered any more: a
@@ -124,6 +128,7 @@ class Client(Owner):
             self._leave()
 
     def evict(self, reason: str) -> None:
+        self._backlog.take()
         self._close(ReasonCode.QUOTA_EXCEEDED, reason)
 
     def shut_down(self) -> None:
@@ -148,11 +153,9 @@ class Client(Owner):
 
     @property
     def closed(self) -> bool:
-        """Whether it has left: the session may be another's by now."""
         return self._output.closed
 
     def wake(self) -> None:
-        """Send what the session has, as far as window and socket permit."""
         if self._sending is not None:
             self._sending.wake()
 
@@ -161,12 +164,10 @@ class Client(Owner):
 
     @property
     def takes_more(self) -> bool:
-        """Whether its socket has room."""
         return self._output.writable and not self._output.closed
 
     @property
     def limits_packets(self) -> bool:
-        """Whether it has a Maximum Packet Size."""
         return self._connection.packet_bytes_max < PACKET_BYTES_MAX
 
     def fits(self, message: Message, grant: Grant) -> bool:
@@ -319,8 +320,7 @@ class Client(Owner):
             self._step = None
         if self._output.closed:
             return
-        events, self._backlog = self._backlog, []
-        self._perform(events)
+        self._perform(self._backlog.take())
         self._output.flush()
         if self._step is None and self._output.lost:
             self._leave()

@@ -39,8 +39,13 @@ class NetworkClient(Protocol):
     """A client, as the rim sees it, whatever protocol it speaks."""
 
     def receive(self, data: bytes, now: Monotonic) -> int:
-        """Bytes came from the socket. Returns how many of them, and of earlier ones, are kept since
-        the packet or line that they begin is not whole."""
+        """Bytes came from the socket. Returns `kept_bytes`."""
+        ...
+
+    @property
+    def kept_bytes(self) -> int:
+        """What is kept of them and of earlier ones: of a packet or line that is not whole, and of
+        what waits for a step."""
         ...
 
     def end_of_input(self) -> bool:
@@ -68,7 +73,7 @@ class NetworkClient(Protocol):
         ...
 
     def evict(self, reason: str) -> None:
-        """Close, and keep nothing of what is not whole: others need the room."""
+        """Close, and keep nothing of `kept_bytes`: others need the room."""
         ...
 
     def failed(self, error: Exception) -> None:

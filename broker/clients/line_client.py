@@ -18,6 +18,7 @@ from contextlib import ExitStack
 from functools import partial
 
 from broker import tasks
+from broker.clients.backlog import EVENT_BYTES
 from broker.clients.faces import Transport
 from broker.clients.line_answers import Answer, Answers
 from broker.clients.line_subscriber import LineSubscriber
@@ -78,7 +79,11 @@ class LineClient:
     def receive(self, data: bytes, now: Monotonic) -> int:
         self._events.extend(self._connection.receive_data(data, now))
         self._perform()
-        return self._connection.unfinished_bytes
+        return self.kept_bytes
+
+    @property
+    def kept_bytes(self) -> int:
+        return self._connection.unfinished_bytes + self._waiting_bytes()
 
     def end_of_input(self) -> bool:
         """No more commands will come; whether answers are still due.
@@ -115,8 +120,16 @@ class LineClient:
         self._closed = True
         self._transport.close()
 
+    def _waiting_bytes(self) -> int:
+        """What the commands take that wait for a step, as far as one read brings many."""
+        return sum(
+            EVENT_BYTES + (len(event.payload) if isinstance(event, LinePublish) else 0)
+            for event in self._events
+        )
+
     def evict(self, reason: str) -> None:
         self._connection.forget()
+        self._events.clear()
         if self.writable_now:
             self._connection.error(reason)
             self._transport.write(self._connection.data_to_send())

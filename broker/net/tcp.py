@@ -11,7 +11,8 @@ A peer can make the broker keep only so much:
 - A connection whose client has not been identified yet counts as a stranger. At `connections_max`
   a new connection takes the place of the oldest stranger, so that silent connections do not keep
   others out. If there is no stranger, the new connection is cut off.
-- What it keeps of packets that are not whole is bounded for all peers together: `unfinished.py`.
+- What it keeps of packets that are not whole, and of what was read and has to wait, is bounded for
+  all peers together: `unfinished.py`.
 
 The loop calls a connection through `_guarded`: what is raised there is a mistake of ours, and cuts
 off the connection that was served, and no other.
@@ -47,7 +48,9 @@ CLOSE_TIMEOUT_S = 5.0
 UNREAD_RETRY_S = 0.1
 """A deadline that has come is looked at again after this, if it could not be judged."""
 TOO_MANY = "there are connections_max already"
-TOO_MUCH_UNFINISHED = "packets that are not whole exceed unfinished_bytes_max, and this one is late"
+TOO_MUCH_UNFINISHED = (
+    "packets that are not whole, or wait, exceed unfinished_bytes_max, and this one is late"
+)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -145,6 +148,8 @@ class TcpConnection(asyncio.Protocol):
         if len(data) > LITTLE_BYTES or self.arrived.size:
             self.arrived.add(data)
             self._connections.turns.work(self)
+            if self.arrived.size and self.client is not None:
+                self._account_for(self.client.kept_bytes, 0)
             return
         self.receive(data, self._clock.monotonic())
         if len(data) <= sockets.QUICK_ACK_BYTES_MAX and self._quick_ack:
@@ -164,13 +169,21 @@ class TcpConnection(asyncio.Protocol):
                     self.close()
                     return
                 self.client = self._meet(data, now)
-            unfinished = self.client.receive(data, now)
-            if unfinished >= STEP_BYTES or self._counted:
-                self._counted = self._connections.unfinished.keeps(self, unfinished, len(data))
+            kept = self.client.receive(data, now)
+            if kept >= STEP_BYTES or self._counted or self.arrived.size:
+                self._account_for(kept, len(data))
             if self._full:
                 self._pause_reading_if_clogged()
         except Exception as error:
             self.failed(error)
+
+    def _account_for(self, kept: int, new: int) -> None:
+        """What waits for its turn alone is worked on soon. For the disk, or for a peer to read what
+        we send, it may wait long."""
+        if self.arrived.size and not self.reading_paused_by <= {TURN}:
+            kept += self.arrived.size
+        if kept >= STEP_BYTES or self._counted:
+            self._counted = self._connections.unfinished.keeps(self, kept, new)
 
     def _wait_for_more(self, data: bytes) -> None:
         """No person sends less than a line, so the rest is due at once."""
@@ -231,6 +244,7 @@ class TcpConnection(asyncio.Protocol):
             self._timer.cancel()
         if self.client is not None:
             self.client.lost()
+        self.arrived.clear()
         if isinstance(self.client, LineClient):
             logger.info("line client at %s: disconnected", self.peer)
         # They know each other: the collector, which comes seldom, would have to find them.
@@ -289,6 +303,7 @@ class TcpConnection(asyncio.Protocol):
         self._services.counters.evicted += 1
         logger.warning("connection from %s closed: %s", self.peer, TOO_MUCH_UNFINISHED)
         self.client.evict(TOO_MUCH_UNFINISHED)
+        self.arrived.clear()
 
     def failed(self, error: Exception) -> None:
         """We made a mistake while this connection was served: it is cut off."""
@@ -343,6 +358,8 @@ class TcpConnection(asyncio.Protocol):
 
     def resume_reading(self, reason: str) -> None:
         self.reading_paused_by.discard(reason)
+        if self._counted and self.client is not None:
+            self._account_for(self.client.kept_bytes, 0)
         if self.reading_paused_by:
             return
         if self.arrived.size:

@@ -1,4 +1,5 @@
-"""Unfinished: what all connections together keep of packets, lines and HTTP requests not yet whole.
+"""Unfinished: what all connections together keep of packets, lines and HTTP requests not yet whole,
+and of what came and has to wait: for the disk, or until the peer reads what we send.
 
 Each is bounded, by `packet_bytes_max`; but 20,000 connections with 2 MiB each would be 40 GB. When
 they exceed `unfinished_bytes_max`, connections are evicted, those first that have made no progress
@@ -8,7 +9,8 @@ for longest. Progress is a step of STEP_BYTES:
   them, or a byte now and then on each, is evicted before it. To outlast it, each of theirs would
   have to send as fast as it does, and would then be whole as soon.
 - A newcomer is always let in, unlike with reservations, which whoever came first could keep.
-- A connection that we do not read, such as a publisher that waits for the disk, is not blamed.
+- A connection that we do not read, such as a publisher that waits for the disk, is not blamed as
+  long as there are others.
 - The last one is never evicted: a single packet may be larger than the bound.
 
 What a connection keeps below STEP_BYTES is not counted: 80 MB of 20,000 connections.

@@ -74,8 +74,8 @@ class WebSocket:
             select_subprotocol=_select_subprotocol,
             logger=library_logger,
         )
-        self._unfinished_bytes = 0
-        """What is kept of the HTTP request, then of a packet, until it is whole."""
+        self._request_bytes = 0
+        """What is kept of the HTTP request until it is whole."""
         self._request_tail = b""
         """The last bytes of the HTTP request so far: its end may begin in them."""
         self._frames = FrameReader()
@@ -94,7 +94,11 @@ class WebSocket:
         if self._client is not None:
             self._receive_frames(self._client, data, now)
         self._flush()
-        return self._unfinished_bytes
+        return self.kept_bytes
+
+    @property
+    def kept_bytes(self) -> int:
+        return self._request_bytes if self._client is None else self._client.kept_bytes
 
     def _receive_request(self, data: bytes) -> bytes:
         """The bytes after the HTTP request, once the request is whole and accepted."""
@@ -103,7 +107,7 @@ class WebSocket:
         end = searched.find(REQUEST_END)
         size = len(data) if end < 0 else end + len(REQUEST_END) - len(self._request_tail)
         self._request_tail = searched[1 - len(REQUEST_END) :]
-        self._unfinished_bytes += size
+        self._request_bytes += size
         protocol.receive_data(data[:size])
         for event in protocol.events_received():
             assert isinstance(event, Request)
@@ -128,7 +132,7 @@ class WebSocket:
         if last_ping is not None:
             protocol.receive_data(last_ping)
         if packets := b"".join(payloads):
-            self._unfinished_bytes = client.receive(packets, now)
+            client.receive(packets, now)
         if isinstance(frame, Refused):
             logger.info("%s: %s", self._peer, frame.reason)
             protocol.fail(frame.code, frame.reason)
@@ -196,7 +200,6 @@ class WebSocket:
             reason = protocol.handshake_exc or request.path.partition("?")[0]
             logger.info("%s: WebSocket refused (%d): %s", self._peer, response.status_code, reason)
             return
-        self._unfinished_bytes = 0
         # As if it had come with the first byte, so that both handshakes share the timeout.
         self._client = Client(self._services, self, self._peer, self._met_at)
 

@@ -453,6 +453,60 @@ async def test_who_waits_for_the_disk_is_not_late(world: World) -> None:
         assert [kernel.aborted for kernel in kernels] == [False, True, False]
 
 
+FLOOD = encode(Publish("t", b"", 0, False, False, 0), MQTT_5) * 20_000
+SHARED = encode(Subscribe(1, [SubscriptionRequest("$share/g/t", 1)]), MQTT_5)
+
+
+def comes(number: int) -> bytes:
+    return encode(connect_packet(f"c{number}", durable=True), MQTT_5)
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        pytest.param(None, lambda n: comes(n) + FLOOD, id="CONNECT"),
+        pytest.param(comes, lambda _: SHARED + FLOOD, id="SUBSCRIBE"),
+        pytest.param(lambda _: handshake(1), lambda n: frame(comes(n) + FLOOD), id="WebSocket"),
+        pytest.param(None, lambda n: b"SUBSCRIBE t c%d\n" % n + LINES * 10_000, id="line"),
+    ],
+)
+async def test_what_waits_for_a_stalled_disk_is_bounded(
+    world: World, first: Callable[[int], bytes] | None, then: Callable[[int], bytes]
+) -> None:
+    connections = Connections(world.clock, unfinished_bytes_max=1_000_000)
+    with several_kernels(8) as kernels:
+        served = [connected(world, kernel, connections) for kernel in kernels]
+        for n, connection in enumerate(served):
+            if first is not None:
+                connection.data_received(first(n))
+        await world.settled()
+        world.disk.may_commit.clear()
+        for n, connection in enumerate(served):
+            connection.data_received(then(n))
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert connections.unfinished.size < 1_000_000
+        assert 0 < world.counters.evicted < 8
+        kept = [c.client.kept_bytes + c.arrived.size for c in served if c.client is not None]
+        assert sum(kept) < connections.unfinished.size + 8 * 4096
+        assert connections.unfinished.size > 500_000
+        world.disk.may_commit.set()
+        await world.settled()
+        assert connections.unfinished.size == 0
+
+
+async def test_what_waits_for_a_peer_that_does_not_read_is_counted(
+    world: World, connection: TcpConnection
+) -> None:
+    connection.data_received(MQTT)
+    await world.settled()
+    connection.pause_reading("clogged")
+    connection.data_received(FLOOD)
+    assert connection._connections.unfinished.size == len(FLOOD)
+    connection.resume_reading("clogged")
+    assert connection._connections.unfinished.size == 0
+
+
 # A flood
 
 

@@ -1,0 +1,48 @@
+"""Backlog: what came from a client and waits, decoded, for a step that takes time.
+
+Reading stops when a step begins, so it is what one read brought. That can be thousands of small
+packets, each of which takes far more memory than the bytes that it came in; so the backlog says
+what it costs, for the bound over all connections (`unfinished_bytes_max`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from broker.mqtt.connection import Event
+from broker.mqtt.packets import Ack, Publish, Subscribe, Unsubscribe
+
+EVENT_BYTES = 300
+"""About what a packet takes, beside a payload; also each Topic Filter with its options."""
+FILTER_BYTES = 100
+PACKET_IDENTIFIER_BYTES = 36
+
+
+class Backlog:
+    def __init__(self) -> None:
+        self._events: list[Event] = []
+        self.cost = 0
+        """Bytes of memory, about."""
+
+    def extend(self, events: Sequence[Event]) -> None:
+        self._events.extend(events)
+        self.cost += sum(map(_cost, events))
+
+    def take(self) -> list[Event]:
+        """All events, in order; nothing is left."""
+        events, self._events, self.cost = self._events, [], 0
+        return events
+
+
+def _cost(event: Event) -> int:
+    match event:
+        case Publish():
+            return EVENT_BYTES + len(event.payload) + len(event.properties)
+        case Subscribe():
+            return EVENT_BYTES * (1 + len(event.requests))
+        case Unsubscribe():
+            return EVENT_BYTES + FILTER_BYTES * len(event.filters)
+        case Ack():
+            return EVENT_BYTES + PACKET_IDENTIFIER_BYTES * len(event.packet_ids)
+        case _:
+            return EVENT_BYTES

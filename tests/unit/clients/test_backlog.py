@@ -1,0 +1,63 @@
+"""What waits in the backlog of a client, and what that costs."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import pytest
+
+from broker.clients.backlog import Backlog
+from broker.message import Monotonic
+from broker.mqtt.connection import Connection
+from broker.mqtt.encode import encode
+from broker.mqtt.packets import (
+    MQTT_5,
+    Ack,
+    Packet,
+    PacketType,
+    Publish,
+    Subscribe,
+    SubscriptionRequest,
+    Unsubscribe,
+)
+from tests.support.raw_client import connect_packet
+from tests.support.wire import LIMITS
+
+MANY_FILTERS = [f"a/filter/{n}" for n in range(500)]
+
+
+def test_events_are_taken_in_order_and_cost_nothing_then() -> None:
+    backlog = Backlog()
+    ack, publish = Ack(PacketType.PUBREL, [1, 2]), Publish("t", bytes(1000), 0, False, False, 0)
+    backlog.extend([ack])
+    backlog.extend([publish, publish])
+    assert backlog.cost > 2000
+    assert backlog.take() == [ack, publish, publish]
+    assert (backlog.take(), backlog.cost) == ([], 0)
+
+
+@pytest.mark.parametrize(
+    "packets",
+    [
+        [Publish("t", b"", 0, False, False, 0)] * 1000,
+        [Publish(f"a/topic/{n}", bytes(1000), 1, False, False, n) for n in range(1, 1000)],
+        [Subscribe(1, [SubscriptionRequest(name, 1) for name in MANY_FILTERS])],
+        [Unsubscribe(1, MANY_FILTERS)],
+        [Ack(PacketType.PUBREL, [n]) for n in range(1, 1000)],
+    ],
+)
+def test_the_cost_is_about_what_it_takes(packets: list[Packet]) -> None:
+    connection = Connection(now=Monotonic(0), limits=LIMITS)
+    connection.receive_data(encode(connect_packet("a"), MQTT_5), Monotonic(0))
+    data = b"".join(encode(packet, MQTT_5) for packet in packets)
+    tracemalloc.start()
+    try:
+        events = connection.receive_data(data, Monotonic(0))
+        while connection.has_more:
+            events += connection.receive_data(b"", Monotonic(0))
+        backlog = Backlog()
+        backlog.extend(events)
+        takes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert takes / 1.5 < backlog.cost < takes * 4
