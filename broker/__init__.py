@@ -27,7 +27,7 @@ was away, is fed from the store. Nothing on the way calls back to the stage befo
     store/       messages and documents, in memory or in SQLite
     observe/     $SYS: what the broker tells about itself
     web/         administration over HTTP on a Unix socket
-    counters.py documents.py topics.py message.py errors.py clock.py    the words that everyone uses
+    counters.py documents.py topics.py message.py errors.py clock.py plural.py    words for all
 
 What is promised:
 

@@ -35,6 +35,7 @@ from broker.net.listening import listen, listen_unix
 from broker.net.open_files import connections_possible
 from broker.net.tcp import Connections
 from broker.observe.sys_tree import SysTree
+from broker.plural import counted
 from broker.registry.groups import Groups
 from broker.registry.sessions import Sessions
 from broker.registry.wills import Wills
@@ -212,7 +213,10 @@ class Server:
         Ends within `drain_timeout_s` + 5 s, whatever the disk does. Raises the error with which the
         log failed, if it did; StoreUnavailable: the disk does not answer.
         """
-        logger.info("stopping: %d connections are closed", len(self._connections))
+        logger.info(
+            "stopping: %s closed",
+            counted(len(self._connections), "connection is", "connections are"),
+        )
         self._stop_listening()
         for connection in self._connections:
             connection.pause_reading("stop")

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from broker.config import DATABASE
+from broker.plural import counted
 from broker.store.sqlite.new_file import new_file
 from cli import output
 from cli.copying import copy_log, errors_named, require_space
@@ -42,4 +43,6 @@ def backup(data_dir: Path, file: Path, *, json: bool = False) -> None:
         }
         output.data(output.json_line(record))
     else:
-        output.text(f"{file}: {messages:,} messages, verified, {speed(size, work.seconds)}\n")
+        output.text(
+            f"{file}: {counted(messages, 'message')}, verified, {speed(size, work.seconds)}\n"
+        )

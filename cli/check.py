@@ -6,6 +6,7 @@ import sqlite3
 from pathlib import Path
 
 from broker.errors import StoreCorrupt
+from broker.plural import counted
 from broker.session.cursor import listed
 from broker.store.sqlite.checking import Check, Problem
 from broker.store.sqlite.errors import disk_failure
@@ -77,7 +78,7 @@ def check(path: Path, *, json: bool = False) -> None:
                 "seconds": round(work.seconds, 3),
                 "mb_per_s": round(log.bytes / 1e6 / work.seconds, 1),
             }
-            said = f"{looking.messages:,} messages, {speed(log.bytes, work.seconds)}"
+            said = f"{counted(looking.messages, 'message')}, {speed(log.bytes, work.seconds)}"
         except StoreCorrupt as error:
             report.add(Problem(str(error)))
         if report.problems and (failure := disk_failure(path)) is not None:
@@ -87,7 +88,7 @@ def check(path: Path, *, json: bool = False) -> None:
         output.data(output.json_line(record))
     if report.problems:
         raise CommandFailed(
-            f"{path} is damaged: {report.problems:,} problem{'s' * (report.problems > 1)}",
+            f"{path} is damaged: {counted(report.problems, 'problem')}",
             "`pubsub salvage` saves what can be read",
             Exit.STORE_DAMAGED,
         )

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from broker.plural import counted
 from cli.repeats import Repeats
 
 WAITING_BYTES_MAX = 1 << 20
@@ -133,8 +134,10 @@ class LineWriter(logging.Handler):
     def _lost_line(self, count: int) -> bytes:
         if not count:
             return b""
-        said = "%d lines of diagnostics could not be written"
-        record = logging.LogRecord(__name__, logging.WARNING, "", 0, said, (count,), None)
+        said = "%s of diagnostics could not be written"
+        record = logging.LogRecord(
+            __name__, logging.WARNING, "", 0, said, (counted(count, "line"),), None
+        )
         return self.format(record).encode() + b"\n"
 
     def _write(self, data: bytes) -> int:

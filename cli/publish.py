@@ -233,14 +233,15 @@ def _conclude(publisher: Publisher, topic: str) -> None:
         raise CommandFailed(_too_large(publisher), "it was not sent", publisher.exit_code)
     if publisher.refused:
         reasons = ", ".join(
-            reason if count == 1 else f"{reason} ({count} times)"
+            reason if count == 1 else f"{reason} ({count:,} times)"
             for reason, count in publisher.refused.items()
         )
         if publisher.largest_refused:
             reasons += f"; the largest is {_too_large(publisher)}"
         refused = publisher.refused.total()
         total = refused + publisher.taken
-        which = "the message was" if total == 1 else f"{refused} of {total} messages were"
+        verb = "was" if refused == 1 else "were"
+        which = "the message was" if total == 1 else f"{refused:,} of {total:,} messages {verb}"
         raise CommandFailed(f"{which} not accepted: {reasons}", code=publisher.exit_code)
 
 

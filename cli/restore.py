@@ -6,6 +6,7 @@ from pathlib import Path
 
 from broker.config import DATABASE
 from broker.message import Offset
+from broker.plural import counted
 from broker.store.sqlite import gaps, restoring
 from broker.store.sqlite.new_file import new_file
 from cli import output
@@ -54,6 +55,8 @@ def restore(file: Path, data_dir: Path, *, replace: bool = False, json: bool = F
         output.data(output.json_line(record))
         return
     size = target.stat().st_size
-    output.text(f"{target}: {messages:,} messages, verified, {speed(size, work.seconds)}\n")
+    output.text(
+        f"{target}: {counted(messages, 'message')}, verified, {speed(size, work.seconds)}\n"
+    )
     if kept is not None:
         output.text(f"the log that was there is kept as {kept}*\n")

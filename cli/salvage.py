@@ -9,6 +9,7 @@ from pathlib import Path
 from broker.config import DATABASE
 from broker.errors import StoreCorrupt
 from broker.message import Offset, rfc3339
+from broker.plural import counted
 from broker.session.cursor import listed
 from broker.store.sqlite.errors import store_error
 from broker.store.sqlite.file import kept_from_brokers
@@ -77,16 +78,18 @@ def _salvage_at_rest(path: Path, target: Path, work: LongWork) -> Salvaged:
 def _tell_people(target: Path, salvaged: Salvaged) -> None:
     for lost in salvaged.lost[:LISTED_MAX]:
         output.text(f"lost: {_named(lost)}\n")
-    if len(salvaged.lost) > LISTED_MAX:
-        output.text(f"lost: {len(salvaged.lost) - LISTED_MAX:,} more ranges of offsets\n")
+    if (more := len(salvaged.lost) - LISTED_MAX) > 0:
+        output.text(f"lost: {counted(more, 'more range')} of offsets\n")
     if salvaged.unreadable_pages or salvaged.refused:
         output.text(
-            f"lost: {salvaged.unreadable_pages:,} pages that cannot be read, and"
-            f" {salvaged.refused:,} sessions, subscriptions or cursors that make no sense\n"
+            f"lost: {counted(salvaged.unreadable_pages, 'page')} that cannot be read, and"
+            f" {counted(salvaged.refused, 'document')} without sense (sessions, subscriptions,"
+            " cursors)\n"
         )
     output.text(
-        f"saved in {target}: {salvaged.messages:,} messages, {salvaged.retained:,} retained,"
-        f" {salvaged.sessions:,} sessions; lost: {_count(salvaged):,} messages\n"
+        f"saved in {target}: {counted(salvaged.messages, 'message')},"
+        f" {salvaged.retained:,} retained, {counted(salvaged.sessions, 'session')};"
+        f" lost: {counted(_count(salvaged), 'message')}\n"
     )
     output.hint(f"start a broker on it with: pubsub broker start --data-dir {target.parent}")
 

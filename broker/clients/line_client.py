@@ -42,6 +42,7 @@ from broker.lines.connection import (
 )
 from broker.log.batch import awaited
 from broker.message import Message, Monotonic
+from broker.plural import counted
 from broker.replay import placing
 from broker.session.session import Session
 from broker.topics import REPLAY_PREFIX, SHARE_PREFIX, is_shared
@@ -265,7 +266,7 @@ class LineClient:
                 raise QuotaExceeded(TAKEN_OVER)
         if subscription.filter not in session.subscriptions and self._is_full(session):
             most = len(session.subscriptions)
-            raise QuotaExceeded(f"the subscriber has {most} subscriptions already")
+            raise QuotaExceeded(f"the subscriber has {counted(most, 'subscription')} already")
         return await self._subscribe(session, subscription)
 
     def _is_full(self, session: Session) -> bool:

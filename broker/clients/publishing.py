@@ -18,6 +18,7 @@ from broker.message import Message
 from broker.mqtt.packets import MQTT_5, Ack, PacketType, Publish, RefusedPublish
 from broker.mqtt.properties import has_user_property
 from broker.mqtt.reasons import ReasonCode
+from broker.plural import counted
 from broker.session.session import Session
 
 logger = logging.getLogger(__name__)
@@ -98,9 +99,9 @@ class Publishing:
                 # The client may be gone, but not its session: what it sends again is new.
                 session.received.release(received)
                 logger.info(
-                    "client %r: %d messages are refused: %s",
+                    "client %r: %s refused: %s",
                     session.client_id,
-                    len(messages),
+                    counted(len(messages), "message is", "messages are"),
                     error,
                 )
                 before = [packet_id for packet_id in pubrecs if packet_id not in received]

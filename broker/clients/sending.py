@@ -25,6 +25,7 @@ from broker.mqtt.connection import Connection
 from broker.mqtt.fields import PACKET_BYTES_MAX
 from broker.mqtt.packets import Ack, FromServer, PacketType, Suback, Unsuback
 from broker.mqtt.reasons import ERROR, ReasonCode
+from broker.plural import counted
 from broker.session.exchange import Stage, Taken
 from broker.session.session import Session
 
@@ -312,8 +313,12 @@ class Sending(Recipient):
         if refused:
             self._counters.dropped["refused by the client"] += len(ack.packet_ids)
             logger.info(
-                "client %r refuses %d messages with Reason Code 0x%02X",
-                *(self._session.client_id, len(ack.packet_ids), ack.reason_code),
+                "client %r refuses %s with Reason Code 0x%02X",
+                *(
+                    self._session.client_id,
+                    counted(len(ack.packet_ids), "message"),
+                    ack.reason_code,
+                ),
             )
         if ack.type == PacketType.PUBACK:
             unknown = window.puback(ack.packet_ids)

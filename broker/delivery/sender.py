@@ -21,6 +21,7 @@ from broker.delivery.readers import unfit
 from broker.errors import StoreBusy, StoreError, StoreFull
 from broker.log.log import Log
 from broker.message import Grant, Outgoing
+from broker.plural import counted
 from broker.session.exchange import InFlight, Stage, Taken
 from broker.session.session import Session
 
@@ -116,9 +117,9 @@ class Sender:
         """Give up these deliveries: `reason` counts them (P5)."""
         self._counters.dropped[reason] += len(packet_ids)
         logger.info(
-            "client %r does not get %d messages: %s",
+            "client %r does not get %s: %s",
             self.session.client_id,
-            len(packet_ids),
+            counted(len(packet_ids), "message"),
             reason,
         )
         self.session.in_flight.finish(packet_ids)

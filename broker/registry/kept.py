@@ -10,6 +10,7 @@ from broker.clock import NEVER
 from broker.config import Config
 from broker.errors import QuotaExceeded
 from broker.message import Monotonic
+from broker.plural import counted
 from broker.registry.deadlines import Deadlines
 from broker.session.gaps import Gaps
 from broker.session.session import Session
@@ -46,9 +47,12 @@ class Kept:
         """Raises QuotaExceeded: there may be no new session of this name."""
         if is_shared(client_id):
             if self.group_count >= self._config.groups_max:
-                raise QuotaExceeded(f"the broker keeps {self.group_count} groups already")
+                raise QuotaExceeded(
+                    f"the broker keeps {counted(self.group_count, 'group')} already"
+                )
         elif self.client_count >= self._config.sessions_max:
-            raise QuotaExceeded(f"the broker keeps {self.client_count} sessions already")
+            kept = counted(self.client_count, "session")
+            raise QuotaExceeded(f"the broker keeps {kept} already")
 
     def get(self, client_id: str) -> Monotonic | None:
         return self._of(client_id).get(client_id)

@@ -37,6 +37,7 @@ from broker.errors import StoreError
 from broker.log.batch import awaited
 from broker.log.log import Log
 from broker.message import Monotonic, Offset
+from broker.plural import counted
 from broker.registry.deadlines import Deadlines
 from broker.registry.loading import load
 from broker.registry.sessions import SESSION_EXPIRY_NEVER, AbsentGroups, Sessions
@@ -151,7 +152,9 @@ class Lingering(AbsentGroups):
         """Messages of groups that had ended, which this client was sent and did not acknowledge."""
         self._counters.dropped[UNREAD] += count
         logger.warning(
-            "client %r left %d messages of groups that had ended unread", session.client_id, count
+            "client %r left %s of groups that had ended unread",
+            session.client_id,
+            counted(count, "message"),
         )
 
     def _look_at(self, names: Iterable[str]) -> None:
@@ -271,12 +274,16 @@ class Lingering(AbsentGroups):
                     told += 1
                     least = "" if complete else "at least "
                     logger.warning(
-                        "group %s ended with %s%d unread messages: nobody is subscribed to it",
-                        *(session.client_id, least, count),
+                        "group %s ended with %s%s: nobody is subscribed to it",
+                        *(session.client_id, least, counted(count, "unread message")),
                     )
                 else:
                     groups, messages = groups + 1, messages + count
         finally:
             self._counting = None
             if groups:
-                logger.warning("%d more groups ended, with %d unread messages", groups, messages)
+                logger.warning(
+                    "%s ended, with %s",
+                    counted(groups, "more group"),
+                    counted(messages, "unread message"),
+                )

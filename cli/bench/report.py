@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from broker.plural import counted
 from cli import output
 from cli.bench.histogram import Histogram
 from cli.bench.measurement import Measurement
@@ -57,11 +58,11 @@ class Result:
         lost = due - (received - misplaced)
         problems = [run.failure] if run.failure else []
         if run.settled and qos and acked < sent:
-            problems.append(f"{sent - acked:,} of {sent:,} messages not acknowledged")
+            problems.append(f"{sent - acked:,} of {counted(sent, 'message')} not acknowledged")
         if lost:
-            problems.append(f"{lost:,} of {due:,} deliveries lost")
+            problems.append(f"{lost:,} of {counted(due, 'delivery', 'deliveries')} lost")
         if misplaced:
-            problems.append(f"{misplaced:,} messages repeated or out of order")
+            problems.append(f"{counted(misplaced, 'message')} repeated or out of order")
         return Result(
             sent=sent,
             acked=acked if qos else None,

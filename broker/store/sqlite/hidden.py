@@ -69,8 +69,8 @@ class Hidden:
             self.done = True
         if self.done and (self.names or self.lost):
             logger.error(
-                "the tables of retained messages are damaged: %d are found in another way; not"
-                " found are %s",
+                "the tables of retained messages are damaged: found in another way: %d; not found:"
+                " %s",
                 len(self.names),
                 ", ".join(sorted(self.lost)[:TOLD_MAX]) or "none",
             )

@@ -27,6 +27,7 @@ from pathlib import Path
 
 from broker.errors import StoreCorrupt
 from broker.message import Offset, rfc3339
+from broker.plural import counted
 from broker.store.sqlite.errors import store_error
 from broker.store.sqlite.note import Noted, read_note
 from broker.store.sqlite.rows import text
@@ -208,10 +209,9 @@ def _damage(left: _Left) -> _Damage | None:
 
 def _missing(left: _Left) -> str:
     if not left.lacks_messages:
-        return (
-            f"{left.wal.commits_behind or 'some'} commits are missing, with the messages and what"
-            " subscribers acknowledged in them"
-        )
+        count = left.wal.commits_behind
+        behind = counted(count, "commit is", "commits are") if count else "some commits are"
+        return f"{behind} missing, with the messages and what subscribers acknowledged in them"
     assert left.noted is not None
     last, since = 0, ""
     if left.end is not None:
@@ -227,10 +227,10 @@ def _missing(left: _Left) -> str:
 def _say_what_is_not_there(left: _Left, noted: Noted | None) -> None:
     if not left.killed and left.wal.unused:
         logger.warning(
-            "%s: %d frames of %s had not reached the disk whole when the machine went down or the"
-            " disk failed, and are not used",
+            "%s: left out %s of %s that had not reached the disk whole when the machine went"
+            " down or the disk failed",
             left.path,
-            left.wal.unused,
+            counted(left.wal.unused, "frame"),
             left.wal_path.name,
         )
     end = left.end.high_watermark if left.end is not None else 0

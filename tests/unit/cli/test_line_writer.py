@@ -117,7 +117,7 @@ def test_nobody_waits_for_a_reader_who_does_not_read(
     assert len(pipe.lines(200 * 90 - lost)[-1]) > 100
     say(writer, "again", line=99)
     assert pipe.lines(2) == [
-        b"<4>WARNING %d lines of diagnostics could not be written" % lost,
+        f"<4>WARNING {lost:,} lines of diagnostics could not be written".encode(),
         b"<6>said again",
     ]
 

@@ -147,7 +147,7 @@ def test_a_receipt_says_where_it_is_in_the_log(
     os.write(stdin, b"1\n22\n")
     os.close(stdin)
     client.turns.extend([[], [acknowledged(1, 0, {"offset": "7"}), acknowledged(2, 0x97)]])
-    with pytest.raises(CommandFailed, match="1 of 2 messages were not accepted"):
+    with pytest.raises(CommandFailed, match="1 of 2 messages was not accepted"):
         publish_lines(options(json=True), "a")
     lines = capsysbinary.readouterr().out.splitlines()
     assert [json.loads(line) for line in lines] == [

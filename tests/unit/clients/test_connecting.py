@@ -194,7 +194,7 @@ def test_a_refusal_says_whether_the_broker_is_full_or_only_busy(
 
 @pytest.mark.parametrize(
     ("version", "answer"),
-    [(MQTT_5, "20 .. 00 97 * 'keeps 1 sessions already'"), (MQTT_3_1_1, "20 02 00 03")],
+    [(MQTT_5, "20 .. 00 97 * 'keeps 1 session already'"), (MQTT_3_1_1, "20 02 00 03")],
 )
 async def test_who_would_have_one_session_too_many_is_refused(
     version: int, answer: str, caplog: pytest.LogCaptureFixture
@@ -207,5 +207,5 @@ async def test_who_would_have_one_session_too_many_is_refused(
         assert dialogue.transport.closed.is_set()
         assert world.counters.refused_connects == 1
         assert caplog.messages == [
-            "client 'b' at here: refused: the broker keeps 1 sessions already"
+            "client 'b' at here: refused: the broker keeps 1 session already"
         ]

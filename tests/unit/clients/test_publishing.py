@@ -199,6 +199,17 @@ async def test_qos_0_that_came_with_what_found_no_space_is_counted(
     assert "client 'a': 3 messages are refused: no space" in caplog.messages
 
 
+async def test_one_message_that_is_refused_is_told_as_one(
+    world: World, dialogue: Dialogue, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    world.disk.full = True
+    dialogue.client("32 06 0001 't' 0001 00")
+    await turns()
+    dialogue.written("40 03 0001 97")
+    assert "client 'a': 1 message is refused: no space" in caplog.messages
+
+
 async def test_a_client_of_3_1_1_waits_for_space(world: World) -> None:
     """It cannot be told."""
     await subscribe(world, "t")

@@ -19,7 +19,7 @@ def test_groups_and_clients_do_not_take_each_others_places() -> None:
     kept.set("sub1", NEVER)
     kept.set(GROUP, NEVER)
     kept.refuse_if_full("sub2")
-    with pytest.raises(QuotaExceeded, match="1 groups"):
+    with pytest.raises(QuotaExceeded, match="1 group "):
         kept.refuse_if_full("$share/workers/u")
     kept.set("sub2", NEVER)
     with pytest.raises(QuotaExceeded, match="2 sessions"):

@@ -191,7 +191,7 @@ def test_a_repeated_message_hides_no_lost_one(
     broker: FaultyBroker, options: Options, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     broker.deliver = lambda number, publish: {7: [], 50: [publish] * 2}.get(number, [publish])
-    says = "1 of 100 deliveries lost; 1 messages repeated or out of order"
+    says = "1 of 100 deliveries lost; 1 message repeated or out of order"
     result = measured_before_it_failed(options, Exit.FAILED, says, capsysbinary)
     assert (result["lost_messages"], result["misplaced_messages"]) == (1, 1)
 

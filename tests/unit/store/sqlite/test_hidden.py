@@ -51,7 +51,7 @@ async def test_a_message_that_is_not_found_by_its_name_is_found_by_its_topic(
         expected = written if filter in ("t/+", "#") else [written[5]]
         assert await retained(sqlite, [filter]) == expected
     [told] = [text for text in caplog.messages if "tables of retained" in text]
-    assert "1 are found in another way" in told
+    assert "found in another way: 1" in told
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ async def test_a_message_that_is_not_found_by_its_name_is_found_by_its_topic(
         ("UPDATE retained SET topic_id = 77 WHERE topic_id = 6", "that of 't/5', that of"),
         ("UPDATE retained SET offset = 77 WHERE topic_id = 6", "that of 't/5'"),
         ("UPDATE retained SET offset = 3 WHERE topic_id = 6", "that of 't/5'"),
-        ("UPDATE topics SET name = 't/u' WHERE id = 6", "1 are found in another way"),
+        ("UPDATE topics SET name = 't/u' WHERE id = 6", "found in another way: 1"),
     ],
 )
 async def test_what_cannot_be_found_is_told_once(
