@@ -6,26 +6,38 @@ HOST ?= 127.0.0.1
 PORT ?= 9000
 DATA ?= data
 T ?= 600
-# By file, as a file's tests share a broker; in the order of the folders, the slow ones first.
-PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
+CYCLES ?= 200
+# By file, as a file's tests share a broker; in the order in which they are named here: the long ones
+# first, as nothing is left beside the last. `tests/conftest.py` says how many workers there are.
+BY_FILE := --dist loadfile --no-loadscope-reorder
 QUICK := tests/model tests/unit tests/wire tests/test_architecture.py tests/test_support.py
+SLOW := $(filter-out $(QUICK),$(wildcard tests/test_*.py)) tests/crash tests/e2e tests/conformance tests/fuzz
+RANDOM := tests/crash tests/model tests/unit/net tests/unit/delivery tests/unit/store tests/e2e/test_websocket.py
 
-.PHONY: run test quick check bench fuzz format clean
+.PHONY: run test quick soak check bench fuzz format clean
 
 run: $(VENV)/.installed
 	$(BIN)/pubsub broker start --host $(HOST) --port $(PORT) --data-dir $(DATA)
 
 # So that the workers, and the hundreds of processes that they start, find everything compiled.
-test quick: export PYTHONDONTWRITEBYTECODE :=
+test quick soak: export PYTHONDONTWRITEBYTECODE :=
 
-# What measures runs first and alone, the rest on all cores.
+# What needs no process of its own, which keeps a core busy; then what measures, alone; then the rest,
+# which waits a lot, so more of it at once.
 test: $(VENV)/.installed-test
-	alone=0; $(BIN)/python -m pytest -m alone tests/crash || alone=$$?; \
-	$(BIN)/python -m pytest -m "not alone" $(PARALLEL) && exit $$alone
+	failed=0; \
+	$(BIN)/python -m pytest -n logical $(BY_FILE) $(QUICK) || failed=1; \
+	$(BIN)/python -m pytest -m alone tests/crash || failed=1; \
+	$(BIN)/python -m pytest -m "not alone" -n auto $(BY_FILE) $(SLOW) || failed=1; \
+	exit $$failed
 
 # What needs no process of its own, with fewer examples: for after every change.
 quick: $(VENV)/.installed-test
-	$(BIN)/python -m pytest --hypothesis-profile quick $(PARALLEL) $(QUICK)
+	$(BIN)/python -m pytest --hypothesis-profile quick -n logical $(BY_FILE) $(QUICK)
+
+# What draws at random, with twenty times as many examples and kills: for a night.
+soak: $(VENV)/.installed-test
+	$(BIN)/python -m pytest --hypothesis-profile soak --cycles $(CYCLES) $(RANDOM)
 
 check: $(VENV)/.installed-check
 	$(BIN)/ruff format --check .

@@ -13,28 +13,34 @@ from hypothesis import settings
 
 from tests.conformance.table import summary
 
+WORKERS_PER_CORE = 2
+
 pytest.register_assert_rewrite("tests.support", "tests.e2e.behaviour")
 
 # A test that fails before it closes its store leaves threads behind. Were they not daemons, the end
 # of Python would wait for them for ever.
 pytest.MonkeyPatch().setattr("aiosqlite.core.Thread", partial(Thread, daemon=True))
 
-settings.register_profile("here", deadline=None, print_blob=True)
+settings.register_profile("here", deadline=None, print_blob=True, max_examples=50)
 settings.register_profile("ci", settings.get_profile("here"), derandomize=True, database=None)
-settings.register_profile("quick", settings.get_profile("here"), max_examples=20)
+settings.register_profile("quick", settings.get_profile("here"), max_examples=10)
+settings.register_profile("soak", settings.get_profile("here"), max_examples=1000)
 settings.load_profile("ci" if "CI" in os.environ else "here")
-"""New examples in each run, those that once failed first; in CI the same ones each time; in
-`make quick` a fifth of them. No deadline: a machine that is busy is not a fault."""
+"""New examples in each run, those that once failed first; in CI the same ones each time. `make
+quick` tries fewer, `make soak` many more: `tests/support/trials.py`. No deadline: a machine that is
+busy is not a fault."""
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """For `-n auto`. Half of the time a test waits: for a timer, or a process that starts."""
-    return 3 * (os.cpu_count() or 1) // 2
+    """`-n logical`: a worker for each core. `-n auto`: more, for tests with processes of their own,
+    which wait most of the time: for a process that starts, for an answer, for a timer."""
+    cores = os.cpu_count() or 1
+    return cores if config.option.numprocesses == "logical" else WORKERS_PER_CORE * cores
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--cycles", type=int, default=20, help="kills per crash test")
+    parser.addoption("--cycles", type=int, default=10, help="kills per crash test")
     parser.addoption("--seed", type=int, default=None, help="repeat the crash test of this seed")
 
 

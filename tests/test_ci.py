@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -53,3 +54,18 @@ def test_all_that_runs_alone_is_where_the_makefile_looks_for_it() -> None:
     assert {path.parent for path in tests if mark.search(path.read_text("utf-8"))} == {
         ROOT / folder
     }
+
+
+def test_every_test_is_in_one_place_that_make_test_runs() -> None:
+    """Beside what runs alone."""
+    would_run = subprocess.run(
+        ["make", "--dry-run", "test"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    places = [
+        ROOT / word
+        for line in would_run.splitlines()
+        if "-m pytest" in line and "-m alone" not in line
+        for word in re.findall(r"tests/\S+", line)
+    ]
+    for test in (ROOT / "tests").rglob("test_*.py"):
+        assert sum(place in (test, *test.parents) for place in places) == 1, test

@@ -17,7 +17,7 @@ from tests.crash.killable_broker import KillableBroker
 
 SETTINGS = {"inflight_max": 50, "outbox_messages_max": 100, "outbox_bytes_max": 20_000}
 """So small that the group is often behind, and the members' windows are full."""
-CYCLES_PER_KILL = 4
+CYCLES_PER_KILL = 2
 """A group has its share of the kills."""
 
 

@@ -218,17 +218,6 @@ class Behaviour:
         wait_until(lambda: not broker.query("SELECT 1 FROM wills WHERE topic = ?", name))
         assert watcher.received() == []
 
-    def test_a_will_survives_the_kill_of_the_broker(
-        self, connect: ConnectPeer, own_broker: BrokerProcess, name: str
-    ) -> None:
-        watcher = connect(f"{name}-watcher", port=own_broker.port, durable=True)
-        watcher.subscribe(name)
-        connect(f"{name}-lost", port=own_broker.port, will=Will(Message(name, b"gone")))
-        own_broker.kill()
-        own_broker.start()
-        watcher = connect(f"{name}-watcher", port=own_broker.port, durable=True)
-        assert watcher.receive() == Message(name, b"gone")
-
     # Sessions
 
     def test_a_durable_session_misses_nothing(
@@ -289,9 +278,12 @@ class Behaviour:
         assert payloads(new.received()) == [b"for the new one"]
         assert old.inbox.empty()
 
-    def test_acknowledged_is_kept_when_the_broker_is_killed(
+    def test_acknowledged_is_kept_and_a_will_published_when_the_broker_is_killed(
         self, connect: ConnectPeer, own_broker: BrokerProcess, name: str
     ) -> None:
+        watcher = connect(f"{name}-watcher", port=own_broker.port, durable=True)
+        watcher.subscribe(f"{name}-will")
+        connect(f"{name}-lost", port=own_broker.port, will=Will(Message(f"{name}-will", b"gone")))
         subscriber = connect(name, port=own_broker.port, durable=True)
         subscriber.subscribe(f"{name}/#", 2)
         subscriber.disconnect()
@@ -306,6 +298,8 @@ class Behaviour:
         late = connect(f"{name}-late", port=own_broker.port)
         late.subscribe(f"{name}/#")
         assert late.receive() == Message(f"{name}/retained", b"retained", 2, retain=True)
+        watcher = connect(f"{name}-watcher", port=own_broker.port, durable=True)
+        assert watcher.receive() == Message(f"{name}-will", b"gone")
 
     # Replay
 

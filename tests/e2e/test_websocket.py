@@ -1,4 +1,4 @@
-"""MQTT over WebSocket: real clients see what they see over TCP, and frames are as the RFC has them.
+"""MQTT over WebSocket, as the RFC has its frames; `test_websocket_clients.py` has real clients.
 
 `[MQTT-6.0.0-n]` are the same in 3.1.1 and 5.0; the other numbers are sections of RFC 6455.
 """
@@ -34,10 +34,7 @@ from broker.mqtt.packets import (
     SubscriptionRequest,
     Will,
 )
-from tests.e2e.behaviour import Behaviour, Behaviour5
 from tests.support.broker_process import BrokerProcess
-from tests.support.peers.mqttjs import NEEDS_MQTTJS, MqttJsPeer, WithNode
-from tests.support.peers.paho import PahoPeer
 from tests.support.raw_client import RawClient, connect_packet, publish_many
 from tests.support.websocket_client import (
     MQTT,
@@ -55,31 +52,6 @@ MIB = 1024 * 1024
 NORMAL, PROTOCOL_ERROR, UNSUPPORTED, TOO_BIG = 1000, 1002, 1003, 1009
 UNMASKED = "00000000"
 """A mask that changes nothing."""
-
-
-class MqttJsOverWebSocket(MqttJsPeer):
-    over = {"protocol": "ws", "path": "/mqtt"}  # noqa: RUF012
-
-
-class TestMqttJs311(WithNode, Behaviour):
-    pytestmark = NEEDS_MQTTJS
-    peer = MqttJsOverWebSocket
-    version = 4
-
-
-class TestMqttJs5(WithNode, Behaviour5):
-    pytestmark = NEEDS_MQTTJS
-    peer = MqttJsOverWebSocket
-    version = 5
-
-
-class PahoOverWebSocket(PahoPeer):
-    transport = "websockets"
-
-
-class TestPaho5(Behaviour5):
-    peer = PahoOverWebSocket
-    version = 5
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from tests.support import flips
 from tests.support.messages import message, numbered
 from tests.support.sqlite import opened, problems
 from tests.support.stores import read_all
+from tests.support.trials import trials
 
 ACKNOWLEDGED = 300
 
@@ -122,7 +123,7 @@ async def test_a_flipped_bit_anywhere_is_noticed(path: Path) -> None:
     frame = 24 + 4096
     last = len(intact) - frame  # The last frame: nothing is behind it that would show.
     places = [0, 3, 9, 17, 25, last + 1, last + 5, last + 9, last + 20, last + 400, len(intact) - 1]
-    places += [source.randrange(len(intact)) for _ in range(29)]
+    places += [source.randrange(len(intact)) for _ in range(trials(15))]
     for place in places:
         damaged = bytearray(intact)
         damaged[place] ^= 1 << source.randrange(8)
