@@ -68,6 +68,8 @@ def show(options: Options) -> None:
         for page in history.pages() if options.last is None else [history.newest(options.last)]:
             output.data(write(page))
         history.raise_if_damaged()
+        if not history.high_watermark and output.to_terminal():
+            output.note("the log is empty; publish with: pubsub pub TOPIC MESSAGE")
         if options.follow:
             with contextlib.suppress(KeyboardInterrupt):
                 for page in history.follow():

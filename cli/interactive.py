@@ -22,6 +22,7 @@ from cli.client import NO_SUBSCRIPTION_EXISTED, Client
 from cli.failure import CommandFailed, ConnectionLost
 from cli.format import metadata
 from cli.interrupt import Interrupt
+from cli.reconnect import reconnect
 from cli.session import TELL_SUBSCRIPTIONS, StoredSubscriptions, discard
 from cli.stdin import Lines
 
@@ -80,6 +81,9 @@ def publish_lines(options: publish.Options) -> None:
                     publisher.open()
                     connected = True
                 _publish_line(publisher, line)
+            except ConnectionLost as lost:
+                connected = False
+                output.error(str(publisher.in_doubt(lost)))
             except CommandFailed as error:
                 connected = False
                 output.error(str(error))
@@ -174,7 +178,7 @@ class _Subscriber:
                 self._obey(line)
             except ConnectionLost as lost:
                 output.note(f"connection lost ({lost}); reconnecting")
-                subscribe.reconnect(
+                reconnect(
                     lambda: self.open(clean_start=not self._options.durable), lost, self._interrupt
                 )
                 output.note("reconnected")

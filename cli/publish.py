@@ -1,15 +1,19 @@
 """`pubsub pub`: publishes, and succeeds when the broker has acknowledged every message.
 
 - Messages are sent ahead of their acknowledgements, up to the broker's Receive Maximum.
-- What was sent when the connection broke may or may not be stored; it is counted and said, and not
-  sent again, which could store it twice.
+- One message that was sent when the connection broke may or may not be stored: that is said, and it
+  is not sent again.
+- Lines of standard input go on after a lost connection. The session outlives it, so what was not
+  acknowledged is sent again with DUP: QoS 2 is stored once, QoS 1 maybe twice, and that is said.
 - A message larger than the broker takes is refused here: the broker would end the connection, and
   those on their way with it.
 """
 
 from __future__ import annotations
 
+import math
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +23,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.reasoncodes import ReasonCode
 
 from broker.errors import TopicNameInvalid
+from broker.plural import counted
 from broker.topics import refuse_control_characters, validate_name
 from cli import output
 from cli.address import Address
@@ -31,10 +36,14 @@ from cli.client import (
     packet_properties,
 )
 from cli.failure import CommandFailed, ConnectionLost, Exit
+from cli.interrupt import Interrupt
+from cli.reconnect import reconnect
 from cli.stdin import Lines
 
 WINDOW_MESSAGES = 1000
 UNSENT_BYTES_MAX = 1 << 20
+SESSION_EXPIRY_S = 3600
+"""How long a broker remembers which messages it has of a publisher that is to come back."""
 TOO_LARGE = "too large"
 NO_PROPERTIES = packet_properties(PacketTypes.PUBLISH)
 
@@ -50,11 +59,17 @@ class Options:
 
 
 class Publisher:
-    """Publishes in order, counts what was acknowledged, and reports each message with --json."""
+    """Publishes in order, counts what was acknowledged, and reports each message with --json.
 
-    def __init__(self, options: Options) -> None:
+    `resumes`: after a lost connection `open_again` goes on.
+    """
+
+    def __init__(
+        self, options: Options, interrupt: Interrupt | None = None, *, resumes: bool = False
+    ) -> None:
         self._options = options
-        self._client = Client(options.address, options.client_id)
+        self._session_expiry_s = SESSION_EXPIRY_S if resumes and options.qos else 0
+        self._client = Client(options.address, options.client_id, interrupt)
         properties = list(options.user_properties)
         if options.json:
             properties.append(("receipt", "true"))
@@ -75,11 +90,36 @@ class Publisher:
         return self._client.packet_bytes_max
 
     def open(self) -> None:
-        self._client.open(clean_start=True)
+        self._client.open(clean_start=True, session_expiry_s=self._session_expiry_s)
         self._window = min(WINDOW_MESSAGES, self._client.receive_max)
 
+    def open_again(self) -> None:
+        """Connect, and send again what was not acknowledged. [MQTT-4.4.0-1] Says what that means.
+
+        Raises CommandFailed: the broker does not take so much at once any more.
+        """
+        qos, again = self._options.qos, len(self._unacknowledged)
+        resumed = self._client.open(clean_start=not qos, session_expiry_s=self._session_expiry_s)
+        self._window = min(WINDOW_MESSAGES, self._client.receive_max)
+        if not qos:
+            self._unacknowledged.clear()  # Nobody acknowledges them.
+            output.note("reconnected; QoS 0 that was on its way is lost")
+            return
+        if again > self._client.receive_max:
+            raise CommandFailed(
+                f"the broker takes {self._client.receive_max:,} at once now: {self._said()}"
+            )
+        if not again:
+            output.note("reconnected")
+            return
+        if qos == 2 and resumed:
+            stored = "stored once"
+        else:
+            stored = "stored twice if the broker had it, marked as a duplicate (DUP)"
+        output.note(f"reconnected; {counted(again, 'message')} sent again: each is {stored}")
+
     def close(self) -> None:
-        self._client.close()
+        self._client.close(end_session=self._session_expiry_s > 0)
 
     def ready(self) -> bool:
         """Whether one more message may be sent now."""
@@ -126,19 +166,28 @@ class Publisher:
         return 1 + length_bytes + rest
 
     def turn(self, timeout_s: float, *also: Lines) -> None:
-        """Raises CommandFailed when the connection is lost."""
+        """Raises ConnectionLost."""
         try:
             self._client.turn(timeout_s, also)
-        except ConnectionLost as lost:
+        finally:
             self._report()
-            unknown = len(self._unacknowledged)
-            raise CommandFailed(
-                f"connection lost ({lost}): {self.taken} acknowledged, "
-                + (f"{unknown} sent and not acknowledged" if unknown else "nothing else was sent"),
-                "those may or may not be stored" if unknown else "",
-                Exit.UNREACHABLE,
-            ) from lost
-        self._report()
+
+    def in_doubt(self, lost: ConnectionLost) -> CommandFailed:
+        """What to say when nothing is sent again."""
+        return CommandFailed(f"connection lost ({lost}): {self._said()}", code=Exit.UNREACHABLE)
+
+    def given_up(self, why: str, code: Exit) -> CommandFailed:
+        return CommandFailed(f"{why}: {self._said()}", code=code)
+
+    def _said(self) -> str:
+        unknown = len(self._unacknowledged)
+        if not unknown:
+            return f"{self.taken:,} acknowledged, nothing else was sent"
+        which = "that one" if unknown == 1 else "those"
+        return (
+            f"{self.taken:,} acknowledged, {unknown:,} sent and not acknowledged; {which} may or"
+            " may not be stored"
+        )
 
     def _report(self) -> None:
         lines = []
@@ -184,30 +233,55 @@ def publish(options: Options, topic: str, read_payload: Callable[[], bytes]) -> 
         with output.waiting("sent; waiting for the broker to have it on its disk"):
             while not publisher.finished():
                 publisher.turn(1.0)
+    except ConnectionLost as lost:
+        raise publisher.in_doubt(lost) from lost
     finally:
         publisher.close()
     _conclude(publisher, topic)
 
 
-def publish_lines(options: Options, topic: str) -> None:
-    """A message per line of standard input."""
+def publish_lines(options: Options, topic: str, *, away_s_max: float | None = None) -> None:
+    """A message per line of standard input. The first connection must succeed; when one is lost, it
+    goes on with the next. `away_s_max`: give up (27) when that took longer; None: never."""
     _check(topic)
     lines = Lines(sys.stdin.fileno())
-    publisher = Publisher(options)
-    publisher.open()
-    try:
-        while not (lines.ended and not lines.waiting and publisher.finished()):
-            while lines.waiting and publisher.ready():
-                publisher.send(topic, lines.waiting.popleft())
-            if lines.ended or lines.waiting:
-                publisher.turn(1.0)
-            else:
-                publisher.turn(1.0, lines)
-                if lines.readable():
-                    lines.read()
-    finally:
-        publisher.close()
+    with Interrupt() as interrupt:
+        publisher = Publisher(options, interrupt, resumes=True)
+        publisher.open()
+        try:
+            while not (lines.ended and not lines.waiting and publisher.finished()):
+                try:
+                    _send_lines(publisher, topic, lines)
+                except ConnectionLost as lost:
+                    _come_back(publisher, lost, interrupt, away_s_max)
+        except KeyboardInterrupt:
+            raise publisher.given_up("stopped", Exit.FAILED) from None
+        finally:
+            publisher.close()
     _conclude(publisher, topic)
+
+
+def _send_lines(publisher: Publisher, topic: str, lines: Lines) -> None:
+    """One turn."""
+    while lines.waiting and publisher.ready():
+        publisher.send(topic, lines.waiting.popleft())
+    if lines.ended or lines.waiting:
+        publisher.turn(1.0)
+    else:
+        publisher.turn(1.0, lines)
+        if lines.readable():
+            lines.read()
+
+
+def _come_back(
+    publisher: Publisher, lost: ConnectionLost, interrupt: Interrupt, away_s_max: float | None
+) -> None:
+    deadline = math.inf if away_s_max is None else time.monotonic() + away_s_max
+    output.note(f"connection lost ({lost}); reconnecting")
+    if not reconnect(
+        publisher.open_again, lost, interrupt, lambda s: min(s, deadline - time.monotonic())
+    ):
+        raise publisher.given_up(f"the broker was away for {away_s_max:g} s", Exit.TIMEOUT)
 
 
 def read_file(path: Path) -> bytes:

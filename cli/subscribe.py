@@ -11,9 +11,7 @@
 
 from __future__ import annotations
 
-import select
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from paho.mqtt.client import MQTTMessage
@@ -25,7 +23,6 @@ from cli import output
 from cli.address import Address
 from cli.client import (
     NOT_AUTHORIZED_CODES,
-    SESSION_TAKEN_OVER,
     Client,
     UserProperties,
 )
@@ -33,13 +30,12 @@ from cli.execute import Failed, execute, put_off
 from cli.failure import CommandFailed, ConnectionLost, Exit, OutputClosed
 from cli.format import Format, metadata
 from cli.interrupt import Interrupt
+from cli.reconnect import reconnect
 from cli.session import TELL_SUBSCRIPTIONS, StoredSubscriptions, discard
 
 SESSION_EXPIRY_S = 30 * 86_400
 PREFETCH_MESSAGES = 1000
 TURN_S = 60.0
-RECONNECT_FIRST_S = 0.5
-RECONNECT_MAX_S = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -326,37 +322,3 @@ def check_filter(topic_filter: str) -> None:
             parse(replay[0], time.time_ns() // 1000)
     except (TopicFilterInvalid, ReplaySpecInvalid) as error:
         raise CommandFailed(f"{topic_filter!r}: {error}", code=Exit.USAGE) from error
-
-
-def reconnect(
-    attempt: Callable[[], None],
-    lost: ConnectionLost,
-    interrupt: Interrupt,
-    left_s: Callable[[float], float] = float,
-) -> bool:
-    """Attempt after growing pauses, each cut to `left_s`; False when that leaves none.
-
-    Raises CommandFailed at what does not get better, KeyboardInterrupt if that was requested.
-    """
-    if lost.reason_code == SESSION_TAKEN_OVER:
-        raise CommandFailed(
-            "another client connected with the same id and took the session over",
-            "give each subscriber its own --id",
-        )
-    if lost.reason_code in NOT_AUTHORIZED_CODES:
-        raise CommandFailed(str(lost), code=Exit.NOT_AUTHORIZED)
-    pause_s = RECONNECT_FIRST_S
-    while (wait_s := left_s(pause_s)) > 0:
-        select.select([interrupt], [], [], wait_s)
-        interrupt.check()
-        pause_s = min(pause_s * 2, RECONNECT_MAX_S)
-        try:
-            attempt()
-        except ConnectionLost:
-            continue
-        except CommandFailed as error:
-            if error.code is not Exit.UNREACHABLE:
-                raise
-        else:
-            return True
-    return False

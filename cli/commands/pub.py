@@ -21,6 +21,7 @@ Examples:
 
 QoS is 1 unless told otherwise: the broker acknowledges when the message is on its disk, so exit
 code 0 means that it is safe. -q 0 does not wait for that.
+-l goes on when a lost connection is back: QoS 2 is stored once, QoS 1 at least once.
 With a terminal and no topic it asks for lines: <TOPIC> <MESSAGE>.
 """
 
@@ -55,6 +56,10 @@ def run(
     user_property: Annotated[
         list[str] | None, typer.Option("--property", "-D", help="User property, NAME=VALUE.")
     ] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option("--timeout", "-W", min=0, help="-l: end (27) if the broker is away so long."),
+    ] = None,
     json: Annotated[
         bool, typer.Option("--json", help="A line of JSON per message acknowledged.")
     ] = False,
@@ -70,6 +75,8 @@ def run(
     sources = (len(given) > 1) + stdin_lines + stdin_whole + (file is not None) + null
     if len(given) > 2 or sources > 1 or (message_option is not None and len(given) < 2):
         raise typer.BadParameter("give one TOPIC and one of MESSAGE, -l, -s, -f and -n")
+    if timeout is not None and not stdin_lines:
+        raise typer.BadParameter("--timeout is for -l: the others end when the connection does")
     check_string("--id", client_id)
     options = publish.Options(
         address=find(host, port, username, password, keep_alive),
@@ -86,7 +93,7 @@ def run(
 
         interactive.publish_lines(options)
     elif stdin_lines:
-        publish.publish_lines(options, given[0])
+        publish.publish_lines(options, given[0], away_s_max=timeout)
     elif sources == 0:
         raise typer.BadParameter("a message is missing: give MESSAGE, or -l, -s, -f or -n")
     else:

@@ -110,8 +110,8 @@ def run(
         _check_group(group)
     if resume and start is not None:
         raise typer.BadParameter("--resume says where to begin, and so does --from: use one")
-    if until is not None and not filters:
-        raise typer.BadParameter("--until needs the topics to replay")
+    if until is not None:
+        _check_replayed(filters, start)
     _check_places(start, until)
     if (format is not None) + json + (command is not None) > 1:
         raise typer.BadParameter("use one of -F, --json and --exec")
@@ -152,6 +152,18 @@ def run(
     from cli import interactive
 
     interactive.subscribe_lines(options)
+
+
+def _check_replayed(filters: list[str], start: str | None) -> None:
+    """`--until` ends a replay, so one has to begin: by `--from`, or by the filters themselves."""
+    from broker.topics import REPLAY_PREFIX
+
+    if not filters:
+        raise typer.BadParameter("--until needs the topics to replay")
+    if start is None and not all(one.startswith(REPLAY_PREFIX) for one in filters):
+        raise typer.BadParameter(
+            "--until ends a replay, and none begins: add --from SPEC, as --from earliest"
+        )
 
 
 def _check_places(start: str | None, until: str | None) -> None:

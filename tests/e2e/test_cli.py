@@ -151,6 +151,33 @@ def test_json_tells_the_offset_of_each_message(broker: BrokerProcess, name: str)
     assert [r["offset"] for r in receipts] == [s["offset"] for s in stored]
 
 
+@pytest.mark.parametrize("qos", [1, 2])
+def test_lines_go_on_when_a_broker_that_was_killed_is_back(
+    own_broker: BrokerProcess, name: str, qos: int
+) -> None:
+    """Nothing is lost, QoS 2 is stored once, and QoS 1 twice only if it was sent again."""
+    command = [*COMMAND, "pub", name, "-l", "-q", str(qos), *at(own_broker)]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as publisher:
+        assert publisher.stdin is not None
+        lines = [b"%d" % number for number in range(20_000)]
+        publisher.stdin.write(b"\n".join(lines[:15_000]) + b"\n")
+        publisher.stdin.flush()
+        wait_until(lambda: bool(own_broker.query("SELECT 1 FROM messages LIMIT 1")))
+        own_broker.kill()
+        own_broker.start()
+        _, said = publisher.communicate(b"\n".join(lines[15_000:]), timeout=TIMEOUT_S)
+    assert publisher.returncode == 0
+    lost, again = said.decode().splitlines()
+    assert lost.startswith("connection lost")
+    assert again.startswith("reconnected")
+    stored = [payload for (payload,) in own_broker.query("SELECT payload FROM messages")]
+    assert set(stored) == set(lines)
+    if qos == 2 or "sent again" not in again:
+        assert stored == lines
+
+
 def test_too_large_a_message_is_refused_with_both_sizes(broker: BrokerProcess, name: str) -> None:
     too_large = b"x" * 3_000_000
     said = fail(1, "pub", name, "-s", *at(broker), stdin=too_large)

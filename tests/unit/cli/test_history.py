@@ -106,6 +106,22 @@ async def test_an_empty_log_shows_nothing(
     await write(tmp_path, [])
     assert shown(capfd, options(tmp_path, last=20)) == []
     assert shown(capfd, options(tmp_path, count=True)) == ["0"]
+    assert capfd.readouterr().err == ""
+
+
+async def test_an_empty_log_on_a_terminal_says_so_and_how_to_publish(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cli.output.to_terminal", lambda: True)
+    await write(tmp_path, [])
+    show(options(tmp_path, last=20))
+    said = "the log is empty; publish with: pubsub pub TOPIC MESSAGE\n"
+    assert capfd.readouterr() == ("", said)
+    show(options(tmp_path, count=True))
+    assert capfd.readouterr() == ("0\n", "")
+    await write(tmp_path, [message("a", b"b")])
+    show(options(tmp_path, "b"))
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_terminal_gets_aligned_columns_within_its_width(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,7 +67,7 @@ def client(monkeypatch: pytest.MonkeyPatch) -> ScriptedClient:
     client = ScriptedClient()
     for module in ("publish", "interactive"):
         monkeypatch.setattr(f"cli.{module}.Client", lambda *_: client)
-    monkeypatch.setattr("cli.subscribe.RECONNECT_FIRST_S", 0.001)
+    monkeypatch.setattr("cli.reconnect.FIRST_PAUSE_S", 0.001)
     return client
 
 

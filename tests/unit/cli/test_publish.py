@@ -17,7 +17,7 @@ from broker.mqtt.packets import MQTT_5, Publish
 from broker.mqtt.properties import Property, write_properties
 from cli.address import Address
 from cli.failure import CommandFailed, ConnectionLost, Exit
-from cli.publish import Options, Publisher, publish, publish_lines, read_file
+from cli.publish import SESSION_EXPIRY_S, Options, Publisher, publish, publish_lines, read_file
 from tests.support.scripted_client import ScriptedClient, acknowledged
 
 
@@ -25,6 +25,7 @@ from tests.support.scripted_client import ScriptedClient, acknowledged
 def client(monkeypatch: pytest.MonkeyPatch) -> ScriptedClient:
     client = ScriptedClient()
     monkeypatch.setattr("cli.publish.Client", lambda *_: client)
+    monkeypatch.setattr("cli.reconnect.FIRST_PAUSE_S", 0.001)
     return client
 
 
@@ -94,27 +95,92 @@ def test_a_full_disk_is_called_that(client: ScriptedClient) -> None:
         publish(options(qos=2), "a", lambda: b"b")
 
 
-def test_after_a_lost_connection_what_may_be_stored_is_counted(
-    client: ScriptedClient, stdin: int
-) -> None:
-    os.write(stdin, b"1\n2\n3\n")
-    os.close(stdin)
-    client.turns.extend([[], [acknowledged(1), ConnectionLost("closed")]])
-    says = r"connection lost \(closed\): 1 acknowledged, 2 sent and not acknowledged"
+def test_after_a_lost_connection_one_message_is_in_doubt(client: ScriptedClient) -> None:
+    client.turns.append([ConnectionLost("closed")])
+    says = r"connection lost \(closed\): 0 acknowledged, 1 sent and not acknowledged; that one may"
     with pytest.raises(CommandFailed, match=says) as failed:
-        publish_lines(options(), "a")
+        publish(options(), "a", lambda: b"b")
     assert failed.value.code is Exit.UNREACHABLE
 
 
-def test_after_a_lost_connection_nothing_is_in_doubt_if_all_was_acknowledged(
-    client: ScriptedClient, stdin: int
+@pytest.mark.parametrize(
+    ("qos", "session_there", "says"),
+    [
+        (0, False, "QoS 0 that was on its way is lost"),
+        (1, True, "2 messages sent again: each is stored twice if the broker had it, marked as a"),
+        (2, True, "2 messages sent again: each is stored once"),
+        (2, False, "2 messages sent again: each is stored twice if the broker had it, marked as a"),
+    ],
+)
+def test_lines_go_on_after_a_lost_connection_and_what_that_means_is_said(
+    client: ScriptedClient,
+    stdin: int,
+    capsys: pytest.CaptureFixture[str],
+    qos: int,
+    session_there: bool,
+    says: str,
+) -> None:
+    os.write(stdin, b"1\n2\n3\n")
+    os.close(stdin)
+    client.sessions.extend([False, session_there])
+    first = [] if qos == 0 else [acknowledged(1)]
+    last = [] if qos == 0 else [acknowledged(2), acknowledged(3)]
+    client.turns.extend([[], [*first, ConnectionLost("closed")], last])
+    publish_lines(options(qos=qos), "a")
+    expiry_s = SESSION_EXPIRY_S if qos else 0
+    opened = [did for did in client.did if did[0] == "open"]
+    assert opened == [("open", True, expiry_s, 0), ("open", not qos, expiry_s, 0)]
+    assert client.did[-1] == ("close", qos > 0)
+    lost, again = capsys.readouterr().err.splitlines()
+    assert lost == "connection lost (closed); reconnecting"
+    assert says in again
+
+
+def test_nothing_is_sent_again_if_all_was_acknowledged(
+    client: ScriptedClient, stdin: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     os.write(stdin, b"1\n")
-    client.turns.extend([[], [acknowledged(1)], [ConnectionLost("closed")]])
-    says = r"connection lost \(closed\): 1 acknowledged, nothing else was sent$"
-    with pytest.raises(CommandFailed, match=says):
+    client.turns.extend([[], [acknowledged(1)], [ConnectionLost("closed")], []])
+    client.turns.append([lambda: os.close(stdin)])
+    publish_lines(options(), "a")
+    assert capsys.readouterr().err.splitlines()[1:] == ["reconnected"]
+
+
+def test_lines_end_when_the_broker_is_away_for_too_long(client: ScriptedClient, stdin: int) -> None:
+    os.write(stdin, b"1\n2\n3\n")
+    os.close(stdin)
+    client.turns.extend([[], [acknowledged(1), ConnectionLost("closed")]])
+    says = (
+        "the broker was away for 0 s: 1 acknowledged, 2 sent and not acknowledged; those may or may"
+        " not be stored"
+    )
+    with pytest.raises(CommandFailed, match=f"^{says}$") as failed:
+        publish_lines(options(), "a", away_s_max=0)
+    assert failed.value.code is Exit.TIMEOUT
+
+
+def test_a_broker_that_takes_less_at_once_than_is_to_be_sent_again_is_an_error(
+    client: ScriptedClient, stdin: int
+) -> None:
+    """[MQTT-3.3.4-7] paho would send all of them."""
+    os.write(stdin, b"1\n2\n")
+    os.close(stdin)
+
+    def less() -> None:
+        client.receive_max = 1
+
+    client.turns.extend([[], [less, ConnectionLost("closed")]])
+    with pytest.raises(CommandFailed, match="the broker takes 1 at once now: 0 acknowledged, 2"):
+        publish_lines(options(), "a")
+
+
+def test_ctrl_c_says_what_was_acknowledged(client: ScriptedClient, stdin: int) -> None:
+    os.write(stdin, b"1\n2\n")
+    client.turns.extend([[], [acknowledged(1)], [KeyboardInterrupt]])
+    with pytest.raises(CommandFailed, match="stopped: 1 acknowledged, 1 sent and not") as failed:
         publish_lines(options(), "a")
     os.close(stdin)
+    assert failed.value.code is Exit.FAILED
 
 
 def test_lines_are_sent_ahead_of_their_acknowledgements_up_to_receive_maximum(

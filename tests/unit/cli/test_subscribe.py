@@ -33,7 +33,7 @@ MONTH_S = 30 * 86_400
 def client(monkeypatch: pytest.MonkeyPatch) -> ScriptedClient:
     client = ScriptedClient()
     monkeypatch.setattr("cli.subscribe.Client", lambda *_: client)
-    monkeypatch.setattr("cli.subscribe.RECONNECT_FIRST_S", 0.001)
+    monkeypatch.setattr("cli.reconnect.FIRST_PAUSE_S", 0.001)
     monkeypatch.setattr("cli.output.reader_gone", list)
     monkeypatch.setattr("cli.output.data", lambda block: client.did.append(("write", block)))
     return client

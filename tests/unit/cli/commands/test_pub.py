@@ -25,7 +25,7 @@ def published(monkeypatch: pytest.MonkeyPatch) -> Published:
     def publish(options: Options, topic: str, read_payload: Callable[[], bytes]) -> None:
         published.append((options, topic, read_payload()))
 
-    def publish_lines(options: Options, topic: str) -> None:
+    def publish_lines(options: Options, topic: str, *, away_s_max: float | None) -> None:
         published.append((options, topic, None))
 
     monkeypatch.setattr("cli.publish.publish", publish)
@@ -98,6 +98,7 @@ def test_without_options_it_is_qos_1_to_the_broker_on_this_machine(published: Pu
         ("-m b", "one TOPIC"),
         ("a b -D x", "'x' is not NAME=VALUE"),
         ("a b -q 3", "2"),
+        ("a b -W 3", "--timeout is for -l"),
     ],
 )
 def test_what_contradicts_is_a_usage_error(published: Published, arguments: str, says: str) -> None:

@@ -60,6 +60,11 @@ def test_the_options_say_what_and_how(subscribed: list[Options]) -> None:
     assert (second.start, second.until, second.command) == ("@-1h", "9", "./work.sh")
 
 
+def test_a_replay_that_a_filter_begins_may_be_ended_too(subscribed: list[Options]) -> None:
+    sub("'$replay/earliest/a' --until 5")
+    assert (subscribed[0].start, subscribed[0].until) == (None, "5")
+
+
 def test_a_group_shares_each_of_its_filters(subscribed: list[Options]) -> None:
     sub("a 'b/#' --group g")
     assert subscribed[0].filters == ("$share/g/a", "$share/g/b/#")
@@ -138,6 +143,8 @@ def test_metadata_is_asked_for_only_where_it_is_used(
         ("a --from 1 --until 2:3", "--until: until is one place"),
         ("--resume --id me --from 1", "--resume says where to begin"),
         ("--until 5 --id me --resume", "--until needs the topics"),
+        ("a --until 5", "--until ends a replay, and none begins: add --from"),
+        ("'$replay/earliest/a' b --until 5", "--until ends a replay, and none begins: add --from"),
         ("a --json -F %p", "use one of"),
         ("a --json --exec true", "use one of"),
     ],
