@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import replace
 from importlib.util import find_spec
 
@@ -364,7 +365,8 @@ async def _serve(
 
     def asked() -> None:
         ending.expect_end(most_s)
-        loop.call_soon_threadsafe(stop)
+        with suppress(RuntimeError):  # The broker has ended by itself, and its loop is closed.
+            loop.call_soon_threadsafe(stop)
 
     def on_hang_up() -> None:
         if not hang_up():

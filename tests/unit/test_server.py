@@ -20,6 +20,7 @@ import pytest
 from broker import __version__
 from broker.config import ADMIN_SOCKET, DATABASE, LOCK, Config
 from broker.documents import Operation, Place
+from broker.ending import Ending
 from broker.errors import ConfigError, StoreUnavailable
 from broker.message import Message
 from broker.mqtt.encode import encode
@@ -440,6 +441,17 @@ def test_it_serves_until_a_signal_comes(config: Config, number: signal.Signals) 
     assert sys.getswitchinterval() == pytest.approx(SWITCH_INTERVAL_S)
     assert gc.get_threshold() == GC_THRESHOLDS
     assert gc.get_freeze_count()
+
+
+@pytest.mark.usefixtures("this_process")
+def test_a_signal_that_comes_when_it_has_ended_by_itself_is_no_mistake(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the disk fails and the operator stops it at the same moment."""
+    ending = Ending()
+    monkeypatch.setattr("broker.server.Ending", lambda: ending)
+    run(config, lambda server: server.request_stop(), lambda: True)
+    ending._hear(signal.SIGTERM)
 
 
 @pytest.mark.usefixtures("this_process")
