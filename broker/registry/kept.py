@@ -9,9 +9,9 @@ from __future__ import annotations
 from broker.clock import NEVER
 from broker.config import Config
 from broker.errors import QuotaExceeded
+from broker.log.deadlines import Deadlines
 from broker.message import Monotonic
 from broker.plural import counted
-from broker.registry.deadlines import Deadlines
 from broker.session.gaps import Gaps
 from broker.session.session import Session
 from broker.topics import is_shared
@@ -22,8 +22,8 @@ class Kept:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._clients = Deadlines()
-        self._groups = Deadlines()
+        self._clients = Deadlines[Monotonic]()
+        self._groups = Deadlines[Monotonic]()
         self._gaps: dict[str, Gaps] = {}
 
     @property
@@ -40,7 +40,7 @@ class Kept:
     def __contains__(self, client_id: str) -> bool:
         return client_id in self._of(client_id)
 
-    def _of(self, client_id: str) -> Deadlines:
+    def _of(self, client_id: str) -> Deadlines[Monotonic]:
         return self._groups if is_shared(client_id) else self._clients
 
     def refuse_if_full(self, client_id: str) -> None:

@@ -24,9 +24,9 @@ from broker.counters import Counters
 from broker.delivery.readers import sendable
 from broker.documents import Delete, Operation, Put, WillDeadlineDocument, WillDocument
 from broker.errors import StoreUnavailable
+from broker.log.deadlines import Deadlines
 from broker.log.log import Log
 from broker.message import Message, Monotonic
-from broker.registry.deadlines import Deadlines
 
 AT_ONCE = Monotonic(0)
 """The deadline of a will that is due, whatever `now` the caller has."""
@@ -59,7 +59,7 @@ class Wills:
         self._stopping = False
         self._wills: dict[str, WillDeadlineDocument] = {}
         """Of each will in the log."""
-        self._delayed = Deadlines()
+        self._delayed = Deadlines[Monotonic]()
         """When to publish the wills of clients that are lost already."""
         self._held: dict[str, Monotonic] = {}
         """The same of clients that are coming back: not before it is known whether they do."""

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from broker.clock import FAILED_RETRY_S, US, Alarm, Instant, SystemClock
+from broker.log.deadlines import Deadlines
 from broker.message import Monotonic, WallUs
-from broker.registry.deadlines import Deadlines
 from tests.support.clock import FakeClock
 
 
@@ -16,7 +16,7 @@ def test_the_type_checker_refuses_a_time_of_the_other_clock() -> None:
     """`make check` fails if one of these ignores is not needed: then the two can be mixed."""
     now = Instant(Monotonic(7), WallUs(1_000 * US))
     Instant(now.wall_us, now.monotonic)  # type: ignore[arg-type]
-    Deadlines().set("a", now.wall_us)  # type: ignore[arg-type]
+    Deadlines[Monotonic]().set("a", now.wall_us)  # type: ignore[arg-type]
 
 
 # The system's

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 from broker.clock import NEVER
+from broker.log.deadlines import OUT_OF_DATE_MAX, Deadlines
 from broker.message import Monotonic
-from broker.registry.deadlines import OUT_OF_DATE_MAX, Deadlines
 
 
-def deadlines(**seconds: float) -> Deadlines:
-    deadlines = Deadlines()
+def deadlines(**seconds: float) -> Deadlines[Monotonic]:
+    deadlines = Deadlines[Monotonic]()
     for key, at in seconds.items():
         deadlines.set(key, Monotonic(at))
     return deadlines
