@@ -8,9 +8,10 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
-from broker.errors import ConfigError
+from broker.errors import ConfigError, TopicFilterInvalid
+from broker.topics import validate_filter
 
 DATABASE = "pubsub.db"
 ADMIN_SOCKET = "admin.sock"
@@ -55,6 +56,9 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "sys_interval_s": (0, YEAR_S),
     "scrub_bytes_per_s": (0, TIB),
     "drain_timeout_s": (0, DAY_S),
+    "delayed_messages_max": (0, 10_000_000),
+    "delayed_bytes_max": (0, TIB),
+    "dedup_keys_max": (0, 10_000_000),
 }
 """The least and the most of every setting that is a number."""
 
@@ -62,6 +66,41 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 """From all that is told to the least."""
 
 ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s]+")
+
+
+R = TypeVar("R")
+
+DURATION = re.compile(
+    r"(?=.)(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?", re.ASCII
+)
+
+
+def duration_s(text: str) -> int | None:
+    """Seconds in a text like `90s`, `15m` or `1d2h`; None: it is no duration."""
+    if (found := DURATION.fullmatch(text)) is None:
+        return None
+    counts = (int(count or 0) for count in found.groups())
+    return sum(count * unit for count, unit in zip(counts, (DAY_S, 3600, 60, 1), strict=True))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DedupRule:
+    """A `[[dedup]]`: the topics that match `filter` keep the keys of their messages this long."""
+
+    filter: str
+    window: str = "10m"
+
+    def __post_init__(self) -> None:
+        try:
+            validate_filter(self.filter)
+        except TopicFilterInvalid as error:
+            raise ConfigError("dedup.filter", self.filter, str(error)) from error
+        if not self.window_s:
+            raise ConfigError("dedup.window", self.window, "must be like 90s, 15m or 1d2h")
+
+    @property
+    def window_s(self) -> int:
+        return duration_s(self.window) or 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +169,17 @@ class Config:
     lazy_commit_ms: int = 250
     """How long QoS 0 messages, which are delivered at once, wait for company before they are
     logged. A kill of the broker loses so much of them, and the commit under way. 0: no wait."""
+    delayed_messages_max: int = 100_000
+    """Messages that wait until they are due, published with a delay; more are refused. Each takes
+    about 300 bytes of memory, and ..."""
+    delayed_bytes_max: int = 256 * MIB
+    """... they may cost so much together, payloads and properties included."""
+    dedup: tuple[DedupRule, ...] = ()
+    """`[[dedup]] filter = "orders/#" window = "10m"`: what is published there with a `dedup-key` is
+    stored once for each key, publisher and topic. The first filter that matches counts."""
+    dedup_keys_max: int = 250_000
+    """Keys that are in their windows; a message with one more is refused. Each takes about 250
+    bytes of memory."""
     sys_interval_s: float = 10.0
     """How often changed values under `$SYS/broker` are published; 0: there are none."""
     scrub_bytes_per_s: int = MIB // 4
@@ -201,11 +251,31 @@ def _converted(key: str, value: object, wanted: Any) -> object:
         return value
     if wanted in (Path, Path | None) and isinstance(value, str | Path):
         return Path(value)
+    if wanted == tuple[DedupRule, ...]:
+        return _rules(key, value, DedupRule)
     if wanted == tuple[str, ...]:
         if isinstance(value, list | tuple) and all(isinstance(entry, str) for entry in value):
             return tuple(value)
         raise ConfigError(key, value, "must be a list of strings")
     raise ConfigError(key, value, f"must be {KINDS.get(wanted, 'a path')}")
+
+
+def _rules(key: str, value: object, rule: type[R]) -> tuple[R, ...]:
+    """The tables `[[key]]` of the file. Raises ConfigError."""
+    if not (isinstance(value, list | tuple) and all(isinstance(table, dict) for table in value)):
+        raise ConfigError(key, value, f"must be tables: [[{key}]]")
+    types = get_type_hints(rule)
+    rules: list[R] = []
+    for table in value:
+        for name, given in table.items():
+            if name not in types:
+                known = ", ".join(types)
+                raise ConfigError(f"{key}.{name}", given, f"is not known: [[{key}]] has {known}")
+            _converted(f"{key}.{name}", given, types[name])
+        if "filter" not in table:
+            raise ConfigError(f"{key}.filter", "", f"is missing in a [[{key}]]")
+        rules.append(rule(**table))
+    return tuple(rules)
 
 
 KINDS = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}

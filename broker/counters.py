@@ -20,7 +20,8 @@ class Counters:
     those of MQTT, `evicted` connections that made room for others' unfinished packets,
     `line_errors_left_out` ERRORs not sent to a peer that did not ask for
     answers, `gaps_left_out` ranges of missing offsets that a client's Maximum Packet Size had no
-    room for, `payload_bytes_in` is of `messages_in`, `payload_bytes_out` of `messages_out`.
+    room for, `repeats` messages not stored again as their `dedup-key` was known,
+    `payload_bytes_in` is of `messages_in`, `payload_bytes_out` of `messages_out`.
     `dropped` counts deliveries given up, by reason; each reason is one that MQTT or the operator
     ordered: "expired", "packet too large for the client", ...
     """
@@ -42,4 +43,5 @@ class Counters:
     messages_out: int = 0
     payload_bytes_out: int = 0
     redeliveries: int = 0
+    repeats: int = 0
     dropped: Counter[str] = field(default_factory=Counter)

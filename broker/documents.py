@@ -133,6 +133,44 @@ class WillDeadlineDocument:
 
 
 @dataclass(slots=True)
+class DelayedDocument:
+    """A message that is to be in the log later. Numbers rise in the order of arrival."""
+
+    KEY: ClassVar[tuple[str, ...]] = ("number",)
+    number: str
+    topic: str
+    payload: bytes
+    qos: int
+    retain: bool
+    publisher: str
+    properties: bytes
+    expiry_s: int | None
+
+
+@dataclass(slots=True)
+class DelayedDeadlineDocument:
+    """What is to be known of a delayed message before it is due: when that is, as the wall clock
+    has it or in served time, and what the message costs in memory."""
+
+    KEY: ClassVar[tuple[str, ...]] = ("number",)
+    number: str
+    due_at_us: int
+    by_wall: bool
+    cost: int
+
+
+@dataclass(slots=True)
+class DedupDocument:
+    """The key of a message, publisher and topic included, as a digest; until `ends_at_us` (served
+    time) what comes with it repeats the message at `offset`. 0: that was delayed."""
+
+    KEY: ClassVar[tuple[str, ...]] = ("digest",)
+    digest: str
+    offset: Offset
+    ends_at_us: ServedUs
+
+
+@dataclass(slots=True)
 class TimeDocument:
     """What the log's two clocks have when the wall clock has `wall_us`. There is one of it."""
 
@@ -151,6 +189,9 @@ Document = (
     | ReceivedQos2Document
     | WillDocument
     | WillDeadlineDocument
+    | DelayedDocument
+    | DelayedDeadlineDocument
+    | DedupDocument
     | TimeDocument
 )
 D = TypeVar(
@@ -162,6 +203,9 @@ D = TypeVar(
     ReceivedQos2Document,
     WillDocument,
     WillDeadlineDocument,
+    DelayedDocument,
+    DelayedDeadlineDocument,
+    DedupDocument,
     TimeDocument,
 )
 

@@ -18,6 +18,7 @@ from dataclasses import replace
 from importlib.util import find_spec
 
 from broker import __version__, tasks
+from broker.clients.asking import asking_of
 from broker.clients.services import Services
 from broker.clients.subscriptions import Subscriptions
 from broker.clock import Alarm, Clock, SystemClock
@@ -136,34 +137,37 @@ class Server:
         grace_s = config.will_restart_grace_s
         moved = alarm.deadline_moved
         wills = Wills(self._log, self.counters, clock, moved, restart_grace_s=grace_s)
-        self._sessions = Sessions(self._log, delivery, wills, config, moved)
-        alarm.watch(wills, self._sessions)
-        groups = Groups(self._log, delivery, self._sessions, self.counters, config, clock)
-        sys_tree = SysTree(
-            self._log, delivery, self._sessions, groups, self.counters, clock.monotonic()
-        )
-        services = Services(
+        sessions = Sessions(self._log, delivery, wills, config, moved)
+        asking = asking_of(config, self._log, clock, self.counters, moved)
+        alarm.watch(wills, sessions, asking.delayed, asking.dedup)
+        groups = Groups(self._log, delivery, sessions, self.counters, config, clock)
+        sys_tree = SysTree(self._log, delivery, sessions, groups, self.counters, clock.monotonic())
+        self._services = services = Services(
             config,
             clock,
             self._log,
             delivery,
-            self._sessions,
+            sessions,
             groups,
             Subscriptions(self._log, delivery, groups, sys_tree, config, clock),
             wills,
+            asking,
             sys_tree,
             self.counters,
             Limits.of(config),
             self._methods,
         )
         await self._log.start()
-        await self._sessions.start(clock.now())
+        await sessions.start(clock.now())
         await wills.start()
+        await asking.delayed.start()
+        await asking.dedup.start()
         self._spawn(self._log.commit_forever())
         self._spawn(self._log.note_time_forever())
         self._spawn(delivery.deliver_forever())
         self._spawn(alarm.expire_forever())
         self._spawn(wills.publish_forever())
+        self._spawn(asking.delayed.publish_forever())
         self._scrub = Scrub(self._store, clock, bytes_per_s=config.scrub_bytes_per_s)
         self._spawn(forget_expired_forever(self._store, self._log.time, clock))
         if config.scrub_bytes_per_s:
@@ -184,7 +188,7 @@ class Server:
             self._stop_listening()
             await self._admin.stop()
             raise
-        wills.listening(self._sessions.has_durable, clock.now())
+        wills.listening(sessions.has_durable, clock.now())
 
     def _stop_listening(self) -> None:
         if self._listener is not None:
@@ -251,11 +255,11 @@ class Server:
                 await self._log.flushed()
         finally:
             self._alarm.stop()
-            self._sessions.broker_stops()
+            self._services.sessions.broker_stops()
             for connection in list(self._connections):
                 connection.shut_down()
         if self._failure is None:
-            await self._sessions.publish_due_wills()
+            await self._services.sessions.publish_due_wills()
             await self._log.end()
 
     async def _stop_tasks(self) -> None:
@@ -284,9 +288,13 @@ class Server:
             "scrub": {"offset": self._scrub.offset, "rounds": self._scrub.rounds},
             "connections": len(self._connections),
             "connections_max": self.config.connections_max,
-            "sessions_connected": self._sessions.connected_count,
-            "sessions_durable": self._sessions.durable_count,
-            "groups": self._sessions.group_count,
+            "sessions_connected": self._services.sessions.connected_count,
+            "sessions_durable": self._services.sessions.durable_count,
+            "groups": self._services.sessions.group_count,
+            "delayed_messages": len(self._services.asking.delayed),
+            "delayed_bytes": self._services.asking.delayed.bytes,
+            "dedup_keys": len(self._services.asking.dedup),
+            "repeats": counters.repeats,
             "messages_in": counters.messages_in,
             "messages_out": counters.messages_out,
             "redeliveries": counters.redeliveries,

@@ -29,6 +29,9 @@ SHARE_PREFIX = "$share/"
 """Begins the Topic Filter of a Shared Subscription. [MQTT-4.8.2-1]"""
 REPLAY_PREFIX = "$replay/"
 """Begins a Topic Filter that names its place in the log (`replay.spec`)."""
+DELAYED_PREFIX = "$delayed/"
+"""Begins the name to which a message is published that is to come later: `parse_delayed`."""
+DELAY_MAX_S = 0xFFFF_FFFF
 REPLAY_ENDED = f"{REPLAY_PREFIX}ended"
 """Topic on which a client hears that a replay with an end is over; payload: its Topic Filter."""
 
@@ -59,11 +62,30 @@ def refuse_reserved(topic: str) -> None:
     """Raises TopicNameRefused for `$SYS` and all below it: the broker's own. [MQTT 5, 4.7.2]
 
     Not for the state of a bridge: Mosquitto's publish it there, and not all say that they are one.
+    Also for a name below `$delayed` that is not whole, or delays one of these.
     """
+    if (delayed := parse_delayed(topic)) is not None:
+        topic = delayed[1]
     if topic.partition("/")[0] == SYS and not BRIDGE_STATE.fullmatch(topic):
         raise TopicNameRefused(
             f"Topic Name begins with {SYS}: only the broker publishes there", f"published to {SYS}"
         )
+
+
+def parse_delayed(topic: str) -> tuple[int, str] | None:
+    """The seconds and the name in `$delayed/<seconds>/<name>`, as EMQX has it; None for any other
+    name. Raises TopicNameRefused."""
+    if not topic.startswith(DELAYED_PREFIX):
+        return None
+    seconds, _, name = topic.removeprefix(DELAYED_PREFIX).partition("/")
+    whole = seconds.isascii() and seconds.isdecimal() and len(seconds) <= len(str(DELAY_MAX_S))
+    if not whole or int(seconds) > DELAY_MAX_S or not name or name.startswith(DELAYED_PREFIX):
+        raise TopicNameRefused(
+            f"Topic Name delays nothing: use {DELAYED_PREFIX}<seconds>/<name>, at most "
+            f"{DELAY_MAX_S} seconds",
+            f"not whole below {DELAYED_PREFIX}",
+        )
+    return int(seconds), name
 
 
 def has_control_character(text: str) -> bool:

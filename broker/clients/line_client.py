@@ -18,6 +18,7 @@ from contextlib import ExitStack
 from functools import partial
 
 from broker import tasks
+from broker.clients.asking import Asked
 from broker.clients.backlog import EVENT_BYTES
 from broker.clients.faces import Transport
 from broker.clients.line_answers import Answer, Answers
@@ -179,19 +180,38 @@ class LineClient:
                     self._transport.pause_reading("step")
 
     def _publish(self) -> None:
-        """Append all consecutive messages at once."""
+        """Append all consecutive messages at once, but for those that are to come later."""
         now_us = self.services.clock.wall_us()
         messages: list[Message] = []
+        asking, log = self.services.asking, self.services.log
         while self._events and isinstance(event := self._events[0], LinePublish):
+            asks = asking.asks(event.topic, b"")
+            if asks and messages:
+                break
             self._events.popleft()
             messages.append(Message(event.topic, event.payload, 1, False, event.publisher, now_us))
+            if asks:
+                break
         answer = self._answers.place(len(messages))
+        asked = Asked(messages)
+        if asks:
+            try:
+                asked = asking.accept(messages[0], None)
+            except QuotaExceeded as error:
+                self._answer(answer, error.reason)
+                return
 
         def committed(error: StoreError | None) -> None:
+            asking.settle(asked, error)
             self._answer(answer, "" if error is None else NOT_STORED)
 
-        log = self.services.log
-        log.append(messages, committed, self.failed, keep_if_full=False)
+        log.append(
+            asked.messages,
+            committed,
+            self.failed,
+            keep_if_full=False,
+            operations=asked.operations,
+        )
         log.throttle(self)
 
     def _begin(self, event: LineSubscribe | LineUnsubscribe) -> asyncio.Future[Session] | None:

@@ -10,9 +10,10 @@ import logging
 from collections.abc import Collection, Mapping, Sequence
 from itertools import groupby
 
+from broker.clients.asking import offset_of
 from broker.clients.sending import Output
 from broker.clients.services import Services
-from broker.errors import StoreError, StoreFull
+from broker.errors import QuotaExceeded, StoreError, StoreFull
 from broker.log.batch import OnCommitted
 from broker.message import Message
 from broker.mqtt.packets import MQTT_5, Ack, PacketType, Publish, RefusedPublish
@@ -25,6 +26,9 @@ logger = logging.getLogger(__name__)
 
 RECEIPT = ("receipt", "true")
 """User Property of a PUBLISH that asks for the message's offset on its acknowledgement."""
+NO_ROOM = "delayed or deduplicated: limit reached"
+NOT_KEPT = "delayed: disk"
+"""Why a message is dropped that asked for more than to be delivered now."""
 NO_RECEIPTS: Mapping[int, Message] = {}
 
 
@@ -32,6 +36,7 @@ class Publishing:
     """The messages of one client on their way into the log."""
 
     __slots__ = (
+        "_asking",
         "_clock",
         "_counters",
         "_gives_reasons",
@@ -42,6 +47,7 @@ class Publishing:
     )
 
     def __init__(self, services: Services, session: Session, output: Output) -> None:
+        self._asking = services.asking
         self._clock = services.clock
         self._log = services.log
         self._sessions = services.sessions
@@ -56,6 +62,19 @@ class Publishing:
 
         Whether the client waits for that: not if all are QoS 0.
         """
+        if True in [packet.properties != b"" or packet.topic[0] == "$" for packet in packets]:
+            awaited = False
+            for asks, run in groupby(packets, self._asks):
+                for part in [[packet] for packet in run] if asks else [[*run]]:
+                    awaited |= self._publish_asking(part[0]) if asks else self._publish(part)
+            return awaited
+        return self._publish(packets)
+
+    def _asks(self, packet: Publish) -> bool:
+        return self._asking.asks(packet.topic, packet.properties)
+
+    def _publish(self, packets: Sequence[Publish]) -> bool:
+        """As `publish`, of messages that are to be stored and delivered, and no more."""
         session, log = self._session, self._log
         client_id = session.client_id
         now_us = self._clock.wall_us()
@@ -122,6 +141,65 @@ class Publishing:
             return True
         log.append(messages, durable=False)
         return False
+
+    def _publish_asking(self, packet: Publish) -> bool:
+        """As `publish`, of one that is to come later, or once."""
+        session, log, asking = self._session, self._log, self._asking
+        qos, packet_id = packet.qos, packet.packet_id
+        if qos == 2 and not session.received.receive(packet_id):
+            return self._publish([packet])
+        expiry_s = packet.message_expiry_s
+        now_us = self._clock.wall_us()
+        expires_at_us = None if expiry_s is None else log.time.expires_at_us(now_us, expiry_s)
+        message = Message(
+            packet.topic,
+            packet.payload,
+            qos,
+            packet.retain,
+            session.client_id,
+            now_us,
+            expires_at_us,
+            packet.properties,
+        )
+        try:
+            asked = asking.accept(message, expiry_s)
+        except QuotaExceeded as error:
+            session.received.release([packet_id] if qos == 2 else ())
+            refused = RefusedPublish(qos, packet_id, error.reason_code, error.reason, NO_ROOM)
+            self.refuse(refused)
+            return qos > 0
+        kind = PacketType.PUBACK if qos == 1 else PacketType.PUBREC
+
+        def committed(error: StoreError | None) -> None:
+            stored = asking.settle(asked, error)
+            if error is not None and not isinstance(error, StoreFull):
+                return
+            if not qos:
+                if not stored and asked.delayed is not None:
+                    self._counters.dropped[NOT_KEPT] += 1
+            elif stored:
+                offset = offset_of(asked)
+                wanted = offset and has_user_property(packet.properties, RECEIPT)
+                receipts = [("offset", str(offset))] if wanted else []
+                self._output.send(Ack(kind, [packet_id], user_properties=receipts))
+            else:
+                session.received.release([packet_id] if qos == 2 else ())
+                self._acknowledge(kind, [packet_id], ReasonCode.QUOTA_EXCEEDED)
+
+        keep_if_full = bool(qos) and not self._gives_reasons
+        log.append(asked.messages, durable=qos > 0, keep_if_full=keep_if_full)
+        log.append(
+            [],
+            committed,
+            self._output.failed,
+            durable=qos > 0,
+            keep_if_full=keep_if_full,
+            operations=asked.operations,
+            place=asked.place,
+        )
+        if qos == 2 and session.durable:
+            log.changed(session)
+        return qos > 0
 
     def _append_mixed(
         self, messages: Sequence[Message], committed: OnCommitted, *, keep_if_full: bool

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from broker.clients.asking import Asking
 from broker.clients.subscriptions import Subscriptions
 from broker.clock import Clock
 from broker.config import Config
@@ -30,6 +31,7 @@ class Services:
     groups: Groups
     subscriptions: Subscriptions
     wills: Wills
+    asking: Asking
     sys_tree: SysTree
     counters: Counters
     limits: Limits

@@ -15,6 +15,7 @@ from broker.errors import (
     MalformedPacket,
     ProtocolViolation,
     QuotaExceeded,
+    TopicNameInvalid,
 )
 from broker.mqtt.fields import Reader
 from broker.mqtt.limits import Limits
@@ -43,7 +44,13 @@ from broker.mqtt.properties import (
     read_properties,
 )
 from broker.mqtt.reasons import FROM_CLIENT
-from broker.topics import has_control_character, is_shared, parse_shared, validate_filter
+from broker.topics import (
+    DELAYED_PREFIX,
+    has_control_character,
+    is_shared,
+    parse_shared,
+    validate_filter,
+)
 
 FILTERS_AT_ONCE_MAX = 1000
 """Topic Filters that one call reads: 2 to 6 ms."""
@@ -113,8 +120,11 @@ def read_connect(
             section = reader.take(reader.varint())
             will_properties = message_properties(section, WILL, limits.properties_per_packet_max)
             will_properties.refuse_control_characters()
+        topic = topics[reader.binary()]
+        if topic.startswith(DELAYED_PREFIX):
+            raise TopicNameInvalid("a will is delayed by its Will Delay Interval, not by its topic")
         connect.will = Will(
-            topic=topics[reader.binary()],
+            topic=topic,
             payload=reader.binary(),
             qos=will_qos,
             retain=will_retain,

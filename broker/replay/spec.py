@@ -158,6 +158,11 @@ def _parse_times(text: str, now_us: int) -> Span:
     raise _invalid()
 
 
+def parse_moment(text: str) -> int | None:
+    """A TIME that is no duration, in microseconds since the epoch; None: it is none."""
+    return None if text.startswith("-") else _time_us(text, 0)
+
+
 def _time_us(text: str, now_us: int) -> int | None:
     """Microseconds since the epoch, not below 0; None if `text` is no TIME."""
     if _NUMBER.fullmatch(text):

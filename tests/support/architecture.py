@@ -20,7 +20,7 @@ ROWS = (
     ("clients", "observe", "registry", "delivery"),
     ("log", "replay", "clock"),
     ("store", "tasks", "security", "mqtt", "lines", "session"),
-    ("documents", "topics", "counters", "message", "config", "plural", "errors", "__init__"),
+    ("config", "documents", "topics", "counters", "message", "plural", "errors", "__init__"),
 )
 ORDER = [place for row in ROWS for place in row]
 """Down and to the right are both later in here."""

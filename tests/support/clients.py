@@ -83,6 +83,7 @@ def services(world: World, config: Config) -> Services:
         world.groups,
         Subscriptions(world.log, world.delivery, world.groups, sys_tree, config, world.clock),
         world.wills,
+        world.asking,
         sys_tree,
         world.counters,
         Limits.of(config),

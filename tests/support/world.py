@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TypeVar
 
+from broker.clients.asking import asking_of
 from broker.clock import Alarm
 from broker.config import Config
 from broker.counters import Counters
@@ -220,7 +221,8 @@ class World:
         grace_s = config.will_restart_grace_s
         self.wills = Wills(self.log, self.counters, clock, moved, restart_grace_s=grace_s)
         self.sessions = Sessions(self.log, self.delivery, self.wills, config, moved)
-        self.alarm.watch(self.wills, self.sessions)
+        self.asking = asking_of(config, self.log, clock, self.counters, moved)
+        self.alarm.watch(self.wills, self.sessions, self.asking.delayed, self.asking.dedup)
         self.groups = Groups(self.log, self.delivery, self.sessions, self.counters, config, clock)
 
     async def publish(self, *messages: Message) -> None:
@@ -266,6 +268,8 @@ async def running(
     await world.log.start()
     await world.sessions.start(clock.now())
     await world.wills.start()
+    await world.asking.delayed.start()
+    await world.asking.dedup.start()
     world.wills.listening(world.sessions.has_durable, clock.now())
     before = asyncio.all_tasks()
     for work in (
@@ -273,6 +277,7 @@ async def running(
         world.delivery.deliver_forever(),
         world.alarm.expire_forever(),
         world.wills.publish_forever(),
+        world.asking.delayed.publish_forever(),
     ):
         asyncio.create_task(work)  # noqa: RUF006  `before` and the end of this hold them.
     try:

@@ -7,7 +7,7 @@ from typing import Any, cast, get_type_hints
 
 import pytest
 
-from broker.config import BOUNDS, Config, is_loopback
+from broker.config import BOUNDS, Config, DedupRule, duration_s, is_loopback
 from broker.errors import ConfigError
 
 
@@ -131,3 +131,43 @@ def test_others_are_let_in_only_by_intent() -> None:
 )
 def test_only_addresses_of_this_machine_are_loopback(host: str, loopback: bool) -> None:
     assert is_loopback(host) is loopback
+
+
+# Tables
+
+
+def load(tmp_path: Path, text: str) -> Config:
+    path = tmp_path / "pubsub.toml"
+    path.write_text(text)
+    return Config.load(path, {})
+
+
+def test_tables_are_read_in_their_order(tmp_path: Path) -> None:
+    config = load(tmp_path, '[[dedup]]\nfilter = "a/#"\nwindow = "1d2h"\n[[dedup]]\nfilter = "b"\n')
+    assert config.dedup == (DedupRule(filter="a/#", window="1d2h"), DedupRule(filter="b"))
+    assert [rule.window_s for rule in config.dedup] == [93_600, 600]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('dedup = "a"', r"dedup = 'a': must be tables: \[\[dedup\]\]"),
+        ('[[dedup]]\nwindow = "5s"', r"dedup.filter = '': is missing"),
+        ("[[dedup]]\nfilter = 5", "dedup.filter = 5: must be a string"),
+        ('[[dedup]]\nfilter = "a#"', "dedup.filter = 'a#': .*use a/b/#"),
+        ('[[dedup]]\nfilter = "a"\nwindow = "soon"', "dedup.window = 'soon': must be like"),
+        ('[[dedup]]\nfilter = "a"\nwindow = "0s"', "dedup.window = '0s': must be like"),
+        ('[[dedup]]\nfilter = "a"\nwidow = "5s"', "dedup.widow = '5s': .*has filter, window"),
+    ],
+)
+def test_a_table_that_is_wrong_is_refused(tmp_path: Path, text: str, problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        load(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90s", 90), ("15m", 900), ("1d2h", 93_600), ("", None), ("5", None), ("1h1d", None)],
+)
+def test_durations(text: str, seconds: int | None) -> None:
+    assert duration_s(text) == seconds

@@ -18,6 +18,9 @@ from typing import Any
 
 from broker.documents import (
     CursorDocument,
+    DedupDocument,
+    DelayedDeadlineDocument,
+    DelayedDocument,
     Delete,
     Document,
     InFlightDocument,
@@ -98,6 +101,9 @@ TABLES: dict[type[Document], Table] = {
     ReceivedQos2Document: Table(ReceivedQos2Document, "received_qos2"),
     WillDocument: Table(WillDocument, "wills"),
     WillDeadlineDocument: Table(WillDeadlineDocument, "will_deadlines"),
+    DelayedDocument: Table(DelayedDocument, "delayed"),
+    DelayedDeadlineDocument: Table(DelayedDeadlineDocument, "delayed_deadlines"),
+    DedupDocument: Table(DedupDocument, "dedup_keys"),
     TimeDocument: Table(TimeDocument, "log_time"),
 }
 

@@ -7,7 +7,13 @@ from dataclasses import replace
 import pytest
 
 from broker.config import Config
-from broker.errors import MalformedPacket, PeerError, ProtocolViolation, QuotaExceeded
+from broker.errors import (
+    MalformedPacket,
+    PeerError,
+    ProtocolViolation,
+    QuotaExceeded,
+    TopicNameInvalid,
+)
 from broker.mqtt.bodies import read_body, read_connect
 from broker.mqtt.fields import Reader
 from broker.mqtt.limits import Limits
@@ -208,6 +214,10 @@ class TestConnect:
         assert getattr(plain, name) != value
         setattr(plain, name, value)
         assert changed == plain
+
+    def test_a_will_has_a_delay_of_its_own(self) -> None:
+        with pytest.raises(TopicNameInvalid, match="Will Delay Interval"):
+            connect("06 0000 00 0001 'c' 00 000C '$delayed/5/t' 0000")
 
     def test_properties_of_the_will(self) -> None:
         will = connect("06 0000 00 0001 'c' (18 00000003 02 00000004 01 01) 0001 'w' 0000").will

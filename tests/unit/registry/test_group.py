@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from broker.config import Config
-from broker.documents import CursorDocument, Put, TimeDocument
+from broker.documents import CursorDocument, Put
 from broker.errors import StoreCorrupt, StoreError
 from broker.message import Offset, Outgoing
 from broker.session.session import Session
@@ -449,7 +449,7 @@ async def test_a_lease_ends_in_the_commit_of_the_members_packet_identifier(
         {
             o.document.client_id
             for o in made
-            if isinstance(o, Put) and not isinstance(o.document, TimeDocument)
+            if isinstance(o, Put) and isinstance(o.document, CursorDocument)
         }
         for _, made, _ in world.disk.commits[commits:]
     ]

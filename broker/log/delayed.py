@@ -1,0 +1,242 @@
+"""Delayed messages: acknowledged and stored now, in the log and delivered when they are due.
+
+- A delay is *served* time (`log_time.py`): it stands still while no broker runs, so a clock that
+  jumps delivers nothing early. A moment that the publisher named follows the wall clock, as it is
+  set: this is what "at six o'clock" means.
+- A message leaves for the log in the commit that removes it here: a crash neither loses nor repeats
+  it. It gets its offset, its time and the start of its Message Expiry Interval then.
+- Messages that are due at the same moment keep the order in which they came.
+- Memory keeps of each only when it is due and what it costs; the message is read when it is due.
+  How many may wait, and how many bytes they may have, is limited: more are refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from broker.clock import US, Clock, Instant
+from broker.documents import (
+    DelayedDeadlineDocument,
+    DelayedDocument,
+    Delete,
+    Operation,
+    Put,
+)
+from broker.errors import QuotaExceeded, StoreError, StoreUnavailable
+from broker.log.deadlines import Deadlines
+from broker.log.log import Log
+from broker.message import Message, Monotonic, ServedUs, WallUs
+
+AT_ONCE = Monotonic(0)
+RETRY_S = 1.0
+"""How often what the store cannot give now is tried again."""
+LOOK_S = 1.0
+"""How often the wall clock is looked at while a message waits for it: it may be set."""
+READ_MESSAGES_MAX = 64
+READ_BYTES_MAX = 1 << 20
+"""So much of what is due is read, and handed to the log, together."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Accepted:
+    """A message that is to wait, once `operations` are committed. Then call `Delayed.settle`."""
+
+    number: str
+    due_at_us: int
+    by_wall: bool
+    operations: Sequence[Operation]
+
+
+class Delayed:
+    """`deadline_moved` is called when a deadline may be earlier than it was."""
+
+    def __init__(
+        self,
+        log: Log,
+        clock: Clock,
+        deadline_moved: Callable[[], None],
+        *,
+        messages_max: int,
+        bytes_max: int,
+    ) -> None:
+        self._log = log
+        self._clock = clock
+        self._deadline_moved = deadline_moved
+        self._messages_max = messages_max
+        self._bytes_max = bytes_max
+        self._last = 0
+        self._costs: dict[str, int] = {}
+        """Of each message that waits or is being stored, by its number."""
+        self.bytes = 0
+        """Of these together."""
+        self._after = Deadlines[Monotonic]()
+        self._at = Deadlines[WallUs]()
+        self._look_at: Monotonic | None = None
+        """When to look at the wall clock, if a message waits for it."""
+        self._are_due = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._costs)
+
+    async def start(self) -> None:
+        """Learn of the messages that an earlier run left. Raises StoreError."""
+        for document in await self._log.store.scan(DelayedDeadlineDocument):
+            self._add(document.number, document.cost)
+            self._wait(document.number, document.due_at_us, by_wall=document.by_wall)
+            self._last = max(self._last, int(document.number, 16))
+
+    def after(self, message: Message, delay_s: int, expiry_s: int | None) -> Accepted:
+        """Accept a message that is due in `delay_s` seconds. Raises QuotaExceeded."""
+        due_at = self._clock.now().after(delay_s)
+        return self._accept(message, expiry_s, self._log.time.served_at(due_at), by_wall=False)
+
+    def at(self, message: Message, at_us: WallUs, expiry_s: int | None) -> Accepted:
+        """Accept a message that is due when the wall clock has `at_us`. Raises QuotaExceeded."""
+        return self._accept(message, expiry_s, at_us, by_wall=True)
+
+    def _accept(
+        self, message: Message, expiry_s: int | None, due_at_us: int, *, by_wall: bool
+    ) -> Accepted:
+        cost = message.cost
+        if len(self._costs) >= self._messages_max or self.bytes + cost > self._bytes_max:
+            raise QuotaExceeded(
+                f"{len(self._costs)} delayed messages wait ({self.bytes} bytes): no more are taken "
+                "until some are due (delayed_messages_max, delayed_bytes_max)"
+            )
+        self._last += 1
+        number = f"{self._last:016x}"  # In the order of texts, too.
+        self._add(number, cost)
+        document = DelayedDocument(
+            number,
+            message.topic,
+            message.payload,
+            message.qos,
+            message.retain,
+            message.publisher,
+            message.properties,
+            expiry_s,
+        )
+        deadline = DelayedDeadlineDocument(number, due_at_us, by_wall, cost)
+        return Accepted(number, due_at_us, by_wall, [Put(document), Put(deadline)])
+
+    def settle(self, accepted: Accepted, error: StoreError | None) -> None:
+        """It is stored and waits from now on; or it is not, and is forgotten."""
+        if error is not None:
+            self._forget(accepted.number)
+            return
+        self._wait(accepted.number, accepted.due_at_us, by_wall=accepted.by_wall)
+        self._deadline_moved()
+
+    def deadline(self) -> Monotonic | None:
+        """When to call `expire` next."""
+        if self._are_due.is_set():
+            return None
+        after = self._after.soonest()
+        if after is None or self._look_at is None:
+            return self._look_at if after is None else after
+        return min(after, self._look_at)
+
+    def expire(self, now: Instant) -> None:
+        """Let `publish_forever` hand on what is due."""
+        at = self._at.soonest()
+        self._look_at = None if at is None else self._look(at, now)
+        if self._after.first_due(now.monotonic) is not None or (
+            at is not None and at <= now.wall_us
+        ):
+            self._are_due.set()
+
+    async def publish_forever(self) -> None:
+        while True:
+            await self._are_due.wait()
+            await self.publish_due()
+            self._are_due.clear()
+            self._deadline_moved()
+
+    async def publish_due(self) -> None:
+        """Hand every message that is due to the log."""
+        while numbers := self._take_due():
+            try:
+                await self._publish(numbers)
+            except StoreUnavailable as error:
+                logger.error("delayed messages are tried again: %s", error)
+                for number in numbers:
+                    self._after.set(number, AT_ONCE)
+                await self._clock.sleep(RETRY_S)
+
+    def _take_due(self) -> list[str]:
+        """Some of what is due, the longest due first."""
+        now = self._clock.now()
+        numbers: list[str] = []
+        size = 0
+        while len(numbers) < READ_MESSAGES_MAX and size < READ_BYTES_MAX:
+            due = self._after.take_due(now.monotonic, 1) or self._at.take_due(now.wall_us, 1)
+            if not due:
+                break
+            numbers += due
+            size += self._costs[due[0]]
+        return numbers
+
+    async def _publish(self, numbers: Sequence[str]) -> None:
+        """Raises StoreUnavailable: none was handed to the log."""
+        log = self._log
+        if log.congested:
+            await log.commit_now([], keep_if_full=False)
+        documents = await asyncio.gather(
+            *[log.store.get(DelayedDocument, (number,)) for number in numbers]
+        )
+        now_us = self._clock.wall_us()
+        messages: list[Message] = []
+        for number, document in zip(numbers, documents, strict=True):
+            if document is None:
+                logger.error("delayed message %s is not in the log's file any more", number)
+            else:
+                messages.append(self._message(document, now_us))
+        durable = any(message.qos for message in messages)
+        log.append(messages, durable=durable, operations=_removal(numbers))
+        for number in numbers:
+            self._forget(number)
+
+    def _message(self, document: DelayedDocument, now_us: WallUs) -> Message:
+        expiry_s, time = document.expiry_s, self._log.time
+        return Message(
+            document.topic,
+            document.payload,
+            document.qos,
+            document.retain,
+            document.publisher,
+            now_us,
+            None if expiry_s is None else time.expires_at_us(now_us, expiry_s),
+            document.properties,
+        )
+
+    def _wait(self, number: str, due_at_us: int, *, by_wall: bool) -> None:
+        if by_wall:
+            self._at.set(number, WallUs(due_at_us))
+            look_at = self._look(WallUs(due_at_us), self._clock.now())
+            self._look_at = look_at if self._look_at is None else min(self._look_at, look_at)
+        else:
+            self._after.set(number, self._log.time.monotonic_at(ServedUs(due_at_us)))
+
+    def _look(self, at: WallUs, now: Instant) -> Monotonic:
+        """When to look at the wall clock for the message that is due first."""
+        return now.after(max(0.0, min(LOOK_S, (at - now.wall_us) / US)))
+
+    def _add(self, number: str, cost: int) -> None:
+        self._costs[number] = cost
+        self.bytes += cost
+
+    def _forget(self, number: str) -> None:
+        self.bytes -= self._costs.pop(number)
+
+
+def _removal(numbers: Sequence[str]) -> list[Operation]:
+    return [
+        Delete(kind, (number,))
+        for kind in (DelayedDocument, DelayedDeadlineDocument)
+        for number in numbers
+    ]
