@@ -35,10 +35,10 @@ from broker.delivery.looks import Looks
 from broker.documents import SessionDocument
 from broker.errors import StoreError
 from broker.log.batch import awaited
+from broker.log.deadlines import Deadlines
 from broker.log.log import Log
 from broker.message import Monotonic, Offset
 from broker.plural import counted
-from broker.registry.deadlines import Deadlines
 from broker.registry.loading import load
 from broker.registry.sessions import SESSION_EXPIRY_NEVER, AbsentGroups, Sessions
 from broker.session.session import Session
@@ -82,7 +82,7 @@ class Lingering(AbsentGroups):
         """Of these, those that end now, if they have no subscriber."""
         self._held: set[str] = set()
         """Groups that had an absent subscriber when that was last asked."""
-        self._in_use_s = Deadlines()
+        self._in_use_s = Deadlines[Monotonic]()
         """For how many seconds each lingering group had members, the shortest first."""
         self._ends = 0
         """How often sessions have ended."""
