@@ -15,6 +15,16 @@ STRING_BYTES_MAX = 65_535
 """Of a string in an MQTT packet, in UTF-8."""
 
 
+@dataclass(frozen=True, slots=True)
+class Will:
+    """What the broker publishes when it loses the connection."""
+
+    topic: str
+    payload: bytes
+    qos: int
+    retain: bool
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
     host: str = "127.0.0.1"
@@ -22,6 +32,9 @@ class Address:
     username: str | None = None
     password: str | None = None
     keep_alive_s: int = 60
+    will: Will | None = None
+    debug: bool = False
+    """Tell on standard error which packets come and go."""
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -66,7 +79,9 @@ def find(
     With a host of its own a command does not tell that one the user and password of the URL.
     Raises CommandFailed (2): PUBSUB_URL is no such URL, or one of them cannot be what it is for.
     """
-    url = _split(os.environ.get(URL) or "mqtt://127.0.0.1")
+    url = _split(os.environ.get(URL) or "mqtt://127.0.0.1", URL)
+    if url.path.strip("/"):
+        raise _bad_url(URL)
     assert url.hostname is not None
     if host is None and username is None and url.username is not None:
         username = unquote(url.username)
@@ -104,13 +119,48 @@ def check_string(name: str, text: str | None) -> None:
         )
 
 
-def _split(text: str) -> SplitResult:
+def find_by(url_text: str, keep_alive_s: int = 60) -> tuple[Address, str | None]:
+    """What `--url` says, its topic too. Raises CommandFailed (2)."""
+    scheme, _, behind = url_text.partition("://")
+    authority, _, topic = behind.partition("/")
+    url = _split(f"{scheme}://{authority}", "--url")
+    assert url.hostname is not None
+    username, password = (
+        None if part is None else unquote(part) for part in (url.username, url.password)
+    )
+    address = find(url.hostname, url.port or PORT, username, password, keep_alive_s)
+    return address, topic or None
+
+
+def will_of(topic: str | None, payload: str | None, qos: int, *, retain: bool) -> Will | None:
+    """The will that options ask for. Raises CommandFailed (2)."""
+    from broker.errors import TopicNameInvalid
+    from broker.topics import refuse_control_characters, validate_name
+
+    if topic is None:
+        if payload is not None or qos or retain:
+            raise CommandFailed("a will needs its topic: --will-topic", code=Exit.USAGE)
+        return None
+    try:
+        validate_name(topic)
+        refuse_control_characters(topic)
+    except TopicNameInvalid as error:
+        raise CommandFailed(f"--will-topic {topic!r}: {error}", code=Exit.USAGE) from error
+    return Will(topic, (payload or "").encode("utf-8", "surrogateescape"), qos, retain)
+
+
+def _split(text: str, name: str) -> SplitResult:
     try:
         url = urlsplit(text)
         legal = url.scheme in ("mqtt", "tcp") and url.hostname and url.port != 0
     except ValueError:
         legal = False
-    if not legal or url.path.strip("/") or url.query or url.fragment:
-        # The text may have a password in it.
-        raise CommandFailed(f"{URL} must be like mqtt://127.0.0.1:9000", code=Exit.USAGE)
+    if not legal or url.query or url.fragment:
+        raise _bad_url(name)
     return url
+
+
+def _bad_url(name: str) -> CommandFailed:
+    """Without the text, which may have a password in it."""
+    topic = "" if name == URL else "[/TOPIC]"
+    return CommandFailed(f"{name} must be like mqtt://127.0.0.1:9000{topic}", code=Exit.USAGE)

@@ -68,6 +68,12 @@ class Client(mqtt.Client):
         self.max_inflight_messages = 0  # whoever publishes keeps to the broker's Receive Maximum
         if address.username is not None:
             self.username_pw_set(address.username, address.password)
+        if (will := address.will) is not None:
+            self.will_set(will.topic, will.payload, will.qos, will.retain)
+        if address.debug:
+            self.on_log = lambda _client, _userdata, _level, said: output.note(
+                output.one_line(said)
+            )
         self.arrived: deque[mqtt.MQTTMessage] = deque()
         """Received and not yet taken. Acknowledge what you take, in this order [MQTT-4.6.0-2]."""
         self.acknowledged: deque[Acknowledged] = deque()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from typer.core import TyperCommand
+from cli.mosquitto import KnowsMosquitto
 
 OPTION = re.compile(r"--?[A-Za-z]")
 """How options begin. A mistyped one is an error and never a message: `-- --retian` says it is."""
 
 
-class DashedArguments(TyperCommand):
+class DashedArguments(KnowsMosquitto):
     """A command whose arguments may begin with a dash, if no letter follows it."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

@@ -37,6 +37,7 @@ from cli.commands import (
 )
 from cli.dashes import DashedArguments
 from cli.failure import CommandFailed, ConnectionLost, Exit, OutputClosed
+from cli.mosquitto import KnowsMosquitto
 from cli.subcommands import with_subcommands
 
 app = typer.Typer(
@@ -65,7 +66,7 @@ broker.command("start", epilog=broker_start.EXAMPLES)(broker_start.run)
 broker.command("status", epilog=broker_status.EXAMPLES)(broker_status.run)
 broker.command("stop", epilog=broker_stop.EXAMPLES)(broker_stop.run)
 app.command("pub", epilog=pub.EXAMPLES, cls=DashedArguments)(pub.run)
-app.command("sub", epilog=sub.EXAMPLES)(sub.run)
+app.command("sub", epilog=sub.EXAMPLES, cls=KnowsMosquitto)(sub.run)
 app.command("log", epilog=log.EXAMPLES, cls=with_subcommands(below_log))(log.run)
 below_log.command("get", epilog=log_get.EXAMPLES)(log_get.run)
 app.command("check", epilog=check.EXAMPLES)(check.run)

@@ -24,6 +24,22 @@ Password = Annotated[str | None, typer.Option("--password", "-P")]
 KeepAlive = Annotated[
     int, typer.Option("--keepalive", "-k", min=5, max=65_535, help="Seconds between pings.")
 ]
+Url = Annotated[
+    str | None,
+    typer.Option("--url", "-L", help="All in one: mqtt://[USER[:PASSWORD]@]HOST[:PORT][/TOPIC]."),
+]
+ProtocolVersion = Annotated[
+    str | None, typer.Option("--protocol-version", "-V", help="5 or mqttv5: it is always that.")
+]
+Debug = Annotated[
+    bool, typer.Option("--debug", "-d", help="Tell on standard error which packets come and go.")
+]
+WillTopic = Annotated[
+    str | None, typer.Option("--will-topic", help="Topic of a message for when we are cut off.")
+]
+WillPayload = Annotated[str | None, typer.Option("--will-payload", help="What that says.")]
+WillQos = Annotated[int, typer.Option("--will-qos", min=0, max=2, help="Its quality of service.")]
+WillRetain = Annotated[bool, typer.Option("--will-retain", help="Retain it.")]
 Qos = Annotated[int, typer.Option("--qos", "-q", min=0, max=2, help="Quality of service.")]
 OptionalQos = Annotated[
     int | None, typer.Option("--qos", "-q", min=0, max=2, help="Quality of service. [1]")

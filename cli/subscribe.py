@@ -18,10 +18,11 @@ from paho.mqtt.client import MQTTMessage
 
 from broker.errors import ReplaySpecInvalid, TopicFilterInvalid
 from broker.replay.spec import parse, split_filter
-from broker.topics import REPLAY_ENDED, parse_shared, validate_filter
+from broker.topics import REPLAY_ENDED, matches, parse_shared, validate_filter
 from cli import output
 from cli.address import Address
 from cli.client import (
+    NO_SUBSCRIPTION_EXISTED,
     NOT_AUTHORIZED_CODES,
     Client,
     UserProperties,
@@ -53,9 +54,15 @@ class Options:
     start: str | None = None
     until: str | None = None
     count: int | None = None
+    """End after so many messages; 0: when it is subscribed."""
     timeout_s: float | None = None
     command: str | None = None
     ignore_retained: bool = False
+    filtered_out: tuple[str, ...] = ()
+    """Topic Filters whose messages are not written."""
+    unsubscribe: tuple[str, ...] = ()
+    session_expiry_s: int = SESSION_EXPIRY_S
+    """While nobody is connected, if it is durable."""
     quiet: bool = False
 
 
@@ -64,7 +71,7 @@ def subscribe(options: Options) -> Exit:
 
     Raises CommandFailed before the broker is asked: one of the filters is none.
     """
-    for topic_filter in options.filters:
+    for topic_filter in (*options.filters, *options.filtered_out, *options.unsubscribe):
         check_filter(topic_filter)
     with Interrupt() as interrupt:
         subscriber = Subscriber(options, interrupt)
@@ -91,6 +98,8 @@ class Subscriber:
 
     def run(self) -> Exit:
         self._start()
+        if self._options.count == 0:
+            return Exit.OK
         reader_gone = output.reader_gone()
         while True:
             lost = None
@@ -133,6 +142,17 @@ class Subscriber:
         else:
             as_whom = f" as {options.client_id}" if options.durable else ""
             self._note(f"subscribed to {to} (QoS {options.qos}){as_whom}")
+        if options.unsubscribe:
+            self._unsubscribe(options.unsubscribe)
+
+    def _unsubscribe(self, filters: tuple[str, ...]) -> None:
+        answers = self._client.unsubscribe_from(filters)
+        for topic_filter, reason in zip(filters, answers, strict=True):
+            named = output.escaped(topic_filter)
+            if reason.value == NO_SUBSCRIPTION_EXISTED:
+                self._note(f"was not subscribed to {named}")
+            else:
+                self._note(f"no longer subscribed to {named}")
 
     def _discard(self) -> None:
         options = self._options
@@ -161,6 +181,7 @@ class Subscriber:
                 "--fresh discards the session",
             )
         others = stored.not_in(options.filters) if options.filters else []
+        others = [one for one in others if one not in options.unsubscribe]
         if not others:
             return
         named = ", ".join(map(output.escaped, others))
@@ -178,7 +199,7 @@ class Subscriber:
             prefetch = min(PREFETCH_MESSAGES, options.count or PREFETCH_MESSAGES)
         return self._client.open(
             clean_start=clean_start,
-            session_expiry_s=SESSION_EXPIRY_S if options.durable else 0,
+            session_expiry_s=options.session_expiry_s if options.durable else 0,
             receive_max=prefetch,
             user_properties=TELL_SUBSCRIPTIONS if options.durable else (),
         )
@@ -212,6 +233,8 @@ class Subscriber:
                 continue
             done.append(message)
             if message.retain and options.ignore_retained:
+                continue
+            if any(matches(one, message.topic) for one in options.filtered_out):
                 continue
             if options.command is not None:
                 if not self._execute(options.command, done.pop()):

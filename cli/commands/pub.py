@@ -8,8 +8,24 @@ from typing import Annotated
 
 import typer
 
-from cli.address import check_string, find
-from cli.options import Host, KeepAlive, Password, Port, Qos, Username, unique
+from cli.address import check_string
+from cli.connecting import address_of
+from cli.options import (
+    Debug,
+    Host,
+    KeepAlive,
+    Password,
+    Port,
+    ProtocolVersion,
+    Qos,
+    Url,
+    Username,
+    WillPayload,
+    WillQos,
+    WillRetain,
+    WillTopic,
+    unique,
+)
 
 EXAMPLES = """\b
 Examples:
@@ -35,6 +51,13 @@ def run(
     username: Username = None,
     password: Password = None,
     keep_alive: KeepAlive = 60,
+    url: Url = None,
+    version: ProtocolVersion = None,
+    debug: Debug = False,
+    will_topic: WillTopic = None,
+    will_payload: WillPayload = None,
+    will_qos: WillQos = 0,
+    will_retain: WillRetain = False,
     topic_option: Annotated[str | None, typer.Option("--topic", "-t", help="As TOPIC.")] = None,
     message_option: Annotated[
         str | None, typer.Option("--message", "-m", help="As MESSAGE.")
@@ -67,7 +90,24 @@ def run(
     """Publish; done when the broker has it on its disk."""
     from cli import publish
 
+    address, url_topic = address_of(
+        url,
+        host,
+        port,
+        username,
+        password,
+        keep_alive,
+        version=version,
+        debug=debug,
+        will_topic=will_topic,
+        will_payload=will_payload,
+        will_qos=will_qos,
+        will_retain=will_retain,
+    )
+    user_properties = tuple(_property(text) for text in user_property or ())
     given = [text for text in (topic, message) if text is not None]
+    if url_topic is not None:
+        given.insert(0, url_topic)
     if topic_option is not None:
         given.insert(0, topic_option)
     if message_option is not None:
@@ -79,12 +119,12 @@ def run(
         raise typer.BadParameter("--timeout is for -l: the others end when the connection does")
     check_string("--id", client_id)
     options = publish.Options(
-        address=find(host, port, username, password, keep_alive),
+        address=address,
         client_id=client_id or f"pubsub-pub-{unique()}",
         qos=qos,
         retain=retain,
         json=json,
-        user_properties=tuple(_property(text) for text in user_property or ()),
+        user_properties=user_properties,
     )
     if not given:
         if sources or not sys.stdin.isatty():

@@ -9,8 +9,24 @@ from typing import Annotated
 import typer
 
 from cli import output
-from cli.address import check_string, find
-from cli.options import Host, KeepAlive, OptionalQos, Password, Port, Username, unique
+from cli.address import check_string
+from cli.connecting import address_of
+from cli.options import (
+    Debug,
+    Host,
+    KeepAlive,
+    OptionalQos,
+    Password,
+    Port,
+    ProtocolVersion,
+    Url,
+    Username,
+    WillPayload,
+    WillQos,
+    WillRetain,
+    WillTopic,
+    unique,
+)
 
 EXAMPLES = """\b
 Examples:
@@ -43,6 +59,13 @@ def run(
     username: Username = None,
     password: Password = None,
     keep_alive: KeepAlive = 60,
+    url: Url = None,
+    version: ProtocolVersion = None,
+    debug: Debug = False,
+    will_topic: WillTopic = None,
+    will_payload: WillPayload = None,
+    will_qos: WillQos = 0,
+    will_retain: WillRetain = False,
     topic_options: Annotated[
         list[str] | None, typer.Option("--topic", "-t", help="As TOPICS; may be repeated.")
     ] = None,
@@ -85,6 +108,31 @@ def run(
     no_newline: Annotated[
         bool, typer.Option("--no-newline", "-N", help="Write payloads without a newline.")
     ] = False,
+    filter_out: Annotated[
+        list[str] | None,
+        typer.Option("--filter-out", "-T", help="Leave out what matches; may be repeated."),
+    ] = None,
+    unsubscribe: Annotated[
+        list[str] | None,
+        typer.Option("--unsubscribe", "-U", help="Unsubscribe --id from it; may be repeated."),
+    ] = None,
+    exit_when_subscribed: Annotated[
+        bool, typer.Option("-E", help="End when subscribed: --id gets it all later.")
+    ] = False,
+    durable: Annotated[
+        bool, typer.Option("--disable-clean-session", "-c", help="--id does that already.")
+    ] = False,
+    session_expiry_s: Annotated[
+        int | None,
+        typer.Option(
+            "--session-expiry-interval",
+            "-x",
+            metavar="SECONDS",
+            min=1,
+            max=0xFFFFFFFF,
+            help="How long --id is kept while away; 4294967295: for ever. [30 days]",
+        ),
+    ] = None,
     ignore_retained: Annotated[
         bool, typer.Option("--ignore-retained", "-R", help="Leave retained messages out.")
     ] = False,
@@ -95,13 +143,38 @@ def run(
     from cli import subscribe
     from cli.format import compile_format, json_format, plain_format
 
+    address, url_topic = address_of(
+        url,
+        host,
+        port,
+        username,
+        password,
+        keep_alive,
+        version=version,
+        debug=debug,
+        will_topic=will_topic,
+        will_payload=will_payload,
+        will_qos=will_qos,
+        will_retain=will_retain,
+    )
     filters = [*(topics or ()), *(topic_options or ())]
-    for name, given in (("--resume", resume), ("--fresh", fresh), ("--only", only)):
+    if url_topic is not None:
+        filters.append(url_topic)
+    for name, given in (
+        ("--resume", resume),
+        ("--fresh", fresh),
+        ("--only", only),
+        ("-c", durable),
+        ("-E", exit_when_subscribed),
+        ("--unsubscribe", bool(unsubscribe)),
+        ("--session-expiry-interval", session_expiry_s is not None),
+    ):
         if given and client_id is None:
             raise typer.BadParameter(f"{name} needs the --id of a durable subscriber")
     if client_id == "":
         raise typer.BadParameter("--id is empty")
     check_string("--id", client_id)
+    resume |= bool(unsubscribe) and not filters
     if resume and fresh:
         raise typer.BadParameter("--resume goes on and --fresh begins anew: use one")
     if only and not filters:
@@ -125,7 +198,7 @@ def run(
     else:
         write = plain_format(verbose=verbose, newline=not no_newline, terminal=terminal)
     options = subscribe.Options(
-        address=find(host, port, username, password, keep_alive),
+        address=address,
         filters=tuple(
             f"{SHARE_PREFIX}{group}/{one}" if group is not None else one for one in filters
         ),
@@ -139,10 +212,15 @@ def run(
         metadata=json or command is not None or start is not None or "%{" in (format or ""),
         start=start,
         until=until,
-        count=count,
+        count=0 if exit_when_subscribed else count,
         timeout_s=timeout,
         command=command,
         ignore_retained=ignore_retained,
+        filtered_out=tuple(filter_out or ()),
+        unsubscribe=tuple(unsubscribe or ()),
+        session_expiry_s=subscribe.SESSION_EXPIRY_S
+        if session_expiry_s is None
+        else session_expiry_s,
         quiet=quiet,
     )
     if filters or resume:

@@ -178,6 +178,23 @@ def test_lines_go_on_when_a_broker_that_was_killed_is_back(
         assert stored == lines
 
 
+def test_options_of_mosquitto_do_what_they_do_there(
+    broker: BrokerProcess, name: str, tmp_path: Path
+) -> None:
+    url = f"mqtt://127.0.0.1:{broker.port}/{name}"
+    succeed("sub", "-c", "-i", name, "-L", f"{url}/#", "-E", "-x", "600")
+    will = ("--will-topic", f"{name}/will", "--will-payload", "gone")
+    with running(tmp_path, "sub", "elsewhere", *will, *at(broker), says="subscribed"):
+        pass  # It is killed.
+    wait_until(lambda: succeed("log", f"{name}/will", "--data-dir", broker.data_dir) != [])
+    done = pubsub("pub", "-d", "-V", "5", "-L", url, "hello")
+    assert done.returncode == 0
+    assert "Sending PUBLISH" in done.stderr.decode()
+    succeed("pub", f"{name}/no", "noise", *at(broker))
+    again = ("-i", name, "-t", f"{name}/#", "-C", "2", "-T", f"{name}/no", "-v", *at(broker))
+    assert succeed("sub", *again) == [f"{name}/will gone", f"{name} hello"]
+
+
 def test_too_large_a_message_is_refused_with_both_sizes(broker: BrokerProcess, name: str) -> None:
     too_large = b"x" * 3_000_000
     said = fail(1, "pub", name, "-s", *at(broker), stdin=too_large)

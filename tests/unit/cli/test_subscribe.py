@@ -87,6 +87,30 @@ def test_retained_messages_left_out_are_acknowledged_and_not_counted(
     assert after_the_start(client) == [("write", b"2\n"), ("acknowledge", 1, 2)]
 
 
+def test_what_is_filtered_out_is_acknowledged_and_not_counted(client: ScriptedClient) -> None:
+    client.turns.append([message("a/b", 1), message("a/c", 2), message("a", 3)])
+    subscribe(replace(OPTIONS, filtered_out=("a/+",), count=1))
+    assert after_the_start(client) == [("write", b"3\n"), ("acknowledge", 1, 2, 3)]
+
+
+def test_it_ends_when_it_is_subscribed(client: ScriptedClient) -> None:
+    subscribe(replace(OPTIONS, count=0, session_expiry_s=60))
+    assert client.did[0][:3] == ("open", False, 60)
+    assert after_the_start(client) == []
+
+
+def test_what_to_unsubscribe_is_said_and_is_not_what_stays(
+    client: ScriptedClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client.sessions.append(True)
+    client.reports.append((("subscription", "a"), ("subscription", "old"), ("subscriptions", "2")))
+    unsubscribing = replace(OPTIONS, filters=("a",), durable=True, unsubscribe=("old", "none"))
+    client._subscribed.add("old")
+    subscribe(replace(unsubscribing, count=0))
+    said = capsys.readouterr().err.splitlines()
+    assert said[1:] == ["no longer subscribed to old", "was not subscribed to none"]
+
+
 def test_a_replay_ends_when_each_of_its_filters_has(client: ScriptedClient) -> None:
     def ended(topic_filter: bytes) -> MQTTMessage:
         return message("$replay/ended", 0, qos=0, payload=topic_filter)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from cli.address import Address
+from cli.address import Address, Will
 from cli.main import app
 from cli.publish import Options
 
@@ -78,6 +78,18 @@ def test_the_options_say_to_whom_and_how(published: Published) -> None:
     )
 
 
+def test_mosquittos_options_say_it_too(published: Published) -> None:
+    pub("-L mqtt://u:p@h:1/a/b c -V mqttv5 -d --will-topic w --will-payload x --will-qos 2")
+    pub("-L mqtt://h/a -m c --will-topic w --will-retain")
+    (first, topic, payload), (second, *_) = published
+    assert (topic, payload) == ("a/b", b"c")
+    will = Will("w", b"x", 2, retain=False)
+    assert first.address == Address(
+        host="h", port=1, username="u", password="p", will=will, debug=True
+    )
+    assert second.address == Address(host="h", will=Will("w", b"", 0, retain=True))
+
+
 def test_without_options_it_is_qos_1_to_the_broker_on_this_machine(published: Published) -> None:
     pub("a b")
     pub("a b")
@@ -97,6 +109,9 @@ def test_without_options_it_is_qos_1_to_the_broker_on_this_machine(published: Pu
         ("a b -t c", "one TOPIC"),
         ("-m b", "one TOPIC"),
         ("a b -D x", "'x' is not NAME=VALUE"),
+        ("-L mqtt://h/a -t b c", "one TOPIC"),
+        ("a b -L mqtt://h -h h", "--url says all that -h, -p, -u and -P say"),
+        ("a b -V 311", "-V 311: these commands speak MQTT 5 only"),
         ("a b -q 3", "2"),
         ("a b -W 3", "--timeout is for -l"),
     ],

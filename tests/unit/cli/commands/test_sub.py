@@ -65,6 +65,22 @@ def test_a_replay_that_a_filter_begins_may_be_ended_too(subscribed: list[Options
     assert (subscribed[0].start, subscribed[0].until) == (None, "5")
 
 
+def test_mosquittos_options_mean_the_same(subscribed: list[Options]) -> None:
+    sub("-c -i me -t a -T 'a/b' -T a/c -U old -E -x 60 -V 5 -L 'mqtt://h/home/#' -v -N -R")
+    sub("-t a")
+    first, second = subscribed
+    assert (first.address.host, first.filters) == ("h", ("a", "home/#"))
+    assert (first.filtered_out, first.unsubscribe) == (("a/b", "a/c"), ("old",))
+    assert (first.count, first.session_expiry_s) == (0, 60)
+    assert written(first) == b"a b"
+    assert second.session_expiry_s == 30 * 86_400
+
+
+def test_to_unsubscribe_is_enough_to_do(subscribed: list[Options]) -> None:
+    sub("-i me -U a")
+    assert (subscribed[0].filters, subscribed[0].resume) == ((), True)
+
+
 def test_a_group_shares_each_of_its_filters(subscribed: list[Options]) -> None:
     sub("a 'b/#' --group g")
     assert subscribed[0].filters == ("$share/g/a", "$share/g/b/#")
@@ -143,6 +159,11 @@ def test_metadata_is_asked_for_only_where_it_is_used(
         ("a --from 1 --until 2:3", "--until: until is one place"),
         ("--resume --id me --from 1", "--resume says where to begin"),
         ("--until 5 --id me --resume", "--until needs the topics"),
+        ("a -c", "-c needs the --id"),
+        ("a -E", "-E needs the --id"),
+        ("a -U b", "--unsubscribe needs the --id"),
+        ("a -x 60", "--session-expiry-interval needs the --id"),
+        ("a -V mqttv311", "-V mqttv311: these commands speak MQTT 5 only"),
         ("a --until 5", "--until ends a replay, and none begins: add --from"),
         ("'$replay/earliest/a' b --until 5", "--until ends a replay, and none begins: add --from"),
         ("a --json -F %p", "use one of"),
