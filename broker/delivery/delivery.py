@@ -27,8 +27,9 @@ from broker.delivery import readers
 from broker.delivery.at_once import TOO_SLOW, AtOnce
 from broker.delivery.changes import ROUTED_AT_ONCE_MAX, Changes
 from broker.delivery.looks import Looks
-from broker.delivery.readers import CatchUp, Reader, ReaderKey, Replay, Retained
+from broker.delivery.readers import CatchUp, Reader, ReaderKey, Replay
 from broker.delivery.recent import Recent
+from broker.delivery.retained import Retained
 from broker.delivery.routes import AT_ONCE_MAX, Routed, RouteTable, parts, route
 from broker.delivery.subscribers import Subscriber, Subscribers
 from broker.delivery.waking import Waking
@@ -313,7 +314,8 @@ class Delivery:
         return read, bisect_left(offsets, read.next)
 
     async def retained(self, session: Session, filters: Sequence[str]) -> list[Offset]:
-        return await self._looks.look(session, lambda: self._log.store.retained(filters))
+        # Beside the session's other looks: while one searches long, another looks for few topics.
+        return await self._looks.until_answered(lambda: self._log.store.retained(filters))
 
     async def routed(self, through: Offset) -> None:
         """Return when every batch through this offset, which is in the log, was routed."""

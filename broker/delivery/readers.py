@@ -1,6 +1,6 @@
 """Readers: what reads the log for one session, a part whenever there is room for one.
 
-`CatchUp` is the session's own, `Replay` one of a subscription, `Retained` reads what is retained.
+`CatchUp` is the session's own, `Replay` one of a subscription; `retained` reads what is retained.
 What they read and what they tell when they are done is the `Feed`'s. A session's readers take
 turns: one of them looks into the log at a time.
 """
@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from array import array
-from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -20,7 +18,6 @@ from broker import tasks
 from broker.counters import Counters
 from broker.delivery.waking import Waking
 from broker.documents import BEFORE_ALL, SubscriptionDocument
-from broker.errors import StoreCorrupt
 from broker.message import Message, Offset, Outgoing, cost_of, texts_among
 from broker.session.grants import merge_grants
 from broker.session.outbox import with_missing
@@ -41,8 +38,6 @@ logger = logging.getLogger(__name__)
 READ_MESSAGES_MAX = 2000
 READ_BYTES_MAX = 512 * 1024
 """What a reader that is behind takes from the log at a time."""
-MANY_RETAINED = 500
-"""Retained messages beyond which live ones go in between, after each so many."""
 
 
 def size_of(outgoing: Iterable[Outgoing]) -> int:
@@ -235,73 +230,6 @@ class CatchUp(Reader):
                 delivery.waking.wake([session])
             await asyncio.sleep(0)
         delivery.caught_up(session)
-
-
-class Retained(Reader):
-    """What is retained for new subscriptions, once; of what does not wait in the session yet it
-    keeps the offsets, eight bytes each. (P7)
-
-    Offers a part only when the one before was taken. What the client did not take before it left
-    is looked for again when it is back: how far it came is kept with each subscription.
-    """
-
-    def has_room(self) -> bool:
-        return not self.session.owed.waiting
-
-    async def run(self) -> None:
-        session, delivery = self.session, self.delivery
-        owing = session.owed.begin_read()
-        after = min([s.retained_after for s in owing], default=Offset(0))
-        through = max([s.retained_through for s in owing], default=Offset(0))
-        try:
-            found = await delivery.retained(session, [s.filter for s in owing])
-        except StoreCorrupt as error:
-            # Or it would be cut off at each subscription. Which offsets they have nobody knows.
-            logger.error("client %r gets nothing retained: %s", session.client_id, error)
-            delivery.retained_read(session, Read([], Offset(0), [range(1)]), last_part=True)
-            return
-        offsets = array("q", found[bisect_right(found, after) : bisect_right(found, through)])
-        del found
-        if offsets:
-            # A live session was offered everything below them then, so that each finds its place.
-            await delivery.routed(Offset(offsets[-1]))
-        many = len(offsets) > MANY_RETAINED and self._all_live_is_newer_than(offsets[-1])
-        part_max = MANY_RETAINED if many else READ_MESSAGES_MAX
-        if many:
-            session.owed.let_live_between()
-        done = 0
-        while True:
-            await self.room()
-            if many and (topics := session.owed.blocking(session.outbox)):
-                await self._send_ahead(topics, after, through)
-                continue
-            part = [Offset(offset) for offset in offsets[done : done + part_max]]
-            read, looked_at = await delivery.fetch(session, part, READ_BYTES_MAX)
-            done += looked_at
-            last_part = done >= len(offsets)
-            delivery.retained_read(session, read, last_part=last_part)
-            if last_part:
-                break
-            await asyncio.sleep(0)
-
-    def _all_live_is_newer_than(self, retained: int) -> bool:
-        session = self.session
-        older = session.outbox and session.outbox[0][0].offset <= retained
-        return session.position.is_live and not older
-
-    async def _send_ahead(self, topics: list[str], after: Offset, through: Offset) -> None:
-        """Live messages on these topics wait: send what is retained there first."""
-        session, delivery, owed = self.session, self.delivery, self.session.owed
-        found = await delivery.retained(session, topics)
-        left = [offset for offset in found if after < offset <= through]
-        while left:
-            read, looked_at = await delivery.fetch(session, left, READ_BYTES_MAX)
-            del left[:looked_at]
-            owed.offer_ahead()
-            delivery.retained_read(session, read, last_part=False)
-            await self.room()
-        owed.gone_ahead(topics)
-        delivery.waking.wake([session])
 
 
 class Replay(Reader):

@@ -8,8 +8,9 @@ A subscription is owed the matching messages that were retained when it was made
 `retained_after` moves with what is taken and is stored with the Packet Identifiers of that. So
 whoever leaves before the end is still owed the rest, and nothing of it comes twice.
 
-Many take seconds, so live messages go in between: on a topic when its retained message has gone,
-which therefore may go first (`ahead`). Those come twice to whoever leaves before the end.
+Many take seconds, and so does the search for them, so live messages go in between: on a topic when
+its retained message has gone, which therefore may go first (`ahead`). Those come twice to whoever
+leaves before the end.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import islice
 
-from broker.documents import SubscriptionDocument
+from broker.documents import BEFORE_ALL, SubscriptionDocument
 from broker.message import Grant, Message, Offset, Outgoing
 from broker.session.grants import SubscriptionSet, merge_grants
 from broker.session.in_flight import OFFSET_MAX
@@ -48,6 +49,7 @@ class OwedRetained:
         self.ahead: set[str] | None = None
         """While many are read: topics on which nothing is owed any more. None: what is owed and
         what is live goes in the order of the log."""
+        self._older_through = BEFORE_ALL
         self.offers_ahead = False
         """What waits goes before its turn."""
         self.unread: set[str] = set()
@@ -147,9 +149,11 @@ class OwedRetained:
                         self._owing.pop(subscription.filter, None)
         self._subscriptions.write_next(moved)
 
-    def let_live_between(self) -> None:
-        """All that is live is newer than what is read, of which there is much."""
+    def let_live_between(self, older_through: Offset = BEFORE_ALL) -> None:
+        """Live messages through `older_through` go first: nothing older is retained there.
+        All others are newer than what is read, of which there is much."""
         self.ahead = set()
+        self._older_through = older_through
 
     def offer_ahead(self) -> None:
         """What is offered next goes before its turn, until `gone_ahead`."""
@@ -166,13 +170,14 @@ class OwedRetained:
         assert self.ahead is not None
         if len(self.ahead) > AHEAD_MAX:
             return []
-        return list({m.topic for m, _ in islice(live, BLOCKING_MAX)} - self.ahead)
+        first = [m for m, _ in islice(live, BLOCKING_MAX)]
+        return list({m.topic for m in first if m.offset > self._older_through} - self.ahead)
 
     def free_through(self, live: Iterable[Outgoing]) -> Offset:
         """Through which offset live messages may go."""
         assert self.ahead is not None
         for message, _ in live:
-            if message.topic not in self.ahead:
+            if message.topic not in self.ahead and message.offset > self._older_through:
                 return Offset(message.offset - 1)
         return OFFSET_MAX
 

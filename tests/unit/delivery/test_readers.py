@@ -10,13 +10,11 @@ from typing import Any
 
 import pytest
 
-from broker.delivery import readers
 from broker.delivery.looks import READ_RETRY_S
 from broker.delivery.readers import READ_BYTES_MAX
 from broker.documents import SubscriptionDocument
 from broker.errors import StoreCorrupt, StoreUnavailable
 from broker.message import Offset
-from broker.session import owed
 from broker.store import Read
 from broker.topics import REPLAY_ENDED
 from tests.support.messages import message, numbered, texts
@@ -47,6 +45,7 @@ async def test_a_reader_that_is_behind_keeps_to_bytes_as_well(
 ) -> None:
     """P7: a window of large messages must not be all of them."""
     monkeypatch.setattr("broker.delivery.readers.READ_MESSAGES_MAX", 1000)
+    monkeypatch.setattr("broker.delivery.retained.READ_MESSAGES_MAX", 1000)
     monkeypatch.setattr("broker.delivery.readers.READ_BYTES_MAX", 1000)
     sub.limit = 0
     for n in range(100):
@@ -305,6 +304,7 @@ async def test_what_is_removed_while_retained_messages_are_handed_on_is_passed_o
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("broker.delivery.readers.READ_MESSAGES_MAX", 2)
+    monkeypatch.setattr("broker.delivery.retained.READ_MESSAGES_MAX", 2)
     await _keep(world, 6)
     sub = Subscriber(world, limit=0)
     await sub.open()
@@ -463,112 +463,6 @@ async def test_a_retained_message_with_a_control_character_does_not_block_the_ot
     await world.settled()
     assert payloads(sub.got) == [b"first", b"u"]
     assert +world.counters.dropped == WITHHELD_FOR
-
-
-# Many that are retained
-
-
-class Gate:
-    """`fetch` of a disk, so many times at once as it is opened for."""
-
-    def __init__(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._world = world
-        self._passes = asyncio.Semaphore(0)
-        self._fetch = world.disk.fetch
-        monkeypatch.setattr(world.disk, "fetch", self._wait)
-
-    async def _wait(self, *args: Any, **kwargs: Any) -> Read:
-        await self._passes.acquire()
-        return await self._fetch(*args, **kwargs)
-
-    async def let_pass(self, times: int = 1) -> None:
-        for _ in range(times):
-            self._passes.release()
-            await self._world.settled()
-
-
-async def owed_many(world: World, sub: Subscriber, *, qos: int = 1) -> None:
-    """A live subscriber that subscribes to 100 retained messages."""
-    kept = [replace(message(f"old{n}", f"t/{n}"), retain=True) for n in range(100)]
-    await world.publish(*kept)
-    await sub.open()
-    sub.subscribe(subscription("u"))
-    await world.settled()
-    sub.subscribe(subscription("t/#", qos, start=100, retained_through=100))
-    world.delivery.send_retained(placed(sub))
-    await world.settled()
-
-
-@pytest.mark.parametrize("qos", [0, 1, 2])
-async def test_live_messages_go_between_many_retained_ones(
-    world: World, monkeypatch: pytest.MonkeyPatch, qos: int
-) -> None:
-    """But on each topic after what is retained there, which comes once. [MQTT-4.6.0-6]"""
-    monkeypatch.setattr(readers, "MANY_RETAINED", 10)
-    sub, gate = Subscriber(world), Gate(world, monkeypatch)
-    await owed_many(world, sub, qos=qos)
-    placed(sub).in_flight.open(65_535)
-    await gate.let_pass()
-    assert len(sub.got) == 10
-    live = [
-        message("new99", "t/99"),
-        replace(message("new98", "t/98"), retain=True),  # What was retained there is no more.
-        message("new0", "t/0"),
-        message("other", "t/x"),
-        message("u", "u"),
-    ]
-    await world.publish(*live)
-    await gate.let_pass(2)
-    got = payloads(sub.got)
-    assert got[-5:] == [b"new99", b"new98", b"new0", b"other", b"u"]
-    assert len(got) <= 40
-    await gate.let_pass(20)
-    await world.publish(message("later", "t/50"))
-    got = payloads(sub.got)
-    old = [b"old%d" % n for n in range(100) if n != 98]
-    new = [b"new99", b"new98", b"new0", b"other", b"u", b"later"]
-    assert sorted(got) == sorted(old + new)
-    assert got.index(b"old99") < got.index(b"new99")
-    assert got[-1] == b"later"
-    assert [g.retained for m, g in sub.got if m.payload == b"old99"] == [True]
-    assert placed(sub).owed.subscriptions() == []
-
-
-async def test_who_leaves_between_many_retained_ones_gets_the_rest_when_it_is_back(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(readers, "MANY_RETAINED", 10)
-    sub, gate = Subscriber(world), Gate(world, monkeypatch)
-    await owed_many(world, sub, qos=0)
-    await gate.let_pass()
-    await world.publish(message("new99", "t/99"))
-    await gate.let_pass(3)
-    got = payloads(sub.got)
-    assert b"new99" in got
-    sub.close()
-    await world.settled()
-    sub.got.clear()
-    await sub.open()
-    await gate.let_pass(20)
-    assert {*got, *payloads(sub.got)} == {*(b"old%d" % n for n in range(100)), b"new99"}
-
-
-async def test_what_is_published_to_many_topics_waits_for_what_is_retained_on_each(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(readers, "MANY_RETAINED", 10)
-    monkeypatch.setattr(owed, "BLOCKING_MAX", 7)
-    sub, gate = Subscriber(world), Gate(world, monkeypatch)
-    await owed_many(world, sub, qos=0)
-    await gate.let_pass()
-    for n in range(99, 0, -3):
-        await world.publish(message(f"new{n}", f"t/{n}", qos=0))
-        await gate.let_pass()
-    await gate.let_pass(60)
-    got = payloads(sub.got)
-    assert len(got) == 100 + 33
-    for n in range(99, 0, -3):
-        assert got.index(b"old%d" % n) < got.index(b"new%d" % n)
 
 
 # More of what is missing
