@@ -1,8 +1,9 @@
 """No turn of the event loop is long, however many sessions, filters, members, subscribers or topics
 it is for; nor is a look into the log, which others wait for.
 
-The bound is generous, for a machine that others use: 10 to 25 ms are measured. What grows with
-these numbers takes 200 ms and more.
+Measured is the time of the processor, 1 to 30 ms. What grows with these numbers takes 200 ms and
+more, each time; on a machine that others use anything may take long once, so a test that finds a
+long turn looks again.
 """
 
 from __future__ import annotations
@@ -40,10 +41,10 @@ from tests.support.clock import FakeClock
 from tests.support.groups import member, numbers, publish
 from tests.support.messages import message
 from tests.support.sqlite import change
-from tests.support.turns import LongestTurn
+from tests.support.turns import LongestTurn, again_if_long, short
 from tests.support.world import Disk, Subscriber, placed, running, subscription
 
-TURN_MS_MAX = 100
+TURN_MS_MAX = 50
 
 
 @pytest.fixture(autouse=True)
@@ -89,40 +90,43 @@ def measure_threads(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return took_ms
 
 
+@again_if_long
 async def test_many_sessions_that_expire_at_once(tmp_path: Path) -> None:
     clock = FakeClock()
     expires_at_us = ServedUs(clock.wall_us() + 10_000_000)
-    names = [f"client{n}" for n in range(10_000)]
+    names = [f"client{n}" for n in range(30_000)]
     disk = await stored(tmp_path, *[SessionDocument(n, 100, 1, expires_at_us) for n in names])
     async with running(disk, Config(), clock) as world, LongestTurn() as longest:
         clock.advance(11)
         await until(lambda: world.sessions.durable_count == 0, clock)
         await world.log.flushed()
     await disk.close()
-    assert longest.ms < TURN_MS_MAX
+    short(TURN_MS_MAX, longest.ms)
 
 
+@again_if_long
 async def test_a_client_with_many_filters_that_comes_back_and_leaves(tmp_path: Path) -> None:
     disk = await stored(
         tmp_path,
         SessionDocument("sub1", 100, 1, None),
         CursorDocument("sub1", Offset(0), Offset(0), 1, b""),
-        *[subscription(f"t/{n}/+") for n in range(30_000)],
+        *[subscription(f"t/{n}/+") for n in range(50_000)],
     )
     async with running(disk) as world:
         sub = Subscriber(world)
         async with LongestTurn() as coming:
             await sub.open()
             await until(lambda: world.is_live(sub))
-        assert world.delivery.subscription_count == 30_000
+        assert world.delivery.subscription_count == 50_000
         assert len(sub.got) == 1
         async with LongestTurn() as leaving:
             sub.close()
             await until(lambda: world.delivery.subscription_count == 0)
     await disk.close()
-    assert max(coming.ms, leaving.ms) < TURN_MS_MAX
+    short(TURN_MS_MAX, coming.ms, leaving.ms)
 
 
+@again_if_long
 async def test_a_subscribe_of_many_filters_of_many_levels(tmp_path: Path) -> None:
     filters = [f"t/{n}/{'+/' * 90}x" for n in range(10_000)]
     subscribe = Subscribe(1, [SubscriptionRequest(topic_filter, 1) for topic_filter in filters])
@@ -135,11 +139,12 @@ async def test_a_subscribe_of_many_filters_of_many_levels(tmp_path: Path) -> Non
                 client.peer.receive(packet, world.clock.monotonic())
                 await until(lambda: len(client.transport.written) > len(filters))
             client.transport.written = b""
-            assert longest.ms < TURN_MS_MAX
+            short(TURN_MS_MAX, longest.ms)
     await disk.close()
 
 
 @pytest.mark.parametrize("waiting", [0, 1000])
+@again_if_long
 async def test_acknowledgements_in_a_group_with_many_members(waiting: int) -> None:
     async with running(Disk()) as world:
         members = [await member(world, f"m{n}", window=1) for n in range(1000)]
@@ -151,9 +156,10 @@ async def test_acknowledgements_in_a_group_with_many_members(waiting: int) -> No
                 one.wake()
             await asyncio.sleep(0)
         assert len(numbers(*members)) == 1000 + min(waiting, 100)
-    assert longest.ms < TURN_MS_MAX
+    short(TURN_MS_MAX, longest.ms)
 
 
+@again_if_long
 async def test_many_groups_that_end_at_once(tmp_path: Path) -> None:
     """Every other one has read everything."""
     clock = FakeClock()
@@ -175,9 +181,10 @@ async def test_many_groups_that_end_at_once(tmp_path: Path) -> None:
         await world.log.flushed()
         await until(lambda: world.counters.dropped[UNREAD] == len(names) // 2, clock)
     await disk.close()
-    assert longest.ms < TURN_MS_MAX
+    short(TURN_MS_MAX, longest.ms)
 
 
+@again_if_long
 async def test_a_client_that_leaves_many_groups_at_once(tmp_path: Path) -> None:
     names = [f"$share/g{n}/t/{n}" for n in range(5_000)]
     disk = await stored(tmp_path, *[SessionDocument(name, 100, 1, None) for name in names])
@@ -193,9 +200,10 @@ async def test_a_client_that_leaves_many_groups_at_once(tmp_path: Path) -> None:
             await until(lambda: world.groups.open_count == 0)
             await world.log.flushed()
     await disk.close()
-    assert longest.ms < TURN_MS_MAX
+    short(TURN_MS_MAX, longest.ms)
 
 
+@again_if_long
 async def test_many_members_of_a_group_that_failed(tmp_path: Path) -> None:
     """They come again meanwhile, or at once."""
     disk = await stored(tmp_path)
@@ -217,9 +225,10 @@ async def test_many_members_of_a_group_that_failed(tmp_path: Path) -> None:
         assert world.groups.open_count == 1
         assert again.transport.written.count(b"\x32") == 1
     await disk.close()
-    assert longest.ms < TURN_MS_MAX
+    short(TURN_MS_MAX, longest.ms)
 
 
+@again_if_long
 async def test_the_documents_of_a_client_with_many_filters(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,7 +243,7 @@ async def test_the_documents_of_a_client_with_many_filters(
     assert len(found) == 50_001
     assert await disk.scan(SubscriptionDocument, ("sub1",)) == found[1:]
     await disk.close()
-    assert max(longest_ms) < TURN_MS_MAX
+    short(TURN_MS_MAX, *longest_ms)
 
 
 class Forgetful(Disk):
@@ -251,6 +260,7 @@ class Forgetful(Disk):
         await super().append(batch, durable=durable, places=places)
 
 
+@again_if_long
 async def test_a_message_for_many_subscribers_and_their_acknowledgements() -> None:
     async with running(Forgetful()) as world:
         subscribers = [Subscriber(world) for _ in range(20_000)]
@@ -267,9 +277,10 @@ async def test_a_message_for_many_subscribers_and_their_acknowledgements() -> No
             world.log.changed(placed(sub), lambda error, wake=wake: wake(), urgent=False)  # type: ignore[misc]
         async with LongestTurn() as acknowledged:
             await world.flushed()
-    assert max(sending.ms, acknowledged.ms) < TURN_MS_MAX
+    short(TURN_MS_MAX, sending.ms, acknowledged.ms)
 
 
+@again_if_long
 async def test_a_reader_of_many_topics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Measured in the reader's thread: other readers wait for it."""
     disk = await stored(tmp_path)
@@ -290,4 +301,4 @@ async def test_a_reader_of_many_topics(tmp_path: Path, monkeypatch: pytest.Monke
             found, position = found + len(read.messages), read.next
         assert found == (101 if len(filters) > 1 else 5001)
     await disk.close()
-    assert max(longest_ms) < TURN_MS_MAX
+    short(TURN_MS_MAX, *longest_ms)
