@@ -185,7 +185,6 @@ class Client(Owner):
         self._close(ReasonCode.IMPLEMENTATION_SPECIFIC_ERROR, error.reason)
 
     def taken_over(self) -> None:
-        """Another connection uses the client identifier: let go of the session. [MQTT-3.1.4-3]"""
         self._why = "taken over by another connection with its client identifier"
         self._connection.close(ReasonCode.SESSION_TAKEN_OVER)
         self._end()
@@ -370,8 +369,9 @@ class Client(Owner):
     def _end(self) -> None:
         """Send what is queued, close the connection and let go of the session."""
         self._leave()
-        self._output.flush()
-        self._transport.close()
+        if not self._output.lost:
+            self._output.flush()
+            self._transport.close()
 
     def _leave(self) -> None:
         if self._output.closed:

@@ -22,6 +22,7 @@ from broker.mqtt.packets import (
     MQTT_3_1_1,
     MQTT_5,
     Ack,
+    Disconnect,
     PacketType,
     Publish,
     Subscribe,
@@ -347,6 +348,36 @@ async def test_too_many_connections_are_told_to_the_operator(
     assert caplog.messages == [
         f"connection from 127.0.0.1:{port} cut off: there are connections_max already"
     ]
+
+
+@pytest.mark.parametrize("half_closed", [False, True])
+@pytest.mark.parametrize("left", [False, True])
+@pytest.mark.parametrize("web", [False, True])
+async def test_a_peer_that_is_gone_while_it_waits_for_the_disk_is_no_mistake_of_ours(
+    world: World,
+    connection: TcpConnection,
+    kernel: Kernel,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    half_closed: bool,
+    left: bool,
+    web: bool,
+) -> None:
+    def gone(_: bytes) -> None:
+        raise RuntimeError("the handler is closed")
+
+    world.disk.may_commit.clear()
+    packets = comes(1) + (encode(Disconnect(), MQTT_5) if left else b"")
+    connection.data_received(handshake(1) + frame(packets) if web else packets)
+    if half_closed:
+        connection.eof_received()
+    connection.connection_lost(None)
+    kernel.abort()
+    monkeypatch.setattr(kernel, "write", gone)
+    world.disk.may_commit.set()
+    await world.settled()
+    assert caplog.messages == []
+    assert world.sessions.connected_count == 0
 
 
 async def test_a_peer_that_is_gone_when_our_output_ends_is_no_mistake_of_ours(
