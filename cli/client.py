@@ -58,6 +58,8 @@ class Acknowledged:
     packet_id: int
     reason: ReasonCode
     user_properties: Mapping[str, str]
+    said: str = ""
+    """Its Reason String."""
 
 
 class Client(mqtt.Client):
@@ -295,7 +297,9 @@ class Client(mqtt.Client):
         reason: ReasonCode,
         properties: Properties | None,
     ) -> None:
-        self.acknowledged.append(Acknowledged(packet_id, reason, user_properties_of(properties)))
+        said = getattr(properties, "ReasonString", "")
+        its = user_properties_of(properties)
+        self.acknowledged.append(Acknowledged(packet_id, reason, its, said))
 
     def _answered(
         self,

@@ -113,11 +113,9 @@ def database_of(path: Path) -> Path:
 def require_log(path: Path) -> None:
     """Raises CommandFailed: none is there."""
     if not path.exists():
-        raise CommandFailed(
-            f"no log at {path}",
-            f"start the broker with: pubsub broker start --data-dir {path.parent}",
-            Exit.NOTHING_THERE,
-        )
+        start = f"start the broker with: pubsub broker start --data-dir {path.parent}"
+        remedy = start if path.name == DATABASE else ""
+        raise CommandFailed(f"no log at {path}", remedy, Exit.NOTHING_THERE)
 
 
 @contextlib.contextmanager

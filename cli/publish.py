@@ -196,7 +196,7 @@ class Publisher:
             topic, size = self._unacknowledged.pop(acknowledged.packet_id)
             reason = acknowledged.reason
             if reason.is_failure:
-                self.refused[_said(reason)] += 1
+                self.refused[_said(reason, acknowledged.said)] += 1
                 not_authorized = reason.value in NOT_AUTHORIZED_CODES
                 self.exit_code = Exit.NOT_AUTHORIZED if not_authorized else Exit.FAILED
             else:
@@ -216,7 +216,9 @@ class Publisher:
         return receipt
 
 
-def _said(reason: ReasonCode) -> str:
+def _said(reason: ReasonCode, why: str) -> str:
+    if why:
+        return f"{reason} ({why})"
     if reason.value == QUOTA_EXCEEDED:
         return f"{reason}: the broker's disk is full, or you have reached a limit that it sets"
     return str(reason)

@@ -30,7 +30,8 @@ def run(
 
     Also while the broker runs. Damage ends it with exit code 74.
     """
+    from broker.config import DATABASE
     from cli.check import check
     from cli.database import database_of
 
-    check(database_of(data_dir if file is None else file), json=json)
+    check(data_dir / DATABASE if file is None else database_of(file), json=json)

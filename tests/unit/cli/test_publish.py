@@ -89,6 +89,13 @@ def test_a_refused_message_fails(client: ScriptedClient, reason_code: int, code:
     assert failed.value.code == code
 
 
+def test_the_brokers_reason_is_said(client: ScriptedClient) -> None:
+    client.turns.append([replace(acknowledged(1, 0x90), said="only the broker publishes there")])
+    said = r"Topic name invalid \(only the broker publishes there\)"
+    with pytest.raises(CommandFailed, match=said):
+        publish(options(), "$SYS/a", lambda: b"b")
+
+
 def test_a_full_disk_is_called_that(client: ScriptedClient) -> None:
     client.turns.append([acknowledged(1, 0x97)])
     with pytest.raises(CommandFailed, match="Quota exceeded: the broker's disk is full"):

@@ -17,6 +17,7 @@ from cli.main import app
         ("--data-dir d --json", "d/pubsub.db", True),
         ("copy.db", "copy.db", False),
         ("d", "d/pubsub.db", False),
+        ("--data-dir none", "none/pubsub.db", False),
     ],
 )
 def test_the_log_of_the_data_directory_or_another_file(
