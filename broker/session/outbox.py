@@ -15,7 +15,8 @@ GAPS_MAX = 16
 def with_missing(
     outgoing: Sequence[Outgoing], missing: Sequence[range]
 ) -> tuple[Sequence[Outgoing], list[range]]:
-    """The messages, each with the missing offsets right before it; and what lies after the last."""
+    """The messages, each with the missing offsets right before it, beside those that it tells of
+    already; and what lies after the last."""
     if not missing:
         return outgoing, []
     told: list[Outgoing] = []
@@ -25,8 +26,10 @@ def with_missing(
         while here < len(left) and left[here].start < message.offset:
             here += 1
         if here:
-            gaps = left[: min(here, GAPS_MAX)]
-            gaps[-1] = range(gaps[-1].start, left[here - 1].stop)
+            gaps = [*left[:here], *grant.missing]
+            last = gaps[-1].stop
+            gaps = gaps[:GAPS_MAX]
+            gaps[-1] = range(gaps[-1].start, last)
             grant, left = replace(grant, missing=tuple(gaps)), left[here:]
         told.append((message, grant))
     return told, left

@@ -39,7 +39,7 @@ from broker.session.exchange import Taken
 from broker.session.gaps import TOLD_MAX, Gaps
 from broker.session.grants import SubscriptionSet
 from broker.session.in_flight import OFFSET_MAX, InFlightWindow
-from broker.session.outbox import Outbox
+from broker.session.outbox import Outbox, with_missing
 from broker.session.owed import OwedRetained
 from broker.session.position import LivePosition, Position
 from broker.session.received import ReceivedQos2
@@ -195,6 +195,8 @@ class Session:
         taken = self.in_flight.take(
             queue, now_us, bytes_max, durable=self.durable, aside=aside, through=through
         )
+        if taken.expired and (aside or self.outbox.tells):
+            self._tell_with_next(taken, queue)
         if aside:
             self._note_aside(taken.expired, [0] * len(taken.expired))
             self._note_aside(taken.outgoing, taken.packet_ids)
@@ -206,6 +208,16 @@ class Session:
             if self.grants.joined:
                 self.grants.mark_caught_up(taken.outgoing)
         return taken
+
+    def _tell_with_next(self, taken: Taken, queue: deque[Outgoing]) -> None:
+        """Messages have expired that were to tell of missing offsets: those after them do."""
+        left = [gap for _, grant in taken.expired for gap in grant.missing]
+        if left:
+            taken.outgoing[:], left = with_missing(taken.outgoing, left)
+        if left and queue:
+            (queue[0],), _ = with_missing([queue[0]], left)
+        elif left and queue is self.outbox:
+            self.outbox.miss(left)
 
     def _in_between(self) -> tuple[deque[Outgoing], Offset, bool]:
         """Outbox or retained messages: which to take from, through which offset, and whether that

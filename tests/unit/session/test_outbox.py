@@ -47,6 +47,13 @@ def test_clear_forgets_all() -> None:
     assert (len(outbox), outbox.size, outbox.first()) == (0, 0, None)
 
 
+def test_a_message_tells_of_more_beside_what_it_tells_of_already() -> None:
+    first, _ = with_missing(outgoing(20), [range(10, 12)])
+    [(_, grant)], left = with_missing(first, [range(1, 3), range(30, 31)])
+    assert grant.missing == (range(1, 3), range(10, 12))
+    assert left == [range(30, 31)]
+
+
 def test_one_message_tells_of_a_bounded_number_of_gaps() -> None:
     missing = [range(3 * i, 3 * i + 1) for i in range(GAPS_MAX + 10)]
     [(_, grant)], left = with_missing(outgoing(1000), missing)

@@ -7,6 +7,7 @@ import pytest
 from broker.documents import CursorDocument, Put, ReceivedQos2Document, SubscriptionDocument
 from broker.message import Grant, Lease, Message, Offset, Outgoing
 from broker.session.cursor import listed
+from broker.session.outbox import with_missing
 from broker.session.position import LivePosition
 from broker.session.session import Session
 from tests.support.messages import message
@@ -58,6 +59,45 @@ def restored(
 
 
 # Taking
+
+
+def expiring(offset: int, *, at: int | None = 5) -> Message:
+    return message(str(offset), offset=offset, qos=1, expires_at_us=at)
+
+
+@pytest.mark.parametrize("waits", [False, True])
+@pytest.mark.parametrize("there", [False, True])
+def test_what_expired_leaves_to_the_next_message_which_offsets_are_missing(
+    waits: bool, there: bool
+) -> None:
+    """P5. `there`: the next is taken with it; `waits`: it has no room yet."""
+    sub = session(window=1 if waits else 100)
+    offer(sub, expiring(1, at=None))
+    sub.miss([range(2, 4)])
+    if waits or there:
+        offer(sub, expiring(4), expiring(5, at=None))
+    else:
+        offer(sub, expiring(4))
+    first = sub.take(9, ALL)
+    assert [m.offset for m, _ in first.expired] == [4]
+    taken = [*first.outgoing]
+    if waits:
+        sub.in_flight.puback(first.packet_ids)
+        commit(sub)
+    elif not there:
+        assert cursor_of(sub).offset <= 1, "or nobody would tell it after a crash"
+        offer(sub, expiring(5, at=None))
+    taken += sub.take(9, ALL).outgoing
+    assert [(m.offset, g.missing) for m, g in taken] == [(1, ()), (5, (range(2, 4),))]
+
+
+def test_what_expired_of_what_is_aside_leaves_to_its_next_message_which_offsets_are_missing() -> (
+    None
+):
+    sub, grant = session(), Grant(1)
+    told, _ = with_missing([(expiring(4), grant), (expiring(5, at=None), grant)], [range(2, 4)])
+    sub.offer_aside(told)
+    assert [(m.offset, g.missing) for m, g in sub.take(9, ALL).outgoing] == [(5, (range(2, 4),))]
 
 
 def test_the_outbox_counts_what_waits_in_it() -> None:
