@@ -167,6 +167,19 @@ def _interned(grant: Grant) -> Grant:
     return grant
 
 
+def _runs(
+    batch: Sequence[Message], routes_of: Callable[[str], Routes]
+) -> Iterable[tuple[Routes, Sequence[Message]]]:
+    """Messages that follow each other and have the same routes. Each topic is looked up once."""
+    if len(batch) == 1:
+        return [(routes_of(batch[0].topic), batch)]
+    by_topic = {topic: routes_of(topic) for topic in {message.topic for message in batch}}
+    if len(by_topic) == 1:
+        return zip(by_topic.values(), [batch], strict=True)
+    runs = groupby(batch, lambda message: by_topic[message.topic])
+    return ((routes, [*run]) for routes, run in runs)
+
+
 Routed = tuple[list[Outgoing], int]
 """What a session gets of a batch, and its size."""
 
@@ -179,10 +192,9 @@ def route(batch: Sequence[Message], routes_of: Callable[[str], Routes]) -> dict[
     """
     routed: dict[Session, Routed] = {}
     more: dict[Session, list[Routed]] = {}
-    for routes, run in groupby(batch, lambda message: routes_of(message.topic)):
+    for routes, messages in _runs(batch, routes_of):
         if not routes:
             continue
-        messages = list(run)
         size = cost_of(messages)
         shared: dict[int, Routed] = {}
         for session, grant, own in routes:

@@ -101,6 +101,11 @@ def flat_rows(
         expires_at_us = message.expires_at_us or 0
         payload = message.payload
         properties = message.properties
+        # As `checksum`, without a call for each message.
+        numbers = (published_at_us << 3 | qos << 1 | retain) + expires_at_us * 5
+        crc = crc32(payload, seed ^ numbers % _PRIME)
+        if properties:
+            crc = crc32(properties, crc)
         extend(
             (
                 offset,
@@ -112,9 +117,7 @@ def flat_rows(
                 expires_at_us,
                 bytearray(payload) if message.size <= ADAPTED_BYTES_MIN else payload,
                 bytearray(properties) if properties else _NO_BYTES,
-                checksum(
-                    seed, offset, published_at_us, qos, retain, expires_at_us, payload, properties
-                ),
+                OFFSET_RULE | crc ^ offset % _PRIME,
             )
         )
     return parameters

@@ -211,8 +211,9 @@ class Writer:
                 tables.apply(self._connection, state)
             if not (batch or state):
                 tables.touch(self._connection)
-        for offset, message in enumerate(batch, first):
-            message.offset = Offset(offset)
+        offsets: Any = range(first, first + count)  # `Offset` would be a call for each.
+        for message, offset in zip(batch, offsets, strict=True):
+            message.offset = offset
         if batch:
             self.high_watermark = Offset(first + count - 1)
             self.message_count += count
