@@ -27,6 +27,7 @@ from broker.log.waking import CURSOR_COMMIT_DELAY_S
 from broker.message import Message
 from broker.server import Server
 from broker.store import Store
+from broker.store.sqlite import stop_watch
 from broker.store.sqlite.in_loop import InLoop, is_small
 from tests.support.clock import FakeClock
 
@@ -226,8 +227,11 @@ async def broker(directory: Path, store: Store | None = None) -> AsyncIterator[B
     assert isinstance(loop, Loop)
     clock = FakeClock()
     server = Server(Config(port=0, data_dir=directory), clock=clock)
-    # As on a quick disk, whatever this one is: which thread commits must not depend on the time.
-    with mock.patch.object(InLoop, "suits", _suits):
+    # As on a quick disk, whatever this one is: what is done must not depend on the time.
+    with (
+        mock.patch.object(InLoop, "suits", _suits),
+        mock.patch.object(stop_watch, "QUICK_S", HANG_S),
+    ):
         if store is None:
             await server.start()
         else:

@@ -175,7 +175,7 @@ class SqliteStore:
             raise await self._file.failure_behind(error) or error from error.__cause__
         # No await from here on: the caller goes on before the readers of `tail`.
         if len(batch) <= SMALL_MAX and is_small(batch, state) and not self._checkpoints.running:
-            self._in_loop.handed_over(perf_counter() - began, committed.took_s, durable=durable)
+            self._in_loop.handed_over(perf_counter() - began, committed, durable=durable)
         if batch:
             self._high_watermark = committed.last
             for tail in self._tails:
@@ -203,7 +203,7 @@ class SqliteStore:
             )
         except StoreBusy:
             return False  # The writer's thread can wait for whoever has locked it.
-        self._in_loop.made(done.took_s, durable=durable)
+        self._in_loop.made(done, durable=durable)
         self._high_watermark = done.last
         committed()
         if batch:

@@ -19,7 +19,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from time import perf_counter
 from typing import Any, NamedTuple
 
 from broker.documents import Operation, Place, fill_in
@@ -28,6 +27,7 @@ from broker.message import Message, Offset
 from broker.store.sqlite import figures, gaps, retained, tables
 from broker.store.sqlite.errors import store_error
 from broker.store.sqlite.figures import OpenBlock
+from broker.store.sqlite.in_loop import SMALL_MAX
 from broker.store.sqlite.names import Names
 from broker.store.sqlite.note import Note
 from broker.store.sqlite.offsets import Offsets, OffsetsTaken
@@ -41,6 +41,7 @@ from broker.store.sqlite.rows import (
     flat_rows,
     insert_rows,
 )
+from broker.store.sqlite.stop_watch import StopWatch
 
 logger = logging.getLogger(__name__)
 
@@ -58,12 +59,16 @@ START_LOCK_WAIT_MS = 300
 
 
 class Committed(NamedTuple):
-    """One commit: the high watermark before it and after it (`last`), and bytes of messages."""
+    """One commit: the high watermark before it and after it (`last`), and bytes of messages.
+
+    `late_s`: how much of `took_s` a small commit waited for a CPU.
+    """
 
     before: Offset
     last: Offset
     size: int
     took_s: float
+    late_s: float
 
 
 class Writer:
@@ -87,6 +92,7 @@ class Writer:
         """Whether the connection is set to fsync its commits (`synchronous`)."""
         self._unsynced = 0
         self._lock_wait_ms = -1
+        self._watch = StopWatch()
         self.pages = 0
         """About how many pages were written since the last checkpoint."""
         self.note: Note
@@ -167,6 +173,7 @@ class Writer:
     def connection_closed(self) -> None:
         """SQLite has closed the database."""
         self.note.close()
+        self._watch.close()
 
     def commit(
         self,
@@ -196,10 +203,10 @@ class Writer:
         lock_wait_ms: int | None,
     ) -> Committed:
         """As `commit`. Raises OffsetsTaken as well: nothing was stored."""
-        began = perf_counter()
         before = self.high_watermark
         first = before + 1
         count = len(batch)
+        self._watch.begin(exact=count <= SMALL_MAX)
         synced = durable or self._unsynced + count >= UNSYNCED_MAX
         with self.transaction(synced=synced, lock_wait_ms=lock_wait_ms):
             for i in range(0, count, ROWS_PER_STATEMENT):
@@ -221,7 +228,7 @@ class Writer:
         size = sum([message.size for message in batch])
         self._unsynced = 0 if synced else self._unsynced + count
         self.pages += 4 + (size + 64 * count) // 4096
-        return Committed(before, self.high_watermark, size, perf_counter() - began)
+        return Committed(before, self.high_watermark, size, *self._watch.end())
 
     @contextmanager
     def transaction(
