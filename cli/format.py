@@ -19,9 +19,11 @@ from datetime import datetime
 
 from paho.mqtt.client import MQTTMessage
 
+from broker.message import rfc3339
 from cli import output
 from cli.client import user_properties_of
 from cli.failure import CommandFailed, Exit
+from cli.logged import LoggedMessage
 
 METADATA_NAMES = {"offset": "offset", "publisher": "publisher", "published_at": "published-at"}
 """Our name for it, and the user property of the delivered message that carries it."""
@@ -106,6 +108,13 @@ def record(message: MQTTMessage) -> dict[str, object]:
 
 def metadata(message: MQTTMessage) -> dict[str, object]:
     """Offset, publisher and time of publication: those that the broker sent along."""
+    if isinstance(message, LoggedMessage):
+        logged = message.logged
+        return {
+            "offset": int(logged.offset),
+            "publisher": logged.publisher,
+            "published_at": rfc3339(logged.published_at_us),
+        }
     sent = user_properties_of(message.properties)
     found: dict[str, object] = {
         name: sent[key] for name, key in METADATA_NAMES.items() if key in sent
@@ -161,7 +170,7 @@ def _subscription_identifiers(message: MQTTMessage, _now: float) -> bytes:
 def _metadata(name: str) -> Format:
     if name not in METADATA_NAMES:
         raise _unknown(f"%{{{name}}}")
-    return lambda message, _: str(metadata(message).get(name, "")).encode()
+    return lambda message, _: str(metadata(message).get(name, "")).encode("utf-8", "replace")
 
 
 def _strftime(letter: str) -> Format:

@@ -1,43 +1,34 @@
-"""`pubsub log`: what was published, read from the database itself, whether or not a broker runs.
+"""The messages of a log, read from the database itself, whether or not a broker runs.
 
-- The database is opened read-only, and each look at it is short: a reader that stays would keep
-  the broker's write-ahead log from starting over.
-- A terminal gets an aligned table in which long names give way to the payload, a pipe one line of
-  tab-separated columns per message; in both, what does not print is escaped. `--json` gives the
-  payload as it is.
+The database is opened read-only, and each look at it is short: a reader that stays would keep the
+broker's write-ahead log from starting over. Memory is bounded by a page, however much is asked for.
 """
 
 from __future__ import annotations
 
-import contextlib
 import re
-import shutil
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from broker.config import DATABASE
 from broker.errors import StoreCorrupt
-from broker.message import Message, rfc3339
+from broker.message import Message
 from broker.replay import spec
 from broker.store.sqlite.reader import Reader
-from broker.topics import validate_filter
-from cli import database, output
+from broker.store.sqlite.rows import BLOCK_SHIFT
+from cli import times
 from cli.failure import CommandFailed, Exit
 
 PAGE_MESSAGES = 1000
 PAGE_BYTES = 4 << 20
+FIRST_PAGE_MESSAGES = 64
+"""A person sees these while the rest is read."""
 LOOK_BACK_MESSAGES_MAX = 20_000
 NAMED_MAX = 10
 """Ranges of offsets that one error names."""
 FOLLOW_S = 0.2
-HEADINGS = ("OFFSET", "TIME", "PUBLISHER", "QOS", "TOPIC", "PAYLOAD")
-PAYLOAD_WIDTH = 24
-"""What the payload gets on a terminal before long names do."""
-GIVE_WAY = (("PUBLISHER", 12), ("TOPIC", 16))
-"""The columns that are cut for it, in this order, and how much is left of each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,30 +43,83 @@ class Options:
     grep: str | None = None
     follow: bool = False
     json: bool = False
+    csv: bool = False
+    format: str | None = None
     count: bool = False
+    latest: bool = False
+    as_of: str | None = None
 
 
-def show(options: Options) -> None:
-    """Raises CommandFailed: no database, a bad pattern; StoreError: not one that we can read."""
-    for filter_ in options.filters:
-        validate_filter(filter_)
-    with database.reading(options.data_dir / DATABASE) as connection:
-        history = History(connection, options)
-        if options.count:
-            output.text(f"{sum(len(page) for page in history.pages())}\n")
-            return
-        write = json_lines if options.json else Table(terminal=output.to_terminal()).lines
-        for page in history.pages() if options.last is None else [history.newest(options.last)]:
-            output.data(write(page))
-        history.raise_if_damaged()
-        if not history.high_watermark and output.to_terminal():
-            output.note("the log is empty; publish with: pubsub pub TOPIC MESSAGE")
-        if options.follow:
-            with contextlib.suppress(KeyboardInterrupt):
-                for page in history.follow():
-                    output.data(write(page))
-                    output.check_reader()
-                    history.raise_if_damaged()
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What decides of a message beside its place and its topic."""
+
+    publisher: str | None = None
+    pattern: re.Pattern[str] | None = None
+    since_us: int = 0
+    before_us: int | None = None
+
+    @property
+    def is_all(self) -> bool:
+        return self == Wanted()
+
+    @property
+    def needs_a_look(self) -> bool:
+        """Whether nothing but the message itself tells."""
+        return self.publisher is not None or self.pattern is not None
+
+    def has(self, message: Message) -> bool:
+        at_us = message.published_at_us
+        if at_us < self.since_us or (self.before_us is not None and at_us >= self.before_us):
+            return False  # Published while the clock was wrong, between others that are wanted.
+        if self.publisher is not None and message.publisher != self.publisher:
+            return False
+        if self.pattern is None:
+            return True
+        return self.pattern.search(message.payload.decode("utf-8", "replace")) is not None
+
+
+def pattern_of(options: Options) -> re.Pattern[str] | None:
+    """Raises CommandFailed (2)."""
+    try:
+        return re.compile(options.grep) if options.grep is not None else None
+    except re.error as error:
+        raise CommandFailed(f"--grep: {error}", code=Exit.USAGE) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """`--from` and `--until`, understood; `said` is what a person is told of them."""
+
+    start: spec.Start
+    end: spec.Point | None
+    said: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, options: Options, now_us: int) -> Places:
+        """Raises CommandFailed (2), ReplaySpecInvalid."""
+        span, said = spec.Span(spec.Earliest()), []
+        if options.start is not None:
+            text, understood = times.canonical("--from", options.start, now_us)
+            said += [f"from {understood}"] if understood else []
+            span = spec.parse(text, now_us)
+        point: spec.Point | None = span.end
+        if options.until is not None:
+            text, understood = times.canonical("--until", options.until, now_us)
+            said += [f"until {understood}"] if understood else []
+            point = spec.parse_point(text, now_us)
+        if isinstance(span.start, spec.Resume):
+            raise CommandFailed(
+                "--from resume is for a subscriber", "use `pubsub sub --resume`", Exit.USAGE
+            )
+        return cls(span.start, point, tuple(said))
+
+    def times_us(self) -> tuple[int, int | None]:
+        """Published at or after, and before."""
+        return (
+            self.start.time_us if isinstance(self.start, spec.AtTime) else 0,
+            self.end.time_us if isinstance(self.end, spec.AtTime) else None,
+        )
 
 
 class Log:
@@ -122,162 +166,117 @@ class Log:
 class History(Log):
     """The messages of a log that are asked for, in pages, oldest first."""
 
-    def __init__(self, connection: sqlite3.Connection, options: Options) -> None:
+    def __init__(self, connection: sqlite3.Connection, options: Options, places: Places) -> None:
         super().__init__(connection)
+        self.looked: Callable[[int], object] = bool
+        """Is told how many offsets were looked at so far."""
         self._filters = options.filters or None
-        self._publisher = options.publisher
-        try:
-            self._pattern = re.compile(options.grep) if options.grep is not None else None
-        except re.error as error:
-            raise CommandFailed(f"--grep: {error}", code=Exit.USAGE) from error
-        now_us = time.time_ns() // 1000
-        span = spec.parse(options.start or "earliest", now_us)
-        end = spec.parse_point(options.until, now_us) if options.until else span.end
-        self._high_watermark = self.high_watermark
-        self._log_start = self._select("SELECT ifnull(min(offset), 1) FROM messages")
-        self._start = max(self._log_start, self._from(span.start))
-        self._end = min(self._high_watermark, self._through(end))
+        since_us, before_us = places.times_us()
+        self._wanted = Wanted(options.publisher, pattern_of(options), since_us, before_us)
+        self._newest = self.high_watermark
+        self._oldest = max(self.start, self._select("SELECT ifnull(min(offset), 1) FROM messages"))
+        self.first = max(self._oldest, self._from(places.start))
+        self.last = min(self._newest, self._through(places.end))
+        """The offsets between which the messages lie that are asked for."""
+        if options.publisher is not None and not self._is_publisher(options.publisher):
+            self.first = self.last + 1
 
     def pages(self) -> Iterator[list[Message]]:
-        return self._read(self._start, self._end)
+        """Page by page, also empty ones: what was looked at ends before `position`."""
+        return self._read(self.first, self.last)
 
-    def newest(self, count: int) -> list[Message]:
-        """The last `count`, looking back in growing steps for as long as too few match."""
-        found: list[Message] = []
-        end, step = self._end, count
-        while len(found) < count and end >= self._start:
-            start = self._reader.nth_last(self._filters, step, self._start, end)
-            found = [message for page in self._read(start, end) for message in page] + found
-            end, step = start - 1, min(step * 2, LOOK_BACK_MESSAGES_MAX)
-        return found[-count:]
+    def newest(self, count: int) -> Iterator[list[Message]]:
+        """The last `count`: looks back in growing steps for as long as too few match."""
+        if self._wanted.is_all:
+            start = self._nth_last(count, self.first, self.last)
+            return self._read(start, self.last)
+        start, end, step, missing = self.last + 1, self.last, count, count
+        while missing > 0 and end >= self.first:
+            low = self._nth_last(step, self.first, end)
+            found = [m.offset for page in self._read(low, end, damage=False) for m in page]
+            if found:
+                start = found[-missing] if len(found) >= missing else found[0]
+            missing -= len(found)
+            end, step = low - 1, min(step * 2, LOOK_BACK_MESSAGES_MAX)
+            self.looked(self.last - end)
+        return self._read(start, self.last)
+
+    def count(self) -> int:
+        """How many there are; by the figures of each block where nothing else decides."""
+        if not self._wanted.is_all:
+            return sum(map(len, self.pages()))
+        if self._filters is None:
+            return self._count_all()
+        total, position = 0, self.first
+        while position <= self.last:
+            found, position = self._reader.count_part(self._filters, position, self.last)
+            total += found
+            self.looked(position - self.first)
+        return total
+
+    def _count_all(self) -> int:
+        total, position = 0, self.first
+        for block, messages in self._connection.execute(
+            "SELECT block, messages FROM blocks WHERE block BETWEEN ? AND ? AND messages >= 0",
+            (self.first >> BLOCK_SHIFT, self.last >> BLOCK_SHIFT),
+        ).fetchall():
+            low, high = block << BLOCK_SHIFT, (block + 1 << BLOCK_SHIFT) - 1
+            if low >= position and high <= self.last:
+                total += messages + self._count_rows(position, low - 1)
+                position = high + 1
+        return total + self._count_rows(position, self.last)
+
+    def _count_rows(self, first: int, last: int) -> int:
+        sql = "SELECT count(*) FROM messages WHERE offset BETWEEN ? AND ?"
+        return int(self._connection.execute(sql, (first, last)).fetchone()[0])
 
     def follow(self) -> Iterator[list[Message]]:
         """For ever what is new since the log was opened; an empty page when nothing is."""
         while True:
-            start, self._high_watermark = self._high_watermark + 1, self.high_watermark
-            yield from self._read(start, self._high_watermark)
+            start, self._newest = self._newest + 1, self.high_watermark
+            yield from self._read(start, self._newest)
             yield []
             time.sleep(FOLLOW_S)
 
-    def _read(self, start: int, end: int) -> Iterator[list[Message]]:
+    def _read(self, start: int, end: int, *, damage: bool = True) -> Iterator[list[Message]]:
+        first, limit = start, FIRST_PAGE_MESSAGES
         while start <= end:
-            part = self._reader.read(start, end, self._filters, PAGE_MESSAGES, PAGE_BYTES)
-            self._damaged += part.damaged
-            yield [message for message in part.messages if self._is_wanted(message)]
+            part = self._reader.read(start, end, self._filters, limit, PAGE_BYTES)
+            if damage:
+                self._damaged += part.damaged
+            if part.next > start:
+                limit = min(limit * 4, PAGE_MESSAGES)
             start = part.next
+            wanted = self._wanted
+            yield part.messages if wanted.is_all else [*filter(wanted.has, part.messages)]
+            if damage:
+                self.looked(start - first)
 
-    def _is_wanted(self, message: Message) -> bool:
-        if self._publisher is not None and message.publisher != self._publisher:
-            return False
-        if self._pattern is None:
-            return True
-        return self._pattern.search(message.payload.decode("utf-8", "replace")) is not None
+    def _is_publisher(self, client_id: str) -> bool:
+        row = self._connection.execute("SELECT 1 FROM publishers WHERE client_id = ?", (client_id,))
+        return row.fetchone() is not None
+
+    def _nth_last(self, count: int, start: int, end: int) -> int:
+        return self._reader.nth_last(self._filters, count, start, end)
 
     def _from(self, start: spec.Start) -> int:
         match start:
-            case spec.Earliest():
-                return self._log_start
             case spec.Latest():
-                return self._high_watermark + 1
+                return self._newest + 1
             case spec.AtOffset(offset):
                 return offset
             case spec.AtTime(time_us):
-                return self._offset_at(time_us)
+                return self._reader.offset_at(time_us, self._oldest, self._newest)
             case spec.Last(count):
-                return self._reader.nth_last(
-                    self._filters, count, self._log_start, self._high_watermark
-                )
-            case spec.Resume():
-                raise CommandFailed(
-                    "--from resume is for a subscriber", "use `pubsub sub --resume`", Exit.USAGE
-                )
+                return self._nth_last(count, self._oldest, self._newest)
+            case spec.Earliest() | spec.Resume():
+                return self._oldest
 
     def _through(self, end: spec.Point | None) -> int:
         match end:
             case spec.AtOffset(offset):
                 return offset
             case spec.AtTime(time_us):
-                return self._offset_at(time_us) - 1
+                return self._reader.last_before(time_us, self._oldest, self._newest)
             case spec.Latest() | None:
-                return self._high_watermark
-
-    def _offset_at(self, time_us: int) -> int:
-        return self._reader.offset_at(time_us, self._log_start, self._high_watermark)
-
-
-class Table:
-    """Columns, aligned for a terminal and cut at its edge; separated by tabs for a program.
-
-    A terminal has the time in seconds: that suffices to go on with `--from @TIME`.
-    """
-
-    def __init__(self, *, terminal: bool) -> None:
-        self._terminal = terminal
-        self._widths = [0] * len(HEADINGS)
-
-    def lines(self, messages: Sequence[Message]) -> bytes:
-        rows = [_columns(message) for message in messages]
-        if not self._terminal:
-            return "".join("\t".join(row) + "\n" for row in rows).encode()
-        rows = [(row[0], f"{row[1][:19]}Z", *row[2:]) for row in rows]
-        if rows and not any(self._widths):
-            rows.insert(0, HEADINGS)
-        for row in rows:
-            self._widths = [max(*pair) for pair in zip(self._widths, map(len, row), strict=True)]
-        edge = shutil.get_terminal_size().columns
-        widths = _within(edge, self._widths)
-        return "".join(f"{_aligned(row, widths, edge)}\n" for row in rows).encode()
-
-
-def _within(edge: int, wanted: Sequence[int]) -> list[int]:
-    widths = [*wanted[:-1], min(wanted[-1], PAYLOAD_WIDTH)]
-    missing = sum(widths) + 2 * (len(widths) - 1) - edge
-    for heading, least in GIVE_WAY:
-        at = HEADINGS.index(heading)
-        cut = max(0, min(missing, widths[at] - least))
-        widths[at] -= cut
-        missing -= cut
-    return widths
-
-
-def _aligned(row: Sequence[str], widths: Sequence[int], edge: int) -> str:
-    offset, *texts = (_cut(text, width) for text, width in zip(row[:-1], widths[:-1], strict=True))
-    named = [text.ljust(width) for text, width in zip(texts, widths[1:-1], strict=True)]
-    line = "  ".join([offset.rjust(widths[0]), *named, row[-1]]).rstrip()
-    return line if len(line) <= edge else line[: edge - 1] + "…"
-
-
-def _cut(name: str, width: int) -> str:
-    """Both ends of a name: what tells names apart may be at either."""
-    if len(name) <= width:
-        return name
-    end = (width - 1) // 2
-    return f"{name[: width - 1 - end]}…{name[-end:]}"
-
-
-def json_lines(messages: Sequence[Message]) -> bytes:
-    return b"".join(
-        output.json_line(
-            {
-                "offset": message.offset,
-                "published_at": rfc3339(message.published_at_us),
-                "publisher": message.publisher,
-                "qos": message.qos,
-                "retain": message.retain,
-                "topic": message.topic,
-                **output.payload_fields(message.payload),
-            }
-        )
-        for message in messages
-    )
-
-
-def _columns(message: Message) -> tuple[str, ...]:
-    return (
-        str(message.offset),
-        rfc3339(message.published_at_us),
-        output.escaped(message.publisher),
-        str(message.qos),
-        output.escaped(message.topic),
-        output.escaped(message.payload),
-    )
+                return self._newest

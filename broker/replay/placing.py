@@ -165,5 +165,5 @@ async def _end(store: Store, end: Point, here: Offset) -> Offset:
         case AtOffset(offset):
             last = offset
         case AtTime(time_us):
-            last = Offset(await store.offset_at(time_us) - 1)
+            last = await store.last_before(time_us)
     return min(last, here)

@@ -163,8 +163,14 @@ class Store(Protocol):
 
     async def offset_at(self, time_us: int) -> Offset:
         """The first offset published at or after `time_us`; high watermark + 1 if there is none.
+        Also where the clock was set back, and later messages have earlier times."""
+        ...
 
-        Only about right where the clock was set back.
+    async def last_before(self, time_us: int) -> Offset:
+        """The last offset published before `time_us`; log start - 1 if there is none.
+
+        Also where the clock was ahead for a while. What was published while it was behind, and lies
+        among later messages, may be left out: a range is not to reach that far.
         """
         ...
 

@@ -159,6 +159,14 @@ class MemoryStore:
                 return message.offset
         return Offset(self._high_watermark + 1)
 
+    async def last_before(self, time_us: int) -> Offset:
+        self._require_open()
+        last = self._log_start - 1
+        for message in self._between(self._log_start, self._high_watermark):
+            if message.published_at_us < time_us:
+                last = message.offset
+        return Offset(last)
+
     async def nth_last(self, filters: Sequence[str] | None, count: int) -> Offset:
         self._require_open()
         if count <= 0:

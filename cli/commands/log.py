@@ -13,7 +13,17 @@ EXAMPLES = """\b
 Examples:
   pubsub log
   pubsub log 'home/#' -f
-  pubsub log --from @-1h --publisher pub1 --grep 'rain|snow' --json
+  pubsub log --from @11:00 --until @12:00
+  pubsub log --from yesterday --publisher pub1 --grep 'rain|snow' --json
+  pubsub log -n 0 --csv > weather.csv
+  pubsub log -F '%{offset} %t %p'
+
+\b
+SPEC is earliest, latest, N (offset), -N (last N), N:M, @TIME or @T1:T2. TIME is like 11:00,
+  today, yesterday, 2026-11-28, '2026-11-28 11:00', 2026-11-28T10:00:00Z or -10min (ago);
+  without a zone it is local, as are the times of the table. Pipes, --json and --csv have UTC.
+-F has the fields of `pubsub sub -F`; their times are those of publication.
+The words get and topics are Topic Filters only behind an option or --: pubsub log -- get
 """
 
 
@@ -38,13 +48,20 @@ def run(
         str | None, typer.Option(help="Only payloads in which this regular expression is found.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="A line of JSON per message.")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Comma-separated, with a heading.")] = False,
+    format: Annotated[
+        str | None, typer.Option("--format", "-F", help="How to write a message.")
+    ] = None,
     count: Annotated[bool, typer.Option("--count", help="Only how many there are.")] = False,
 ) -> None:
     """What was published, whether or not the broker runs."""
-    from cli.history import Options, show
+    from cli.history import Options
+    from cli.show_log import show
 
     if follow and (count or until is not None):
         raise typer.BadParameter("--follow does not end: leave --count and --until out")
+    if json + csv + count + (format is not None) > 1:
+        raise typer.BadParameter("use one of --json, --csv, -F and --count")
     if last is None:
         last = 20 if start is None and until is None else 0
     show(
@@ -58,6 +75,8 @@ def run(
             grep=grep,
             follow=follow,
             json=json,
+            csv=csv,
+            format=format,
             count=count,
         )
     )

@@ -66,6 +66,15 @@ class DatabaseFile:
             self.path.unlink(missing_ok=True)
 
 
+def bytes_on_disk(path: Path) -> int:
+    """Of the database and the files beside it. Raises StoreError."""
+    files = [path, *(Path(f"{path}{suffix}") for suffix in ("-wal", "-shm"))]
+    try:
+        return sum(file.stat().st_size for file in files if file.exists())
+    except OSError as error:
+        raise store_error(error, path) from error
+
+
 @contextmanager
 def kept_from_brokers(path: Path) -> Iterator[bool]:
     """False: a broker has the file. True: none has, and none can begin while this lasts.

@@ -37,6 +37,7 @@ from broker.store.sqlite.index import BLOCKS_PER_RUN, BLOCKS_PER_STEP_MIN, Run, 
 from broker.store.sqlite.names import Cache
 from broker.store.sqlite.rows import BLOCK_SHIFT, COLUMNS, checksum, seed, text, without_offset
 from broker.store.sqlite.search import Search, TopicFilters
+from broker.store.sqlite.when import FirstAt, LastBefore, When
 
 COUNTED_MAX = 256
 """Blocks whose rows were counted lately, and need not be for the next part that is read."""
@@ -354,21 +355,14 @@ class Reader:
     def revision(self, kind: type[Document], key: tuple[str, ...]) -> int:
         return tables.TABLES[kind].revision(self._connection, key)
 
+    def look_for_time(self, search: When) -> None:
+        """A part of `Store.offset_at` or `Store.last_before`."""
+        search.part(self._connection)
+
     def offset_at(self, time_us: int, start: int, end: int) -> Offset:
-        """As `Store.offset_at`, over start..end: a binary search, as offsets may have gaps."""
-        low, high = start, end + 1
-        while low < high:
-            middle = (low + high) // 2
-            row = self._connection.execute(
-                "SELECT offset, published_at_us FROM messages"
-                " WHERE offset BETWEEN ? AND ? ORDER BY offset LIMIT 1",
-                (middle, high - 1),
-            ).fetchone()
-            if row is None or row[1] >= time_us:
-                high = middle
-            else:
-                low = row[0] + 1
-        row = self._connection.execute(
-            "SELECT min(offset) FROM messages WHERE offset BETWEEN ? AND ?", (low, end)
-        ).fetchone()
-        return Offset(end + 1 if row[0] is None else row[0])
+        """As `Store.offset_at`, over start..end."""
+        return FirstAt(time_us, start, end).whole(self._connection)
+
+    def last_before(self, time_us: int, start: int, end: int) -> Offset:
+        """As `Store.last_before`, over start..end."""
+        return LastBefore(time_us, start, end).whole(self._connection)

@@ -37,8 +37,7 @@ from broker.store import Read, Skipped, StoreStats, TakeAtOnce
 from broker.store.sqlite import opening
 from broker.store.sqlite.checkpoint import Checkpoints
 from broker.store.sqlite.damaged import Damage
-from broker.store.sqlite.errors import store_error
-from broker.store.sqlite.file import DatabaseFile
+from broker.store.sqlite.file import DatabaseFile, bytes_on_disk
 from broker.store.sqlite.hidden import Hidden
 from broker.store.sqlite.in_loop import SMALL_MAX, InLoop, is_small
 from broker.store.sqlite.lanes import Lanes
@@ -46,6 +45,7 @@ from broker.store.sqlite.reader import Reader
 from broker.store.sqlite.search import in_order
 from broker.store.sqlite.tables import SELECTED_AT_ONCE_MAX, key_of
 from broker.store.sqlite.thread import ConnectionThread
+from broker.store.sqlite.when import FirstAt, LastBefore, When
 from broker.store.sqlite.writer import Writer
 from broker.store.tail import Tail
 
@@ -271,7 +271,15 @@ class SqliteStore:
         return await self._lanes.confirmed(await self._read(Reader.fetch, offsets, bytes_max))
 
     async def offset_at(self, time_us: int) -> Offset:
-        return await self._read(Reader.offset_at, time_us, self._log_start, self._high_watermark)
+        return await self._when(FirstAt(time_us, self._log_start, self._high_watermark))
+
+    async def last_before(self, time_us: int) -> Offset:
+        return await self._when(LastBefore(time_us, self._log_start, self._high_watermark))
+
+    async def _when(self, search: When) -> Offset:
+        while not search.done:
+            await self._read(Reader.look_for_time, search)
+        return search.offset
 
     async def nth_last(self, filters: Sequence[str] | None, count: int) -> Offset:
         start, offset = self._log_start, Offset(self._high_watermark + 1)
@@ -361,18 +369,13 @@ class SqliteStore:
         return removed
 
     async def stats(self) -> StoreStats:
-        files = [self.path, *(Path(f"{self.path}{suffix}") for suffix in ("-wal", "-shm"))]
-        try:
-            bytes_on_disk = sum(file.stat().st_size for file in files if file.exists())
-        except OSError as error:
-            raise store_error(error, self.path) from error
         return StoreStats(
             engine=f"sqlite {self.sqlite_version}",
             high_watermark=self._high_watermark,
             log_start=self._log_start,
             messages=self._writer.message_count,
             retained=self._writer.retained_count,
-            bytes_on_disk=bytes_on_disk,
+            bytes_on_disk=bytes_on_disk(self.path),
         )
 
     async def _read(

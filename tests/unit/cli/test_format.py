@@ -9,9 +9,11 @@ import pytest
 from paho.mqtt.client import MQTTMessage
 from paho.mqtt.packettypes import PacketTypes
 
+from broker.message import Message, Offset
 from cli.client import packet_properties
 from cli.failure import CommandFailed, Exit
 from cli.format import compile_format, plain_format, record
+from cli.logged import as_received
 
 METADATA = (
     ("offset", "42"),
@@ -50,6 +52,14 @@ def written(text: str, message: MQTTMessage, *, terminal: bool = False) -> bytes
 )
 def test_each_field_stands_for_its_part_of_the_message(text: str, expected: bytes) -> None:
     assert written(text, message(user_properties=METADATA)) == expected
+
+
+def test_a_message_of_the_log_has_metadata_and_its_own_properties_only() -> None:
+    logged = Message("a", b"x", 1, False, "pub1", 1, properties=b"\x26\x00\x01a\x00\x01b")
+    logged.offset = Offset(42)
+    received = as_received(logged)
+    fields = "%{offset} %{publisher} %{published_at} %P"
+    assert written(fields, received) == b"42 pub1 1970-01-01T00:00:00.000001Z a:b"
 
 
 def test_the_time_received_is_local_with_its_zone() -> None:

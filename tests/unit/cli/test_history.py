@@ -1,4 +1,4 @@
-"""`pubsub log` on databases that the store wrote."""
+"""`pubsub log` on databases that the store wrote: which messages, and in which order."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from broker.errors import SchemaMismatch, StoreCorrupt
-from broker.message import Message, Offset
+from broker.message import Message
 from broker.store.sqlite.store import SqliteStore
 from cli.failure import CommandFailed, Exit
-from cli.history import Options, Table, show
+from cli.history import LOOK_BACK_MESSAGES_MAX, Options
+from cli.log_lines import Table
+from cli.show_log import show
 
 TIME_US = 1_741_948_200_000_000  # 2025-03-14T10:30:00Z
 
@@ -124,39 +126,6 @@ async def test_an_empty_log_on_a_terminal_says_so_and_how_to_publish(
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_terminal_gets_aligned_columns_within_its_width(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "70")
-    first = message("weather", b"Rainy")
-    second = message("a/long/topic", b"x" * 100, "p")
-    first.offset, second.offset = first.offset + 9, second.offset + 10  # type: ignore[assignment]
-    lines = Table(terminal=True).lines([first, second]).decode().splitlines()
-    assert lines == [
-        "OFFSET  TIME                  PUBLISHER  QOS  TOPIC         PAYLOAD",
-        "     9  2025-03-14T10:30:00Z  pub1       1    weather       Rainy",
-        "    10  2025-03-14T10:30:00Z  p          1    a/long/topic  xxxxxxxxx…",
-    ]
-
-
-def test_long_names_give_way_to_the_payload_where_a_terminal_is_narrow(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
-    payload = b"Rainy day ahead, and more"
-    row = message("home/cellar/boiler/temperature", payload, "pubsub-pub-c45b19ff0626")
-    row.offset = Offset(1)
-    table = Table(terminal=True)
-    lines = table.lines([row]).decode().splitlines()
-    assert lines == [
-        "OFFSET  TIME                  PUBLISHER     QOS  TOPIC             PAYLOAD",
-        "     1  2025-03-14T10:30:00Z  pubsub…f0626  1    home/cel…erature  Rainy day ah…",
-    ]
-    monkeypatch.setenv("COLUMNS", "200")
-    assert table.lines([row]).decode().split() == [
-        *("1", "2025-03-14T10:30:00Z", "pubsub-pub-c45b19ff0626", "1"),
-        *("home/cellar/boiler/temperature", "Rainy", "day", "ahead,", "and", "more"),
-    ]
-
-
 def test_no_log_says_how_to_get_one(tmp_path: Path) -> None:
     with pytest.raises(CommandFailed, match=r"no log at .*; start the broker with") as raised:
         show(options(tmp_path))
@@ -207,4 +176,61 @@ async def test_a_topic_with_control_characters_is_found_and_shown_escaped(
     await write(tmp_path, [message("a/\x1b[2J", b"x", "p\x85"), message("b", b"y")])
     (line,) = shown(capfd, options(tmp_path, "a/\x1b[2J"))
     assert line.split("\t")[2:] == ["p\\x85", "1", "a/\\x1b[2J", "x"]
-    assert Table(terminal=True).lines([message("a/\x1b[2J", b"x")]).isascii()
+    assert Table(columns=lambda: 80, colour=False).lines([message("a/\x1b[2J", b"x")]).isascii()
+
+
+async def test_a_range_of_times_has_what_was_published_then(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The clock was an hour ahead for ten messages, and a minute behind for another ten."""
+    ahead = range(3600, 3610)
+    seconds = [*range(3000), *ahead, *range(3000, 3300), *range(3240, 3250), *range(3300, 4000)]
+    await write(
+        tmp_path,
+        [message("a", b"%d" % s, time_us=TIME_US + s * 1_000_000) for s in seconds],
+    )
+    wanted = [s for s in seconds if 3100 <= s < 3500]
+    start, until = f"@{1_741_948_200 + 3100}", f"@{1_741_948_200 + 3500}"
+    for changes in ({"start": start, "until": until}, {"start": f"{start}:{until[1:]}"}):
+        assert payloads(capfd, options(tmp_path, **changes)) == [str(s) for s in wanted]
+    assert payloads(capfd, options(tmp_path, start=start, until=until, last=5)) == [
+        str(s) for s in wanted[-5:]
+    ]
+    assert shown(capfd, options(tmp_path, start=start, until=until, count=True)) == ["410"]
+    assert payloads(capfd, options(tmp_path, start=start)) == [str(s) for s in seconds if s >= 3100]
+
+
+async def test_the_last_of_those_that_are_rare_are_found_far_back(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    count = LOOK_BACK_MESSAGES_MAX * 2
+    rare = {7, 8, 30_000}
+    await write(
+        tmp_path,
+        [message("a", b"rare" if n in rare else b"x", "ab"[n in rare]) for n in range(count)],
+    )
+    for changes in ({"grep": "rare"}, {"publisher": "b"}):
+        lines = shown(capfd, options(tmp_path, last=2, **changes))
+        assert [int(line.split("\t")[0]) for line in lines] == [9, 30_001]
+    assert shown(capfd, options(tmp_path, last=2, publisher="nobody")) == []
+
+
+async def test_counting_takes_the_figures_of_whole_blocks(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    await write(tmp_path, [message("a", b"") for _ in range(5000)])
+    for start, until in ((1, 5000), (1, 1024), (1000, 3000), (1024, 2047), (4990, 5000), (7, 7)):
+        wanted = options(tmp_path, start=str(start), until=str(until), count=True)
+        assert shown(capfd, wanted) == [str(until - start + 1)]
+    with sqlite3.connect(tmp_path / "pubsub.db") as connection:
+        connection.execute("DELETE FROM blocks WHERE block IN (0, 2)")
+    connection.close()
+    assert shown(capfd, options(tmp_path, start="5", count=True)) == ["4996"]
+
+
+async def test_what_begins_with_a_dollar_is_counted_where_no_filter_is_given(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    await write(tmp_path, [message("$SYS/broker/connection/a/state", b"1"), message("a", b"x")])
+    assert shown(capfd, options(tmp_path, count=True)) == ["2"]
+    assert shown(capfd, options(tmp_path, "#", count=True)) == ["1"]

@@ -15,7 +15,7 @@ from cli.main import app
 @pytest.fixture(autouse=True)
 def shown(monkeypatch: pytest.MonkeyPatch) -> list[Options]:
     shown: list[Options] = []
-    monkeypatch.setattr("cli.history.show", shown.append)
+    monkeypatch.setattr("cli.show_log.show", shown.append)
     return shown
 
 
@@ -40,8 +40,8 @@ def test_how_many_of_the_newest(shown: list[Options], arguments: str, last: int 
 
 
 def test_the_options_say_which_and_how(shown: list[Options]) -> None:
-    log("a 'b/#' --data-dir d --from 1 --until 9 --publisher p --grep 'x|y' --json --count")
-    log("-f")
+    log("a 'b/#' --data-dir d --from 1 --until 9 --publisher p --grep 'x|y' --json")
+    log("-f -F '%t %p'")
     assert shown[0] == Options(
         data_dir=Path("d"),
         filters=("a", "b/#"),
@@ -51,9 +51,17 @@ def test_the_options_say_which_and_how(shown: list[Options]) -> None:
         publisher="p",
         grep="x|y",
         json=True,
-        count=True,
     )
-    assert shown[1] == Options(data_dir=Path("data"), filters=(), last=20, follow=True)
+    assert shown[1] == Options(
+        data_dir=Path("data"), filters=(), last=20, follow=True, format="%t %p"
+    )
+
+
+@pytest.mark.parametrize("two", ["--json --csv", "--csv -F %p", "--count --json"])
+def test_there_is_one_way_to_write(shown: list[Options], two: str) -> None:
+    with pytest.raises(typer.BadParameter, match="use one of"):
+        log(two)
+    assert shown == []
 
 
 @pytest.mark.parametrize("other", ["--count", "--until 9"])

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from broker.message import Offset
-from broker.store.sqlite.file import DatabaseFile
+from broker.store.sqlite.file import DatabaseFile, bytes_on_disk
 from broker.store.sqlite.store import SqliteStore
 from tests.support.messages import numbered
 from tests.support.stores import read_all
@@ -99,3 +99,12 @@ def test_only_an_empty_file_that_was_made_is_removed_again(tmp_path: Path) -> No
         file.undo()
         file.close()
         assert path.exists() is was_there
+
+
+def test_the_size_on_disk_is_of_all_the_files_that_there_are(tmp_path: Path) -> None:
+    path = tmp_path / "pubsub.db"
+    path.write_bytes(bytes(100))
+    assert bytes_on_disk(path) == 100
+    (tmp_path / "pubsub.db-wal").write_bytes(bytes(20))
+    (tmp_path / "pubsub.db-shm").write_bytes(bytes(3))
+    assert bytes_on_disk(path) == 123

@@ -1,0 +1,103 @@
+"""`pubsub log`: which messages are shown, and how.
+
+A terminal gets a table (`log_lines.Table`), a pipe one line of tab-separated columns per message;
+in both, what does not print is escaped. `--json` and `--csv` give the payload as it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterable
+
+from broker.config import DATABASE
+from broker.message import Message
+from broker.topics import validate_filter
+from cli import database, log_lines, output
+from cli.history import History, Options, Places
+from cli.log_lines import Lines, Table
+
+PROGRESS_AFTER_S, PROGRESS_EVERY_S = 0.5, 0.2
+
+
+def show(options: Options) -> None:
+    """Raises CommandFailed: no log, a bad pattern, format or time; StoreError: not one that we can
+    read, or damaged: then the rest was shown."""
+    for filter_ in options.filters:
+        validate_filter(filter_)
+    places = Places.of(options, time.time_ns() // 1000)
+    if options.format is not None:
+        log_lines.formatted(options.format)  # What is wrong with it is said before all else.
+    for said in places.said:
+        output.hint(said)
+    with database.reading(options.data_dir / DATABASE) as connection:
+        history = History(connection, options, places)
+        progress = Progress(history.last - history.first + 1)
+        history.looked = progress.looked
+        if options.count:
+            total = history.count()
+            progress.clear()
+            output.text(f"{total}\n")
+            return
+        write = lines(options, age_us=history.age_us(), high_watermark=history.high_watermark)
+        if options.last is None:
+            put(history.pages(), write, progress)
+        else:
+            put(history.newest(options.last), write, progress)
+        progress.clear()
+        history.raise_if_damaged()
+        if not history.high_watermark and output.to_terminal():
+            output.note("the log is empty; publish with: pubsub pub TOPIC MESSAGE")
+        if options.follow:
+            with contextlib.suppress(KeyboardInterrupt):
+                for page in history.follow():
+                    if page:
+                        output.data(write(page))
+                    output.check_reader()
+                    history.raise_if_damaged()
+
+
+def lines(options: Options, *, age_us: int = 0, high_watermark: int = 0) -> Lines:
+    """How messages are written. Raises CommandFailed (2): `-F`."""
+    if options.format is not None:
+        return log_lines.formatted(options.format)
+    if options.json:
+        return log_lines.json_lines(age_us)
+    if options.csv:
+        return log_lines.csv_lines(age_us)
+    if not output.to_terminal():
+        return log_lines.tabbed
+    return Table(follows=options.follow, high_watermark=high_watermark).lines
+
+
+def put(pages: Iterable[list[Message]], write: Lines, progress: Progress) -> None:
+    for page in pages:
+        if page:
+            progress.clear()
+            output.data(write(page))
+        else:
+            output.check_reader()
+
+
+class Progress:
+    """How far a search has come, on a terminal, while it finds nothing."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._shown = False
+        self._next_s = time.monotonic() + PROGRESS_AFTER_S
+
+    def looked(self, count: int) -> None:
+        """So many offsets were looked at."""
+        now = time.monotonic()
+        if now >= self._next_s:
+            self._next_s = now + PROGRESS_EVERY_S
+            self._shown = True
+            output.progress(f"looked at {count:,} of {self._total:,} messages")
+
+    def clear(self) -> None:
+        """Before something else is written; it comes again only if that takes long, too."""
+        if self._shown:
+            output.progress("")
+            self._shown = False
+        self._next_s = time.monotonic() + PROGRESS_AFTER_S
