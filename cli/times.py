@@ -92,25 +92,43 @@ def local(time_us: int) -> str:
 def canonical(option: str, text: str, now_us: int) -> tuple[str, str]:
     """A SPEC as the broker takes it, and what is understood by it ("" where it says so itself).
 
-    Words that only a TIME can be need no `@`. Raises CommandFailed (2): it is no SPEC.
+    Words that only a TIME can be need no `@`. What is the same everywhere goes to the broker as it
+    is: its clock says when `-1h` is. Raises CommandFailed (2): it is no SPEC.
     """
     times = _times(text, now_us)
-    if times is None:
-        try:
-            span = spec.parse(text, now_us)
-        except ReplaySpecInvalid as error:
-            raise CommandFailed(f"{option}: {error.reason}", HELP, Exit.USAGE) from error
-        clock = _CLOCK.fullmatch(text) and isinstance(span.end, spec.AtOffset)
-        return text, f"offsets {text}; a time of day is @{text}" if clock else ""
+    try:
+        span = spec.parse(text, now_us)
+    except ReplaySpecInvalid as error:
+        if times is None:
+            raise CommandFailed(
+                f"{option} {text!r} is no place in the log",
+                f"use earliest, latest, N (offset), -N (last N), N:M, @TIME or @T1:T2; {HELP}",
+                Exit.USAGE,
+            ) from error
+    else:
+        if times is None:
+            clock = _CLOCK.fullmatch(text) and isinstance(span.end, spec.AtOffset)
+            return text, f"offsets {text}; a time of day is @{text}" if clock else ""
     start, end = times
-    if end is None:
-        return f"@{rfc3339(start)}", local(start)
-    if end <= start:
+    if end is not None and end <= start:
         raise CommandFailed(
-            f"{option}: {text} ends before it begins: {local(start)} to {local(end)}",
+            f"{option} {text!r} ends before it begins: {local(start)} to {local(end)}",
             code=Exit.USAGE,
         )
-    return f"@{rfc3339(start)}:{rfc3339(end)}", f"{local(start)} to {local(end)}"
+    understood = local(start) if end is None else f"{local(start)} to {local(end)}"
+    if re.match(r"@-\d", text) and _is_same_everywhere(text, times, now_us):
+        return text, understood
+    places = [f"{rfc3339(at_us)}" for at_us in times if at_us is not None]
+    return f"@{':'.join(places)}", understood
+
+
+def _is_same_everywhere(text: str, times: tuple[int, int | None], now_us: int) -> bool:
+    try:
+        span = spec.parse(text, now_us)
+    except ReplaySpecInvalid:
+        return False
+    end = None if times[1] is None else spec.AtTime(times[1])
+    return span == spec.Span(spec.AtTime(times[0]), end) and not _WITHOUT_ZONE.search(text)
 
 
 def _times(text: str, now_us: int) -> tuple[int, int | None] | None:

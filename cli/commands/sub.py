@@ -40,8 +40,8 @@ Examples:
 -F fields are mosquitto_sub's (%t topic, %p payload, %q QoS, %r retain, %l length,
   %x %X hex, %m packet identifier, %I %U time, %j %J JSON, %C %D %E %F %P %R %S properties)
   and %{offset}, %{publisher}, %{published_at}.
-SPEC is earliest, latest, N (offset), -N (last N), N:M, @TIME or @T1:T2; TIME is like
-  2025-03-14T10:30:00Z, 1741948200 or -1d2h (ago).
+SPEC is earliest, latest, N (offset), -N (last N), N:M, @TIME or @T1:T2; TIME is like 11:00,
+  today, 2025-03-14T10:30:00Z, 1741948200 or -1d2h (ago), local without a zone.
 
 With a terminal and no topic it asks for lines: subscribe <TOPIC>, unsubscribe <TOPIC>.
 A message is acknowledged after it was written, so Ctrl-C loses none.
@@ -185,7 +185,8 @@ def run(
         raise typer.BadParameter("--resume says where to begin, and so does --from: use one")
     if until is not None:
         _check_replayed(filters, start)
-    _check_places(start, until)
+    start = _place("--from", start, quiet=quiet)
+    until = _place("--until", until, quiet=quiet, point=True)
     if (format is not None) + json + (command is not None) > 1:
         raise typer.BadParameter("use one of -F, --json and --exec")
     if resume and not filters and qos is not None and not quiet:
@@ -244,21 +245,28 @@ def _check_replayed(filters: list[str], start: str | None) -> None:
         )
 
 
-def _check_places(start: str | None, until: str | None) -> None:
-    """The broker takes a User Property that is no place in the log for an application's own."""
+def _place(option: str, spec: str | None, *, quiet: bool, point: bool = False) -> str | None:
+    """As the broker takes it. (It would take what is no place in the log for an application's own
+    User Property.)"""
     from broker.errors import ReplaySpecInvalid
-    from broker.replay.spec import parse, parse_point
+    from broker.replay.spec import parse_point
+    from cli.failure import CommandFailed
+    from cli.times import canonical
 
+    if spec is None:
+        return None
     now_us = time.time_ns() // 1000
     try:
-        option = "--from"
-        if start is not None:
-            parse(start, now_us)
-        option = "--until"
-        if until is not None:
-            parse_point(until, now_us)
+        place, understood = canonical(option, spec, now_us)
+        if point:
+            parse_point(place, now_us)
+    except CommandFailed as error:
+        raise typer.BadParameter(str(error)) from error
     except ReplaySpecInvalid as error:
         raise typer.BadParameter(f"{option}: {error.reason}") from error
+    if understood and not quiet:
+        output.hint(f"{option.removeprefix('--')} {understood}")
+    return place
 
 
 def _check_group(group: str) -> None:

@@ -155,7 +155,7 @@ def test_metadata_is_asked_for_only_where_it_is_used(
         ("a --group ''", "--group ''"),
         ("a --id ''", "--id is empty"),
         ("a --group +", "--group '+'"),
-        ("a --from alice", "--from: replay spec cannot be understood"),
+        ("a --from alice", "--from 'alice' is no place in the log"),
         ("a --from 1 --until 2:3", "--until: until is one place"),
         ("--resume --id me --from 1", "--resume says where to begin"),
         ("--until 5 --id me --resume", "--until needs the topics"),
