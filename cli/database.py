@@ -11,13 +11,8 @@ from pathlib import Path
 
 from broker.config import DATABASE
 from broker.errors import ConfigError, SchemaMismatch
-from broker.store.directory import lock_data_dir
-from broker.store.sqlite import recovery, schema
+from broker.store.sqlite import schema
 from broker.store.sqlite.errors import read_error, store_error
-from broker.store.sqlite.file import kept_from_brokers
-from broker.store.sqlite.opening import boot_id
-from broker.store.sqlite.wal import WAL_SUFFIX
-from cli.admin import is_running
 from cli.failure import CommandFailed, Exit
 
 NOT_ALLOWED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
@@ -58,6 +53,12 @@ def looking_after(
     earlier schema. `watch` is told of the connection. Raises StoreCorrupt also for what an unclean
     stop has lost.
     """
+    # `pubsub log` does not wait for what these import.
+    from broker.store.sqlite import recovery
+    from broker.store.sqlite.file import kept_from_brokers
+    from broker.store.sqlite.opening import boot_id
+    from broker.store.sqlite.wal import WAL_SUFFIX
+
     require_log(path)
     with kept_from_brokers(path) as at_rest:
         options = "mode=ro"
@@ -83,6 +84,10 @@ def stopped(data_dir: Path, why: str = "") -> Iterator[None]:
     Raises CommandFailed: one has it, and `why` that is in the way; StoreDenied; ConfigError: the
     directory cannot be one.
     """
+    from broker.store.directory import lock_data_dir
+    from broker.store.sqlite.file import kept_from_brokers
+    from cli.admin import is_running
+
     running = CommandFailed(
         f"a broker is running on {data_dir}/{why and ', and '}{why}",
         "stop it with: pubsub broker stop",

@@ -145,6 +145,10 @@ class Log:
         self._damaged += part.damaged
         return part.messages
 
+    def last_before(self, time_us: int) -> int:
+        """The last offset published before then."""
+        return self._reader.last_before(time_us, self.start, self.high_watermark)
+
     def age_us(self) -> int:
         """What is added to aged time to get what the wall clock has then."""
         return self._select("SELECT ifnull((SELECT wall_us - aged_us FROM log_time), 0)")

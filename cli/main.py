@@ -30,6 +30,7 @@ from cli.commands import (
     compact,
     log,
     log_get,
+    log_topics,
     pub,
     restore,
     salvage,
@@ -69,6 +70,7 @@ app.command("pub", epilog=pub.EXAMPLES, cls=DashedArguments)(pub.run)
 app.command("sub", epilog=sub.EXAMPLES, cls=KnowsMosquitto)(sub.run)
 app.command("log", epilog=log.EXAMPLES, cls=with_subcommands(below_log))(log.run)
 below_log.command("get", epilog=log_get.EXAMPLES)(log_get.run)
+below_log.command("topics", epilog=log_topics.EXAMPLES)(log_topics.run)
 app.command("check", epilog=check.EXAMPLES)(check.run)
 app.command("backup", epilog=backup.EXAMPLES)(backup.run)
 app.command("restore", epilog=restore.EXAMPLES)(restore.run)

@@ -16,8 +16,7 @@ from broker.topics import validate_filter
 from cli import database, log_lines, output
 from cli.history import History, Options, Places
 from cli.log_lines import Lines, Table
-
-PROGRESS_AFTER_S, PROGRESS_EVERY_S = 0.5, 0.2
+from cli.progress import Progress
 
 
 def show(options: Options) -> None:
@@ -77,27 +76,3 @@ def put(pages: Iterable[list[Message]], write: Lines, progress: Progress) -> Non
             output.data(write(page))
         else:
             output.check_reader()
-
-
-class Progress:
-    """How far a search has come, on a terminal, while it finds nothing."""
-
-    def __init__(self, total: int) -> None:
-        self._total = total
-        self._shown = False
-        self._next_s = time.monotonic() + PROGRESS_AFTER_S
-
-    def looked(self, count: int) -> None:
-        """So many offsets were looked at."""
-        now = time.monotonic()
-        if now >= self._next_s:
-            self._next_s = now + PROGRESS_EVERY_S
-            self._shown = True
-            output.progress(f"looked at {count:,} of {self._total:,} messages")
-
-    def clear(self) -> None:
-        """Before something else is written; it comes again only if that takes long, too."""
-        if self._shown:
-            output.progress("")
-            self._shown = False
-        self._next_s = time.monotonic() + PROGRESS_AFTER_S

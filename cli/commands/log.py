@@ -15,6 +15,7 @@ Examples:
   pubsub log 'home/#' -f
   pubsub log --from @11:00 --until @12:00
   pubsub log --from yesterday --publisher pub1 --grep 'rain|snow' --json
+  pubsub log 'home/#' --latest --as-of yesterday
   pubsub log -n 0 --csv > weather.csv
   pubsub log -F '%{offset} %t %p'
 
@@ -52,31 +53,49 @@ def run(
     format: Annotated[
         str | None, typer.Option("--format", "-F", help="How to write a message.")
     ] = None,
+    latest: Annotated[
+        bool, typer.Option("--latest", help="The last message of each topic.")
+    ] = False,
+    as_of: Annotated[
+        str | None, typer.Option("--as-of", metavar="TIME", help="With --latest: as it was then.")
+    ] = None,
     count: Annotated[bool, typer.Option("--count", help="Only how many there are.")] = False,
 ) -> None:
     """What was published, whether or not the broker runs."""
     from cli.history import Options
-    from cli.show_log import show
 
     if follow and (count or until is not None):
         raise typer.BadParameter("--follow does not end: leave --count and --until out")
     if json + csv + count + (format is not None) > 1:
         raise typer.BadParameter("use one of --json, --csv, -F and --count")
+    if as_of is not None and not latest:
+        raise typer.BadParameter("--as-of is for --latest")
+    others = (last, start, until, publisher, grep)
+    if latest and (follow or count or any(other is not None for other in others)):
+        raise typer.BadParameter("--latest takes topics, --as-of, and how to write them")
     if last is None:
         last = 20 if start is None and until is None else 0
-    show(
-        Options(
-            data_dir=data_dir,
-            filters=tuple(filters or ()),
-            last=last or None,
-            start=start,
-            until=until,
-            publisher=publisher,
-            grep=grep,
-            follow=follow,
-            json=json,
-            csv=csv,
-            format=format,
-            count=count,
-        )
+    options = Options(
+        data_dir=data_dir,
+        filters=tuple(filters or ()),
+        last=last or None,
+        start=start,
+        until=until,
+        publisher=publisher,
+        grep=grep,
+        follow=follow,
+        json=json,
+        csv=csv,
+        format=format,
+        count=count,
+        latest=latest,
+        as_of=as_of,
     )
+    if latest:
+        from cli.show_topics import show_latest
+
+        show_latest(options)
+    else:
+        from cli.show_log import show
+
+        show(options)

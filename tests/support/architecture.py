@@ -47,7 +47,7 @@ REPLAY_SPEC = "broker.replay.spec"
 USED_BY_CLI = {
     "server": {"cli.commands.broker_start"},
     "store": {
-        *("cli.history", "cli.database", "cli.check", "cli.salvage"),
+        *("cli.history", "cli.topics", "cli.database", "cli.check", "cli.salvage"),
         *("cli.copying", "cli.backup", "cli.restore", "cli.compact"),
     },
     "session": {"cli.check", "cli.salvage"},

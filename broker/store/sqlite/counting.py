@@ -81,6 +81,8 @@ class Counting:
         wanted = self._topics.wanted(filters, self._topics.newest(), self._suspects())
         if wanted is None:
             return count, Offset(end + 1)
+        if wanted.few == set():
+            return count, Offset(start)
         last, step = end >> BLOCK_SHIFT, 2 if wanted.few is None else BLOCKS_PER_STEP_MAX
         since = max(start >> BLOCK_SHIFT, last - step + 1)
         found, _, _ = self._index.blocks(since, last, wanted)

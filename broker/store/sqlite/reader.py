@@ -122,6 +122,8 @@ class Reader:
         wanted = self._topics.wanted(filters, newest, suspects)
         if wanted is None:
             return Read([], Offset(start))
+        if wanted.few == set() and not suspects:
+            return Read([], Offset(end + 1))  # No message has a topic that matches.
         messages: list[Message] = []
         position = start
         rows_left = BLOCKS_PER_RUN << BLOCK_SHIFT

@@ -61,7 +61,7 @@ def test_a_directory_that_cannot_be_had_is_refused_for_what_it_is(
     def lock(path: Path) -> None:
         raise ConfigError("data_dir", str(path), "no") from cause
 
-    monkeypatch.setattr(database, "lock_data_dir", lock)
+    monkeypatch.setattr("broker.store.directory.lock_data_dir", lock)
     with pytest.raises(raised, match=says), database.stopped(tmp_path):
         pass
 

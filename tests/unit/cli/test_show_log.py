@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from broker.store.sqlite.store import SqliteStore
-from cli import show_log
 from cli.failure import CommandFailed, Exit, OutputClosed
 from cli.history import Options
-from cli.show_log import Progress, put, show
+from cli.progress import Progress
+from cli.show_log import put, show
 from tests.support.messages import message
 
 
@@ -56,20 +56,6 @@ def test_wrong_usage_is_told_before_anything_is_shown(
         show(options(data_dir, **changes))
     assert failed.value.code is Exit.USAGE
     assert capfd.readouterr().out == ""
-
-
-def test_a_search_says_how_far_it_is_and_removes_that(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    monkeypatch.setattr(show_log, "PROGRESS_AFTER_S", 0)
-    progress = Progress(5000)
-    progress.looked(1000)
-    progress.looked(1001)  # Not so soon.
-    progress.clear()
-    progress.clear()
-    said = capfd.readouterr().err
-    assert said == "\r\x1b[Klooked at 1,000 of 5,000 messages\r\x1b[K"
 
 
 def test_a_search_that_finds_nothing_ends_when_nobody_reads(

@@ -57,6 +57,25 @@ def test_the_options_say_which_and_how(shown: list[Options]) -> None:
     )
 
 
+def test_the_last_of_each_topic_is_a_question_of_its_own(
+    shown: list[Options], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    latest: list[Options] = []
+    monkeypatch.setattr("cli.show_topics.show_latest", latest.append)
+    log("a/# --latest --as-of @11:00 --json")
+    assert (latest[0].filters, latest[0].as_of, latest[0].json) == (("a/#",), "@11:00", True)
+    assert shown == []
+
+
+@pytest.mark.parametrize(
+    "arguments", ["--as-of today", "--latest -n 3", "--latest -f", "--latest --grep x"]
+)
+def test_what_does_not_go_with_the_last_of_each_topic(shown: list[Options], arguments: str) -> None:
+    with pytest.raises(typer.BadParameter, match="--latest"):
+        log(arguments)
+    assert shown == []
+
+
 @pytest.mark.parametrize("two", ["--json --csv", "--csv -F %p", "--count --json"])
 def test_there_is_one_way_to_write(shown: list[Options], two: str) -> None:
     with pytest.raises(typer.BadParameter, match="use one of"):
