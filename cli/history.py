@@ -48,6 +48,8 @@ class Options:
     count: bool = False
     latest: bool = False
     as_of: str | None = None
+    retained: bool = False
+    """Only what was published with RETAIN."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +60,15 @@ class Wanted:
     pattern: re.Pattern[str] | None = None
     since_us: int = 0
     before_us: int | None = None
+    retained: bool = False
 
     @property
     def is_all(self) -> bool:
         return self == Wanted()
 
-    @property
-    def needs_a_look(self) -> bool:
-        """Whether nothing but the message itself tells."""
-        return self.publisher is not None or self.pattern is not None
-
     def has(self, message: Message) -> bool:
+        if self.retained and not message.retain:
+            return False
         at_us = message.published_at_us
         if at_us < self.since_us or (self.before_us is not None and at_us >= self.before_us):
             return False  # Published while the clock was wrong, between others that are wanted.
@@ -145,6 +145,12 @@ class Log:
         self._damaged += part.damaged
         return part.messages
 
+    def retained(self) -> list[tuple[str, int]]:
+        """Topics with a retained message, and its offset, by topic."""
+        return self._connection.execute(
+            "SELECT name, offset FROM retained_names JOIN retained USING (topic_id) ORDER BY name"
+        ).fetchall()
+
     def last_before(self, time_us: int) -> int:
         """The last offset published before then."""
         return self._reader.last_before(time_us, self.start, self.high_watermark)
@@ -176,7 +182,9 @@ class History(Log):
         """Is told how many offsets were looked at so far."""
         self._filters = options.filters or None
         since_us, before_us = places.times_us()
-        self._wanted = Wanted(options.publisher, pattern_of(options), since_us, before_us)
+        self._wanted = Wanted(
+            options.publisher, pattern_of(options), since_us, before_us, options.retained
+        )
         self._newest = self.high_watermark
         self._oldest = max(self.start, self._select("SELECT ifnull(min(offset), 1) FROM messages"))
         self.first = max(self._oldest, self._from(places.start))

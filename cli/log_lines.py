@@ -56,13 +56,12 @@ def json_lines(age_us: int = 0) -> Lines:
     return write
 
 
-def csv_lines(age_us: int = 0) -> Lines:
-    """RFC 4180, with its heading before the first message."""
+def csv_lines(age_us: int = 0, *, heading: bool = True, to_file: bool = False) -> Lines:
+    """RFC 4180, with its heading before the first message. Where it is not `to_file`, nothing in it
+    acts on a terminal."""
     import csv
     import io
     import json
-
-    heading = True
 
     def write(messages: Sequence[Message]) -> bytes:
         nonlocal heading
@@ -78,7 +77,7 @@ def csv_lines(age_us: int = 0) -> Lines:
                 fields["user_properties"] = json.dumps(fields["user_properties"])
             writer.writerow(fields)
         text = block.getvalue()
-        return (output.harmless(text) if output.to_terminal() else text).encode()
+        return (text if to_file or not output.to_terminal() else output.harmless(text)).encode()
 
     return write
 

@@ -1,11 +1,13 @@
-"""A message of the log as one that was received, for what is written of received ones (`-F`)."""
+"""A message of the log as one that was received or is to be sent, in the words of paho."""
 
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 
 from paho.mqtt.client import MQTTMessage
 from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 from broker.message import Message
 from cli.client import packet_properties
@@ -15,6 +17,8 @@ PAHO_NAMES = {
     "payload_format": "PayloadFormatIndicator",
     "content_type": "ContentType",
     "response_topic": "ResponseTopic",
+    "correlation_data": "CorrelationData",
+    "correlation_data_base64": "CorrelationData",
 }
 
 
@@ -35,18 +39,28 @@ class LoggedMessage(MQTTMessage):
 def as_received(message: Message) -> LoggedMessage:
     received = LoggedMessage(message)
     if message.properties:
-        fields = named(message.properties)
-        found = packet_properties(PacketTypes.PUBLISH)
-        for name, value in fields.items():
-            if name == "user_properties":
-                assert isinstance(value, list)
-                for pair in value:
-                    found.UserProperty = tuple(pair)
-            elif name == "correlation_data_base64":
-                found.CorrelationData = base64.b64decode(str(value))
-            elif name == "correlation_data":
-                found.CorrelationData = str(value).encode()
-            else:
-                setattr(found, PAHO_NAMES[name], value)
-        received.properties = found
+        received.properties = packet_properties_of(named(message.properties))
     return received
+
+
+def packet_properties_of(
+    fields: Mapping[str, object], *, always: bool = False
+) -> Properties | None:
+    """Of a PUBLISH, from fields as `cli/properties.py` names them; None: there are none.
+
+    Raises ValueError: correlation_data_base64 is no base64.
+    """
+    pairs = fields.get("user_properties", ())
+    present = [name for name in PAHO_NAMES if name in fields]
+    if not (present or pairs or always):
+        return None
+    assert isinstance(pairs, (list, tuple))
+    properties = packet_properties(PacketTypes.PUBLISH, [(name, text) for name, text in pairs])
+    for name in present:
+        value = fields[name]
+        if name == "correlation_data_base64":
+            value = base64.b64decode(str(value), validate=True)
+        elif name == "correlation_data":
+            value = str(value).encode()
+        setattr(properties, PAHO_NAMES[name], value)
+    return properties

@@ -28,12 +28,20 @@ from cli.commands import (
     broker_stop,
     check,
     compact,
+    export,
+    import_file,
     log,
     log_get,
     log_topics,
     pub,
     restore,
+    retained,
+    retained_get,
+    retained_history,
+    retained_rm,
+    retained_undo,
     salvage,
+    sql,
     sub,
 )
 from cli.dashes import DashedArguments
@@ -61,7 +69,8 @@ broker = typer.Typer(
 )
 app.add_typer(broker, name="broker")
 below_log = typer.Typer(rich_markup_mode=None)
-"""Commands whose first words are `pubsub log`."""
+below_retained = typer.Typer(rich_markup_mode=None)
+"""Commands whose first words are `pubsub log` and `pubsub retained`."""
 
 broker.command("start", epilog=broker_start.EXAMPLES)(broker_start.run)
 broker.command("status", epilog=broker_status.EXAMPLES)(broker_status.run)
@@ -71,6 +80,17 @@ app.command("sub", epilog=sub.EXAMPLES, cls=KnowsMosquitto)(sub.run)
 app.command("log", epilog=log.EXAMPLES, cls=with_subcommands(below_log))(log.run)
 below_log.command("get", epilog=log_get.EXAMPLES)(log_get.run)
 below_log.command("topics", epilog=log_topics.EXAMPLES)(log_topics.run)
+app.command("retained", epilog=retained.EXAMPLES, cls=with_subcommands(below_retained))(
+    retained.run
+)
+below_retained.command("ls", epilog=retained.EXAMPLES)(retained.run)
+below_retained.command("get", epilog=retained_get.EXAMPLES)(retained_get.run)
+below_retained.command("history", epilog=retained_history.EXAMPLES)(retained_history.run)
+below_retained.command("rm", epilog=retained_rm.EXAMPLES)(retained_rm.run)
+below_retained.command("undo", epilog=retained_undo.EXAMPLES)(retained_undo.run)
+app.command("export", epilog=export.EXAMPLES)(export.run)
+app.command("import", epilog=import_file.EXAMPLES)(import_file.run)
+app.command("sql", epilog=sql.EXAMPLES)(sql.run)
 app.command("check", epilog=check.EXAMPLES)(check.run)
 app.command("backup", epilog=backup.EXAMPLES)(backup.run)
 app.command("restore", epilog=restore.EXAMPLES)(restore.run)

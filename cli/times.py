@@ -26,6 +26,8 @@ _AGO = re.compile(
     re.ASCII,
 )
 _AGO_UNITS_S = (604_800, 86_400, 3_600, 60, 1)
+_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)(ms|s|m|min|h|d|)", re.ASCII)
+_UNITS_S = {"ms": 0.001, "": 1, "s": 1, "m": 60, "min": 60, "h": 3_600, "d": 86_400}
 _EPOCH_DIGITS_MIN = 6
 """Shorter numbers are no time of any log, but parts of one: `@11:00:12:00` is 11:00 to 12:00."""
 
@@ -77,6 +79,12 @@ def required_us(option: str, text: str, now_us: int) -> int:
     if found is None:
         raise CommandFailed(f"{option} {text!r} is no TIME", HELP, Exit.USAGE)
     return found
+
+
+def seconds(text: str) -> float | None:
+    """Of a duration like `500ms`, `5s`, `5` or `2m`; None: it is none."""
+    found = _DURATION.fullmatch(text)
+    return float(found[1]) * _UNITS_S[found[2]] if found else None
 
 
 def local(time_us: int) -> str:

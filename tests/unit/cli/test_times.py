@@ -10,7 +10,7 @@ import pytest
 
 from broker.message import rfc3339
 from cli.failure import CommandFailed, Exit
-from cli.times import canonical, local, required_us, time_us
+from cli.times import canonical, local, required_us, seconds, time_us
 
 NOW_US = int(datetime(2026, 11, 28, 10, 30, tzinfo=UTC).timestamp()) * 1_000_000
 
@@ -102,3 +102,11 @@ def test_a_time_is_said_with_its_zone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", "UTC")
     time.tzset()
     assert local(NOW_US) == "2026-11-28 10:30:00 UTC"
+
+
+@pytest.mark.parametrize(
+    ("text", "means"),
+    [("5s", 5), ("5", 5), ("500ms", 0.5), ("1.5m", 90), ("2h", 7200), ("", None), ("5x", None)],
+)
+def test_a_duration_in_seconds(text: str, means: float | None) -> None:
+    assert seconds(text) == means

@@ -1,0 +1,116 @@
+"""Publishes messages as they were: topic, payload, QoS, RETAIN and properties.
+
+At least with QoS 1, so that each is acknowledged. Many are on their way at a time, up to the
+broker's Receive Maximum; `done` says how many from the first on are acknowledged without a gap.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from datetime import datetime
+
+from cli.address import Address
+from cli.client import NOT_AUTHORIZED_CODES, Client
+from cli.failure import CommandFailed, ConnectionLost, Exit
+from cli.interrupt import Interrupt
+from cli.logged import packet_properties_of
+
+WINDOW_MESSAGES = 1000
+UNSENT_BYTES_MAX = 1 << 20
+
+Fields = Mapping[str, object]
+"""As `cli/record.py` makes them."""
+
+
+def payload_of(fields: Fields) -> bytes:
+    """Raises ValueError: it is no base64."""
+    if "payload_base64" in fields:
+        return base64.b64decode(str(fields["payload_base64"]), validate=True)
+    return str(fields.get("payload", "")).encode()
+
+
+class Republisher:
+    def __init__(
+        self, address: Address, client_id: str, interrupt: Interrupt | None = None
+    ) -> None:
+        self._client = Client(address, client_id, interrupt)
+        self._numbers: dict[int, int] = {}
+        """By Packet Identifier, the how manieth it is; those that are not acknowledged."""
+        self._early: set[int] = set()
+        self._sent = 0
+        self.done = 0
+
+    def open(self) -> None:
+        """Raises CommandFailed."""
+        self._client.open(clean_start=True)
+        self._window = min(WINDOW_MESSAGES, self._client.receive_max)
+
+    def close(self) -> None:
+        self._client.close()
+
+    def send(self, fields: Fields, *, retain: bool | None = None) -> None:
+        """Send it once there is room. `retain` goes before what the message has.
+
+        Raises CommandFailed: the broker refused one, or the connection is lost; KeyboardInterrupt.
+        """
+        payload = payload_of(fields)
+        properties = packet_properties_of(fields)
+        if "expires_at" in fields:
+            lasts = _seconds(fields["expires_at"]) - _seconds(fields["published_at"])
+            properties = properties or packet_properties_of({}, always=True)
+            assert properties is not None
+            properties.MessageExpiryInterval = max(0, min(round(lasts), (1 << 32) - 1))
+        size = len(payload) + len(str(fields["topic"]).encode()) + 64
+        if (most := self._client.packet_bytes_max) is not None and size > most:
+            raise CommandFailed(
+                f"a message of {len(payload):,} bytes is more than the broker takes ({most:,})",
+                "set packet_bytes_max",
+            )
+        while len(self._numbers) >= self._window or self._client.unsent_bytes() > UNSENT_BYTES_MAX:
+            self._turn()
+        sent = self._client.publish(
+            str(fields["topic"]),
+            payload,
+            max(1, int(str(fields.get("qos", 1)))),
+            bool(fields.get("retain")) if retain is None else retain,
+            properties,
+        )
+        self._numbers[sent.mid] = self._sent
+        self._sent += 1
+
+    def wait(self) -> None:
+        """Until all are acknowledged. Raises as `send`."""
+        while self._numbers:
+            self._turn()
+
+    def _turn(self) -> None:
+        try:
+            self._client.turn(1.0)
+        except ConnectionLost as lost:
+            self._take()
+            raise CommandFailed(
+                f"connection lost ({lost}): {self.done:,} acknowledged,"
+                f" {len(self._numbers):,} sent and not acknowledged",
+                "those may or may not be stored",
+                Exit.UNREACHABLE,
+            ) from lost
+        self._take()
+
+    def _take(self) -> None:
+        while self._client.acknowledged:
+            acknowledged = self._client.acknowledged.popleft()
+            self._early.add(self._numbers.pop(acknowledged.packet_id))
+            if acknowledged.reason.is_failure:
+                denied = acknowledged.reason.value in NOT_AUTHORIZED_CODES
+                raise CommandFailed(
+                    f"the broker refused a message: {acknowledged.reason}",
+                    code=Exit.NOT_AUTHORIZED if denied else Exit.FAILED,
+                )
+        while self.done in self._early:
+            self._early.discard(self.done)
+            self.done += 1
+
+
+def _seconds(time: object) -> float:
+    return datetime.fromisoformat(str(time)).timestamp()

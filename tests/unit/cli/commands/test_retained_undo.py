@@ -1,0 +1,17 @@
+"""`pubsub retained undo`: on which topics and which broker, from its options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cli.address import Address
+from cli.main import app
+
+
+def test_the_options_say_what_and_where(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[object] = []
+    monkeypatch.setattr("cli.retained.undo", lambda *args: done.append(args))
+    app(["retained", "undo", "a", "-p", "1884", "--data-dir", "d"], standalone_mode=False)
+    assert done == [(Path("d"), Address(port=1884), "a")]
