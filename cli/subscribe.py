@@ -11,7 +11,9 @@
 
 from __future__ import annotations
 
+import select
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from paho.mqtt.client import MQTTMessage
@@ -25,18 +27,34 @@ from cli.client import (
     NO_SUBSCRIPTION_EXISTED,
     NOT_AUTHORIZED_CODES,
     Client,
+    HasFileno,
     UserProperties,
 )
 from cli.execute import Failed, execute, put_off
 from cli.failure import CommandFailed, ConnectionLost, Exit, OutputClosed
 from cli.format import Format, metadata
 from cli.interrupt import Interrupt
+from cli.pace import Pace
 from cli.reconnect import reconnect
 from cli.session import TELL_SUBSCRIPTIONS, StoredSubscriptions, discard
 
 SESSION_EXPIRY_S = 30 * 86_400
 PREFETCH_MESSAGES = 1000
 TURN_S = 60.0
+PING_S = 5.0
+"""How often the connection is looked after while more has come than is due."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """Where it begins and ends, and how many times as fast as it was; None: as fast as can be."""
+
+    start: str | None = None
+    until: str | None = None
+    speed: float | None = None
+
+
+NO_REPLAY = Replay()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,8 +69,7 @@ class Options:
     qos: int
     format: Format
     metadata: bool
-    start: str | None = None
-    until: str | None = None
+    replay: Replay = NO_REPLAY
     count: int | None = None
     """End after so many messages; 0: when it is subscribed."""
     timeout_s: float | None = None
@@ -89,9 +106,10 @@ class Subscriber:
         self._interrupt = interrupt
         self._client = Client(options.address, options.client_id, interrupt)
         self._written = 0
-        self._replaying = set(options.filters) if options.until is not None else None
+        self._replaying = set(options.filters) if options.replay.until is not None else None
         self._next_offset: int | None = None
         self._failed: Failed | None = None
+        self._pace = None if options.replay.speed is None else Pace(options.replay.speed)
         self._deadline = (
             time.monotonic() + options.timeout_s if options.timeout_s is not None else None
         )
@@ -104,7 +122,7 @@ class Subscriber:
         while True:
             lost = None
             try:
-                if self._client.turn(self._left_s(self._turn_s()), reader_gone):
+                if self._turn(reader_gone):
                     raise OutputClosed
             except ConnectionLost as error:
                 lost = error
@@ -121,6 +139,22 @@ class Subscriber:
     def close(self) -> None:
         self._client.close()
 
+    def _turn(self, also: Sequence[HasFileno]) -> bool:
+        """Let things happen; whether one of `also` can be read."""
+        left_s = self._left_s(self._turn_s())
+        pace = self._pace
+        if pace is None:
+            return bool(self._client.turn(left_s, also))
+        gone = False
+        if pace.full and left_s > 0:  # Only pings: what is due is here already.
+            gone = bool(select.select([self._interrupt, *also], [], [], min(left_s, PING_S))[0])
+            self._interrupt.check()
+        if not pace.full or left_s > PING_S:
+            gone = bool(self._client.turn(0 if pace.full else left_s, also))
+        pace.held += self._client.arrived
+        self._client.arrived.clear()
+        return gone
+
     def _start(self) -> None:
         options = self._options
         if options.fresh:
@@ -134,7 +168,7 @@ class Subscriber:
                 Exit.NOTHING_THERE,
             )
         stored = StoredSubscriptions.of(self._client.session_report)
-        self._subscribe(options.start)
+        self._subscribe(options.replay.start)
         to = ", ".join(options.filters) or "what it had subscribed to"
         if session_present:
             self._note(f"resuming {options.client_id} where it stopped: {to}")
@@ -165,7 +199,7 @@ class Subscriber:
         options = self._options
         begin = [
             name
-            for name, value in (("--from", options.start), ("--until", options.until))
+            for name, value in (("--from", options.replay.start), ("--until", options.replay.until))
             if value is not None
         ]
         again = stored.named_in(options.filters) if stored.complete else options.filters
@@ -213,8 +247,8 @@ class Subscriber:
             properties.append(("metadata", "true"))
         if start is not None:
             properties.append(("from", start))
-        if options.until is not None:
-            properties.append(("until", options.until))
+        if options.replay.until is not None:
+            properties.append(("until", options.replay.until))
         subscribe_to(
             self._client, options.filters, options.qos, properties, new_only=options.durable
         )
@@ -255,6 +289,10 @@ class Subscriber:
     def _next(self) -> MQTTMessage | None:
         """The next message to write; None: there is none, or it waits for one that failed."""
         arrived, failed = self._client.arrived, self._failed
+        if self._pace is not None:
+            arrived = self._pace.held
+            if self._pace.left_s(time.monotonic()):
+                return None
         if failed is not None and time.monotonic() >= failed.due:
             return failed.message
         if arrived and (failed is None or arrived[0].qos == 0):
@@ -263,6 +301,9 @@ class Subscriber:
 
     def _turn_s(self) -> float:
         """How long to wait for what arrives."""
+        if self._pace is not None:
+            left_s = self._pace.left_s(time.monotonic())
+            return TURN_S if left_s is None else min(TURN_S, left_s)
         if self._failed is None:
             return TURN_S
         return min(TURN_S, max(0.0, self._failed.due - time.monotonic()))
@@ -279,7 +320,7 @@ class Subscriber:
         return not reason
 
     def _remember(self, message: MQTTMessage) -> None:
-        if self._options.start is not None and not self._options.durable:
+        if self._options.replay.start is not None and not self._options.durable:
             offset = metadata(message).get("offset")
             if isinstance(offset, int):
                 self._next_offset = offset + 1
@@ -301,8 +342,10 @@ class Subscriber:
         if self._open(clean_start=not options.durable):
             self._note("reconnected, session resumed")
         else:
+            if self._pace is not None:
+                self._pace.held.clear()
             again = self._next_offset
-            self._subscribe(options.start if again is None else str(again))
+            self._subscribe(options.replay.start if again is None else str(again))
             self._note("reconnected, subscribed again")
 
     def _left_s(self, at_most_s: float) -> float:

@@ -1,9 +1,10 @@
 """Where a replay begins and ends: from the words of a SUBSCRIBE to offsets of the log.
 
-User Properties `from` and `until` of the SUBSCRIBE speak for all its filters, a filter prefix
-`$replay/<spec>/` for its own. Clients subscribe again at every reconnect, so `from` counts only
-for a subscription that is new, unless `from-mode` is `always`. What the properties cannot mean is
-an application's own and ignored; what the prefix cannot mean is refused.
+User Properties `from` (or `stream-offset`) and `until` of the SUBSCRIBE speak for all its filters,
+a filter prefix `$replay/<spec>/` for its own. Clients subscribe again at every reconnect, so `from`
+counts only for a subscription that is new, unless `from-mode` is `always`. What the properties
+cannot mean is an application's own and ignored; what the prefix or `stream-offset` cannot mean is
+refused.
 """
 
 from __future__ import annotations
@@ -31,6 +32,10 @@ from broker.session.session import Session
 from broker.store import Store
 from broker.topics import REPLAY_PREFIX, is_shared
 
+STREAM_OFFSET = "stream-offset"
+"""The User Property of EMQX's clients for what `from` is here."""
+TIME_DIGITS_MIN = 13
+"""Of epoch milliseconds."""
 SHOWN_MAX = 40
 """Characters of a User Property that a SUBACK repeats."""
 
@@ -42,8 +47,11 @@ def words(packet: Subscribe, now_us: WallUs) -> tuple[dict[str, str], str]:
     ours, and the subscription is granted without it.
     """
     given = dict(packet.user_properties)
+    alias = given.pop(STREAM_OFFSET, None)
     start, until = given.get("from"), given.get("until")
-    if start is not None and not _is_understood(parse, start, now_us):
+    if start is None and alias is not None:
+        start = given["from"] = _as_from(alias)
+    elif start is not None and not _is_understood(parse, start, now_us):
         del given["from"]
         given.pop("until", None)
         return given, f"{shown('from', start)} is no place in the log: live only"
@@ -52,6 +60,13 @@ def words(packet: Subscribe, now_us: WallUs) -> tuple[dict[str, str], str]:
         instead = "live only" if start is None else "without an end"
         return given, f"{shown('until', until)} is no place in the log: {instead}"
     return given, ""
+
+
+def _as_from(stream_offset: str) -> str:
+    """As EMQX has it, a number is an offset or a time; so large an offset no log has. No other
+    application has this property: what it cannot mean is refused."""
+    is_time = len(stream_offset) >= TIME_DIGITS_MIN and stream_offset.isdecimal()
+    return f"@{stream_offset}" if is_time else stream_offset
 
 
 def shown(key: str, value: str) -> str:

@@ -34,6 +34,8 @@ Examples:
   pubsub sub weather 'home/#' --id sub1       durable: the same line again goes on
   pubsub sub --id sub1 --resume               its subscriptions, where it stopped
   pubsub sub weather --from @-1h --json       the last hour first
+  pubsub sub weather --from yesterday --exit-at-end
+  pubsub sub weather --from @-1h --speed 10x  the last hour in six minutes, then live
   pubsub sub jobs --group workers --exec ./work.sh
 
 \b
@@ -83,6 +85,13 @@ def run(
     ] = None,
     until: Annotated[
         str | None, typer.Option("--until", metavar="SPEC", help="End the replay there.")
+    ] = None,
+    exit_at_end: Annotated[
+        bool, typer.Option("--exit-at-end", help="With --from: what is there now, and no more.")
+    ] = False,
+    speed: Annotated[
+        str | None,
+        typer.Option("--speed", metavar="1x", help="With --from: as fast as it was, or 10x."),
     ] = None,
     group: Annotated[
         str | None, typer.Option("--group", help="Share the messages with others of the group.")
@@ -183,8 +192,21 @@ def run(
         _check_group(group)
     if resume and start is not None:
         raise typer.BadParameter("--resume says where to begin, and so does --from: use one")
+    if exit_at_end:
+        if client_id is not None or until is not None:
+            raise typer.BadParameter("--exit-at-end goes with --from, without --id and --until")
+        until = "latest"
     if until is not None:
         _check_replayed(filters, start)
+    times_as_fast = None
+    if speed is not None:
+        from cli.pace import factor
+
+        times_as_fast = factor(speed)
+        if times_as_fast is None or start is None or client_id is not None or command is not None:
+            raise typer.BadParameter(
+                "--speed is like 1x or 10x and goes with --from, without --id and --exec"
+            )
     start = _place("--from", start, quiet=quiet)
     until = _place("--until", until, quiet=quiet, point=True)
     if (format is not None) + json + (command is not None) > 1:
@@ -211,8 +233,7 @@ def run(
         qos=1 if qos is None else qos,
         format=write,
         metadata=json or command is not None or start is not None or "%{" in (format or ""),
-        start=start,
-        until=until,
+        replay=subscribe.Replay(start, until, times_as_fast),
         count=0 if exit_when_subscribed else count,
         timeout_s=timeout,
         command=command,

@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -160,3 +161,16 @@ def test_a_query_neither_writes_nor_stays(broker: BrokerProcess) -> None:
         succeed("sql", f"SELECT * FROM {view} LIMIT 3", "--json", *where)
     page = (ROOT / "docs/reference.md").read_text(encoding="utf-8")
     assert set(views) <= set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
+
+
+def test_a_replay_ends_or_takes_as_long_as_it_was(broker: BrokerProcess, name: str) -> None:
+    for payload in ("1", "2"):
+        succeed("pub", name, payload, *at(broker))
+    replay = ("sub", name, "--from", "earliest", "--exit-at-end", "--quiet", *at(broker))
+    assert succeed(*replay) == ["1", "2"]
+    times = [json.loads(line)["published_at"] for line in succeed(*replay, "--json")]
+    first, second = (datetime.fromisoformat(each).timestamp() for each in times)
+    began = time.monotonic()
+    assert succeed(*replay, "--speed", f"{(second - first) / 2:.3f}x") == ["1", "2"]
+    assert time.monotonic() - began >= 2
+    succeed("sub", name, "--from", "@yesterday..today", "--exit-at-end", "--quiet", *at(broker))

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from paho.mqtt.client import MQTTMessage
+from paho.mqtt.packettypes import PacketTypes
 
 from cli.address import Address
-from cli.client import UserProperties
+from cli.client import UserProperties, packet_properties
 from cli.failure import CommandFailed, ConnectionLost, Exit, OutputClosed
-from cli.subscribe import Options, subscribe
+from cli.subscribe import Options, Replay, subscribe
 from tests.support.scripted_client import ScriptedClient, message
 
 OPTIONS = Options(
@@ -116,7 +118,7 @@ def test_a_replay_ends_when_each_of_its_filters_has(client: ScriptedClient) -> N
         return message("$replay/ended", 0, qos=0, payload=topic_filter)
 
     client.turns.extend([[message("a", 1), ended(b"b")], [message("a", 2), ended(b"a")]])
-    options = replace(OPTIONS, filters=("a", "b"), start="1", until="9", count=None)
+    options = replace(OPTIONS, filters=("a", "b"), replay=Replay("1", "9"), count=None)
     assert subscribe(options) is Exit.OK
     assert client.did[1] == ("subscribe", ("a", "b"), 1, {"from": "1", "until": "9"})
     assert [did for did in client.did if did[0] == "acknowledge"] == [
@@ -242,19 +244,19 @@ def test_what_a_broker_does_not_tell_cannot_be_dropped(
 def test_a_start_that_has_no_effect_is_said(
     report: UserProperties, client: ScriptedClient, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    again(client, report, filters=("a",), start="earliest", until="9")
+    again(client, report, filters=("a",), replay=Replay("earliest", "9"))
     assert "--from and --until without effect on a: " in capfd.readouterr().err
 
 
 def test_a_start_has_its_effect_on_a_filter_that_is_new(
     client: ScriptedClient, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert again(client, THERE, filters=("a", "new"), start="1") == [
+    assert again(client, THERE, filters=("a", "new"), replay=Replay("1")) == [
         ("subscribe", ("a", "new"), 1, {"from": "1"})
     ]
     assert "without effect on a: " in capfd.readouterr().err
     client.did.clear()
-    again(client, THERE, filters=("new",), start="1")
+    again(client, THERE, filters=("new",), replay=Replay("1"))
     assert "without effect" not in capfd.readouterr().err
 
 
@@ -337,7 +339,7 @@ def test_a_durable_subscriber_resumes_and_leaves_what_is_sent_again(
 def test_others_subscribe_again_where_the_replay_stopped(client: ScriptedClient) -> None:
     lost = ConnectionLost("closed")
     client.turns.extend([[message("a", 1, offset=7)], [lost], [message("a", 2)]])
-    options = replace(OPTIONS, durable=False, start="5", count=2)
+    options = replace(OPTIONS, durable=False, replay=Replay("5"), count=2)
     assert subscribe(options) is Exit.OK
     assert [did for did in client.did if did[0] in ("open", "subscribe")] == [
         ("open", True, 0, 2),
@@ -365,3 +367,26 @@ def test_a_timeout_is_told_from_success(client: ScriptedClient) -> None:
     client.turns.append([message("a", 1)])
     assert subscribe(replace(OPTIONS, timeout_s=0)) is Exit.TIMEOUT
     assert after_the_start(client) == [("write", b"1\n"), ("acknowledge", 1)]
+
+
+def published(topic: str, number: int, second: int) -> MQTTMessage:
+    made = message(topic, number)
+    pair = ("published-at", f"2025-03-14T10:30:{second:02}.000000Z")
+    made.properties = packet_properties(PacketTypes.PUBLISH, [pair])
+    return made
+
+
+def test_with_a_speed_each_waits_until_it_is_due(client: ScriptedClient) -> None:
+    """Then it is written and acknowledged, and not before."""
+    together = [published("a", 1, 0), published("a", 2, 0), published("a", 3, 10)]
+    client.turns.extend([together])
+    began = time.monotonic()
+    options = replace(OPTIONS, durable=False, replay=Replay("1", speed=50.0))
+    assert subscribe(options) is Exit.OK
+    assert time.monotonic() - began >= 0.2
+    assert after_the_start(client) == [
+        ("write", b"1\n2\n"),
+        ("acknowledge", 1, 2),
+        ("write", b"3\n"),
+        ("acknowledge", 3),
+    ]

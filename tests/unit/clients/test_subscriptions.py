@@ -324,6 +324,7 @@ async def test_what_the_broker_says_of_itself_comes_after_the_suback(
         ("$replay/earliest/a", []),
         ("a", [("from", "earliest")]),
         ("a", [("from", "1"), ("until", "2")]),
+        ("a", [("stream-offset", "earliest")]),
     ],
 )
 async def test_who_asks_for_history_gets_it_and_nothing_that_is_retained(
@@ -363,6 +364,19 @@ async def test_a_replay_that_makes_no_sense_is_refused_and_the_others_are_grante
     assert list(session_of(client).subscriptions) == ["b"]
     assert len(caplog.messages) == 2
     assert all(text.startswith("client 'sub1': ") for text in caplog.messages)
+
+
+async def test_a_stream_offset_that_makes_no_sense_is_refused(
+    world: World, subscriptions: Subscriptions, client: AskingSubscriber
+) -> None:
+    """`from` may be an application's own; nobody else has a property of this name."""
+    properties = [("stream-offset", "alice")]
+    packet = Subscribe(7, [SubscriptionRequest("a", 1)], user_properties=properties)
+    waiting = subscriptions.subscribe(session_of(client), packet, client)
+    assert waiting is not None
+    await waiting
+    await world.settled()
+    assert client.answers == [[0x83]]
 
 
 async def test_a_replay_that_the_log_cannot_find_is_refused(

@@ -144,6 +144,11 @@ def test_a_subscribe_asks_for_a_replay_by_a_word_or_a_prefix() -> None:
         ({"from": "1", "until": "2"}, {"from": "1", "until": "2"}, ""),
         ({"from": "alice"}, {}, "from=alice is no place in the log: live only"),
         ({"from": "alice", "until": "5"}, {}, "from=alice is no place in the log: live only"),
+        ({"stream-offset": "earliest"}, {"from": "earliest"}, ""),
+        ({"stream-offset": "17"}, {"from": "17"}, ""),
+        ({"stream-offset": "1741948200000"}, {"from": "@1741948200000"}, ""),
+        ({"stream-offset": "1", "from": "2"}, {"from": "2"}, ""),
+        ({"stream-offset": "alice"}, {"from": "alice"}, ""),
         ({"until": "bob"}, {}, "until=bob is no place in the log: live only"),
         ({"until": "-5"}, {}, "until=-5 is no place in the log: live only"),
         (

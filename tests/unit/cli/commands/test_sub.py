@@ -11,7 +11,7 @@ from paho.mqtt.client import MQTTMessage
 from cli.address import Address
 from cli.failure import Exit
 from cli.main import app
-from cli.subscribe import Options
+from cli.subscribe import Options, Replay
 
 
 @pytest.fixture(autouse=True)
@@ -57,12 +57,12 @@ def test_the_options_say_what_and_how(subscribed: list[Options]) -> None:
     assert (first.address, first.filters, first.client_id) == (address, ("a", "b/#"), "me")
     assert (first.qos, first.count, first.timeout_s, first.durable) == (2, 3, 1.5, True)
     assert (first.ignore_retained, first.quiet) == (True, True)
-    assert (second.start, second.until, second.command) == ("@-1h", "9", "./work.sh")
+    assert (second.replay.start, second.replay.until, second.command) == ("@-1h", "9", "./work.sh")
 
 
 def test_a_replay_that_a_filter_begins_may_be_ended_too(subscribed: list[Options]) -> None:
     sub("'$replay/earliest/a' --until 5")
-    assert (subscribed[0].start, subscribed[0].until) == (None, "5")
+    assert (subscribed[0].replay.start, subscribed[0].replay.until) == (None, "5")
 
 
 def test_mosquittos_options_mean_the_same(subscribed: list[Options]) -> None:
@@ -142,6 +142,11 @@ def test_metadata_is_asked_for_only_where_it_is_used(
     assert subscribed[0].metadata is metadata
 
 
+def test_a_replay_may_end_and_may_take_its_time(subscribed: list[Options]) -> None:
+    sub("a --from 1 --exit-at-end --speed 10x")
+    assert subscribed[0].replay == Replay("1", "latest", 10)
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -155,6 +160,12 @@ def test_metadata_is_asked_for_only_where_it_is_used(
         ("a --group ''", "--group ''"),
         ("a --id ''", "--id is empty"),
         ("a --group +", "--group '+'"),
+        ("a --exit-at-end", "--until ends a replay"),
+        ("a --from 1 --exit-at-end --id me", "--exit-at-end goes with --from"),
+        ("a --from 1 --exit-at-end --until 9", "--exit-at-end goes with --from"),
+        ("a --speed 2x", "--speed is like 1x"),
+        ("a --from 1 --speed fast", "--speed is like 1x"),
+        ("a --from 1 --speed 1x --id me", "--speed is like 1x"),
         ("a --from alice", "--from 'alice' is no place in the log"),
         ("a --from 1 --until 2:3", "--until: until is one place"),
         ("--resume --id me --from 1", "--resume says where to begin"),
