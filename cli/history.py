@@ -19,6 +19,7 @@ from broker.replay import spec
 from broker.store.sqlite.reader import Reader
 from broker.store.sqlite.rows import BLOCK_SHIFT
 from cli import times
+from cli.address import Address
 from cli.failure import CommandFailed, Exit
 
 PAGE_MESSAGES = 1000
@@ -50,6 +51,9 @@ class Options:
     as_of: str | None = None
     retained: bool = False
     """Only what was published with RETAIN."""
+    address: Address | None = None
+    """Of the broker that has the log; None: the data directory, or where that has none, the
+    broker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,25 +98,30 @@ class Places:
     start: spec.Start
     end: spec.Point | None
     said: tuple[str, ...] = ()
+    words: tuple[str | None, str | None] = (None, None)
+    """Both, as a broker takes them."""
 
     @classmethod
     def of(cls, options: Options, now_us: int) -> Places:
         """Raises CommandFailed (2), ReplaySpecInvalid."""
         span, said = spec.Span(spec.Earliest()), []
+        words: list[str | None] = [None, None]
         if options.start is not None:
             text, understood = times.canonical("--from", options.start, now_us)
             said += [f"from {understood}"] if understood else []
+            words[0] = text
             span = spec.parse(text, now_us)
         point: spec.Point | None = span.end
         if options.until is not None:
             text, understood = times.canonical("--until", options.until, now_us)
             said += [f"until {understood}"] if understood else []
+            words[1] = text
             point = spec.parse_point(text, now_us)
         if isinstance(span.start, spec.Resume):
             raise CommandFailed(
                 "--from resume is for a subscriber", "use `pubsub sub --resume`", Exit.USAGE
             )
-        return cls(span.start, point, tuple(said))
+        return cls(span.start, point, tuple(said), (words[0], words[1]))
 
     def times_us(self) -> tuple[int, int | None]:
         """Published at or after, and before."""

@@ -10,6 +10,7 @@ user_properties     pairs of texts, in their order
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 
 from broker.message import CORRELATION_DATA, PAYLOAD_FORMAT_INDICATOR, USER_PROPERTY
 
@@ -40,6 +41,31 @@ def named(properties: bytes) -> dict[str, object]:
     if pairs:
         found["user_properties"] = pairs
     return found
+
+
+def encoded(fields: Mapping[str, object]) -> bytes:
+    """As in `Message.properties`, from fields as `named` makes them."""
+    block = b""
+    if "payload_format" in fields:
+        block += bytes([PAYLOAD_FORMAT_INDICATOR, int(str(fields["payload_format"]))])
+    for identifier, name in NAMES.items():
+        if name in fields:
+            block += bytes([identifier]) + _prefixed(str(fields[name]).encode())
+    if "correlation_data_base64" in fields:
+        raw = base64.b64decode(str(fields["correlation_data_base64"]), validate=True)
+        block += bytes([CORRELATION_DATA]) + _prefixed(raw)
+    elif "correlation_data" in fields:
+        raw = str(fields["correlation_data"]).encode()
+        block += bytes([CORRELATION_DATA]) + _prefixed(raw)
+    pairs = fields.get("user_properties", ())
+    assert isinstance(pairs, (list, tuple))
+    for name, text in pairs:
+        block += bytes([USER_PROPERTY]) + _prefixed(name.encode()) + _prefixed(text.encode())
+    return block
+
+
+def _prefixed(value: bytes) -> bytes:
+    return len(value).to_bytes(2) + value
 
 
 def text_or_base64(name: str, value: bytes) -> dict[str, object]:

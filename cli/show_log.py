@@ -7,16 +7,22 @@ in both, what does not print is escaped. `--json` and `--csv` give the payload a
 from __future__ import annotations
 
 import contextlib
+import os
+import socket
 import time
 from collections.abc import Iterable
+from pathlib import Path
 
 from broker.config import DATABASE
 from broker.message import Message
 from broker.topics import validate_filter
 from cli import database, log_lines, output
+from cli.address import Address
 from cli.history import History, Options, Places
 from cli.log_lines import Lines, Table
 from cli.progress import Progress
+
+CONNECT_TIMEOUT_S = 2.0
 
 
 def show(options: Options) -> None:
@@ -29,6 +35,10 @@ def show(options: Options) -> None:
         log_lines.formatted(options.format)  # What is wrong with it is said before all else.
     for said in places.said:
         output.hint(said)
+    address = options.address or _elsewhere(options.data_dir / DATABASE)
+    if address is not None:
+        _show_replayed(address, options, places)
+        return
     with database.reading(options.data_dir / DATABASE) as connection:
         history = History(connection, options, places)
         progress = Progress(history.last - history.first + 1)
@@ -54,6 +64,37 @@ def show(options: Options) -> None:
                         output.data(write(page))
                     output.check_reader()
                     history.raise_if_damaged()
+
+
+def _elsewhere(path: Path) -> Address | None:
+    """The broker to ask, where no log is at `path` or none that we may read."""
+    if os.access(path, os.R_OK):
+        return None
+    from cli.address import find
+
+    address = find(None, None, None, None)
+    try:
+        socket.create_connection((address.host, address.port), CONNECT_TIMEOUT_S).close()
+    except OSError:
+        return None  # Then it is the file that is missing.
+    output.note(f"no log that can be read at {path}: asking the broker at {address}")
+    return address
+
+
+def _show_replayed(address: Address, options: Options, places: Places) -> None:
+    from cli.replayed import Replayed
+
+    with Replayed(address, options, places) as replayed:
+        if options.count:
+            output.text(f"{sum(map(len, replayed.pages()))}\n")
+            return
+        write = lines(options)
+        with contextlib.suppress(KeyboardInterrupt):
+            for page in replayed.pages():
+                if page:
+                    output.data(write(page))
+                else:
+                    output.check_reader()
 
 
 def lines(options: Options, *, age_us: int = 0, high_watermark: int = 0) -> Lines:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cli.options import DataDir
+from cli.options import DataDir, Host, Password, Port, Username
 
 EXAMPLES = """\b
 Examples:
@@ -18,12 +18,14 @@ Examples:
   pubsub log 'home/#' --latest --as-of yesterday
   pubsub log -n 0 --csv > weather.csv
   pubsub log -F '%{offset} %t %p'
+  pubsub log 'home/#' --from -10min -h broker.example
 
 \b
 SPEC is earliest, latest, N (offset), -N (last N), N:M, @TIME or @T1:T2. TIME is like 11:00,
   today, yesterday, 2026-11-28, '2026-11-28 11:00', 2026-11-28T10:00:00Z or -10min (ago);
   without a zone it is local, as are the times of the table. Pipes, --json and --csv have UTC.
 -F has the fields of `pubsub sub -F`; their times are those of publication.
+The log is read where it lies (--data-dir); with -h or -p, or where none is, the broker is asked.
 The words get and topics are Topic Filters only behind an option or --: pubsub log -- get
 """
 
@@ -31,6 +33,10 @@ The words get and topics are Topic Filters only behind an option or --: pubsub l
 def run(
     filters: Annotated[list[str] | None, typer.Argument(help="Topic filters; all topics.")] = None,
     data_dir: DataDir = Path("data"),
+    host: Host = None,
+    port: Port = None,
+    username: Username = None,
+    password: Password = None,
     last: Annotated[
         int | None,
         typer.Option(
@@ -73,6 +79,13 @@ def run(
     others = (last, start, until, publisher, grep)
     if latest and (follow or count or any(other is not None for other in others)):
         raise typer.BadParameter("--latest takes topics, --as-of, and how to write them")
+    address = None
+    if host is not None or port is not None:
+        from cli.address import find
+
+        address = find(host, port, username, password)
+    if latest and address is not None:
+        raise typer.BadParameter("--latest reads the log where it lies, without --host and --port")
     if last is None:
         last = 20 if start is None and until is None else 0
     options = Options(
@@ -90,6 +103,7 @@ def run(
         count=count,
         latest=latest,
         as_of=as_of,
+        address=address,
     )
     if latest:
         from cli.show_topics import show_latest

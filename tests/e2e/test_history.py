@@ -28,7 +28,7 @@ from cli.commands import (
     sql,
 )
 from tests.support.broker_process import ROOT, BrokerProcess
-from tests.support.command_line import at, fail, pubsub, succeed
+from tests.support.command_line import Running, at, fail, pubsub, succeed
 from tests.support.raw_client import publish_many
 
 NEEDS_BROKER = ("import", "rm", "undo")
@@ -39,7 +39,8 @@ def commands(text: str, prefix: str) -> list[list[str]]:
     """Those that are one `pubsub` alone, and end; without the extra."""
     lines = [line for line in text.splitlines() if line.startswith(prefix)]
     found = [shlex.split(line.removeprefix(prefix)) for line in lines]
-    return [words for words in found if not {"|", ">", "-f", "all.parquet"} & {*words}]
+    left_out = {"|", ">", "-f", "all.parquet", "broker.example"}
+    return [words for words in found if not left_out & {*words}]
 
 
 DOCUMENTED = commands((ROOT / "docs/history.md").read_text(encoding="utf-8"), "$ pubsub ")
@@ -174,3 +175,50 @@ def test_a_replay_ends_or_takes_as_long_as_it_was(broker: BrokerProcess, name: s
     assert succeed(*replay, "--speed", f"{(second - first) / 2:.3f}x") == ["1", "2"]
     assert time.monotonic() - began >= 2
     succeed("sub", name, "--from", "@yesterday..today", "--exit-at-end", "--quiet", *at(broker))
+
+
+def test_a_log_that_is_elsewhere_shows_the_same(
+    broker: BrokerProcess, name: str, tmp_path: Path
+) -> None:
+    publish_many(broker.port, f"{name}/a", [b"1", b"\xff", b"3"], client_id="p")
+    succeed("pub", f"{name}/b", "x", "-D", "a=b", "-q", "2", *at(broker))
+    succeed("pub", f"{name}/a", "4", *at(broker))
+    here, there = ("--data-dir", broker.data_dir), at(broker)
+    for words in (
+        [f"{name}/#", "--json"],
+        [f"{name}/a", f"{name}/b", "-n", "3"],
+        [f"{name}/a", f"{name}/b", "--from", "earliest"],
+        [f"{name}/#", "--from", "-2", "--csv"],
+        [f"{name}/#", "--from", "-10min", "--until", "latest", "--grep", "^[34]$"],
+        [f"{name}/#", "--publisher", "p", "-n", "2"],
+        [f"{name}/#", "--count"],
+        [f"{name}/#", "-F", "%{offset} %t %P"],
+    ):
+        assert succeed("log", *words, *there) == succeed("log", *words, *here), words
+    done = subprocess.run(
+        [sys.executable, "-m", "cli.main", "log", f"{name}/a", "--data-dir", tmp_path],
+        env={
+            **os.environ,
+            "PUBSUB_URL": f"mqtt://127.0.0.1:{broker.port}",
+            "PYTHONPATH": str(ROOT),
+        },
+        capture_output=True,
+        timeout=30,
+        check=True,
+    )
+    assert len(done.stdout.splitlines()) == 4
+    assert b"asking the broker" in done.stderr
+
+
+def test_a_log_that_is_elsewhere_is_followed(
+    broker: BrokerProcess, name: str, tmp_path: Path
+) -> None:
+    for payload in ("1", "2", "3"):
+        succeed("pub", name, payload, *at(broker))
+    following = Running(tmp_path, "log", name, "-f", "-n", "2", *at(broker))
+    following.wait_lines(2)
+    succeed("pub", name, "4", *at(broker))
+    following.wait_lines(3)
+    assert [line.split("\t")[-1] for line in following.lines()] == ["2", "3", "4"]
+    assert following.interrupt() == 0
+    assert following.said() == ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cli.properties import named
+from cli.properties import encoded, named
 
 
 @pytest.mark.parametrize(
@@ -23,3 +23,4 @@ from cli.properties import named
 )
 def test_each_has_its_name(properties: bytes, names: dict[str, object]) -> None:
     assert named(properties) == names
+    assert encoded(names) == properties

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import typer
 
+from cli.address import Address
 from cli.history import Options
 from cli.main import app
 
@@ -74,6 +75,13 @@ def test_what_does_not_go_with_the_last_of_each_topic(shown: list[Options], argu
     with pytest.raises(typer.BadParameter, match="--latest"):
         log(arguments)
     assert shown == []
+
+
+def test_a_broker_may_be_named(shown: list[Options]) -> None:
+    log("a -h broker.example -p 1884")
+    assert shown[0].address == Address(host="broker.example", port=1884)
+    with pytest.raises(typer.BadParameter, match="--latest"):
+        log("a -p 1884 --latest")
 
 
 @pytest.mark.parametrize("two", ["--json --csv", "--csv -F %p", "--count --json"])
