@@ -164,7 +164,7 @@ class Client(Owner):
 
     @property
     def takes_more(self) -> bool:
-        return self._output.writable and not self._output.closed
+        return self._output.writable and not self._connection.closed
 
     @property
     def limits_packets(self) -> bool:

@@ -5,6 +5,9 @@
 `Output` is the way out, of the messages here and of the answers that others give. A QoS 2 message
 is held until its Packet Identifier is committed, and PUBREL until the PUBREC is, or a crash of the
 broker could deliver the message twice. [MQTT-4.3.3]
+
+No message is taken from the session for a connection that has closed, be it by a DISCONNECT whose
+turn has not come yet: QoS 0 would be lost.
 """
 
 from __future__ import annotations
@@ -186,7 +189,7 @@ class Sending(Recipient):
     def wake(self) -> None:
         """Send what the session has, as far as window and socket permit."""
         session, output, sender = self._session, self._output, self._sender
-        if output.closed:
+        if output.closed or output.connection.closed:
             return
         owed = session.owed
         # `session.waiting`, without a call: most wakes find nothing, since an acknowledgement came
@@ -217,7 +220,7 @@ class Sending(Recipient):
         """Send these QoS 0 messages now, before their commit. False, and none is sent: the socket
         is full, or something older is to go first."""
         output, session = self._output, self._session
-        if not output.writable or output.closed or self._held or self._sender.left:
+        if not output.writable or output.connection.closed or self._held or self._sender.left:
             return False
         if session.aside or (session.outbox and not session.may_pass()):
             return False
@@ -253,7 +256,7 @@ class Sending(Recipient):
 
     def _send_held(self, error: StoreError | None) -> None:
         """Packet Identifiers are committed: what waited for that may go."""
-        if error is None and not self._output.closed:
+        if error is None and not (self._output.closed or self._output.connection.closed):
             taken = self._held.pop(0)
             stopped = self._held_size > HELD_BYTES_MAX
             self._held_size -= taken.size

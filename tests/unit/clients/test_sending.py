@@ -382,6 +382,21 @@ async def test_what_is_held_is_never_sent_where_it_cannot_be_committed_or_nobody
     dialogue.written("")
 
 
+async def test_nothing_is_taken_for_a_connection_whose_disconnect_has_come(world: World) -> None:
+    """P5: what waits, and what is handed on before its turn, is there for the next connection."""
+    first, again = Dialogue(world), Dialogue(world)
+    await first.connect(expiry_s=100, receive_maximum=1)
+    await first.subscribe("#", 1)
+    await world.publish(message("1"), message("2", qos=0), message("3"))
+    first.written("32 07 0001't' 0001 00'1' 30 05 0001't' 00'2'")
+    await world.publish(message("4", qos=0))
+    first.client("40 02 0001  30 ( 0001'u' 00 'own' )  E0 00")
+    first.written("")
+    again.client("10 ( 0004'MQTT'05 00 003C 05 1100000064 0001'a' )")
+    got = [packet.payload for packet in await again.deliveries()]
+    assert got == [b"3", b"4", b"own"]
+
+
 async def test_qos_0_that_is_held_when_the_client_leaves_is_counted(
     world: World, dialogue: Dialogue
 ) -> None:
