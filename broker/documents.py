@@ -271,9 +271,9 @@ class HandedOn:
         self._numbers.append(number)
         self._ends.append(len(self.messages))
 
-    def holds(self, number: int) -> bool:
-        """Whether it has the run with this number, as its last."""
-        return self._numbers[-1] == number
+    def begins_by(self, number: int) -> bool:
+        """Whether it has the run with this number, or one before it."""
+        return self._numbers[0] <= number
 
     def later(self, number: int) -> list[Message]:
         """The messages of the runs above this number."""

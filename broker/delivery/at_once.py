@@ -28,6 +28,9 @@ from broker.session.position import LivePosition
 from broker.session.session import Session
 
 _offset_of: Callable[[Message], Offset] = attrgetter("offset")
+PARTS_MAX = 100
+"""What is handed on and not routed is in no more parts than this, for a durable session: its cursor
+names the offsets of each. Nor is what such a session was handed beyond its place."""
 TOO_SLOW = "beside the log, to a slow subscriber"
 """Why a message that is not logged is counted as dropped: somebody could not take it at once."""
 
@@ -60,12 +63,17 @@ class AtOnce:
         waits for its commit instead."""
         awaited = False
         sent = self._sent
+        many = len(self._live.ahead.parts) > PARTS_MAX
         for session, (outgoing, size) in route(messages, self._routes.of).items():
-            if not session.standing.ahead:
+            standing = session.standing
+            if not standing.ahead:
                 if session in self._later:
                     self._later[session].append(outgoing)
                 else:
                     awaited |= session in self.back and not session.waiting
+            elif (many and session.durable) or (standing.kept and len(standing.kept) > PARTS_MAX):
+                self.stay_back(session, number - 1)
+                awaited = True
             elif sent and sent[-1] >= AT_ONCE_MAX:
                 self.stay_back(session, number - 1)
                 if not self._later:
@@ -78,17 +86,9 @@ class AtOnce:
                     continue
                 if session.durable:
                     self._log.changed_with_qos0(session)
-                if session.outbox:
-                    self._went_past(session, number)
-                elif session.standing.passed:
-                    session.standing.none_waits()
+                if standing.kept is not None:
+                    standing.went_past()
         return awaited
-
-    def _went_past(self, session: Session, number: int) -> None:
-        """It was handed the run with this number past messages that wait for its window."""
-        parts = self._live.ahead.parts
-        if parts and parts[-1].holds(number):
-            session.standing.went_past(parts[-1])
 
     def stay_back(self, session: Session, number: int | None = None) -> None:
         """It has had every run up to this number, or every run so far, and gets what follows from
@@ -115,6 +115,8 @@ class AtOnce:
             return
         if not self._live.ahead.parts:
             self._go_ahead(session, [], 0)
+            return
+        if session.durable and len(self._live.ahead.parts) > PARTS_MAX:
             return
         now_us = self._log.time.aged_us()
         through = self._live.through

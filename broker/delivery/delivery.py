@@ -318,7 +318,8 @@ class Delivery:
         return await self._looks.until_answered(lambda: self._log.store.retained(filters))
 
     async def routed(self, through: Offset) -> None:
-        """Return when every batch through this offset, which is in the log, was routed."""
+        """Return when every batch through this offset, as far as it is in the log, was routed."""
+        through = min(through, self._log.high_watermark)
         while self.live.through < through:
             if self._advanced is None:
                 self._advanced = asyncio.Event()

@@ -22,7 +22,6 @@ from broker.message import Message, Offset, Outgoing, cost_of, texts_among
 from broker.session.grants import merge_grants
 from broker.session.outbox import with_missing
 from broker.session.position import LivePosition
-from broker.session.served import NOTHING
 from broker.session.session import Session
 from broker.store import Read
 from broker.topics import (
@@ -198,13 +197,14 @@ class CatchUp(Reader):
 
     async def run(self) -> None:
         session, delivery = self.session, self.delivery
-        position = session.position
+        standing, position = session.standing, session.position
+        awaited = False
         while True:
             if position.through >= delivery.live.through:
-                served = position.served
-                if served is NOTHING or served.through() <= delivery.live.through:
+                if awaited or standing.offered_through() <= delivery.live.through:
                     break
-                await delivery.routed(served.through())  # Or it would come again.
+                await delivery.routed(standing.offered_through())  # Or it would come again.
+                awaited = True
                 continue
             await self.room()
             filters = [
@@ -217,8 +217,7 @@ class CatchUp(Reader):
             session.gaps.counted(missing)
             session.miss(missing)
             messages = lasting(messages, self.absent_through)
-            if position.served is not NOTHING:
-                messages = position.served.left_out(messages)
+            messages = standing.not_served(messages)
             outgoing = [
                 (message, grant)
                 for message in messages

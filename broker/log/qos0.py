@@ -31,6 +31,9 @@ LAZY_COMMIT_S = 0.25
 """How long what was delivered waits for company before it is logged."""
 LAZY_BYTES_MAX = 1 << 20
 """More than this does not wait for company: some 3,000 small messages."""
+PARTS_AS_THEY_COME = 50
+"""Each QoS 1 message between QoS 0 makes a part more, until there are so many that are not routed:
+whoever was handed them keeps the offsets of each (`delivery/at_once.py`)."""
 
 
 class Qos0:
@@ -96,7 +99,7 @@ class Qos0:
                     size = cost_of(part)
                     hurried |= self._hand_on(part, size, batch_bytes_max, left_out=left_out)
                 elif not left_out:
-                    pending.add_handed(self.take())
+                    self.go_before(part, None, pending, batch_bytes_max)
                     pending.add_qos0(part)
                     hurried = True
         if hurried:
@@ -177,10 +180,14 @@ class Qos0:
         pending: Batch,
         batch_bytes_max: int,
     ) -> None:
-        """All that waits goes into the log before these, as it came before them. Of a flood only
-        where the order counts: before a SUBSCRIBE, and within a topic."""
+        """All that waits goes into the log before these, as it came before them. Of a flood, or
+        where there are many parts already, only where the order counts: before a SUBSCRIBE, and
+        within a topic."""
         if (
-            pending.qos0_size + self.size <= batch_bytes_max
+            (
+                pending.qos0_size + self.size <= batch_bytes_max
+                and len(self.ahead.parts) <= PARTS_AS_THEY_COME
+            )
             or place is not None
             or self.overtaken_by(messages)
         ):

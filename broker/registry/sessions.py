@@ -20,7 +20,7 @@ from broker.clock import NEVER, Instant
 from broker.config import Config
 from broker.delivery.delivery import Delivery
 from broker.delivery.subscribers import Subscriber
-from broker.documents import Delete, Operation, Put, SessionDocument, WillDocument
+from broker.documents import Delete, Operation, Place, Put, SessionDocument, WillDocument
 from broker.errors import StoreError
 from broker.log.batch import OnCommitted
 from broker.log.log import Log
@@ -282,7 +282,8 @@ class Sessions:
         expires_at = self._stored.get(session.client_id)
         assert expires_at is not None
         document = _document(session, expires_at_us=self._log.time.served_at(expires_at))
-        self._log.append([], operations=[Put(document)])
+        # The place: with or after all that it was handed, so that its cursor names all of that.
+        self._log.append([], operations=[Put(document)], place=Place())
         self._log.changed(session, saved)
 
     def _not_absent(self, client_id: str) -> None:

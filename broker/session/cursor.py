@@ -38,8 +38,8 @@ from broker.session.served import NOTHING, Served
 LISTED_MAX = 128
 """Exchanges that the cursor itself lists."""
 
-SERVED_MAX = 100
-"""Ranges that a cursor names as served. Of more the newest: a crash may repeat the others."""
+SERVED_MAX = 255
+"""Ranges that a cursor names as served. There are never more (`delivery/at_once.py`)."""
 
 _COMPACT, _LISTED, _PAGED, _SERVED = 0x00, 0x81, 0x82, 0x84
 """The first byte of `inflight`, and its form; a compact one is only written where something was

@@ -38,7 +38,7 @@ def with_missing(
 class Outbox(deque[Outgoing]):
     """Whoever takes from it subtracts from `size`."""
 
-    __slots__ = ("_missing", "size", "tells")
+    __slots__ = ("size", "tells", "untold")
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,16 +46,17 @@ class Outbox(deque[Outgoing]):
         """Bytes."""
         self.tells = False
         """Whether one of the messages may tell of missing offsets."""
-        self._missing: list[range] = []
+        self.untold: list[range] = []
+        """Missing offsets that the next message is to tell of."""
 
     def miss(self, missing: Iterable[range]) -> None:
         """The next message is to tell that these offsets are missing, damaged or removed."""
-        self._missing += missing
+        self.untold += missing
 
     def offer(self, outgoing: Sequence[Outgoing], size: int) -> None:
         """Add messages, `size` bytes."""
-        if self._missing and outgoing:
-            outgoing, self._missing = with_missing(outgoing, self._missing)
+        if self.untold and outgoing:
+            outgoing, self.untold = with_missing(outgoing, self.untold)
             self.tells = True
         self.extend(outgoing)
         self.size += size
@@ -64,11 +65,11 @@ class Outbox(deque[Outgoing]):
         super().clear()
         self.size = 0
         self.tells = False
-        self._missing = []
+        self.untold = []
 
     def first(self) -> Offset | None:
         """The first offset that was not taken, or not told as missing; None: all were."""
         if self:
             message, grant = self[0]
             return Offset(grant.missing[0].start) if grant.missing else message.offset
-        return Offset(self._missing[0].start) if self._missing else None
+        return Offset(self.untold[0].start) if self.untold else None

@@ -14,17 +14,19 @@ from broker.documents import AheadOfLog
 from broker.message import Offset
 from broker.session.served import NOTHING, Served
 
+NOTHING_AHEAD = AheadOfLog()
+
 
 class Position:
     """Of a session that is behind: every message up to `through` that it gets was offered to it."""
 
-    __slots__ = ("served", "through")
+    __slots__ = ("ahead", "through")
     is_live: ClassVar[bool] = False
 
-    def __init__(self, through: Offset, served: Served = NOTHING) -> None:
+    def __init__(self, through: Offset, ahead: AheadOfLog = NOTHING_AHEAD) -> None:
         self.through = through
-        self.served = served
-        """What it was handed of what lies above, when it left the live ones."""
+        self.ahead = ahead
+        """What was handed on and is not routed; of no matter to a session that is behind."""
 
     def advance(self, through: Offset) -> None:
         """Everything up to here was offered, or is for somebody else."""
@@ -34,19 +36,18 @@ class Position:
 class LivePosition(Position):
     """Of all live sessions: every batch up to `through` was routed, and `ahead` was not yet."""
 
-    __slots__ = ("_everything", "_state", "ahead")
+    __slots__ = ("_everything", "_state")
     is_live = True
 
     def __init__(self, through: Offset, ahead: AheadOfLog | None = None) -> None:
-        super().__init__(through)
-        self.ahead = AheadOfLog() if ahead is None else ahead
+        super().__init__(through, AheadOfLog() if ahead is None else ahead)
         self._everything = NOTHING
         self._state = -1
         """The state of `ahead` that this is of."""
 
     def runs(self, number: int) -> Served:
         """Of what is ahead, the runs up to this number."""
-        return Served(number, self.ahead.parts)
+        return NOTHING.with_more(number, self.ahead.parts)
 
     def everything(self) -> Served:
         """All runs: one object for all sessions that have had them."""

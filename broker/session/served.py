@@ -17,32 +17,45 @@ from broker.message import Message, Offset
 class Served:
     """Of one session, or of all that had the same."""
 
-    __slots__ = ("_filled", "_number", "_parts", "_places", "_ranges")
+    __slots__ = ("_filled", "_number", "_places", "_ranges", "parts")
 
     def __init__(
         self, number: int = 0, parts: Iterable[HandedOn] = (), ranges: Sequence[range] = ()
     ) -> None:
-        """Of these `parts` all runs up to `number`."""
+        """Of these `parts` all runs up to `number`, and what is in `ranges`."""
         self._number = number
-        self._parts = [*parts]
+        self.parts = [*parts]
         self._ranges = [*ranges]
         self._places: list[tuple[Place, Place]] = []
         self._filled: tuple[Offset, list[range]] | None = None
 
+    def __len__(self) -> int:
+        """How many ranges it can be."""
+        return len(self.parts) + len(self._ranges)
+
+    def with_more(self, number: int, parts: Iterable[HandedOn]) -> Served:
+        """The same and of these parts, too, all runs up to `number`, which is not less."""
+        more = [p for p in parts if p.begins_by(number) and p not in self.parts]
+        if not (self.parts or more):
+            return self
+        return Served(number, [*self.parts, *more], self._ranges)
+
+    def settled(self) -> Served:
+        """The same, without the parts if the offsets of all are known."""
+        if not self.parts or any(part.last == NOT_YET for part in self.parts):
+            return self
+        return Served(ranges=self.ranges())
+
     def ranges(self) -> list[range]:
         """The offsets that are known, in order and joined where they touch."""
-        if self._parts:
-            found = [part.offsets(self._number) for part in self._parts]
-            ranges = joined([*self._ranges, *filter(None, found)])
-            if self._parts[-1].last < NOT_YET:
-                self._parts.clear()
-                self._ranges = ranges
-            return ranges
+        if self.parts:
+            found = [part.offsets(self._number) for part in self.parts]
+            return joined([*self._ranges, *filter(None, found)])
         return self._ranges
 
     def commit_begins(self) -> bool:
         """Whether the commit that begins has more of it, whose offsets it will decide."""
-        between = [part.between(self._number) for part in self._parts]
+        between = [part.between(self._number) for part in self.parts]
         self._places = [places for places in between if places is not None]
         self._filled = None
         return bool(self._places)

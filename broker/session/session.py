@@ -47,7 +47,7 @@ from broker.session.served import NOTHING
 from broker.session.standing import Standing
 
 PASSED_MAX = 100
-"""QoS 0 goes past no more messages than this, and so many times."""
+"""QoS 0 goes past no more messages than this."""
 
 
 class Session:
@@ -159,7 +159,6 @@ class Session:
         its window has no room. Their order is another. [MQTT-4.6.0-5]"""
         return (
             len(self.outbox) <= PASSED_MAX
-            and len(self.standing.passed) <= PASSED_MAX
             and not self.room()
             and all(message.qos and grant.qos for message, grant in self.outbox)
         )
@@ -168,15 +167,19 @@ class Session:
         """Put messages beside the session's own place in the log: they go before the outbox."""
         self.aside.extend(outgoing)
 
-    def miss(self, missing: Iterable[range]) -> None:
+    def miss(self, missing: Sequence[range]) -> None:
         """What is offered next lacks these offsets, damaged or removed: its client is told with the
         next message, and the cursor stays before them until then. A client that cannot be told is
         not waited for."""
-        if self.gaps.heard:
+        if self.gaps.heard and missing:
+            self.standing.begins_to_wait()
             self.outbox.miss(missing)
 
     def offer(self, outgoing: Sequence[Outgoing], size: int) -> None:
         """Put messages, `size` bytes, into the outbox; whoever reads moves the position."""
+        standing = self.standing
+        if standing.kept is None:  # `begins_to_wait`, without a call where it is nothing.
+            standing.kept = standing.served() if standing.position.ahead.parts else NOTHING
         self.outbox.offer(outgoing, size)
 
     def take(self, now_us: int, bytes_max: int) -> Taken:
@@ -202,6 +205,9 @@ class Session:
             self._note_aside(taken.outgoing, taken.packet_ids)
         else:
             self.outbox.size -= taken.size
+            standing = self.standing
+            if not self.outbox and standing.position.is_live and not self.outbox.untold:
+                standing.kept = None
             if self.outbox.tells:
                 self._note_told(taken.outgoing, taken.packet_ids)
                 self.outbox.tells = bool(self.outbox)
@@ -306,7 +312,7 @@ class Session:
 
     def go_live(self, live: LivePosition) -> None:
         """It was offered everything that was routed: from now on each batch comes to it."""
-        self.standing.position = live
+        self.standing.go_live(live, waits=self.outbox.first() is not None)
         self.grants.forget()
 
     def fall_behind(self, through: Offset | None = None) -> None:
@@ -367,6 +373,6 @@ class Session:
         if received is not None:
             self.received.restore(received.packet_ids)
         if cursor is not None:
-            served = served_beyond(cursor) if cursor.inflight else NOTHING
-            self.standing.position = Position(cursor.sent_through, served)
+            self.standing.position = Position(cursor.sent_through)
+            self.standing.kept = served_beyond(cursor) if cursor.inflight else NOTHING
             self._cursor.restore(cursor, pages)

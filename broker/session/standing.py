@@ -1,13 +1,20 @@
 """Standing: where a session stands in the log, and what it was handed ahead of that.
 
 QoS 0 is handed to an *ahead* session as it comes, before its commit. Runs of such messages are
-numbered, so one number says what a session was handed that is not ahead: every run up to it.
+numbered, so one number says what a live session was handed: every run up to it that it wanted.
+
+A session's *place* is the offset up to which everything was offered to it and taken. It is that of
+routing while nothing waits in its outbox; else it stays before what waits there. One rule makes
+that nothing comes twice: **of all that it was handed above its place the session knows the
+offsets**, or the part that will have them. While nothing waits, that is what the runs up to its
+number have of what is not routed, which all live sessions share. From when something waits it is
+`kept` as well, since routing forgets what is behind it; a session that is behind keeps it until
+its place is that of routing again.
 """
 
 from __future__ import annotations
 
-from broker.documents import HandedOn
-from broker.message import Offset
+from broker.message import Message, Offset
 from broker.session.position import LivePosition, Position
 from broker.session.served import NOTHING, Served
 
@@ -15,7 +22,7 @@ from broker.session.served import NOTHING, Served
 class Standing:
     """Of one session."""
 
-    __slots__ = ("ahead", "changing", "handed_through", "passed", "position")
+    __slots__ = ("ahead", "changing", "handed_through", "kept", "position")
 
     def __init__(self, start: Offset) -> None:
         self.position = Position(start)
@@ -26,29 +33,39 @@ class Standing:
         """If it is not: the number of the last run that it was handed."""
         self.changing = 0
         """Changes of its subscriptions that are not in effect yet: it cannot be ahead of these."""
-        self.passed: list[HandedOn] = []
-        """What it was handed past messages that wait for its window: they hold its place."""
+        self.kept: Served | None = NOTHING
+        """What it was handed above its place, also of what is routed. None: its place is that of
+        routing."""
+
+    def begins_to_wait(self) -> None:
+        """Something is about to wait for its client, and its place stays before that."""
+        if self.kept is None:
+            self.kept = self.served()
+
+    def went_past(self) -> None:
+        """It was handed the newest run past what waits."""
+        position, kept = self.position, self.kept
+        if isinstance(position, LivePosition) and position.ahead.parts and kept is not None:
+            newest = position.ahead.parts[-1]
+            if not kept.parts or kept.parts[-1] is not newest:
+                self.kept = self.served()
 
     def fall_behind(self, through: Offset) -> None:
         """It was offered everything up to `through`, and beyond that what it was handed."""
-        position, served = self.position, self.served()
-        if isinstance(position, LivePosition):
-            self.stay_back(position.ahead.number)
-        self.position = Position(through, served)
+        self.kept = self.served()
+        if isinstance(self.position, LivePosition):
+            self.stay_back(self.position.ahead.number)
+        self.position = Position(through)
+
+    def go_live(self, live: LivePosition, *, waits: bool) -> None:
+        """It was offered everything that was routed; whether any of that waits."""
+        self.position = live
+        if not waits:
+            self.kept = None
 
     def go_ahead(self) -> None:
         """It was handed every run so far, and nothing waits for it."""
         self.ahead = True
-        self.passed = []
-
-    def went_past(self, part: HandedOn) -> None:
-        """It was handed a run of this past messages that wait."""
-        if not self.passed or self.passed[-1] is not part:
-            self.passed.append(part)
-
-    def none_waits(self) -> None:
-        """Nothing waits for its window any more."""
-        self.passed = []
 
     def stay_back(self, number: int) -> None:
         """It was handed every run up to this number, and is handed no more."""
@@ -66,12 +83,25 @@ class Standing:
 
     def served(self) -> Served:
         """What it was handed of what lies above its place."""
-        position = self.position
+        position, kept = self.position, self.kept
         if not isinstance(position, LivePosition):
-            return position.served
-        if self.passed:
-            number = position.ahead.number if self.ahead else self.handed_through
-            return Served(number, dict.fromkeys([*self.passed, *position.ahead.parts]))
-        if not position.ahead.parts:
-            return NOTHING
-        return position.everything() if self.ahead else position.runs(self.handed_through)
+            assert kept is not None, "only a live session may have the place of routing"
+            return kept
+        if kept is None:
+            if not position.ahead.parts:
+                return NOTHING
+            return position.everything() if self.ahead else position.runs(self.handed_through)
+        number = position.ahead.number if self.ahead else self.handed_through
+        return kept.with_more(number, position.ahead.parts)
+
+    def not_served(self, messages: list[Message]) -> list[Message]:
+        """While it is behind: of these, read from the log, those that it was not handed."""
+        if self.kept is not None and self.kept is not NOTHING:
+            self.kept = self.kept.settled()
+            return self.kept.left_out(messages)
+        return messages
+
+    def offered_through(self) -> Offset:
+        """While it is behind: the last offset of which is known that it was offered or handed."""
+        served_through = Offset(0) if self.kept is None else self.kept.through()
+        return max(self.position.through, served_through)

@@ -292,6 +292,42 @@ async def test_what_went_past_a_full_window_does_not_come_to_the_next_connection
     assert payloads(again.got)[:1] == [b"2"]
 
 
+async def test_what_came_past_an_older_message_that_waits_does_not_come_again(
+    world: World, live: Subscriber
+) -> None:
+    """The older one is routed, and so is what was handed on, before the client takes it."""
+    wide = await wildcard(world)
+    world.log.append([message("2", "t")])
+    fire(world, message("3", "u", qos=0))
+    wide.limit = 0
+    world.disk.may_commit.set()
+    await world.settled()
+    assert payloads(wide.got) == [b"3"]
+    wide.close()
+    again = await come_back(world, "wildcard")
+    assert payloads(again.got) == [b"2"]
+
+
+async def test_what_a_cursor_would_have_too_much_to_say_of_waits_for_its_commit(
+    world: World, live: Subscriber, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each QoS 1 message between makes a part more. Sessions that end need no cursor."""
+    monkeypatch.setattr(at_once, "PARTS_MAX", 3)
+    world.disk.may_commit.set()
+    passing = Subscriber(world)
+    await passing.open("passing", expiry_s=0)
+    world.delivery.subscribe(placed(passing), subscription(client_id="passing"))
+    await world.settled()
+    world.disk.may_commit.clear()
+    for number in range(1, 8):
+        fire(world, str(number))
+        world.log.append([message("between", "u")])
+    assert (payloads(live.got), payloads(passing.got)) == (texts(3), texts(7))
+    world.disk.may_commit.set()
+    await world.settled()
+    assert (payloads(live.got), payloads(passing.got)) == (texts(7), texts(7))
+
+
 async def test_a_crash_does_not_repeat_what_went_past_a_full_window(world: World) -> None:
     await full_window(world)
     fire(world, "3")
@@ -370,6 +406,22 @@ async def test_who_is_gone_and_back_before_the_commit_gets_each_once(
     await world.settled()
     assert payloads(live.got) == [b"1"]
     assert payloads(again.got) == [b"2", b"3"]
+
+
+async def test_who_leaves_before_the_commit_and_is_read_from_the_log_gets_nothing_twice(
+    world: World, live: Subscriber
+) -> None:
+    """Its cursor names all of it, though one commit does not take so much of QoS 0."""
+    world.log._pace.batch_bytes_max = 1
+    fire(world, "1")
+    fire(world, "2")
+    left = placed(live)
+    live.close()
+    world.disk.may_commit.set()
+    await world.settled()
+    again = await come_back(world)
+    assert (payloads(live.got), payloads(again.got)) == (texts(2), [])
+    assert placed(again) is not left
 
 
 async def test_who_is_taken_over_gets_each_once(world: World, live: Subscriber) -> None:

@@ -10,11 +10,15 @@ from typing import Any
 
 import pytest
 
+from broker.config import Config
+from broker.delivery.delivery import Delivery
 from broker.delivery.looks import READ_RETRY_S
-from broker.delivery.readers import READ_BYTES_MAX
+from broker.delivery.readers import READ_BYTES_MAX, CatchUp
 from broker.documents import SubscriptionDocument
 from broker.errors import StoreCorrupt, StoreUnavailable
-from broker.message import Offset
+from broker.message import Message, Offset
+from broker.session.served import Served
+from broker.session.session import Session
 from broker.store import Read
 from broker.topics import REPLAY_ENDED
 from tests.support.messages import message, numbered, texts
@@ -38,6 +42,41 @@ async def test_who_comes_back_gets_what_it_missed_and_then_goes_on_live(world: W
     await world.settled()
     assert payloads(sub.got) == texts(43)
     assert world.is_live(sub)
+
+
+@pytest.mark.parametrize("cursor_moved_over_it", [False, True])
+async def test_who_was_handed_what_is_not_routed_yet_is_live_after_that(
+    cursor_moved_over_it: bool, world: World
+) -> None:
+    """Or it would come again. (P9)"""
+    feed = Routing(world)
+    through = 5 if cursor_moved_over_it else 3
+    session = Session("a", created_at_us=1, start=Offset(through), inflight_max=10)
+    if not cursor_moved_over_it:
+        session.standing.kept = Served(ranges=[range(5, 6)])
+    reader = CatchUp(feed, session)
+    await reader.run()
+    assert feed.live_at == 5
+
+
+class Routing(Delivery):
+    """Has routed up to 3, and the next ones when somebody waits for that."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world.log, world.counters, Config(), world.clock)
+        self.live.through = Offset(3)
+        self.live_at = Offset(0)
+
+    async def routed(self, through: Offset) -> None:
+        self.live.advance(through)
+
+    async def read(
+        self, session: Session, after: Offset, end: Offset, filters: object, counted: Offset
+    ) -> tuple[list[Message], Offset, list[range]]:
+        return [], end, []
+
+    def caught_up(self, session: Session) -> None:
+        self.live_at = self.live.through
 
 
 async def test_a_reader_that_is_behind_keeps_to_bytes_as_well(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from broker.counters import Counters
 from broker.documents import HandedOn
 from broker.log.batch import Append, Batch
-from broker.log.qos0 import LAZY_BYTES_MAX, Qos0
+from broker.log.qos0 import LAZY_BYTES_MAX, PARTS_AS_THEY_COME, Qos0
 from broker.log.unlogged import NOT_LOGGED
 from broker.message import Message, Offset
 from tests.support.clock import FakeClock
@@ -73,6 +73,20 @@ def test_another_commit_takes_it_along_and_then_nothing_waits() -> None:
     log.qos0.add(some(1), Batch(), None, batch_bytes_max=1 << 20, full=False)
     log.qos0.take()
     assert log.clock.timers == []
+
+
+def test_it_lies_in_the_log_as_it_came_unless_that_would_make_very_many_parts() -> None:
+    """Each QoS 1 message between makes a part more, of whose offsets sessions keep a note."""
+    log = Log()
+    qos0, handing, pending = log.qos0, Handing(log.qos0), Batch()
+    for number in range(2 * PARTS_AS_THEY_COME):
+        qos0.add(some(1), pending, None, batch_bytes_max=1 << 20, full=False)
+        qos0.go_before([message(topic="u")], None, pending, 1 << 20)
+        assert len(handing.got) == number + 1
+    assert len(pending.appends) == PARTS_AS_THEY_COME
+    assert len(qos0.ahead.parts) == PARTS_AS_THEY_COME + 1
+    qos0.go_before([message(topic="t")], None, pending, 1 << 20)
+    assert not qos0.waiting, "within a topic the order counts"
 
 
 def test_its_commit_begins_at_once_if_somebody_waits_for_it_or_if_it_is_much() -> None:

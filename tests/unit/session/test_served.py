@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from broker.documents import HandedOn, fill_in
 from broker.message import Offset
-from broker.session.served import Served, joined
+from broker.session.served import NOTHING, Served, joined
 from tests.support.messages import message
 
 
@@ -25,6 +25,25 @@ def test_it_is_the_runs_up_to_a_number_as_far_as_they_are_committed() -> None:
     assert Served(0, parts).ranges() == []
     assert Served(2, parts).through() == 15
     assert Served().through() == 0
+
+
+def test_more_parts_count_as_far_as_their_runs_come_by_the_number() -> None:
+    first, second = part(2, 3, first=11), part(1, first=21)
+    served = Served(1, [first], [range(5, 6)])
+    assert served.with_more(2, [first, second]).ranges() == [
+        range(5, 6), range(11, 16), range(21, 22)
+    ]  # fmt: skip
+    assert len(served.with_more(2, [first, second])) == 3
+    assert served.with_more(0, [second]).ranges() == [range(5, 6)]
+    assert NOTHING.with_more(0, [second]) is NOTHING
+
+
+def test_it_is_settled_once_all_offsets_are_known() -> None:
+    """P7: the parts are let go of."""
+    known, waiting = part(2, 3, first=11), part(1)
+    assert Served(1, [known, waiting]).settled().parts == [known, waiting]
+    settled = Served(1, [known], [range(5, 6)]).settled()
+    assert (settled.parts, settled.ranges()) == ([], [range(5, 6), range(11, 13)])
 
 
 def test_what_is_routed_keeps_its_offsets_and_no_messages() -> None:
