@@ -43,6 +43,7 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "sessions_max": (0, 100_000_000),
     "groups_max": (0, 100_000_000),
     "groups_per_session_max": (0, 10_000_000),
+    "subscribers_per_connection_max": (0, 10_000_000),
     "group_linger_s": (0, 0xFFFF_FFFF),
     "will_restart_grace_s": (0, DAY_S),
     "receive_max": (1, 65_535),
@@ -146,6 +147,8 @@ class Config:
     new one takes the place of one that lingers."""
     groups_per_session_max: int = 10_000
     """Of the subscriptions of one session."""
+    subscribers_per_connection_max: int = 1000
+    """Of one connection that speaks the line protocol: each is a session that stays."""
     group_linger_s: int = 3600
     """A group stays so long after the last session that was subscribed to it has ended, so that
     workers can restart; with unread messages `session_expiry_default_s`, if that is longer. 0: it

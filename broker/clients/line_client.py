@@ -319,6 +319,9 @@ class LineClient:
             raise ClientIdentifierNotValid(
                 f"subscribers with {SHARE_PREFIX} are groups: use another name"
             )
+        most = self.services.config.subscribers_per_connection_max
+        if len(self._subscribers) >= most:
+            raise QuotaExceeded(f"this connection has {most} subscribers already; use another")
         subscriber = LineSubscriber(self, client_id)
         session, _ = await self.services.sessions.open(
             client_id,

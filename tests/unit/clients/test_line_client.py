@@ -298,6 +298,20 @@ async def test_who_left_can_be_unsubscribed_by_another_connection(
     assert await world.disk.scan(SubscriptionDocument) == []
 
 
+async def test_a_connection_has_a_limited_number_of_subscribers(world: World) -> None:
+    """Each is a session that stays, and takes memory while it is there."""
+    lines = Lines(world, replace(NOTHING_TO_TELL, subscribers_per_connection_max=2))
+    lines.says("SUBSCRIBE t a", "SUBSCRIBE t b", "SUBSCRIBE t c", "SUBSCRIBE u a")
+    refused = "ERROR this connection has 2 subscribers already; use another"
+    assert await lines.gets() == ["OK", "OK", refused, "OK"]
+    assert (world.sessions.durable_count, world.sessions.connected_count) == (2, 2)
+    other = Lines(world, replace(NOTHING_TO_TELL, subscribers_per_connection_max=2))
+    other.says("SUBSCRIBE t c", "SUBSCRIBE t a")
+    assert await other.gets() == ["OK", "OK"]
+    lines.says("SUBSCRIBE t d")
+    assert await lines.gets() == ["OK"], "one was taken over"
+
+
 async def test_a_subscriber_has_a_limited_number_of_subscriptions(world: World) -> None:
     lines = Lines(world, replace(NOTHING_TO_TELL, subscriptions_per_session_max=2))
     lines.says("SUBSCRIBE a s", "SUBSCRIBE b s", "SUBSCRIBE c s", "SUBSCRIBE $replay/1/d s")
