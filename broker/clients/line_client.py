@@ -2,6 +2,7 @@
 
 A subscriber is a durable session of that client identifier, fed like any other; the protocol has no
 acknowledgement, so a message counts as acknowledged when the operating system has taken its bytes.
+A peer that ends its side is delivered to until it closes the other (`half_open.py`).
 
 From CONFIRM on, commands are answered in their order, PUBLISH when the message is committed (P1).
 Without it only what went wrong is said: one ERROR a second, and none while the peer has not read
@@ -20,11 +21,11 @@ from functools import partial
 from broker import tasks
 from broker.clients.asking import Asked
 from broker.clients.backlog import EVENT_BYTES
-from broker.clients.faces import Transport
+from broker.clients.half_open import HalfOpen, TellingTransport
 from broker.clients.line_answers import Answer, Answers
-from broker.clients.line_subscriber import LineSubscriber
+from broker.clients.line_subscriber import LineSubscriber, is_plain, subscription_of
 from broker.clients.services import Services
-from broker.documents import NOT_YET, SubscriptionDocument
+from broker.documents import SubscriptionDocument
 from broker.errors import (
     ClientIdentifierNotValid,
     PeerError,
@@ -46,7 +47,7 @@ from broker.message import Message, Monotonic
 from broker.plural import counted
 from broker.replay import placing
 from broker.session.session import Session
-from broker.topics import REPLAY_PREFIX, SHARE_PREFIX, is_shared
+from broker.topics import SHARE_PREFIX, is_shared
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +58,9 @@ NAMED_MAX = 5
 
 
 class LineClient:
-    def __init__(self, services: Services, transport: Transport, peer: str, now: Monotonic) -> None:
+    def __init__(
+        self, services: Services, transport: TellingTransport, peer: str, now: Monotonic
+    ) -> None:
         config = services.config
         self.services = services
         self._transport = transport
@@ -72,7 +75,8 @@ class LineClient:
         self._answers = Answers(self._connection, services, now)
         self._events: deque[LineEvent] = deque()
         self._step: asyncio.Task[None] | None = None
-        self.input_ended = False
+        self._half_open = HalfOpen(transport)
+        self._input_ended = False
         self._closed = False
         self.writable_now = True
 
@@ -88,28 +92,39 @@ class LineClient:
         return self._connection.unfinished_bytes + self._waiting_bytes()
 
     def end_of_input(self) -> bool:
-        """No more commands will come; whether answers are still due.
-
-        Nothing is delivered any more: a peer that is gone and one that only has no more to say look
-        the same, and what the former does not get must not count as acknowledged.
-        """
-        self.input_ended = True
-        for subscriber in self._subscribers.values():
-            subscriber.nothing_more()
+        """No more commands will come; whether answers are still due, or deliveries."""
+        self._input_ended = True
+        if self._subscribers or self._step:
+            self._half_open.begin(self.services.clock.monotonic())
+        if not self.delivers:
+            for subscriber in self._subscribers.values():
+                subscriber.nothing_more()
         return not self._done()
 
+    @property
+    def delivers(self) -> bool:
+        return self._half_open.begun or not self._input_ended
+
+    @property
+    def taken_is_acknowledged(self) -> bool:
+        return not self._half_open.begun
+
     def deadline(self) -> Monotonic | None:
-        return self._connection.deadline()
+        """A line connection has no keep alive."""
+        return self._half_open.deadline()
 
     def expire(self, now: Monotonic) -> None:
-        """A line connection has no keep alive."""
+        if self._half_open.look(now) and self.writable_now:
+            for subscriber in list(self._subscribers.values()):
+                subscriber.taken()
 
     def writable(self, *, yes: bool) -> None:
         """The operating system has taken everything, or not yet."""
         self.writable_now = yes
         if yes:
             for subscriber in list(self._subscribers.values()):
-                subscriber.taken()
+                if self.taken_is_acknowledged:
+                    subscriber.taken()
                 subscriber.wake()
 
     def lost(self) -> None:
@@ -224,9 +239,9 @@ class LineClient:
         if isinstance(event, LineUnsubscribe):
             return self._unsubscribe(session, event.filter)
         known = event.filter in session.subscriptions
-        if known or not _is_plain(event.filter) or self._is_full(session):
+        if known or not is_plain(event.filter) or self._is_full(session):
             return None
-        return self._subscribe(session, _subscription(session, event.filter))
+        return self._subscribe(session, subscription_of(session, event.filter))
 
     async def _then_go_on(
         self,
@@ -277,8 +292,8 @@ class LineClient:
             return await self._unsubscribe(session, event.filter)
         if event.filter in session.subscriptions:
             return session
-        subscription = _subscription(session, event.filter)
-        if not _is_plain(event.filter):
+        subscription = subscription_of(session, event.filter)
+        if not is_plain(event.filter):
             here = await services.delivery.changes.mark(session)
             now_us = services.clock.wall_us()
             await placing.place(services.log.store, session, subscription, {}, now_us, here)
@@ -340,6 +355,7 @@ class LineClient:
     def let_go(self, client_id: str) -> None:
         """Another connection has this subscriber now."""
         self._subscribers.pop(client_id, None)
+        self._close_if_done()
 
     # Outgoing bytes
 
@@ -347,6 +363,8 @@ class LineClient:
         if not self._closed:
             self._connection.deliver_many(messages)
             self._transport.write(self._connection.data_to_send())
+            if self._half_open.begun:
+                self._half_open.written(self.services.clock.monotonic())
 
     def _answer(self, answer: Answer, reason: str = "") -> None:
         if reason:
@@ -358,11 +376,15 @@ class LineClient:
         self._close_if_done()
 
     def _close_if_done(self) -> None:
-        if self.input_ended and self._done() and not self._closed:
+        if self._input_ended and self._done() and not self._closed:
             self._transport.close()
 
     def _done(self) -> bool:
-        return not (self._answers or self._step)
+        subscribed = self._half_open.begun and any(
+            one.session is not None and one.session.subscriptions
+            for one in self._subscribers.values()
+        )
+        return not (self._answers or self._step or subscribed)
 
     def pause_reading(self, reason: str) -> None:
         self._transport.pause_reading(reason)
@@ -376,21 +398,3 @@ class LineClient:
             for subscriber in self._subscribers.values():
                 leaving.callback(subscriber.leave)
             self._subscribers = {}
-
-
-def _is_plain(topic_filter: str) -> bool:
-    """Whether it needs nothing but a place in the order of arrival."""
-    return not (topic_filter.startswith(REPLAY_PREFIX) or is_shared(topic_filter))
-
-
-def _subscription(session: Session, topic_filter: str) -> SubscriptionDocument:
-    return SubscriptionDocument(
-        session.client_id,
-        topic_filter,
-        qos=1,
-        no_local=False,
-        retain_as_published=False,
-        retain_handling=1,
-        subscription_id=None,
-        start_offset=NOT_YET,
-    )

@@ -1,7 +1,7 @@
 """LineSubscriber: one subscriber id of a line connection; empties its session into the socket.
 
-What the operating system has taken counts as acknowledged. What it had not taken when the
-connection ended is sent again by the next one.
+What the operating system has taken counts as acknowledged, see `half_open.py` for the exception.
+What it had not taken when the connection ended is sent again by the next one.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from typing import Protocol
 
 from broker.clients.services import Services
 from broker.delivery.sender import RESEND_MESSAGES_MAX, Recipient, Sender
+from broker.documents import NOT_YET, SubscriptionDocument
 from broker.errors import StoreError
 from broker.message import Message, Offset, Outgoing
 from broker.registry.sessions import Owner
 from broker.session.session import Session
+from broker.topics import REPLAY_PREFIX, is_shared
 
 logger = logging.getLogger(__name__)
 
@@ -25,8 +27,17 @@ class Connection(Protocol):
     """The line connection that carries it, and maybe others."""
 
     services: Services
-    input_ended: bool
     writable_now: bool
+
+    @property
+    def delivers(self) -> bool:
+        """Whether anything is delivered, or will be."""
+        ...
+
+    @property
+    def taken_is_acknowledged(self) -> bool:
+        """Whether it is enough that the operating system has taken it."""
+        ...
 
     def deliver(self, messages: Sequence[Message]) -> None: ...
 
@@ -66,7 +77,7 @@ class LineSubscriber(Owner, Recipient):
 
     def wake(self) -> None:
         sender, client = self._sender, self._client
-        if sender is None or client.input_ended:
+        if sender is None or not client.delivers:
             return
         counters = client.services.counters
         time = client.services.log.time
@@ -90,7 +101,7 @@ class LineSubscriber(Owner, Recipient):
             told()
 
     def _tell_unsubscribed(self) -> None:
-        if self.session is None or self._client.input_ended:
+        if self.session is None or not self._client.delivers:
             self.nothing_more()
             return
         outbox = self.session.outbox
@@ -102,7 +113,7 @@ class LineSubscriber(Owner, Recipient):
 
     def hand_on(self, outgoing: list[Outgoing]) -> bool:
         sender, client = self._sender, self._client
-        if sender is None or client.input_ended or not client.writable_now or sender.left:
+        if sender is None or not client.delivers or not client.writable_now or sender.left:
             return False
         if sender.session.aside or sender.session.outbox:
             return False
@@ -116,7 +127,7 @@ class LineSubscriber(Owner, Recipient):
     def room(self) -> int:
         """The operating system bounds what is in flight here."""
         client = self._client
-        return RESEND_MESSAGES_MAX if client.writable_now and not client.input_ended else 0
+        return RESEND_MESSAGES_MAX if client.writable_now and client.delivers else 0
 
     def send_again(self, outgoing: list[Outgoing], packet_ids: list[int]) -> None:
         counters = self._client.services.counters
@@ -128,11 +139,11 @@ class LineSubscriber(Owner, Recipient):
         self._client.services.counters.messages_out += len(outgoing)
         self._written += [packet_id for packet_id in packet_ids if packet_id]
         self._client.deliver([message for message, _ in outgoing])
-        if self._client.writable_now:
+        if self._client.writable_now and self._client.taken_is_acknowledged:
             self.taken()
 
     def taken(self) -> None:
-        """The operating system took all that was written: so much is acknowledged."""
+        """All that was written was taken, or has arrived: so much is acknowledged."""
         if self._written and self._sender is not None:
             self._sender.session.in_flight.finish(self._written)
             self._written = []
@@ -162,3 +173,21 @@ class LineSubscriber(Owner, Recipient):
             sender.stop()
             services.sessions.close(sender.session, self, services.clock.now())
         self.nothing_more()
+
+
+def is_plain(topic_filter: str) -> bool:
+    """Whether it needs nothing but a place in the order of arrival."""
+    return not (topic_filter.startswith(REPLAY_PREFIX) or is_shared(topic_filter))
+
+
+def subscription_of(session: Session, topic_filter: str) -> SubscriptionDocument:
+    return SubscriptionDocument(
+        session.client_id,
+        topic_filter,
+        qos=1,
+        no_local=False,
+        retain_as_published=False,
+        retain_handling=1,
+        subscription_id=None,
+        start_offset=NOT_YET,
+    )

@@ -5,7 +5,9 @@ from __future__ import annotations
 import array
 import asyncio
 import fcntl
+import select
 import socket
+import sys
 import termios
 
 QUICK_ACK_BYTES_MAX = 64
@@ -14,6 +16,11 @@ acknowledgement at once. MQTT does not answer a PUBACK, and without an answer th
 acknowledgement back for 40 ms. A client with Nagle's algorithm on sends nothing meanwhile: its next
 PUBLISH would wait that long."""
 HAS_QUICK_ACK = hasattr(socket, "TCP_QUICKACK")
+TELLS_ARRIVAL = sys.platform == "linux"
+"""Whether TIOCOUTQ counts what the peer's system has not confirmed, as tcp(7) says."""
+PROBE_S = 5
+"""How often a peer that is silent and half closed is asked whether it is there; after three
+questions without an answer it is not."""
 
 
 def acknowledge_at_once(transport: asyncio.Transport) -> None:
@@ -38,3 +45,32 @@ def has_unread_bytes(transport: asyncio.Transport) -> bool:
     count = array.array("i", [0])
     fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.FIONREAD, count)
     return count[0] > 0
+
+
+def probe(transport: asyncio.Transport) -> None:
+    """Have the kernel ask a silent TCP peer whether it is there."""
+    ours = transport.get_extra_info("socket")
+    if ours.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    ours.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, PROBE_S)
+    ours.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, PROBE_S)
+    ours.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+
+
+def has_arrived(transport: asyncio.Transport) -> bool:
+    """Whether the peer's kernel has all that was written. Only where `TELLS_ARRIVAL`."""
+    if transport.is_closing() or transport.get_write_buffer_size():
+        return False
+    count = array.array("i", [0])
+    fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, count)
+    return count[0] == 0
+
+
+def is_gone(transport: asyncio.Transport) -> bool:
+    """Whether the peer has closed both sides, was reset, or did not answer `probe`."""
+    if transport.is_closing():
+        return True
+    poll = select.poll()
+    poll.register(transport.get_extra_info("socket").fileno(), 0)
+    return bool(poll.poll(0))  # POLLHUP, POLLERR

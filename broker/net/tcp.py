@@ -351,6 +351,18 @@ class TcpConnection(asyncio.Protocol):
         self.arrived.clear()
         self._transport.abort()
 
+    def watch_peer(self) -> bool:
+        assert self._transport is not None
+        if sockets.TELLS_ARRIVAL:
+            sockets.probe(self._transport)
+        return sockets.TELLS_ARRIVAL
+
+    def has_arrived(self) -> bool:
+        return self._transport is not None and sockets.has_arrived(self._transport)
+
+    def is_gone(self) -> bool:
+        return self._transport is None or sockets.is_gone(self._transport)
+
     def pause_reading(self, reason: str) -> None:
         self.reading_paused_by.add(reason)
         if self._transport is not None and not self._transport.is_closing():

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from broker.mqtt.packets import Ack, Publish
-from tests.support.broker_process import BrokerProcess
+from tests.support.broker_process import BrokerProcess, wait_until
 from tests.support.line_socket import TIMEOUT_S, LineSocket
 from tests.support.raw_client import RawClient, connect_packet
 
@@ -134,17 +134,16 @@ def test_what_was_missed_comes_after_the_return(
         assert [line.removeprefix("DELIVER ").rsplit(" ", 2)[0] for line in read] == sent
 
 
-def test_to_whom_has_hung_up_nothing_is_delivered(
+def test_what_is_delivered_to_whom_has_hung_up_is_delivered_again(
     broker: BrokerProcess, lines: LineSocket, name: str
 ) -> None:
     with LineSocket(broker.port) as first:
         assert first.ask(f"SUBSCRIBE {name} {name}") == "OK"
     assert lines.ask(f"PUBLISH {name} missed p") == "OK"
     with LineSocket(broker.port) as hasty:
+        # Its line and its end come together.
+        hasty.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
         hasty.write(f"SUBSCRIBE {name} {name}\n")
-        hasty.socket.shutdown(socket.SHUT_WR)
-        assert hasty.read() == "OK"
-        assert hasty.read() == ""
     with LineSocket(broker.port) as back:
         back.write(f"SUBSCRIBE {name} {name}\n")
         assert sorted(back.read().split(" ")[0] for _ in range(2)) == ["DELIVER", "OK"]
@@ -298,3 +297,26 @@ def test_a_kill_between_ok_and_delivery(own_broker: BrokerProcess, name: str) ->
             f"DELIVER {name} one p",
             f"DELIVER {name} two p",
         ]
+
+
+def test_who_ends_its_side_is_delivered_to_until_it_closes(
+    broker: BrokerProcess, name: str
+) -> None:
+    """As `printf 'SUBSCRIBE ...' | nc -N` does. What comes after that is kept for the next."""
+    with LineSocket(broker.port) as publisher:
+        with LineSocket(broker.port, confirm=False) as subscriber:
+            subscriber.write(f"SUBSCRIBE {name} {name}\n")
+            subscriber.socket.shutdown(socket.SHUT_WR)
+            there = "SELECT 1 FROM subscriptions WHERE client_id = ?"
+            wait_until(lambda: bool(broker.query(there, name)))
+            assert publisher.ask(f"PUBLISH {name} 1 p") == "OK"
+            assert subscriber.delivered() == f"{name} 1 p"
+            offset = (
+                "SELECT c.offset = max(m.offset) FROM cursors c, messages m WHERE client_id = ?"
+            )
+            wait_until(lambda: broker.query(offset, name) == [(1,)])
+        assert publisher.ask(f"PUBLISH {name} 2 p") == "OK"
+        assert publisher.ask(f"PUBLISH {name} 3 p") == "OK"
+    with LineSocket(broker.port, confirm=False) as subscriber:
+        subscriber.write(f"SUBSCRIBE {name} {name}\n")
+        assert [subscriber.delivered() for _ in range(2)] == [f"{name} 2 p", f"{name} 3 p"]

@@ -70,6 +70,21 @@ class Transport:
     def deadline_moved(self) -> None:
         self.deadlines_moved += 1
 
+    # Only of a line client's transport.
+
+    tells_arrival = True
+    arrived = True
+    gone = False
+
+    def watch_peer(self) -> bool:
+        return self.tells_arrival
+
+    def has_arrived(self) -> bool:
+        return self.arrived
+
+    def is_gone(self) -> bool:
+        return self.gone
+
 
 def services(world: World, config: Config) -> Services:
     now = world.clock.monotonic()

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from broker.clients.half_open import SELDOM_S
 from broker.clients.line_client import NOT_STORED, TAKEN_OVER
 from broker.documents import SessionDocument, SubscriptionDocument
 from broker.message import Message, Offset
@@ -373,40 +374,103 @@ async def test_who_is_taken_over_while_the_log_is_asked_is_told_so(
 # The end
 
 
-async def test_after_the_end_of_input_answers_still_come_and_nothing_is_delivered(
+async def test_who_has_no_more_to_say_is_delivered_to_until_it_closes(
     world: World, subscribed: Lines
 ) -> None:
-    """A peer that is gone looks the same as one that has only no more to say."""
-    world.disk.may_commit.clear()
-    subscribed.says("PUBLISH t 1 p")
+    """It counts as acknowledged when it has arrived: one that is gone looks the same."""
     assert subscribed.client.end_of_input()
-    await turns()
-    assert not subscribed.transport.closed.is_set()
-    world.disk.may_commit.set()
-    assert await subscribed.gets() == ["OK"]
-    assert subscribed.transport.closed.is_set()
+    subscribed.transport.arrived = False
+    await world.publish(message("1"))
+    assert await subscribed.gets() == ["1"]
     assert await cursor(world) == 0
+    look(world, subscribed)
+    assert await cursor(world) == 0
+    subscribed.transport.arrived = True
+    look(world, subscribed)
+    assert await cursor(world) == 1
+    assert not subscribed.transport.closed.is_set()
 
 
-async def test_the_end_of_input_waits_for_a_subscription_too(world: World, lines: Lines) -> None:
-    lines.says("SUBSCRIBE t sub1")
+async def test_what_did_not_arrive_at_who_is_gone_is_delivered_again(
+    world: World, subscribed: Lines
+) -> None:
+    assert subscribed.client.end_of_input()
+    await world.publish(message("1"))
+    assert await subscribed.gets() == ["1"]
+    subscribed.transport.gone = True  # A reset also leaves nothing to arrive.
+    look(world, subscribed)
+    assert subscribed.transport.aborted
+    subscribed.client.lost()
+    again = Lines(world)
+    again.says("SUBSCRIBE t sub1")
+    assert sorted(await again.gets()) == ["1", "OK"]
+
+
+async def test_who_is_half_closed_is_taken_over_by_the_next_and_closed(
+    world: World, subscribed: Lines
+) -> None:
+    assert subscribed.client.end_of_input()
+    Lines(world).says("SUBSCRIBE t sub1")
+    await world.settled()
+    assert subscribed.transport.closed.is_set()
+
+
+async def test_who_is_half_closed_and_does_not_read_is_not_written_to(
+    world: World, subscribed: Lines
+) -> None:
+    assert subscribed.client.end_of_input()
+    subscribed.client.writable(yes=False)
+    await world.publish(message("1"))
+    look(world, subscribed)
+    assert await subscribed.gets() == []
+    subscribed.client.writable(yes=True)
+    assert await subscribed.gets() == ["1"]
+
+
+async def test_after_the_end_of_input_answers_still_come(world: World, lines: Lines) -> None:
+    world.disk.may_commit.clear()
+    lines.says("PUBLISH t 1 p")
     assert lines.client.end_of_input()
+    await turns()
+    assert not lines.transport.closed.is_set()
+    world.disk.may_commit.set()
     assert await lines.gets() == ["OK"]
     assert lines.transport.closed.is_set()
 
 
-async def test_nothing_is_delivered_again_after_the_end_of_input(
+async def test_the_end_of_input_right_after_a_subscription_is_no_end(
     world: World, lines: Lines
 ) -> None:
+    """printf 'SUBSCRIBE t sub1\n' | nc -N"""
     await leave_in_flight(world, *numbered(2))
     lines.says("SUBSCRIBE t sub1")
-    lines.client.end_of_input()
-    assert await lines.gets() == ["OK"]
-    assert not any(world.disk.fetched)
+    assert lines.client.end_of_input()
+    assert sorted(await lines.gets()) == ["1", "2", "OK"]
+    assert not lines.transport.closed.is_set()
 
 
-async def test_where_no_answer_is_due_the_end_of_input_is_the_end(subscribed: Lines) -> None:
+async def test_who_is_subscribed_to_nothing_any_more_is_closed(world: World, lines: Lines) -> None:
+    lines.says("SUBSCRIBE t sub1", "UNSUBSCRIBE t sub1")
+    assert lines.client.end_of_input()
+    assert await lines.gets() == ["OK", "OK"]
+    assert lines.transport.closed.is_set()
+
+
+async def test_where_the_system_does_not_tell_what_arrived_the_end_of_input_is_the_end(
+    subscribed: Lines,
+) -> None:
+    subscribed.transport.tells_arrival = False
     assert not subscribed.client.end_of_input()
+
+
+async def test_who_is_nobody_has_ended(lines: Lines) -> None:
+    assert not lines.client.end_of_input()
+
+
+def look(world: World, lines: Lines) -> None:
+    """Let the time come at which it is looked whether all has arrived."""
+    world.clock.advance(SELDOM_S)
+    lines.client.expire(world.clock.monotonic())
 
 
 async def test_whose_connection_is_lost_waits_in_the_log(world: World, subscribed: Lines) -> None:

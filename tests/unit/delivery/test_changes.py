@@ -280,6 +280,7 @@ async def test_who_has_no_more_to_say_does_not_wait_to_be_told_that_it_unsubscri
     world.log.append([message("1")])
     lines.says("UNSUBSCRIBE t line")
     await world.settled()
+    lines.transport.tells_arrival = False
     ends(lines.client)
     assert lines.transport.closed.is_set() == (ends is LineClient.end_of_input)
 

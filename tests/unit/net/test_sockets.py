@@ -8,7 +8,15 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from broker.net.sockets import HAS_QUICK_ACK, acknowledge_at_once, has_unread_bytes
+from broker.net.sockets import (
+    HAS_QUICK_ACK,
+    TELLS_ARRIVAL,
+    acknowledge_at_once,
+    has_arrived,
+    has_unread_bytes,
+    is_gone,
+    probe,
+)
 
 Ends = tuple[asyncio.Transport, socket.socket]
 
@@ -56,3 +64,25 @@ async def test_the_kernel_is_told_to_acknowledge(ends: Ends) -> None:
     theirs.send(b"x")
     acknowledge_at_once(transport)
     assert ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK) == 1
+
+
+@pytest.mark.skipif(not TELLS_ARRIVAL, reason="only Linux tells what has arrived")
+@pytest.mark.parametrize("gone", [False, True])
+async def test_what_has_arrived_is_told_from_what_nobody_reads(ends: Ends, gone: bool) -> None:
+    """Both have ended their side. One is there to read."""
+    transport, theirs = ends
+    theirs.close() if gone else theirs.shutdown(socket.SHUT_WR)
+    probe(transport)
+    assert not is_gone(transport)
+    transport.write(b"x")
+    while not (has_arrived(transport) or is_gone(transport)):  # noqa: ASYNC110  the kernel has no event
+        await asyncio.sleep(0.01)
+    assert is_gone(transport) == gone
+    assert has_arrived(transport) != gone
+
+
+async def test_a_connection_that_is_closing_is_gone(ends: Ends) -> None:
+    transport, _ = ends
+    transport.abort()
+    assert is_gone(transport)
+    assert not has_arrived(transport)
