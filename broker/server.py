@@ -14,7 +14,7 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.util import find_spec
 
 from broker import __version__, tasks
@@ -229,7 +229,8 @@ class Server:
             async with asyncio.timeout(self.config.drain_timeout_s):
                 await self._drain()
         except TimeoutError:
-            logger.error("the log did not take everything in %s s", self.config.drain_timeout_s)
+            most_s = self.config.drain_timeout_s
+            logger.error("in %s s the log did not take %s", most_s, self._log.waiting())
         except Exception as error:
             self._failed(error)
         await self._stop_tasks()
@@ -283,6 +284,7 @@ class Server:
             "durability": self.config.durability,
             "sqlite_version": self._store.sqlite_version,
             "high_watermark": self._log.high_watermark,
+            "waiting": asdict(self._log.waiting()),
             "log_start": self._store.log_start,
             "damaged_offsets": self._store.damaged_offsets,
             "scrub": {"offset": self._scrub.offset, "rounds": self._scrub.rounds},

@@ -50,19 +50,14 @@ from broker.log.commit import Commit, SourceFailed, leave_out
 from broker.log.cursor_sync import CursorSync
 from broker.log.log_time import IDLE_NOTE_INTERVAL_S, LogTime
 from broker.log.outage import FULL_RETRY_S, Outage
-from broker.log.pace import LEARN_BYTES_MIN, Pace
+from broker.log.pace import FEW_MESSAGES, LEARN_BYTES_MIN, TURNS_FOR_COMPANY, Pace
 from broker.log.publishers import HeldPublishers, Publisher
 from broker.log.qos0 import LAZY_COMMIT_S, Qos0
 from broker.log.unhurried import Unhurried
+from broker.log.waiting import Waiting
 from broker.log.waking import Waking
 from broker.message import Message, Offset, cost_of
 from broker.store import Store
-
-FEW_MESSAGES = 64
-TURNS_FOR_COMPANY = 3
-"""After a commit, a batch smaller than FEW_MESSAGES waits this many turns of the loop: the
-publishers just acknowledged are about to send more. Else the two halves of a small window follow
-each other in commits of their own. `make bench`, qos1-w20: 1.5 times the messages a second."""
 
 
 class Log:
@@ -189,6 +184,10 @@ class Log:
         self._pending.sources.setdefault(source, False)
         if not self.qos0.waiting:
             self._wake_soon()
+
+    def waiting(self) -> Waiting:
+        """What is not stored yet."""
+        return Waiting.of((self._running, self._pending), self._outage.why)
 
     def find(self, place: Place, on_found: OnCommitted, failed: OnFailed) -> None:
         """Set the offset of `place`, right after all appended before, when that is committed.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,6 +17,8 @@ Example:
   pubsub broker stop
 """
 POLL_S = 0.05
+LOOK_S = 1.0
+"""A stop that takes longer is asked, so often, what it waits for."""
 
 
 def run(
@@ -27,13 +29,49 @@ def run(
     from cli.admin import is_running, request
 
     request("POST", "/stop", data_dir)
-    deadline = time.monotonic() + timeout
+    now = time.monotonic()
+    deadline, look_at = now + timeout, now + LOOK_S
+    waiting: dict[str, Any] = {}
+    told = ""
     with output.waiting("waiting for the broker to end"):
         while is_running(data_dir):
-            if time.monotonic() > deadline:
+            now = time.monotonic()
+            if now > deadline:
                 raise CommandFailed(
                     f"the broker on {data_dir}/ has not stopped within {timeout:g} s",
                     "it finishes what it has acknowledged; look again with: pubsub broker status",
                 )
+            if now >= look_at:
+                look_at = now + LOOK_S
+                waiting = _waiting(data_dir) or waiting
+                if waiting.get("disk") and told != (told := _what(waiting)):
+                    output.note(
+                        f"the broker waits: its disk is {waiting['disk']}, {told} not stored"
+                    )
             time.sleep(POLL_S)
-    output.note("stopped")
+    if waiting.get("disk"):
+        output.note(
+            f"stopped; {_what(waiting)} not stored, as the disk was {waiting['disk']}:"
+            " no client was told that they are"
+        )
+    else:
+        output.note("stopped")
+
+
+def _waiting(data_dir: Path) -> dict[str, Any]:
+    """What it has not stored; {}: it does not say, as it is about to end."""
+    from cli.admin import request
+
+    try:
+        waiting = request("GET", "/status", data_dir).get("waiting", {})
+    except CommandFailed:
+        return {}
+    assert isinstance(waiting, dict)
+    return waiting
+
+
+def _what(waiting: dict[str, Any]) -> str:
+    from broker.plural import counted
+
+    messages = counted(waiting["messages"], "message")
+    return f"{messages} and changes of {counted(waiting['sessions'], 'session')} are"

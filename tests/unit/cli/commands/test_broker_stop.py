@@ -43,6 +43,40 @@ def test_it_waits_until_the_data_directory_is_free(
     assert capsys.readouterr().err == "stopped\n"
 
 
+def test_what_it_waits_for_and_what_was_not_stored_is_said(
+    broker: Callable[[int], list[str]],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    happened = broker(6)
+    looks = iter(
+        [
+            {"messages": 1, "sessions": 0, "disk": "full"},
+            {"messages": 1, "sessions": 0, "disk": "full"},
+            {"messages": 2, "sessions": 1, "disk": "full"},
+        ]
+    )
+
+    def request(method: str, path: str, _data_dir: Path) -> dict[str, object]:
+        happened.append(f"{method} {path}")
+        if path == "/stop":
+            return {}
+        waiting = next(looks, None)
+        if waiting is None:
+            raise CommandFailed("it answers nobody any more")
+        return {"waiting": waiting}
+
+    monkeypatch.setattr("cli.admin.request", request)
+    monkeypatch.setattr("cli.commands.broker_stop.LOOK_S", 0)
+    app(["broker", "stop"], standalone_mode=False)
+    assert capsys.readouterr().err.splitlines() == [
+        "the broker waits: its disk is full, 1 message and changes of 0 sessions are not stored",
+        "the broker waits: its disk is full, 2 messages and changes of 1 session are not stored",
+        "stopped; 2 messages and changes of 1 session are not stored, as the disk was full:"
+        " no client was told that they are",
+    ]
+
+
 def test_it_does_not_wait_longer_than_it_is_told(broker: Callable[[int], list[str]]) -> None:
     broker(1_000_000)
     with pytest.raises(CommandFailed, match="has not stopped within 0 s"):
