@@ -16,7 +16,7 @@ from broker.topics import validate_filter
 DATABASE = "pubsub.db"
 ADMIN_SOCKET = "admin.sock"
 LOCK = "broker.lock"
-"""The files of a data directory; `LOCK` is locked while a broker has it."""
+"""The files of a data directory. A broker that uses it holds a lock on `LOCK`."""
 NOTE_SUFFIX = "-note"
 """Added to the name of the database: what its broker notes beside it."""
 
@@ -64,7 +64,7 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
 """The least and the most of every setting that is a number."""
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
-"""From all that is told to the least."""
+"""From the most that is told to the least."""
 
 ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s]+")
 
@@ -121,12 +121,12 @@ class Config:
 
     packet_bytes_max: int = 2 * MIB
     unfinished_bytes_max: int = 256 * MIB
-    """What all connections together may keep of packets, lines and HTTP requests that are not
-    whole. One of them is kept however large it is."""
+    """Unfinished packets, lines and HTTP requests of all connections together. If there is only
+    one, it may be larger."""
     connect_timeout_s: float = 10.0
     keep_alive_max_s: int = 0
-    """The longest Keep Alive of an MQTT 5 client: one that wants more, or none, is held to it.
-    0: no limit."""
+    """The longest Keep Alive of an MQTT 5 client. A client that asks for more, or for none, is held
+    to it. 0: no limit."""
     response_information: str = ""
     """Response Information for MQTT 5 clients that ask for it; empty: none."""
     connections_max: int = 20_000
@@ -160,7 +160,7 @@ class Config:
     receive_max: int = 2000
     """QoS 1 and 2 messages that one MQTT 5 client may have unacknowledged towards us."""
     inflight_max: int = 2000
-    """The same towards one client, whose own Receive Maximum may be less."""
+    """QoS 1 and 2 messages unacknowledged by one client; its own Receive Maximum may be less."""
     topic_alias_max: int = 64
     outbox_messages_max: int = 10_000
     """Messages waiting in memory for one subscriber; beyond, it reads them from the log."""
@@ -171,7 +171,8 @@ class Config:
     QoS 1 and 2 are not read from. They are already while more waits than 0.1 s of writing."""
     lazy_commit_ms: int = 250
     """How long QoS 0 messages, which are delivered at once, wait for company before they are
-    logged. A kill of the broker loses so much of them, and the commit under way. 0: no wait."""
+    logged. A kill of the broker loses those of this time, and of the commit under way. 0: no
+    wait."""
     delayed_messages_max: int = 100_000
     """Messages that wait until they are due, published with a delay; more are refused. Each takes
     about 300 bytes of memory, and ..."""
@@ -190,7 +191,7 @@ class Config:
     of 10 GiB takes half a day."""
     drain_timeout_s: float = 10.0
     log_level: str = "info"
-    """Least of what is told on standard error, of `LOG_LEVELS`. Never a payload or a password."""
+    """The lowest level that is told on standard error. Never a payload or a password."""
 
     def __post_init__(self) -> None:
         for name, (least, most) in BOUNDS.items():

@@ -34,13 +34,13 @@ class SessionDocument:
 
 @dataclass(slots=True)
 class SubscriptionDocument:
-    """A subscription: owed are the matching messages above `start_offset` and, where it is not
+    """A subscription. The session gets the matching messages above `start_offset` and, unless it is
     None, at or below `until_offset`.
 
-    While `replaying`, it catches up on its own: everything of it up to `start_offset` was handed on
-    and the session's cursor does not speak for it. `metadata` asks for offset, time and publisher
-    with each message. Of the retained messages that matched when it was made, those above
-    `retained_after` and at or below `retained_through` were not handed on yet.
+    While `replaying`, it has its own place: its messages up to `start_offset` were handed on, and
+    the session's cursor does not count for it. `metadata`: send offset, time and publisher with
+    each message. Retained messages that matched when it was made are still to be handed on where
+    their offset is above `retained_after` and at or below `retained_through`.
     """
 
     KEY: ClassVar[tuple[str, ...]] = ("client_id", "filter")
@@ -60,7 +60,7 @@ class SubscriptionDocument:
 
     @property
     def owed_retained(self) -> tuple[Offset, Offset]:
-        """Above which offset, and up to which, retained messages are still to be handed on."""
+        """Retained messages above the first offset, up to the second, are to be handed on."""
         return self.retained_after, self.retained_through
 
     def owes_retained(self, offset: Offset) -> bool:
@@ -70,12 +70,12 @@ class SubscriptionDocument:
 
 @dataclass(slots=True)
 class CursorDocument:
-    """What a durable session has acknowledged.
+    """The offsets that a durable session has acknowledged.
 
-    Everything at or below `offset`, and everything in (offset, sent_through] that is not in flight.
-    `inflight` lists that, or vouches for the InFlightDocuments that do (`session/cursor.py` packs
-    both), and names offsets above `sent_through` that it was handed already. `next_packet_id`
-    continues the Packet Identifiers.
+    These are all at or below `offset`, and all in (offset, sent_through] that are not in flight.
+    `inflight` lists what is in flight, or confirms the InFlightDocuments that list it; it also has
+    the offsets above `sent_through` that were handed on already. `session/cursor.py` packs both.
+    The next Packet Identifier is `next_packet_id`.
     """
 
     KEY: ClassVar[tuple[str, ...]] = ("client_id",)
@@ -88,8 +88,8 @@ class CursorDocument:
 
 @dataclass(slots=True)
 class InFlightDocument:
-    """What a durable session with much in flight has in flight under the Packet Identifiers of one
-    page: so a commit writes the pages that changed."""
+    """A page of Packet Identifiers in flight, of a durable session with many. So a commit writes
+    only the pages that changed."""
 
     KEY: ClassVar[tuple[str, ...]] = ("client_id", "page")
     client_id: str
@@ -123,8 +123,8 @@ class WillDocument:
 
 @dataclass(slots=True)
 class WillDeadlineDocument:
-    """What is to be known of a will before it is published. `due_at_us` (served time) is None while
-    its client is connected."""
+    """When a will is due, without the will itself. `due_at_us` (served time) is None while its
+    client is connected."""
 
     KEY: ClassVar[tuple[str, ...]] = ("client_id",)
     client_id: str
@@ -149,8 +149,8 @@ class DelayedDocument:
 
 @dataclass(slots=True)
 class DelayedDeadlineDocument:
-    """What is to be known of a delayed message before it is due: when that is, as the wall clock
-    has it or in served time, and what the message costs in memory."""
+    """When a delayed message is due, without the message itself: by the wall clock if `by_wall`,
+    else in served time. `cost` is the memory that the message takes."""
 
     KEY: ClassVar[tuple[str, ...]] = ("number",)
     number: str
@@ -172,7 +172,7 @@ class DedupDocument:
 
 @dataclass(slots=True)
 class TimeDocument:
-    """What the log's two clocks have when the wall clock has `wall_us`. There is one of it."""
+    """The log's two clocks at the moment when the wall clock has `wall_us`. There is one of it."""
 
     KEY: ClassVar[tuple[str, ...]] = ("name",)
     name: str
@@ -229,8 +229,8 @@ class Place:
 class HandedOn:
     """QoS 0 messages that were delivered as they came, side by side on their way into the log.
 
-    They came in *runs*, one for each read of a publisher's socket. Runs are numbered as they come,
-    so a number says what a session was handed: every run up to it that it wanted.
+    They came in *runs*, one for each read of a publisher's socket. Runs are numbered as they come.
+    So one number tells what a session was handed: all runs up to it that it wanted.
     """
 
     __slots__ = (
@@ -248,7 +248,7 @@ class HandedOn:
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
-        """Empty once they are routed: whoever still refers to this has their offsets."""
+        """Empty once they are routed. Their offsets stay."""
         self.size = 0
         """Bytes in memory."""
         self.after: int | None = None

@@ -1,8 +1,8 @@
-"""Backlog: what came from a client and waits, decoded, for a step that takes time.
+"""Backlog: decoded packets of one client that wait until a step, such as CONNECT, has ended.
 
-Reading stops when a step begins, so it is what one read brought. That can be thousands of small
-packets, each of which takes far more memory than the bytes that it came in; so the backlog says
-what it costs, for the bound over all connections (`unfinished_bytes_max`).
+Reading stops when a step begins, so a backlog holds the packets of one read. They can be thousands
+of small ones, and take far more memory than their bytes. `cost` is what they add to the bound over
+all connections (`unfinished_bytes_max`).
 """
 
 from __future__ import annotations

@@ -3,10 +3,10 @@
     bytes ─▶ Connection ─▶ perform ─▶ Publishing ─▶ Log.append ─▶ (committed) ─▶ acknowledgements
     bytes ◀─ Connection ◀─ Output  ◀─ Sending    ◀─ Session    ◀─ Delivery
 
-Here are the events in their order, what has to wait, and the end. CONNECT, and a SUBSCRIBE that
-replays, wait for the log, and many Topic Filters take several turns; what arrives meanwhile waits
-its turn, and the socket is not read. Everything else is done at once; its acknowledgement leaves
-when it is committed.
+A Client obeys its events in their order. CONNECT and a SUBSCRIBE that replays wait for the log,
+and a packet with many Topic Filters takes several turns of the loop: a *step*. During a step, later
+events wait in the backlog and the socket is not read. Every other event is obeyed at once, and
+acknowledged when it is committed.
 """
 
 from __future__ import annotations
@@ -66,17 +66,17 @@ class Client(Owner):
         )
         self._client_id = ""
         self._session: Session | None = None
-        """None until it is open. The two that work on it are there from the CONNACK on."""
+        """None until it is open. The next two are set when CONNACK is sent."""
         self._publishing: Publishing | None = None
         self._sending: Sending | None = None
         self._step: asyncio.Task[None] | None = None
-        """What all that comes from the client waits for."""
+        """While it runs, later events wait in the backlog."""
         self._backlog = Backlog()
         self._reading_paused_by: set[str] = set()
         self._will_withdrawn = False
         self._input_ended = False
         self._why = "the connection was lost"
-        """What ended the connection; "" where that is told otherwise."""
+        """Why the connection ended, for diagnostics; "": another line tells it."""
 
     # The rim calls
 
@@ -96,8 +96,8 @@ class Client(Owner):
         return len(self._connection.unfinished) + self._backlog.cost
 
     def end_of_input(self) -> bool:
-        """No more packets will come; whether answers are due. Nothing is delivered any more: a
-        client that is gone looks the same as one that has no more to say."""
+        """No more packets will come. Returns whether answers are due. Nothing is delivered any
+        more: a client that has only ended its side looks like one that is gone."""
         if self._output.closed or (self._session is None and self._step is None):
             return False
         self._input_ended = True
@@ -109,7 +109,7 @@ class Client(Owner):
 
     def expire(self, now: Monotonic) -> None:
         if self._reading_paused_by:
-            return  # It is we who do not listen.
+            return  # We do not read it, so its silence means nothing.
         if (closed := self._connection.expire(now)) is not None:
             self._obey(closed)
 
@@ -121,7 +121,7 @@ class Client(Owner):
             self._services.groups.stalled(self._session)
 
     def lost(self) -> None:
-        """The connection is gone, whoever ended it. What came before that still counts."""
+        """The connection is gone, whoever ended it. Packets that came before still count."""
         self._output.lost = True
         self._output.writable = False
         if self._step is None:
@@ -139,7 +139,7 @@ class Client(Owner):
     def failed(self, error: Exception) -> None:
         logger.critical("client %r at %s is cut off", self._client_id, self._peer, exc_info=error)
         self._why = ""
-        self._transport.abort()  # What else was written may not be true.
+        self._transport.abort()  # Bytes that are not sent yet may be wrong.
         if self._session is not None and not self._output.closed:
             self._session.end()
         self._output.lost = True
@@ -175,12 +175,12 @@ class Client(Owner):
         return self._connection.fits(message, grant, self._services.log.time.aged_us())
 
     def answer(self, packet: Suback | Unsuback) -> None:
-        """What the client asked for is done."""
+        """Its SUBSCRIBE or UNSUBSCRIBE is in effect: send the answer."""
         if self._sending is not None:
             self._sending.answer(packet)
 
     def broken(self, error: StoreError) -> None:
-        """What the session is owed cannot be read."""
+        """The log cannot be read for this session."""
         logger.error("client %r at %s: %s", self._client_id, self._peer, error)
         self._close(ReasonCode.IMPLEMENTATION_SPECIFIC_ERROR, error.reason)
 
@@ -192,7 +192,7 @@ class Client(Owner):
     # Events
 
     def _perform(self, events: Sequence[Event]) -> None:
-        """Obey in order; stop at what has to wait and go on when it is done."""
+        """Obey in order. Stop at an event that begins a step; go on when the step has ended."""
         publishes: list[Publish] = []
         for index, event in enumerate(events):
             if type(event) is Publish:
@@ -289,7 +289,7 @@ class Client(Owner):
         try:
             await services.groups.attach(session, self)
         except (QuotaExceeded, StoreError) as error:
-            # Better to come again than to stay and not to get its share.
+            # If it stayed, it would get nothing of its groups. It can connect again.
             self._refuse(error)
         else:
             self.wake()
@@ -308,7 +308,7 @@ class Client(Owner):
             self._backlog.extend(self._connection.receive_data(b"", now))
 
     def _wait_for(self, step: Coroutine[None, None, None]) -> None:
-        """Do this before anything else that came or comes from the client."""
+        """Finish this step before any later event of this client."""
         self._step = tasks.start(self._go_on_after(step), self.failed)
         self.pause_reading("step")
 
@@ -342,7 +342,7 @@ class Client(Owner):
     # The end
 
     def _answers_are_due(self) -> bool:
-        """Whether anything waits for the log: the connection ends when all of that is answered."""
+        """Whether answers wait for the log. If so, the connection ends when they are sent."""
         assert self._session is not None
         answered = self._services.delivery.changes.mark(self._session)
         self._output.flush()
@@ -356,7 +356,7 @@ class Client(Owner):
         self._end()
 
     def _connection_ended(self) -> None:
-        """By a packet that the client cannot take. What it asked for before is done first."""
+        """A packet of ours is too large for the client. Its earlier requests are done first."""
         self._why = "the broker's answer is larger than its Maximum Packet Size"
         if self._step is None:
             self._end()

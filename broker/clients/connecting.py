@@ -1,4 +1,4 @@
-"""Connecting: what a CONNECT asks for, granted or refused; from the packet to its CONNACK."""
+"""Connecting: from a CONNECT packet to the CONNACK that grants or refuses it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def open_session(
 async def acceptance(
     services: Services, packet: Connect, session: Session, *, present: bool
 ) -> Connack:
-    """What accepts the CONNECT. Raises StoreError: what it asks for of its session is not known."""
+    """The CONNACK that accepts. Raises StoreError: a question of its cannot be answered."""
     expiry_s = session_expiry_s(packet, services.config)
     properties: Properties = {}
     if not packet.client_id:  # [MQTT-3.2.2-16]
@@ -71,7 +71,7 @@ def farewell(packet: Disconnect) -> str:
 
 
 def refusal(error: QuotaExceeded | StoreError) -> ReasonCode:
-    """Whether the broker is full, or cannot serve anybody just now."""
+    """Reason Code: the broker is full (0x97), or cannot serve anybody now (0x88)."""
     full = isinstance(error, QuotaExceeded | StoreFull)
     return ReasonCode.QUOTA_EXCEEDED if full else ReasonCode.SERVER_UNAVAILABLE
 
@@ -86,8 +86,8 @@ def session_expiry_s(packet: Connect, config: Config) -> int:
 def _properties_asked_for(packet: Connect, config: Config) -> Properties:
     """Response Information and Server Keep Alive. [MQTT-3.1.2-28, MQTT-3.2.2-21]
 
-    3.1.1 has no way to tell a client another Keep Alive, and who was not told would be cut off
-    while it keeps to its own: it is left with that.
+    A 3.1.1 client cannot be told another Keep Alive. Held to one that it does not know, it would be
+    cut off; so it keeps its own.
     """
     properties: Properties = {}
     if packet.request_response_information and config.response_information:

@@ -1,7 +1,6 @@
-"""What the rim (net/) and a client know of each other: two faces, and nothing else.
+"""The two interfaces between the rim (net/) and a client. They know no more of each other.
 
-The rim moves bytes and keeps one timer for each connection. `now` is the time of
-its clock, which is the loop's.
+The rim moves bytes and keeps one timer for each connection. `now` is the loop's time.
 """
 
 from __future__ import annotations
@@ -44,12 +43,12 @@ class NetworkClient(Protocol):
 
     @property
     def kept_bytes(self) -> int:
-        """What is kept of them and of earlier ones: of a packet or line that is not whole, and of
-        what waits for a step."""
+        """Bytes in memory for this client: an unfinished packet or line, and packets that wait for
+        a step."""
         ...
 
     def end_of_input(self) -> bool:
-        """The peer has closed its side; whether to stay half open, since answers are due."""
+        """The peer has ended its side. Returns whether to stay half open: answers are due."""
         ...
 
     def deadline(self) -> Monotonic | None:
@@ -57,7 +56,7 @@ class NetworkClient(Protocol):
         ...
 
     def expire(self, now: Monotonic) -> None:
-        """Give up what is overdue at `now`; of no effect if nothing is."""
+        """Act on a deadline that has passed at `now`; of no effect if none has."""
         ...
 
     def writable(self, *, yes: bool) -> None:

@@ -25,7 +25,7 @@ class Answer:
 
 
 class Answers:
-    """Those that are not handed to `connection` yet."""
+    """The answers that are not handed to `connection` yet."""
 
     def __init__(self, connection: LineConnection, services: Services, now: Monotonic) -> None:
         self.confirming = False

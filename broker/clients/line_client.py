@@ -138,7 +138,7 @@ class LineClient:
         self._transport.close()
 
     def _waiting_bytes(self) -> int:
-        """What the commands take that wait for a step, as far as one read brings many."""
+        """Memory of the commands that wait for a step: one read can bring many."""
         return sum(
             EVENT_BYTES + (len(event.payload) if isinstance(event, LinePublish) else 0)
             for event in self._events
@@ -157,7 +157,7 @@ class LineClient:
         logger.critical(
             "line client at %s (subscribers: %s) is cut off", self._peer, names, exc_info=error
         )
-        self._transport.abort()  # What else was written may not be true.
+        self._transport.abort()  # Bytes that are not sent yet may be wrong.
         for subscriber in self._subscribers.values():
             subscriber.end()
         self._closed = True
@@ -175,7 +175,7 @@ class LineClient:
     # Commands
 
     def _perform(self) -> None:
-        """Obey in order; a SUBSCRIBE may have to wait for the log, and what follows for it."""
+        """Obey in order. A SUBSCRIBE may wait for the log; later commands wait for it."""
         while self._events and self._step is None:
             if isinstance(self._events[0], LinePublish):
                 self._publish()
@@ -230,8 +230,8 @@ class LineClient:
         log.throttle(self)
 
     def _begin(self, event: LineSubscribe | LineUnsubscribe) -> asyncio.Future[Session] | None:
-        """Subscribe or unsubscribe where the command stands in the order of arrival. None: the
-        session is to be opened first, or the log to be asked."""
+        """Subscribe or unsubscribe at the command's place in the order of arrival. None: first the
+        session has to be opened, or the log asked."""
         subscriber = self._subscribers.get(event.subscriber)
         session = None if subscriber is None else subscriber.session
         if session is None:
@@ -275,8 +275,8 @@ class LineClient:
             self._close_if_done()
 
     async def _change(self, event: LineSubscribe | LineUnsubscribe) -> Session | None:
-        """Subscribe or unsubscribe, and return when that is in effect. None: there is no session,
-        and none is made to unsubscribe from it."""
+        """Subscribe or unsubscribe, and return when that is in effect. None: there is no session
+        to unsubscribe from, and none is made."""
         services, name = self.services, event.subscriber
         if isinstance(event, LineSubscribe):
             if is_shared(event.filter):
@@ -394,7 +394,7 @@ class LineClient:
             self._transport.resume_reading(reason)
 
     def _leave(self) -> None:
-        with ExitStack() as leaving:  # Whatever one of them raises, the others leave.
+        with ExitStack() as leaving:  # If one of them raises, the others leave all the same.
             for subscriber in self._subscribers.values():
                 leaving.callback(subscriber.leave)
             self._subscribers = {}

@@ -61,7 +61,7 @@ class LineSubscriber(Owner, Recipient):
         self._written: list[int] = []
         """Packet Identifiers of what was written and not yet taken by the operating system."""
         self._unsubscribed: deque[tuple[Offset, Callable[[], None]]] = deque()
-        """Who is told when the outbox was written through this offset."""
+        """Callbacks, each for when the outbox has been written up to its offset."""
 
     @property
     def session(self) -> Session | None:
@@ -89,13 +89,13 @@ class LineSubscriber(Owner, Recipient):
             self._tell_unsubscribed()
 
     def when_written(self, told: Callable[[], None]) -> None:
-        """Call `told` when what was routed to the session by now is written, if it ever is."""
+        """Call `told` when all messages routed to the session by now are written."""
         outbox = () if self.session is None else self.session.outbox
         self._unsubscribed.append((outbox[-1][0].offset if outbox else Offset(0), told))
         self._tell_unsubscribed()
 
     def nothing_more(self) -> None:
-        """Nothing more is written: tell all who wait for that."""
+        """No more messages are written: call all who wait for one."""
         while self._unsubscribed:
             _, told = self._unsubscribed.popleft()
             told()
@@ -157,7 +157,7 @@ class LineSubscriber(Owner, Recipient):
         self._client.failed(error)
 
     def end(self) -> None:
-        """We made a mistake: what memory has of its session is not committed any more."""
+        """We made a mistake: do not commit this session's state in memory any more."""
         if self.session is not None:
             self.session.end()
 

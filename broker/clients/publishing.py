@@ -1,7 +1,7 @@
 """Publishing: what one client publishes, from its packets to their acknowledgements.
 
-The PUBLISH packets of one read become one append. PUBACK and PUBREC leave when that is committed
-(P1), and PUBCOMP when it is committed that the Packet Identifier may be used again.
+The PUBLISH packets of one read become one append. PUBACK and PUBREC are sent when the append is
+committed (P1). PUBCOMP is sent when the release of its Packet Identifier is committed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ RECEIPT = ("receipt", "true")
 """User Property of a PUBLISH that asks for the message's offset on its acknowledgement."""
 NO_ROOM = "delayed or deduplicated: limit reached"
 NOT_KEPT = "delayed: disk"
-"""Why a message is dropped that asked for more than to be delivered now."""
+"""Reasons to drop a message that was to be delayed or deduplicated."""
 NO_RECEIPTS: Mapping[int, Message] = {}
 
 
@@ -55,7 +55,7 @@ class Publishing:
         self._session = session
         self._output = output
         self._gives_reasons = output.connection.version == MQTT_5
-        """Whether an acknowledgement can say more than that the message came."""
+        """Whether an acknowledgement has a Reason Code: not in 3.1.1."""
 
     def publish(self, packets: Sequence[Publish]) -> bool:
         """Append a read's worth of messages, and acknowledge them when they are committed.
@@ -74,7 +74,7 @@ class Publishing:
         return self._asking.asks(packet.topic, packet.properties)
 
     def _publish(self, packets: Sequence[Publish]) -> bool:
-        """As `publish`, of messages that are to be stored and delivered, and no more."""
+        """As `publish`, for messages without a delay or a `dedup-key`."""
         session, log = self._session, self._log
         client_id = session.client_id
         now_us = self._clock.wall_us()
@@ -115,7 +115,7 @@ class Publishing:
                 if pubrecs:
                     self._acknowledge(PacketType.PUBREC, pubrecs, 0, receipts, unwanted)
             elif isinstance(error, StoreFull):
-                # The client may be gone, but not its session: what it sends again is new.
+                # The client may be gone, its session is there: a message sent again is a new one.
                 session.received.release(received)
                 logger.info(
                     "client %r: %s refused: %s",
@@ -130,7 +130,7 @@ class Publishing:
 
         if pubacks or pubrecs:
             awaited = len(pubacks) + len(received)
-            # MQTT 5 can say that there is no space, to 3.1.1 we do not listen until there is.
+            # MQTT 5 is told that there is no space. A 3.1.1 client is not read until there is.
             keep_if_full = not self._gives_reasons or not awaited
             if len(messages) > awaited:
                 self._append_mixed(messages, committed, keep_if_full=keep_if_full)
@@ -143,7 +143,7 @@ class Publishing:
         return False
 
     def _publish_asking(self, packet: Publish) -> bool:
-        """As `publish`, of one that is to come later, or once."""
+        """As `publish`, for one message with a delay or a `dedup-key`."""
         session, log, asking = self._session, self._log, self._asking
         qos, packet_id = packet.qos, packet.packet_id
         if qos == 2 and not session.received.receive(packet_id):
@@ -204,8 +204,8 @@ class Publishing:
     def _append_mixed(
         self, messages: Sequence[Message], committed: OnCommitted, *, keep_if_full: bool
     ) -> None:
-        """QoS 0 beside QoS 1 and 2: it does not wait for their commit. All are appended in their
-        order; `committed` belongs to the last of QoS 1 and 2, or to nothing but the packets."""
+        """Append QoS 0, 1 and 2 in their order. QoS 0 does not wait for the commit of the others.
+        `committed` is called for the last run of QoS 1 and 2; alone, if there is none."""
         log, failed = self._log, self._output.failed
         runs = [[*run] for _, run in groupby(messages, lambda message: message.qos > 0)]
         awaited = [run for run in runs if run[0].qos] or [[]]
@@ -220,9 +220,9 @@ class Publishing:
             log.append([], committed, failed, keep_if_full=keep_if_full)
 
     def refuse(self, publish: RefusedPublish) -> None:
-        """Acknowledge it, after all that came before it.
+        """Acknowledge it, after all earlier packets.
 
-        3.1.1 cannot say that it was refused, and is to be answered all the same. [MQTT3-3.3.5-2]
+        3.1.1 has no Reason Code that refuses, and still has to be answered. [MQTT3-3.3.5-2]
         """
         self._counters.dropped[publish.dropped_as] += 1
         logger.info("client %r: a message is refused: %s", self._session.client_id, publish.reason)
@@ -240,7 +240,7 @@ class Publishing:
     def release(self, packet_ids: Sequence[int]) -> None:
         """PUBREL came: answer with PUBCOMP.
 
-        Unknown identifiers wait as well: what released them may not be committed yet.
+        Unknown identifiers wait, too: their release by an earlier PUBREL may not be committed yet.
         """
         known = self._session.received.release(packet_ids)
         if known:
@@ -254,8 +254,8 @@ class Publishing:
     def _unwanted(
         self, messages: Sequence[Message], pubacks: Sequence[int], received: Sequence[int]
     ) -> Collection[int]:
-        """Packet Identifiers of messages of QoS 1 and 2 that nobody is subscribed to, as far as is
-        known and the client can be told. [MQTT 5, section 3.4.2.1]"""
+        """Packet Identifiers of the QoS 1 and 2 messages to which certainly nobody is subscribed.
+        None in 3.1.1, which cannot be told. [MQTT 5, section 3.4.2.1]"""
         if not self._gives_reasons:
             return ()
         topics = self._sessions.nobody_gets(messages)
@@ -278,7 +278,7 @@ class Publishing:
         receipts: Mapping[int, Message] = NO_RECEIPTS,
         unwanted: Collection[int] = (),
     ) -> None:
-        """One `Ack` for as many as are answered alike; with an offset each has its own."""
+        """Send one `Ack` for all with the same answer; one each where they have offsets."""
         if not packet_ids:
             return
         if unwanted:

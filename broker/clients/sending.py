@@ -1,13 +1,13 @@
-"""Sending: all that leaves on one MQTT connection, and what the client acknowledges of it.
+"""Sending: the packets that leave on one MQTT connection, and the client's acknowledgements.
 
     Delivery ─▶ Session ─▶ Sender.take ─▶ Sending.wake ─▶ Output ─▶ bytes
 
-`Output` is the way out, of the messages here and of the answers that others give. A QoS 2 message
-is held until its Packet Identifier is committed, and PUBREL until the PUBREC is, or a crash of the
-broker could deliver the message twice. [MQTT-4.3.3]
+`Output` carries these messages, and the answers that other modules send. A QoS 2 message is held
+until its Packet Identifier is committed, and a PUBREL until its PUBREC is committed. Without that a
+crash of the broker could deliver the message twice. [MQTT-4.3.3]
 
-No message is taken from the session for a connection that has closed, be it by a DISCONNECT whose
-turn has not come yet: QoS 0 would be lost.
+No message is taken from the session for a connection that has closed, also if its DISCONNECT was
+read and waits for its turn: QoS 0 would be lost.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from broker.session.session import Session
 logger = logging.getLogger(__name__)
 
 HELD_BYTES_MAX = 512 * 1024
-"""What may be held for a commit: behind one QoS 2 message much of QoS 0 can come. (P7)"""
+"""Messages held for a commit: much QoS 0 can come behind one QoS 2 message. (P7)"""
 PACKET_IDENTIFIER_BYTES = 64
-"""What a Packet Identifier takes in memory while its acknowledgement waits."""
+"""Memory of one Packet Identifier while its acknowledgement waits."""
 
 
 class Output:
@@ -63,7 +63,7 @@ class Output:
         ended: Callable[[], None],
         failed: OnFailed,
     ) -> None:
-        """`ended` is called when a packet that the client cannot take ended the connection, and
+        """`ended` is called when a packet was too large for the client, which ends the connection;
         `failed` when we made a mistake."""
         self.connection = connection
         self.failed = failed
@@ -81,7 +81,7 @@ class Output:
     def send(self, *packets: FromServer) -> None:
         """Send these; of no effect once the client has left.
 
-        Written once, however many acknowledgements become due in a commit or a turn of the loop.
+        All packets of one commit, or of one turn of the loop, leave in one write.
         """
         if self.closed:
             return
@@ -105,13 +105,13 @@ class Output:
         self._log.changed(session, saved, self.failed, size=size)
 
     def leave(self) -> None:
-        """The client has left, and is let go: see `Sender.stop`."""
+        """The client has left. Keep no reference to it: see `Sender.stop`."""
         self.closed = True
         self._ended = _let_go
         self.failed = partial(_failed_later, self._transport)
 
     def flush(self) -> None:
-        """Write what waits. Raises nothing: the loop calls it."""
+        """Write the packets that wait. Raises nothing: the loop calls it."""
         self._flush_scheduled = False
         try:
             if self.connection.queued:
@@ -125,7 +125,7 @@ class Output:
 
 
 def _let_go() -> None:
-    """Nobody is there who wants to know."""
+    """The client has left: nobody has to be told."""
 
 
 def _failed_later(transport: Transport, error: Exception) -> None:
@@ -166,7 +166,7 @@ class Sending(Recipient):
         self._held_size = 0
         """Bytes in memory."""
         self._unsubacks: list[tuple[Offset, Unsuback]] = []
-        """Each leaves when the outbox was taken through this offset."""
+        """Each is sent when the outbox has been sent up to its offset."""
 
     def begin(self) -> None:
         """Continue every unfinished exchange under its Packet Identifier. [MQTT-4.4.0-1]"""
@@ -187,16 +187,16 @@ class Sending(Recipient):
         self._held_size = 0
 
     def wake(self) -> None:
-        """Send what the session has, as far as window and socket permit."""
+        """Send the messages of the session, as far as window and socket permit."""
         session, output, sender = self._session, self._output, self._sender
         if output.closed or output.connection.closed:
             return
         owed = session.owed
-        # `session.waiting`, without a call: most wakes find nothing, since an acknowledgement came
-        # or a cursor was committed.
+        # This is `session.waiting` without a call. Most wakes find nothing to send: they follow an
+        # acknowledgement, or the commit of a cursor.
         while output.writable and (session.aside or session.outbox or owed.waiting or sender.left):
             if self._held_size > HELD_BYTES_MAX:
-                break  # What follows waits in the outbox, and then in the log.
+                break  # The next messages wait in the outbox, and then in the log.
             now_us = self._time.aged_us()
             taken = sender.take(now_us)
             if taken is None:
@@ -217,8 +217,8 @@ class Sending(Recipient):
             self._groups.drained(session)
 
     def hand_on(self, outgoing: list[Outgoing]) -> bool:
-        """Send these QoS 0 messages now, before their commit. False, and none is sent: the socket
-        is full, or something older is to go first."""
+        """Send these QoS 0 messages now, before their commit. False: none was sent, since the
+        socket is full or an older message has to go first."""
         output, session = self._output, self._session
         if not output.writable or output.connection.closed or self._held or self._sender.left:
             return False
@@ -231,7 +231,7 @@ class Sending(Recipient):
         return True
 
     def answer(self, packet: Suback | Unsuback) -> None:
-        """UNSUBACK leaves behind the messages that were routed before it."""
+        """Send it; an UNSUBACK only after the messages that were routed before it."""
         outbox = self._session.outbox
         if isinstance(packet, Unsuback) and (outbox or self._held):
             self._unsubacks.append((outbox[-1][0].offset if outbox else Offset(0), packet))
@@ -240,8 +240,8 @@ class Sending(Recipient):
             self._output.send(packet)
 
     def _send_unsubacks(self) -> None:
-        """Those whose messages were taken. A client that must acknowledge some before it can have
-        the others is not kept waiting."""
+        """Send each UNSUBACK whose earlier messages are sent. A client that has to acknowledge some
+        of these messages before it can get the others does not wait for them."""
         outbox = self._session.outbox
         while self._unsubacks:
             through, packet = self._unsubacks[0]
@@ -255,7 +255,7 @@ class Sending(Recipient):
                 self._output.send(packet)
 
     def _send_held(self, error: StoreError | None) -> None:
-        """Packet Identifiers are committed: what waited for that may go."""
+        """Packet Identifiers are committed: send the messages that waited for that."""
         if error is None and not (self._output.closed or self._output.connection.closed):
             taken = self._held.pop(0)
             stopped = self._held_size > HELD_BYTES_MAX
@@ -294,8 +294,8 @@ class Sending(Recipient):
         self._output.flush()
 
     def _without_notes_too_large(self, outgoing: list[Outgoing], now_us: int) -> list[Outgoing]:
-        """What we add to a message unasked is left out where it would make it too large. A gap that
-        is not told because of that is counted."""
+        """Leave out the User Properties that we add unasked where they make a message too large.
+        Each gap that the client is not told because of that is counted."""
         fits = self._output.connection.fits
         fitting: list[Outgoing] = []
         for message, grant in outgoing:
@@ -306,9 +306,9 @@ class Sending(Recipient):
         return fitting
 
     def acknowledged(self, ack: Ack) -> bool:
-        """PUBACK, PUBREC or PUBCOMP came: the client has these, or refuses them.
+        """PUBACK, PUBREC or PUBCOMP came: the client has these messages, or refuses them.
 
-        False: it is not of the type that is awaited under one of them. [MQTT-4.13.1-1]
+        False: one of these Packet Identifiers waits for another type. [MQTT-4.13.1-1]
         """
         window = self._session.in_flight
         before = window.repeatable.acknowledged

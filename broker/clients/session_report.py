@@ -1,4 +1,4 @@
-"""What a client asks to be told about the session that it comes back to.
+"""Answers to a client's questions about the session that it resumes.
 
 No packet of MQTT tells a client what it is subscribed to, or how much it missed. A client of MQTT 5
 asks with User Properties of its CONNECT, and the CONNACK that says Session Present answers:
@@ -28,7 +28,7 @@ UNREAD = ("tell", "unread")
 FILTERS_BYTES_MAX = 1 << 16
 """Topic Filters of one CONNACK; `subscriptions` still says how many there are."""
 READS_MAX = 32
-"""Counting reads the log in parts of at most 1,000 messages and about 1 MiB; so many of them."""
+"""Reads of the log for one count, each of at most 1,000 messages and about 1 MiB."""
 
 
 async def report(packet: Connect, session: Session, log: Log) -> UserProperties:

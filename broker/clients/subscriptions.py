@@ -5,15 +5,15 @@ A SUBSCRIBE is answered with one SUBACK when all its subscriptions are committed
 messages follow the SUBACK. SUBSCRIBE and UNSUBSCRIBE count for what arrives after them, and for
 nothing that came before (`delivery.changes`).
 
-The kinds of filters are told apart here and served elsewhere: a plain filter by delivery, `$share/`
-by groups, `$replay/` and User Property `from` by replay.
+This module only tells the kinds of filters apart. Delivery serves a plain filter, groups serve
+`$share/`, replay serves `$replay/` and the User Property `from`.
 
 One turn of the loop grants, or takes back, `FILTERS_PER_TURN` filters; other clients have their
 turns between. A granted part is given to the log before anything is awaited. So a client that is
 cut off between two parts leaves no subscription that only memory knows.
 
-While the disk is full, a session that ends with its connection needs nothing stored: its
-subscriptions count at once, and what waits for the disk comes after them.
+A session that ends with its connection stores nothing. So while the disk is full, its
+subscriptions count at once, and messages that wait for the disk come after them.
 
 One object serves every MQTT client: each call brings its session.
 """
@@ -55,7 +55,7 @@ from broker.topics import has_control_character, is_shared
 logger = logging.getLogger(__name__)
 
 METADATA = ("metadata", "true")
-"""User Property of a SUBSCRIBE that asks for offset, time and publisher of each message."""
+"""User Property of a SUBSCRIBE: send offset, time and publisher with each message."""
 
 FILTERS_PER_TURN = 100
 """Topic Filters that one turn of the loop grants a client, or takes back: about 1 ms. More take
@@ -85,7 +85,7 @@ class _Granted:
     """The result of a SUBSCRIBE so far."""
 
     remarks: list[str]
-    """What was not understood of the packet, and is said."""
+    """Words of the packet that were not understood. The SUBACK tells them."""
     codes: list[int] = field(default_factory=list)
     wanting_retained: list[SubscriptionDocument] = field(default_factory=list)
 
@@ -147,8 +147,8 @@ class Subscriptions:
         words: Mapping[str, str] | None = None,
         mark: asyncio.Future[Offset] | None = None,
     ) -> None:
-        """`words`: of the replay, if it asks for one. `mark`: where the SUBSCRIBE stands, for what
-        begins there and is made later."""
+        """`words` describe the replay, if there is one. `mark` is the place of the SUBSCRIBE in the
+        log: groups and replays that are opened later begin there."""
         here = Offset(0) if mark is None else await mark
         for requests in _parts(packet.requests):
             await asyncio.sleep(0)
@@ -199,7 +199,7 @@ class Subscriptions:
         words: Mapping[str, str],
         here: Offset,
     ) -> Result:
-        """One that replays: where from is for the log to say."""
+        """A subscription that replays. The log is asked where it begins."""
         try:
             now_us = self._clock.wall_us()
             await placing.place(self._log.store, session, subscription, words, now_us, here)

@@ -6,21 +6,21 @@ A line is UTF-8 and ends with a newline (`\r\n` will do). Tokens are separated b
     PUBLISH <topic> <message> <publisher>              CONFIRM
     OK · ERROR <reason> · DELIVER <topic> <message> <publisher> <YYYY-MM-DD HH:MM:SS>
 
-- The message is all that stands between the space after the topic and the space before the last
-  token, so its spaces are kept; of nothing (`PUBLISH t  p`, two spaces) it is empty.
-- A command that succeeds is answered by nothing until the peer sends `CONFIRM`, and by OK from
-  then on, CONFIRM included. The clients of the program that spoke this protocol first print every
-  line that they receive, and their publisher reads none.
-- Commands are answered in their order. An OK may have to wait for the log, so a line that cannot
-  be obeyed is an event too, `LineError`, which its client hands to `error` in its turn.
-- The time of a DELIVER is local time of the broker, as that program prints it.
-- No line ends the connection. One longer than `line_bytes_max` is refused once and skipped as it
-  arrives, empty lines are ignored, and so is a last line that the peer did not end.
-- A DELIVER is one line whatever came in by MQTT. Text that a line can carry is sent unchanged,
-  backslashes included: what was published by PUBLISH comes back as it was. Text that a line cannot
-  carry (newline, carriage return, NUL, bytes that are not UTF-8; in a topic or publisher also a
-  space) is sent with those as `\n`, `\r` and `\xNN`, and its backslashes doubled. Commands know no
-  such escapes: a topic with a space is subscribed to with a wildcard.
+- The message begins one space behind the topic and ends one space before the last token. Spaces
+  in it are kept. `PUBLISH t  p` (two spaces) has an empty message.
+- A command that succeeds gets no answer until the peer sends `CONFIRM`, and OK from then on, for
+  CONFIRM too. The original clients print every line that they receive, and the original publisher
+  never reads.
+- Commands are answered in their order. An OK may have to wait for the log. So a line that cannot
+  be obeyed is an event, `LineError`; its client calls `error` when it is that line's turn.
+- The time of a DELIVER is the broker's local time, as the original program prints it.
+- No line ends the connection. A line longer than `line_bytes_max` is refused once and skipped as it
+  arrives. Empty lines are ignored, and so is a last line without a newline.
+- Every message is one DELIVER line, also one that was published by MQTT. Text that fits into a line
+  is sent unchanged, backslashes included. Text that does not fit (it has a newline, a carriage
+  return, NUL, bytes that are not UTF-8; in a topic or publisher also a space) is sent with those
+  as `\n`, `\r` and `\xNN`, and with its backslashes doubled. Commands have no such escapes: who
+  wants a topic with a space subscribes with a wildcard.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class LineConnection:
         self._skipping = True
 
     def receive_data(self, data: bytes, now: Monotonic) -> list[LineEvent]:
-        """What the lines that end in `data` ask for, in order."""
+        """One event for each line that ends in `data`, in order; none for an empty line."""
         events: list[LineEvent] = []
         *ends, rest = data.split(b"\n")
         for end in ends:
@@ -156,7 +156,7 @@ class LineConnection:
             self.deliver(message.topic, message.payload, message.publisher, message.published_at_us)
 
     def data_to_send(self) -> bytes:
-        """What was queued since the last call."""
+        """The lines queued since the last call."""
         data = b"".join(self._outgoing)
         self._outgoing.clear()
         return data
@@ -169,7 +169,7 @@ class LineConnection:
         return []
 
     def _extend(self, piece: bytes) -> LineError | None:
-        """Add to the line so far; the refusal, once, if that makes it too long."""
+        """Add to the line so far. Returns the refusal, once, if that makes it too long."""
         if self._skipping:
             return None
         if len(self._line) + len(piece) <= self._line_bytes_max:
@@ -241,7 +241,7 @@ def _validate_identifier(identifier: str) -> None:
 
 
 def _text(data: bytes) -> bytes:
-    """As it is if a line can carry it, else escaped (see the module)."""
+    """Unchanged if it fits into a line, else escaped (see the module)."""
     if _fits_a_line(data):
         return data
     return data.decode(errors="surrogateescape").translate(_ESCAPES).encode()
@@ -249,7 +249,7 @@ def _text(data: bytes) -> bytes:
 
 @lru_cache(maxsize=1024)
 def _token(text: str) -> bytes:
-    """As it is if one token can carry it, else escaped. Remembered: the same ones come again."""
+    """Unchanged if it fits into a token, else escaped. Cached: names come again and again."""
     if " " not in text and _fits_a_line(text.encode()):
         return text.encode()
     return text.translate(_TOKEN_ESCAPES).encode()
@@ -267,5 +267,5 @@ def _fits_a_line(data: bytes) -> bool:
 
 @lru_cache(maxsize=64)
 def _local(second: int) -> bytes:
-    """Remembered, since a batch's messages share a second or few."""
+    """Cached: the messages of a batch share a second or two."""
     return datetime.fromtimestamp(second).strftime("%Y-%m-%d %H:%M:%S").encode()

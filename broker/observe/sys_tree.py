@@ -7,10 +7,10 @@
 - Only the broker publishes here: a client's PUBLISH is refused (`topics.refuse_reserved`). Filters
   that begin with a wildcard do not match. [MQTT-4.7.2-1]
 
-Some names mean a little else than with Mosquitto: `store/messages/...` is the whole log and all its
-bytes on the disk; `heap/...` is the resident memory of the process (`current` only where the system
-tells it, as Linux does); `subscriptions/count` counts those of connected clients. There is no
-`messages/inflight`: every session would have to be asked.
+Some names differ from Mosquitto's in their meaning. `store/messages/...` is the whole log and all
+its bytes on the disk. `heap/...` is the resident memory of the process; only some systems, like
+Linux, tell `heap/current`. `subscriptions/count` counts the subscriptions of connected clients.
+There is no `messages/inflight`: every session would have to be asked.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class SysTree:
         """By topic, as last published."""
 
     async def publish_forever(self, clock: Clock, interval_s: float) -> None:
-        """Until cancelled. What cannot be told once is told an interval later."""
+        """Until cancelled. After an error it tries again an interval later."""
         while True:
             try:
                 await self.publish(clock.now())
@@ -160,7 +160,7 @@ class SysTree:
 def _memory() -> Iterator[tuple[str, int]]:
     """The resident memory of this process in bytes.
 
-    Linux brings its maximum up to date now and then: it may be behind the current figure.
+    Linux updates the maximum now and then, so it can be less than the current figure.
     """
     current = 0
     with contextlib.suppress(OSError):
@@ -173,9 +173,9 @@ def _memory() -> Iterator[tuple[str, int]]:
 
 
 class Load:
-    """How much a total grows per minute: over about the last 1, 5 and 15, the latest counting most.
+    """How much a total grows per minute, on average over about the last 1, 5 and 15 minutes.
 
-    The exponentially damped average that Unix knows as its load.
+    An exponentially damped average, as Unix has for its load: the latest growth counts most.
     """
 
     def __init__(self) -> None:
