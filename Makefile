@@ -31,9 +31,9 @@ test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m "not alone" -n auto $(BY_FILE) $(SLOW) || failed=1; \
 	exit $$failed
 
-# What needs no process of its own, with fewer examples: for after every change.
+# What needs no process of its own, with fewer examples and without what is long: for after every change.
 quick: $(VENV)/.installed-test
-	$(BIN)/python -m pytest --hypothesis-profile quick -n logical $(BY_FILE) $(QUICK)
+	$(BIN)/python -m pytest --hypothesis-profile quick -m "not long" -n logical $(BY_FILE) $(QUICK)
 
 # What draws at random, with twenty times as many examples and kills: for a night.
 soak: $(VENV)/.installed-test

@@ -8,12 +8,12 @@ from broker.log.waiting import Waiting
 from tests.support.messages import numbered
 
 
-class Source:
+class Changed:
     def take_changes(self) -> list[object]:
         return []
 
 
-def batch(messages: int, *sources: Source) -> Batch:
+def batch(messages: int, *sources: Changed) -> Batch:
     made = Batch()
     made.appends.append(Append(numbered(messages), (), 0, True, True, None))
     made.sources = dict.fromkeys(sources, True)  # type: ignore[arg-type]  # all that is asked for
@@ -21,7 +21,7 @@ def batch(messages: int, *sources: Source) -> Batch:
 
 
 def test_what_is_being_committed_waits_too_and_a_session_counts_once() -> None:
-    one, two = Source(), Source()
+    one, two = Changed(), Changed()
     waiting = Waiting.of([batch(1, one), batch(2, one, two)], None)
     assert waiting == Waiting(3, 2, None)
     assert str(waiting) == "3 messages, and changes of 2 sessions"
@@ -29,6 +29,6 @@ def test_what_is_being_committed_waits_too_and_a_session_counts_once() -> None:
 
 
 def test_a_disk_that_takes_nothing_is_the_reason() -> None:
-    full = Waiting.of([batch(1, Source())], StoreFull)
+    full = Waiting.of([batch(1, Changed())], StoreFull)
     assert str(full) == "1 message, and changes of 1 session: the disk is full"
     assert Waiting.of([], StoreBusy).disk == "locked by another program"

@@ -22,6 +22,8 @@ from tests.support.messages import message, numbered
 from tests.support.sqlite import opened, problems
 from tests.support.stores import read_all, retained
 
+pytestmark = pytest.mark.long
+
 
 def copy(
     source: Path,

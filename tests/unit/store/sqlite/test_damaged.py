@@ -17,6 +17,8 @@ from tests.support.sqlite import change
 from tests.support.stores import END
 from tests.support.trials import trials
 
+pytestmark = pytest.mark.long
+
 BLOCK = 1 << BLOCK_SHIFT
 TRIALS = trials(20)
 

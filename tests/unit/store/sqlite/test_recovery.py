@@ -27,6 +27,8 @@ from tests.support.sqlite import opened, problems
 from tests.support.stores import read_all
 from tests.support.trials import trials
 
+pytestmark = pytest.mark.long
+
 ACKNOWLEDGED = 300
 
 CHILD = """

@@ -34,6 +34,8 @@ from tests.support.sqlite import change, opened, problems
 from tests.support.stores import read_all, retained
 from tests.support.trials import trials
 
+pytestmark = pytest.mark.long
+
 PAGE = 4096
 ROWS_OF_A_PAGE = 120
 """At most so many messages of `flips.make` are on one page."""
