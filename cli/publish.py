@@ -44,6 +44,8 @@ WINDOW_MESSAGES = 1000
 UNSENT_BYTES_MAX = 1 << 20
 SESSION_EXPIRY_S = 3600
 """How long a broker remembers which messages it has of a publisher that is to come back."""
+RECEIPT = ("receipt", "true")
+DEDUP_KEY, DEDUP = "dedup-key", "dedup"
 TOO_LARGE = "too large"
 NO_PROPERTIES = packet_properties(PacketTypes.PUBLISH)
 
@@ -56,6 +58,9 @@ class Options:
     retain: bool
     json: bool
     user_properties: tuple[tuple[str, str], ...] = ()
+    receipt: bool = False
+    dedup_key: str | None = None
+    expiry_s: int | None = None
 
 
 class Publisher:
@@ -71,11 +76,17 @@ class Publisher:
         self._session_expiry_s = SESSION_EXPIRY_S if resumes and options.qos else 0
         self._client = Client(options.address, options.client_id, interrupt)
         properties = list(options.user_properties)
-        if options.json:
-            properties.append(("receipt", "true"))
+        if options.dedup_key is not None:
+            properties.append((DEDUP_KEY, options.dedup_key))
+        if options.json or options.receipt or options.dedup_key is not None:
+            properties.append(RECEIPT)
         self._properties = (
-            packet_properties(PacketTypes.PUBLISH, properties) if properties else None
+            packet_properties(PacketTypes.PUBLISH, properties)
+            if properties or options.expiry_s is not None
+            else None
         )
+        if self._properties is not None and options.expiry_s is not None:
+            self._properties.MessageExpiryInterval = options.expiry_s
         self._unacknowledged: dict[int, tuple[str, int]] = {}  # topic and bytes, by Packet Id
         self.taken = 0
         self.unwanted = False
@@ -202,10 +213,30 @@ class Publisher:
             else:
                 self.taken += 1
                 self.unwanted |= reason.value == NO_MATCHING_SUBSCRIBERS
+                self._tell(acknowledged)
             if self._options.json:
                 lines.append(output.json_line(self._receipt(acknowledged, topic, size)))
         if lines:
             output.data(b"".join(lines))
+
+    def _tell(self, acknowledged: Acknowledged) -> None:
+        """What the options asked the broker to say."""
+        options, said = self._options, acknowledged.user_properties
+        offset = said.get("offset")
+        if options.receipt and not options.json:
+            if offset is not None:
+                output.data(f"{offset}\n".encode())
+            else:
+                output.note("accepted; the broker names no offset (a delayed message has none yet)")
+        if options.dedup_key is not None:
+            if DEDUP not in said:
+                output.note(
+                    "the broker keeps no keys for this topic, so a repeat is stored again:"
+                    " it needs a [[dedup]] with a filter that matches"
+                )
+            elif said[DEDUP] == "repeat":
+                where = "" if offset is None else f", at offset {offset}"
+                output.note(f"the broker had it already{where}: it is not stored again")
 
     def _receipt(self, acknowledged: Acknowledged, topic: str, size: int) -> dict[str, object]:
         receipt: dict[str, object] = {"topic": topic, "qos": self._options.qos, "bytes": size}
@@ -213,6 +244,8 @@ class Publisher:
             receipt["error"] = str(acknowledged.reason)
         elif "offset" in acknowledged.user_properties:
             receipt["offset"] = int(acknowledged.user_properties["offset"])
+        if DEDUP in acknowledged.user_properties:
+            receipt["repeat"] = acknowledged.user_properties[DEDUP] == "repeat"
         return receipt
 
 

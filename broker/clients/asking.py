@@ -21,13 +21,16 @@ from broker.errors import QuotaExceeded, StoreError
 from broker.log.dedup import Dedup, Known
 from broker.log.delayed import Accepted, Delayed
 from broker.log.log import Log
-from broker.message import NOT_STORED, Message, Offset, WallUs
+from broker.message import NOT_STORED, Message, WallUs
+from broker.mqtt.packets import UserProperties
 from broker.mqtt.properties import user_properties
 from broker.replay.spec import parse_moment
 from broker.topics import DELAYED_PREFIX, matches, parse_delayed
 
 DELIVER_AT = "deliver-at"
 DEDUP_KEY = "dedup-key"
+DEDUP = "dedup"
+"""Says on the acknowledgement whether a message with a key was the `first` or a `repeat`."""
 _DELIVER_AT, _DEDUP_KEY = DELIVER_AT.encode(), DEDUP_KEY.encode()
 WINDOWS_KEPT_MAX = 8192
 
@@ -160,8 +163,16 @@ def asking_of(
     return Asking(clock, counters, delayed, dedup, windows_s)
 
 
-def offset_of(asked: Asked) -> Offset:
-    """Of the message, or of the one that it repeats; `NOT_STORED`: there is none yet."""
+def receipt_of(asked: Asked) -> UserProperties:
+    """What the acknowledgement of a stored message says of it: the offset, if there is one yet, of
+    it or of the message that it repeats, and which of both it is, if its key counts."""
+    known = asked.known
+    offset = NOT_STORED
     if asked.messages:
-        return asked.messages[0].offset
-    return NOT_STORED if asked.known is None else asked.known.offset
+        offset = asked.messages[0].offset
+    elif known is not None:
+        offset = known.offset
+    receipt = [("offset", str(offset))] if offset else []
+    if known is not None:
+        receipt.append((DEDUP, "repeat" if asked.repeats else "first"))
+    return receipt

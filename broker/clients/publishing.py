@@ -10,7 +10,7 @@ import logging
 from collections.abc import Collection, Mapping, Sequence
 from itertools import groupby
 
-from broker.clients.asking import offset_of
+from broker.clients.asking import receipt_of
 from broker.clients.sending import Output
 from broker.clients.services import Services
 from broker.errors import QuotaExceeded, StoreError, StoreFull
@@ -178,10 +178,9 @@ class Publishing:
                 if not stored and asked.delayed is not None:
                     self._counters.dropped[NOT_KEPT] += 1
             elif stored:
-                offset = offset_of(asked)
-                wanted = offset and has_user_property(packet.properties, RECEIPT)
-                receipts = [("offset", str(offset))] if wanted else []
-                self._output.send(Ack(kind, [packet_id], user_properties=receipts))
+                wanted = has_user_property(packet.properties, RECEIPT)
+                receipt = receipt_of(asked) if wanted else []
+                self._output.send(Ack(kind, [packet_id], user_properties=receipt))
             else:
                 session.received.release([packet_id] if qos == 2 else ())
                 self._acknowledge(kind, [packet_id], ReasonCode.QUOTA_EXCEEDED)

@@ -34,6 +34,8 @@ Examples:
   pubsub pub weather --retain --id station7 Sunny
   seq 100000 | pubsub pub numbers -l
   pubsub pub photos/cat -f cat.jpg --json
+  pubsub pub lamp off --delay 1h30m
+  pubsub pub orders '{"id": 7}' --id shop --dedup order-7
 
 QoS is 1 unless told otherwise: the broker acknowledges when the message is on its disk, so exit
 code 0 means that it is safe. -q 0 does not wait for that.
@@ -79,6 +81,22 @@ def run(
     user_property: Annotated[
         list[str] | None, typer.Option("--property", "-D", help="User property, NAME=VALUE.")
     ] = None,
+    delay: Annotated[
+        str | None, typer.Option("--delay", help="Deliver it so much later: 90s, 15m, 1d2h.")
+    ] = None,
+    at: Annotated[
+        str | None, typer.Option("--at", help="Deliver it then: 18:30, 2026-12-24T18:00:00Z.")
+    ] = None,
+    dedup: Annotated[
+        str | None,
+        typer.Option("--dedup", help="Store it once, however often it is sent with this key."),
+    ] = None,
+    expire: Annotated[
+        str | None, typer.Option("--expire", help="Not to be delivered after: 90s, 15m, 1d2h.")
+    ] = None,
+    receipt: Annotated[
+        bool, typer.Option("--receipt", help="Print its offset in the log.")
+    ] = False,
     timeout: Annotated[
         float | None,
         typer.Option("--timeout", "-W", min=0, help="-l: end (27) if the broker is away so long."),
@@ -89,6 +107,7 @@ def run(
 ) -> None:
     """Publish; done when the broker has it on its disk."""
     from cli import publish
+    from cli.later import duration, later
 
     address, url_topic = address_of(
         url,
@@ -104,7 +123,7 @@ def run(
         will_qos=will_qos,
         will_retain=will_retain,
     )
-    user_properties = tuple(_property(text) for text in user_property or ())
+    properties = [_property(text) for text in user_property or ()]
     given = [text for text in (topic, message) if text is not None]
     if url_topic is not None:
         given.insert(0, url_topic)
@@ -118,13 +137,23 @@ def run(
     if timeout is not None and not stdin_lines:
         raise typer.BadParameter("--timeout is for -l: the others end when the connection does")
     check_string("--id", client_id)
+    if dedup is not None and (stdin_lines or client_id is None):
+        raise typer.BadParameter(
+            "--dedup is for one message, and needs --id: a key is one publisher's on one topic"
+        )
+    check_string("--dedup", dedup)
+    if given and (delay is not None or at is not None):
+        given[0], properties = later(given[0], delay, at, properties)
     options = publish.Options(
         address=address,
         client_id=client_id or f"pubsub-pub-{unique()}",
         qos=qos,
         retain=retain,
         json=json,
-        user_properties=user_properties,
+        user_properties=tuple(properties),
+        receipt=receipt,
+        dedup_key=dedup,
+        expiry_s=None if expire is None else duration("--expire", expire),
     )
     if not given:
         if sources or not sys.stdin.isatty():

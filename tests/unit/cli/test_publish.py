@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -271,3 +272,34 @@ def test_one_line_that_is_too_large_does_not_keep_the_others(
     assert [did[2] for did in client.did if did[0] == "publish"] == [b"1", b"3"]
     errors = [json.loads(line).get("error") for line in capfd.readouterr().out.splitlines()]
     assert [error for error in errors if error] == ["a packet of 54 bytes; the broker takes 40"]
+
+
+# What it asks the broker for
+
+
+def asked(client: ScriptedClient, said: dict[str, str], **wanted: Any) -> None:
+    number = 1 + sum(done[0] == "publish" for done in client.did)
+    client.turns.append([acknowledged(number, user_properties=said)])
+    publish(replace(options(), **wanted), "a", lambda: b"b")
+
+
+def test_a_receipt_is_the_offset(
+    client: ScriptedClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked(client, {"offset": "7"}, receipt=True)
+    assert capsys.readouterr().out == "7\n"
+    asked(client, {}, receipt=True)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "names no offset" in err
+
+
+def test_a_repeat_is_told(client: ScriptedClient, capsys: pytest.CaptureFixture[str]) -> None:
+    asked(client, {"offset": "7", "dedup": "first"}, dedup_key="k")
+    assert capsys.readouterr().err == ""
+    asked(client, {"offset": "7", "dedup": "repeat"}, dedup_key="k")
+    assert "had it already, at offset 7" in capsys.readouterr().err
+    asked(client, {"offset": "8"}, dedup_key="k", json=True)
+    out, err = capsys.readouterr()
+    assert "keeps no keys for this topic" in err
+    assert "repeat" not in json.loads(out)

@@ -186,10 +186,14 @@ def keyed(topic: str, packet_id: int, key: str, *, qos: int = 1, receipt: bool =
 
 async def test_a_message_that_comes_again_is_stored_once(world: World, dialogue: Dialogue) -> None:
     dialogue.client("32 06 0001 'a' 0009 00" + keyed("orders/1", 1, "k", receipt=True))
-    await dialogue.broker("40 .. 0009 *  40 .. 0001 .. .. 26 0006 'offset' 0001 '2'")
+    await dialogue.broker(
+        "40 .. 0009 *  40 .. 0001 .. .. 26 0006 'offset' 0001 '2' 26 0005 'dedup' 0005 'first'"
+    )
     dialogue.client(keyed("orders/1", 2, "k", receipt=True) + keyed("orders/1", 3, "k", qos=2))
     dialogue.client(keyed("orders/1", 0, "k", qos=0))
-    await dialogue.broker("40 .. 0002 .. .. 26 0006 'offset' 0001 '2'  50 02 0003")
+    await dialogue.broker(
+        "40 .. 0002 .. .. 26 0006 'offset' 0001 '2' 26 0005 'dedup' 0006 'repeat'  50 02 0003"
+    )
     assert await stored(world) == [("a", b""), ("orders/1", b"x")]
     assert world.counters.repeats == 3
 
@@ -261,7 +265,10 @@ async def test_no_more_keys_than_the_limit(world: World, dialogue: Dialogue) -> 
 async def test_a_delayed_message_has_a_key_too(world: World, dialogue: Dialogue) -> None:
     for packet_id in 1, 2:
         dialogue.client(keyed("$delayed/5/orders/1", packet_id, "k", receipt=True))
-    await dialogue.broker("40 02 0001 40 02 0002")
+    await dialogue.broker(
+        "40 .. 0001 .. .. 26 0005 'dedup' 0005 'first'"
+        "40 .. 0002 .. .. 26 0005 'dedup' 0006 'repeat'"
+    )
     world.clock.advance(5)
     assert await stored(world) == [("orders/1", b"x")]
 
