@@ -1,6 +1,7 @@
 """Every exception of the project, as one tree.
 
 - `ConfigError`: the operator asked for something impossible; the CLI prints it and exits with 2.
+- `CommandRefused`: the operator asked a broker for what cannot be done now.
 - `PeerError`: the other side broke a rule. It carries the MQTT 5 Reason Code that says which and
   ends at most the connection it came from. Bytes from outside can raise nothing else.
 - `StoreError`: the log cannot do its work now (`StoreUnavailable`, `StoreFull`,
@@ -24,6 +25,19 @@ class ConfigError(PubSubError):
         self.key = key
         self.value = value
         self.remedy = remedy
+
+
+class CommandRefused(PubSubError):
+    """What an operator asked a broker for cannot be done. `remedy` says what can, or is empty."""
+
+    def __init__(self, reason: str, remedy: str = "") -> None:
+        super().__init__(f"{reason}; {remedy}" if remedy else reason)
+        self.reason = reason
+        self.remedy = remedy
+
+
+class NotFound(CommandRefused):
+    """Nobody and nothing has that name."""
 
 
 class PeerError(PubSubError):

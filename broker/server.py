@@ -256,11 +256,11 @@ class Server:
                 await self._log.flushed()
         finally:
             self._alarm.stop()
-            self._services.sessions.broker_stops()
+            self._services.sessions.wills.broker_stops()
             for connection in list(self._connections):
                 connection.shut_down()
         if self._failure is None:
-            await self._services.sessions.publish_due_wills()
+            await self._services.sessions.wills.publish_due()
             await self._log.end()
 
     async def _stop_tasks(self) -> None:

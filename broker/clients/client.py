@@ -42,7 +42,7 @@ from broker.mqtt.packets import (
     Unsubscribe,
 )
 from broker.mqtt.reasons import ReasonCode
-from broker.registry.sessions import Owner
+from broker.registry.faces import Owner
 from broker.session.session import Session
 
 logger = logging.getLogger(__name__)
@@ -54,12 +54,10 @@ class Client(Owner):
     def __init__(self, services: Services, transport: Transport, peer: str, now: Monotonic) -> None:
         self._services = services
         self._transport = transport
-        self._peer = peer
+        self.address = peer
+        traffic, methods = services.counters.packets, services.methods
         self._connection = Connection(
-            now=now,
-            limits=services.limits,
-            methods=services.methods,
-            traffic=services.counters.packets,
+            now=now, limits=services.limits, methods=methods, traffic=traffic
         )
         self._output = Output(
             self._connection, transport, services.log, self._connection_ended, self.failed
@@ -137,7 +135,7 @@ class Client(Owner):
         self._end()
 
     def failed(self, error: Exception) -> None:
-        logger.critical("client %r at %s is cut off", self._client_id, self._peer, exc_info=error)
+        logger.critical("client %r at %s is cut off", self._client_id, self.address, exc_info=error)
         self._why = ""
         self._transport.abort()  # Bytes that are not sent yet may be wrong.
         if self._session is not None and not self._output.closed:
@@ -181,13 +179,15 @@ class Client(Owner):
 
     def broken(self, error: StoreError) -> None:
         """The log cannot be read for this session."""
-        logger.error("client %r at %s: %s", self._client_id, self._peer, error)
+        logger.error("client %r at %s: %s", self._client_id, self.address, error)
         self._close(ReasonCode.IMPLEMENTATION_SPECIFIC_ERROR, error.reason)
 
     def taken_over(self) -> None:
-        self._why = "taken over by another connection with its client identifier"
-        self._connection.close(ReasonCode.SESSION_TAKEN_OVER)
-        self._end()
+        why = "taken over by another connection with its client identifier"
+        self._close(ReasonCode.SESSION_TAKEN_OVER, why)
+
+    def removed(self) -> None:
+        self._close(ReasonCode.ADMINISTRATIVE_ACTION, "its session was removed by an operator")
 
     # Events
 
@@ -241,7 +241,7 @@ class Client(Owner):
                 self._services.counters.protocol_errors += 1
                 self._why = event.reason
                 if self._session is None:
-                    logger.info("connection from %s closed: %s", self._peer, event.reason)
+                    logger.info("connection from %s closed: %s", self.address, event.reason)
                 self._end()
             case _:
                 assert_never(event)
@@ -283,7 +283,7 @@ class Client(Owner):
         self._connection.accept(connack)
         self._transport.deadline_moved()  # From the connect timeout to the keep alive.
         terms = connecting.terms(packet, connack)
-        logger.info("client %r at %s: connected (%s)", self._client_id, self._peer, terms)
+        logger.info("client %r at %s: connected (%s)", self._client_id, self.address, terms)
         self._sending.begin()
         self._output.flush()
         try:
@@ -296,7 +296,7 @@ class Client(Owner):
 
     def _refuse(self, error: QuotaExceeded | StoreError) -> None:
         self._services.counters.refused_connects += 1
-        logger.warning("client %r at %s: refused: %s", self._client_id, self._peer, error)
+        logger.warning("client %r at %s: refused: %s", self._client_id, self.address, error)
         self._close(connecting.refusal(error), error.reason)
 
     # What has to wait
@@ -381,7 +381,7 @@ class Client(Owner):
             self._sending.stop()
         if self._session is not None:
             if self._why:
-                who = self._client_id, self._peer, self._why
+                who = self._client_id, self.address, self._why
                 logger.info("client %r at %s: disconnected: %s", *who)
             self._let_go(self._session)
 

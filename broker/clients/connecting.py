@@ -12,7 +12,7 @@ from broker.errors import QuotaExceeded, StoreError, StoreFull
 from broker.mqtt.packets import MQTT_5, Connack, Connect, Disconnect, Properties
 from broker.mqtt.properties import Property
 from broker.mqtt.reasons import ReasonCode
-from broker.registry.sessions import Owner
+from broker.registry.faces import Owner
 from broker.session.session import Session
 
 

@@ -64,7 +64,7 @@ class LineClient:
         config = services.config
         self.services = services
         self._transport = transport
-        self._peer = peer
+        self.address = peer
         self._connection = LineConnection(
             now=now,
             line_bytes_max=config.packet_bytes_max,
@@ -155,7 +155,7 @@ class LineClient:
     def failed(self, error: Exception) -> None:
         names = ", ".join([*self._subscribers][:NAMED_MAX]) or "none"
         logger.critical(
-            "line client at %s (subscribers: %s) is cut off", self._peer, names, exc_info=error
+            "line client at %s (subscribers: %s) is cut off", self.address, names, exc_info=error
         )
         self._transport.abort()  # Bytes that are not sent yet may be wrong.
         for subscriber in self._subscribers.values():
@@ -165,7 +165,7 @@ class LineClient:
             self._leave()
         except Exception as another:
             logger.critical(
-                "line client at %s did not leave as it should", self._peer, exc_info=another
+                "line client at %s did not leave as it should", self.address, exc_info=another
             )
 
     def broken(self, error: StoreError) -> None:
@@ -261,7 +261,7 @@ class LineClient:
         except PeerError as error:
             self._answer(answer, error.reason)
         except StoreError as error:
-            logger.warning("line client at %s: %s", self._peer, error)
+            logger.warning("line client at %s: %s", self.address, error)
             self._answer(answer, NOT_STORED)
         finally:
             self._step = None
@@ -368,7 +368,7 @@ class LineClient:
 
     def _answer(self, answer: Answer, reason: str = "") -> None:
         if reason:
-            logger.info("line client at %s: refused: %s", self._peer, reason)
+            logger.info("line client at %s: refused: %s", self.address, reason)
         self._answers.give(answer, reason, unasked=self.writable_now)
         data = self._connection.data_to_send()
         if data and not self._closed:

@@ -16,7 +16,7 @@ from broker.delivery.sender import RESEND_MESSAGES_MAX, Recipient, Sender
 from broker.documents import NOT_YET, SubscriptionDocument
 from broker.errors import StoreError
 from broker.message import Message, Offset, Outgoing
-from broker.registry.sessions import Owner
+from broker.registry.faces import Owner
 from broker.session.session import Session
 from broker.topics import REPLAY_PREFIX, is_shared
 
@@ -27,6 +27,7 @@ class Connection(Protocol):
     """The line connection that carries it, and maybe others."""
 
     services: Services
+    address: str
     writable_now: bool
 
     @property
@@ -56,6 +57,7 @@ class LineSubscriber(Owner, Recipient):
     def __init__(self, client: Connection, client_id: str) -> None:
         self._client = client
         self._client_id = client_id
+        self.address = client.address
         self._sender: Sender | None = None
         """None before the session is open, and when it is another's."""
         self._written: list[int] = []

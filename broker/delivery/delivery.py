@@ -134,6 +134,14 @@ class Delivery:
         self._at_once.forget(session)
         self._start(session, CatchUp(self, session))
 
+    def seek(self, session: Session, through: Offset) -> None:
+        """Let this session go on right above `through`, see `Session.seek`."""
+        self.stop(session, (CatchUp, None))
+        self._at_once.forget(session)
+        for subscription in session.seek(through):
+            self.subscribe(session, subscription)
+        self._start(session, CatchUp(self, session))
+
     def hold(self, session: Session) -> None:
         """A change of its subscriptions came: what comes after that waits until it is in effect."""
         session.standing.hold()

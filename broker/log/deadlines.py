@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Iterator
 from typing import Generic, TypeVar
 
 from broker.clock import NEVER
@@ -25,6 +26,9 @@ class Deadlines(Generic[At]):
 
     def __len__(self) -> int:
         return len(self._at)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._at)
 
     def __contains__(self, key: str) -> bool:
         return key in self._at

@@ -35,7 +35,7 @@ from broker.documents import SubscriptionDocument
 from broker.errors import StoreError, StoreUnavailable
 from broker.log.log import Log
 from broker.message import Grant, Lease, Message, Outgoing
-from broker.registry.sessions import Owner
+from broker.registry.faces import Owner
 from broker.session.grants import merge_grants
 from broker.session.in_flight import PACKET_IDENTIFIER_MAX
 from broker.session.session import Session

@@ -86,6 +86,10 @@ class Groups:
             return None
         return group.sender.session, {*group.members}
 
+    async def has_no_subscriber(self, name: str) -> bool:
+        """Whether no session is subscribed to this absent group. Raises StoreError."""
+        return name in await self._lingering.without_subscriber([name])
+
     async def attach(self, session: Session, subscriber: Member) -> None:
         """A client came back to its session: it is a member of its groups again."""
         shared = [s for s in session.subscriptions.values() if is_shared(s.filter)]

@@ -6,6 +6,9 @@ make many, and those must not take the place of other clients' sessions.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import chain
+
 from broker.clock import NEVER
 from broker.config import Config
 from broker.errors import QuotaExceeded
@@ -25,6 +28,26 @@ class Kept:
         self._clients = Deadlines[Monotonic]()
         self._groups = Deadlines[Monotonic]()
         self._gaps: dict[str, Gaps] = {}
+        self.absent_count = 0
+        """Sessions that nobody is connected to."""
+        self._absent_unsubscribed: set[str] = set()
+        """Of these, those known to have no subscription. After a start none is."""
+
+    def is_absent(self, client_id: str, *, subscribed: bool = True) -> None:
+        """Nobody is connected to it any more; whether it may have a subscription."""
+        self.absent_count += 1
+        if not subscribed:
+            self._absent_unsubscribed.add(client_id)
+
+    def is_not_absent(self, client_id: str) -> None:
+        """It was, and has a client now, or has ended."""
+        self.absent_count -= 1
+        self._absent_unsubscribed.discard(client_id)
+
+    @property
+    def absent_may_subscribe(self) -> bool:
+        """Whether any absent session may have a subscription."""
+        return self.absent_count > len(self._absent_unsubscribed)
 
     @property
     def client_count(self) -> int:
@@ -36,6 +59,9 @@ class Kept:
 
     def __len__(self) -> int:
         return len(self._clients) + len(self._groups)
+
+    def __iter__(self) -> Iterator[str]:
+        return chain(self._clients, self._groups)
 
     def __contains__(self, client_id: str) -> bool:
         return client_id in self._of(client_id)

@@ -39,8 +39,9 @@ from broker.log.deadlines import Deadlines
 from broker.log.log import Log
 from broker.message import Monotonic, Offset
 from broker.plural import counted
+from broker.registry.faces import AbsentGroups
 from broker.registry.loading import load
-from broker.registry.sessions import SESSION_EXPIRY_NEVER, AbsentGroups, Sessions
+from broker.registry.sessions import SESSION_EXPIRY_NEVER, Sessions
 from broker.session.session import Session
 from broker.topics import parse_shared
 
@@ -233,7 +234,7 @@ class Lingering(AbsentGroups):
                 self.ended(session, through)
 
         self._in_use_s.remove(name)
-        self._sessions.end(name, ended)
+        self._sessions.end(name, self._clock.now(), ended)
 
     async def _load(self, name: str) -> Session | None:
         """None: it is damaged."""

@@ -13,6 +13,7 @@ from broker.documents import (
     SubscriptionDocument,
 )
 from broker.log.log import Log
+from broker.message import ServedUs
 from broker.session.gaps import Gaps
 from broker.session.session import Session
 
@@ -63,3 +64,9 @@ async def load(
             session.subscribe(subscription)
         await asyncio.sleep(0)
     return session
+
+
+def document_of(session: Session, *, expires_at_us: ServedUs | None) -> SessionDocument:
+    return SessionDocument(
+        session.client_id, session.session_expiry_s, session.created_at_us, expires_at_us
+    )

@@ -12,21 +12,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Collection, Sequence
-from typing import Protocol
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import asynccontextmanager
 from weakref import WeakValueDictionary
 
 from broker.clock import NEVER, Instant
 from broker.config import Config
 from broker.delivery.delivery import Delivery
-from broker.delivery.subscribers import Subscriber
 from broker.documents import Delete, Operation, Place, Put, SessionDocument, WillDocument
 from broker.errors import StoreError
 from broker.log.batch import OnCommitted
 from broker.log.log import Log
-from broker.message import Message, Monotonic, ServedUs
+from broker.message import Message, Monotonic
+from broker.registry.faces import OPERATOR, AbsentGroups, Owner
 from broker.registry.kept import Kept
-from broker.registry.loading import load
+from broker.registry.loading import document_of, load
 from broker.registry.takeovers import Takeovers
 from broker.registry.wills import Wills
 from broker.session.session import Session
@@ -38,30 +38,6 @@ ENDED_AT_ONCE_MAX = 500
 """Sessions that expired and are ended in one commit; the next ones when that is done."""
 
 logger = logging.getLogger(__name__)
-
-
-class Owner(Subscriber, Protocol):
-    """Whoever is connected to a session."""
-
-    def taken_over(self) -> None:
-        """Another connection uses the client identifier: let go of the session. [MQTT-3.1.4-3]"""
-        ...
-
-
-class AbsentGroups:
-    """Whoever says when a group ends that nobody is a member of: its session has no interval."""
-
-    def found(self, document: SessionDocument, expires_at: Monotonic) -> None:
-        """The group was there at the start."""
-
-    def closed(self, name: str) -> None:
-        """The last member has left."""
-
-    def due(self, names: Sequence[str]) -> None:
-        """What was said has come, by `Sessions.expire_at`."""
-
-    def sessions_ended(self) -> None:
-        """Durable sessions end with the commit that begins, and their subscriptions to groups."""
 
 
 class Sessions:
@@ -77,7 +53,7 @@ class Sessions:
     ) -> None:
         self._log = log
         self._delivery = delivery
-        self._wills = wills
+        self.wills = wills
         self._config = config
         self._deadline_moved = deadline_moved
         self._sessions: dict[str, Session] = {}
@@ -86,15 +62,15 @@ class Sessions:
         self._stored = Kept(config)
         """Every durable session: when it expires (NEVER while it is connected)."""
         self.absent_groups = AbsentGroups()
-        self.absent_count = 0
-        """Durable sessions that nobody is connected to."""
-        self._absent_unsubscribed: set[str] = set()
-        """Of these, those known to have no subscription. After a start none is."""
         self.expired_count = 0
         """Since the broker started."""
         self._ending = False
         """Whether the end of sessions that expired is being committed."""
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    def names(self) -> list[str]:
+        """Of all sessions, connected or stored, in no order."""
+        return [*{*self._owners, *self._stored}]
 
     @property
     def connected_count(self) -> int:
@@ -125,10 +101,10 @@ class Sessions:
             else:
                 expires_at = self._log.time.monotonic_at(document.expires_at_us)
             self._stored.set(document.client_id, expires_at)
+            self._stored.is_absent(document.client_id)
             if is_shared(document.client_id):
                 self.absent_groups.found(document, expires_at)
         self._deadline_moved()
-        self.absent_count = len(self._stored)
         if orphans:
             self._log.append([], operations=orphans)
 
@@ -184,7 +160,7 @@ class Sessions:
                     await self._delivery.attach(session, owner)
                 finally:
                     if expires_at is not None:
-                        self._not_absent(client_id)
+                        self._stored.is_not_absent(client_id)
             except Exception:
                 self.close(session, owner, now)
                 raise
@@ -199,7 +175,7 @@ class Sessions:
         now: Instant,
     ) -> tuple[Session, bool]:
         """Find the session or make a new one, and commit that it is open. Undone if that fails."""
-        session = None if clean_start else await self._find(client_id)
+        session = None if clean_start else await self.find(client_id)
         present = session is not None
         stored = client_id in self._stored
         if session is None:
@@ -217,9 +193,9 @@ class Sessions:
             # Without expiry it lasts as long as this connection: a crash must not bring it back.
             state.append(Delete(SessionDocument, (client_id,)))
         if session.durable:
-            state.append(Put(_document(session, expires_at_us=None)))
+            state.append(Put(document_of(session, expires_at_us=None)))
         try:
-            messages, operations = await self._wills.connecting(
+            messages, operations = await self.wills.connecting(
                 client_id, will, session_ends=clean_start, now=now
             )
             state += operations
@@ -228,12 +204,12 @@ class Sessions:
             if stored and not present:
                 self.absent_groups.sessions_ended()
         except Exception:
-            self._wills.not_connected(client_id)
+            self.wills.not_connected(client_id)
             if not had_ended:
                 before.not_ended()
             session.set_expiry(expiry_before_s)
             raise
-        self._wills.connected(client_id, will)
+        self.wills.connected(client_id, will)
         return session, present
 
     def close(self, session: Session, owner: Owner, now: Instant) -> None:
@@ -250,9 +226,7 @@ class Sessions:
     def _end_or_keep(self, session: Session, now: Instant) -> None:
         client_id = session.client_id
         if session.durable:
-            self.absent_count += 1
-            if not session.subscriptions:
-                self._absent_unsubscribed.add(client_id)
+            self._stored.is_absent(client_id, subscribed=bool(session.subscriptions))
             self._expire_at(client_id, _expires_at(session.session_expiry_s, now))
             self._save(session)
         else:
@@ -260,15 +234,7 @@ class Sessions:
             if self._stored.remove(client_id):
                 self._log.append([], operations=[Delete(SessionDocument, (client_id,))])
                 self.absent_groups.sessions_ended()
-            self._wills.session_ended(client_id, now)
-
-    def broker_stops(self) -> None:
-        """Clients that are lost from now on may come back to the next run before their wills."""
-        self._wills.broker_stops()
-
-    async def publish_due_wills(self) -> None:
-        """Return when the wills of all who are lost, and that are due, are handed to the log."""
-        await self._wills.publish_due()
+            self.wills.session_ended(client_id, now)
 
     def _save(self, session: Session) -> None:
         """Commit the state of a session whose client left; then memory may forget it."""
@@ -281,19 +247,20 @@ class Sessions:
 
         expires_at = self._stored.get(session.client_id)
         assert expires_at is not None
-        document = _document(session, expires_at_us=self._log.time.served_at(expires_at))
+        document = document_of(session, expires_at_us=self._log.time.served_at(expires_at))
         # The place: with or after all that it was handed, so that its cursor names all of that.
         self._log.append([], operations=[Put(document)], place=Place())
         self._log.changed(session, saved)
 
-    def _not_absent(self, client_id: str) -> None:
-        self.absent_count -= 1
-        self._absent_unsubscribed.discard(client_id)
+    @property
+    def absent_count(self) -> int:
+        """Durable sessions that nobody is connected to."""
+        return self._stored.absent_count
 
     @property
     def absent_may_subscribe(self) -> bool:
         """Whether any session may have a subscription though nobody is connected to it."""
-        return self.absent_count > len(self._absent_unsubscribed)
+        return self._stored.absent_may_subscribe
 
     def is_absent(self, client_id: str) -> bool:
         """Whether the session is stored, and nobody is connected to it."""
@@ -305,12 +272,53 @@ class Sessions:
         self._expire_at(document.client_id, at)
         self._log.append([], operations=[Put(document)])
 
-    def end(self, name: str, ended: OnCommitted) -> None:
-        """End the session of a group, which is absent. `ended` is called when that is stored."""
-        self._stored.remove(name)
-        self._not_absent(name)
-        self._forget(name)
-        self._log.append([], ended, operations=[Delete(SessionDocument, (name,))])
+    @asynccontextmanager
+    async def held(self, client_id: str) -> AsyncIterator[tuple[Session, Owner] | None]:
+        """The session and its owner, `OPERATOR` if its client is away; None: there is none.
+
+        Whoever connects waits, and it does not expire meanwhile. But a client that is connected may
+        leave at any time. Raises StoreError.
+        """
+        async with self._locks.setdefault(client_id, asyncio.Lock()):
+            owner, expires_at = self._owners.get(client_id), self._stored.get(client_id)
+            if owner is not None:
+                session = self._sessions.get(client_id)
+                yield None if session is None else (session, owner)
+            elif expires_at is None:
+                yield None
+            else:
+                self._stored.set(client_id, NEVER)
+                self._owners[client_id] = OPERATOR
+                try:
+                    session = await self.find(client_id)
+                    yield None if session is None else (session, OPERATOR)
+                finally:
+                    del self._owners[client_id]
+                    if client_id in self._stored:
+                        self._expire_at(client_id, expires_at)
+                        if client_id in self._sessions:
+                            self._save(self._sessions[client_id])
+                        if is_shared(client_id):
+                            self.absent_groups.closed(client_id)
+
+    async def add(
+        self, document: SessionDocument, state: Sequence[Operation], now: Instant
+    ) -> None:
+        """Store a new session, which nobody is connected to. Raises QuotaExceeded, StoreError."""
+        self._stored.refuse_if_full(document.client_id)
+        expires_at = _expires_at(document.session_expiry_s, now)
+        document.expires_at_us = self._log.time.served_at(expires_at)
+        await self._log.commit_now([Put(document), *state], keep_if_full=False)
+        self._stored.is_absent(document.client_id)
+        self._expire_at(document.client_id, expires_at)
+
+    def end(self, client_id: str, now: Instant, ended: OnCommitted | None = None) -> None:
+        """End an absent session. `ended` is called when that is stored."""
+        self._stored.remove(client_id)
+        self._log.append([], ended, operations=[Delete(SessionDocument, (client_id,))])
+        self._absent_ended(client_id, now)
+        if not is_shared(client_id):
+            self.absent_groups.sessions_ended()
 
     def nobody_gets(self, messages: Sequence[Message]) -> Collection[str]:
         """The topics of `messages` that certainly nobody is subscribed to.
@@ -342,13 +350,16 @@ class Sessions:
         self._log.append([], self._expired_ended, operations=ended)
         self.absent_groups.sessions_ended()
         for client_id in expired:
-            self._not_absent(client_id)
             try:
-                self._forget(client_id)
-                self._wills.session_ended(client_id, now)
+                self._absent_ended(client_id, now)
             except Exception as error:
                 logger.critical("the end of session %r", client_id, exc_info=error)
         self.expired_count += len(expired)
+
+    def _absent_ended(self, client_id: str, now: Instant) -> None:
+        self._stored.is_not_absent(client_id)
+        self._forget(client_id)
+        self.wills.session_ended(client_id, now)
 
     def _expired_ended(self, error: StoreError | None) -> None:
         self._ending = False
@@ -358,7 +369,7 @@ class Sessions:
         self._stored.set(client_id, expires_at)
         self._deadline_moved()
 
-    async def _find(self, client_id: str) -> Session | None:
+    async def find(self, client_id: str) -> Session | None:
         """The session from memory, or from the log; None if there is none."""
         session = self._sessions.get(client_id)
         if session is not None and session.ended:
@@ -384,12 +395,6 @@ class Sessions:
         session = self._sessions.pop(client_id, None)
         if session is not None:
             session.end()
-
-
-def _document(session: Session, *, expires_at_us: ServedUs | None) -> SessionDocument:
-    return SessionDocument(
-        session.client_id, session.session_expiry_s, session.created_at_us, expires_at_us
-    )
 
 
 def _expires_at(session_expiry_s: int, now: Instant) -> Monotonic:

@@ -15,19 +15,8 @@ from broker.documents import SubscriptionDocument
 from broker.errors import ReplaySpecInvalid, SharedSubscriptionsNotSupported
 from broker.message import Offset, WallUs
 from broker.mqtt.packets import Subscribe
-from broker.replay.spec import (
-    AtOffset,
-    AtTime,
-    Earliest,
-    Last,
-    Latest,
-    Point,
-    Resume,
-    Start,
-    parse,
-    parse_point,
-    split_filter,
-)
+from broker.replay.finding import begin_after
+from broker.replay.spec import AtOffset, AtTime, Latest, Point, parse, parse_point, split_filter
 from broker.session.session import Session
 from broker.store import Store
 from broker.topics import REPLAY_PREFIX, is_shared
@@ -147,29 +136,11 @@ async def place(
         subscription.replaying = existing.replaying
         return
     filters = [subscription.filter]
-    subscription.start_offset = await _start(store, session, span.start, filters, here)
+    subscription.start_offset = await begin_after(
+        store, span.start, filters, here=here, cursor=session.cursor()
+    )
     subscription.until_offset = None if until is None else await _end(store, until, here)
     subscription.replaying = True
-
-
-async def _start(
-    store: Store, session: Session, start: Start, filters: list[str], here: Offset
-) -> Offset:
-    """The offset after which it begins."""
-    match start:
-        case Earliest():
-            first = store.log_start
-        case Latest():
-            return here
-        case Resume():
-            return session.cursor()
-        case AtOffset(offset):
-            first = offset
-        case Last(count):
-            first = await store.nth_last(filters, count)
-        case AtTime(time_us):
-            first = await store.offset_at(time_us)
-    return Offset(min(max(first - 1, 0), here))
 
 
 async def _end(store: Store, end: Point, here: Offset) -> Offset:

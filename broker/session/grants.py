@@ -130,6 +130,21 @@ class SubscriptionSet:
                 del self.unplaced[topic_filter]
         return waited
 
+    def begin_at(self, through: Offset) -> list[SubscriptionDocument]:
+        """Let subscriptions that begin above `through` begin there; not those that have an end,
+        that wait for their place, or that are shared. Returns those among them that replay."""
+        lasting = [
+            s
+            for s in self.by_filter.values()
+            if s.until_offset is None and not (s.filter in self.unplaced or is_shared(s.filter))
+        ]
+        later = [s for s in lasting if s.start_offset > through]
+        for subscription in later:
+            subscription.start_offset = through
+        replaying = [s for s in lasting if s.replaying]
+        self.write_next([s.filter for s in (*later, *replaying)])
+        return replaying
+
     def matching(self, topic: str) -> list[SubscriptionDocument]:
         """Subscriptions that match, whether they replay or not, but for shared ones."""
         return self._tree.match(topic)

@@ -27,10 +27,8 @@ PAGE_SHIFT = 5
 
 
 class InFlightWindow:
-    """The unfinished QoS 1 and 2 exchanges of one session, by Packet Identifier.
-
-    Unknown Packet Identifiers in an acknowledgement change nothing.
-    """
+    """The unfinished QoS 1 and 2 exchanges of one session, by Packet Identifier. An acknowledgement
+    of an unknown one changes nothing."""
 
     def __init__(self, inflight_max: int) -> None:
         self.inflight_max = inflight_max
@@ -206,18 +204,16 @@ class InFlightWindow:
 
     def is_awaited(self, packet_ids: Iterable[int]) -> bool:
         """Whether an acknowledgement is awaited under one of these."""
-        flights = self._by_stage().values()
-        return any(packet_id in flight for packet_id in packet_ids for flight in flights)
+        return any(p in flight for flight in self._by_stage().values() for p in packet_ids)
 
     def finish(self, packet_ids: Sequence[int]) -> None:
         """These are over, however far they got: they can never be sent to this client
         [MQTT-3.1.2-25], or its protocol knows no acknowledgement."""
         before = len(self)
-        for flight in (self._qos1, self._qos2, self._released):
-            if flight:
-                for packet_id in packet_ids:
-                    flight.pop(packet_id, None)
-                    self._released_as.pop(packet_id, None)
+        for flight in self._by_stage().values():
+            for packet_id in packet_ids if flight else ():
+                flight.pop(packet_id, None)
+                self._released_as.pop(packet_id, None)
         self._finished(before - len(self), packet_ids)
 
     def _finished(self, count: int, packet_ids: Iterable[int]) -> None:
@@ -232,6 +228,12 @@ class InFlightWindow:
             self._aside.pop(packet_id, None)
             if lease := self._leases.pop(packet_id, None):
                 self.settled.append(lease)
+
+    def set_aside(self) -> None:
+        """The cursor waits for none of these any more: the session goes on elsewhere in the log."""
+        sent = [packet_id for flight in self._by_stage().values() for packet_id in flight]
+        self._aside = dict.fromkeys(sent, False) | self._aside
+        self._note_changed(sent)
 
     def is_at(self, entry: InFlight) -> bool:
         """Whether this exchange is still where it was when `unfinished` listed it."""
@@ -263,8 +265,7 @@ class InFlightWindow:
     def return_leases(self) -> list[Lease]:
         """Give back to the groups what they leased and is not acknowledged."""
         returned, self._leases = self._leases, {}
-        for packet_id in returned:
-            del self._qos1[packet_id]
+        self._qos1 = {p: offset for p, offset in self._qos1.items() if p not in returned}
         self._finished(len(returned), returned)
         return list(returned.values())
 
@@ -329,8 +330,7 @@ class InFlightWindow:
 
     def pages(self) -> set[int]:
         """The pages that have unfinished exchanges, leased ones too."""
-        flights = (self._qos1, self._qos2, self._released)
-        return {packet_id >> PAGE_SHIFT for flight in flights for packet_id in flight}
+        return {p >> PAGE_SHIFT for flight in self._by_stage().values() for p in flight}
 
     def watch_pages(self) -> None:
         """Note from now on which pages change."""
@@ -350,8 +350,8 @@ class InFlightWindow:
         return changed
 
     def _note_changed(self, packet_ids: Iterable[int]) -> None:
-        assert self._changed is not None
-        self._changed.update([packet_id >> PAGE_SHIFT for packet_id in packet_ids])
+        if self._changed is not None:
+            self._changed.update([packet_id >> PAGE_SHIFT for packet_id in packet_ids])
 
     def _by_stage(self) -> dict[Stage, dict[int, Offset]]:
         flights = self._qos1, self._qos2, self._released

@@ -305,7 +305,7 @@ class Session:
         self.attached = False
         if self.gaps.told:
             self.gaps.forget({entry.offset for entry in self.in_flight.unfinished()})
-        self.fall_behind(self._told_through())
+        self.fall_behind(self.told_through())
         self.outbox.clear()
         self.aside.clear()
         self.owed.stop_read()
@@ -320,12 +320,31 @@ class Session:
         or what was routed last."""
         self.standing.fall_behind(self.standing.position.through if through is None else through)
 
+    def seek(self, through: Offset) -> list[SubscriptionDocument]:
+        """Go on right above `through`, forwards or back. What is in flight stays so until it is
+        acknowledged, and the cursor does not wait for it.
+
+        Subscriptions that begin above begin there instead. Those that replay without an end go on
+        with the session; they are returned, as whoever delivers has to add them anew.
+        """
+        joining = self.grants.begin_at(through)
+        for subscription in joining:
+            self._forget_replay(subscription.filter)
+            subscription.replaying = False
+        back = through < self.told_through()
+        self.in_flight.set_aside()
+        self.outbox.clear()
+        self.fall_behind(through)
+        if back:  # What it was handed already is asked for again.
+            self.standing.position.served = NOTHING
+        return joining
+
     def _taken_through(self) -> Offset:
         through = self.standing.position.through
         return Offset(self.outbox[0][0].offset - 1) if self.outbox else through
 
-    def _told_through(self) -> Offset:
-        """As `_taken_through`, but before what is missing and was not told yet."""
+    def told_through(self) -> Offset:
+        """Everything of its own place up to here was taken, and what is missing of it told."""
         first = self.outbox.first()
         return self.standing.position.through if first is None else Offset(first - 1)
 
@@ -333,7 +352,7 @@ class Session:
 
     def cursor(self) -> Offset:
         """Everything of the session at or below is acknowledged: its cursor."""
-        return self.in_flight.acknowledged_through(self._told_through())
+        return self.in_flight.acknowledged_through(self.told_through())
 
     def take_changes(self) -> list[Operation]:
         """What the next commit must write so that a crash after it breaks no promise."""
@@ -344,7 +363,7 @@ class Session:
             packed = self.received.take_packed()
             operations.append(Put(ReceivedQos2Document(self.client_id, packed)))
         operations += self._cursor.take_changes(
-            self._told_through(), self.standing.served(), attached=self.attached
+            self.told_through(), self.standing.served(), attached=self.attached
         )
         if self.grants.changed:
             operations += self.grants.take_changes()

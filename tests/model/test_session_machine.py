@@ -53,7 +53,8 @@ from broker.errors import StoreError, StoreFull
 from broker.log.batch import nobody_waits
 from broker.log.log import Log
 from broker.message import Message, Offset, Outgoing
-from broker.registry.sessions import Owner, Sessions
+from broker.registry.faces import Owner
+from broker.registry.sessions import Sessions
 from broker.registry.wills import Wills
 from broker.session.cursor import listed
 from broker.session.exchange import Stage

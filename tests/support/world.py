@@ -26,8 +26,10 @@ from broker.errors import StoreError, StoreFull
 from broker.log.log import Log
 from broker.log.waking import CURSOR_COMMIT_DELAY_S
 from broker.message import Grant, Message, Offset, Outgoing
+from broker.registry.administration import Administration
+from broker.registry.faces import Owner
 from broker.registry.groups import Groups
-from broker.registry.sessions import Owner, Sessions
+from broker.registry.sessions import Sessions
 from broker.registry.wills import Wills
 from broker.session.session import Session
 from broker.store import Read
@@ -224,6 +226,9 @@ class World:
         self.asking = asking_of(config, self.log, clock, self.counters, moved)
         self.alarm.watch(self.wills, self.sessions, self.asking.delayed, self.asking.dedup)
         self.groups = Groups(self.log, self.delivery, self.sessions, self.counters, config, clock)
+        self.administration = Administration(
+            self.log, self.delivery, self.sessions, self.groups, self.counters, clock
+        )
 
     async def publish(self, *messages: Message) -> None:
         """Returns when they are stored and routed."""

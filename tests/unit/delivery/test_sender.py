@@ -12,7 +12,7 @@ from broker.documents import CursorDocument
 from broker.errors import StoreCorrupt, StoreError, StoreUnavailable
 from broker.log.waking import CURSOR_COMMIT_DELAY_S
 from broker.message import Grant, Message, Offset, Outgoing, PacketIdentifier
-from broker.registry.sessions import Owner
+from broker.registry.faces import Owner
 from broker.session.exchange import InFlight, Stage
 from broker.store import Read
 from tests.support.messages import message, numbered, texts

@@ -60,3 +60,18 @@ def test_what_is_due_is_taken_of_each_kind() -> None:
     assert kept.take_due_groups(Monotonic(3.5), 2) == [GROUP]
     assert kept.get(GROUP) == NEVER
     assert kept.soonest() == kept.get("$share/workers/u") == Monotonic(4)
+
+
+def test_whether_an_absent_session_may_have_a_subscription() -> None:
+    kept = Kept(Config())
+    kept.set("sub1", NEVER)
+    kept.set(GROUP, NEVER)
+    assert sorted(kept) == [GROUP, "sub1"]
+    assert not kept.absent_may_subscribe
+    kept.is_absent("sub1", subscribed=False)
+    assert (kept.absent_count, kept.absent_may_subscribe) == (1, False)
+    kept.is_absent(GROUP)
+    assert kept.absent_may_subscribe
+    kept.is_not_absent(GROUP)
+    kept.is_not_absent("sub1")
+    assert (kept.absent_count, kept.absent_may_subscribe) == (0, False)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import tracemalloc
 
-from broker.documents import Operation, Put, SubscriptionDocument
+from broker.documents import NOT_YET, Operation, Place, Put, SubscriptionDocument
 from broker.message import Grant, Message, Offset
 from broker.session.grants import (
     CACHED_TOPICS_MAX,
@@ -191,3 +191,19 @@ def test_a_subscription_replays_until_it_is_made_without() -> None:
     assert [grants.is_replaying(name) for name in ("a", "b", "c")] == [True, False, False]
     grants.add(subscription("a"))
     assert not grants.is_replaying("a")
+
+
+def test_subscriptions_that_begin_later_begin_where_the_session_goes_on() -> None:
+    grants = subscribed(
+        subscription("early", start=3),
+        subscription("late", start=9),
+        subscription("replays", start=2, replaying=True),
+        subscription("ends", start=9, until=20, replaying=True),
+        subscription("$share/g/t", start=9),
+    )
+    grants.add(subscription("unplaced", start=NOT_YET), {"start_offset": Place()})
+    assert [s.filter for s in grants.begin_at(Offset(5))] == ["replays"]
+    assert grants.of(message(topic="late", offset=6)) is not None
+    assert starts(grants.take_changes()) == {"late": 5, "replays": 2}
+    assert grants.by_filter["ends"].start_offset == 9
+    assert grants.by_filter["unplaced"].start_offset == NOT_YET

@@ -362,3 +362,21 @@ def test_a_restored_window_goes_on_where_it_was() -> None:
     assert take(again, numbered(1, first=9)).packet_ids == [5]
     again.puback([4])
     assert again.acknowledged_through(Offset(9)) == 0
+
+
+def test_the_cursor_waits_for_nothing_that_was_set_aside() -> None:
+    window = InFlightWindow(10)
+    window.open(10)
+    waiting = deque([(message(str(n), qos=1 + n % 2, offset=n), Grant(2)) for n in range(1, 5)])
+    taken = window.take(waiting, 0, ALL, durable=True, aside=False)
+    window.pubrec(taken.packet_ids[:1], refused=False)
+    assert window.acknowledged_through(Offset(4)) == 0
+    window.set_aside()
+    assert window.acknowledged_through(Offset(4)) == 4
+    assert not window.in_order(), "so the cursor lists them"
+    assert [entry.aside for entry in window.unfinished()] == [True] * 4
+    window.watch_pages()
+    window.set_aside()
+    assert window.take_changed_pages() == {0}
+    window.finish(taken.packet_ids)
+    assert window.in_order()

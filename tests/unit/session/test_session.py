@@ -459,3 +459,36 @@ def test_a_session_that_caught_up_remembers_no_topics(monkeypatch: pytest.Monkey
     monkeypatch.setattr(sub.grants, "forget", lambda: forgotten.append(True))
     sub.go_live(LivePosition(Offset(3)))
     assert forgotten == [True]
+
+
+# Going on elsewhere
+
+
+def test_a_session_that_goes_back_keeps_what_is_in_flight_and_nothing_of_the_outbox() -> None:
+    moving = session(window=2)
+    moving.subscribe(subscription(start=0))
+    offer(moving, *numbered(4, qos=1))
+    taken = moving.take(0, ALL)
+    assert moving.seek(Offset(1)) == []
+    assert (moving.cursor(), moving.position.through) == (1, 1)
+    assert not moving.waiting
+    cursor = cursor_of(moving)
+    assert (cursor.offset, cursor.sent_through) == (1, 1)
+    assert [e.packet_id for e in listed(cursor)] == taken.packet_ids
+    assert restored(cursor).cursor() == 1
+
+
+def test_a_session_that_goes_forward_has_acknowledged_what_lies_between() -> None:
+    moving = session()
+    offer(moving, *numbered(2))
+    moving.seek(Offset(9))
+    assert cursor_of(moving).offset == 9
+
+
+def test_a_replay_goes_on_with_a_session_that_goes_elsewhere() -> None:
+    moving = session()
+    moving.subscribe(subscription("a", start=2, replaying=True))
+    moving.offer_aside([(message("1", "a", offset=3), Grant(1, replay="a"))])
+    [joining] = moving.seek(Offset(7))
+    assert not moving.waiting
+    assert (joining.filter, joining.replaying, joining.start_offset) == ("a", False, 2)

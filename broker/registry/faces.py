@@ -1,0 +1,61 @@
+"""Faces: what the registry asks of those who have a session, and of those who end groups."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from broker.delivery.subscribers import Subscriber
+from broker.documents import SessionDocument
+from broker.errors import StoreError
+from broker.message import Monotonic
+
+
+class Owner(Subscriber, Protocol):
+    """Whoever is connected to a session."""
+
+    address: str = ""
+    """Where it is connected from, for people."""
+
+    def taken_over(self) -> None:
+        """Another connection uses the client identifier: let go of the session. [MQTT-3.1.4-3]"""
+        ...
+
+    def removed(self) -> None:
+        """An operator ends the session: let go of it."""
+        self.taken_over()
+
+
+class Operator(Owner):
+    """Whoever changes the session of a client that is away. It is sent nothing."""
+
+    def wake(self) -> None:
+        """It takes nothing."""
+
+    def broken(self, error: StoreError) -> None:
+        """It reads nothing."""
+
+    def failed(self, error: Exception) -> None:
+        """It is served nothing."""
+
+    def taken_over(self) -> None:
+        raise AssertionError("whoever else wants the session waits")
+
+
+OPERATOR = Operator()
+
+
+class AbsentGroups:
+    """Whoever says when a group ends that nobody is a member of: its session has no interval."""
+
+    def found(self, document: SessionDocument, expires_at: Monotonic) -> None:
+        """The group was there at the start."""
+
+    def closed(self, name: str) -> None:
+        """The last member has left."""
+
+    def due(self, names: Sequence[str]) -> None:
+        """What was said has come, by `Sessions.expire_at`."""
+
+    def sessions_ended(self) -> None:
+        """Durable sessions end with the commit that begins, and their subscriptions to groups."""
