@@ -32,7 +32,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from broker.documents import D, Document, Operation, Place, SessionDocument
-from broker.message import Message, Offset
+from broker.message import Message, Offset, WallUs
 
 TakeAtOnce = Callable[[Sequence[Message]], bool]
 """Takes a batch in the turn in which it was committed; or leaves it to the iterator: False."""
@@ -56,6 +56,23 @@ class Read:
     messages: list[Message]
     next: Offset
     damaged: Sequence[range] = ()
+
+
+@dataclass(slots=True, frozen=True)
+class Stretch:
+    """The messages above `after` that match any of `filters`, each of them once."""
+
+    filters: tuple[str, ...]
+    after: Offset
+
+
+@dataclass(slots=True)
+class Amount:
+    """How much that is: `bytes` of payload and properties; when the first was published."""
+
+    messages: int = 0
+    bytes: int = 0
+    oldest_at_us: WallUs | None = None
 
 
 @dataclass(slots=True)
@@ -185,6 +202,15 @@ class Store(Protocol):
         """How many messages in start..end (both included) match any filter, and where to go on if
         that takes more than `looks_max` looks of a few ms each: else above `end`, or above the high
         watermark. Messages that have expired are counted, too."""
+        ...
+
+    async def measure(self, stretches: Sequence[Stretch], through: Offset) -> list[Amount]:
+        """How much each of them is, of the messages up to `through`. Messages that have expired are
+        counted, too. A thousand stretches cost hardly more than the longest of them."""
+        ...
+
+    async def amount(self, offsets: Sequence[Offset]) -> Amount:
+        """How much the messages at these offsets are, without those that were removed."""
         ...
 
     async def retained(self, filters: Sequence[str]) -> list[Offset]:

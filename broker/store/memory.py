@@ -30,8 +30,8 @@ from broker.documents import (
     fill_in,
 )
 from broker.errors import StoreConflict, StoreUnavailable
-from broker.message import Message, Offset
-from broker.store import Read, Skipped, StoreStats, TakeAtOnce
+from broker.message import Message, Offset, WallUs
+from broker.store import Amount, Read, Skipped, StoreStats, Stretch, TakeAtOnce
 from broker.topics import matches
 
 OF_A_SESSION = (SubscriptionDocument, CursorDocument, InFlightDocument, ReceivedQos2Document)
@@ -182,6 +182,20 @@ class MemoryStore:
         start, end = max(start, self._log_start), min(end, self._high_watermark)
         return len([*_matching(self._between(start, end), filters)]), Offset(max(start, end + 1))
 
+    async def measure(self, stretches: Sequence[Stretch], through: Offset) -> list[Amount]:
+        self._require_open()
+        amounts = []
+        for stretch in stretches:
+            after = max(stretch.after, Offset(self._log_start - 1))
+            log = self._between(Offset(after + 1), min(through, self._high_watermark))
+            amounts.append(_amount([*_matching(log, stretch.filters)]))
+        return amounts
+
+    async def amount(self, offsets: Sequence[Offset]) -> Amount:
+        self._require_open()
+        wanted = {*offsets}
+        return _amount([message for message in self._log if message.offset in wanted])
+
     async def retained(self, filters: Sequence[str]) -> list[Offset]:
         self._require_open()
         return sorted([m.offset for m in _matching(self._retained.values(), filters)])
@@ -263,6 +277,11 @@ def _matching(messages: Iterable[Message], filters: Sequence[str] | None) -> Ite
     if filters is None:
         return messages
     return (m for m in messages if any(matches(filter, m.topic) for filter in filters))
+
+
+def _amount(messages: Sequence[Message]) -> Amount:
+    oldest_at_us = WallUs(messages[0].published_at_us) if messages else None
+    return Amount(len(messages), sum([message.size for message in messages]), oldest_at_us)
 
 
 def _applied(documents: _Documents, operations: Sequence[Operation]) -> _Documents:

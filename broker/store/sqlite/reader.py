@@ -25,8 +25,8 @@ from typing import Any
 from broker.documents import Document, Key
 from broker.errors import StoreCorrupt
 from broker.message import Message, Offset
-from broker.store import Read
-from broker.store.sqlite import tables
+from broker.store import Amount, Read
+from broker.store.sqlite import measuring, tables
 from broker.store.sqlite.accounts import Accounts, Unsound, as_ranges, bounds
 from broker.store.sqlite.counting import Counting
 from broker.store.sqlite.damaged import Damage, DamagedBlock
@@ -34,6 +34,7 @@ from broker.store.sqlite.errors import is_damage
 from broker.store.sqlite.filters import Topics
 from broker.store.sqlite.hidden import Hidden
 from broker.store.sqlite.index import BLOCKS_PER_RUN, BLOCKS_PER_STEP_MIN, Run, TopicIndex
+from broker.store.sqlite.measuring import Measure
 from broker.store.sqlite.names import Cache
 from broker.store.sqlite.rows import BLOCK_SHIFT, COLUMNS, checksum, seed, text, without_offset
 from broker.store.sqlite.search import Search, TopicFilters
@@ -278,6 +279,14 @@ class Reader:
     def count_part(self, filters: Sequence[str], start: int, end: int) -> tuple[int, Offset]:
         """A part of `Store.count`."""
         return self._counting.count_part(filters, start, end)
+
+    def measure_part(self, measure: Measure) -> None:
+        """A part of `Store.measure`."""
+        measure.part(self._connection, self._topics)
+
+    def amount(self, offsets: Sequence[int]) -> Amount:
+        """As `Store.amount`."""
+        return measuring.amount(self._connection, offsets)
 
     def fetch(self, offsets: Sequence[int], bytes_max: int = sys.maxsize) -> Read:
         """As `Store.fetch`."""

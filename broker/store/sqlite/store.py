@@ -33,7 +33,7 @@ from broker import tasks
 from broker.documents import D, Document, Key, Operation, Place, SessionDocument, fill_in
 from broker.errors import StoreBusy, StoreCorrupt, StoreError, StoreFull, StoreUnavailable
 from broker.message import Message, Offset
-from broker.store import Read, Skipped, StoreStats, TakeAtOnce
+from broker.store import Amount, Read, Skipped, StoreStats, Stretch, TakeAtOnce
 from broker.store.sqlite import opening
 from broker.store.sqlite.checkpoint import Checkpoints
 from broker.store.sqlite.damaged import Damage
@@ -41,6 +41,7 @@ from broker.store.sqlite.file import DatabaseFile, bytes_on_disk
 from broker.store.sqlite.hidden import Hidden
 from broker.store.sqlite.in_loop import SMALL_MAX, InLoop, is_small
 from broker.store.sqlite.lanes import Lanes
+from broker.store.sqlite.measuring import Measure
 from broker.store.sqlite.reader import Reader
 from broker.store.sqlite.search import in_order
 from broker.store.sqlite.tables import SELECTED_AT_ONCE_MAX, key_of
@@ -283,10 +284,9 @@ class SqliteStore:
 
     async def nth_last(self, filters: Sequence[str] | None, count: int) -> Offset:
         start, offset = self._log_start, Offset(self._high_watermark + 1)
+        part = Reader.nth_last_part
         while count > 0 and offset > start:
-            count, offset = await self._read(
-                Reader.nth_last_part, filters, count, start, offset - 1
-            )
+            count, offset = await self._read(part, filters, count, start, offset - 1)
         return offset
 
     async def count(
@@ -298,6 +298,15 @@ class SqliteStore:
             found, position = await self._read(Reader.count_part, filters, position, end)
             count, looks_max = count + found, looks_max - 1
         return count, position
+
+    async def measure(self, stretches: Sequence[Stretch], through: Offset) -> list[Amount]:
+        measure = Measure(stretches, self._log_start, min(through, self._high_watermark))
+        while not measure.done:
+            await self._read(Reader.measure_part, measure)
+        return measure.amounts
+
+    async def amount(self, offsets: Sequence[Offset]) -> Amount:
+        return await self._read(Reader.amount, offsets)
 
     async def retained(self, filters: Sequence[str]) -> list[Offset]:
         if self._looking is None:
@@ -327,8 +336,7 @@ class SqliteStore:
             self._checkpoints.start_if_due()
 
     async def get(self, kind: type[D], key: tuple[str, ...]) -> D | None:
-        documents = await self.scan(kind, key)
-        return documents[0] if documents else None
+        return next(iter(await self.scan(kind, key)), None)
 
     async def scan(self, kind: type[D], key: tuple[str, ...] = ()) -> list[D]:
         documents: list[Any] = await self.scan_together([kind], key)

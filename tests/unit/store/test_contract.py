@@ -21,8 +21,9 @@ from broker.documents import (
     WillDocument,
 )
 from broker.errors import StoreConflict, StoreUnavailable
-from broker.message import NOT_STORED, Message, Offset, ServedUs
-from broker.store import Skipped, Store
+from broker.message import NOT_STORED, Message, Offset, ServedUs, WallUs
+from broker.store import Amount, Skipped, Store, Stretch
+from broker.topics import matches
 from tests.support.messages import message, numbered
 from tests.support.stores import END, payloads, read_all, retained, tail_until
 
@@ -777,3 +778,46 @@ async def test_a_place_is_another_one_when_the_append_is_done_again(store: Store
     await store.append(batch := numbered(1), [waiting], places=[place])
     (stored,) = await store.scan(SubscriptionDocument, ("sub1",))
     assert stored.start_offset == place.offset == batch[0].offset
+
+
+async def test_how_much_is_unread_is_what_reading_it_would_give(store: Store) -> None:
+    random_ = random.Random(5)
+    topics = [f"{a}/{b}" for a in "abc" for b in range(9)] + ["$own/x", "rare"]
+    for _ in range(6):
+        batch = [
+            message(
+                "x" * random_.randrange(5),
+                random_.choice(topics) if random_.random() < 0.995 else "rare",
+                properties=b"\x03\x00\x01x" if random_.random() < 0.1 else b"",
+                at=random_.randrange(1, 1000),
+            )
+            for _ in range(900)
+        ]
+        await store.append(batch)
+    await store.trim(Offset(1500))
+    logged = await read_all(store)
+    sets = [
+        *[("#",), ("rare",), ("a/#", "a/1"), ("a/+", "b/3", "rare"), ("none/#",), ("$own/#", "#")],
+        *[(f"{a}/{b}",) for a in "abc" for b in range(9)],
+        (),
+    ]
+    places = [0, 1499, 1500, 1535, 1536, 2047, 2048, 3000, 5119, 5120, 5398, 5399, 5400, 9999]
+    for through in (Offset(5400), Offset(3333), Offset(2047), Offset(2048)):
+        stretches = [Stretch(filters, Offset(after)) for filters in sets for after in places]
+        random_.shuffle(stretches)
+        for stretch, found in zip(stretches, await store.measure(stretches, through), strict=True):
+            wanted = [
+                m
+                for m in logged
+                if stretch.after < m.offset <= through
+                and any(matches(f, m.topic) for f in stretch.filters)
+            ]
+            oldest = WallUs(wanted[0].published_at_us) if wanted else None
+            assert found == Amount(len(wanted), sum(m.size for m in wanted), oldest), stretch
+    assert await store.measure([], Offset(5400)) == []
+
+
+async def test_how_much_messages_are_at_known_places(store: Store) -> None:
+    await store.append([message("1"), message("22", at=5), message("333", at=7)])
+    assert await store.amount([Offset(2), Offset(3), Offset(9)]) == Amount(2, 5, WallUs(5))
+    assert await store.amount([]) == Amount()
