@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
-from broker.message import AgedUs, Message, Offset, ServedUs, WallUs
+from broker.message import NOT_SEEN, AgedUs, Message, Offset, ServedUs, WallUs
 
 BEFORE_ALL = Offset(0)
 NOT_YET = Offset(2**63 - 1)
@@ -23,13 +23,16 @@ NEVER_US = ServedUs(1 << 62)
 
 @dataclass(slots=True)
 class SessionDocument:
-    """A durable session. `expires_at_us` (served time) is None while its client is connected."""
+    """A durable session, with its Tally. `expires_at_us`: served time; None: a client is there."""
 
     KEY: ClassVar[tuple[str, ...]] = ("client_id",)
     client_id: str
     session_expiry_s: int
     created_at_us: int
     expires_at_us: ServedUs | None
+    last_seen_us: WallUs = NOT_SEEN
+    redelivered: int = 0
+    missed: int = 0
 
 
 @dataclass(slots=True)

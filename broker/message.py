@@ -31,6 +31,9 @@ Monotonic = NewType("Monotonic", float)
 
 NOT_STORED = Offset(0)
 
+NOT_SEEN = WallUs(0)
+"""When a client was last there, if that is not known."""
+
 PAYLOAD_FORMAT_INDICATOR, CORRELATION_DATA, USER_PROPERTY = 0x01, 0x09, 0x26
 """The properties of a message that are not one text. (MQTT 5, section 2.2.2.2)"""
 

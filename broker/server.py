@@ -45,6 +45,7 @@ from broker.store.directory import lock_data_dir
 from broker.store.sqlite.checkpoint import COPIES_BESIDE
 from broker.store.sqlite.store import SqliteStore
 from broker.store.sqlite.wal_growth import COST
+from broker.web import subscribers
 from broker.web.admin import AdminServer, create_app
 
 logger = logging.getLogger(__name__)
@@ -174,7 +175,8 @@ class Server:
             self._spawn(self._scrub.run_forever())
         if config.sys_interval_s:
             self._spawn(sys_tree.publish_forever(clock, config.sys_interval_s))
-        app = create_app(self.status, self.request_stop)
+        more = subscribers.routes_of(self._log, delivery, sessions, groups, self.counters, clock)
+        app = create_app(self.status, self.request_stop, more)
         self._admin = AdminServer(app, config.data_dir / ADMIN_SOCKET)
         try:
             if config.unix_socket is not None:

@@ -6,9 +6,11 @@ import contextlib
 import fcntl
 import json
 import socket
+from collections.abc import Mapping
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from broker.config import ADMIN_SOCKET, LOCK
 from broker.net import unix
@@ -16,11 +18,23 @@ from cli import output
 from cli.failure import CommandFailed, Exit
 
 REQUEST_TIMEOUT_S = 10.0
+_CODES = {400: Exit.USAGE, 404: Exit.NOTHING_THERE, 503: Exit.STORE_DAMAGED}
+"""What ends the command when the broker refuses; else 1."""
 
 
-def request(method: str, path: str, data_dir: Path) -> dict[str, Any]:
-    """What it answers. Raises CommandFailed (69) if it does not, ConfigError: the path is long."""
-    connection = _Connection(unix.reachable(data_dir / ADMIN_SOCKET))
+def request(
+    method: str,
+    path: str,
+    data_dir: Path,
+    asked: Mapping[str, str] | None = None,
+    *,
+    timeout_s: float = REQUEST_TIMEOUT_S,
+) -> dict[str, Any]:
+    """What it answers. `asked` are the parameters of the query. Raises CommandFailed: 69, it does
+    not answer, or by what it refuses; ConfigError: the path is long."""
+    if asked:
+        path = f"{path}?{urlencode(asked)}"
+    connection = _Connection(unix.reachable(data_dir / ADMIN_SOCKET), timeout_s)
     try:
         with output.waiting(f"waiting for the broker on {data_dir}/ to answer"):
             connection.request(method, path)
@@ -37,9 +51,15 @@ def request(method: str, path: str, data_dir: Path) -> dict[str, Any]:
         raise _silent(data_dir, str(error)) from error
     finally:
         connection.close()
+    try:
+        content = json.loads(body)
+    except ValueError:
+        content = None
     if answer.status >= 400:
+        if isinstance(content, dict) and "error" in content:
+            code = _CODES.get(answer.status, Exit.FAILED)
+            raise CommandFailed(content["error"], content.get("remedy", ""), code)
         raise _silent(data_dir, f"{answer.status} {answer.reason}")
-    content = json.loads(body)
     assert isinstance(content, dict)
     return content
 
@@ -52,13 +72,13 @@ def _silent(data_dir: Path, why: str) -> CommandFailed:
 class _Connection(HTTPConnection):
     """HTTP over a Unix socket."""
 
-    def __init__(self, path: str) -> None:
-        super().__init__("broker", timeout=REQUEST_TIMEOUT_S)
+    def __init__(self, path: str, timeout_s: float) -> None:
+        super().__init__("broker", timeout=timeout_s)
         self._path = path
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(REQUEST_TIMEOUT_S)
+        self.sock.settimeout(self.timeout)
         self.sock.connect(self._path)
 
 

@@ -43,6 +43,11 @@ from cli.commands import (
     salvage,
     sql,
     sub,
+    subscribers,
+    subscribers_fork,
+    subscribers_rm,
+    subscribers_seek,
+    subscribers_show,
 )
 from cli.dashes import DashedArguments
 from cli.failure import CommandFailed, ConnectionLost, Exit, OutputClosed
@@ -70,7 +75,8 @@ broker = typer.Typer(
 app.add_typer(broker, name="broker")
 below_log = typer.Typer(rich_markup_mode=None)
 below_retained = typer.Typer(rich_markup_mode=None)
-"""Commands whose first words are `pubsub log` and `pubsub retained`."""
+below_subscribers = typer.Typer(rich_markup_mode=None)
+"""Commands whose first words are `pubsub log`, `pubsub retained` and `pubsub subscribers`."""
 
 broker.command("start", epilog=broker_start.EXAMPLES)(broker_start.run)
 broker.command("status", epilog=broker_status.EXAMPLES)(broker_status.run)
@@ -91,6 +97,14 @@ below_retained.command("undo", epilog=retained_undo.EXAMPLES)(retained_undo.run)
 app.command("export", epilog=export.EXAMPLES)(export.run)
 app.command("import", epilog=import_file.EXAMPLES)(import_file.run)
 app.command("sql", epilog=sql.EXAMPLES)(sql.run)
+app.command("subscribers", epilog=subscribers.EXAMPLES, cls=with_subcommands(below_subscribers))(
+    subscribers.run
+)
+below_subscribers.command("ls", epilog=subscribers.EXAMPLES)(subscribers.run)
+below_subscribers.command("show", epilog=subscribers_show.EXAMPLES)(subscribers_show.run)
+below_subscribers.command("seek", epilog=subscribers_seek.EXAMPLES)(subscribers_seek.run)
+below_subscribers.command("fork", epilog=subscribers_fork.EXAMPLES)(subscribers_fork.run)
+below_subscribers.command("rm", epilog=subscribers_rm.EXAMPLES)(subscribers_rm.run)
 app.command("check", epilog=check.EXAMPLES)(check.run)
 app.command("backup", epilog=backup.EXAMPLES)(backup.run)
 app.command("restore", epilog=restore.EXAMPLES)(restore.run)

@@ -12,6 +12,12 @@ DATA_DIR = "PUBSUB_DATA_DIR"
 DataDir = Annotated[
     Path, typer.Option("--data-dir", envvar=DATA_DIR, help="Where the broker keeps its log.")
 ]
+SubscriberId = Annotated[
+    str,
+    typer.Argument(
+        metavar="ID", help="A client identifier, or the whole filter of a shared subscription."
+    ),
+]
 Host = Annotated[
     str | None, typer.Option("--host", "-h", help="The broker's host. [PUBSUB_URL, 127.0.0.1]")
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import select
 from collections.abc import Callable
 
-from cli.client import NOT_AUTHORIZED_CODES, SESSION_TAKEN_OVER
+from cli.client import ADMINISTRATIVE_ACTION, NOT_AUTHORIZED_CODES, SESSION_TAKEN_OVER
 from cli.failure import CommandFailed, ConnectionLost, Exit
 from cli.interrupt import Interrupt
 
@@ -28,6 +28,8 @@ def reconnect(
             "another client connected with the same id and took the session over",
             "give each its own --id",
         )
+    if lost.reason_code == ADMINISTRATIVE_ACTION:
+        raise CommandFailed(str(lost), "the same command again begins anew")
     if lost.reason_code in NOT_AUTHORIZED_CODES:
         raise CommandFailed(str(lost), code=Exit.NOT_AUTHORIZED)
     pause_s = FIRST_PAUSE_S

@@ -134,6 +134,8 @@ class LineSubscriber(Owner, Recipient):
     def send_again(self, outgoing: list[Outgoing], packet_ids: list[int]) -> None:
         counters = self._client.services.counters
         counters.redeliveries += len(outgoing)
+        if self.session is not None:
+            self.session.tally.sent_again(len(outgoing))
         counters.payload_bytes_out += sum([len(message.payload) for message, _ in outgoing])
         self._deliver(outgoing, packet_ids)
 

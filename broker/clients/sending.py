@@ -274,6 +274,7 @@ class Sending(Recipient):
     def send_again(self, outgoing: list[Outgoing], packet_ids: list[int]) -> None:
         """With DUP = 1. [MQTT-3.3.1-1]"""
         self._counters.redeliveries += len(outgoing)
+        self._session.tally.sent_again(len(outgoing))
         self._counters.payload_bytes_out += _payload_bytes(outgoing)
         self._send(outgoing, packet_ids, self._time.aged_us(), dup=True)
 

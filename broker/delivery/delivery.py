@@ -223,6 +223,7 @@ class Delivery:
         for session in self._subscribers:
             if session.position.is_live and session.subscriptions:
                 self._counters.dropped["removed by retention"] += len(removed)
+                session.tally.lacks(len(removed))
                 try:
                     session.miss([removed])
                 except Exception as error:

@@ -214,6 +214,7 @@ class CatchUp(Reader):
             messages, through, missing = await delivery.read(
                 session, position.through, delivery.live.through, filters, counted
             )
+            session.tally.lacks(sum(len(range(max(p.start, counted + 1), p.stop)) for p in missing))
             session.gaps.counted(missing)
             session.miss(missing)
             messages = lasting(messages, self.absent_through)

@@ -41,12 +41,14 @@ class LogTime:
         self.note_due = False
         """Whether the next commit is to store a `note`. Not before `resume` has read the last."""
         self._over = False
+        self.noted_us = WallUs(0)
+        """When the run before was last known to be alive, as the wall clock had it; 0: never."""
 
     async def resume(self, store: Store) -> None:
         """Go on where the run before ended, and note the time from now on. Raises StoreError."""
         noted = await store.get(TimeDocument, (_KEY,))
         if noted is not None:
-            now = self._clock.now()
+            now, self.noted_us = self._clock.now(), noted.wall_us
             down_us = max(0, now.wall_us - noted.wall_us)
             self._served_zero_us = noted.served_us - round(now.monotonic * US)
             self._aged_zero_us = noted.aged_us + down_us - self._clock.elapsed_us()

@@ -28,6 +28,7 @@ from broker.errors import CommandRefused, NotFound, ReplaySpecInvalid
 from broker.log.batch import awaited
 from broker.log.log import Log
 from broker.message import Offset
+from broker.plural import counted
 from broker.registry.faces import OPERATOR
 from broker.registry.groups import Groups
 from broker.registry.sessions import Sessions
@@ -151,7 +152,8 @@ class Administration:
             logger.info("subscriber %r goes on above offset %d, by command", name, through)
             if skipped:
                 self._counters.dropped[SKIPPED] += skipped
-                logger.warning("subscriber %r skips %d messages, by command", name, skipped)
+                messages = counted(skipped, "message")
+                logger.info("subscriber %r skips %s, by command", name, messages)
         return Moved(name, owner is not OPERATOR, before, through, in_flight, again, skipped)
 
     async def fork(self, name: str, new: str) -> Forked:
@@ -215,7 +217,8 @@ class Administration:
         unread += await self._count(own_filters(session), before, through)
         if unread:
             self._counters.dropped[REMOVED] += unread
-        logger.warning("subscriber %r is removed, by command: %d messages unread", name, unread)
+        messages = counted(unread, "message")
+        logger.info("subscriber %r is removed, by command: %s unread", name, messages)
         return Removed(name, owner is not OPERATOR, unread)
 
     async def _refuse_subscribed(self, name: str, *, connected: bool) -> None:
@@ -233,7 +236,7 @@ class Administration:
         return count
 
     def _not_found(self, name: str) -> NotFound:
-        return not_found(name, self._sessions.names())
+        return not_found(name, [*self._sessions.owners, *self._sessions.kept])
 
 
 def own_filters(session: Session) -> list[str]:
@@ -272,11 +275,11 @@ def near_names(name: str, names: Iterable[str]) -> list[str]:
     wanted = name.lower()
     likely: list[str] = []
     possible: list[str] = []
-    for each in names:
+    for each in {*names}:
         lower = each.lower()
         if wanted in lower:
             likely.append(each)
         elif len(possible) < COMPARED_MAX and abs(len(each) - len(name)) <= 3:
             possible.append(each)
-    likely = sorted(likely, key=len)[:NEAR_MAX]
-    return likely or difflib.get_close_matches(name, possible, NEAR_MAX)
+    likely = sorted(likely, key=lambda each: (len(each), each))[:NEAR_MAX]
+    return likely or difflib.get_close_matches(name, sorted(possible), NEAR_MAX)

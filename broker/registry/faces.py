@@ -17,6 +17,11 @@ class Owner(Subscriber, Protocol):
     address: str = ""
     """Where it is connected from, for people."""
 
+    @property
+    def member_names(self) -> Sequence[str] | None:
+        """Of a group, who takes its messages."""
+        return None
+
     def taken_over(self) -> None:
         """Another connection uses the client identifier: let go of the session. [MQTT-3.1.4-3]"""
         ...

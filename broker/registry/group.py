@@ -102,6 +102,10 @@ class Group(Owner, Recipient):
         self._cutting: asyncio.Task[None] | None = None
 
     @property
+    def member_names(self) -> list[str]:
+        return [session.client_id for session in self.members]
+
+    @property
     def empty(self) -> bool:
         """Nobody has a lease, and nobody can get one."""
         return not (self.members or self.leaving)
@@ -236,7 +240,10 @@ class Group(Owner, Recipient):
 
     def send_again(self, outgoing: list[Outgoing], packet_ids: list[int]) -> None:
         """What a member returned goes to others."""
-        self._counters.redeliveries += len(set(packet_ids) - self._not_sent)
+        again = len(set(packet_ids) - self._not_sent)
+        self._counters.redeliveries += again
+        if self.sender is not None:
+            self.sender.session.tally.sent_again(again)
         self._not_sent.difference_update(packet_ids)
         self._lease(outgoing, packet_ids)
 

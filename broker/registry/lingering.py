@@ -241,7 +241,7 @@ class Lingering(AbsentGroups):
         most = self._config.inflight_max
         try:
             return await self._looks.until_answered(
-                lambda: load(self._log, name, inflight_max=most)
+                lambda: load(self._log.store, name, inflight_max=most)
             )
         except StoreError as error:
             logger.error("group %s: its unread messages are not counted: %s", name, error)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from typing import Protocol
 
 from broker.delivery.routes import parts
 from broker.documents import (
     CursorDocument,
+    Document,
     InFlightDocument,
     ReceivedQos2Document,
     SessionDocument,
     SubscriptionDocument,
 )
-from broker.log.log import Log
-from broker.message import ServedUs
+from broker.message import Offset, ServedUs
 from broker.session.gaps import Gaps
 from broker.session.session import Session
+from broker.session.tally import Tally
 
 SESSION_STATE = (
     SessionDocument,
@@ -27,8 +30,21 @@ SESSION_STATE = (
 """What is stored of a session, and read in one call. Subscriptions come last: there may be many."""
 
 
+class Documents(Protocol):
+    """A log, or what reads one."""
+
+    @property
+    def high_watermark(self) -> Offset: ...
+
+    async def scan_together(
+        self, kinds: Sequence[type[Document]], key: tuple[str, ...]
+    ) -> list[Document]:
+        """As `Store.scan_together`."""
+        ...
+
+
 async def load(
-    log: Log, client_id: str, *, inflight_max: int, gaps: Gaps | None = None
+    store: Documents, client_id: str, *, inflight_max: int, gaps: Gaps | None = None
 ) -> Session | None:
     """The session as it was last committed; None if there is none. `gaps`: of its last connection.
     Raises StoreError."""
@@ -36,7 +52,7 @@ async def load(
     cursor: CursorDocument | None = None
     pages: list[InFlightDocument] = []
     received: ReceivedQos2Document | None = None
-    state = await log.store.scan_together(SESSION_STATE, (client_id,))
+    state = await store.scan_together(SESSION_STATE, (client_id,))
     subscriptions = [found for found in state if isinstance(found, SubscriptionDocument)]
     for found in state[: len(state) - len(subscriptions)]:
         match found:
@@ -53,9 +69,12 @@ async def load(
     session = Session(
         client_id,
         created_at_us=document.created_at_us,
-        start=log.high_watermark,
+        start=store.high_watermark,
         inflight_max=inflight_max,
         gaps=gaps,
+        tally=Tally(
+            document.created_at_us, document.last_seen_us, document.redelivered, document.missed
+        ),
     )
     session.set_expiry(document.session_expiry_s)
     session.restore(cursor, pages, received)
@@ -67,6 +86,13 @@ async def load(
 
 
 def document_of(session: Session, *, expires_at_us: ServedUs | None) -> SessionDocument:
+    tally = session.tally
     return SessionDocument(
-        session.client_id, session.session_expiry_s, session.created_at_us, expires_at_us
+        session.client_id,
+        session.session_expiry_s,
+        tally.created_at_us,
+        expires_at_us,
+        tally.last_seen_us,
+        tally.redelivered,
+        tally.missed,
     )

@@ -14,6 +14,7 @@ import logging
 import math
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from weakref import WeakValueDictionary
 
 from broker.clock import NEVER, Instant
@@ -56,10 +57,11 @@ class Sessions:
         self.wills = wills
         self._config = config
         self._deadline_moved = deadline_moved
-        self._sessions: dict[str, Session] = {}
-        self._owners: dict[str, Owner] = {}
+        self.in_memory: dict[str, Session] = {}
+        self.owners: dict[str, Owner] = {}
+        """Of the sessions that have a client."""
         self._takeovers = Takeovers()
-        self._stored = Kept(config)
+        self.kept = Kept(config)
         """Every durable session: when it expires (NEVER while it is connected)."""
         self.absent_groups = AbsentGroups()
         self.expired_count = 0
@@ -68,27 +70,23 @@ class Sessions:
         """Whether the end of sessions that expired is being committed."""
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    def names(self) -> list[str]:
-        """Of all sessions, connected or stored, in no order."""
-        return [*{*self._owners, *self._stored}]
-
     @property
     def connected_count(self) -> int:
-        return len(self._owners)
+        return len(self.owners)
 
     @property
     def durable_count(self) -> int:
         """Of clients."""
-        return self._stored.client_count
+        return self.kept.client_count
 
     @property
     def group_count(self) -> int:
         """Groups of Shared Subscriptions, also those that nobody is a member of now."""
-        return self._stored.group_count
+        return self.kept.group_count
 
     def has_durable(self, client_id: str) -> bool:
         """Whether the client's session outlives its connection, and is stored."""
-        return client_id in self._stored
+        return client_id in self.kept
 
     async def start(self, now: Instant) -> None:
         """Take up the stored sessions: none has a client yet, so each begins to expire."""
@@ -96,12 +94,13 @@ class Sessions:
         for document in await self._log.store.scan(SessionDocument):
             if document.expires_at_us is None:
                 expires_at = _expires_at(document.session_expiry_s, now)
-                document.expires_at_us = self._log.time.served_at(expires_at)
+                due_us, seen_us = self._log.time.served_at(expires_at), self._log.time.noted_us
+                document = replace(document, expires_at_us=due_us, last_seen_us=seen_us)
                 orphans.append(Put(document))
             else:
                 expires_at = self._log.time.monotonic_at(document.expires_at_us)
-            self._stored.set(document.client_id, expires_at)
-            self._stored.is_absent(document.client_id)
+            self.kept.set(document.client_id, expires_at)
+            self.kept.is_absent(document.client_id)
             if is_shared(document.client_id):
                 self.absent_groups.found(document, expires_at)
         self._deadline_moved()
@@ -127,40 +126,40 @@ class Sessions:
         connection is gone.
         """
         async with self._locks.setdefault(client_id, asyncio.Lock()):
-            previous = self._owners.get(client_id)
+            previous = self.owners.get(client_id)
             if previous is not None:
                 try:
                     previous.taken_over()
                 except Exception as error:  # It is not the newcomer's fault.
                     previous.failed(error)
                 self._takeovers.taken_over(client_id, now.monotonic)
-            expires_at = self._stored.get(client_id)
+            expires_at = self.kept.get(client_id)
             if expires_at is not None:
-                self._stored.set(client_id, NEVER)
-            self._owners[client_id] = owner
+                self.kept.set(client_id, NEVER)
+            self.owners[client_id] = owner
             try:
                 session, present = await self._take_up(
                     client_id, clean_start, session_expiry_s, will, now
                 )
             except Exception:
-                del self._owners[client_id]
+                del self.owners[client_id]
                 if expires_at is not None:
                     self._expire_at(client_id, expires_at)
-                if client_id in self._sessions:
-                    self._save(self._sessions[client_id])
+                if client_id in self.in_memory:
+                    self._save(self.in_memory[client_id])
                 raise
             if session.durable:
-                self._stored.set(client_id, NEVER)
+                self.kept.set(client_id, NEVER)
             else:
-                self._stored.remove(client_id)
-            self._sessions[client_id] = session
+                self.kept.remove(client_id)
+            self.in_memory[client_id] = session
             try:
                 try:
                     session.attach(receive_maximum, hears_of_gaps=hears_of_gaps)
                     await self._delivery.attach(session, owner)
                 finally:
                     if expires_at is not None:
-                        self._stored.is_not_absent(client_id)
+                        self.kept.is_not_absent(client_id)
             except Exception:
                 self.close(session, owner, now)
                 raise
@@ -177,12 +176,12 @@ class Sessions:
         """Find the session or make a new one, and commit that it is open. Undone if that fails."""
         session = None if clean_start else await self.find(client_id)
         present = session is not None
-        stored = client_id in self._stored
+        stored = client_id in self.kept
         if session is None:
             if session_expiry_s and not stored:
-                self._stored.refuse_if_full(client_id)
+                self.kept.refuse_if_full(client_id)
             session = self._new(client_id, now.wall_us)
-        before = self._sessions.get(client_id, session)
+        before = self.in_memory.get(client_id, session)
         had_ended = before.ended
         expiry_before_s = session.session_expiry_s
         session.set_expiry(session_expiry_s)
@@ -215,9 +214,10 @@ class Sessions:
     def close(self, session: Session, owner: Owner, now: Instant) -> None:
         """The connection is gone: the session ends, or waits in the log until it expires."""
         client_id = session.client_id
-        if self._owners.get(client_id) is not owner:
+        if self.owners.get(client_id) is not owner:
             return
-        del self._owners[client_id]
+        del self.owners[client_id]
+        session.tally.left(now.wall_us)
         try:
             self._delivery.detach(session)
         finally:
@@ -226,12 +226,12 @@ class Sessions:
     def _end_or_keep(self, session: Session, now: Instant) -> None:
         client_id = session.client_id
         if session.durable:
-            self._stored.is_absent(client_id, subscribed=bool(session.subscriptions))
+            self.kept.is_absent(client_id, subscribed=bool(session.subscriptions))
             self._expire_at(client_id, _expires_at(session.session_expiry_s, now))
             self._save(session)
         else:
             self._forget(client_id)
-            if self._stored.remove(client_id):
+            if self.kept.remove(client_id):
                 self._log.append([], operations=[Delete(SessionDocument, (client_id,))])
                 self.absent_groups.sessions_ended()
             self.wills.session_ended(client_id, now)
@@ -241,11 +241,11 @@ class Sessions:
 
         def saved(error: StoreError | None) -> None:
             client_id = session.client_id
-            if self._sessions.get(client_id) is session and client_id not in self._owners:
-                del self._sessions[client_id]
-                self._stored.keep_gaps(session)
+            if self.in_memory.get(client_id) is session and client_id not in self.owners:
+                del self.in_memory[client_id]
+                self.kept.keep_gaps(session)
 
-        expires_at = self._stored.get(session.client_id)
+        expires_at = self.kept.get(session.client_id)
         assert expires_at is not None
         document = document_of(session, expires_at_us=self._log.time.served_at(expires_at))
         # The place: with or after all that it was handed, so that its cursor names all of that.
@@ -255,16 +255,16 @@ class Sessions:
     @property
     def absent_count(self) -> int:
         """Durable sessions that nobody is connected to."""
-        return self._stored.absent_count
+        return self.kept.absent_count
 
     @property
     def absent_may_subscribe(self) -> bool:
         """Whether any session may have a subscription though nobody is connected to it."""
-        return self._stored.absent_may_subscribe
+        return self.kept.absent_may_subscribe
 
     def is_absent(self, client_id: str) -> bool:
         """Whether the session is stored, and nobody is connected to it."""
-        return client_id in self._stored and client_id not in self._owners
+        return client_id in self.kept and client_id not in self.owners
 
     def expire_at(self, document: SessionDocument, at: Monotonic) -> None:
         """Let the session of a group, which is absent, be due then."""
@@ -280,24 +280,24 @@ class Sessions:
         leave at any time. Raises StoreError.
         """
         async with self._locks.setdefault(client_id, asyncio.Lock()):
-            owner, expires_at = self._owners.get(client_id), self._stored.get(client_id)
+            owner, expires_at = self.owners.get(client_id), self.kept.get(client_id)
             if owner is not None:
-                session = self._sessions.get(client_id)
+                session = self.in_memory.get(client_id)
                 yield None if session is None else (session, owner)
             elif expires_at is None:
                 yield None
             else:
-                self._stored.set(client_id, NEVER)
-                self._owners[client_id] = OPERATOR
+                self.kept.set(client_id, NEVER)
+                self.owners[client_id] = OPERATOR
                 try:
                     session = await self.find(client_id)
                     yield None if session is None else (session, OPERATOR)
                 finally:
-                    del self._owners[client_id]
-                    if client_id in self._stored:
+                    del self.owners[client_id]
+                    if client_id in self.kept:
                         self._expire_at(client_id, expires_at)
-                        if client_id in self._sessions:
-                            self._save(self._sessions[client_id])
+                        if client_id in self.in_memory:
+                            self._save(self.in_memory[client_id])
                         if is_shared(client_id):
                             self.absent_groups.closed(client_id)
 
@@ -305,16 +305,16 @@ class Sessions:
         self, document: SessionDocument, state: Sequence[Operation], now: Instant
     ) -> None:
         """Store a new session, which nobody is connected to. Raises QuotaExceeded, StoreError."""
-        self._stored.refuse_if_full(document.client_id)
+        self.kept.refuse_if_full(document.client_id)
         expires_at = _expires_at(document.session_expiry_s, now)
         document.expires_at_us = self._log.time.served_at(expires_at)
         await self._log.commit_now([Put(document), *state], keep_if_full=False)
-        self._stored.is_absent(document.client_id)
+        self.kept.is_absent(document.client_id)
         self._expire_at(document.client_id, expires_at)
 
     def end(self, client_id: str, now: Instant, ended: OnCommitted | None = None) -> None:
         """End an absent session. `ended` is called when that is stored."""
-        self._stored.remove(client_id)
+        self.kept.remove(client_id)
         self._log.append([], ended, operations=[Delete(SessionDocument, (client_id,))])
         self._absent_ended(client_id, now)
         if not is_shared(client_id):
@@ -333,16 +333,16 @@ class Sessions:
 
     def deadline(self) -> Monotonic | None:
         """When the next session expires, in whole seconds: those of one second share a commit."""
-        soonest = self._stored.soonest(clients=not self._ending)
+        soonest = self.kept.soonest(clients=not self._ending)
         return None if soonest is None else Monotonic(math.ceil(soonest))
 
     def expire(self, now: Instant) -> None:
         """End sessions whose Session Expiry Interval has passed. [MQTT-3.1.2-23]"""
-        if groups := self._stored.take_due_groups(now.monotonic, ENDED_AT_ONCE_MAX):
+        if groups := self.kept.take_due_groups(now.monotonic, ENDED_AT_ONCE_MAX):
             self.absent_groups.due(groups)
         if self._ending:
             return
-        expired = self._stored.take_due(now.monotonic, ENDED_AT_ONCE_MAX)
+        expired = self.kept.take_due(now.monotonic, ENDED_AT_ONCE_MAX)
         if not expired:
             return
         ended: list[Operation] = [Delete(SessionDocument, (client_id,)) for client_id in expired]
@@ -357,7 +357,7 @@ class Sessions:
         self.expired_count += len(expired)
 
     def _absent_ended(self, client_id: str, now: Instant) -> None:
-        self._stored.is_not_absent(client_id)
+        self.kept.is_not_absent(client_id)
         self._forget(client_id)
         self.wills.session_ended(client_id, now)
 
@@ -366,21 +366,21 @@ class Sessions:
         self._deadline_moved()
 
     def _expire_at(self, client_id: str, expires_at: Monotonic) -> None:
-        self._stored.set(client_id, expires_at)
+        self.kept.set(client_id, expires_at)
         self._deadline_moved()
 
     async def find(self, client_id: str) -> Session | None:
         """The session from memory, or from the log; None if there is none."""
-        session = self._sessions.get(client_id)
+        session = self.in_memory.get(client_id)
         if session is not None and session.ended:
             # It failed: the log counts, not memory. The last that the log has may be in a commit.
             await self._log.commit_now([], keep_if_full=False)
-            self._sessions.pop(client_id, None)
+            self.in_memory.pop(client_id, None)
             session = None
-        if session is not None or client_id not in self._stored:
+        if session is not None or client_id not in self.kept:
             return session
-        inflight_max, gaps = self._config.inflight_max, self._stored.gaps_of(client_id)
-        return await load(self._log, client_id, inflight_max=inflight_max, gaps=gaps)
+        inflight_max, gaps = self._config.inflight_max, self.kept.gaps_of(client_id)
+        return await load(self._log.store, client_id, inflight_max=inflight_max, gaps=gaps)
 
     def _new(self, client_id: str, created_at_us: int) -> Session:
         return Session(
@@ -392,7 +392,7 @@ class Sessions:
 
     def _forget(self, client_id: str) -> None:
         """The session is over."""
-        session = self._sessions.pop(client_id, None)
+        session = self.in_memory.pop(client_id, None)
         if session is not None:
             session.end()
 

@@ -45,6 +45,7 @@ from broker.session.position import LivePosition, Position
 from broker.session.received import ReceivedQos2
 from broker.session.served import NOTHING
 from broker.session.standing import Standing
+from broker.session.tally import Tally
 
 PASSED_MAX = 100
 """QoS 0 goes past no more messages than this."""
@@ -61,9 +62,9 @@ class Session:
         start: Offset,
         inflight_max: int,
         gaps: Gaps | None = None,
+        tally: Tally | None = None,
     ) -> None:
         self.client_id = client_id
-        self.created_at_us = created_at_us
         self.session_expiry_s = 0
         self.durable = False
         """Whether it outlives the connection, and so is kept in the log."""
@@ -79,6 +80,7 @@ class Session:
         self.outbox = Outbox()
         self.aside: deque[Outgoing] = deque()
         self.gaps = Gaps() if gaps is None else gaps
+        self.tally = Tally(created_at_us) if tally is None else tally
 
         self._cursor = Cursor(client_id, self.in_flight)
 

@@ -210,7 +210,8 @@ class Store(Protocol):
         ...
 
     async def amount(self, offsets: Sequence[Offset]) -> Amount:
-        """How much the messages at these offsets are, without those that were removed."""
+        """How much the messages at these offsets are, without those that were removed. What is
+        given twice is counted twice."""
         ...
 
     async def retained(self, filters: Sequence[str]) -> list[Offset]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -193,8 +194,8 @@ class MemoryStore:
 
     async def amount(self, offsets: Sequence[Offset]) -> Amount:
         self._require_open()
-        wanted = {*offsets}
-        return _amount([message for message in self._log if message.offset in wanted])
+        wanted = Counter(offsets)
+        return _amount([m for m in self._log for _ in range(wanted[m.offset])])
 
     async def retained(self, filters: Sequence[str]) -> list[Offset]:
         self._require_open()

@@ -5,12 +5,13 @@ Whoever may open the socket may administer: it is created with mode 0600 and no 
 - GET /status   what the broker is doing now, as JSON
 - GET /healthz  200 while the broker runs
 - POST /stop    asks the broker to stop, and answers before it does
+- /subscribers  see `subscribers.py`
 """
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import uvicorn
@@ -23,9 +24,12 @@ from broker.net import unix
 
 
 def create_app(
-    status: Callable[[], Mapping[str, object]], request_stop: Callable[[], None]
+    status: Callable[[], Mapping[str, object]],
+    request_stop: Callable[[], None],
+    more: Sequence[Route] = (),
 ) -> Starlette:
-    """The administration as an ASGI application; `request_stop` must return at once."""
+    """The administration as an ASGI application; `request_stop` must return at once. `more`: routes
+    of other modules."""
 
     async def get_status(_: Request) -> JSONResponse:
         return JSONResponse(dict(status()))
@@ -42,6 +46,7 @@ def create_app(
             Route("/status", get_status, methods=["GET"]),
             Route("/healthz", get_health, methods=["GET"]),
             Route("/stop", post_stop, methods=["POST"]),
+            *more,
         ]
     )
 

@@ -47,7 +47,11 @@ def make(path: Path, version: int) -> list[Message]:
             "INSERT INTO retained (topic_id, offset) SELECT topic_id, offset FROM messages"
             " WHERE retain = 1"
         )
-        connection.execute("INSERT INTO sessions VALUES ('sub1', 86400, 1, 86400000000, 1)")
+        connection.execute(
+            "INSERT INTO sessions"
+            " (client_id, session_expiry_s, created_at_us, expires_at_us, revision)"
+            " VALUES ('sub1', 86400, 1, 86400000000, 1)"
+        )
         connection.execute(
             "INSERT INTO subscriptions (client_id, filter, qos, no_local, retain_as_published,"
             " retain_handling, start_offset, replaying, metadata, revision)"

@@ -6,6 +6,7 @@ import pytest
 
 from broker import errors
 from broker.errors import (
+    CommandRefused,
     ConfigError,
     MessageRefused,
     PeerError,
@@ -23,9 +24,10 @@ PEER_ERRORS = [each for each in ALL if issubclass(each, PeerError)]
 
 
 @pytest.mark.parametrize("error", ALL)
-def test_every_error_is_of_one_of_the_three_kinds(error: type[PubSubError]) -> None:
+def test_every_error_is_of_one_of_the_kinds(error: type[PubSubError]) -> None:
     """Each kind is caught in one place."""
-    kinds = [kind for kind in (ConfigError, PeerError, StoreError) if issubclass(error, kind)]
+    roots = ConfigError, CommandRefused, PeerError, StoreError
+    kinds = [kind for kind in roots if issubclass(error, kind)]
     assert issubclass(error, PubSubError)
     assert len(kinds) == (error is not PubSubError)
 
@@ -63,3 +65,9 @@ def test_clients_hear_nothing_of_the_brokers_files(error: type[StoreError]) -> N
     assert "pubsub.db" in str(failure)
     assert "/" not in failure.reason
     assert failure.reason
+
+
+def test_what_cannot_be_done_is_said_with_what_can() -> None:
+    error = CommandRefused("there is a subscriber a already", "remove it first")
+    assert str(error) == "there is a subscriber a already; remove it first"
+    assert str(CommandRefused("no")) == "no"

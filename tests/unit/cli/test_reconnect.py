@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from cli import reconnect as module
-from cli.client import SESSION_TAKEN_OVER
+from cli.client import ADMINISTRATIVE_ACTION, SESSION_TAKEN_OVER
 from cli.failure import CommandFailed, ConnectionLost, Exit
 from cli.interrupt import Interrupt
 from cli.reconnect import reconnect
@@ -58,6 +58,8 @@ def test_what_does_not_get_better_is_not_tried_again(
     monkeypatch.setattr(module, "FIRST_PAUSE_S", 0.001)
     with pytest.raises(CommandFailed, match="took the session over; give each its own --id"):
         reconnect(attempts(), ConnectionLost("why", SESSION_TAKEN_OVER), interrupt)
+    with pytest.raises(CommandFailed, match="removed; the same command again begins anew"):
+        reconnect(attempts(), ConnectionLost("removed", ADMINISTRATIVE_ACTION), interrupt)
     with pytest.raises(CommandFailed, match="why") as failed:
         reconnect(attempts(), ConnectionLost("why", 0x87), interrupt)
     assert failed.value.code is Exit.NOT_AUTHORIZED

@@ -174,7 +174,7 @@ async def test_what_a_mistake_left_half_taken_comes_again(
     dialogue = Dialogue(world)
     await dialogue.connect(expiry_s=100)
     await dialogue.subscribe("t")
-    session = world.sessions._sessions["a"]
+    session = world.sessions.in_memory["a"]
     take = session.in_flight.take
 
     def half(*args: Any, **kwargs: Any) -> None:

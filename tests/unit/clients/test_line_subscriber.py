@@ -66,7 +66,7 @@ async def test_every_qos_is_finished_when_the_system_has_taken_it(
     await world.publish(message("1", qos=qos))
     assert await lines.gets() == ["OK", "1"]
     assert await cursor(world) == 1
-    assert len(world.sessions._sessions["sub1"].in_flight) == 0
+    assert len(world.sessions.in_memory["sub1"].in_flight) == 0
 
 
 async def test_several_subscribers_share_a_connection(world: World, lines: Lines) -> None:
@@ -193,7 +193,7 @@ async def test_what_a_mistake_left_half_taken_comes_again(
     world: World, subscribed: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """P3: what the log has of a session counts, not what memory has."""
-    session = world.sessions._sessions["sub1"]
+    session = world.sessions.in_memory["sub1"]
     take = session.in_flight.take
 
     def half(*args: Any, **kwargs: Any) -> None:

@@ -13,7 +13,7 @@ async def test_it_has_its_place_its_subscriptions_and_what_is_in_flight() -> Non
     disk = Disk()
     async with running(disk) as world:
         await leave_in_flight(world, message("1"), message("2"))
-        loaded = await load(world.log, "sub1", inflight_max=10)
+        loaded = await load(world.disk, "sub1", inflight_max=10)
     assert loaded is not None
     assert loaded.client_id == "sub1"
     assert (loaded.durable, loaded.attached) == (True, False)
@@ -25,7 +25,7 @@ async def test_it_has_its_place_its_subscriptions_and_what_is_in_flight() -> Non
 async def test_there_is_none_without_its_document() -> None:
     disk = Disk()
     async with running(disk) as world:
-        assert await load(world.log, "sub1", inflight_max=10) is None
+        assert await load(world.disk, "sub1", inflight_max=10) is None
 
 
 async def test_many_subscriptions_are_all_there() -> None:
@@ -37,7 +37,7 @@ async def test_many_subscriptions_are_all_there() -> None:
             *[subscription(f"t/{n}") for n in range(3000)],
         ]
         await disk.append((), [Put(document) for document in documents])
-        loaded = await load(world.log, "sub1", inflight_max=10)
+        loaded = await load(world.disk, "sub1", inflight_max=10)
     assert loaded is not None
     assert len(loaded.subscriptions) == 3000
     assert loaded.position.through == 7

@@ -819,5 +819,6 @@ async def test_how_much_is_unread_is_what_reading_it_would_give(store: Store) ->
 
 async def test_how_much_messages_are_at_known_places(store: Store) -> None:
     await store.append([message("1"), message("22", at=5), message("333", at=7)])
-    assert await store.amount([Offset(2), Offset(3), Offset(9)]) == Amount(2, 5, WallUs(5))
+    assert await store.amount([Offset(3), Offset(2), Offset(9)]) == Amount(2, 5, WallUs(5))
+    assert await store.amount([Offset(3), Offset(3)]) == Amount(2, 6, WallUs(7))
     assert await store.amount([]) == Amount()

@@ -221,8 +221,18 @@ def test_people_see_deadlines_as_the_wall_clock_will_have_them(
 ) -> None:
     of_schema_6(connection, path, published_us=SAW_US)
     migrate(connection, path, migrations())
-    connection.execute("INSERT INTO sessions VALUES ('a', 60, 0, ?, 1)", (SAW_US + 7,))
-    connection.execute("INSERT INTO sessions VALUES ('never', 60, 0, ?, 1)", (NEVER_US,))
+    connection.execute(
+        "INSERT INTO sessions"
+        " (client_id, session_expiry_s, created_at_us, expires_at_us, revision)"
+        " VALUES ('a', 60, 0, ?, 1)",
+        (SAW_US + 7,),
+    )
+    connection.execute(
+        "INSERT INTO sessions"
+        " (client_id, session_expiry_s, created_at_us, expires_at_us, revision)"
+        " VALUES ('never', 60, 0, ?, 1)",
+        (NEVER_US,),
+    )
     connection.execute("UPDATE log_time SET served_us = served_us - 3, wall_us = wall_us + 1000")
     seen = connection.execute("SELECT client_id, expires_at_us FROM subscribers ORDER BY 1")
     assert seen.fetchall() == [("a", SAW_US + 1010), ("never", NEVER_US)]
@@ -245,3 +255,28 @@ async def test_a_log_of_each_earlier_schema_opens_and_is_sound_and_replays_equal
         await store.append(later)
         assert later[0].offset == old_schemas.MESSAGES + 1
     assert problems(path, at_rest=True) == []
+
+
+@pytest.mark.parametrize(
+    ("statement", "says"),
+    [
+        ("UPDATE lag SET cursor = 0", "pubsub subscribers seek"),
+        ("UPDATE subscribers SET cursor = 0 WHERE client_id = 'a'", "pubsub subscribers seek"),
+        ("DELETE FROM subscribers", "pubsub subscribers rm"),
+        ("DELETE FROM lag", "pubsub subscribers rm"),
+        ("INSERT INTO subscribers (client_id) VALUES ('b')", "pubsub subscribers fork"),
+        ("INSERT INTO lag (client_id) VALUES ('b')", "pubsub subscribers seek"),
+    ],
+)
+def test_who_changes_a_view_for_people_is_told_of_the_command(
+    connection: sqlite3.Connection, path: Path, statement: str, says: str
+) -> None:
+    migrate(connection, path, migrations())
+    connection.execute(
+        "INSERT INTO sessions (client_id, session_expiry_s, created_at_us, revision)"
+        " VALUES ('a', 60, 0, 1)"
+    )
+    connection.execute("INSERT INTO cursors VALUES ('a', 5, 5, 1, x'', 1)")
+    with pytest.raises(sqlite3.IntegrityError, match=says):
+        connection.execute(statement)
+    assert connection.execute("SELECT cursor FROM subscribers").fetchall() == [(5,)]

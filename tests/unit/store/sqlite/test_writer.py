@@ -237,9 +237,8 @@ async def test_gaps_count_neither_as_messages_nor_as_lag(
         return CursorDocument("sub1", Offset(offset), Offset(offset), 1, b"")
 
     async def counts(store: SqliteStore) -> list[object]:
-        lag = await in_writer(
-            store, lambda database: database.execute("SELECT cursor, lag FROM lag").fetchone()
-        )
+        view = "SELECT cursor, messages_above_cursor FROM lag"
+        lag = await in_writer(store, lambda database: database.execute(view).fetchone())
         return [(await store.stats()).messages, lag]
 
     await sqlite.append(

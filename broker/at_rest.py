@@ -1,0 +1,112 @@
+"""At rest: what an operator does to the subscribers of a log that no broker runs on.
+
+The same code does it as in a broker, with nobody connected: the log is opened and closed as a
+broker would, which is a run of it like any other. Who only looks writes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from broker import tasks
+from broker.clock import Alarm, SystemClock
+from broker.config import DATABASE, Config
+from broker.counters import Counters
+from broker.delivery.delivery import Delivery
+from broker.documents import Document, SessionDocument
+from broker.log.log import Log
+from broker.message import Offset
+from broker.registry.administration import Administration
+from broker.registry.groups import Groups
+from broker.registry.overview import Overview, Source
+from broker.registry.sessions import Sessions
+from broker.registry.wills import Wills
+from broker.store import Amount, Stretch
+from broker.store.directory import lock_data_dir
+from broker.store.sqlite.measuring import Measure
+from broker.store.sqlite.reader import Reader
+from broker.store.sqlite.store import SqliteStore
+from broker.store.sqlite.tables import SELECTED_AT_ONCE_MAX, key_of
+
+
+@asynccontextmanager
+async def administration(data_dir: Path) -> AsyncIterator[Administration]:
+    """Raises ConfigError: a broker has the data directory; StoreError."""
+    config, clock, counters = Config(data_dir=data_dir), SystemClock(), Counters()
+    with lock_data_dir(data_dir):
+        store = SqliteStore(data_dir / DATABASE)
+        await store.open()
+        try:
+            log = Log(store, counters, clock, append_bytes_max=config.append_bytes_max)
+            delivery = Delivery(log, counters, config, clock)
+            moved = Alarm(clock).deadline_moved
+            wills = Wills(log, counters, clock, moved, restart_grace_s=0)
+            sessions = Sessions(log, delivery, wills, config, moved)
+            groups = Groups(log, delivery, sessions, counters, config, clock)
+            await log.start()
+            await sessions.start(clock.now())
+            await wills.start()
+            committing = tasks.start(log.commit_forever(), _ended)
+            try:
+                yield Administration(log, delivery, sessions, groups, counters, clock)
+                await wills.publish_due()
+                await log.end()
+            finally:
+                committing.cancel()
+                await asyncio.wait([committing])
+        finally:
+            await store.close()
+
+
+def _ended(error: Exception) -> None:
+    """Whoever waits for the log is told."""
+
+
+def overview(connection: sqlite3.Connection) -> Overview:
+    """Of the log that is open here, to be read only."""
+    return Overview(_Reading(connection))
+
+
+class _Reading(Source):
+    """A log at rest: nothing comes, and nobody waits, so nothing is awaited either."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._reader = Reader(connection)
+        self._log_start, self._high_watermark = connection.execute(
+            "SELECT start, (SELECT ifnull(max(offset), 0) FROM messages) FROM log"
+        ).fetchone()
+
+    @property
+    def high_watermark(self) -> Offset:
+        return Offset(self._high_watermark)
+
+    async def scan(self, kind: type[SessionDocument]) -> list[SessionDocument]:
+        documents: list[Any] = await self.scan_together([kind], ())
+        return documents
+
+    async def scan_together(
+        self, kinds: Sequence[type[Document]], key: tuple[str, ...]
+    ) -> list[Document]:
+        documents: list[Document] = []
+        after = None
+        while True:
+            part = self._reader.documents(kinds, key, after)
+            documents += part
+            if len(part) < SELECTED_AT_ONCE_MAX:
+                return documents
+            kinds = kinds[kinds.index(type(part[-1])) :]
+            after = key_of(part[-1])
+
+    async def measure(self, stretches: Sequence[Stretch], through: Offset) -> list[Amount]:
+        measure = Measure(stretches, self._log_start, min(through, self._high_watermark))
+        while not measure.done:
+            self._reader.measure_part(measure)
+        return measure.amounts
+
+    async def amount(self, offsets: Sequence[Offset]) -> Amount:
+        return self._reader.amount(offsets)

@@ -1,0 +1,36 @@
+"""Tally: what is told about a session and its client, and changes nothing for it.
+
+The log has it as it was when the client last left: a crash forgets what came to it since then.
+"""
+
+from __future__ import annotations
+
+from broker.message import NOT_SEEN, WallUs
+
+
+class Tally:
+    __slots__ = ("created_at_us", "last_seen_us", "missed", "redelivered")
+
+    def __init__(
+        self,
+        created_at_us: int,
+        last_seen_us: WallUs = NOT_SEEN,
+        redelivered: int = 0,
+        missed: int = 0,
+    ) -> None:
+        self.created_at_us = created_at_us
+        self.last_seen_us = last_seen_us
+        """When its client last left, as the wall clock had it; NOT_SEEN if that is not known."""
+        self.redelivered = redelivered
+        """Messages that were sent again: with DUP, or to another member of a group."""
+        self.missed = missed
+        """Offsets that were damaged or removed before the session came to them."""
+
+    def left(self, at_us: WallUs) -> None:
+        self.last_seen_us = at_us
+
+    def sent_again(self, count: int) -> None:
+        self.redelivered += count
+
+    def lacks(self, count: int) -> None:
+        self.missed += count

@@ -1,0 +1,110 @@
+"""Subscribers over HTTP: lists them, and hands on what an operator asks for.
+
+- GET /subscribers?after=&limit=  a page: `subscribers`, `high_watermark`, `next` (or null)
+- GET /subscribers/one?id=
+- POST /subscribers/seek?id=&to=&dry_run=   /fork?id=&new=   /rm?id=
+
+What cannot be done is answered with `error` and `remedy`: 404, there is none of that name; 400, the
+question; 409, as things are now; 507, the disk is full; 503, the log cannot be used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from broker.clock import Clock
+from broker.counters import Counters
+from broker.delivery.delivery import Delivery
+from broker.errors import CommandRefused, NotFound, PeerError, QuotaExceeded, StoreError, StoreFull
+from broker.log.log import Log
+from broker.registry.administration import Administration
+from broker.registry.groups import Groups
+from broker.registry.overview import PAGE_MAX, Overview
+from broker.registry.sessions import Sessions
+
+Handler = Callable[[Request], Awaitable[JSONResponse]]
+
+
+def routes_of(
+    log: Log,
+    delivery: Delivery,
+    sessions: Sessions,
+    groups: Groups,
+    counters: Counters,
+    clock: Clock,
+) -> list[Route]:
+    """For the subscribers of a broker that runs."""
+    administration = Administration(log, delivery, sessions, groups, counters, clock)
+    return routes(administration, Overview(log.store, sessions), clock)
+
+
+def routes(administration: Administration, overview: Overview, clock: Clock) -> list[Route]:
+    async def get_page(request: Request) -> JSONResponse:
+        asked = request.query_params
+        limit = min(max(int(asked.get("limit", PAGE_MAX)), 1), PAGE_MAX)
+        page = await overview.page(asked.get("after", ""), limit)
+        now_us = clock.wall_us()
+        return JSONResponse(
+            {
+                "subscribers": [row.record(now_us) for row in page.rows],
+                "high_watermark": page.through,
+                "next": page.next,
+            }
+        )
+
+    async def get_one(request: Request) -> JSONResponse:
+        return JSONResponse(await overview.one(request.query_params["id"], clock.wall_us()))
+
+    async def post_seek(request: Request) -> JSONResponse:
+        asked = request.query_params
+        dry_run = asked.get("dry_run") == "true"
+        moved = await administration.seek(asked["id"], asked["to"], dry_run=dry_run)
+        return JSONResponse(asdict(moved))
+
+    async def post_fork(request: Request) -> JSONResponse:
+        asked = request.query_params
+        return JSONResponse(asdict(await administration.fork(asked["id"], asked["new"])))
+
+    async def post_rm(request: Request) -> JSONResponse:
+        return JSONResponse(asdict(await administration.remove(request.query_params["id"])))
+
+    return [
+        Route("/subscribers", answering(get_page), methods=["GET"]),
+        Route("/subscribers/one", answering(get_one), methods=["GET"]),
+        Route("/subscribers/seek", answering(post_seek), methods=["POST"]),
+        Route("/subscribers/fork", answering(post_fork), methods=["POST"]),
+        Route("/subscribers/rm", answering(post_rm), methods=["POST"]),
+    ]
+
+
+def answering(handler: Handler) -> Handler:
+    """The same, with what it raises as an answer."""
+
+    async def answer(request: Request) -> JSONResponse:
+        try:
+            return await handler(request)
+        except NotFound as error:
+            return _refusal(404, error.reason, error.remedy)
+        except CommandRefused as error:
+            return _refusal(409, error.reason, error.remedy)
+        except QuotaExceeded as error:
+            return _refusal(409, error.reason, "")
+        except PeerError as error:
+            return _refusal(400, error.reason, "")
+        except StoreFull as error:
+            return _refusal(507, error.reason, "nothing was changed: make room, and try again")
+        except StoreError as error:
+            return _refusal(503, str(error), "")
+        except (KeyError, ValueError) as error:
+            return _refusal(400, f"the request is not complete: {error}", "")
+
+    return answer
+
+
+def _refusal(status: int, error: str, remedy: str) -> JSONResponse:
+    return JSONResponse({"error": error, "remedy": remedy}, status_code=status)
