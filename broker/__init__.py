@@ -14,7 +14,7 @@ was away, is fed from the store. Nothing on the way calls back to the stage befo
     server.py    builds all of this from a Config, starts it, stops it; one timer for all deadlines
     ending.py    the signals that ask it to stop, and the end of a process that cannot stop
     tasks.py     the one way to start a task, so that none ends unheard
-    config.py    every setting, with its unit in its name
+    config.py    every setting, with its unit in its name; retention_rules.py: how long what stays
     net/         moves bytes: TCP, Unix sockets, WebSocket; obeys deadlines and back-pressure
     mqtt/        MQTT 3.1.1 and 5.0: bytes to packets, packets to bytes, the rules of a connection
     lines/       the line protocol, with the same face
@@ -23,7 +23,7 @@ was away, is fed from the store. Nothing on the way calls back to the stage befo
     registry/    sessions, groups and wills: who is there, until when
     session/     what MQTT keeps of one client identifier
     replay/      from the words of a subscriber to offsets of the log
-    log/         group commit, the high watermark, time that outlives a run
+    log/         group commit, the high watermark, time that outlives a run, retention
     store/       messages and documents, in memory or in SQLite
     observe/     $SYS: what the broker tells about itself
     at_rest.py   what an operator does to the subscribers of a log that no broker has
@@ -57,6 +57,7 @@ Our own words; all others are those of MQTT and of logs in general:
 - *outbox*: what a session gets from its own place in the log, waiting for the client.
 - *aside*: what it gets from elsewhere (retained messages, replays, leases), before the outbox.
 - *owed*: retained messages that a new subscription has still to be sent.
+- *held*: a message that stays whatever its rule of retention, since something points at it.
 - *cursor*: everything at or below it is acknowledged.
 - *document*: what the log keeps beside messages: sessions, subscriptions, cursors, wills.
 """

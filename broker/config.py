@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from broker.errors import ConfigError, TopicFilterInvalid
+from broker.retention_rules import RetentionRule, rules_of
 from broker.topics import validate_filter
 
 DATABASE = "pubsub.db"
@@ -56,6 +57,7 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "lazy_commit_ms": (0, 60_000),
     "sys_interval_s": (0, YEAR_S),
     "scrub_bytes_per_s": (0, TIB),
+    "retention_interval_s": (0.1, DAY_S),
     "drain_timeout_s": (0, DAY_S),
     "delayed_messages_max": (0, 10_000_000),
     "delayed_bytes_max": (0, TIB),
@@ -189,6 +191,12 @@ class Config:
     scrub_bytes_per_s: int = MIB // 4
     """How fast the log is read in the background to find damage; 0: not at all. At 256 KiB/s a log
     of 10 GiB takes half a day."""
+    retention: tuple[RetentionRule, ...] = ()
+    """How long messages are kept, by Topic Filter: tables `[[retention]]`. What none of them
+    matches is kept for 30 days, up to 10 GiB or half of the file system; in a log that an older
+    version has made, for ever."""
+    retention_interval_s: float = 30.0
+    """The pause between two looks at what may go."""
     drain_timeout_s: float = 10.0
     log_level: str = "info"
     """The lowest level that is told on standard error. Never a payload or a password."""
@@ -257,6 +265,8 @@ def _converted(key: str, value: object, wanted: Any) -> object:
         return Path(value)
     if wanted == tuple[DedupRule, ...]:
         return _rules(key, value, DedupRule)
+    if wanted == tuple[RetentionRule, ...]:
+        return rules_of(value)
     if wanted == tuple[str, ...]:
         if isinstance(value, list | tuple) and all(isinstance(entry, str) for entry in value):
             return tuple(value)

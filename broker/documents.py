@@ -174,6 +174,15 @@ class DedupDocument:
 
 
 @dataclass(slots=True)
+class MarkDocument:
+    """The messages up to `offset` were there when served time was `served_us`."""
+
+    KEY: ClassVar[tuple[str, ...]] = ("offset",)
+    offset: Offset
+    served_us: ServedUs
+
+
+@dataclass(slots=True)
 class TimeDocument:
     """The log's two clocks at the moment when the wall clock has `wall_us`. There is one of it."""
 
@@ -196,21 +205,9 @@ Document = (
     | DelayedDeadlineDocument
     | DedupDocument
     | TimeDocument
+    | MarkDocument
 )
-D = TypeVar(
-    "D",
-    SessionDocument,
-    SubscriptionDocument,
-    CursorDocument,
-    InFlightDocument,
-    ReceivedQos2Document,
-    WillDocument,
-    WillDeadlineDocument,
-    DelayedDocument,
-    DelayedDeadlineDocument,
-    DedupDocument,
-    TimeDocument,
-)
+D = TypeVar("D", bound=Document)
 
 
 Key = tuple[str | int, ...]

@@ -27,9 +27,7 @@ from broker.counters import Counters
 from broker.delivery.delivery import Delivery
 from broker.ending import Ending
 from broker.errors import StoreError, StoreUnavailable
-from broker.log.expiry import forget_expired_forever
 from broker.log.log import Log
-from broker.log.scrub import Scrub
 from broker.mqtt.authentication import Methods
 from broker.mqtt.limits import Limits
 from broker.net import unix
@@ -38,6 +36,7 @@ from broker.net.open_files import connections_possible
 from broker.net.tcp import Connections
 from broker.observe.sys_tree import SysTree
 from broker.plural import counted
+from broker.registry.care import Care
 from broker.registry.groups import Groups
 from broker.registry.sessions import Sessions
 from broker.registry.wills import Wills
@@ -142,7 +141,9 @@ class Server:
         asking = asking_of(config, self._log, clock, self.counters, moved)
         alarm.watch(wills, sessions, asking.delayed, asking.dedup)
         groups = Groups(self._log, delivery, sessions, self.counters, config, clock)
+        self._care = care = Care(config, self._log, delivery, self.counters, clock)
         sys_tree = SysTree(self._log, delivery, sessions, groups, self.counters, clock.monotonic())
+        sys_tree.more.append(care.retaining.values)
         self._services = services = Services(
             config,
             clock,
@@ -169,10 +170,7 @@ class Server:
         self._spawn(alarm.expire_forever())
         self._spawn(wills.publish_forever())
         self._spawn(asking.delayed.publish_forever())
-        self._scrub = Scrub(self._store, clock, bytes_per_s=config.scrub_bytes_per_s)
-        self._spawn(forget_expired_forever(self._store, self._log.time, clock))
-        if config.scrub_bytes_per_s:
-            self._spawn(self._scrub.run_forever())
+        care.begin(self._spawn)
         if config.sys_interval_s:
             self._spawn(sys_tree.publish_forever(clock, config.sys_interval_s))
         more = subscribers.routes_of(self._log, delivery, sessions, groups, self.counters, clock)
@@ -276,7 +274,6 @@ class Server:
     def status(self) -> dict[str, object]:
         """A snapshot for people and monitoring."""
         host, port = self.address
-        counters = self.counters
         return {
             "version": __version__,
             "pid": os.getpid(),
@@ -289,7 +286,7 @@ class Server:
             "waiting": asdict(self._log.waiting()),
             "log_start": self._store.log_start,
             "damaged_offsets": self._store.damaged_offsets,
-            "scrub": {"offset": self._scrub.offset, "rounds": self._scrub.rounds},
+            **self._care.status(),
             "connections": len(self._connections),
             "connections_max": self.config.connections_max,
             "sessions_connected": self._services.sessions.connected_count,
@@ -298,18 +295,7 @@ class Server:
             "delayed_messages": len(self._services.asking.delayed),
             "delayed_bytes": self._services.asking.delayed.bytes,
             "dedup_keys": len(self._services.asking.dedup),
-            "repeats": counters.repeats,
-            "messages_in": counters.messages_in,
-            "messages_out": counters.messages_out,
-            "redeliveries": counters.redeliveries,
-            "commits": counters.commits,
-            "append_failures": counters.append_failures,
-            "protocol_errors": counters.protocol_errors,
-            "evicted": counters.evicted,
-            "line_errors_left_out": counters.line_errors_left_out,
-            "gaps_left_out": counters.gaps_left_out,
-            "refused_connects": counters.refused_connects,
-            "dropped": dict(counters.dropped),
+            **self.counters.told(),
         }
 
     def _spawn(self, coroutine: Coroutine[None, None, None]) -> None:

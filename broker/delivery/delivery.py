@@ -58,17 +58,17 @@ class Delivery:
         self.live = LivePosition(log.high_watermark, log.qos0.ahead)
         self._recent = Recent(log.high_watermark)
         self._routes = RouteTable()
-        self._subscribers = Subscribers()
+        self.subscribers = Subscribers()
         self.changes = Changes(log, self)
         self._advanced: asyncio.Event | None = None
         """What `routed` waits for: set when a batch was routed."""
         self._readers: dict[Session, dict[ReaderKey, Reader]] = {}
         self._looks = Looks(clock)
-        self.wake = self._subscribers.wake
+        self.wake = self.subscribers.wake
         self._waking = Waking(self.wake, counters)
         self.waking = Waking(self.wake, counters)
         """Of whom routing does not wait for."""
-        self._at_once = AtOnce(log, counters, self._routes, self.live, self._subscribers)
+        self._at_once = AtOnce(log, counters, self._routes, self.live, self.subscribers)
         log.qos0.hand_on = self._at_once.hand_on
         log.qos0.give_up = self._at_once.give_up
         log.source_failed = self._source_failed
@@ -82,7 +82,7 @@ class Delivery:
         """Deliver to this session, from its position on. Nobody else may use it before this
         returns."""
         await self._routes.detached(session)
-        self._subscribers.add(session, subscriber)
+        self.subscribers.add(session, subscriber)
         self._readers[session] = {}
         for part in parts([*session.subscriptions.values()]):
             for subscription in part:
@@ -99,7 +99,7 @@ class Delivery:
 
     def detach(self, session: Session) -> None:
         """The client is gone. The session keeps its place in the log, and nothing in memory."""
-        self._subscribers.remove(session)
+        self.subscribers.remove(session)
         self._at_once.forget(session)
         for reader in self._readers.pop(session, {}).values():
             reader.stop()
@@ -158,7 +158,7 @@ class Delivery:
         """From here on route to this subscription; None: to no subscription with this filter."""
         if subscription is None:
             self._routes.remove(session, topic_filter)
-        elif session in self._subscribers and not is_shared(topic_filter):
+        elif session in self.subscribers and not is_shared(topic_filter):
             self._routes.add(session, subscription)
             begun = (Replay, topic_filter) in self._readers[session]  # By `attach`.
             is_current = session.subscriptions.get(topic_filter) is subscription
@@ -179,7 +179,7 @@ class Delivery:
 
     def send_owed(self, session: Session) -> None:
         """Hand on what new subscriptions are owed at once: what is retained, or was put aside."""
-        if session.owed.unread and session in self._subscribers:
+        if session.owed.unread and session in self.subscribers:
             self.send_retained(session)
         self.wake(session)
 
@@ -220,9 +220,9 @@ class Delivery:
 
     def _skip(self, removed: range) -> None:
         """Retention removed these before they were routed. Who is behind finds out by reading."""
-        for session in self._subscribers:
+        for session in self.subscribers:
             if session.position.is_live and session.subscriptions:
-                self._counters.dropped["removed by retention"] += len(removed)
+                self._counters.dropped[readers.REMOVED] += len(removed)
                 session.tally.lacks(len(removed))
                 try:
                     session.miss([removed])
@@ -268,7 +268,7 @@ class Delivery:
         """A batch could not be routed: each session reads it from the log. Then whoever it is fails
         alone."""
         logger.critical("messages that are not routed are read from the log", exc_info=error)
-        for session in self._subscribers:
+        for session in self.subscribers:
             if session.position.is_live and session.subscriptions:
                 self._fall_behind(session)
 
@@ -283,7 +283,7 @@ class Delivery:
         subscribed now; not to who is slow."""
         woken: list[Session] = []
         for session, (outgoing, _) in route(batch, self._routes.of).items():
-            if session not in self._subscribers:
+            if session not in self.subscribers:
                 continue
             try:
                 if len(session.aside) >= ASIDE_MAX:
@@ -301,7 +301,7 @@ class Delivery:
 
     def failed(self, session: Session, error: Exception) -> None:
         """See `Subscribers.failed`."""
-        self._subscribers.failed(session, error)
+        self.subscribers.failed(session, error)
 
     def _source_failed(self, source: StateSource, error: Exception) -> None:
         assert isinstance(source, Session), "nothing else has state in the log"
@@ -335,10 +335,16 @@ class Delivery:
             await self._advanced.wait()
 
     async def read(
-        self, session: Session, after: Offset, end: Offset, filters: Iterable[str], counted: Offset
+        self,
+        session: Session,
+        after: Offset,
+        end: Offset,
+        filters: Iterable[str],
+        counted: Offset,
+        *,
+        replay: bool = False,
     ) -> tuple[list[Message], Offset, list[range]]:
-        """Messages above `after` that may match, how far that went, and which offsets up to there
-        are missing: damaged, or removed by retention. Those above `counted` are counted."""
+        """See `Feed.read`."""
         if after >= self._recent.after:
             return *self._recent.read(after), []
         read = await self._looks.look(
@@ -351,9 +357,11 @@ class Delivery:
                 bytes_max=readers.READ_BYTES_MAX,
             ),
         )
-        removed = range(after + 1, min(self._log.store.log_start, end + 1))
+        store = self._log.store
+        low = store.log_start if replay else store.missing_before
+        below = range(after + 1, max(after + 1, min(low, end + 1, read.next)))
         messages = readers.sendable(read.messages, self._counters)
-        missing = readers.missing(removed, read.damaged, self._counters, counted)
+        missing = readers.missing(below, read, self._counters, counted)
         return messages, Offset(read.next - 1), missing
 
     def caught_up(self, session: Session) -> None:

@@ -39,6 +39,10 @@ READ_BYTES_MAX = 512 * 1024
 """What a reader that is behind takes from the log at a time."""
 
 
+REMOVED = "removed by retention"
+"""Why they are counted as dropped. (P5)"""
+
+
 def size_of(outgoing: Iterable[Outgoing]) -> int:
     """Bytes in memory."""
     return cost_of([message for message, _ in outgoing])
@@ -79,16 +83,16 @@ def lasting(messages: list[Message], through: Offset) -> list[Message]:
     ]
 
 
-def missing(
-    removed: range, damaged: Sequence[range], counters: Counters, counted: Offset
-) -> list[range]:
-    """What retention removed, and what is damaged above it. Those above `counted` are
-    counted. (P5)"""
-    damaged = [part for part in damaged if part.start >= removed.stop]
-    for reason, parts in (("damaged", damaged), ("removed by retention", [removed])):
+def missing(below: range, read: Read, counters: Counters, counted: Offset) -> list[range]:
+    """What is not in the log any more (`below`), what retention removed unread above it, and what
+    is damaged there. Those above `counted` are counted. (P5)"""
+    removed = [range(max(part.start, below.stop), part.stop) for part in read.removed]
+    removed = [part for part in (below, *removed) if part]
+    damaged = [part for part in read.damaged if part.start >= below.stop]
+    for reason, parts in (("damaged", damaged), (REMOVED, removed)):
         new = [range(max(part.start, counted + 1), part.stop) for part in parts]
         counters.dropped[reason] += sum(map(len, new))
-    return [removed, *damaged] if removed else damaged
+    return sorted([*removed, *damaged], key=lambda part: part.start)
 
 
 class Feed(Protocol):
@@ -114,10 +118,18 @@ class Feed(Protocol):
         ...
 
     async def read(
-        self, session: Session, after: Offset, end: Offset, filters: Iterable[str], counted: Offset
+        self,
+        session: Session,
+        after: Offset,
+        end: Offset,
+        filters: Iterable[str],
+        counted: Offset,
+        *,
+        replay: bool = False,
     ) -> tuple[list[Message], Offset, list[range]]:
         """Messages above `after` that may match, how far that went, and which offsets up to there
-        are missing: damaged, or removed by retention. Those above `counted` are counted."""
+        are missing: damaged, or removed by retention unread. Those above `counted` are counted.
+        `replay`: all that lies below the log start is missing, as it was asked for."""
         ...
 
     def caught_up(self, session: Session) -> None:
@@ -268,7 +280,7 @@ class Replay(Reader):
             if through >= end:
                 break
             messages, through, missing = await delivery.read(
-                session, through, end, [subscription.filter], BEFORE_ALL
+                session, through, end, [subscription.filter], BEFORE_ALL, replay=True
             )
             untold += missing
             outgoing = [

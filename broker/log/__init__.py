@@ -1,1 +1,1 @@
-"""The log: group commit, the high watermark, and the time that goes on from run to run."""
+"""The log: group commit, the high watermark, the time that goes on from run to run, retention."""

@@ -53,6 +53,8 @@ class Qos0:
         for their commit instead."""
         self.give_up: Callable[[HandedOn], None] | None = None
         """Hears of messages that were handed on and will not be logged."""
+        self.leaves_out: Callable[[str], bool] | None = None
+        """Whether messages on this topic are not to be logged; None: all are."""
         self.ahead = AheadOfLog()
         self.waiting: deque[HandedOn] = deque()
         """Those of `ahead` that are in no batch yet."""
@@ -79,6 +81,10 @@ class Qos0:
         if not messages:
             self._commit()
             return
+        if self.leaves_out is not None:
+            messages = self._without_left_out(messages, pending, running, batch_bytes_max)
+            if not messages:
+                return
         size = cost_of(messages)
         waits = pending.size + self.size + (running.size if running else 0)
         left_out = full or (waits > 0 and waits + size > self._bytes_max)
@@ -106,6 +112,29 @@ class Qos0:
             self._commit()
         else:
             self.wait_for_company()
+
+    def _without_left_out(
+        self,
+        messages: Sequence[Message],
+        pending: Batch,
+        running: Batch | None,
+        batch_bytes_max: int,
+    ) -> list[Message]:
+        """Hand on what is not to be logged, and return the rest. What has to wait for an older
+        message of its topic is logged with that, and what is to be retained is, too."""
+        assert self.leaves_out is not None
+        older = self._older(pending, running)
+        rest: list[Message] = []
+        left_out: list[Message] = []
+        for message in messages:
+            waits = any(message.topic in topics for topics in older)
+            stays = message.retain or waits or not self.leaves_out(message.topic)
+            (rest if stays else left_out).append(message)
+        if left_out:
+            self._hand_on(left_out, cost_of(left_out), batch_bytes_max, left_out=True)
+        if not rest:
+            self._commit()
+        return rest
 
     def _hand_on(
         self, messages: Sequence[Message], size: int, batch_bytes_max: int, *, left_out: bool

@@ -20,7 +20,7 @@ import logging
 import math
 import resource
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -62,6 +62,8 @@ class SysTree:
         self._started_at = self._published_at = now
         self._connected_most = 0
         self._loads: dict[str, Load] = {}
+        self.more: list[Callable[[], Mapping[str, object]]] = []
+        """What others tell, by name."""
         self._messages: dict[str, Message] = {}
         """By topic, as last published."""
 
@@ -138,6 +140,8 @@ class SysTree:
             "commits": counters.commits,
             **dict(_memory()),
         }
+        for tell in self.more:
+            values |= tell()
         elapsed_s = now - self._published_at
         for name, total in (
             ("bytes/received", counters.bytes_in),

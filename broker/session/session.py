@@ -338,7 +338,7 @@ class Session:
         self.outbox.clear()
         self.fall_behind(through)
         if back:  # What it was handed already is asked for again.
-            self.standing.position.served = NOTHING
+            self.standing.kept = NOTHING
         return joining
 
     def _taken_through(self) -> Offset:

@@ -22,6 +22,8 @@
 - **S9** `open` does not read the backlog: its time does not grow with the number of messages.
 - **S10** `append` sets the offset of each `Place`, and writes it into the documents that wait for
   it: a subscription begins after the n-th message of an append, wherever that comes to lie.
+- **S11** `removing` is what retention needs, see `removing.py`. `trim` removes whatever it meets:
+  its readers have missed it (`missing_before`).
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from typing import Protocol
 
 from broker.documents import D, Document, Operation, Place, SessionDocument
 from broker.message import Message, Offset, WallUs
+from broker.store.removing import Removing
 
 TakeAtOnce = Callable[[Sequence[Message]], bool]
 """Takes a batch in the turn in which it was committed; or leaves it to the iterator: False."""
@@ -51,11 +54,13 @@ class Read:
     """`messages` match, and everything below `next` was looked at.
 
     `damaged`: the offsets among these that cannot be read, in order. Any of them may have matched.
+    `removed`: offsets that matched and that retention removed unread, in order (S11).
     """
 
     messages: list[Message]
     next: Offset
     damaged: Sequence[range] = ()
+    removed: Sequence[range] = ()
 
 
 @dataclass(slots=True, frozen=True)
@@ -81,7 +86,7 @@ class StoreStats:
     high_watermark: Offset
     log_start: Offset
     messages: int
-    """From the log start to the high watermark."""
+    """There are from the log start to the high watermark."""
     retained: int
     """Topics that have a retained message."""
     bytes_on_disk: int
@@ -99,6 +104,14 @@ class Store(Protocol):
     def log_start(self) -> Offset:
         """The oldest offset that may still be there; 1 for a fresh log."""
         ...
+
+    @property
+    def missing_before(self) -> Offset:
+        """What lies below this, and was not acknowledged, is missing: `trim` removed it."""
+        ...
+
+    @property
+    def removing(self) -> Removing: ...
 
     async def open(self) -> None: ...
 

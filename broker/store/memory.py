@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import sys
 from bisect import bisect_left
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 from broker.documents import (
@@ -33,7 +34,20 @@ from broker.documents import (
 from broker.errors import StoreConflict, StoreUnavailable
 from broker.message import Message, Offset, WallUs
 from broker.store import Amount, Read, Skipped, StoreStats, Stretch, TakeAtOnce
-from broker.topics import matches
+from broker.store.removing import (
+    OVERHEAD_BYTES,
+    SEGMENT,
+    Order,
+    Owed,
+    Removed,
+    Row,
+    Segment,
+    amounts,
+    as_ranges,
+    part_bytes,
+    pick,
+)
+from broker.topics import is_shared, matches
 
 OF_A_SESSION = (SubscriptionDocument, CursorDocument, InFlightDocument, ReceivedQos2Document)
 """Documents that need their client's SessionDocument, and go with it."""
@@ -51,6 +65,8 @@ class MemoryStore:
         self._documents: _Documents = {}
         self._high_watermark = Offset(0)
         self._log_start = Offset(1)
+        self.missing_before = Offset(1)
+        self.removing = MemoryRemoving(self)
         self._is_open = False
         self._changed = asyncio.Event()
         """Set, and replaced by a new one, whenever there is something new for readers of `tail`."""
@@ -111,9 +127,9 @@ class MemoryStore:
         """Ends when the store is closed."""
         position = start
         while self._is_open:
-            if position < self._log_start:
-                skipped = Skipped(position, Offset(self._log_start - 1))
-                position = self._log_start
+            if position < self.missing_before:
+                skipped = Skipped(position, Offset(self.missing_before - 1))
+                position = self.missing_before
                 yield skipped
             elif position <= self._high_watermark:
                 batch = self._between(position, self._high_watermark)
@@ -132,15 +148,24 @@ class MemoryStore:
         bytes_max: int = 1 << 20,
     ) -> Read:
         self._require_open()
-        start = max(start, self._log_start)
+        asked, start = start, max(start, self._log_start)
         end = min(end, self._high_watermark)
         messages: list[Message] = []
+        position = Offset(max(start, end + 1))
         for message in _matching(self._between(start, end), filters):
             messages.append(message)
             bytes_max -= message.size
             if len(messages) >= limit or bytes_max <= 0:
-                return Read(messages, Offset(message.offset + 1))
-        return Read(messages, Offset(max(start, end + 1)))
+                position = Offset(message.offset + 1)
+                break
+        gone = self.removing.unread.items()
+        unread = [
+            offset
+            for offset, topic in sorted(gone)
+            if asked <= offset < position
+            and (filters is None or any(matches(filter, topic) for filter in filters))
+        ]
+        return Read(messages, position, removed=as_ranges(unread))
 
     async def fetch(self, offsets: Sequence[Offset], *, bytes_max: int = sys.maxsize) -> Read:
         self._require_open()
@@ -218,7 +243,8 @@ class MemoryStore:
         return self._documents[kind, key][1] if (kind, key) in self._documents else 0
 
     async def scan(self, kind: type[D], key: tuple[str, ...] = ()) -> list[D]:
-        documents = await self.scan_together([kind], key)
+        kinds: Any = [kind]
+        documents = await self.scan_together(kinds, key)
         return [document for document in documents if isinstance(document, kind)]
 
     async def scan_together(
@@ -239,15 +265,18 @@ class MemoryStore:
     async def trim(self, before: Offset) -> int:
         self._require_open()
         self._log_start = max(self._log_start, min(before, Offset(self._high_watermark + 1)))
-        held = len(self._log)
-        retained = {message.offset for message in self._retained.values()}
+        self.missing_before = self._log_start
+        return self.take_out(lambda message: message.offset < self._log_start)
+
+    def take_out(self, unwanted: Callable[[Message], bool]) -> int:
+        """Remove these messages, but for what is held; how many."""
+        held = {message.offset for message in self._retained.values()}
+        before = len(self._log)
         self._log = [
-            message
-            for message in self._log
-            if message.offset >= self._log_start or message.offset in retained
+            message for message in self._log if message.offset in held or not unwanted(message)
         ]
         self._wake()
-        return held - len(self._log)
+        return before - len(self._log)
 
     async def stats(self) -> StoreStats:
         self._require_open()
@@ -255,7 +284,7 @@ class MemoryStore:
             engine="memory",
             high_watermark=self._high_watermark,
             log_start=self._log_start,
-            messages=self._high_watermark - self._log_start + 1,
+            messages=len(self._between(self._log_start, self._high_watermark)),
             retained=len(self._retained),
             bytes_on_disk=0,
         )
@@ -272,6 +301,87 @@ class MemoryStore:
     def _wake(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
+
+
+class MemoryRemoving:
+    """See `broker.store.removing.Removing`."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self.keeps_all = False
+        self.unread: dict[Offset, str] = {}
+        """Removed unread, and the topic that it had."""
+        self._store = store
+        self._numbers: dict[str, int] = defaultdict(count(1).__next__)
+
+    def _rows(self, first: Offset, last: Offset) -> list[Row]:
+        store = self._store
+        held = {message.offset for message in store._retained.values()}
+        return [
+            Row(
+                message.offset,
+                self._numbers[message.topic],
+                message.size + OVERHEAD_BYTES,
+                message.offset in held,
+            )
+            for message in store._between(max(first, store._log_start), last)
+        ]
+
+    async def segments(self, start: Offset) -> list[Segment]:
+        self._store._require_open()
+        first = Offset(start // SEGMENT * SEGMENT)
+        by_segment: dict[int, list[Row]] = {}
+        for row in self._rows(first, self._store._high_watermark):
+            by_segment.setdefault(row.offset // SEGMENT, []).append(row)
+        found = []
+        for number, rows in by_segment.items():
+            first, last = Offset(number * SEGMENT), Offset((number + 1) * SEGMENT - 1)
+            newest = max(m.published_at_us for m in self._store._between(first, last))
+            found.append(Segment(first, last, amounts(rows), newest))
+        return found[:8]
+
+    async def topic_names(self, topic_ids: Collection[int]) -> dict[int, str]:
+        return {number: name for name, number in self._numbers.items() if number in topic_ids}
+
+    async def remove(self, order: Order, rows_max: int, *, dry_run: bool = False) -> Removed:
+        self._store._require_open()
+        rows = self._rows(order.first, order.last)
+        picked = pick(rows, order, rows_max, part_bytes(dry_run))
+        names = await self.topic_names({row.topic_id for row in picked.rows})
+        unread = {r.offset: names[r.topic_id] for r in picked.rows if r.offset in picked.unread}
+        if not dry_run:
+            self.unread |= unread
+            gone = {row.offset for row in picked.rows}
+            self._store.take_out(lambda m: m.offset in gone)
+        return Removed(amounts(picked.rows), [*unread], picked.left, picked.done, picked.below)
+
+    async def advance(self) -> None:
+        store = self._store
+        rows = self._rows(store._log_start, store._high_watermark)
+        kept = [row.offset for row in rows if not row.held]
+        store._log_start = min(kept, default=Offset(store._high_watermark + 1))
+
+    async def remove_released(self) -> int:
+        return self._store.take_out(lambda message: message.offset < self._store._log_start)
+
+    async def forget_unread(self, before: Offset) -> None:
+        self.unread = {offset: name for offset, name in self.unread.items() if offset >= before}
+
+    async def forget_names(self) -> int:
+        used = {message.topic for message in self._store._log} | {*self.unread.values()}
+        unused = self._numbers.keys() - used
+        return len([self._numbers.pop(name) for name in unused])
+
+    async def owed(self, after: tuple[str, str]) -> tuple[list[Owed], tuple[str, str] | None]:
+        found = []
+        for subscription in await self._store.scan(SubscriptionDocument):
+            name = subscription.client_id
+            cursor = await self._store.get(CursorDocument, (name,))
+            acknowledged = 0 if cursor is None or subscription.replaying else cursor.offset
+            start = max(subscription.start_offset, acknowledged)
+            if not is_shared(subscription.filter) and (name, subscription.filter) > after:
+                lists = cursor is not None and cursor.inflight != b""
+                found.append(Owed(name, subscription.filter, Offset(start + 1), lists))
+        return found, None
 
 
 def _matching(messages: Iterable[Message], filters: Sequence[str] | None) -> Iterable[Message]:

@@ -20,7 +20,10 @@ ROWS = (
     ("clients", "observe", "registry", "delivery"),
     ("log", "replay", "clock"),
     ("store", "tasks", "security", "mqtt", "lines", "session"),
-    ("config", "documents", "topics", "counters", "message", "plural", "errors", "__init__"),
+    (
+        *("config", "documents", "topics", "counters", "message"),
+        *("plural", "retention_rules", "errors", "__init__"),
+    ),
 )
 ORDER = [place for row in ROWS for place in row]
 """Down and to the right are both later in here."""

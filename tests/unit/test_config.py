@@ -171,3 +171,13 @@ def test_a_table_that_is_wrong_is_refused(tmp_path: Path, text: str, problem: st
 )
 def test_durations(text: str, seconds: int | None) -> None:
     assert duration_s(text) == seconds
+
+
+def test_retention_is_read_from_its_tables(tmp_path: Path) -> None:
+    path = tmp_path / "pubsub.toml"
+    path.write_text('[[retention]]\nfilter = "a/#"\nage = "7d"\n[[retention]]\nfilter = "#"\n')
+    config = Config.load(path, {})
+    assert [rule.filter for rule in config.retention] == ["a/#", "#"]
+    path.write_text("[retention]\nage = 7\n")
+    with pytest.raises(ConfigError, match=r"\[\[retention\]\], not \[retention\]"):
+        Config.load(path, {})

@@ -224,11 +224,12 @@ async def test_status_is_a_snapshot(server: Server, config: Config) -> None:
         "evicted": 0,
         "line_errors_left_out": 0,
         "gaps_left_out": 0,
+        "removed_unread": 0,
         "refused_connects": 0,
         "dropped": {},
     }
     assert {name: status[name] for name in expected} == expected
-    assert status.keys() - expected.keys() == {"uptime_s", "sqlite_version"}
+    assert status.keys() - expected.keys() == {"uptime_s", "sqlite_version", "retention"}
 
 
 # Stop

@@ -1,16 +1,20 @@
 """What a reader should find: the offsets that have a message, and the figures of each block.
 
-From `accounted_from` on, every offset between the log start and the high watermark has a message or
-lies in a row of `gaps`, so that a missing message is noticed. For older offsets nothing is claimed.
+From `accounted_from` on, every offset between the log start and the high watermark has a message,
+lies in a row of `gaps` or has its bit in `removed`, so that a missing message is noticed. For older
+offsets nothing is claimed. Whoever compares what was read with `removed` reads `removed` later:
+then what retention removes meanwhile is not taken for damage.
 """
 
 from __future__ import annotations
 
 import sqlite3
 from bisect import bisect_right
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Sequence
 from itertools import accumulate
+from typing import Any
 
+from broker.store.sqlite import removed
 from broker.store.sqlite.rows import BLOCK_SHIFT
 
 CHECKED_MAX = 65_536
@@ -28,6 +32,8 @@ SELECT 2, start, newest, newest_topic, (
 ), 0
 FROM log, (SELECT ifnull(max(offset), 0) AS newest FROM messages),
     (SELECT ifnull(max(id), 0) AS newest_topic FROM topics)
+UNION ALL
+SELECT 3, block, offsets, 0, 0, 0 FROM removed WHERE block BETWEEN ?1 AND ?2
 """
 """One statement sees one moment: a `trim` in between could not make its parts differ."""
 
@@ -42,17 +48,6 @@ class Unsound(Exception):
 def bounds(block: int) -> tuple[int, int]:
     """The first and the last offset of a block."""
     return block << BLOCK_SHIFT, (block + 1 << BLOCK_SHIFT) - 1
-
-
-def as_ranges(offsets: Iterable[int]) -> list[range]:
-    """Rising offsets as ranges."""
-    ranges: list[range] = []
-    for offset in offsets:
-        if ranges and offset == ranges[-1].stop:
-            ranges[-1] = range(ranges[-1].start, offset + 1)
-        else:
-            ranges.append(range(offset, offset + 1))
-    return ranges
 
 
 class Accounts:
@@ -77,6 +72,10 @@ class Accounts:
         """How many messages first..last should hold. `first` comes from the method `first`."""
         if first > last:
             return 0
+        return self._given_out(first, last) - removed.count(self._connection, first, last)
+
+    def _given_out(self, first: int, last: int) -> int:
+        """How many offsets of first..last are in no gap."""
         return last - first + 1 - self._unused_up_to(last) + self._unused_up_to(first - 1)
 
     def _unused_up_to(self, offset: int) -> int:
@@ -95,15 +94,16 @@ class Accounts:
             if high >= begin and low < stop:
                 ranges.append(range(begin, low))
                 begin = high + 1
-        return [part for part in (*ranges, range(begin, stop)) if part]
+        ranges.append(range(begin, stop))
+        return [kept for part in ranges for kept in removed.without(self._connection, part)]
 
     def missing(self, first: int, last: int, found: Container[int]) -> list[int]:
         """The offsets of one block, first..last, that should have a message and are not `found`."""
-        gaps = [gap for gap in self._gaps if gap[0] <= last and gap[1] >= first]
         return [
             offset
-            for offset in range(self.first(first), last + 1)
-            if offset not in found and not any(low <= offset <= high for low, high in gaps)
+            for part in self.without_gaps(first, last + 1)
+            for offset in part
+            if offset not in found
         ]
 
     def claimed(self, offsets: Sequence[int]) -> list[int]:
@@ -143,34 +143,45 @@ class Accounts:
         """
         while first in self._checked and first <= last:
             first += 1
-        figures: list[dict[int, list[int]]] = [{}, {}, {}]
+        figures: list[dict[int, list[Any]]] = [{}, {}, {}, {}]
         asked = first, last, self._accounted_from, end
         for kind, key, *values in self._connection.execute(_FIGURES, asked):
             figures[kind][key] = values
-        totals, sums, moment = figures
+        totals, sums, moment, gone = figures
         [(start, (newest, newest_topic, count, _))] = moment.items()
         for block in sorted(totals.keys() | sums.keys()):
             if totals.get(block) != sums.get(block):
                 raise Unsound(block)
         low = max(start, self._accounted_from)
         open_block = newest >> BLOCK_SHIFT
+
+        def expected(block: int, first: int, last: int) -> int:
+            if first > last:
+                return 0
+            bits = int.from_bytes(gone[block][0], "little") if block in gone else 0
+            return self._given_out(first, last) - (
+                removed.within(bits, block, first, last).bit_count() if bits else 0
+            )
+
         for block in range(max(first, low >> BLOCK_SHIFT), last + 1):
             begin, until = bounds(block)
             if block == open_block:
-                if block not in totals and count != self.expected(max(begin, low), min(until, end)):
+                here = expected(block, max(begin, low), min(until, end))
+                if block not in totals and count != here:
                     raise Unsound(block)
-            elif self.expected(max(begin, low), min(until, end)) and (
+            elif expected(block, max(begin, low), min(until, end)) and (
                 block not in totals
-                or (begin >= low and totals[block][1] != self.expected(begin, until))
+                or (begin >= low and totals[block][1] != expected(block, begin, until))
             ):
                 raise Unsound(block)
         if len(self._checked) > CHECKED_MAX:
             self._checked.clear()
         self._checked.update(range(first, min(last + 1, open_block)))
-        return newest_topic
+        return int(newest_topic)
 
     def check_figures(self, block: int) -> None:
         """Raises Unsound: the block has no figures, or they do not add up."""
         rows = self._connection.execute(_FIGURES, (block, block, 0, 0)).fetchall()
+        rows = [row for row in rows if row[0] != 3]
         if len(rows) != 3 or rows[0][1:] != rows[1][1:]:
             raise Unsound(block)

@@ -32,9 +32,10 @@ GROWING = {
     "publishers": "id",
     "topic_blocks": "block",
     "blocks": "block",
+    "publisher_blocks": "block",
 }
 """Tables whose rows are not changed once newer ones are there, by their key; but for what retention
-does to the oldest."""
+does. What it did meanwhile shows in `removed`."""
 
 
 class Copy:
@@ -59,6 +60,11 @@ class Copy:
         """`as_backup`: whoever starts on the copy, however it came there, leaves a gap of offsets,
         since the original may have given out more. (S2)"""
         self._make_tables()
+        self._new.execute("CREATE TEMP TABLE removed_before (block INTEGER PRIMARY KEY, messages)")
+        if "removed" in self._tables:
+            self._new.execute(
+                "INSERT INTO temp.removed_before SELECT block, messages FROM source.removed"
+            )
         growing = [table for table in GROWING if table in self._tables]
         for _ in range(ROUNDS_MAX):
             ends = {table: self._newest(table) for table in growing}
@@ -99,16 +105,36 @@ class Copy:
             " (SELECT offset FROM source.messages WHERE offset < ?1)",
             (start,),
         )
+        thinned = self._thinned()
+        new.executemany(
+            "DELETE FROM main.messages WHERE offset >= ?1 << 10 AND offset < (?1 + 1) << 10"
+            " AND offset NOT IN (SELECT offset FROM source.messages"
+            " WHERE offset >= ?1 << 10 AND offset < (?1 + 1) << 10)",
+            [(block,) for block in thinned],
+        )
         for table in growing:
             if GROWING[table] == "block":
-                where = f"WHERE block <= {min(start >> BLOCK_SHIFT, self._copied[table])}"
-                new.execute(f"DELETE FROM main.{table} {where}")
-                self._insert(table, where)
+                oldest = min(start >> BLOCK_SHIFT, self._copied[table])
+                parts = [f"WHERE block <= {oldest}"]
+                parts += [f"WHERE block = {block}" for block in thinned if block > oldest]
+                for where in parts:
+                    new.execute(f"DELETE FROM main.{table} {where}")
+                    self._insert(table, where)
         for table in self._tables:
             if table not in growing:
                 self._insert(table)
         new.execute("DELETE FROM main.sqlite_sequence")
         self._insert("sqlite_sequence")
+
+    def _thinned(self) -> list[int]:
+        """The blocks of which retention removed something since the copy began."""
+        if "removed" not in self._tables:
+            return []
+        rows = self._new.execute(
+            "SELECT block FROM source.removed r LEFT JOIN temp.removed_before b USING (block)"
+            " WHERE b.messages IS NOT r.messages"
+        )
+        return [block for (block,) in rows]
 
     def _make_all_else(self) -> None:
         """Indexes and triggers at the end: these must not run for what is copied."""

@@ -17,7 +17,7 @@ from itertools import groupby
 from broker.documents import CursorDocument, InFlightDocument
 from broker.errors import StoreCorrupt
 from broker.message import Offset
-from broker.store.sqlite import figures, gaps, schema
+from broker.store.sqlite import figures, gaps, removed, schema
 from broker.store.sqlite.accounts import Accounts, Unsound, bounds
 from broker.store.sqlite.damaged import Damage
 from broker.store.sqlite.errors import is_damage
@@ -31,10 +31,15 @@ NAMES_PER_LOOK = 20_000
 MESSAGES_PER_READ = 4096
 BYTES_PER_READ = 4 << 20
 
-READ_IN_PARTS = frozenset({"messages", "topics", "publishers", "topic_blocks", "blocks"})
+READ_IN_PARTS = frozenset(
+    {"messages", "topics", "publishers", "topic_blocks", "blocks", "publisher_blocks", "removed"}
+)
 """The tables that grow with the log."""
 
-_HIGH = "max((SELECT ifnull(max(offset), 0) FROM messages), (SELECT start - 1 FROM log))"
+_HIGH = (
+    "max((SELECT ifnull(max(offset), 0) FROM messages), (SELECT start - 1 FROM log),"
+    f" {removed.NEWEST})"
+)
 
 _QUESTIONS = {
     "the retained message of topic {} is not there (offset {})": (
@@ -207,6 +212,7 @@ class Check:
             with self._one_moment():
                 found = [*self._index(first, block - 1), *self._figures(first, block - 1)]
             yield from found
+            yield from self._removed(first, block - 1)
             (count,) = self._connection.execute(
                 "SELECT count(*) FROM messages WHERE offset >= ? AND offset < ?",
                 (first << BLOCK_SHIFT, block << BLOCK_SHIFT),
@@ -256,6 +262,31 @@ class Check:
         ).fetchall():
             for topic_id in figures.disagreeing(self._connection, block):
                 yield Problem(f"the figures of topic {topic_id} in block {block} do not add up")
+
+    def _removed(self, first: int, last: int) -> Iterator[Problem]:
+        """What retention says that it removed is not there."""
+        with self._one_moment():
+            rows = self._connection.execute(
+                "SELECT block, messages, newest FROM removed WHERE block BETWEEN ? AND ?",
+                (first, last),
+            ).fetchall()
+            bits = removed.of_blocks(self._connection, first, last)
+            there = [
+                offset
+                for block, of_block in bits.items()
+                for (offset,) in self._connection.execute(
+                    "SELECT offset FROM messages"
+                    " WHERE offset BETWEEN max(?, (SELECT start FROM log)) AND ?",
+                    bounds(block),
+                )
+                if of_block >> (offset & removed.PLACE) & 1
+            ]
+        for offset in there:
+            yield Problem(f"the message at offset {offset} is said to be removed, and is there")
+        for block, messages, newest in rows:
+            found = bits[block].bit_count(), (block << BLOCK_SHIFT) + bits[block].bit_length() - 1
+            if (messages, newest) != found:
+                yield Problem(f"what was removed from block {block} does not add up")
 
     def _messages(self) -> Iterator[Problem]:
         """Every message, retained ones below the log start included."""

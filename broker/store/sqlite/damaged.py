@@ -16,7 +16,8 @@ from typing import Any
 from broker.errors import StoreCorrupt
 from broker.message import Message, Offset
 from broker.store import Read
-from broker.store.sqlite.accounts import Accounts, Unsound, as_ranges, bounds
+from broker.store.removing import as_ranges
+from broker.store.sqlite.accounts import Accounts, Unsound, bounds
 from broker.store.sqlite.errors import is_damage
 from broker.store.sqlite.rows import BLOCK_SHIFT, COLUMNS
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from broker.store.sqlite import gaps
+from broker.store.sqlite.accounts import bounds
 from broker.store.sqlite.rows import (
     BLOCK_SHIFT,
     CHECKSUM,
@@ -28,6 +29,12 @@ _OF_TOPICS = "sum(topic_id), sum(messages), sum(bytes), max(newest_at_us), sum(c
 _REPLACE = (
     " ON CONFLICT DO UPDATE SET messages = excluded.messages, bytes = excluded.bytes,"
     " newest_at_us = excluded.newest_at_us, checksums = excluded.checksums"
+)
+
+
+_PUBLISHERS = (
+    "INSERT OR IGNORE INTO publisher_blocks"
+    " SELECT DISTINCT ?, publisher_id FROM messages WHERE offset BETWEEN ? AND ?"
 )
 
 
@@ -89,6 +96,7 @@ class OpenBlock:
 
         A block that is known to be damaged has a row in `blocks` already, and keeps it.
         """
+        connection.execute(_PUBLISHERS, (self.block, *bounds(self.block)))
         if not self._whole:
             write_from_rows(connection, self.block)
             return
@@ -122,7 +130,7 @@ class OpenBlock:
 
 def disagreeing(connection: sqlite3.Connection, block: int) -> list[int]:
     """The topics whose figures for this block differ from their messages."""
-    first, last = block << BLOCK_SHIFT, (block + 1 << BLOCK_SHIFT) - 1
+    first, last = bounds(block)
     found = connection.execute(
         f"SELECT topic_id, {_OF_MESSAGES} FROM messages"
         " WHERE offset BETWEEN max(?, (SELECT start FROM log)) AND ? GROUP BY topic_id",
@@ -140,7 +148,7 @@ def disagreeing(connection: sqlite3.Connection, block: int) -> list[int]:
 
 def write_from_rows(connection: sqlite3.Connection, block: int) -> None:
     """Like `OpenBlock.write`, for any block that gets no more messages."""
-    first, last = block << BLOCK_SHIFT, (block + 1 << BLOCK_SHIFT) - 1
+    first, last = bounds(block)
     connection.execute(
         f"INSERT INTO topic_blocks SELECT ?1, topic_id, {_OF_MESSAGES} FROM messages"
         " WHERE offset BETWEEN max(?2, (SELECT start FROM log)) AND ?3"

@@ -6,6 +6,7 @@ import logging
 import sqlite3
 
 from broker.message import Offset
+from broker.store.sqlite import removed
 
 OFFSETS_LOST_MAX = 1 << 20
 """Offsets left unused after an unclean stop: more than can have been given out since the
@@ -21,7 +22,8 @@ def leave(connection: sqlite3.Connection, noted: Offset) -> range:
     Two gaps without a message between them become one.
     """
     newest, reserved, left_out = connection.execute(
-        "SELECT (SELECT max(ifnull(max(offset), 0), (SELECT start - 1 FROM log)) FROM messages),"
+        f"SELECT (SELECT max(ifnull(max(offset), 0), (SELECT start - 1 FROM log), {removed.NEWEST})"
+        " FROM messages),"
         " (SELECT ifnull(max(seq), 0) FROM sqlite_sequence WHERE name = 'messages'),"
         " (SELECT ifnull(max(last), 0) FROM gaps)"
     ).fetchone()
@@ -50,10 +52,10 @@ def forget(connection: sqlite3.Connection, before: int) -> None:
 
 
 def count_messages(connection: sqlite3.Connection, first: int, last: int) -> int:
-    """How many messages first..last hold, if none was removed."""
+    """How many messages first..last hold, from the log start on."""
     (unused,) = connection.execute(
         "SELECT ifnull(sum(min(last, ?2) - max(first, ?1) + 1), 0) FROM gaps"
         " WHERE last >= ?1 AND first <= ?2",
         (first, last),
     ).fetchone()
-    return int(last - first + 1 - unused)
+    return int(last - first + 1 - unused) - removed.count(connection, first, last)

@@ -18,16 +18,17 @@ import json
 import sqlite3
 import sys
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from broker.documents import Document, Key
 from broker.errors import StoreCorrupt
 from broker.message import Message, Offset
 from broker.store import Amount, Read
+from broker.store.removing import as_ranges
 from broker.store.sqlite import measuring, tables
-from broker.store.sqlite.accounts import Accounts, Unsound, as_ranges, bounds
+from broker.store.sqlite.accounts import Accounts, Unsound, bounds
 from broker.store.sqlite.counting import Counting
 from broker.store.sqlite.damaged import Damage, DamagedBlock
 from broker.store.sqlite.errors import is_damage
@@ -42,6 +43,9 @@ from broker.store.sqlite.when import FirstAt, LastBefore, When
 
 COUNTED_MAX = 256
 """Blocks whose rows were counted lately, and need not be for the next part that is read."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _RANGE = f"SELECT {COLUMNS} FROM messages WHERE offset BETWEEN ? AND ?"
 _RETAINED = "SELECT name, offset AS value FROM retained_names JOIN retained USING (topic_id)"
@@ -107,6 +111,15 @@ class Reader:
         damaged = block.look(high_watermark)
         self.damage.found(number, damaged)
         return not damaged and block.is_indexed()
+
+    def ask(
+        self,
+        look: Callable[Concatenate[sqlite3.Connection, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Another look at the database, as short as those here."""
+        return look(self._connection, *args, **kwargs)
 
     def _read(
         self, start: int, end: int, filters: Sequence[str] | None, limit: int, bytes_max: int

@@ -28,6 +28,7 @@ from pathlib import Path
 from broker.errors import StoreCorrupt
 from broker.message import Offset, rfc3339
 from broker.plural import counted
+from broker.store.sqlite import removed
 from broker.store.sqlite.errors import store_error
 from broker.store.sqlite.note import Noted, read_note
 from broker.store.sqlite.rows import text
@@ -170,6 +171,9 @@ def _read_end(path: Path, options: str) -> _End | None:
             "SELECT offset, published_at_us FROM messages ORDER BY offset DESC LIMIT 1"
         ).fetchone() or (0, None)
         (log_start,) = connection.execute("SELECT start FROM log").fetchone()
+        if connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'removed'").fetchone():
+            (removed_last,) = connection.execute(f"SELECT {removed.NEWEST}").fetchone()
+            newest = max(newest, removed_last)
         (boot_id,) = connection.execute(
             "SELECT boot_id FROM broker_runs ORDER BY id DESC LIMIT 1"
         ).fetchone() or (None,)

@@ -23,8 +23,9 @@ from typing import Any
 from broker.documents import CursorDocument, InFlightDocument
 from broker.errors import SchemaMismatch, StoreCorrupt
 from broker.message import Offset
-from broker.store.sqlite import figures, gaps, schema
+from broker.store.sqlite import figures, schema
 from broker.store.sqlite.checking import InFlight, cursors
+from broker.store.sqlite.lost import Lost, leave_gaps
 from broker.store.sqlite.names import Cache
 from broker.store.sqlite.pages import Row, Value
 from broker.store.sqlite.remains import Remains
@@ -36,27 +37,9 @@ index, and what else looks like one."""
 MESSAGE_TYPES = [type(None), int, int, int, int, int, int, bytes, bytes, int]
 """Of the columns in their order; the offset is the rowid."""
 NAME_COLUMNS = 2
-MADE_ANEW = frozenset({"topic_blocks", "retained_names"})
+MADE_ANEW = frozenset({"topic_blocks", "retained_names", "publisher_blocks", "removed_unread"})
 
 _INSERT = f"INSERT OR IGNORE INTO messages ({COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?)"
-_HOLES = """
-SELECT last + 1, offset - 1, since_us, at_us FROM (
-    SELECT offset, published_at_us AS at_us,
-        lag(offset, 1, ?1 - 1) OVER by_offset AS last,
-        lag(published_at_us) OVER by_offset AS since_us
-    FROM messages WHERE offset >= ?1 WINDOW by_offset AS (ORDER BY offset)
-) WHERE offset > last + 1
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """Offsets whose messages are lost, and when the messages around them were published: None where
-    there is none."""
-
-    offsets: range
-    since_us: int | None
-    until_us: int | None
 
 
 @dataclass(slots=True)
@@ -130,7 +113,9 @@ class Salvage:
                 (start,),
             )
             self._index(start)
-            self._leave_gaps(start, noted, roots)
+            self._result.lost = leave_gaps(
+                new, start, noted, lambda table: self._rows(table, roots)
+            )
             self._mend_sessions()
         self._count()
         new.execute("DETACH scratch")
@@ -246,11 +231,21 @@ class Salvage:
             "SELECT ifnull(min(offset), 1), ifnull(max(offset), 0) FROM messages"
         ).fetchone()
         start = oldest
+        kept = start, 1
         for row in self._rows("log", roots):
             match row.values:
-                case [None, int(found), *_] if 1 <= found <= newest + 1:
+                case [None, int(found), *more] if 1 <= found <= newest + 1:
                     start = found
-        self._new.execute("UPDATE log SET start = ?1, accounted_from = ?1", (start,))
+                    match more:
+                        case [_, int(keeps_all), int(missing_before), *_]:
+                            kept = missing_before, keeps_all
+                        case _:
+                            kept = start, 1
+        self._new.execute(
+            "UPDATE log SET start = ?1, accounted_from = ?1, missing_before = min(?1, ?2),"
+            " keeps_all = ?3, publishers_from = 1 + (?4 >> 10)",
+            (start, *kept, newest),
+        )
         return int(start)
 
     def _retain(self, roots: dict[str, int]) -> None:
@@ -296,37 +291,6 @@ class Salvage:
                     " SELECT DISTINCT ?, topic_id FROM messages WHERE offset >= max(?, ?)",
                     (block, block << BLOCK_SHIFT, start),
                 )
-
-    def _leave_gaps(self, start: int, noted: int, roots: dict[str, int]) -> None:
-        """Every offset without a message becomes one of a gap. Those of no gap before are lost."""
-        new = self._new
-        (newest, newest_us) = new.execute(
-            "SELECT max(offset), published_at_us FROM messages"
-        ).fetchone()
-        newest = max(newest or 0, start - 1)
-        before = []
-        for row in self._rows("gaps", roots):
-            match row.values:
-                case [None, int(last)] if 0 < row.rowid <= last:
-                    before.append(range(row.rowid, last + 1))
-        used = max([newest, noted, *(gap.stop - 1 for gap in before)])
-        for row in self._rows("sqlite_sequence", roots):
-            match row.values:
-                case ["messages", int(given)]:
-                    used = max(used, given)
-        # Without a clean stop these are some that were only reserved, if nothing says how many.
-        given_out = max(newest, noted) if noted else used
-        new.execute("DELETE FROM gaps")
-        holes = [*new.execute(_HOLES, (start,))]
-        if used > newest:
-            holes.append((newest + 1, used, newest_us, None))
-        for first, last, since_us, until_us in holes:
-            for part in _without(range(first, min(last, given_out) + 1), before):
-                self._result.lost.append(Lost(part, since_us, until_us))
-        new.executemany("INSERT INTO gaps VALUES (?, ?)", [hole[:2] for hole in holes])
-        new.execute("DELETE FROM sqlite_sequence WHERE name = 'messages'")
-        new.execute("INSERT INTO sqlite_sequence VALUES ('messages', ?)", (used,))
-        gaps.leave(new, Offset(used))
 
     def _mend_sessions(self) -> None:
         """So that nobody is owed what is not there, or is taken for damaged."""
@@ -385,15 +349,3 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
     connection.execute("BEGIN")
     yield
     connection.execute("COMMIT")
-
-
-def _without(hole: range, gaps: Sequence[range]) -> Iterator[range]:
-    """The parts of the hole that are in no gap."""
-    begin = hole.start
-    for gap in sorted(gaps, key=lambda gap: gap.start):
-        if gap.stop > begin and gap.start < hole.stop:
-            if begin < gap.start:
-                yield range(begin, gap.start)
-            begin = gap.stop
-    if begin < hole.stop:
-        yield range(begin, hole.stop)

@@ -43,6 +43,7 @@ from broker.store.sqlite.in_loop import SMALL_MAX, InLoop, is_small
 from broker.store.sqlite.lanes import Lanes
 from broker.store.sqlite.measuring import Measure
 from broker.store.sqlite.reader import Reader
+from broker.store.sqlite.removing import SqliteRemoving
 from broker.store.sqlite.search import in_order
 from broker.store.sqlite.tables import SELECTED_AT_ONCE_MAX, key_of
 from broker.store.sqlite.thread import ConnectionThread
@@ -81,7 +82,7 @@ class SqliteStore:
         self._thread: ConnectionThread
         self._writer: Writer
         self._high_watermark = Offset(0)
-        self._log_start = Offset(1)
+        self.removing: SqliteRemoving
         self._damage = Damage()
         self._lanes = Lanes(path, self._damage)
         self._tails: set[Tail] = set()
@@ -96,7 +97,11 @@ class SqliteStore:
 
     @property
     def log_start(self) -> Offset:
-        return self._log_start
+        return self.removing.log_start if self._is_open else Offset(1)
+
+    @property
+    def missing_before(self) -> Offset:
+        return self.removing.missing_before
 
     @property
     def damaged_offsets(self) -> int:
@@ -125,7 +130,9 @@ class SqliteStore:
         except BaseException:
             self._file.close()
             raise
-        self._log_start = self._writer.log_start
+        self.removing = SqliteRemoving(
+            self._thread, self._writer, self._lanes, self._checkpoints.start_if_due
+        )
         self._high_watermark = self._writer.high_watermark
         self._is_open = True
 
@@ -228,9 +235,9 @@ class SqliteStore:
                 if batch := tail.take(position):
                     position = Offset(batch[-1].offset + 1)
                     yield batch
-                elif position < self._log_start:
-                    skipped = Skipped(position, Offset(self._log_start - 1))
-                    position = self._log_start
+                elif position < self.missing_before:
+                    skipped = Skipped(position, Offset(self.missing_before - 1))
+                    position = self.missing_before
                     yield skipped
                 elif position <= self._high_watermark:
                     try:
@@ -239,7 +246,7 @@ class SqliteStore:
                         if tail.ended:
                             return
                         raise
-                    if position < self._log_start:
+                    if position < self.missing_before:
                         continue  # `trim` came between: messages may be missing from the read.
                     position = read.next
                     if read.messages:
@@ -259,23 +266,23 @@ class SqliteStore:
         bytes_max: int = 1 << 20,
     ) -> Read:
         self._require_open()
-        start = max(start, self._log_start)
+        asked, start = start, max(start, self.log_start)
         end = min(end, self._high_watermark)
-        if start > end:
-            return Read([], start)
-        while True:
+        read = Read([], start)
+        while read.next <= start <= end:
             read = await self._read(Reader.read, start, end, filters, limit, bytes_max)
-            if read.next > start:
-                return await self._lanes.confirmed(read)
+        if self.removing.has_unread and filters is not None:
+            await self.removing.tell_unread(asked, read, filters)
+        return await self._lanes.confirmed(read)
 
     async def fetch(self, offsets: Sequence[Offset], *, bytes_max: int = sys.maxsize) -> Read:
         return await self._lanes.confirmed(await self._read(Reader.fetch, offsets, bytes_max))
 
     async def offset_at(self, time_us: int) -> Offset:
-        return await self._when(FirstAt(time_us, self._log_start, self._high_watermark))
+        return await self._when(FirstAt(time_us, self.log_start, self._high_watermark))
 
     async def last_before(self, time_us: int) -> Offset:
-        return await self._when(LastBefore(time_us, self._log_start, self._high_watermark))
+        return await self._when(LastBefore(time_us, self.log_start, self._high_watermark))
 
     async def _when(self, search: When) -> Offset:
         while not search.done:
@@ -283,7 +290,7 @@ class SqliteStore:
         return search.offset
 
     async def nth_last(self, filters: Sequence[str] | None, count: int) -> Offset:
-        start, offset = self._log_start, Offset(self._high_watermark + 1)
+        start, offset = self.log_start, Offset(self._high_watermark + 1)
         part = Reader.nth_last_part
         while count > 0 and offset > start:
             count, offset = await self._read(part, filters, count, start, offset - 1)
@@ -292,7 +299,7 @@ class SqliteStore:
     async def count(
         self, filters: Sequence[str], start: Offset, end: Offset, *, looks_max: int = sys.maxsize
     ) -> tuple[int, Offset]:
-        count, position = 0, max(start, self._log_start)
+        count, position = 0, max(start, self.log_start)
         end = min(end, self._high_watermark)
         while position <= end and looks_max > 0:
             found, position = await self._read(Reader.count_part, filters, position, end)
@@ -300,7 +307,7 @@ class SqliteStore:
         return count, position
 
     async def measure(self, stretches: Sequence[Stretch], through: Offset) -> list[Amount]:
-        measure = Measure(stretches, self._log_start, min(through, self._high_watermark))
+        measure = Measure(stretches, self.log_start, min(through, self._high_watermark))
         while not measure.done:
             await self._read(Reader.measure_part, measure)
         return measure.amounts
@@ -339,7 +346,8 @@ class SqliteStore:
         return next(iter(await self.scan(kind, key)), None)
 
     async def scan(self, kind: type[D], key: tuple[str, ...] = ()) -> list[D]:
-        documents: list[Any] = await self.scan_together([kind], key)
+        kinds: Any = [kind]
+        documents: list[Any] = await self.scan_together(kinds, key)
         return documents
 
     async def scan_together(
@@ -363,24 +371,13 @@ class SqliteStore:
 
     async def trim(self, before: Offset) -> int:
         self._require_open()
-        before = min(before, Offset(self._high_watermark + 1))
-        if before > self._log_start:
-            await self._thread.run(self._writer.move_log_start, before)
-            self._log_start = before
-        removed = position = 0
-        while position < self._log_start:
-            gone, position = await self._thread.run(
-                self._writer.trim_some, self._log_start, position
-            )
-            removed += gone
-            self._checkpoints.start_if_due()
-        return removed
+        return await self.removing.trim(min(before, Offset(self._high_watermark + 1)))
 
     async def stats(self) -> StoreStats:
         return StoreStats(
             engine=f"sqlite {self.sqlite_version}",
             high_watermark=self._high_watermark,
-            log_start=self._log_start,
+            log_start=self.log_start,
             messages=self._writer.message_count,
             retained=self._writer.retained_count,
             bytes_on_disk=bytes_on_disk(self.path),

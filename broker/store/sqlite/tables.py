@@ -25,6 +25,7 @@ from broker.documents import (
     Document,
     InFlightDocument,
     Key,
+    MarkDocument,
     Operation,
     Put,
     ReceivedQos2Document,
@@ -105,6 +106,7 @@ TABLES: dict[type[Document], Table] = {
     DelayedDeadlineDocument: Table(DelayedDeadlineDocument, "delayed_deadlines"),
     DedupDocument: Table(DedupDocument, "dedup_keys"),
     TimeDocument: Table(TimeDocument, "log_time"),
+    MarkDocument: Table(MarkDocument, "log_marks"),
 }
 
 

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 from broker.documents import Operation, Place, fill_in
 from broker.errors import StoreBusy, StoreError, StoreFull, StoreUnavailable
 from broker.message import Message, Offset
-from broker.store.sqlite import figures, gaps, retained, tables
+from broker.store.sqlite import figures, gaps, removed, retained, tables
 from broker.store.sqlite.errors import store_error
 from broker.store.sqlite.figures import OpenBlock
 from broker.store.sqlite.in_loop import SMALL_MAX
@@ -80,13 +80,19 @@ class Writer:
         """Messages from the log start to the high watermark."""
         self.retained_count = 0
         """Topics that have a retained message."""
+        self.missing_before = Offset(1)
+        """Everything below was trimmed."""
+        self.keeps_all = False
+        """Whether the log was there before there was retention."""
+        self.has_unread = False
+        """Whether retention has removed something unread, when the run began."""
         self.refusal: str | None = None
         """Why nothing more is written, or None."""
-        self._connection = connection
+        self.connection = connection
         self._path = path
         self._names = Names(connection)
         self._offsets = Offsets(connection)
-        self._open = OpenBlock(0, whole=False)
+        self.open_block = OpenBlock(0, whole=False)
         """That of the high watermark. No older block gets more messages."""
         self._synced = True
         """Whether the connection is set to fsync its commits (`synchronous`)."""
@@ -111,20 +117,23 @@ class Writer:
         then, parts of it may be in memory only; commits appended to it would be lost with them.
         """
         self.checkpoint("TRUNCATE")
-        (stored_start,) = self._connection.execute("SELECT start FROM log").fetchone()
-        self.log_start = Offset(figures.true_start(self._connection, stored_start, noted))
-        (newest,) = self._connection.execute(
-            "SELECT ifnull(max(offset), 0) FROM messages"
+        (stored_start,) = self.connection.execute("SELECT start FROM log").fetchone()
+        self.log_start = Offset(figures.true_start(self.connection, stored_start, noted))
+        self.missing_before, self.keeps_all, self.has_unread = self.connection.execute(
+            "SELECT min(missing_before, ?), keeps_all <> 0,"
+            " EXISTS (SELECT 1 FROM removed_unread) FROM log",
+            (self.log_start,),
+        ).fetchone()
+        (newest,) = self.connection.execute(
+            f"SELECT max(ifnull(max(offset), 0), {removed.NEWEST}) FROM messages"
         ).fetchone()
         self.high_watermark = Offset(max(newest, self.log_start - 1))
-        self._open = OpenBlock(self.high_watermark >> BLOCK_SHIFT, whole=False)
+        self.open_block = OpenBlock(self.high_watermark >> BLOCK_SHIFT, whole=False)
         self.message_count = gaps.count_messages(
-            self._connection, self.log_start, self.high_watermark
+            self.connection, self.log_start, self.high_watermark
         )
-        (self.retained_count,) = self._connection.execute(
-            "SELECT count(*) FROM retained"
-        ).fetchone()
-        last_run = self._connection.execute(
+        (self.retained_count,) = self.connection.execute("SELECT count(*) FROM retained").fetchone()
+        last_run = self.connection.execute(
             "SELECT stopped_at_us FROM broker_runs ORDER BY id DESC LIMIT 1"
         ).fetchone()
         self.note = Note(self._path, max(noted, self.high_watermark), boot_id)
@@ -133,10 +142,10 @@ class Writer:
                 logger.error(
                     "the log start is damaged: %d, and is %d", stored_start, self.log_start
                 )
-                self._connection.execute("UPDATE log SET start = ?", (self.log_start,))
+                self.connection.execute("UPDATE log SET start = ?", (self.log_start,))
             if last_run == (None,) or noted > self.high_watermark:
-                gaps.leave_after_crash(self._connection, noted)
-            self._connection.execute(
+                gaps.leave_after_crash(self.connection, noted)
+            self.connection.execute(
                 "INSERT INTO broker_runs (started_at_us, boot_id, version) VALUES (?, ?, ?)",
                 (time.time_ns() // 1000, boot_id, version),
             )
@@ -149,7 +158,7 @@ class Writer:
         """Make the figures of its messages now: of large ones that would take the commit that fills
         the block 0.1 s and more. The block is sound."""
         self._offsets.look_up()  # If another program takes what is next, they are made anew.
-        self._open = OpenBlock.of_rows(self._connection, self.high_watermark >> BLOCK_SHIFT)
+        self.open_block = OpenBlock.of_rows(self.connection, self.high_watermark >> BLOCK_SHIFT)
 
     def stop(self) -> None:
         """End the run cleanly: move everything into the database file, and write nothing more.
@@ -159,7 +168,7 @@ class Writer:
         if self.refusal is not None:
             return
         with self.transaction(lock_wait_ms=BRIEF_LOCK_WAIT_MS):
-            self._connection.execute(
+            self.connection.execute(
                 "UPDATE broker_runs SET stopped_at_us = ?"
                 " WHERE id = (SELECT max(id) FROM broker_runs)",
                 (time.time_ns() // 1000,),
@@ -215,9 +224,9 @@ class Writer:
             if places:
                 fill_in(state, places, before, first)
             if state:
-                tables.apply(self._connection, state)
+                tables.apply(self.connection, state)
             if not (batch or state):
-                tables.touch(self._connection)
+                tables.touch(self.connection)
         offsets: Any = range(first, first + count)  # `Offset` would be a call for each.
         for message, offset in zip(batch, offsets, strict=True):
             message.offset = offset
@@ -245,19 +254,19 @@ class Writer:
             wait_ms = LOCK_WAIT_MS if lock_wait_ms is None else lock_wait_ms
             if wait_ms != self._lock_wait_ms:
                 self._set_lock_wait(wait_ms)
-            self._connection.execute("BEGIN IMMEDIATE")
+            self.connection.execute("BEGIN IMMEDIATE")
             retained_count, offsets = self.retained_count, self._offsets
             following, reserved = offsets.next, offsets.reserved
             try:
                 yield
-                self._connection.execute("COMMIT")
+                self.connection.execute("COMMIT")
             except BaseException:
                 self.retained_count = retained_count
                 self._names.forget()
                 offsets.next, offsets.reserved = following, reserved
-                self._open = OpenBlock(self.high_watermark >> BLOCK_SHIFT, whole=False)
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
+                self.open_block = OpenBlock(self.high_watermark >> BLOCK_SHIFT, whole=False)
+                if self.connection.in_transaction:
+                    self.connection.execute("ROLLBACK")
                 raise
 
     @contextmanager
@@ -278,12 +287,12 @@ class Writer:
         self.note.disk_failed()
 
     def _set_lock_wait(self, milliseconds: int) -> None:
-        self._connection.execute(f"PRAGMA busy_timeout = {milliseconds}")
+        self.connection.execute(f"PRAGMA busy_timeout = {milliseconds}")
         self._lock_wait_ms = milliseconds
 
     def _set_synchronous(self, synced: bool) -> None:
         """In WAL mode, FULL means an fsync at each commit, NORMAL one at each checkpoint."""
-        self._connection.execute(f"PRAGMA synchronous = {'FULL' if synced else 'NORMAL'}")
+        self.connection.execute(f"PRAGMA synchronous = {'FULL' if synced else 'NORMAL'}")
         self._synced = synced
 
     def _insert(self, part: Sequence[Message]) -> int:
@@ -292,14 +301,14 @@ class Writer:
         first = self._offsets.take(len(part))
         parameters = flat_rows(part, self._names.pairs, first)
         try:
-            insert_rows(self._connection, INSERT_MESSAGES, ROW, "", WIDTH, parameters)
+            insert_rows(self.connection, INSERT_MESSAGES, ROW, "", WIDTH, parameters)
         except sqlite3.IntegrityError as error:
             if error.sqlite_errorcode != sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY:
                 raise
             raise OffsetsTaken from error
         self._index(first, parameters, alone)
         if 1 in parameters[RETAIN::WIDTH]:
-            self.retained_count += retained.move(self._connection, first, parameters)
+            self.retained_count += retained.move(self.connection, first, parameters)
         return first
 
     def _index(self, first: int, parameters: list[Any], alone: bool) -> None:
@@ -309,16 +318,16 @@ class Writer:
         full: list[OpenBlock] = []
         last = first + len(parameters) // WIDTH - 1
         for block in range(first >> BLOCK_SHIFT, (last >> BLOCK_SHIFT) + 1):
-            if block != self._open.block:
-                full.append(self._open)
-                self._open = OpenBlock(block, whole=alone)
+            if block != self.open_block.block:
+                full.append(self.open_block)
+                self.open_block = OpenBlock(block, whole=alone)
             start, end = block << BLOCK_SHIFT, block + 1 << BLOCK_SHIFT
             here = slice(max(0, start - first) * WIDTH, (end - first) * WIDTH)
-            for topic_id in self._open.add(parameters[here]):
+            for topic_id in self.open_block.add(parameters[here]):
                 rows += block, topic_id
         if rows:
             insert_rows(
-                self._connection,
+                self.connection,
                 "INSERT OR IGNORE INTO topic_blocks (block, topic_id) VALUES ",
                 "(?,?)",
                 "",
@@ -326,57 +335,23 @@ class Writer:
                 rows,
             )
         for block_before in full:
-            block_before.write(self._connection)
+            block_before.write(self.connection)
+
+    def forget_names(self) -> None:
+        """Names were removed: what stood for them is nobody's number any more."""
+        self._names.forget()
 
     def forget_expired(self, now_us: int) -> bool:
         """As `Store.forget_expired`."""
         with self.transaction(synced=False):
-            forgotten, more = retained.forget_expired(self._connection, now_us)
+            forgotten, more = retained.forget_expired(self.connection, now_us)
             self.retained_count -= forgotten
         return more
-
-    def trim_some(self, before: int, position: int) -> tuple[int, int]:
-        """Remove the messages of one block in [position, before) that are not retained: 3 ms.
-
-        Returns the number removed and the position to go on from. `before` is at or below the log
-        start, so the index of the blocks below it is removed, too.
-        """
-        row = self._connection.execute(
-            "SELECT min(offset) FROM messages WHERE offset >= ?", (position,)
-        ).fetchone()
-        if row[0] is None or row[0] >= before:
-            return 0, before
-        end = min(before, ((row[0] >> BLOCK_SHIFT) + 1) << BLOCK_SHIFT)
-        # Messages that come back after a power cut are below the log start.
-        with self.transaction(synced=False):
-            gone = self._connection.execute(
-                "DELETE FROM messages WHERE offset >= ? AND offset < ?"
-                " AND offset NOT IN (SELECT offset FROM retained)",
-                (row[0], end),
-            ).rowcount
-            self._connection.execute(
-                "DELETE FROM topic_blocks WHERE block < ?", (end >> BLOCK_SHIFT,)
-            )
-        self.pages += 4 + gone // 16
-        return gone, end
-
-    def move_log_start(self, start: int) -> None:
-        """In a transaction before the messages are removed: a reader hears of it, and then only
-        misses them."""
-        with self.transaction():
-            figures.move_start(self._connection, self.log_start, start)
-            self._connection.execute("UPDATE log SET start = ?", (start,))
-            gaps.forget(self._connection, start)
-            self._open.not_whole()
-        self.log_start = Offset(start)
-        self.message_count = gaps.count_messages(
-            self._connection, self.log_start, self.high_watermark
-        )
 
     def touch(self) -> None:
         """Write a page and change nothing, unsynced."""
         with self.transaction(synced=False, lock_wait_ms=0):
-            tables.touch(self._connection)
+            tables.touch(self.connection)
 
     def checkpoint(self, mode: str) -> tuple[int, int]:
         """Copy pages into the database. `mode` is SQLite's; all but PASSIVE wait for readers.
@@ -385,7 +360,7 @@ class Writer:
         disk, or while another program has locked the database: they stay there, safe.
         """
         self._set_lock_wait(CHECKPOINT_WAIT_MS)
-        return tables.checkpoint(self._connection, self._path, mode)
+        return tables.checkpoint(self.connection, self._path, mode)
 
     def sync(self, descriptor: int) -> None:
         """Sync a file of the database, in any thread. A failure is one of a write: the kernel may

@@ -71,7 +71,14 @@ class Routing(Delivery):
         self.live.advance(through)
 
     async def read(
-        self, session: Session, after: Offset, end: Offset, filters: object, counted: Offset
+        self,
+        session: Session,
+        after: Offset,
+        end: Offset,
+        filters: object,
+        counted: Offset,
+        *,
+        replay: bool = False,
     ) -> tuple[list[Message], Offset, list[range]]:
         return [], end, []
 

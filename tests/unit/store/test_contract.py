@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -23,6 +25,7 @@ from broker.documents import (
 from broker.errors import StoreConflict, StoreUnavailable
 from broker.message import NOT_STORED, Message, Offset, ServedUs, WallUs
 from broker.store import Amount, Skipped, Store, Stretch
+from broker.store.removing import Cut, Order, Owed, updated
 from broker.topics import matches
 from tests.support.messages import message, numbered
 from tests.support.stores import END, payloads, read_all, retained, tail_until
@@ -504,6 +507,179 @@ async def test_trim_stops_at_the_end_and_never_goes_back(store: Store) -> None:
     assert store.log_start == 5
     assert await store.trim(Offset(2)) == 0
     assert store.log_start == 5
+
+
+# S11: removing
+
+
+async def numbers_of(store: Store) -> dict[str, int]:
+    """Topics, and their numbers."""
+    found: dict[str, int] = {}
+    position = Offset(0)
+    while segments := await store.removing.segments(position):
+        for segment in segments:
+            names = await store.removing.topic_names(segment.topics)
+            found |= {name: number for number, name in names.items()}
+        position = Offset(segments[-1].last + 1)
+    return found
+
+
+async def remove(
+    store: Store,
+    *,
+    before: int = END,
+    unread_from: int = END,
+    topics: Sequence[str] | None = None,
+    most: int = 1024,
+    rows_max: int = 100,
+    **order: Any,
+) -> int:
+    """From each segment; how many went."""
+    numbers = await numbers_of(store)
+    cuts = {
+        number: Cut(Offset(before), Offset(unread_from), most)
+        for name, number in numbers.items()
+        if topics is None or name in topics
+    }
+    position, removed = Offset(0), 0
+    while segments := await store.removing.segments(position):
+        for segment in segments:
+            part = Order(segment.first, segment.last, cuts, **order)
+            while not (result := await store.removing.remove(part, rows_max)).done:
+                removed += result.amount.messages
+                part = updated(part, result)
+            removed += result.amount.messages
+        position = Offset(segments[-1].last + 1)
+    return removed
+
+
+async def test_messages_of_some_topics_are_removed_in_the_middle(store: Store) -> None:
+    await store.append(numbered(3000, lambda n: "old" if n % 3 else "kept"))
+    assert await remove(store, before=2000, topics=["old"]) == 1333
+    assert (store.log_start, store.high_watermark) == (1, 3000)
+    left = await read_all(store)
+    assert [m.offset for m in left] == [n for n in range(1, 3001) if n % 3 == 0 or n >= 2000]
+    assert await read_all(store, ["kept"]) == [m for m in left if m.topic == "kept"]
+    assert await read_all(store, ["old"]) == [m for m in left if m.topic == "old"]
+    assert await read_all(store, ["#"]) == left
+    assert (await store.stats()).messages == len(left)
+    assert await store.count(["old"], Offset(1), END) == (667, 3001)
+    assert await store.nth_last(["kept"], 900) == 303
+    fetched = await store.fetch([Offset(1), Offset(3)])
+    assert ([m.offset for m in fetched.messages], list(fetched.damaged)) == ([3], [])
+
+
+async def test_what_is_removed_stays_so_after_a_restart(store: Store) -> None:
+    await store.append(numbered(1500, lambda n: f"t/{n % 2}"))
+    await remove(store, topics=["t/1"])
+    await store.close()
+    await store.open()
+    assert [m.offset for m in await read_all(store)] == list(range(2, 1501, 2))
+    assert (await store.stats()).messages == 750
+
+
+async def test_the_log_start_moves_over_what_is_gone_and_what_is_held(store: Store) -> None:
+    await store.append([message("held", retain=True), *numbered(1500), message("last", "x")])
+    await remove(store, before=1000)
+    await store.removing.advance()
+    assert (store.log_start, store.missing_before) == (1000, 1)
+    assert payloads(await retained(store, ["#"])) == [b"held"]
+    assert (await store.stats()).messages == 503
+    await store.append([message("new", retain=True)])
+    assert await store.removing.remove_released() == 1
+
+
+async def test_offsets_are_not_reused_after_everything_was_removed(store: Store) -> None:
+    await store.append(numbered(1030))
+    assert await remove(store) == 1030
+    for _ in range(2):
+        assert await read_all(store) == []
+        await store.close()
+        await store.open()
+        assert store.high_watermark == 1030
+    await store.removing.advance()
+    assert store.log_start == 1031
+    await store.append([message("next")])
+    assert store.high_watermark > 1030
+    assert payloads(await read_all(store)) == [b"next"]
+
+
+async def test_the_newest_of_a_topic_stay(store: Store) -> None:
+    await store.append(numbered(20, lambda n: f"t/{n % 2}"))
+    assert await remove(store, most=7, rows_max=2) == 14
+    assert [m.offset for m in await read_all(store)] == [15, 16, 17, 18, 19, 20]
+
+
+async def test_what_is_too_much_goes_oldest_first(store: Store) -> None:
+    await store.append(numbered(20))
+    assert await remove(store, before=3, over_messages=5, rows_max=3) == 5
+    assert (await read_all(store))[0].offset == 6
+
+
+async def test_what_is_unread_or_held_stays(store: Store) -> None:
+    await store.append(numbered(20))
+    held = {Offset(2), Offset(4)}
+    assert await remove(store, unread_from=11, held=held) == 8
+    assert [m.offset for m in await read_all(store)] == [2, 4, *range(11, 21)]
+
+
+async def test_who_reads_over_what_went_unread_is_told(store: Store) -> None:
+    await store.append(numbered(30, lambda n: f"t/{n % 2}"))
+    size = 10 * (2 + 64)
+    await remove(store, before=0, unread_from=5, over_bytes=size, unread=True)
+    read = await store.read(Offset(1), END, ["t/1"])
+    told = [offset for part in read.removed for offset in part]
+    assert told
+    assert told == [n for n in range(5, told[-1] + 1) if n % 2]
+    assert told[-1] + 2 == read.messages[0].offset
+    assert not (await store.read(Offset(1), END, ["other"])).removed
+    await store.removing.advance()
+    read = await store.read(Offset(1), END, ["t/#"])
+    assert [offset for part in read.removed for offset in part] == list(range(5, told[-1] + 1))
+    await store.removing.forget_unread(Offset(5000))
+    assert not (await store.read(Offset(1), END, ["t/#"])).removed
+
+
+async def test_nobody_is_told_of_what_was_read_by_all(store: Store) -> None:
+    await store.append(numbered(30))
+    seen = asyncio.create_task(tail_until(store, 1, 31))
+    await remove(store, before=20)
+    await store.removing.advance()
+    await store.append([message("last")])
+    assert not [part for part in await seen if isinstance(part, Skipped)]
+    assert not (await store.read(Offset(1), END, ["#"])).removed
+
+
+async def test_names_without_messages_are_forgotten_and_get_new_numbers(store: Store) -> None:
+    await store.append([message("m", f"t/{n}", publisher=f"p/{n}") for n in range(1, 1101)])
+    before = await numbers_of(store)
+    await remove(store, before=1090)
+    await store.removing.advance()
+    assert await store.removing.forget_names() > 1000
+    await store.append([message("again", "t/1"), message("again", "t/1095")])
+    after = await numbers_of(store)
+    assert after.keys() == {f"t/{n}" for n in range(1090, 1101)} | {"t/1"}
+    assert after["t/1095"] == before["t/1095"]
+    assert after["t/1"] not in before.values()
+    assert payloads(await read_all(store, ["t/1"])) == [b"again"]
+    assert len(await read_all(store)) == 13
+
+
+async def test_what_sessions_are_owed_is_listed(store: Store) -> None:
+    replaying = replace(subscription(filter="r/#"), start_offset=Offset(2), replaying=True)
+    state: list[Any] = [session(), cursor(offset=5), subscription(), replaying]
+    state += [session("new"), replace(subscription("new"), start_offset=Offset(9))]
+    state += [subscription("new", "$share/g/t")]
+    await store.transact([Put(document) for document in state])
+    assert await store.removing.owed(("", "")) == (
+        [
+            Owed("new", "weather", Offset(10), False),
+            Owed("sub1", "r/#", Offset(3), True),
+            Owed("sub1", "weather", Offset(6), True),
+        ],
+        None,
+    )
+    assert [o.client_id for o in (await store.removing.owed(("new", "x")))[0]] == ["sub1", "sub1"]
 
 
 # S6: documents

@@ -6,7 +6,8 @@ import sqlite3
 
 import pytest
 
-from broker.store.sqlite.accounts import Accounts, Unsound, as_ranges
+from broker.store.removing import as_ranges
+from broker.store.sqlite.accounts import Accounts, Unsound
 from broker.store.sqlite.rows import BLOCK_SHIFT
 from broker.store.sqlite.store import SqliteStore
 from tests.support.messages import numbered

@@ -17,6 +17,7 @@ from broker.store.sqlite.backup import Copy
 from broker.store.sqlite.gaps import OFFSETS_LOST_MAX
 from broker.store.sqlite.new_file import NewFile, new_file
 from broker.store.sqlite.store import SqliteStore
+from broker.store.sqlite.trimming import Trimming
 from tests.support import old_schemas
 from tests.support.messages import message, numbered
 from tests.support.sqlite import opened, problems
@@ -93,6 +94,7 @@ async def test_a_copy_of_a_log_that_changes_all_the_time_is_of_one_moment(
     monkeypatch.setattr(backup, "ROWS_MAX", rows)
     monkeypatch.setattr(backup, "FEW_ROWS", 100)
     writer = sqlite._writer
+    trimming = Trimming(writer)
     parts: list[int] = []
 
     def meanwhile(done: int, _: int) -> None:
@@ -101,10 +103,12 @@ async def test_a_copy_of_a_log_that_changes_all_the_time_is_of_one_moment(
             writer.commit(numbered(200, lambda n: f"new/{n % 7}"), [], True)
             writer.commit([message(str(done), "kept", retain=True)], [], True)
             start = Offset(len(parts) * 250)
-            writer.move_log_start(start)
+            trimming.move_log_start(start)
             position = 0
             while position < start:
-                _, position = writer.trim_some(start, position)
+                _, position = trimming.trim_some(start, position)
+            thinned = range(4096 + 100 * len(parts), 4096 + 100 * len(parts) + 300, 3)
+            trimming.take_out([at for at in thinned if at >> 10 == thinned.start >> 10], [])
 
     copy(sqlite.path, tmp_path / "copy.db", meanwhile, as_backup=False)
     assert len(parts) >= 5

@@ -25,6 +25,7 @@ from broker.store import Read
 from broker.store.sqlite import checking
 from broker.store.sqlite.checking import Check
 from broker.store.sqlite.store import SqliteStore
+from broker.store.sqlite.trimming import Trimming
 from tests.support import flips
 from tests.support.messages import message, numbered
 from tests.support.sqlite import change, problems
@@ -239,6 +240,7 @@ async def test_what_changes_meanwhile_is_not_taken_for_damage(
         [message("r", "kept", retain=True), *numbered(6000, lambda n: f"t/{n % 50}")]
     )
     writer = sqlite._writer
+    trimming = Trimming(writer)
     looks = 0
 
     def meanwhile(*told: object) -> None:
@@ -247,9 +249,11 @@ async def test_what_changes_meanwhile_is_not_taken_for_damage(
         writer.commit(numbered(200, lambda n: f"new/{n % 7}"), [], True)
         writer.commit([message(str(looks), "kept", retain=True)], [], True)
         start, position = Offset(looks * 250), 0
-        writer.move_log_start(start)
+        trimming.move_log_start(start)
         while position < start:
-            _, position = writer.trim_some(start, position)
+            _, position = trimming.trim_some(start, position)
+        thinned = range(5000 + 100 * looks, 5000 + 100 * looks + 300, 3)
+        trimming.take_out([at for at in thinned if at >> 10 == thinned.start >> 10], [])
 
     with closing(sqlite3.connect(sqlite.path, isolation_level=None)) as connection:
         check = Check(connection, listed, at_rest=False, progress=meanwhile)

@@ -199,8 +199,8 @@ async def test_a_full_disk_hinders_neither_checkpoints_nor_the_stop(
             return self._connection.execute(sql, parameters)
 
     monkeypatch.setattr(checkpoint, "CHECKPOINT_PAGES", 1)
-    full: Any = FullDisk(sqlite._writer._connection)
-    monkeypatch.setattr(sqlite._writer, "_connection", full)
+    full: Any = FullDisk(sqlite._writer.connection)
+    monkeypatch.setattr(sqlite._writer, "connection", full)
     for i in range(5):
         await sqlite.append([message(str(i))])
     await sqlite.close()

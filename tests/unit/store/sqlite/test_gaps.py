@@ -20,6 +20,9 @@ def connection() -> Iterator[sqlite3.Connection]:
         connection.execute("CREATE TABLE messages (offset INTEGER PRIMARY KEY AUTOINCREMENT)")
         connection.execute("CREATE TABLE log AS SELECT 1 AS start")
         connection.execute("CREATE TABLE gaps (first INTEGER PRIMARY KEY, last INTEGER)")
+        connection.execute(
+            "CREATE TABLE removed (block INTEGER PRIMARY KEY, messages, newest, offsets)"
+        )
         yield connection
 
 

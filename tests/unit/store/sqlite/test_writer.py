@@ -305,4 +305,4 @@ async def test_opening_does_not_depend_on_the_number_of_messages(sqlite: SqliteS
         started = writer.Writer(connection, sqlite.path)
         started.start("boot", "1", Offset(0))
     assert (started.log_start, started.high_watermark) == (1, 20_000)
-    assert steps < 50
+    assert steps < 100

@@ -1,0 +1,42 @@
+"""Care: what looks after the log in the background: damage, expiry, retention."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+
+from broker.clock import Clock
+from broker.config import Config
+from broker.counters import Counters
+from broker.delivery.delivery import Delivery
+from broker.log.expiry import forget_expired_forever
+from broker.log.log import Log
+from broker.log.scrub import Scrub
+from broker.registry.retaining import Retaining
+
+
+class Care:
+    def __init__(
+        self, config: Config, log: Log, delivery: Delivery, counters: Counters, clock: Clock
+    ) -> None:
+        """Raises ConfigError."""
+        store = log.store
+        self.retaining = Retaining(config, log, delivery, counters, clock)
+        self._scrub = Scrub(store, clock, bytes_per_s=config.scrub_bytes_per_s)
+        self._work: list[Callable[[], Coroutine[None, None, None]]] = [
+            self.retaining.run_forever,
+            lambda: forget_expired_forever(store, log.time, clock),
+        ]
+        if config.scrub_bytes_per_s:
+            self._work.append(self._scrub.run_forever)
+
+    def begin(self, spawn: Callable[[Coroutine[None, None, None]], None]) -> None:
+        """Each runs until it is cancelled."""
+        for work in self._work:
+            spawn(work())
+
+    def status(self) -> dict[str, object]:
+        scrub = self._scrub
+        return {
+            "retention": self.retaining.status(),
+            "scrub": {"offset": scrub.offset, "rounds": scrub.rounds},
+        }

@@ -1,0 +1,134 @@
+"""Retaining: the rules of retention that a broker has, and what it tells about them.
+
+What no `[[retention]]` of the settings matches is kept for 30 days, up to 10 GiB or half of the
+file system. A log that an older program has made keeps everything that no rule was set for, and
+each start says so.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Sequence
+
+from broker.clock import Clock
+from broker.config import Config
+from broker.counters import Counters
+from broker.delivery.delivery import Delivery
+from broker.documents import Operation
+from broker.log.log import Log
+from broker.log.retention import Retention
+from broker.log.sweep import ByHand, Sweep
+from broker.message import Offset, rfc3339
+from broker.registry.keeping import Keeping, Selected
+from broker.retention_rules import RetentionRule
+from broker.topics import matches
+
+DEFAULT_AGE_S = 30 * 86_400
+DEFAULT_BYTES_MAX = 10 << 30
+LEFT_OUT_MAX = 20_000
+"""Topics of which is remembered whether their QoS 0 is logged."""
+
+logger = logging.getLogger(__name__)
+
+
+def rules_for(config: Config, file_system_bytes: int, *, keeps_all: bool) -> list[RetentionRule]:
+    """The rules of the settings, and the one for what they do not match."""
+    if keeps_all:
+        return [*config.retention]
+    most = min(DEFAULT_BYTES_MAX, file_system_bytes // 2)
+    return [*config.retention, RetentionRule(None, age_s=DEFAULT_AGE_S, bytes=most)]
+
+
+class Retaining:
+    def __init__(
+        self, config: Config, log: Log, delivery: Delivery, counters: Counters, clock: Clock
+    ) -> None:
+        """Raises ConfigError: a filter of the rules is none."""
+        store = log.store
+        self._config = config
+        self._log = log
+        self._counters = counters
+        size = shutil.disk_usage(config.data_dir).total
+        rules = rules_for(config, size, keeps_all=store.removing.keeps_all)
+        self._keeping = Keeping(rules, store, delivery, counters, clock)
+        self._retention = Retention(
+            *(store, log.time, clock, self._keeping, self._commit),
+            interval_s=config.retention_interval_s,
+        )
+        self._left_out: dict[str, bool] = {}
+        if not all(rule.log for rule in rules):
+            log.qos0.leaves_out = self._leaves_out
+
+    async def run_forever(self) -> None:
+        """Until cancelled. First say what is kept for ever."""
+        stats = await self._log.store.stats()
+        if not any(rule.limits for rule in self._keeping.rules):
+            if self._log.store.removing.keeps_all:
+                logger.warning(
+                    "nothing is ever removed from this log of %s (%s messages), which an older"
+                    " pubsub has made: set [[retention]] for what may go",
+                    *(_size(stats.bytes_on_disk), f"{stats.messages:,}"),
+                )
+            return
+        await self._retention.run_forever()
+
+    def _commit(self, operations: Sequence[Operation]) -> None:
+        self._log.append([], durable=False, keep_if_full=False, operations=operations)
+
+    def _leaves_out(self, topic: str) -> bool:
+        """Whether QoS 0 messages of this topic are not logged."""
+        if topic not in self._left_out:
+            if len(self._left_out) >= LEFT_OUT_MAX:
+                self._left_out.clear()
+            rules = self._keeping.rules
+            found = (r for r in rules if r.filter is None or matches(r.filter, topic))
+            rule = next(found, None)
+            self._left_out[topic] = rule is not None and not rule.log
+        return self._left_out[topic]
+
+    async def trim(
+        self, filters: Sequence[str], before: Offset, *, unread: bool, dry_run: bool
+    ) -> dict[str, object]:
+        """Remove by hand what lies below `before` on topics that match a filter; none: on all. What
+        that came to. Raises ConfigError, StoreError."""
+        selected = Selected(filters, self._keeping)
+        sweep: Sweep = await self._retention.trim(selected, ByHand(before, unread, dry_run))
+        return {
+            "before": sweep.before,
+            "removed": sweep.removed.messages,
+            "bytes": sweep.removed.bytes,
+            "unread": sweep.unread_removed,
+            "kept_unread": sweep.left,
+            "dry_run": dry_run,
+            "log_start": self._log.store.log_start,
+        }
+
+    def values(self) -> dict[str, object]:
+        """Under `$SYS`."""
+        retention = self._retention
+        removed = ("age", "count", "bytes", "unread", "by hand")
+        return {
+            "retention/messages": retention.kept.messages,
+            "retention/bytes": retention.kept.bytes,
+            **{f"retention/removed/{why}": retention.removed[why] for why in removed},
+        }
+
+    def status(self) -> dict[str, object]:
+        """For people and monitoring."""
+        retention = self._retention
+        messages, size = retention.kept
+        last_at = retention.last_pass_at
+        return {
+            "messages": messages,
+            "bytes": size,
+            "last_pass": None if last_at is None else rfc3339(last_at),
+            "last_pass_s": round(retention.last_pass_s, 3),
+            "removed": {"bytes": retention.bytes_removed, **retention.removed},
+            "damaged_segments": len(retention.damaged),
+            "rules": {rule.filter or "all else": str(rule) for rule in self._keeping.rules},
+        }
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"

@@ -1,0 +1,99 @@
+"""Retaining: the rules that a broker has by default, and what it says of them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+
+import pytest
+
+from broker.config import Config
+from broker.message import Offset
+from broker.registry.retaining import DEFAULT_BYTES_MAX, Retaining, rules_for
+from broker.retention_rules import RetentionRule
+from tests.support.messages import message, numbered
+from tests.support.stores import payloads, read_all
+from tests.support.world import Subscriber, World, subscription
+
+LIMITED = RetentionRule("a/#", count=2)
+
+
+def retaining(world: World, tmp_path: Path, *rules: RetentionRule) -> Retaining:
+    config = Config(retention=rules, data_dir=tmp_path)
+    return Retaining(config, world.log, world.delivery, world.counters, world.clock)
+
+
+def test_a_new_log_keeps_what_no_rule_matches_for_30_days_up_to_10_gib() -> None:
+    config = Config(retention=(LIMITED,))
+    assert rules_for(config, 1 << 50, keeps_all=False) == [
+        LIMITED,
+        RetentionRule(None, age_s=30 * 86_400, bytes=DEFAULT_BYTES_MAX),
+    ]
+    assert rules_for(config, 10**9, keeps_all=False)[1].bytes == 10**9 // 2
+    assert rules_for(config, 1 << 50, keeps_all=True) == [LIMITED]
+
+
+async def test_a_log_that_was_there_before_keeps_everything_and_says_so(
+    world: World, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.disk.removing.keeps_all = True
+    await world.publish(*numbered(5))
+    with caplog.at_level(logging.WARNING):
+        await retaining(world, tmp_path).run_forever()
+    assert "0.0 MB (5 messages), which an older pubsub has made: set [[retention]]" in caplog.text
+
+
+async def test_it_runs_and_tells(world: World, tmp_path: Path) -> None:
+    await world.publish(*numbered(5, "a/b"))
+    of = retaining(world, tmp_path, LIMITED)
+    running = asyncio.create_task(of.run_forever())
+    await asyncio.sleep(0)
+    world.clock.advance(30)
+    await world.settled()
+    running.cancel()
+    assert payloads(await read_all(world.disk)) == [b"4", b"5"]
+    status = of.status()
+    assert status["removed"] == {"bytes": 3 * 65, "age": 0, "count": 3}
+    assert (status["messages"], status["bytes"]) == (2, 130)
+    assert of.values()["retention/removed/count"] == 3
+    assert list(status["rules"]) == ["a/#", "all else"]  # type: ignore[call-overload]  # A dict.
+
+
+async def test_trim_by_hand_says_what_it_did(world: World, tmp_path: Path) -> None:
+    absent = Subscriber(world)
+    await absent.open()
+    absent.subscribe(subscription("b"))
+    await world.publish(*numbered(6, lambda n: "ab"[n % 2]))
+    absent.close()
+    of = retaining(world, tmp_path)
+    said = await of.trim(["#"], Offset(5), unread=False, dry_run=True)
+    assert (said["removed"], said["kept_unread"], said["dry_run"]) == (2, 2, True)
+    said = await of.trim(["#"], Offset(5), unread=False, dry_run=False)
+    assert (said["removed"], said["unread"], said["log_start"]) == (2, 0, 1)
+    said = await of.trim([], Offset(5), unread=True, dry_run=False)
+    assert (said["removed"], said["unread"], said["log_start"]) == (2, 2, 5)
+
+
+async def test_qos_0_of_a_rule_without_log_is_delivered_and_not_logged(
+    world: World, tmp_path: Path
+) -> None:
+    retaining(world, tmp_path, RetentionRule("fast/#", log=False))
+    live = Subscriber(world)
+    await live.open()
+    live.subscribe(subscription("#", qos=0))
+    await world.settled()
+    world.log.append(
+        [
+            message("1", "fast/1", qos=0),
+            message("2", "slow", qos=0),
+            message("3", "fast/1", qos=0, retain=True),
+        ],
+        durable=False,
+    )
+    world.log.append([message("4", "fast/1")])
+    world.log.append([message("5", "fast/2", qos=0)], durable=False)
+    await world.settled()
+    assert sorted(m.payload for m, _ in live.got) == [b"1", b"2", b"3", b"4", b"5"]
+    assert payloads(await read_all(world.disk)) == [b"2", b"3", b"4"]
+    assert not world.counters.dropped
