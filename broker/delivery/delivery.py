@@ -64,7 +64,7 @@ class Delivery:
         """What `routed` waits for: set when a batch was routed."""
         self._readers: dict[Session, dict[ReaderKey, Reader]] = {}
         self._looks = Looks(clock)
-        self.wake = self.subscribers.wake
+        self.wake, self.failed = self.subscribers.wake, self.subscribers.failed
         self._waking = Waking(self.wake, counters)
         self.waking = Waking(self.wake, counters)
         """Of whom routing does not wait for."""
@@ -299,10 +299,6 @@ class Delivery:
         self._readers[session][reader.key] = reader
         reader.start()
 
-    def failed(self, session: Session, error: Exception) -> None:
-        """See `Subscribers.failed`."""
-        self.subscribers.failed(session, error)
-
     def _source_failed(self, source: StateSource, error: Exception) -> None:
         assert isinstance(source, Session), "nothing else has state in the log"
         self.failed(source, error)
@@ -357,12 +353,9 @@ class Delivery:
                 bytes_max=readers.READ_BYTES_MAX,
             ),
         )
-        store = self._log.store
-        low = store.log_start if replay else store.missing_before
-        below = range(after + 1, max(after + 1, min(low, end + 1, read.next)))
-        messages = readers.sendable(read.messages, self._counters)
-        missing = readers.missing(below, read, self._counters, counted)
-        return messages, Offset(read.next - 1), missing
+        low = self._log.store.log_start if replay else self._log.store.missing_before
+        missing = readers.missing(read, (after, end), low, self._counters, counted)
+        return readers.sendable(read.messages, self._counters), Offset(read.next - 1), missing
 
     def caught_up(self, session: Session) -> None:
         """From here on the session is fed with each batch."""
@@ -374,11 +367,8 @@ class Delivery:
         """These are the next on the topics that the session is owed retained messages of."""
         if last_part:
             self._readers[session].pop((Retained, None), None)
-        if read.damaged:
-            self._counters.dropped["damaged"] += sum(map(len, read.damaged))
-        now_us = self._log.time.aged_us()
-        retained = [message for message in read.messages if not message.has_expired(now_us)]
-        session.owed.offer(readers.sendable(retained, self._counters), last_part=last_part)
+        retained = readers.unexpired(read, self._log.time.aged_us(), self._counters)
+        session.owed.offer(retained, last_part=last_part)
         self.wake(session)
 
     def joined(self, session: Session, subscription: SubscriptionDocument) -> None:

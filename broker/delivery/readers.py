@@ -83,9 +83,14 @@ def lasting(messages: list[Message], through: Offset) -> list[Message]:
     ]
 
 
-def missing(below: range, read: Read, counters: Counters, counted: Offset) -> list[range]:
-    """What is not in the log any more (`below`), what retention removed unread above it, and what
-    is damaged there. Those above `counted` are counted. (P5)"""
+def missing(
+    read: Read, asked: tuple[Offset, Offset], low: Offset, counters: Counters, counted: Offset
+) -> list[range]:
+    """Of what lies above the first and up to the second offset that was asked for: what is below
+    `low` and so not in the log any more, what retention removed unread above it, and what is
+    damaged there. Those above `counted` are counted. (P5)"""
+    after, end = asked
+    below = range(after + 1, max(after + 1, min(low, end + 1, read.next)))
     removed = [range(max(part.start, below.stop), part.stop) for part in read.removed]
     removed = [part for part in (below, *removed) if part]
     damaged = [part for part in read.damaged if part.start >= below.stop]
@@ -93,6 +98,13 @@ def missing(below: range, read: Read, counters: Counters, counted: Offset) -> li
         new = [range(max(part.start, counted + 1), part.stop) for part in parts]
         counters.dropped[reason] += sum(map(len, new))
     return sorted([*removed, *damaged], key=lambda part: part.start)
+
+
+def unexpired(read: Read, now_us: int, counters: Counters) -> list[Message]:
+    """Retained messages that were read, and can be sent; what is damaged is counted. (P5)"""
+    if read.damaged:
+        counters.dropped["damaged"] += sum(map(len, read.damaged))
+    return sendable([m for m in read.messages if not m.has_expired(now_us)], counters)
 
 
 class Feed(Protocol):

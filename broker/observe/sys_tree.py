@@ -106,7 +106,7 @@ class SysTree:
     def _values(self, now: Monotonic, stats: StoreStats) -> dict[str, object]:
         sessions, counters = self._sessions, self._counters
         connected = sessions.connected_count - self._groups.open_count
-        disconnected = sessions.absent_count
+        disconnected = sessions.kept.absent_count
         self._connected_most = max(self._connected_most, connected)
         received, sent = counters.messages_in, counters.messages_out
         dropped = counters.dropped.total()

@@ -253,11 +253,6 @@ class Sessions:
         self._log.changed(session, saved)
 
     @property
-    def absent_count(self) -> int:
-        """Durable sessions that nobody is connected to."""
-        return self.kept.absent_count
-
-    @property
     def absent_may_subscribe(self) -> bool:
         """Whether any session may have a subscription though nobody is connected to it."""
         return self.kept.absent_may_subscribe

@@ -19,21 +19,17 @@ from typing import Any
 from broker.documents import (
     CursorDocument,
     D,
-    Delete,
     Document,
-    InFlightDocument,
-    Key,
     Operation,
     Place,
-    Put,
-    ReceivedQos2Document,
     SessionDocument,
     SubscriptionDocument,
     fill_in,
 )
-from broker.errors import StoreConflict, StoreUnavailable
+from broker.errors import StoreUnavailable
 from broker.message import Message, Offset, WallUs
 from broker.store import Amount, Read, Skipped, StoreStats, Stretch, TakeAtOnce
+from broker.store.memory_documents import Documents, applied
 from broker.store.removing import (
     OVERHEAD_BYTES,
     SEGMENT,
@@ -49,12 +45,6 @@ from broker.store.removing import (
 )
 from broker.topics import is_shared, matches
 
-OF_A_SESSION = (SubscriptionDocument, CursorDocument, InFlightDocument, ReceivedQos2Document)
-"""Documents that need their client's SessionDocument, and go with it."""
-
-_Documents = dict[tuple[type[Document], Key], tuple[Document, int]]
-"""Documents and their revisions, by class and key."""
-
 
 class MemoryStore:
     """See `broker.store.Store`."""
@@ -62,7 +52,7 @@ class MemoryStore:
     def __init__(self) -> None:
         self._log: list[Message] = []
         self._retained: dict[str, Message] = {}
-        self._documents: _Documents = {}
+        self._documents: Documents = {}
         self._high_watermark = Offset(0)
         self._log_start = Offset(1)
         self.missing_before = Offset(1)
@@ -96,7 +86,7 @@ class MemoryStore:
     ) -> None:
         self._require_open()
         fill_in(state, places, self._high_watermark, self._high_watermark + 1)
-        self._documents = _applied(self._documents, state)
+        self._documents = applied(self._documents, state)
         for message in batch:
             self._high_watermark = message.offset = Offset(self._high_watermark + 1)
             self._log.append(message)
@@ -393,32 +383,3 @@ def _matching(messages: Iterable[Message], filters: Sequence[str] | None) -> Ite
 def _amount(messages: Sequence[Message]) -> Amount:
     oldest_at_us = WallUs(messages[0].published_at_us) if messages else None
     return Amount(len(messages), sum([message.size for message in messages]), oldest_at_us)
-
-
-def _applied(documents: _Documents, operations: Sequence[Operation]) -> _Documents:
-    """The documents after the operations; the old ones stay as they were. Raises StoreConflict."""
-    if not operations:
-        return documents
-    after = dict(documents)
-    for operation in operations:
-        match operation:
-            case Put(document, revision):
-                _put(after, document, revision)
-            case Delete(kind, key):
-                kinds: tuple[Any, ...] = (kind,)
-                if kind is SessionDocument:
-                    kinds += OF_A_SESSION
-                for of, found in [*after]:
-                    if of in kinds and found[: len(key)] == key:
-                        del after[of, found]
-    return after
-
-
-def _put(documents: _Documents, document: Document, revision: int | None) -> None:
-    key = tuple(getattr(document, name) for name in document.KEY)
-    if isinstance(document, OF_A_SESSION) and (SessionDocument, key[:1]) not in documents:
-        raise StoreConflict(f"{type(document).__name__} without its SessionDocument")
-    _, found = documents.get((type(document), key), (None, 0))
-    if revision is not None and revision != found:
-        raise StoreConflict(f"{type(document).__name__}: revision {found}, not {revision}")
-    documents[type(document), key] = (replace(document), found + 1)

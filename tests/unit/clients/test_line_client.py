@@ -477,7 +477,7 @@ async def test_whose_connection_is_lost_waits_in_the_log(world: World, subscribe
     subscribed.client.lost()
     await world.publish(message("1"))
     assert await subscribed.gets() == []
-    assert (world.sessions.connected_count, world.sessions.absent_count) == (0, 1)
+    assert (world.sessions.connected_count, world.sessions.kept.absent_count) == (0, 1)
 
 
 async def test_who_is_lost_while_it_subscribes_is_subscribed(world: World, lines: Lines) -> None:

@@ -139,7 +139,7 @@ async def test_the_session_of_a_client_that_is_away_moves_as_well(world: World) 
     assert (moved.connected, moved.again) == (False, 1)
     assert await cursor(world) == 2
     assert payloads((await back(world)).got) == [b"3"]
-    assert world.sessions.absent_count == 0
+    assert world.sessions.kept.absent_count == 0
 
 
 async def test_a_seek_to_before_the_subscription_sends_what_was_there_before_it(
@@ -349,7 +349,7 @@ async def test_a_removed_subscriber_is_gone_with_its_will_published(
     assert subscriber.lost == connected
     assert await world.disk.get(SessionDocument, ("sub1",)) is None
     assert await world.disk.get(CursorDocument, ("sub1",)) is None
-    assert world.sessions.absent_count == 0
+    assert world.sessions.kept.absent_count == 0
     assert payloads(watching.got) == [b"gone"]
     assert not await Subscriber(world).open("sub1")
 

@@ -541,7 +541,7 @@ async def test_of_no_topic_it_is_known_that_nobody_gets_it_while_a_subscriber_is
     await world.settled()
     clock.advance(101)
     await world.settled()
-    assert world.sessions.durable_count == world.sessions.absent_count == 0
+    assert world.sessions.durable_count == world.sessions.kept.absent_count == 0
     assert set(world.sessions.nobody_gets(batch)) == {"t", "x"}
 
 
@@ -549,7 +549,7 @@ async def test_who_left_without_a_subscription_gets_nothing(world: World) -> Non
     idle = Subscriber(world)
     await idle.open()
     idle.close()
-    assert world.sessions.absent_count == 1
+    assert world.sessions.kept.absent_count == 1
     assert set(world.sessions.nobody_gets([message(topic="t")])) == {"t"}
 
 
@@ -558,7 +558,7 @@ async def test_after_a_start_nothing_is_known_of_who_is_away() -> None:
     async with running(disk) as world:
         await Subscriber(world).open()
     async with running(disk) as world:
-        assert world.sessions.absent_count == 1
+        assert world.sessions.kept.absent_count == 1
         assert not world.sessions.nobody_gets([message(topic="t")])
 
 
@@ -570,7 +570,7 @@ async def test_a_session_that_cannot_be_opened_is_still_away(world: World) -> No
     with pytest.raises(StoreFull):
         await Subscriber(world).open()
     world.disk.full = False
-    assert world.sessions.absent_count == 1
+    assert world.sessions.kept.absent_count == 1
     assert not world.sessions.nobody_gets([message(topic="x")])
 
 
@@ -620,7 +620,7 @@ async def test_a_session_that_could_not_be_opened_can_be_opened_again(
         patch.setattr(getattr(world, module), method, mistake)
         with pytest.raises(ZeroDivisionError):
             await Subscriber(world).open()
-    assert (world.sessions.connected_count, world.sessions.absent_count) == (0, 1)
+    assert (world.sessions.connected_count, world.sessions.kept.absent_count) == (0, 1)
     await world.publish(message("1"))
     again = Subscriber(world)
     assert await again.open()
@@ -636,7 +636,7 @@ async def test_a_mistake_while_one_leaves_does_not_keep_its_session_open(
         patch.setattr(world.delivery, "detach", mistake)
         with pytest.raises(ZeroDivisionError):
             first.close()
-    assert (world.sessions.connected_count, world.sessions.absent_count) == (0, 1)
+    assert (world.sessions.connected_count, world.sessions.kept.absent_count) == (0, 1)
 
 
 async def test_a_mistake_at_the_end_of_one_session_leaves_the_others_to_end(
