@@ -139,7 +139,8 @@ def add_sessions(path: Path, client_ids: Iterable[str]) -> None:
         connection.execute("BEGIN")
         for client_id in client_ids:
             connection.execute(
-                "INSERT INTO sessions VALUES (?, ?, ?, ?, 1)",
+                "INSERT INTO sessions (client_id, session_expiry_s, created_at_us, expires_at_us,"
+                " revision) VALUES (?, ?, ?, ?, 1)",
                 (client_id, SESSION_EXPIRY_S, now_us, expires_at_us),
             )
             connection.execute(

@@ -35,7 +35,10 @@ def run(
     json: Annotated[bool, typer.Option("--json", help="A line of JSON per row.")] = False,
     csv: Annotated[bool, typer.Option("--csv", help="Comma-separated, with a heading.")] = False,
 ) -> None:
-    """Ask the log with SQL; without a query, the views that there are."""
+    """Ask the log with SQL.
+
+    Without a query: the views that there are.
+    """
     from cli.sql import list_views, show
     from cli.times import seconds
 

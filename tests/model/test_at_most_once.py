@@ -43,7 +43,7 @@ STEPS = 60
 CONFIG = replace(NOTHING_TO_TELL, outbox_messages_max=12, outbox_bytes_max=4000)
 
 
-class QuickDisk(Disk):
+class OftenQuickDisk(Disk):
     """Commits in the turn in which something came, now and then."""
 
     def __init__(self, rng: random.Random) -> None:
@@ -68,7 +68,7 @@ class QuickDisk(Disk):
         return True
 
 
-class Party:
+class Guest:
     """A client with a durable session, as long as that lasts."""
 
     def __init__(self, world: World, name: str, rng: random.Random) -> None:
@@ -176,11 +176,11 @@ class Party:
 async def one_run(seed: int) -> None:
     rng = random.Random(seed)
     number = 0
-    async with running(QuickDisk(rng), CONFIG) as world:
+    async with running(OftenQuickDisk(rng), CONFIG) as world:
         world.log._pace.batch_bytes_max = rng.choice((1000, 1 << 20))
         publisher = Dialogue(world, CONFIG)
         await publisher.connect("publisher")
-        parties = [Party(world, name, rng) for name in "abc"[: rng.randrange(1, 4)]]
+        parties = [Guest(world, name, rng) for name in "abc"[: rng.randrange(1, 4)]]
         for party in parties:
             party.connect()
             await world.settled()

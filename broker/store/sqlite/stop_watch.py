@@ -14,8 +14,7 @@ from time import perf_counter
 QUICK_S = 0.0005
 """What took less is quick on any disk: nobody asks why it did not take less still."""
 TIMES = "/proc/thread-self/schedstat"
-"""Of the thread that opens it: nanoseconds on a CPU, nanoseconds that it waited for one, and more.
-To read it takes 1 to 3 µs."""
+"""Of the thread that opens it: nanoseconds on a CPU, nanoseconds that it waited for one; more."""
 _TIMES_BYTES = 64
 
 
