@@ -1,4 +1,9 @@
-"""Heap: gives memory back to the system that a flood needed and nobody needs any more.
+"""Heap: gives memory back to the system that a flood needed and nobody needs any more, and not what
+each batch needs again.
+
+By itself glibc gives back what is free at the end of the heap as soon as that is 128 KiB. Then the
+system has to clear each page that it hands out again: with 100 subscribers 40 pages for 1,000
+deliveries, and 15 % of the CPU. So KEPT_BYTES of it are kept.
 
 glibc keeps freed memory that lies between what is in use, for good. `malloc_trim` gives it back: in
 a thread, as it takes milliseconds, and ever more seldom while there is nothing to give. Other C
@@ -21,6 +26,12 @@ GROWTH_BYTES = 16 << 20
 """While the process has grown by less than this since its start, there is nothing to give back."""
 WORTH_BYTES = 1 << 20
 """Less than this was not worth it: the next try waits twice as long."""
+KEPT_BYTES = 8 << 20
+"""Freed memory at the end of the heap that stays there. What is in use does not count."""
+APART_BYTES = 1 << 20
+"""What is larger is not taken from the heap, and goes back to the system when it is freed."""
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""What `mallopt` calls the two. (malloc.h)"""
 STATM = Path("/proc/self/statm")
 
 
@@ -49,10 +60,13 @@ class Heap:
 @contextmanager
 def giving_back() -> Iterator[None]:
     """Give memory back now and then, where the C library can."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    library = ctypes.CDLL(None)
+    trim = getattr(library, "malloc_trim", None)
     if trim is None or not STATM.exists():
         yield
         return
+    library.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
+    library.mallopt(M_MMAP_THRESHOLD, APART_BYTES)
     heap = Heap(lambda: trim(0), resident_bytes)
     ended = threading.Event()
 

@@ -81,3 +81,27 @@ with heap.giving_back():
         raise SystemExit(f"{grown >> 20} MiB, and now {heap.resident_bytes() >> 20}")
 """
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, timeout=60, check=True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only glibc can be told what to keep")
+def test_what_each_batch_needs_again_is_kept() -> None:
+    """Else the system clears its pages each time."""
+    script = """
+import resource
+from cli import heap
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+with heap.giving_back():
+    for _ in range(3):
+        batch = [bytes(100_000) for _ in range(40)]
+        before = faults()
+    del batch
+    for _ in range(50):
+        batch = [bytes(100_000) for _ in range(40)]
+        del batch
+    if faults() - before > 500:
+        raise SystemExit(f"{faults() - before} pages were taken from the system again")
+"""
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, timeout=60, check=True)
