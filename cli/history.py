@@ -27,6 +27,8 @@ PAGE_BYTES = 4 << 20
 FIRST_PAGE_MESSAGES = 64
 """A person sees these while the rest is read."""
 LOOK_BACK_MESSAGES_MAX = 20_000
+SKIPPED_AT_ONCE = 65_536
+"""Offsets among which one look seeks the next message of a publisher: a few ms."""
 NAMED_MAX = 10
 """Ranges of offsets that one error names."""
 FOLLOW_S = 0.2
@@ -199,8 +201,11 @@ class History(Log):
         self.first = max(self._oldest, self._from(places.start))
         self.last = min(self._newest, self._through(places.end))
         """The offsets between which the messages lie that are asked for."""
-        if options.publisher is not None and not self._is_publisher(options.publisher):
-            self.first = self.last + 1
+        self._publisher_id: int | None = None
+        if options.publisher is not None:
+            self._publisher_id = self._publisher_of(options.publisher)
+            if self._publisher_id is None:
+                self.first = self.last + 1
 
     def pages(self) -> Iterator[list[Message]]:
         """Page by page, also empty ones: what was looked at ends before `position`."""
@@ -262,6 +267,12 @@ class History(Log):
     def _read(self, start: int, end: int, *, damage: bool = True) -> Iterator[list[Message]]:
         first, limit = start, FIRST_PAGE_MESSAGES
         while start <= end:
+            if self._publisher_id is not None and (next := self._skipped(start, end)) > start:
+                start = next
+                yield []
+                if damage:
+                    self.looked(start - first)
+                continue
             part = self._reader.read(start, end, self._filters, limit, PAGE_BYTES)
             if damage:
                 self._damaged += part.damaged
@@ -273,9 +284,21 @@ class History(Log):
             if damage:
                 self.looked(start - first)
 
-    def _is_publisher(self, client_id: str) -> bool:
-        row = self._connection.execute("SELECT 1 FROM publishers WHERE client_id = ?", (client_id,))
-        return row.fetchone() is not None
+    def _publisher_of(self, client_id: str) -> int | None:
+        row = self._connection.execute(
+            "SELECT id FROM publishers WHERE client_id = ?", (client_id,)
+        ).fetchone()
+        return None if row is None else int(row[0])
+
+    def _skipped(self, start: int, end: int) -> int:
+        """From where on, at most so far, there may be messages of the publisher that is wanted."""
+        last = min(end, start + SKIPPED_AT_ONCE - 1)
+        row = self._connection.execute(
+            "SELECT offset FROM messages WHERE offset BETWEEN ? AND ? AND publisher_id = ?"
+            " ORDER BY offset LIMIT 1",
+            (start, last, self._publisher_id),
+        ).fetchone()
+        return last + 1 if row is None else int(row[0])
 
     def _nth_last(self, count: int, start: int, end: int) -> int:
         return self._reader.nth_last(self._filters, count, start, end)
