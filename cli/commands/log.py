@@ -26,7 +26,7 @@ SPEC is earliest, latest, N (offset), -N (last N), N:M, @TIME or @T1:T2. TIME is
   without a zone it is local, as are the times of the table. Pipes, --json and --csv have UTC.
 -F has the fields of `pubsub sub -F`; their times are those of publication.
 The log is read where it lies (--data-dir); with -h or -p, or where none is, the broker is asked.
-The words get and topics are Topic Filters only behind an option or --: pubsub log -- get
+A command's name as the first word is that command; for the Topic Filter: pubsub log -- get
 """
 
 
