@@ -49,7 +49,7 @@ def of_topic(data_dir: Path, topic: str) -> Message:
     raise _nothing(topic)
 
 
-def remove(data_dir: Path, address: Address, topics: Sequence[str]) -> None:
+def remove(data_dir: Path, address: Address, topics: Sequence[str], *, json: bool = False) -> None:
     """Raises CommandFailed (66): nothing is retained on one of them; then none is removed."""
     from cli.republish import Republisher
 
@@ -64,13 +64,16 @@ def remove(data_dir: Path, address: Address, topics: Sequence[str]) -> None:
     finally:
         publisher.close()
     for topic in topics:
-        output.note(
-            f"nothing is retained on {output.escaped(topic)} any more;"
-            " pubsub retained undo brings it back"
-        )
+        if json:
+            output.data(output.json_line({"topic": topic, "retained": False}))
+        else:
+            output.note(
+                f"nothing is retained on {output.escaped(topic)} any more;"
+                " pubsub retained undo brings it back"
+            )
 
 
-def undo(data_dir: Path, address: Address, topic: str) -> None:
+def undo(data_dir: Path, address: Address, topic: str, *, json: bool = False) -> None:
     """Retain again what was before. Raises CommandFailed (66): there was nothing before."""
     from cli.republish import Republisher
 
@@ -95,7 +98,11 @@ def undo(data_dir: Path, address: Address, topic: str) -> None:
     finally:
         publisher.close()
     named = output.escaped(topic)
-    if before is None or not before.payload:
+    if json:
+        is_retained = before is not None and bool(before.payload)
+        of = {"of": before.offset} if before is not None else {}
+        output.data(output.json_line({"topic": topic, "retained": is_retained, **of}))
+    elif before is None or not before.payload:
         output.note(f"nothing is retained on {named} any more, as before")
     else:
         output.note(f"retained on {named} again: what was published at offset {before.offset}")

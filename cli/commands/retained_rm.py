@@ -24,8 +24,9 @@ def run(
     port: Port = None,
     username: Username = None,
     password: Password = None,
+    json: Annotated[bool, typer.Option("--json", help="What was done, as JSON.")] = False,
 ) -> None:
     """Retain nothing on these topics any more; the broker runs."""
     from cli.retained import remove
 
-    remove(data_dir, find(host, port, username, password), topics)
+    remove(data_dir, find(host, port, username, password), topics, json=json)

@@ -25,8 +25,9 @@ def run(
     port: Port = None,
     username: Username = None,
     password: Password = None,
+    json: Annotated[bool, typer.Option("--json", help="What was done, as JSON.")] = False,
 ) -> None:
     """Retain again what was retained before; the broker runs."""
     from cli.retained import undo
 
-    undo(data_dir, find(host, port, username, password), topic)
+    undo(data_dir, find(host, port, username, password), topic, json=json)

@@ -114,6 +114,20 @@ def test_undo_publishes_what_was_retained_before(
     assert failed.value.code is Exit.NOTHING_THERE
 
 
+def test_json_says_what_is_so_now(
+    data_dir: Path, sent: list[tuple[Any, bool | None]], capfd: pytest.CaptureFixture[str]
+) -> None:
+    undo(data_dir, Address(), "b", json=True)
+    undo(data_dir, Address(), "a/x", json=True)
+    remove(data_dir, Address(), ["b"], json=True)
+    assert [json.loads(line) for line in capfd.readouterr().out.splitlines()] == [
+        {"topic": "b", "retained": True, "of": 1},
+        {"topic": "a/x", "retained": False},
+        {"topic": "b", "retained": False},
+    ]
+    assert len(sent) == 3
+
+
 def test_nothing_is_removed_where_one_is_not_there(
     data_dir: Path, sent: list[tuple[Any, bool | None]]
 ) -> None:
