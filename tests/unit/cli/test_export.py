@@ -98,6 +98,19 @@ def test_an_interrupted_export_goes_on_wherever_it_was_cut(data_dir: Path, suffi
         assert path.read_bytes() == whole, size
 
 
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+def test_what_is_not_whole_is_removed_also_where_nothing_follows(
+    data_dir: Path, suffix: str
+) -> None:
+    path = data_dir / f"all{suffix}"
+    run(data_dir, path, until="5")
+    whole = path.read_bytes()
+    run(data_dir, path)
+    path.write_bytes(path.read_bytes()[:-3])
+    run(data_dir, path, until="5")
+    assert path.read_bytes() == whole
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [("a.jsonl", b"my notes\n"), ("a.jsonl", b'{"x":1}\n'), ("a.csv", b"a,b\n1,2\n")],

@@ -16,6 +16,8 @@ from cli.topics import TopicFigures, TopicsOfLog
 
 
 def topic_of(number: int) -> str:
+    if number == 1100:
+        return "brief"
     return "rare" if number in (3, 2500) else ("bulk/a", "bulk/b", "other")[number % 3]
 
 
@@ -57,7 +59,7 @@ def test_each_topic_has_its_figures(
             topics._connection.execute(
                 "UPDATE topic_blocks SET messages = NULL WHERE block = ?", (block,)
             )
-        names = ["bulk/a", "bulk/b", "other", "rare"]
+        names = [*(["brief"] if log_start == 1 else []), "bulk/a", "bulk/b", "other", "rare"]
         assert topics.figures() == [expected(name, log_start) for name in names]
 
 
