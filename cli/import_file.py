@@ -1,8 +1,9 @@
 """`pubsub import`: publishes what an export has, through the broker, each message acknowledged.
 
 Beside FILE is kept how far it came (`FILE.imported`), once a second and at the end: the same
-command again goes on there, also when the file has grown since. What was on its way to the broker
-when it broke off may come twice, at most `WINDOW_MESSAGES` messages.
+command again goes on there, also when the file has grown since. Ctrl-C waits for what is on its way
+to the broker. What was on its way when it was killed, or the connection broke, may come twice: at
+most `WINDOW_MESSAGES` messages.
 """
 
 from __future__ import annotations
@@ -70,6 +71,7 @@ def import_file(
         try:
             work.run()
         except KeyboardInterrupt as error:
+            publisher.drain()
             raise CommandFailed("interrupted: the same command again goes on") from error
         finally:
             publisher.close()

@@ -7,7 +7,9 @@ broker's Receive Maximum; `done` says how many from the first on are acknowledge
 from __future__ import annotations
 
 import base64
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 
 from cli.address import Address
@@ -18,6 +20,7 @@ from cli.logged import packet_properties_of
 
 WINDOW_MESSAGES = 1000
 UNSENT_BYTES_MAX = 1 << 20
+DRAIN_S = 3.0
 
 Fields = Mapping[str, object]
 """As `cli/record.py` makes them."""
@@ -84,9 +87,17 @@ class Republisher:
         while self._numbers:
             self._turn()
 
-    def _turn(self) -> None:
+    def drain(self) -> None:
+        """After an interrupt: give the broker a moment to acknowledge what is on its way, which
+        would come twice otherwise. A second interrupt raises KeyboardInterrupt."""
+        deadline = time.monotonic() + DRAIN_S
+        with suppress(CommandFailed):
+            while self._numbers and time.monotonic() < deadline:
+                self._turn(0.1, interruptible=False)
+
+    def _turn(self, timeout_s: float = 1.0, *, interruptible: bool = True) -> None:
         try:
-            self._client.turn(1.0)
+            self._client.turn(timeout_s, interruptible=interruptible)
         except ConnectionLost as lost:
             self._take()
             raise CommandFailed(
@@ -112,5 +123,5 @@ class Republisher:
             self.done += 1
 
 
-def _seconds(time: object) -> float:
-    return datetime.fromisoformat(str(time)).timestamp()
+def _seconds(moment: object) -> float:
+    return datetime.fromisoformat(str(moment)).timestamp()

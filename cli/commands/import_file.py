@@ -20,7 +20,7 @@ Each message is published and acknowledged: the broker gives it a new offset and
 and who is subscribed gets it. Payload, topic, RETAIN and properties are as they were; QoS 0 becomes
 1, since only that is acknowledged; a Message Expiry Interval begins anew.
 FILE.imported keeps how far it came: the same command again goes on there, and imports only what is
-new. What was on its way when it broke off (at most 1,000 messages) may come twice.
+new. What was on its way when it was killed (at most 1,000 messages) may come twice.
 """
 
 

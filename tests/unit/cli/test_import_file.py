@@ -43,6 +43,9 @@ class Broker:
         self.retain.append(retain)
         self.done = max(self.done, len(self.sent) - self._before - self.in_flight)
 
+    def drain(self) -> None:
+        self.done = len(self.sent) - self._before
+
     def wait(self) -> None:
         self.done = len(self.sent) - self._before
 
@@ -102,6 +105,21 @@ def test_the_same_again_goes_on_where_it_was(broker: Broker, tmp_path: Path, nam
         assert [payload_of(fields) for fields in again.sent[4:]] == [b"new"]
         run(path, again=True)
         assert len(again.sent) == 5 + len(PAYLOADS) + 1
+
+
+def test_ctrl_c_waits_for_what_is_on_its_way(broker: Broker, tmp_path: Path) -> None:
+    path = written(tmp_path / "a.jsonl")
+    broker.in_flight = 2
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(broker, "wait", interrupted)
+        with pytest.raises(CommandFailed, match="interrupted: the same command again goes on"):
+            run(path)
+    run(path)
+    assert [payload_of(fields) for fields in broker.sent] == PAYLOADS
 
 
 def test_another_file_of_the_same_name_is_imported_whole(broker: Broker, tmp_path: Path) -> None:

@@ -59,6 +59,22 @@ def test_it_waits_for_room_in_the_window(client: ScriptedClient) -> None:
     assert publisher.done == 1
 
 
+def test_an_interrupt_gives_the_broker_a_moment(
+    client: ScriptedClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publisher = opened()
+    publisher.send({"topic": "a"})
+    publisher.send({"topic": "a"})
+    client.turns.extend([[acknowledged(1)], [acknowledged(2)], [ConnectionLost("closed")]])
+    publisher.drain()
+    assert publisher.done == 2
+    publisher.send({"topic": "a"})
+    publisher.drain()  # Its connection is lost: nothing more is known.
+    assert publisher.done == 2
+    monkeypatch.setattr("cli.republish.DRAIN_S", 0)
+    publisher.drain()
+
+
 def test_a_refusal_ends_it(client: ScriptedClient) -> None:
     publisher = opened()
     publisher.send({"topic": "a"})
