@@ -26,12 +26,14 @@ from cli.commands import (
     retained_rm,
     retained_undo,
     sql,
+    sub,
 )
 from tests.support.broker_process import ROOT, BrokerProcess
 from tests.support.command_line import Running, at, fail, pubsub, succeed
 from tests.support.raw_client import publish_many
 
-NEEDS_BROKER = ("import", "rm", "undo")
+NEEDS_BROKER = ("import", "rm", "undo", "sub")
+NO_DATA_DIR = ("import", "sub")
 PAYLOADS = [b"plain", b"\xff\x00\xfe", b'says "hi",\r\nand\nmore', "天気".encode(), b"\x00\r"]
 
 
@@ -52,6 +54,7 @@ EXAMPLES = [
     )
     for words in commands(module.EXAMPLES, "  pubsub ")
 ]
+EXAMPLES += [words for words in commands(sub.EXAMPLES, "  pubsub ") if "--exit-at-end" in words]
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +74,7 @@ def test_a_command_of_the_page_or_of_a_help_works(
 ) -> None:
     for payload in ("off", "on"):
         succeed("pub", "home/lamp", payload, "-r", *at(broker))
-    where: list[str | Path] = [] if words[0] == "import" else ["--data-dir", broker.data_dir]
+    where: list[str | Path] = [] if words[0] in NO_DATA_DIR else ["--data-dir", broker.data_dir]
     if any(word in words for word in NEEDS_BROKER):
         where += at(broker)
     done = pubsub(*words, *where, cwd=filled)
