@@ -42,17 +42,19 @@ class StopWatch:
         took_s = perf_counter() - self._began_s
         if not self._exact or took_s < QUICK_S:
             return took_s, 0.0
-        return took_s, min(self._late_so_far_s() - self._late_before_s, took_s)
+        return took_s, max(0.0, min(self._late_so_far_s() - self._late_before_s, took_s))
 
     def _late_so_far_s(self) -> float:
+        """0 where the system does not tell, or no longer does: that is no failure of the disk."""
         thread = get_ident()
-        if thread not in self._files:
-            try:
-                self._files[thread] = os.open(self._path, os.O_RDONLY)
-            except OSError:
+        try:
+            if thread not in self._files:
                 self._files[thread] = None
-        file = self._files[thread]
-        return 0.0 if file is None else int(os.pread(file, _TIMES_BYTES, 0).split()[1]) / 1e9
+                self._files[thread] = os.open(self._path, os.O_RDONLY)
+            file = self._files[thread]
+            return 0.0 if file is None else int(os.pread(file, _TIMES_BYTES, 0).split()[1]) / 1e9
+        except (OSError, IndexError, ValueError):
+            return 0.0
 
     def close(self) -> None:
         for file in self._files.values():

@@ -98,3 +98,14 @@ def test_what_waits_for_something_else_is_not_late() -> None:
     thread.join()
     assert len(finished) == 2
     watch.close()
+
+
+@pytest.mark.parametrize("content", ["", "5000000000", "not what was expected"])
+def test_where_the_system_does_not_tell_any_more_nothing_counts_as_late(
+    watch: StopWatch, times: Path, seconds: list[float], content: str
+) -> None:
+    """It is no failure of the disk, for which the log would end."""
+    seconds += 10.0, 10.5
+    watch.begin(exact=True)
+    times.write_text(content)
+    assert watch.end() == (0.5, 0.0)
