@@ -20,7 +20,7 @@ from typing import assert_never
 from broker import tasks
 from broker.clients import connecting
 from broker.clients.backlog import Backlog
-from broker.clients.faces import Transport
+from broker.clients.faces import NOT_PAUSED, Transport
 from broker.clients.publishing import Publishing
 from broker.clients.sending import Output, Sending
 from broker.clients.services import Services
@@ -70,7 +70,7 @@ class Client(Owner):
         self._step: asyncio.Task[None] | None = None
         """While it runs, later events wait in the backlog."""
         self._backlog = Backlog()
-        self._reading_paused_by: set[str] = set()
+        self._reading_paused_by = NOT_PAUSED
         self._will_withdrawn = False
         self._input_ended = False
         self._why = "the connection was lost"
@@ -329,11 +329,11 @@ class Client(Owner):
             self._end()
 
     def pause_reading(self, reason: str) -> None:
-        self._reading_paused_by.add(reason)
+        self._reading_paused_by |= {reason}
         self._transport.pause_reading(reason)
 
     def resume_reading(self, reason: str) -> None:
-        self._reading_paused_by.discard(reason)
+        self._reading_paused_by = self._reading_paused_by - {reason} or NOT_PAUSED
         if not self._output.closed:
             if not self._reading_paused_by:
                 self._connection.keep_alive.read_again(self._services.clock.monotonic())

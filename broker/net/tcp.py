@@ -28,7 +28,7 @@ from functools import wraps
 from typing import Concatenate, ParamSpec, TypeVar, cast
 
 from broker.clients.client import Client
-from broker.clients.faces import NetworkClient
+from broker.clients.faces import NOT_PAUSED, NetworkClient
 from broker.clients.line_client import LineClient
 from broker.clients.services import Services
 from broker.clock import Clock, Timer
@@ -101,7 +101,7 @@ class TcpConnection(asyncio.Protocol):
         """The bytes so far, while they could still become `GET `."""
         self._full = False
         """Whether `write_buffer_bytes_max` wait to be sent."""
-        self.reading_paused_by: set[str] = set()
+        self.reading_paused_by = NOT_PAUSED
         self._quick_ack = False
         self.arrived = Arrived(services.clock)
         self._counted = False
@@ -364,12 +364,12 @@ class TcpConnection(asyncio.Protocol):
         return self._transport is None or sockets.is_gone(self._transport)
 
     def pause_reading(self, reason: str) -> None:
-        self.reading_paused_by.add(reason)
+        self.reading_paused_by |= {reason}
         if self._transport is not None and not self._transport.is_closing():
             self._transport.pause_reading()
 
     def resume_reading(self, reason: str) -> None:
-        self.reading_paused_by.discard(reason)
+        self.reading_paused_by = self.reading_paused_by - {reason} or NOT_PAUSED
         if self._counted and self.client is not None:
             self._account_for(self.client.kept_bytes, 0)
         if self.reading_paused_by:

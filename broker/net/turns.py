@@ -68,7 +68,7 @@ class Worker(Protocol):
     """A connection."""
 
     arrived: Arrived
-    reading_paused_by: set[str]
+    reading_paused_by: frozenset[str]
 
     def receive(self, data: bytes, now: Monotonic) -> None:
         """Work on a piece of what arrived."""

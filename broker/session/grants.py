@@ -38,9 +38,9 @@ class SubscriptionSet:
         """By topic: the matching subscriptions that do not replay, and their grant if all count."""
         self._cached_length = 0
         """Characters of these topics."""
-        self.joined: set[str] = set()
+        self.joined: dict[str, None] = {}
         """Topic Filters that got no live message yet since their replay ended."""
-        self.by_log: set[str] = set()
+        self.by_log: dict[str, None] = {}
         """Topic Filters whose messages must be logged before they go out: those that replay, or
         that ask for the offset of each."""
         self.unplaced: dict[str, Mapping[str, Place]] = {}
@@ -61,11 +61,11 @@ class SubscriptionSet:
         elif self.unplaced:
             self.unplaced.pop(subscription.filter, None)
         if subscription.replaying:
-            self.joined.discard(subscription.filter)
+            self.joined.pop(subscription.filter, None)
         if subscription.replaying or subscription.metadata:
-            self.by_log.add(subscription.filter)
+            self.by_log[subscription.filter] = None
         elif self.by_log:
-            self.by_log.discard(subscription.filter)
+            self.by_log.pop(subscription.filter, None)
         self.by_filter[subscription.filter] = subscription
         if not is_shared(subscription.filter):
             self._tree.add(subscription.filter, subscription.filter, subscription)
@@ -76,8 +76,8 @@ class SubscriptionSet:
         self.unplaced.pop(topic_filter, None)
         self._write_next.pop(topic_filter, None)
         self._write_later.pop(topic_filter, None)
-        self.joined.discard(topic_filter)
-        self.by_log.discard(topic_filter)
+        self.joined.pop(topic_filter, None)
+        self.by_log.pop(topic_filter, None)
         self._tree.remove(topic_filter, topic_filter)
         self._cache.clear()
         return self.by_filter.pop(topic_filter, None)
@@ -204,7 +204,7 @@ class SubscriptionSet:
 
     def replay_joined(self, topic_filter: str) -> None:
         """This replay came to the session's own place: what comes now is live."""
-        self.joined.add(topic_filter)
+        self.joined[topic_filter] = None
 
     def mark_caught_up(self, outgoing: list[Outgoing]) -> None:
         """Mark the first live message of each filter in `joined`. `outgoing`: the session's own."""
@@ -220,7 +220,8 @@ class SubscriptionSet:
             ]
             if first:
                 outgoing[index] = (message, replace(grant, caught_up=True))
-                self.joined.difference_update(first)
+                for topic_filter in first:
+                    del self.joined[topic_filter]
                 if not self.joined:
                     break
 

@@ -52,7 +52,7 @@ class OwedRetained:
         self._older_through = BEFORE_ALL
         self.offers_ahead = False
         """What waits goes before its turn."""
-        self.unread: set[str] = set()
+        self.unread: dict[str, None] = {}
         """Topic Filters subscribed since the last read began. That read does not count for them;
         they need another one."""
 
@@ -62,12 +62,12 @@ class OwedRetained:
         if subscription.owes_retained(subscription.retained_through):
             self._owing[subscription.filter] = subscription
             if former is None or former.owed_retained != subscription.owed_retained:
-                self.unread.add(subscription.filter)
+                self.unread[subscription.filter] = None
 
     def unsubscribed(self, topic_filter: str) -> None:
         """This subscription is over, and nothing is owed to it any more."""
         self._owing.pop(topic_filter, None)
-        self.unread.discard(topic_filter)
+        self.unread.pop(topic_filter, None)
 
     def subscriptions(self) -> list[SubscriptionDocument]:
         """The subscriptions that may be owed retained messages."""
@@ -136,7 +136,7 @@ class OwedRetained:
         if self.offers_ahead:
             return
         moved: dict[str, None] = {}
-        waiting = self._owing.keys() - self.unread
+        waiting = self._owing.keys() - self.unread.keys()
         for message in reversed(messages):
             if not waiting:
                 break

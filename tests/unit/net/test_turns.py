@@ -25,7 +25,7 @@ class Reading:
         self.byte_s = byte_s
         self.received = b""
         self.pieces: list[int] = []
-        self.reading_paused_by: set[str] = set()
+        self.reading_paused_by: frozenset[str] = frozenset()
 
     def receive(self, piece: bytes, now: Monotonic) -> None:
         self.received += piece
@@ -33,10 +33,10 @@ class Reading:
         self.clock.advance(len(piece) * self.byte_s)
 
     def pause_reading(self, reason: str) -> None:
-        self.reading_paused_by.add(reason)
+        self.reading_paused_by |= {reason}
 
     def resume_reading(self, reason: str) -> None:
-        self.reading_paused_by.discard(reason)
+        self.reading_paused_by -= {reason}
 
 
 DATA = bytes(range(256)) * 1024
