@@ -6,6 +6,10 @@ its commit, it is passed over. A session that cannot take a run (its socket is f
 waits for it, it replays or asked for the offset of each, it is a group's) stays back: it gets that
 run and what follows as it gets everything else, until it has taken all of it and catches up with
 the sessions ahead.
+
+The place of a durable session that is ahead is in the commit of what it was handed, so a crash
+repeats nothing. One that catches up is also handed what is in the commit that runs, and its place
+follows in the next one: a crash between the two repeats that.
 """
 
 from __future__ import annotations

@@ -53,6 +53,43 @@ async def test_a_message_counts_as_acknowledged_when_the_system_has_taken_it(
     assert world.counters.payload_bytes_out == 3
 
 
+async def test_qos_0_is_delivered_in_the_turn_in_which_it_came_and_once(
+    world: World, subscribed: Lines
+) -> None:
+    """P9; the socket's buffer is full for the third."""
+    world.disk.may_commit.clear()
+    fire(world, "1", "2")
+    assert subscribed.written() == ["1", "2"]
+    subscribed.client.writable(yes=False)
+    fire(world, "3")
+    assert subscribed.written() == []
+    subscribed.client.writable(yes=True)
+    fire(world, "4")
+    assert subscribed.written() == ["3", "4"]
+    world.disk.may_commit.set()
+    assert await subscribed.gets() == []
+    assert await cursor(world) == 4
+
+
+async def test_qos_0_that_a_line_subscriber_had_does_not_come_to_its_next_connection(
+    world: World, subscribed: Lines
+) -> None:
+    """P9: gone and back before the commit."""
+    world.disk.may_commit.clear()
+    fire(world, "1")
+    assert subscribed.written() == ["1"]
+    subscribed.client.lost()
+    fire(world, "2")
+    again = Lines(world, confirm=False)
+    again.says("SUBSCRIBE t sub1")
+    world.disk.may_commit.set()
+    assert await again.gets() == ["2"]
+
+
+def fire(world: World, *payloads: str) -> None:
+    world.log.append([message(payload, qos=0) for payload in payloads], durable=False)
+
+
 @pytest.mark.parametrize("qos", [0, 1, 2])
 async def test_every_qos_is_finished_when_the_system_has_taken_it(
     qos: int, world: World, lines: Lines

@@ -469,19 +469,33 @@ async def test_a_retained_message_that_is_not_logged_yet_is_found_by_a_new_subsc
 # Whoever needs the log
 
 
-async def test_who_asks_for_the_offset_waits_for_a_commit_that_begins_at_once(
-    world: World, live: Subscriber
+@pytest.mark.parametrize("why", ["metadata", "a group", "the first after a replay"])
+async def test_who_needs_the_log_waits_for_a_commit_that_begins_at_once_and_is_not_synced(
+    why: str, world: World, live: Subscriber
 ) -> None:
+    """Nobody else waits for it."""
     world.disk.may_commit.set()
-    asking = await subscriber(world, "asking", replace(subscription(), metadata=True))
-    fire(world, "1")
-    assert (payloads(live.got), asking.got) == ([b"1"], [])
+    if why == "a group":
+        topic, waiting = "jobs/a", await member(world, "waiting")
+    elif why == "metadata":
+        topic = "t"
+        waiting = await subscriber(world, "waiting", replace(subscription(), metadata=True))
+    else:
+        topic = "u"
+        await world.publish(*numbered(3, "u"))
+        waiting = await subscriber(world, "waiting", subscription("u", replaying=True))
+        waiting.got.clear()
+    fire(world, message("first", topic, qos=0), message("second", "t", qos=0))
+    assert (payloads(live.got)[-1:], waiting.got) == ([b"second"], [])
     for _ in range(20):
         await asyncio.sleep(0)
-    [(found, grant)] = asking.got
-    assert (found.offset, grant.metadata) == (world.disk.high_watermark, True)
-    assert world.disk.commits[-1][2] is False
-    assert payloads(live.got) == [b"1"]
+    assert (world.disk.commits[-1][0], world.disk.commits[-1][2]) == ([b"first", b"second"], False)
+    await world.settled()
+    found, grant = waiting.got[0]
+    assert (found.payload, found.offset) == (b"first", world.disk.high_watermark - 1)
+    assert grant.metadata == (why == "metadata")
+    assert grant.caught_up == (why == "the first after a replay")
+    assert payloads(waiting.got).count(b"first") == payloads(live.got).count(b"second") == 1
 
 
 async def test_who_replays_gets_each_once(world: World, sub: Subscriber) -> None:

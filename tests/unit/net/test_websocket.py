@@ -322,6 +322,27 @@ def test_what_the_client_asks_of_its_transport_is_asked_of_the_socket(browser: B
     assert browser.socket.asked == ["pause: log", "resume: log", "deadline"]
 
 
+async def test_qos_0_goes_out_in_the_turn_in_which_it_came_once(
+    world: World, connected: Browser
+) -> None:
+    """P9; the socket's buffer is full for the second."""
+    connected.send_frames(encode(Subscribe(1, [SubscriptionRequest("t", 1)]), MQTT_5))
+    await world.settled()
+    connected.received()
+    world.disk.may_commit.clear()
+    world.log.append([message("1", qos=0)], durable=False)
+    assert [frame.data[-1:] for frame in connected.received()] == [b"1"]
+    connected.websocket.writable(yes=False)
+    world.log.append([message("2", qos=0)], durable=False)
+    assert connected.received() == []
+    connected.websocket.writable(yes=True)
+    world.log.append([message("3", qos=0)], durable=False)
+    assert b"".join([frame.data for frame in connected.received()])[-1:] == b"3"
+    world.disk.may_commit.set()
+    await world.settled()
+    assert connected.received() == []
+
+
 async def test_nothing_is_delivered_while_the_sockets_buffer_is_full(
     world: World, connected: Browser
 ) -> None:
