@@ -9,7 +9,8 @@
 - **S2** Offsets rise in commit order and are never reused, also after `trim` removed everything
   and after a crash. They need not be consecutive.
 - **S3** `tail` yields every committed batch once, in order, our own and those of other writers, and
-  only after its commit. It yields `Skipped` only where `trim` passed the reader.
+  only after its commit; of our own when whoever awaited `append` has gone on. It yields `Skipped`
+  only where `trim` passed the reader.
 - **S4** `read` returns matching messages in offset order and says how far it looked.
 - **S5** A message with `retain` set becomes its topic's retained message; one with an empty payload
   removes it, in the same transaction. A retained message outlives `trim`, until it has expired

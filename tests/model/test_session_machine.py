@@ -3,8 +3,10 @@
 The broker's own objects run on a real store; around them is what a `Client` does, without bytes.
 The model is what each device saw and answered, and what it has subscribed to:
 
-- a durable subscriber gets every matching message above its start, in the order of offsets, at
+- a durable subscriber gets every matching message above its start, in the order of its topic, at
   least once; what came as QoS 2 comes once; nothing comes that it did not ask for. (P3)
+- QoS 0 comes at most once, also as it comes, before its commit; after a crash it does not come
+  again if it was handed on like that and is in the log; what is not in the log is lost. (P9)
 - what was acknowledged does not come again; after a crash, at most a window of it. (P4)
 - no stored cursor speaks for a message that was not acknowledged.
 - what a publisher was acknowledged is stored, QoS 2 once, in the publisher's order. (P1)
@@ -96,6 +98,7 @@ class CrashableStore(Protocol):
 
 class CrashableMemoryStore(MemoryStore):
     full = False
+    _heard = True
 
     async def append(
         self,
@@ -108,8 +111,17 @@ class CrashableMemoryStore(MemoryStore):
         await asyncio.sleep(0)  # So that a crash can come before it is stored, and after.
         if self.full:
             raise StoreFull("no space")
-        await super().append(batch, state, durable=durable, places=places)
-        await asyncio.sleep(0)
+        self._heard = False
+        try:
+            await super().append(batch, state, durable=durable, places=places)
+            await asyncio.sleep(0)
+        finally:
+            self._heard = True
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._heard:  # As the broker expects, it hears of an append before `tail` gives it.
+            super()._wake()
 
     async def crash(self) -> None:
         pass
@@ -162,6 +174,12 @@ class Device:
     session: bool = False
     processed: dict[Offset, int] = field(default_factory=dict)
     """Offsets that came, with the QoS of the first time, in order of arrival."""
+    newest: dict[tuple[str, bool], Offset] = field(default_factory=dict)
+    """Of a topic, of QoS 0 or not: the order of these two is another. [MQTT-4.6.0-6]"""
+    early: list[Message] = field(default_factory=list)
+    """Came before their commit, and so have no offset yet, or had none when they came."""
+    catching_up: list[Message] = field(default_factory=list)
+    """Of these, what came when its commit had begun: the cursor says so one commit later."""
     held: dict[int, Offset] = field(default_factory=dict)
     """QoS 2 messages that are not released, by Packet Identifier."""
     answers: list[tuple[str, int, Offset]] = field(default_factory=list)
@@ -188,6 +206,7 @@ class Device:
         """The session is over."""
         self.filters, self.ended, self.unsure, self.session = {}, [], Counter(), False
         self.processed, self.held, self.answers = {}, {}, []
+        self.newest, self.early, self.catching_up = {}, [], []
         self.acknowledged, self.answered, self.firm = set(), set(), set()
         self.at_crash, self.repeats, self.repeats_max = set(), 0, INFLIGHT_MAX
         self.unacknowledged, self.unreleased = {}, []
@@ -207,8 +226,37 @@ class Device:
             for topic_filter, start, end in self.ended
         )
 
+    def publish_early(self, message: Message, *, commit_begun: bool) -> None:
+        """A PUBLISH of QoS 0 arrives, before its commit is over."""
+        assert message not in self.early, f"{self.name}: {message} came again"
+        matching = [f for f in self.filters if matches(f, message.topic)]
+        ended = [f for f, _, _ in self.ended if matches(f, message.topic)]
+        assert matching or ended, f"{self.name} did not ask for {message}"
+        self.early.append(message)
+        if commit_begun:
+            self.catching_up.append(message)
+
+    def settle_early(self) -> None:
+        """Some of these are committed: they have come, and not even a crash may bring them back."""
+        done = [m for m in self.early if m.offset]
+        self.early = [m for m in self.early if not m.offset]
+        for message in done:
+            offset = message.offset
+            assert offset not in self.processed, f"{self.name}: {message} came again"
+            self._in_order(message, 0)
+            self.processed[offset] = 0
+            self.acknowledge(offset)
+            if message not in self.catching_up:
+                self.firm.add(offset)  # The cursor is in the same commit.
+
+    def _in_order(self, message: Message, qos: int) -> None:
+        of = message.topic, message.qos > 0
+        assert message.offset > self.newest.get(of, 0), f"{self.name}: {message} comes late"
+        self.newest[of] = message.offset
+
     def publish(self, message: Message, qos: int, packet_id: int) -> None:
         """A PUBLISH arrives."""
+        self.settle_early()
         offset = message.offset
         assert self.may_get(message), f"{self.name} did not ask for {message}"
         assert offset not in self.acknowledged, f"{self.name} had acknowledged {message}"
@@ -219,7 +267,7 @@ class Device:
         if qos == 2 and packet_id in self.held:
             assert self.held[packet_id] == offset, "the identifier is held for another message"
         elif offset not in self.processed:
-            assert offset > max(self.processed, default=0), f"{self.name}: {message} comes late"
+            self._in_order(message, qos)
             self.processed[offset] = qos
         else:
             assert self.processed[offset] < 2, f"{self.name}: {message} came again as QoS {qos}"
@@ -297,6 +345,19 @@ class Link(Owner):
                 self._send(outgoing, packet_ids)
         self.broker.delivery.drained(session)
 
+    def hand_on(self, outgoing: list[Outgoing]) -> bool:
+        session = self.session
+        if session is None or not self.resent or self.held or session.aside:
+            return False
+        if session.outbox and not session.may_pass():
+            return False
+        running = self.broker.log._running
+        committing = [] if running is None else [m for a in running.appends for m in a.messages]
+        for message, _ in outgoing:
+            commit_begun = message.offset > 0 or message in committing
+            self.device.publish_early(message, commit_begun=commit_begun)
+        return True
+
     def _send_held(self, error: StoreError | None) -> None:
         if error is None and self.session is not None:
             self._send(*self.held.popleft())
@@ -351,6 +412,9 @@ class Link(Owner):
                 del device.unacknowledged[packet_id]
                 device.unreleased.append(packet_id)
 
+        if qos == 0:
+            log.append(messages, durable=False)
+            return
         log.append(messages, committed, keep_if_full=device.name != "a" or not messages)
         if qos == 2 and session.durable:
             log.changed(session)
@@ -660,10 +724,13 @@ class SessionMachine(RuleBasedStateMachine):
     def crash_and_start(self) -> None:
         async def crash() -> None:
             await self._end_tasks()
+            self.devices[VISITOR].forget()
             await self.disk.crash()
             await self._open()
             await self._check_cursors()
             for device in self.devices.values():
+                device.settle_early()
+                device.early.clear()  # Lost: it was not logged yet.
                 device.answers.clear()
                 device.at_crash |= device.acknowledged - device.firm
                 device.acknowledged, device.repeats = set(device.firm), 0
@@ -671,7 +738,6 @@ class SessionMachine(RuleBasedStateMachine):
                     device.repeats_max = math.inf
                 await self._settle_doubts(device)
 
-        self.devices[VISITOR].forget()
         self.run(crash())
 
     async def _settle_doubts(self, device: Device) -> None:

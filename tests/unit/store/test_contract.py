@@ -162,6 +162,26 @@ async def test_tail_yields_history_then_live_without_gap_or_repeat(store: Store)
     assert await seen == written
 
 
+async def test_whoever_appends_hears_of_it_before_tail_gives_it(store: Store) -> None:
+    """Delivery must know which of it was delivered already."""
+    heard: list[str] = []
+
+    async def append() -> None:
+        await store.append([message()])
+        heard.append("append")
+
+    async def read() -> None:
+        async for _ in store.tail(Offset(1)):
+            heard.append("tail")
+            return
+
+    reading = asyncio.create_task(read())
+    await asyncio.sleep(0)
+    await asyncio.create_task(append())
+    await reading
+    assert heard == ["append", "tail"]
+
+
 async def test_tail_begins_at_its_start(store: Store) -> None:
     written = numbered(5)
     await store.append(written[:4])
