@@ -19,7 +19,7 @@ from broker.clock import Clock, Timer
 from broker.counters import Counters
 from broker.documents import AheadOfLog, HandedOn, Place
 from broker.log.batch import Batch
-from broker.log.unlogged import Unlogged
+from broker.log.losses import Losses
 from broker.message import Message, Offset, cost_of
 
 logger = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ class Qos0:
         self._lazy_commit_s = lazy_commit_s
         self._timer: Timer | None = None
         """Set while some wait for company."""
-        self._unlogged = Unlogged(counters, clock)
+        self._losses = Losses(counters, clock)
         self._bytes_max = bytes_max
 
     def add(
@@ -89,7 +89,7 @@ class Qos0:
         waits = pending.size + self.size + (running.size if running else 0)
         left_out = full or (waits > 0 and waits + size > self._bytes_max)
         if left_out:
-            self._unlogged.count(len(messages), FULL if full else TOO_MUCH)
+            self._losses.note(len(messages), FULL if full else TOO_MUCH)
         older: list[set[str]] = []
         if running is not None or pending.appends or self.ahead.committed:
             older = self._older(pending, running)
@@ -242,7 +242,7 @@ class Qos0:
     def _not_stored(self, batch: Batch) -> None:
         parts, messages = batch.take_qos0()
         parts += self.take()
-        self._unlogged.count(sum([len(p.messages) for p in parts]) + len(messages), FULL)
+        self._losses.note(sum([len(p.messages) for p in parts]) + len(messages), FULL)
         for part in parts:
             if self.give_up is not None:
                 self.ahead.parts.remove(part)

@@ -11,7 +11,7 @@ import pytest
 from broker.clients import connecting
 from broker.documents import SessionDocument, SubscriptionDocument, WillDocument
 from broker.errors import QuotaExceeded, StoreCorrupt, StoreError, StoreFull, StoreUnavailable
-from broker.log.unlogged import NOT_LOGGED
+from broker.log.losses import NOT_LOGGED
 from broker.message import Monotonic, Offset
 from broker.mqtt.encode import encode
 from broker.mqtt.packets import MQTT_5, Connect, Will

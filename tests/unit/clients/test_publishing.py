@@ -9,7 +9,7 @@ import pytest
 from broker.clock import US
 from broker.documents import ReceivedQos2Document
 from broker.errors import StoreUnavailable
-from broker.log.unlogged import NOT_LOGGED
+from broker.log.losses import NOT_LOGGED
 from broker.message import Message, Offset
 from broker.mqtt.packets import MQTT_3_1_1
 from tests.support.clients import Dialogue

@@ -16,9 +16,9 @@ from broker.delivery.routes import Routes, RouteTable, route
 from broker.delivery.waking import WAKE_MESSAGES
 from broker.errors import StoreCorrupt, StoreError, StoreFull, StoreUnavailable
 from broker.log.log import Log
+from broker.log.losses import NOT_LOGGED
 from broker.log.outage import FULL_RETRY_S
 from broker.log.qos0 import LAZY_COMMIT_S
-from broker.log.unlogged import NOT_LOGGED
 from broker.message import Grant, Message, Offset
 from broker.session.session import Session
 from broker.store import Store

@@ -13,9 +13,9 @@ from broker.errors import StoreBusy, StoreError, StoreFull, StoreUnavailable
 from broker.log.batch import APPEND_BYTES
 from broker.log.cursor_sync import CURSOR_SYNC_S
 from broker.log.log import Log
+from broker.log.losses import NOT_LOGGED, TOLD_AGAIN_S
 from broker.log.outage import FULL_RETRY_S
 from broker.log.pace import FEW_MESSAGES
-from broker.log.unlogged import NOT_LOGGED, TOLD_AGAIN_S
 from broker.log.waking import CURSOR_COMMIT_DELAY_S
 from broker.message import Message, Offset
 from tests.support.clock import FakeClock

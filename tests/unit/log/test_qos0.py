@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from broker.counters import Counters
 from broker.documents import HandedOn
 from broker.log.batch import Append, Batch
+from broker.log.losses import NOT_LOGGED
 from broker.log.qos0 import LAZY_BYTES_MAX, PARTS_AS_THEY_COME, Qos0
-from broker.log.unlogged import NOT_LOGGED
 from broker.message import Message, Offset
 from tests.support.clock import FakeClock
 from tests.support.messages import message

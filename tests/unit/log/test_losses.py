@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from broker.counters import Counters
-from broker.log.unlogged import NOT_LOGGED, TOLD_AGAIN_S, Unlogged
+from broker.log.losses import NOT_LOGGED, TOLD_AGAIN_S, Losses
 from tests.support.clock import FakeClock
 
 
@@ -12,12 +12,12 @@ def test_each_is_counted_and_the_first_is_told_and_after_a_minute_again(
 ) -> None:
     """P5"""
     counters, clock = Counters(), FakeClock()
-    unlogged = Unlogged(counters, clock)
+    losses = Losses(counters, clock)
     for _ in range(9):
-        unlogged.count(2, "of this")
+        losses.note(2, "of this")
     clock.advance(TOLD_AGAIN_S)
-    unlogged.count(1, "of that")
-    unlogged.count(0, "of that")
+    losses.note(1, "of that")
+    losses.note(0, "of that")
     assert counters.dropped == {NOT_LOGGED: 19}
     assert caplog.messages == [
         "QoS 0 messages are not logged, since of this: 2 so far",

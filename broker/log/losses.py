@@ -1,7 +1,6 @@
-"""Unlogged: messages of QoS 0 that the disk has no room or no time for.
+"""Losses: counts, and tells from time to time, how much QoS 0 the disk has no room or no time for.
 
-They are delivered to whoever is there, and counted, which is told once. No later subscriber will
-find them in the log.
+It was delivered to whoever was there. No later subscriber will find it in the log.
 """
 
 from __future__ import annotations
@@ -20,13 +19,13 @@ TOLD_AGAIN_S = 60.0
 logger = logging.getLogger(__name__)
 
 
-class Unlogged:
+class Losses:
     def __init__(self, counters: Counters, clock: Clock) -> None:
         self._counters = counters
         self._clock = clock
         self._told_at: Monotonic | None = None
 
-    def count(self, messages: int, why: str) -> None:
+    def note(self, messages: int, why: str) -> None:
         """So many messages are not logged."""
         if not messages:
             return
