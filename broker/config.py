@@ -44,6 +44,7 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "sessions_max": (0, 100_000_000),
     "groups_max": (0, 100_000_000),
     "groups_per_session_max": (0, 10_000_000),
+    "wildcard_patterns_per_session_max": (0, 10_000_000),
     "subscribers_per_connection_max": (0, 10_000_000),
     "group_linger_s": (0, 0xFFFF_FFFF),
     "will_restart_grace_s": (0, DAY_S),
@@ -149,6 +150,9 @@ class Config:
     new one takes the place of one that lingers."""
     groups_per_session_max: int = 10_000
     """Of the subscriptions of one session."""
+    wildcard_patterns_per_session_max: int = 256
+    """Where the wildcards are in its Topic Filters: `a/+` and `b/+` have one pattern, `+/a` has
+    another. A message matches a filter of each, and all that it matches are found in one turn."""
     subscribers_per_connection_max: int = 1000
     """Of one connection that speaks the line protocol: each is a session that stays."""
     group_linger_s: int = 3600

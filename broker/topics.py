@@ -146,6 +146,16 @@ def is_literal(filter: str) -> bool:
     return "+" not in filter and "#" not in filter
 
 
+def wildcard_pattern(filter: str) -> str:
+    """Where its wildcards are: `/+/` for `a/+/b`. Empty: it has none.
+
+    Of all filters with one pattern, a name matches one at most.
+    """
+    if is_literal(filter):
+        return ""
+    return "/".join([level if level in ("+", "#") else "" for level in filter.split("/")])
+
+
 def literal_prefix(filter: str) -> str:
     """The beginning that all matching names share: the filter up to its first wildcard level.
 

@@ -7,8 +7,9 @@ all connections (`unfinished_bytes_max`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from broker.lines.connection import LineEvent, LinePublish
 from broker.mqtt.connection import Event
 from broker.mqtt.packets import Ack, Publish, Subscribe, Unsubscribe
 
@@ -46,3 +47,11 @@ def _cost(event: Event) -> int:
             return EVENT_BYTES + PACKET_IDENTIFIER_BYTES * len(event.packet_ids)
         case _:
             return EVENT_BYTES
+
+
+def cost_of_lines(events: Iterable[LineEvent]) -> int:
+    """The same of commands of the line protocol."""
+    return sum(
+        EVENT_BYTES + (len(event.payload) if isinstance(event, LinePublish) else 0)
+        for event in events
+    )

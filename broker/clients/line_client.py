@@ -20,7 +20,7 @@ from functools import partial
 
 from broker import tasks
 from broker.clients.asking import Asked
-from broker.clients.backlog import EVENT_BYTES
+from broker.clients.backlog import cost_of_lines
 from broker.clients.half_open import HalfOpen, TellingTransport
 from broker.clients.line_answers import Answer, Answers
 from broker.clients.line_subscriber import LineSubscriber, is_plain, subscription_of
@@ -89,7 +89,7 @@ class LineClient:
 
     @property
     def kept_bytes(self) -> int:
-        return self._connection.unfinished_bytes + self._waiting_bytes()
+        return self._connection.unfinished_bytes + cost_of_lines(self._events)
 
     def end_of_input(self) -> bool:
         """No more commands will come; whether answers are still due, or deliveries."""
@@ -136,13 +136,6 @@ class LineClient:
         self._leave()
         self._closed = True
         self._transport.close()
-
-    def _waiting_bytes(self) -> int:
-        """Memory of the commands that wait for a step: one read can bring many."""
-        return sum(
-            EVENT_BYTES + (len(event.payload) if isinstance(event, LinePublish) else 0)
-            for event in self._events
-        )
 
     def evict(self, reason: str) -> None:
         self._connection.forget()
@@ -239,7 +232,7 @@ class LineClient:
         if isinstance(event, LineUnsubscribe):
             return self._unsubscribe(session, event.filter)
         known = event.filter in session.subscriptions
-        if known or not is_plain(event.filter) or self._is_full(session):
+        if known or not is_plain(event.filter) or self._too_many(session, event.filter):
             return None
         return self._subscribe(session, subscription_of(session, event.filter))
 
@@ -299,14 +292,19 @@ class LineClient:
             await placing.place(services.log.store, session, subscription, {}, now_us, here)
             if subscriber.session is not session:
                 raise QuotaExceeded(TAKEN_OVER)
-        if subscription.filter not in session.subscriptions and self._is_full(session):
-            most = len(session.subscriptions)
-            raise QuotaExceeded(f"the subscriber has {counted(most, 'subscription')} already")
+        known = subscription.filter in session.subscriptions
+        if not known and (why := self._too_many(session, subscription.filter)):
+            raise QuotaExceeded(f"the subscriber has {why} already")
         return await self._subscribe(session, subscription)
 
-    def _is_full(self, session: Session) -> bool:
-        """Whether it has as many subscriptions as it may have."""
-        return len(session.subscriptions) >= self.services.config.subscriptions_per_session_max
+    def _too_many(self, session: Session, topic_filter: str) -> str:
+        """What it has too much of for one more; empty: of nothing."""
+        config, count = self.services.config, len(session.subscriptions)
+        if count >= config.subscriptions_per_session_max:
+            return counted(count, "subscription")
+        most = config.wildcard_patterns_per_session_max
+        many = session.grants.has_patterns(most, topic_filter)
+        return f"{most} patterns of wildcards" if many else ""
 
     def _subscribe(
         self, session: Session, subscription: SubscriptionDocument

@@ -249,12 +249,12 @@ class Subscriptions:
         """Make these subscriptions, and answer when the last of the packet's are in effect.
         [MQTT-3.8.4-1]"""
         made: dict[str, SubscriptionDocument] = {}
-        too_many = False
+        too_many = ""
         for result in results:
             if isinstance(result, int):
                 granted.codes.append(result)
-            elif self._too_many(session, result, made):
-                too_many = True
+            elif why := self._too_many(session, result, made):
+                too_many = why
                 if is_shared(result.filter):
                     self._groups.leave(session, result.filter)
                 granted.codes.append(ReasonCode.QUOTA_EXCEEDED)
@@ -266,8 +266,7 @@ class Subscriptions:
                 logger.debug("client %r subscribes to %r", session.client_id, result.filter)
         complete = len(granted.codes) == len(packet.requests)
         if too_many:
-            most = self._config.subscriptions_per_session_max
-            logger.warning("client %r: subscriptions above %d refused", session.client_id, most)
+            logger.warning("client %r: %s", session.client_id, too_many)
 
         def in_effect(error: StoreError | None) -> None:
             if error is not None:
@@ -288,15 +287,21 @@ class Subscriptions:
         session: Session,
         subscription: SubscriptionDocument,
         made: Mapping[str, SubscriptionDocument],
-    ) -> bool:
-        """`made`: the others of this part of the packet."""
+    ) -> str:
+        """Why it is refused; empty: it is not. `made`: the others of this part of the packet."""
         subscriptions, most = session.subscriptions, self._config.subscriptions_per_session_max
-        if len(subscriptions) + len(made) < most:
-            return False
         if subscription.filter in subscriptions or subscription.filter in made:
-            return False
-        new = [topic_filter for topic_filter in made if topic_filter not in subscriptions]
-        return len(subscriptions) + len(new) >= most
+            return ""
+        if len(subscriptions) + len(made) >= most:
+            new = [topic_filter for topic_filter in made if topic_filter not in subscriptions]
+            if len(subscriptions) + len(new) >= most:
+                return f"subscriptions above {most} refused"
+        most = self._config.wildcard_patterns_per_session_max
+        if not is_shared(subscription.filter) and session.grants.has_patterns(
+            most, subscription.filter, made
+        ):
+            return f"Topic Filters with more than {most} patterns of wildcards refused"
+        return ""
 
     def unsubscribe(
         self, session: Session, packet: Unsubscribe, client: Applicant

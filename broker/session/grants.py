@@ -11,12 +11,12 @@ changed ones are kept here for the next commit.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from broker.documents import NOT_YET, Operation, Place, Put, SubscriptionDocument
 from broker.message import Grant, Message, Offset, Outgoing
-from broker.topics import TopicTree, is_shared
+from broker.topics import TopicTree, is_shared, wildcard_pattern
 
 CACHED_TOPICS_MAX = 10_000
 CACHED_LENGTH_MAX = 1 << 20
@@ -45,6 +45,8 @@ class SubscriptionSet:
         that ask for the offset of each."""
         self.unplaced: dict[str, Mapping[str, Place]] = {}
         """By Topic Filter: the fields that wait for a place, as in a `Put`."""
+        self._patterns: dict[str, int] = {}
+        """How many filters have each pattern of wildcards."""
         self.changed = False
         """Whether the next commit has something to write."""
         self._write_next: dict[str, None] = {}
@@ -66,8 +68,11 @@ class SubscriptionSet:
             self.by_log[subscription.filter] = None
         elif self.by_log:
             self.by_log.pop(subscription.filter, None)
+        new = subscription.filter not in self.by_filter
         self.by_filter[subscription.filter] = subscription
         if not is_shared(subscription.filter):
+            if new and (pattern := wildcard_pattern(subscription.filter)):
+                self._patterns[pattern] = self._patterns.get(pattern, 0) + 1
             self._tree.add(subscription.filter, subscription.filter, subscription)
             self._cache.clear()
 
@@ -80,7 +85,22 @@ class SubscriptionSet:
         self.by_log.pop(topic_filter, None)
         self._tree.remove(topic_filter, topic_filter)
         self._cache.clear()
-        return self.by_filter.pop(topic_filter, None)
+        removed = self.by_filter.pop(topic_filter, None)
+        if removed is not None and (pattern := wildcard_pattern(topic_filter)) in self._patterns:
+            self._patterns[pattern] -= 1
+            if not self._patterns[pattern]:
+                del self._patterns[pattern]
+        return removed
+
+    def has_patterns(self, most: int, topic_filter: str, made: Collection[str] = ()) -> bool:
+        """Whether it has `most` patterns of wildcards, and this filter, which is to be added after
+        those that are being `made`, has another. A message matches a filter of each at most: so
+        what it costs to find them is bounded."""
+        patterns, pattern = self._patterns, wildcard_pattern(topic_filter)
+        if not pattern or pattern in patterns or len(patterns) + len(made) < most:
+            return False
+        others = {wildcard_pattern(new) for new in made if not is_shared(new)} - {""}
+        return pattern not in others and len(patterns.keys() | others) >= most
 
     def inherit(self, subscription: SubscriptionDocument, place: Place) -> dict[str, Place]:
         """What the subscription has of the one that it replaces. Returns its fields that wait for a

@@ -16,6 +16,7 @@ from broker.topics import (
     refuse_reserved,
     validate_filter,
     validate_name,
+    wildcard_pattern,
 )
 
 
@@ -277,3 +278,11 @@ def tree_of(*filters: str) -> TopicTree[str, str]:
     for filter in filters:
         tree.add(filter, "k", filter)
     return tree
+
+
+@pytest.mark.parametrize(
+    ("topic_filter", "pattern"),
+    [("a", ""), ("a/b", ""), ("a/+/b", "/+/"), ("+", "+"), ("a/b/#", "//#"), ("+/+/#", "+/+/#")],
+)
+def test_where_the_wildcards_of_a_filter_are(topic_filter: str, pattern: str) -> None:
+    assert wildcard_pattern(topic_filter) == pattern

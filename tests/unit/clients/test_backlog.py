@@ -6,7 +6,8 @@ import tracemalloc
 
 import pytest
 
-from broker.clients.backlog import Backlog
+from broker.clients.backlog import EVENT_BYTES, Backlog, cost_of_lines
+from broker.lines.connection import LinePublish, LineSubscribe
 from broker.message import Monotonic
 from broker.mqtt.connection import Connection
 from broker.mqtt.encode import encode
@@ -61,3 +62,9 @@ def test_the_cost_is_about_what_it_takes(packets: list[Packet]) -> None:
     finally:
         tracemalloc.stop()
     assert takes / 1.5 < backlog.cost < takes * 4
+
+
+def test_commands_of_the_line_protocol_cost_something_too() -> None:
+    publish = LinePublish("t", bytes(1000), "p")
+    assert cost_of_lines([publish, LineSubscribe("t", "s")]) == 2 * EVENT_BYTES + 1000
+    assert cost_of_lines([]) == 0

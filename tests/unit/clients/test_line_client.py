@@ -313,6 +313,16 @@ async def test_a_connection_has_a_limited_number_of_subscribers(world: World) ->
     assert await lines.gets() == ["OK"], "one was taken over"
 
 
+async def test_a_subscriber_has_a_limited_number_of_patterns_of_wildcards(world: World) -> None:
+    lines = Lines(world, replace(NOTHING_TO_TELL, wildcard_patterns_per_session_max=1))
+    lines.says("SUBSCRIBE a/+ s", "SUBSCRIBE b/+ s", "SUBSCRIBE b s", "SUBSCRIBE # s")
+    refused = "ERROR the subscriber has 1 patterns of wildcards already"
+    assert await lines.gets() == ["OK", "OK", "OK", refused]
+    lines.says("SUBSCRIBE $replay/1/+/c s", "UNSUBSCRIBE a/+ s", "UNSUBSCRIBE b/+ s")
+    lines.says("SUBSCRIBE +/c s")
+    assert await lines.gets() == [refused, "OK", "OK", "OK"]
+
+
 async def test_a_subscriber_has_a_limited_number_of_subscriptions(world: World) -> None:
     lines = Lines(world, replace(NOTHING_TO_TELL, subscriptions_per_session_max=2))
     lines.says("SUBSCRIBE a s", "SUBSCRIBE b s", "SUBSCRIBE c s", "SUBSCRIBE $replay/1/d s")

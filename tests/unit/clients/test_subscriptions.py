@@ -438,6 +438,27 @@ async def test_a_shared_subscription_is_granted_beside_others_and_gets_nothing_r
     assert world.groups.open_count == 0
 
 
+async def test_a_session_has_so_many_patterns_of_wildcards(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Or one message would match as many filters as it has, and hold up everybody."""
+    async with running(Disk()) as world:
+        config = Config(wildcard_patterns_per_session_max=2)
+        subscriptions, client = services(world, config).subscriptions, AskingSubscriber(world)
+        await client.open()
+        for filters in (
+            ("a/+", "a/b", "+/a", "b/+", "a/#", "c"),
+            ("+/c", "#", "a/+"),
+            ("$share/g/a/#", "a/b/#"),
+        ):
+            waiting = subscriptions.subscribe(session_of(client), subscribe(*filters), client)
+            if waiting is not None:
+                await waiting
+            await world.settled()
+        assert client.answers == [[1, 1, 1, 1, 0x97, 1], [1, 0x97, 1], [1, 0x97]]
+        assert "more than 2 patterns of wildcards refused" in caplog.text
+
+
 async def test_a_client_shares_in_so_many_groups(caplog: pytest.LogCaptureFixture) -> None:
     """One it is a member of already, or a place that it gave up, is granted."""
     async with running(Disk(), Config(groups_per_session_max=2)) as world:

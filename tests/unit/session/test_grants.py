@@ -207,3 +207,21 @@ def test_subscriptions_that_begin_later_begin_where_the_session_goes_on() -> Non
     assert starts(grants.take_changes()) == {"late": 5, "replays": 2}
     assert grants.by_filter["ends"].start_offset == 9
     assert grants.by_filter["unplaced"].start_offset == NOT_YET
+
+
+def test_how_many_patterns_of_wildcards_there_are() -> None:
+    """Each counts until its last filter is removed; replacing a filter changes nothing."""
+    grants = SubscriptionSet("sub1")
+    for topic_filter in ("a", "a/+", "b/+", "b/+", "$share/g/+/c"):
+        grants.add(subscription(topic_filter))
+    assert not grants.has_patterns(1, "c/+")
+    assert not grants.has_patterns(1, "c")
+    assert grants.has_patterns(1, "+/c")
+    assert not grants.has_patterns(2, "+/c")
+    assert not grants.has_patterns(2, "+/c", ["a/+", "+/d", "$share/g/#", "x"])
+    assert grants.has_patterns(2, "#", ["a/+", "+/d"])
+    grants.remove("b/+")
+    assert grants.has_patterns(1, "+/c")
+    grants.remove("a/+")
+    grants.remove("a/+")
+    assert not grants.has_patterns(1, "+/c")
