@@ -71,11 +71,16 @@ class Member(Subscriber, Protocol):
         ...
 
 
+WithoutRoom = dict[Session, "dict[Group, None]"]
+"""By member: the groups that found it without room, and wait for it to have some."""
+
+
 class Group(Owner, Recipient):
     """One group: empties its session into those of its members."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, without_room: WithoutRoom) -> None:
         self.name = name
+        self._without_room = without_room
         self.sender: Sender | None = None
         """What empties the group's own session; None while that is not open."""
         self.members: dict[Session, tuple[Grant, Member]] = {}
@@ -196,6 +201,8 @@ class Group(Owner, Recipient):
                 self._lease_new(self.sender)
                 if not self._drained:
                     break
+            for member in self.members if self._unplaced else ():
+                self._without_room.setdefault(member, {})[self] = None
         except Exception as error:
             self.failed(error)
         finally:
@@ -230,8 +237,13 @@ class Group(Owner, Recipient):
             elif room >= enough:
                 break
         for member in without:
-            del self._turns[member]
+            self._wait_for(member)
         return room
+
+    def _wait_for(self, member: Session) -> None:
+        """It has no room: it has no turn until it has some."""
+        del self._turns[member]
+        self._without_room.setdefault(member, {})[self] = None
 
     def _room_of(self, member: Session) -> int:
         """What was handed to it goes first: so a member whose client does not read holds little."""
@@ -297,7 +309,7 @@ class Group(Owner, Recipient):
             if member not in room:
                 room[member] = self._room_of(member)
             if room[member] <= 0:
-                del self._turns[member]
+                self._wait_for(member)
                 continue
             self._turns.move_to_end(member)
             if self._fits(member, message):

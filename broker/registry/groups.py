@@ -32,7 +32,7 @@ from broker.documents import Put, SubscriptionDocument
 from broker.errors import QuotaExceeded
 from broker.log.log import Log
 from broker.message import Lease, Offset
-from broker.registry.group import Group, Member
+from broker.registry.group import Group, Member, WithoutRoom
 from broker.registry.lingering import Lingering, all_stored
 from broker.registry.sessions import SESSION_EXPIRY_NEVER, Sessions
 from broker.session.in_flight import OF_NO_GROUP
@@ -72,6 +72,7 @@ class Groups:
         """The groups that a session is a member of, or has leases of."""
         self._leaving: set[asyncio.Task[None]] = set()
         """Of clients that were members of many groups."""
+        self._without_room: WithoutRoom = {}
         delivery.changes.groups = self
 
     @property
@@ -114,7 +115,8 @@ class Groups:
         """Let the session have its share. A new group begins at `here`, or where the log ends.
         Raises StoreError, QuotaExceeded."""
         while True:
-            group = self._groups.setdefault(subscription.filter, Group(subscription.filter))
+            name = subscription.filter
+            group = self._groups.setdefault(name, Group(name, self._without_room))
             if group.ending is not None:
                 await asyncio.wait([group.ending])
                 continue
@@ -263,6 +265,7 @@ class Groups:
         """The client is gone: what it did not acknowledge goes to the others, of many groups in
         several turns of the loop."""
         groups = self._memberships.pop(session, ())
+        self._without_room.pop(session, None)
         sent = _by_group(session.in_flight.return_leases())
         if lost := sent.pop(OF_NO_GROUP.group, ()):
             self._lingering.lost(session, len(lost))
@@ -337,8 +340,17 @@ class Groups:
 
     def drained(self, session: Session) -> None:
         """The member has sent something: it may have room for more."""
-        for group in tuple(self._memberships.get(session, ())):
+        waiting = self._without_room.pop(session, None)
+        if waiting is None:
+            return
+        groups = iter(waiting)
+        for group in groups:
+            # It leases, which wakes the member, and so comes here again: with no group to go on to.
             group.drained(session)
+            if session.aside or not session.room():
+                break
+        if left := dict.fromkeys(groups):
+            self._without_room[session] = left | self._without_room.get(session, {})
 
 
 def _by_group(leases: Iterable[Lease]) -> dict[str, list[Lease]]:

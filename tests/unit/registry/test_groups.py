@@ -267,6 +267,25 @@ async def test_groups_do_not_use_up_the_sessions_of_clients() -> None:
         assert (world.sessions.durable_count, world.sessions.group_count) == (1, 2)
 
 
+@pytest.mark.parametrize("window", [1, 100, 65_535])
+async def test_a_member_of_many_groups_gets_the_message_of_each(world: World, window: int) -> None:
+    """Each lease makes it send, after which it may have room for the next group's."""
+    one = Subscriber(world)
+    await one.open("one", receive_maximum=window)
+    names = [f"$share/g{n}/t" for n in range(500)]
+    for name in names:
+        await world.groups.join(placed(one), subscription(name, client_id="one"), one)
+    await world.publish(message("1", "t"))
+    while len(one.got) < 500:
+        assert one.packet_ids, "it gets no more though it has room"
+        await one.acknowledge()
+    await one.acknowledge()
+    assert one.errors == []
+    assert {grant.lease.group for _, grant in one.got if grant.lease} == {*names}
+    await world.publish(message("2", "t"))
+    assert len(one.got) > 500
+
+
 async def test_who_comes_back_joins_many_groups_in_several_turns(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
