@@ -11,18 +11,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from itertools import cycle
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 from broker.errors import StoreCorrupt
-from broker.store import Read
+from broker.message import Offset
+from broker.store import Amount, Read, Stretch
 from broker.store.sqlite import opening
 from broker.store.sqlite.damaged import Damage
 from broker.store.sqlite.errors import store_error
 from broker.store.sqlite.file import DatabaseFile
+from broker.store.sqlite.measuring import Measure
 from broker.store.sqlite.reader import Reader
 from broker.store.sqlite.rows import BLOCK_SHIFT
 from broker.store.sqlite.thread import ConnectionThread
@@ -73,6 +75,15 @@ class Lanes:
         thread, reader = self._for_documents
         async with self._reading():
             return await thread.run_if_wanted(function, reader, *args, **kwargs)
+
+    async def measure(
+        self, stretches: Sequence[Stretch], start: Offset, end: Offset
+    ) -> list[Amount]:
+        """As `Store.measure`, of start..end; in parts. Raises StoreError."""
+        measure = await self.messages(lambda _: Measure(stretches, start, end))
+        while not measure.done:
+            await self.messages(Reader.measure_part, measure)
+        return measure.amounts
 
     async def confirmed(self, read: Read) -> Read:
         """Raises StoreUnavailable: it is the disk that cannot read, so nothing is known to be

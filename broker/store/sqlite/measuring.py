@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 from broker.message import WallUs
 from broker.store import Amount, Stretch
@@ -23,13 +24,17 @@ from broker.store.sqlite.accounts import bounds
 from broker.store.sqlite.filters import Topics
 from broker.store.sqlite.names import Cache
 from broker.store.sqlite.rows import BLOCK_SHIFT
+from broker.store.sqlite.search import Search, TopicFilters
 from broker.topics import TopicTree
 
-ROWS_PER_PART = 4096
+ROWS_PER_PART = 10_000
 """Rows that one part looks at, about: a few ms."""
 BLOCKS_PER_STEP_MAX = 256
-SOUGHT_SETS_MAX = 64
-"""With more sets of filters, whose topics are few is not looked for."""
+SOUGHT_SETS_MAX = 200
+SOUGHT_TOPICS_MAX = 400
+"""With more sets of filters, or more topics, it is not looked for which these are."""
+SEEK_ROWS = 4
+"""To seek a topic in a block takes as long as to read so many rows."""
 ROWS_KEPT = 8
 """Blocks whose rows are kept for the next cursor: many cursors are in the same one."""
 
@@ -42,6 +47,9 @@ _BY_TOPIC = """
 SELECT topic_id, sum(messages), sum(bytes), min(block), count(*), count(*) - count(messages)
 FROM topic_blocks WHERE block BETWEEN ?1 AND ?2 GROUP BY topic_id
 """
+_BY_WANTED = _BY_TOPIC.replace(
+    " GROUP", " AND +topic_id IN (SELECT value FROM json_each(?3)) GROUP"
+)
 _SOUGHT = """
 WITH RECURSIVE looked_at (block) AS (
     SELECT ?1 UNION ALL SELECT block + 1 FROM looked_at WHERE block < ?2
@@ -69,10 +77,13 @@ Row = tuple[int, int, int, int]
 class _Set:
     """A set of filters: what it matches of the blocks above."""
 
-    __slots__ = ("bytes", "filters", "lowest", "messages", "waiting")
+    __slots__ = ("bytes", "filters", "lowest", "messages", "search", "topics", "waiting")
 
     def __init__(self, filters: tuple[str, ...]) -> None:
         self.filters = filters
+        self.search = Search("SELECT name, id AS value FROM topics", TopicFilters(filters))
+        self.topics: set[int] = set()
+        """Those that match, once the search is done, or at least so many."""
         self.waiting = 0
         """Stretches that are not measured yet."""
         self.messages = 0
@@ -112,8 +123,8 @@ class Measure:
         self._step = 8
         self._rows_per_block = 1.0
         """Of `topic_blocks`, where that was looked at last."""
-        self._sought: tuple[int, str, int] | None = None
-        """The few wanted topics, as JSON, how many, and for how many sets of filters."""
+        self._known = (-1, "", 0)
+        """For how many sets of filters this is; the wanted topics, as JSON; and how many."""
         self._matching: Cache[int, Sequence[_Set]] = Cache()
         self._rows: dict[int, list[Row]] = {}
 
@@ -191,16 +202,19 @@ class Measure:
         last = self._block
         if last == self._end >> BLOCK_SHIFT:  # More messages may have come into it since.
             self._block -= 1
-            return self._add_rows(connection, last)
+            read = self._add_rows(connection, last)
+            self._rows_per_block = max(1, len({row[1] for row in self._rows[last]}))
+            return read
         first = max(lowest, last - self._step + 1)
         every = [of for of in self._unfinished if "#" in of.filters]
         if every and not self._all_counted(connection, topics, first):
             every = []
-        few: str | None = None
+        wanted, sought = "", False
         if len(every) < len(self._unfinished):
-            few, looked = self._few(topics, every)
-            if looked:
-                return looked  # Which topics are wanted is not known yet.
+            known = self._wanted(connection, every)
+            if known is None:
+                return ROWS_PER_PART // 10  # Which topics are wanted is looked up in parts.
+            wanted, sought = known
         self._block = first - 1
         rows = 1
         if every:
@@ -208,20 +222,23 @@ class Measure:
         if len(every) == len(self._unfinished):
             self._step = BLOCKS_PER_STEP_MAX
             return rows + (last - first + 1) // 4
-        found = self._by_topic(connection, first, last, few)
+        found = self._by_topic(connection, first, last, wanted, sought=sought)
         if any(row[5] for row in found):
             uncounted = {block for (block,) in connection.execute(_UNCOUNTED, (first, last))}
             for block in uncounted:
                 rows += self._add_rows(connection, block, skipped=every)
             parts = _between(first, last, uncounted)
-            found = [row for a, b in parts for row in self._by_topic(connection, a, b, few)]
+            by_topic = partial(self._by_topic, connection, wanted=wanted, sought=sought)
+            found = [row for part in parts for row in by_topic(*part)]
         rows += self._learn(connection, [row[0] for row in found])
         for topic_id, messages, size, block, count, _ in found:
             rows += count
             for of in self._sets_of(connection, topic_id):
-                if of not in every:
+                if not every or of not in every:
                     of.add(messages, size, block)
-        return rows + self._stepped(rows, last - first + 1, few)
+        if not wanted:
+            self._rows_per_block = rows / (last - first + 1)
+        return max(rows, self._stepped(last - first + 1, sought=sought))
 
     def _add_all_topics(
         self, connection: sqlite3.Connection, first: int, last: int, every: Sequence[_Set]
@@ -235,26 +252,24 @@ class Measure:
         return sum([self._add_rows(connection, block, every) for (block,) in uncounted])
 
     def _by_topic(
-        self, connection: sqlite3.Connection, first: int, last: int, few: str | None
+        self, connection: sqlite3.Connection, first: int, last: int, wanted: str, *, sought: bool
     ) -> list[tuple[int, int, int, int, int, int]]:
-        if few is None:
+        """The figures of these blocks by topic; of `wanted` topics only, if there are any."""
+        if not wanted:
             return connection.execute(_BY_TOPIC, (first, last)).fetchall()
-        return connection.execute(_SOUGHT, (first, last, few)).fetchall()
+        return connection.execute(
+            _SOUGHT if sought else _BY_WANTED, (first, last, wanted)
+        ).fetchall()
 
-    def _stepped(self, rows: int, blocks: int, few: str | None) -> int:
-        """Choose how many blocks are next. The rows that were looked for and not there."""
-        if few is None:
-            self._rows_per_block = rows / blocks
-            looked = 0
-            cost = rows
-        else:
-            assert self._sought is not None
-            cost = looked = blocks * self._sought[2]
-        if cost < ROWS_PER_PART // 4:
+    def _stepped(self, blocks: int, *, sought: bool) -> int:
+        """Choose how many blocks are next. What these have cost, in rows."""
+        rows_per_block = SEEK_ROWS * self._known[2] if sought else self._rows_per_block
+        cost = 1 + int(blocks * rows_per_block)
+        if cost < ROWS_PER_PART // 3:
             self._step = min(self._step * 2, BLOCKS_PER_STEP_MAX)
         elif cost > ROWS_PER_PART:
             self._step = max(1, self._step // 2)
-        return looked
+        return cost
 
     def _add_rows(
         self,
@@ -276,26 +291,26 @@ class Measure:
         (accounted_from,) = connection.execute("SELECT accounted_from FROM log").fetchone()
         return bool(first > accounted_from >> BLOCK_SHIFT and topics.every(["#"]))
 
-    def _few(self, topics: Topics, every: Sequence[_Set]) -> tuple[str | None, int]:
-        """The topics that are still wanted, as JSON, if they are so few that they are sought. What
-        it costs to find out, if that is not known yet. `every`: these want all."""
+    def _wanted(
+        self, connection: sqlite3.Connection, every: Sequence[_Set]
+    ) -> tuple[str, bool] | None:
+        """The topics that are still wanted, as JSON, "" if they are many; and whether they are so
+        few that they are sought. None: not known yet, ask again. `every`: these want all."""
         sets = [of for of in self._unfinished if of not in every]
         if len(sets) > SOUGHT_SETS_MAX:
-            return None, 0
-        if self._sought is None or self._sought[0] != len(sets):
-            wanted: set[int] = set()
-            newest = topics.newest()
+            return "", False
+        if self._known[0] != len(sets):
+            topics: set[int] = set()
             for of in sets:
-                known = topics.wanted(of.filters, newest, set())
-                if known is None:
-                    return None, ROWS_PER_PART // 4
-                if known.few is None:
-                    return None, 0
-                wanted |= known.few
-            self._sought = len(sets), json.dumps([*wanted]), max(1, len(wanted))
-        if self._sought[2] > max(16, self._rows_per_block / 3):
-            return None, 0
-        return self._sought[1], 0
+                if not of.search.done and len(of.topics) <= SOUGHT_TOPICS_MAX:
+                    of.topics.update(of.search.part(connection))
+                    return None
+                topics |= of.topics
+                if len(topics) > SOUGHT_TOPICS_MAX:
+                    return "", False
+            self._known = len(sets), json.dumps([*topics]), len(topics)
+        sought = SEEK_ROWS * self._known[2] <= max(16, self._rows_per_block)
+        return self._known[1], sought
 
     def _sets_of(self, connection: sqlite3.Connection, topic_id: int) -> Sequence[_Set]:
         """The sets of filters that match this topic, each once."""

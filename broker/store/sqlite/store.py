@@ -41,7 +41,6 @@ from broker.store.sqlite.file import DatabaseFile, bytes_on_disk
 from broker.store.sqlite.hidden import Hidden
 from broker.store.sqlite.in_loop import SMALL_MAX, InLoop, is_small
 from broker.store.sqlite.lanes import Lanes
-from broker.store.sqlite.measuring import Measure
 from broker.store.sqlite.reader import Reader
 from broker.store.sqlite.removing import SqliteRemoving
 from broker.store.sqlite.search import in_order
@@ -206,9 +205,8 @@ class SqliteStore:
         if not (idle and self._in_loop.suits(batch, state, durable=durable)):
             return False
         try:
-            done = self._thread.run_here(
-                self._writer.commit, batch, state, durable, places, lock_wait_ms=0
-            )
+            commit = self._writer.commit
+            done = self._thread.run_here(commit, batch, state, durable, places, lock_wait_ms=0)
         except StoreBusy:
             return False  # The writer's thread can wait for whoever has locked it.
         self._in_loop.made(done, durable=durable)
@@ -307,10 +305,9 @@ class SqliteStore:
         return count, position
 
     async def measure(self, stretches: Sequence[Stretch], through: Offset) -> list[Amount]:
-        measure = Measure(stretches, self.log_start, min(through, self._high_watermark))
-        while not measure.done:
-            await self._read(Reader.measure_part, measure)
-        return measure.amounts
+        self._require_open()
+        end = min(through, self._high_watermark)
+        return await self._lanes.measure(stretches, self.log_start, end)
 
     async def amount(self, offsets: Sequence[Offset]) -> Amount:
         return await self._read(Reader.amount, offsets)
