@@ -180,12 +180,17 @@ class Administration:
                     "fork one that has an --id, or a Session Expiry Interval",
                 )
             now, cursor = self._clock.now(), session.cursor()
-            copied = [s for f, s in session.subscriptions.items() if not is_shared(f)]
+            here = self._log.high_watermark  # One that is just being made begins there, or above.
+            copied = [
+                replace(s, client_id=new, start_offset=min(s.start_offset, here))
+                for f, s in session.subscriptions.items()
+                if not is_shared(f)
+            ]
             document = SessionDocument(new, session.session_expiry_s, now.wall_us, None)
             await self._sessions.add(
                 document,
                 [
-                    *(Put(replace(subscription, client_id=new)) for subscription in copied),
+                    *map(Put, copied),
                     Put(CursorDocument(new, cursor, cursor, 1, b"")),
                 ],
                 now,
