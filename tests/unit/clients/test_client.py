@@ -17,7 +17,7 @@ from broker.mqtt.encode import encode
 from broker.mqtt.packets import MQTT_5, Connect, Will
 from tests.support.clients import NOTHING_TO_TELL, Dialogue, connected
 from tests.support.groups import GROUP, member
-from tests.support.messages import numbered
+from tests.support.messages import message, numbered
 from tests.support.world import World, payloads
 
 CONNECT = "10 0E 0004 'MQTT' 05 00 003C 00 0001 'a'"
@@ -639,3 +639,47 @@ async def test_who_closes_its_side_at_once_is_accepted_and_answered(world: World
 async def test_where_no_answer_is_due_the_end_of_input_is_the_end(dialogue: Dialogue) -> None:
     assert not dialogue.peer.end_of_input()
     assert not Dialogue(dialogue.world).peer.end_of_input()
+
+
+@pytest.mark.parametrize("qos", [1, 2])
+async def test_what_a_seek_sends_again_is_a_new_message_and_what_is_in_flight_stays(
+    world: World, qos: int
+) -> None:
+    """[MQTT-3.3.1-1, MQTT-4.3.3-2] After it as before, each exchange ends by its own identifier."""
+    dialogue = Dialogue(world)
+    await dialogue.connect(expiry_s=100)
+    await dialogue.subscribe("t", qos)
+    await world.publish(message("one", qos=qos), message("two", qos=qos))
+    first = f"3{2 * qos:X}"
+    await dialogue.broker(f"{first} 09 0001 't' 0001 00 'one' {first} 09 0001 't' 0002 00 'two'")
+    await world.passing_time(world.administration.seek("a", "2"))
+    await dialogue.broker(f"{first} 09 0001 't' 0003 00 'two'")
+    for packet_id in (1, 3, 2):
+        if qos == 1:
+            dialogue.client(f"40 02 {packet_id:04X}")
+            continue
+        dialogue.client(f"50 02 {packet_id:04X}")
+        await dialogue.broker(f"62 02 {packet_id:04X}")
+        dialogue.client(f"70 02 {packet_id:04X}")
+    await world.settled()
+    session = world.sessions.in_memory["a"]
+    assert (len(session.in_flight), session.cursor()) == (0, 2)
+    await world.publish(message("three", qos=qos))
+    await dialogue.broker(f"{first} 0B 0001 't' 0004 00 'three'")
+
+
+async def test_who_is_removed_is_told_so_and_has_no_session_any_more(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """MQTT 5, 4.13: 0x98, Administrative action."""
+    dialogue = Dialogue(world)
+    await dialogue.connect(expiry_s=100)
+    caplog.set_level("INFO")
+    removed = await world.passing_time(world.administration.remove("a"))
+    assert removed.connected
+    dialogue.written("E0 .. 98 *")
+    assert dialogue.transport.closed.is_set()
+    assert "disconnected: its session was removed by an operator" in caplog.text
+    assert not world.sessions.has_durable("a")
+    await Dialogue(world).connect(expiry_s=100)
+    assert not world.sessions.kept.absent_count
