@@ -27,6 +27,7 @@ from broker.message import Message, Offset
 from broker.store.sqlite import figures, gaps, removed, retained, tables
 from broker.store.sqlite.errors import store_error
 from broker.store.sqlite.figures import OpenBlock
+from broker.store.sqlite.foreign import ForeignWrites
 from broker.store.sqlite.in_loop import SMALL_MAX
 from broker.store.sqlite.names import Names
 from broker.store.sqlite.note import Note
@@ -92,6 +93,7 @@ class Writer:
         self._path = path
         self._names = Names(connection)
         self._offsets = Offsets(connection)
+        self._foreign = ForeignWrites(connection, path)
         self.open_block = OpenBlock(0, whole=False)
         """That of the high watermark. No older block gets more messages."""
         self._synced = True
@@ -342,7 +344,8 @@ class Writer:
         self._names.forget()
 
     def forget_expired(self, now_us: int) -> bool:
-        """As `Store.forget_expired`."""
+        """As `Store.forget_expired`. As that is asked for every minute, foreign writes are told."""
+        self._foreign.look()
         with self.transaction(synced=False):
             forgotten, more = retained.forget_expired(self.connection, now_us)
             self.retained_count -= forgotten
