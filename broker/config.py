@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from broker.errors import ConfigError, TopicFilterInvalid
-from broker.retention_rules import RetentionRule, rules_of
+from broker.retention_rules import RetentionRule, bytes_of, rules_of
 from broker.topics import validate_filter
 
 DATABASE = "pubsub.db"
@@ -59,6 +59,7 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "sys_interval_s": (0, YEAR_S),
     "scrub_bytes_per_s": (0, TIB),
     "retention_interval_s": (0.1, DAY_S),
+    "disk_free_min": (0, TIB),
     "drain_timeout_s": (0, DAY_S),
     "delayed_messages_max": (0, 10_000_000),
     "delayed_bytes_max": (0, TIB),
@@ -201,6 +202,9 @@ class Config:
     version has made, for ever."""
     retention_interval_s: float = 30.0
     """The pause between two looks at what may go."""
+    disk_free_min: int = 200_000_000
+    """With less free space than this, or a twentieth of the file system if that is less, no more
+    messages are taken, until there is more again. 0: only when the disk is full."""
     drain_timeout_s: float = 10.0
     log_level: str = "info"
     """The lowest level that is told on standard error. Never a payload or a password."""
@@ -261,6 +265,8 @@ class Config:
 
 def _converted(key: str, value: object, wanted: Any) -> object:
     """What the file or the command line says, as the setting's type. Raises ConfigError."""
+    if key == "disk_free_min":
+        return bytes_of(key, value)
     if wanted is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     if wanted in (int, str, bool) and type(value) is wanted:

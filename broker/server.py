@@ -44,7 +44,7 @@ from broker.store.directory import lock_data_dir
 from broker.store.sqlite.checkpoint import COPIES_BESIDE
 from broker.store.sqlite.store import SqliteStore
 from broker.store.sqlite.wal_growth import COST
-from broker.web import subscribers
+from broker.web import subscribers, trimming
 from broker.web.admin import AdminServer, create_app
 
 logger = logging.getLogger(__name__)
@@ -174,6 +174,7 @@ class Server:
         if config.sys_interval_s:
             self._spawn(sys_tree.publish_forever(clock, config.sys_interval_s))
         more = subscribers.routes_of(self._log, delivery, sessions, groups, self.counters, clock)
+        more += trimming.routes(care.retaining.trims)
         app = create_app(self.status, self.request_stop, more)
         self._admin = AdminServer(app, config.data_dir / ADMIN_SOCKET)
         try:

@@ -33,6 +33,7 @@ from cli.commands import (
     log,
     log_get,
     log_topics,
+    log_trim,
     pub,
     restore,
     retained,
@@ -105,6 +106,7 @@ below_subscribers.command("show", epilog=subscribers_show.EXAMPLES)(subscribers_
 below_subscribers.command("seek", epilog=subscribers_seek.EXAMPLES)(subscribers_seek.run)
 below_subscribers.command("fork", epilog=subscribers_fork.EXAMPLES)(subscribers_fork.run)
 below_subscribers.command("rm", epilog=subscribers_rm.EXAMPLES)(subscribers_rm.run)
+below_log.command("trim", epilog=log_trim.EXAMPLES)(log_trim.run)
 app.command("check", epilog=check.EXAMPLES)(check.run)
 app.command("backup", epilog=backup.EXAMPLES)(backup.run)
 app.command("restore", epilog=restore.EXAMPLES)(restore.run)

@@ -248,8 +248,7 @@ class Client(Owner):
 
     def _publish(self, publishes: Sequence[Publish]) -> None:
         assert self._publishing is not None
-        if self._publishing.publish(publishes):
-            self._services.log.throttle(self)
+        self._publishing.publish(publishes, self)
 
     def _disconnect(self, packet: Disconnect) -> None:
         session = self._session  # None: it leaves before it is authenticated.
@@ -377,8 +376,9 @@ class Client(Owner):
         if self._output.closed:
             return
         self._output.leave()
-        if self._sending is not None:
+        if self._sending is not None and self._publishing is not None:
             self._sending.stop()
+            self._publishing.stop()
         if self._session is not None:
             if self._why:
                 who = self._client_id, self.address, self._why

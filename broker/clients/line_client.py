@@ -201,13 +201,12 @@ class LineClient:
             if asks:
                 break
         answer = self._answers.place(len(messages))
-        asked = Asked(messages)
-        if asks:
-            try:
-                asked = asking.accept(messages[0], None)
-            except QuotaExceeded as error:
-                self._answer(answer, error.reason)
-                return
+        try:
+            log.outage.require_room(len(messages), self.services.counters)
+            asked = asking.accept(messages[0], None) if asks else Asked(messages)
+        except QuotaExceeded as error:
+            self._answer(answer, error.reason)
+            return
 
         def committed(error: StoreError | None) -> None:
             asking.settle(asked, error)

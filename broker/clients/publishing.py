@@ -15,6 +15,8 @@ from broker.clients.sending import Output
 from broker.clients.services import Services
 from broker.errors import QuotaExceeded, StoreError, StoreFull
 from broker.log.batch import OnCommitted
+from broker.log.outage import DISK_LOW
+from broker.log.publishers import Publisher
 from broker.message import Message
 from broker.mqtt.packets import MQTT_5, Ack, PacketType, Publish, RefusedPublish
 from broker.mqtt.properties import has_user_property
@@ -40,8 +42,10 @@ class Publishing:
         "_clock",
         "_counters",
         "_gives_reasons",
+        "_held",
         "_log",
         "_output",
+        "_publisher",
         "_session",
         "_sessions",
     )
@@ -56,25 +60,90 @@ class Publishing:
         self._output = output
         self._gives_reasons = output.connection.version == MQTT_5
         """Whether an acknowledgement has a Reason Code: not in 3.1.1."""
+        self._held: list[Publish] = []
+        """What waits for room on the disk."""
+        self._publisher: Publisher | None = None
 
-    def publish(self, packets: Sequence[Publish]) -> bool:
-        """Append a read's worth of messages, and acknowledge them when they are committed.
-
-        Whether the client waits for that: not if all are QoS 0.
-        """
+    def publish(self, packets: Sequence[Publish], publisher: Publisher) -> None:
+        """Append a read's worth of messages, and acknowledge them when they are committed. The
+        `publisher` is held while too much waits for that."""
+        if self._log.outage.low or self._held:
+            packets = self._as_far_as_there_is_room(packets, publisher)
         if True in [packet.properties != b"" or packet.topic[0] == "$" for packet in packets]:
             awaited = False
             for asks, run in groupby(packets, self._asks):
                 for part in [[packet] for packet in run] if asks else [[*run]]:
                     awaited |= self._publish_asking(part[0]) if asks else self._publish(part)
-            return awaited
-        return self._publish(packets)
+        else:
+            awaited = self._publish(packets)
+        if awaited:
+            self._log.throttle(publisher)
+
+    def _as_far_as_there_is_room(
+        self, packets: Sequence[Publish], publisher: Publisher
+    ) -> Sequence[Publish]:
+        """The disk is nearly full: of QoS 1 and 2 only what was received before. MQTT 5 is told so
+        of the others; 3.1.1 cannot be, and waits."""
+        taken = [p for p in packets if not p.qos or self._is_repeated(p)]
+        others = [p for p in packets if p.qos and not self._is_repeated(p)]
+        if others and self._gives_reasons:
+            self._refuse_for_room(others)
+        elif others:
+            if not self._held:
+                self._log.outage.when_room(self._go_on)
+            self._held += others
+            self._publisher = publisher
+            self._log.publishers.hold([publisher])
+        return taken
+
+    def _is_repeated(self, packet: Publish) -> bool:
+        return packet.qos == 2 and packet.packet_id in self._session.received
+
+    def _refuse_for_room(self, packets: Sequence[Publish]) -> None:
+        """Refuse them, after all that came before them is acknowledged."""
+        reason, code = self._log.outage.low, ReasonCode.QUOTA_EXCEEDED
+        logger.info(
+            "client %r: %s refused: %s",
+            self._session.client_id,
+            counted(len(packets), "message is", "messages are"),
+            reason,
+        )
+        self._counters.dropped[DISK_LOW] += len(packets)
+        acks = [
+            Ack(
+                PacketType.PUBACK if packet.qos == 1 else PacketType.PUBREC,
+                [packet.packet_id],
+                code,
+                reason,
+            )
+            for packet in packets
+        ]
+
+        def committed(error: StoreError | None) -> None:
+            self._output.send(*acks)
+
+        self._log.append([], committed, self._output.failed, durable=False, keep_if_full=False)
+
+    def _go_on(self) -> None:
+        """There is room again."""
+        held, self._held = self._held, []
+        if held and self._publisher is not None:
+            try:
+                self.publish(held, self._publisher)
+            except Exception as error:
+                self._output.failed(error)
+
+    def stop(self) -> None:
+        """The client is gone. What waits was not acknowledged."""
+        self._log.outage.forget(self._go_on)
+        self._held = []
 
     def _asks(self, packet: Publish) -> bool:
         return self._asking.asks(packet.topic, packet.properties)
 
     def _publish(self, packets: Sequence[Publish]) -> bool:
-        """As `publish`, for messages without a delay or a `dedup-key`."""
+        """As `publish`, for messages without a delay or a `dedup-key`. Whether the client waits for
+        an acknowledgement: not if all are QoS 0."""
         session, log = self._session, self._log
         client_id = session.client_id
         now_us = self._clock.wall_us()

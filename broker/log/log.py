@@ -88,8 +88,8 @@ class Log:
         self._begun: Commit | None = None
         """What could not be committed in the turn in which it came, and so is up to the task."""
         self.acknowledgements = Acknowledgements()
-        self._outage = Outage(clock)
-        self._publishers = HeldPublishers()
+        self.outage = Outage(clock)
+        self.publishers = HeldPublishers()
         self.source_failed: SourceFailed = leave_out
 
     async def start(self) -> None:
@@ -121,7 +121,8 @@ class Log:
         """
         pending = self._pending
         if not durable and on_committed is None and not operations:
-            room, full = self._pace.batch_bytes_max, bool(self._outage.why) and self._outage.is_full
+            room = self._pace.batch_bytes_max
+            full = bool(self.outage.why or self.outage.low) and self.outage.is_full
             self._idle.clear()
             self.qos0.add(messages, pending, self._running, batch_bytes_max=room, full=full)
             return
@@ -134,10 +135,10 @@ class Log:
         pending.durable |= durable
         if place is not None:
             pending.has_places = True
-        if pending.awaited_size > self._pace.batch_bytes_max and not self._publishers.held:
+        if pending.awaited_size > self._pace.batch_bytes_max and not self.publishers.held:
             # Whoever waits: of 400 publishers one read more makes 100 MB.
             running = [] if self._running is None else self._running.publishers
-            self._publishers.hold([*running, *pending.publishers])
+            self.publishers.hold([*running, *pending.publishers])
         self._wake()
 
     def changed(
@@ -187,7 +188,7 @@ class Log:
 
     def waiting(self) -> Waiting:
         """What is not stored yet."""
-        return Waiting.of((self._running, self._pending), self._outage.why)
+        return Waiting.of((self._running, self._pending), self.outage.why)
 
     def find(self, place: Place, on_found: OnCommitted, failed: OnFailed) -> None:
         """Set the offset of `place`, right after all appended before, when that is committed.
@@ -201,7 +202,7 @@ class Log:
                 place.offset, error = self.high_watermark, None
             on_found(error)
 
-        if self._idle.is_set() or self._outage.why is not None:
+        if self._idle.is_set() or self.outage.why is not None:
             place.offset = self.high_watermark
             on_found(self.failure)
         else:
@@ -226,10 +227,9 @@ class Log:
 
     def throttle(self, publisher: Publisher) -> None:
         """`publisher` waits for the next commit: hold it when too much does, now or later."""
-        pending = self._pending
-        pending.publishers.append(publisher)
-        if pending.awaited_size > self._pace.batch_bytes_max:
-            self._publishers.hold([publisher])
+        self._pending.publishers.append(publisher)
+        if self.congested:
+            self.publishers.hold([publisher])
 
     async def flushed(self) -> None:
         """Return when nothing is pending, nor waits for company, and no commit runs.
@@ -290,14 +290,14 @@ class Log:
         due = self._sync.due or self._unhurried.due
         if self._unhurried.ride and (due or batch.durable):
             self._unhurried.take(batch)
-        if self._outage.why is None and len(batch.sources) > SOURCES_MAX:
+        if self.outage.why is None and len(batch.sources) > SOURCES_MAX:
             self._pending = batch.put_off(SOURCES_MAX)
             self._wake_soon()
         if self.qos0.waiting:
             batch.add_handed(self.qos0.take(self._pace.batch_bytes_max - batch.qos0_size))
         self._running = batch
-        if self._publishers.held and self._outage.why is None:
-            self._publishers.release()
+        if self.publishers.held and self.outage.why is None and not self.outage.low:
+            self.publishers.release()
         commit = Commit(batch, self.source_failed)
         if self.time.note_due:
             commit.note(self.time.note())
@@ -356,7 +356,7 @@ class Log:
             if commit.noted:
                 self.time.not_noted()
             self._counters.append_failures += 1
-            self._outage.goes_on(error)
+            self.outage.goes_on(error)
             self._keep(commit, error)
             await self._clock.sleep(FULL_RETRY_S)
             self._wake()
@@ -380,10 +380,10 @@ class Log:
         if self.acknowledgements.writes:
             self.acknowledgements.leave()
         self._running = None
-        if self._outage.why is not None:
+        if self.outage.why is not None:
             if commit.writes:
-                self._outage.over()
-            self._publishers.release()
+                self.outage.over()
+            self.publishers.release()
 
     def _keep(self, commit: Commit, error: StoreFull | StoreBusy) -> None:
         """The store is full or locked: put the batch back before everything that came meanwhile.

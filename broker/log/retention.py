@@ -34,7 +34,7 @@ from broker.store.removing import SEGMENT, Amount, Cut, Order, Removed, Segment,
 
 SWEEP_S = 3600.0
 """How often everything is looked at again: what was held may be so no more."""
-ROWS_MIN, ROWS_FIRST, ROWS_MAX = 32, 128, SEGMENT
+ROWS_MIN, ROWS_FIRST, ROWS_MAX = 64, 256, SEGMENT
 PART_S = 0.002
 """What one part is to take. A commit waits for the part under way."""
 PAUSE, PAUSE_BEHIND = 9, 2
@@ -65,6 +65,8 @@ class Retention:
         self.bytes_removed = 0
         self.last_pass_at: WallUs | None = None
         self.last_pass_s = 0.0
+        self.by_hand: Sweep | None = None
+        """What the operator has removed just now."""
         self.damaged: set[Offset] = set()
         """Segments that stay, as they are damaged."""
         self._store = store
@@ -238,7 +240,7 @@ class Retention:
         order.unread = sweep.unread
         order.unread_below = sweep.by_hand is not None and sweep.by_hand.unread
         while True:
-            began, newest = self._clock.monotonic(), self._store.high_watermark
+            newest = self._store.high_watermark
             rows_max = SEGMENT if dry_run else self._rows
             try:
                 result = await self._store.removing.remove(order, rows_max, dry_run=dry_run)
@@ -257,7 +259,7 @@ class Retention:
                 sweep.left += result.left
                 return result.left > 0
             order = updated(order, result)
-            await self._pause(self._clock.monotonic() - began, newest, behind=sweep.is_behind)
+            await self._pause(result.took_s, newest, behind=sweep.is_behind)
 
     def _count(self, sweep: Sweep, order: Order, result: Removed) -> None:
         self._amounts.removed(sweep.rule if sweep.by_hand is None else None, order.first, result)
@@ -284,16 +286,18 @@ class Retention:
         await self._clock.sleep(took_s * pause)
 
     async def trim(self, keeper: Keeper, wanted: ByHand) -> Sweep:
-        """Remove by hand: what `keeper` gives the rule 0. Raises StoreError."""
+        """Remove by hand: what `keeper` gives the rule 0. Meanwhile `by_hand` tells how far it is.
+        Raises StoreError."""
         async with self._lock:
             usual, self._keeper = self._keeper, keeper
             try:
                 through = await keeper.look()
                 before = Offset(min(wanted.before, through + 1))
                 sweep = Sweep(0, RetentionRule(None), before, through, by_hand=wanted)
+                self.by_hand = sweep
                 await self._sweep(sweep)
             finally:
-                self._keeper = usual
+                self._keeper, self.by_hand = usual, None
             if not wanted.dry_run:
                 await self._store.removing.advance()
             return sweep

@@ -11,16 +11,18 @@ import asyncio
 import json
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Protocol
 
 from broker.clock import Clock
 from broker.counters import Counters
-from broker.delivery.delivery import Delivery
 from broker.documents import CursorDocument, InFlightDocument
 from broker.errors import ConfigError, PeerError, StoreCorrupt
 from broker.log.keeper import Judged
 from broker.message import Message, Offset
 from broker.retention_rules import RetentionRule
 from broker.session.cursor import listed
+from broker.session.position import LivePosition
+from broker.session.session import Session
 from broker.store import Store
 from broker.topics import SYS, TopicTree, is_shared, matches, validate_filter
 
@@ -36,14 +38,28 @@ NAMED_MAX = 10
 logger = logging.getLogger(__name__)
 
 
+class Audience(Protocol):
+    """Who is there: delivery."""
+
+    live: LivePosition
+
+    @property
+    def subscribers(self) -> Iterable[Session]: ...
+
+    def offer_beside(self, batch: Sequence[Message]) -> None: ...
+
+
 class Keeping:
     """A `broker.log.keeper.Keeper`."""
+
+    why = "what else may go does not make enough room"
+    """... that something goes unread."""
 
     def __init__(
         self,
         rules: Sequence[RetentionRule],
         store: Store,
-        delivery: Delivery,
+        delivery: Audience,
         counters: Counters,
         clock: Clock,
     ) -> None:
@@ -144,10 +160,9 @@ class Keeping:
         if not self._told:
             self._told = True
             logger.warning(
-                "messages are removed that %s did not get, from offset %d on: what else may go does"
-                " not make enough room",
+                "messages are removed that %s did not get, from offset %d on: %s",
                 ", ".join(clients) or "a connected client",
-                offsets[0],
+                *(offsets[0], self.why),
             )
         payload = json.dumps(event).encode()
         wall_us = self._clock.wall_us()
@@ -156,6 +171,8 @@ class Keeping:
 
 class Selected(Keeping):
     """For removal by hand: the topics that match one of some filters have the rule 0."""
+
+    why = "the operator wanted that"
 
     def __init__(self, filters: Sequence[str], of: Keeping) -> None:
         """Raises ConfigError."""

@@ -1,4 +1,4 @@
-"""Loading: makes a session of what the log keeps of it."""
+"""Loading: makes a session of what the log keeps of it, and stores that it is open."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from broker.documents import (
     CursorDocument,
     Document,
     InFlightDocument,
+    Operation,
     ReceivedQos2Document,
     SessionDocument,
     SubscriptionDocument,
 )
-from broker.message import Offset, ServedUs
+from broker.errors import StoreFull
+from broker.log.log import Log
+from broker.message import Message, Offset, ServedUs
 from broker.session.gaps import Gaps
 from broker.session.session import Session
 from broker.session.tally import Tally
@@ -96,3 +99,19 @@ def document_of(session: Session, *, expires_at_us: ServedUs | None) -> SessionD
         tally.redelivered,
         tally.missed,
     )
+
+
+async def commit_opening(
+    log: Log, state: Sequence[Operation], messages: Sequence[Message], *, may_wait: bool
+) -> None:
+    """Return when it is durable that a session is open. Raises StoreError.
+
+    `may_wait`: it was there before and goes on. If the disk is full, that is stored later: whoever
+    comes for what it missed needs no room. Until then a crash leaves its old deadline.
+    """
+    try:
+        await log.commit_now(state, messages, keep_if_full=False)
+    except StoreFull:
+        if messages or not may_wait:
+            raise
+        log.append([], operations=state)

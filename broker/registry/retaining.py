@@ -18,9 +18,9 @@ from broker.delivery.delivery import Delivery
 from broker.documents import Operation
 from broker.log.log import Log
 from broker.log.retention import Retention
-from broker.log.sweep import ByHand, Sweep
-from broker.message import Offset, rfc3339
-from broker.registry.keeping import Keeping, Selected
+from broker.message import rfc3339
+from broker.registry.keeping import Keeping
+from broker.registry.trims import Trims
 from broker.retention_rules import RetentionRule
 from broker.topics import matches
 
@@ -56,6 +56,7 @@ class Retaining:
             *(store, log.time, clock, self._keeping, self._commit),
             interval_s=config.retention_interval_s,
         )
+        self.trims = Trims(store, self._retention, self._keeping, clock)
         self._left_out: dict[str, bool] = {}
         if not all(rule.log for rule in rules):
             log.qos0.leaves_out = self._leaves_out
@@ -86,23 +87,6 @@ class Retaining:
             rule = next(found, None)
             self._left_out[topic] = rule is not None and not rule.log
         return self._left_out[topic]
-
-    async def trim(
-        self, filters: Sequence[str], before: Offset, *, unread: bool, dry_run: bool
-    ) -> dict[str, object]:
-        """Remove by hand what lies below `before` on topics that match a filter; none: on all. What
-        that came to. Raises ConfigError, StoreError."""
-        selected = Selected(filters, self._keeping)
-        sweep: Sweep = await self._retention.trim(selected, ByHand(before, unread, dry_run))
-        return {
-            "before": sweep.before,
-            "removed": sweep.removed.messages,
-            "bytes": sweep.removed.bytes,
-            "unread": sweep.unread_removed,
-            "kept_unread": sweep.left,
-            "dry_run": dry_run,
-            "log_start": self._log.store.log_start,
-        }
 
     def values(self) -> dict[str, object]:
         """Under `$SYS`."""

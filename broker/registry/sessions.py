@@ -27,7 +27,7 @@ from broker.log.log import Log
 from broker.message import Message, Monotonic
 from broker.registry.faces import OPERATOR, AbsentGroups, Owner
 from broker.registry.kept import Kept
-from broker.registry.loading import document_of, load
+from broker.registry.loading import commit_opening, document_of, load
 from broker.registry.takeovers import Takeovers
 from broker.registry.wills import Wills
 from broker.session.session import Session
@@ -199,7 +199,8 @@ class Sessions:
             )
             state += operations
             if state:
-                await self._log.commit_now(state, messages, keep_if_full=False)
+                goes_on = present and session.durable and will is None
+                await commit_opening(self._log, state, messages, may_wait=goes_on)
             if stored and not present:
                 self.absent_groups.sessions_ended()
         except Exception:

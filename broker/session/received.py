@@ -17,6 +17,9 @@ class ReceivedQos2:
         """Whether the next commit must write it."""
         self._packet_ids: set[int] = set()
 
+    def __contains__(self, packet_id: int) -> bool:
+        return packet_id in self._packet_ids
+
     def receive(self, packet_id: int) -> bool:
         """Whether this identifier is new; it counts as received from now on. [MQTT-4.3.3-10]"""
         if packet_id in self._packet_ids:

@@ -361,6 +361,9 @@ class MemoryRemoving:
         unused = self._numbers.keys() - used
         return len([self._numbers.pop(name) for name in unused])
 
+    async def free_bytes(self) -> int:
+        return 0
+
     async def owed(self, after: tuple[str, str]) -> tuple[list[Owed], tuple[str, str] | None]:
         found = []
         for subscription in await self._store.scan(SubscriptionDocument):

@@ -87,6 +87,8 @@ class Removed:
     done: bool = True
     below: int = 0
     """Messages below the `before` of their topic."""
+    took_s: float = 0.0
+    """How long a commit had to wait for it, if one did."""
 
     @property
     def amount(self) -> Amount:
@@ -150,6 +152,10 @@ class Removing(Protocol):
 
     async def forget_names(self) -> int:
         """Forget topics and publishers without messages; how many."""
+        ...
+
+    async def free_bytes(self) -> int:
+        """What is free in the store's own files, for messages that come."""
         ...
 
     async def owed(self, after: tuple[str, str]) -> tuple[list[Owed], tuple[str, str] | None]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from collections.abc import Iterator
 
 import pytest
 
 from broker.mqtt.packets import Ack, PacketType, Publish
+from cli.commands import log_trim
 from tests.support.broker_process import BrokerProcess, wait_until
+from tests.support.command_line import pubsub
 from tests.support.raw_client import RawClient, connect_packet, publish_many
 from tests.support.toml import Toml
 
@@ -66,3 +70,21 @@ def test_what_a_subscriber_missed_since_the_size_forced_it_is_told(broker: Broke
             publish = subscriber.expect(Publish)
             assert not publish.properties
             subscriber.send(Ack(PacketType.PUBACK, [publish.packet_id]))
+
+
+def test_the_examples_of_trim_work_beside_a_broker(broker: BrokerProcess) -> None:
+    publish_many(broker.port, "debug/a", [b"%d" % n for n in range(50)], client_id="pub")
+    before = len(offsets(broker, "debug/a"))
+    for line in log_trim.EXAMPLES.splitlines():
+        if line.startswith("  pubsub "):
+            words = shlex.split(line)[1:]
+            done = pubsub(*words, "--data-dir", broker.data_dir)
+            assert (done.returncode, done.stderr) == (0, b""), line
+            assert re.match(rb"\d+ messages? (would be )?removed before offset", done.stdout)
+    assert len(offsets(broker, "debug/a")) == before
+    done = pubsub("log", "trim", "--before", "-5", "debug/#", "-y", "--data-dir", broker.data_dir)
+    assert done.stdout.startswith(b"45 messages removed")
+    assert len(offsets(broker, "debug/a")) == 5
+    done = pubsub("log", "trim", "--before", "5:7", "-y", "--data-dir", broker.data_dir)
+    assert done.returncode == 1
+    assert b"is a range" in done.stderr

@@ -52,10 +52,11 @@ USED_BY_CLI = {
     "at_rest": {"cli.subscribers"},
     "store": {
         *("cli.history", "cli.topics", "cli.database", "cli.check", "cli.salvage"),
-        *("cli.copying", "cli.backup", "cli.restore", "cli.compact"),
+        *("cli.copying", "cli.backup", "cli.restore", "cli.compact", "cli.log_trim"),
     },
     "session": {"cli.check", "cli.salvage"},
     "net": {"cli.admin"},
+    "registry": {"cli.log_trim"},
 }
 """What some modules of cli use beside `WORDS` and `REPLAY_SPEC`, which all of them may."""
 

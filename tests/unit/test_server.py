@@ -229,7 +229,7 @@ async def test_status_is_a_snapshot(server: Server, config: Config) -> None:
         "dropped": {},
     }
     assert {name: status[name] for name in expected} == expected
-    assert status.keys() - expected.keys() == {"uptime_s", "sqlite_version", "retention"}
+    assert status.keys() - expected.keys() == {"uptime_s", "sqlite_version", "retention", "disk"}
 
 
 # Stop

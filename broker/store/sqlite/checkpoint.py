@@ -95,6 +95,14 @@ class Checkpoints:
         if due and self._running is None and not self._closing:
             self._running = tasks.start(self._run(), self._failed)
 
+    async def make_room(self) -> None:
+        """Return when a checkpoint is over: the write-ahead log then starts over, as far as readers
+        allow, and does not have to grow."""
+        if self._running is None and not self._closing:
+            self._running = tasks.start(self._run(), self._failed)
+        if self._running is not None:
+            await asyncio.wait([self._running])
+
     async def _run(self) -> None:
         try:
             with suppress(StoreError):  # The write-ahead log has it all. The next write tells it.

@@ -7,6 +7,7 @@ is damaged is found here and not by the writer, which would stop the broker for 
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from collections.abc import Collection, Iterator
 from itertools import groupby
@@ -118,6 +119,16 @@ def choose(connection: sqlite3.Connection, order: Order, rows_max: int, bytes_ma
     if distrusted or unknown or wrong:
         raise StoreCorrupt(f"the messages {order.first} to {order.last} do not add up")
     return pick(rows, order, rows_max, bytes_max)
+
+
+def free_bytes(connection: sqlite3.Connection) -> int:
+    """Of pages that hold nothing, without what the file has still to grow by: pages that are in the
+    write-ahead log alone. Below 0, if that is more."""
+    size, free, path = connection.execute(
+        "SELECT page_count * page_size, freelist_count * page_size, file FROM pragma_page_count,"
+        " pragma_page_size, pragma_freelist_count, pragma_database_list WHERE name = 'main'"
+    ).fetchone()
+    return int(free - max(0, size - os.stat(path).st_size))
 
 
 def topic_names(connection: sqlite3.Connection, topic_ids: Collection[int]) -> dict[int, str]:

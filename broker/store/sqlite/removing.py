@@ -10,10 +10,12 @@ import sqlite3
 from collections.abc import Callable, Collection, Sequence
 from typing import Concatenate, ParamSpec, TypeVar
 
+from broker.errors import StoreFull
 from broker.message import Offset
 from broker.store import Read
-from broker.store.removing import Order, Owed, Removed, Segment, amounts, part_bytes
+from broker.store.removing import Order, Owed, Removed, Row, Segment, amounts, part_bytes
 from broker.store.sqlite import removable
+from broker.store.sqlite.checkpoint import Checkpoints
 from broker.store.sqlite.lanes import Lanes
 from broker.store.sqlite.search import TopicFilters
 from broker.store.sqlite.thread import ConnectionThread
@@ -28,9 +30,8 @@ class SqliteRemoving:
     """See `broker.store.removing.Removing`."""
 
     def __init__(
-        self, thread: ConnectionThread, writer: Writer, lanes: Lanes, written: Callable[[], None]
+        self, thread: ConnectionThread, writer: Writer, lanes: Lanes, checkpoints: Checkpoints
     ) -> None:
-        """`written` is called after each step, so that a checkpoint begins when one is due."""
         self.log_start = writer.log_start
         self.missing_before = writer.missing_before
         self.keeps_all = writer.keeps_all
@@ -40,7 +41,7 @@ class SqliteRemoving:
         self._writer = writer
         self._trimming = Trimming(writer)
         self._lanes = lanes
-        self._written = written
+        self._checkpoints = checkpoints
 
     async def _look(
         self,
@@ -63,15 +64,26 @@ class SqliteRemoving:
 
     async def remove(self, order: Order, rows_max: int, *, dry_run: bool = False) -> Removed:
         picked = await self._look(removable.choose, order, rows_max, part_bytes(dry_run))
-        done, rows = picked.done, picked.rows
+        done, rows, took_s = picked.done, picked.rows, 0.0
         unread = [row.offset for row in rows if row.offset in picked.unread]
         if rows and not dry_run:
             offsets = [row.offset for row in rows]
             self.has_unread = self.has_unread or bool(unread)
-            rows, unread = await self._thread.run(self._trimming.take_out, offsets, unread)
-            self._written()
+            rows, unread, took_s = await self._take_out(offsets, unread)
+            self._checkpoints.start_if_due()
             done = done or not rows  # What is held by now stays, and must not be tried for ever.
-        return Removed(amounts(rows), unread, picked.left, done, min(picked.below, len(rows)))
+        below = min(picked.below, len(rows))
+        return Removed(amounts(rows), unread, picked.left, done, below, took_s)
+
+    async def _take_out(
+        self, offsets: Sequence[Offset], unread: Collection[Offset]
+    ) -> tuple[list[Row], list[Offset], float]:
+        """On a full disk it needs room in the write-ahead log: what that holds is copied first."""
+        try:
+            return await self._thread.run(self._trimming.take_out, offsets, unread)
+        except StoreFull:
+            await self._checkpoints.make_room()
+            return await self._thread.run(self._trimming.take_out, offsets, unread)
 
     async def trim(self, before: Offset) -> int:
         """As `Store.trim`; `before` is at most right above the high watermark."""
@@ -87,7 +99,7 @@ class SqliteRemoving:
                 self._trimming.trim_some, self.log_start, position
             )
             removed += gone
-            self._written()
+            self._checkpoints.start_if_due()
         return removed
 
     async def advance(self) -> None:
@@ -95,7 +107,7 @@ class SqliteRemoving:
         while more:
             more = await self._thread.run(self._trimming.advance_some)
             self.log_start = self._writer.log_start
-            self._written()
+            self._checkpoints.start_if_due()
 
     async def tell_unread(self, start: Offset, read: Read, filters: Sequence[str]) -> None:
         """Name in what was read from `start` on what was removed unread. If that is much, what was
@@ -125,8 +137,11 @@ class SqliteRemoving:
                     forgotten += await self._thread.run(
                         self._trimming.forget_names, *ids, names.since
                     )
-                    self._written()
+                    self._checkpoints.start_if_due()
         return forgotten
+
+    async def free_bytes(self) -> int:
+        return await self._look(removable.free_bytes)
 
     async def owed(self, after: tuple[str, str]) -> tuple[list[Owed], tuple[str, str] | None]:
         return await self._look(removable.owed, after)

@@ -129,9 +129,7 @@ class SqliteStore:
         except BaseException:
             self._file.close()
             raise
-        self.removing = SqliteRemoving(
-            self._thread, self._writer, self._lanes, self._checkpoints.start_if_due
-        )
+        self.removing = SqliteRemoving(self._thread, self._writer, self._lanes, self._checkpoints)
         self._high_watermark = self._writer.high_watermark
         self._is_open = True
 

@@ -10,6 +10,7 @@ import json
 import sqlite3
 from collections.abc import Collection, Sequence
 from itertools import groupby
+from time import perf_counter
 
 from broker.message import Offset
 from broker.store.removing import OVERHEAD_BYTES, Row
@@ -51,9 +52,10 @@ class Trimming:
 
     def take_out(
         self, offsets: Sequence[int], unread: Collection[int]
-    ) -> tuple[list[Row], list[Offset]]:
-        """Remove these messages of one block, but for those that are held by now. What went, and
-        which of that was unread."""
+    ) -> tuple[list[Row], list[Offset], float]:
+        """Remove these messages of one block, but for those that are held by now. What went, which
+        of that was unread, and how many seconds that took."""
+        began = perf_counter()
         writer = self._writer
         connection = writer.connection
         block = offsets[0] >> BLOCK_SHIFT
@@ -76,7 +78,7 @@ class Trimming:
         size = sum([size for _, _, size, _ in rows])
         writer.pages += 6 + (size + OVERHEAD_BYTES * len(rows)) // 4096
         taken = [Row(Offset(row[0]), row[1], row[2] + OVERHEAD_BYTES, False) for row in rows]
-        return taken, [Offset(offset) for offset, _ in told]
+        return taken, [Offset(offset) for offset, _ in told], perf_counter() - began
 
     def trim_some(self, before: int, position: int) -> tuple[int, int]:
         """Remove the messages of one block in [position, before) that are not held: 3 ms.

@@ -10,6 +10,7 @@ import pytest
 from broker.clients.half_open import SELDOM_S
 from broker.clients.line_client import NOT_STORED, TAKEN_OVER
 from broker.documents import SessionDocument, SubscriptionDocument
+from broker.log.outage import DISK_LOW
 from broker.message import Message, Offset
 from tests.support.clients import NOTHING_TO_TELL
 from tests.support.lines import Lines
@@ -58,6 +59,19 @@ async def test_who_publishes_is_told_that_the_disk_is_full(world: World, lines: 
     lines.says("PUBLISH t 1 p", "PUBLISH t 2 p")
     await turns()
     assert lines.written() == [f"ERROR {NOT_STORED}"] * 2
+
+
+async def test_who_publishes_is_told_that_the_disk_is_nearly_full(
+    world: World, lines: Lines
+) -> None:
+    world.log.outage.room("no room")
+    lines.says("PUBLISH t 1 p", "PUBLISH t 2 p")
+    await turns()
+    assert lines.written() == ["ERROR no room"] * 2
+    assert world.counters.dropped[DISK_LOW] == 2
+    world.log.outage.room("")
+    lines.says("PUBLISH t 3 p")
+    assert await lines.gets() == ["OK"]
 
 
 async def test_a_connection_is_not_read_from_while_too_much_waits_for_the_disk() -> None:

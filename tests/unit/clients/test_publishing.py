@@ -10,10 +10,11 @@ from broker.clock import US
 from broker.documents import ReceivedQos2Document
 from broker.errors import StoreUnavailable
 from broker.log.losses import NOT_LOGGED
+from broker.log.outage import DISK_LOW
 from broker.message import Message, Offset
 from broker.mqtt.packets import MQTT_3_1_1
 from tests.support.clients import Dialogue
-from tests.support.world import Subscriber, World, placed, subscription
+from tests.support.world import Subscriber, World, cursor, placed, subscription
 
 
 @pytest.fixture
@@ -334,3 +335,74 @@ async def test_3_1_1_is_acknowledged_and_its_control_character_dropped(world: Wo
     await dialogue.broker("70 02 0002")
     assert world.counters.dropped == {"control character in a topic": 3}
     assert await stored(world) == []
+
+
+# A disk that is nearly full
+
+NEARLY = "no room"
+
+
+async def test_mqtt_5_is_told_in_words_that_there_is_no_room(
+    world: World, dialogue: Dialogue
+) -> None:
+    """QoS 0 is delivered, not logged, and counted."""
+    world.log.outage.room(NEARLY)
+    dialogue.client("32 06 0001 't' 0001 00  34 06 0001 't' 0002 00  30 05 0001 't' 00 'x'")
+    reason = "0A 1F 0007 'no room'"
+    await dialogue.broker(f"40 0E 0001 97 {reason}  50 0E 0002 97 {reason}")
+    await world.settled()
+    assert await stored(world) == []
+    assert world.counters.dropped[DISK_LOW] == 2
+    assert world.counters.dropped[NOT_LOGGED] == 1
+    assert dialogue.transport.reading
+    world.log.outage.room("")
+    dialogue.client("34 06 0001 't' 0002 00")
+    await dialogue.broker("50 02 0002")
+
+
+async def test_a_qos_2_message_that_was_stored_is_acknowledged_again_without_room(
+    world: World, dialogue: Dialogue
+) -> None:
+    dialogue.client("34 06 0001 't' 0002 00")
+    await dialogue.broker("50 02 0002")
+    world.log.outage.room(NEARLY)
+    dialogue.client("3C 06 0001 't' 0002 00")
+    await dialogue.broker("50 02 0002")
+
+
+async def test_mqtt_3_waits_and_is_not_read_from_until_there_is_room(world: World) -> None:
+    await subscribe(world, "t")
+    dialogue = Dialogue(world)
+    await dialogue.connect(version=MQTT_3_1_1)
+    world.log.outage.room(NEARLY)
+    dialogue.client("32 06 0001 't' 0001 '1'  34 06 0001 't' 0002 '2'  32 06 0001 't' 0003 '3'")
+    await world.settled()
+    dialogue.written("")
+    assert not dialogue.transport.reading
+    assert await stored(world) == []
+    world.log.outage.room("")
+    await dialogue.broker("40 02 0001 40 02 0003 50 02 0002")
+    assert [m.payload for m in await stored(world)] == [b"1", b"2", b"3"]
+    assert dialogue.transport.reading
+
+
+async def test_who_left_while_it_waited_for_room_publishes_nothing(world: World) -> None:
+    dialogue = Dialogue(world)
+    await dialogue.connect(version=MQTT_3_1_1)
+    world.log.outage.room(NEARLY)
+    dialogue.client("32 06 0001 't' 0001 '1'")
+    await world.settled()
+    dialogue.peer.lost()
+    world.log.outage.room("")
+    await world.settled()
+    assert await stored(world) == []
+
+
+async def test_subscribers_get_and_acknowledge_what_there_is_without_room(world: World) -> None:
+    subscriber = Subscriber(world)
+    await subscriber.open()
+    subscriber.subscribe(subscription("t"))
+    await world.publish(Message("t", b"1", 1, False, "p", 1))
+    world.log.outage.room(NEARLY)
+    await subscriber.acknowledge()
+    assert await cursor(world) == 1

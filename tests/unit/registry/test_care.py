@@ -22,3 +22,4 @@ async def test_what_is_switched_off_does_not_run(world: World, tmp_path: Path) -
 
     everything = begun(Config(data_dir=tmp_path))
     assert begun(Config(data_dir=tmp_path, scrub_bytes_per_s=0)) == everything - 1
+    assert begun(Config(data_dir=tmp_path, disk_free_min=0)) == everything - 1

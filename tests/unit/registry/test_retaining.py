@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from broker.config import Config
-from broker.message import Offset
 from broker.registry.retaining import DEFAULT_BYTES_MAX, Retaining, rules_for
 from broker.retention_rules import RetentionRule
 from tests.support.messages import message, numbered
@@ -58,21 +57,6 @@ async def test_it_runs_and_tells(world: World, tmp_path: Path) -> None:
     assert (status["messages"], status["bytes"]) == (2, 130)
     assert of.values()["retention/removed/count"] == 3
     assert list(status["rules"]) == ["a/#", "all else"]  # type: ignore[call-overload]  # A dict.
-
-
-async def test_trim_by_hand_says_what_it_did(world: World, tmp_path: Path) -> None:
-    absent = Subscriber(world)
-    await absent.open()
-    absent.subscribe(subscription("b"))
-    await world.publish(*numbered(6, lambda n: "ab"[n % 2]))
-    absent.close()
-    of = retaining(world, tmp_path)
-    said = await of.trim(["#"], Offset(5), unread=False, dry_run=True)
-    assert (said["removed"], said["kept_unread"], said["dry_run"]) == (2, 2, True)
-    said = await of.trim(["#"], Offset(5), unread=False, dry_run=False)
-    assert (said["removed"], said["unread"], said["log_start"]) == (2, 0, 1)
-    said = await of.trim([], Offset(5), unread=True, dry_run=False)
-    assert (said["removed"], said["unread"], said["log_start"]) == (2, 2, 5)
 
 
 async def test_qos_0_of_a_rule_without_log_is_delivered_and_not_logged(

@@ -232,8 +232,24 @@ async def test_there_is_a_limit_to_stored_sessions_and_none_for_those_that_are_t
     assert not await Subscriber(world).open("sub2", clean_start=True)
 
 
-@pytest.mark.parametrize("clean_start", [False, True])
-@pytest.mark.parametrize("expiry_s", [0, 100])
+async def test_a_session_goes_on_also_while_the_disk_is_full(world: World) -> None:
+    """Its subscriber can drain what there is. What that changes is stored later."""
+    subscriber = await subscribed(world)
+    subscriber.close()
+    await world.publish(message("1"))
+    world.disk.full = True
+    late = Subscriber(world)
+    assert await late.open()
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert payloads(late.got) == [b"1"]
+    world.disk.full = False
+    await late.acknowledge()
+    [document] = await world.disk.scan(SessionDocument)
+    assert document.expires_at_us is None
+
+
+@pytest.mark.parametrize(("clean_start", "expiry_s"), [(False, 0), (True, 0), (True, 100)])
 async def test_a_full_disk_refuses_the_connection_and_keeps_the_session(
     world: World, clean_start: bool, expiry_s: int
 ) -> None:
@@ -355,7 +371,7 @@ async def test_a_session_that_could_not_be_opened_expires_when_it_would_have(
     clock.advance(50)
     world.disk.full = True
     with pytest.raises(StoreFull):
-        await Subscriber(world).open(expiry_s=100)
+        await Subscriber(world).open(expiry_s=100, will=will_of())
     world.disk.full = False
     clock.advance(51)
     await world.settled()
@@ -568,7 +584,7 @@ async def test_a_session_that_cannot_be_opened_is_still_away(world: World) -> No
     await world.settled()
     world.disk.full = True
     with pytest.raises(StoreFull):
-        await Subscriber(world).open()
+        await Subscriber(world).open(clean_start=True)
     world.disk.full = False
     assert world.sessions.kept.absent_count == 1
     assert not world.sessions.nobody_gets([message(topic="x")])

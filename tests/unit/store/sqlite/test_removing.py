@@ -203,3 +203,15 @@ async def test_names_of_publishers_of_an_old_log_stay_until_it_is_gone(sqlite: S
     await sqlite.removing.advance()
     assert await sqlite.removing.forget_names() == 2899
     assert len(await read_all(sqlite)) == 101
+
+
+async def test_free_pages_are_told_without_what_the_file_has_still_to_grow_by(
+    sqlite: SqliteStore,
+) -> None:
+    await sqlite.append([message(b"x" * 1000) for _ in range(2000)])
+    assert -4_000_000 < await sqlite.removing.free_bytes() < -1_000_000
+    await sqlite.close()
+    await sqlite.open()
+    assert 0 <= await sqlite.removing.free_bytes() < 100_000
+    await remove(sqlite, {"t"}, END)
+    assert 1_000_000 < await sqlite.removing.free_bytes() < 4_000_000

@@ -13,7 +13,7 @@ from tests.support.stores import read_all
 async def test_what_is_held_by_now_stays(sqlite: SqliteStore) -> None:
     await sqlite.append([message("1", retain=True), *numbered(5, first=2)])
     trimming = Trimming(sqlite._writer)
-    rows, unread = await sqlite._thread.run(trimming.take_out, [1, 2, 3], {3})
+    rows, unread, _ = await sqlite._thread.run(trimming.take_out, [1, 2, 3], {3})
     assert ([row.offset for row in rows], unread) == ([2, 3], [3])
     assert [m.offset for m in await read_all(sqlite)] == [1, 4, 5, 6]
     assert ask(sqlite.path, "SELECT block, hex(offsets) FROM removed_unread") == [(0, "0003")]

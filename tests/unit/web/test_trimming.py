@@ -1,0 +1,68 @@
+"""Removing by hand over HTTP: what is asked, and how errors are said."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+
+from broker.errors import ConfigError, QuotaExceeded, ReplaySpecInvalid, StoreFull
+from broker.web.trimming import routes
+
+
+class Asked:
+    """Trims that remember what they were asked for."""
+
+    def __init__(self) -> None:
+        self.calls: list[object] = []
+        self.error: Exception | None = None
+
+    async def begin(
+        self, spec: str, filters: Sequence[str], *, unread: bool, dry_run: bool
+    ) -> None:
+        if self.error is not None:
+            raise self.error
+        self.calls.append((spec, [*filters], unread, dry_run))
+
+    def state(self) -> dict[str, object]:
+        return {"done": False}
+
+    def cancel(self) -> None:
+        self.calls.append("cancel")
+
+
+def client(trims: Asked) -> httpx.AsyncClient:
+    app = Starlette(routes=routes(trims))
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://broker")
+
+
+async def test_it_is_begun_looked_at_and_ended() -> None:
+    trims = Asked()
+    async with client(trims) as http:
+        answer = await http.post(
+            "/log/trim", params={"before": "@-1h", "filter": ["a/#", "b"], "unread": "1"}
+        )
+        assert (answer.status_code, answer.json()) == (202, {"done": False})
+        await http.post("/log/trim", params={"before": "5", "dry_run": "1"})
+        assert (await http.get("/log/trim")).json() == {"done": False}
+        await http.delete("/log/trim")
+    assert trims.calls == [("@-1h", ["a/#", "b"], True, False), ("5", [], False, True), "cancel"]
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "says"),
+    [
+        (QuotaExceeded("one runs"), 409, "one runs"),
+        (ReplaySpecInvalid("no place"), 400, "no place"),
+        (ConfigError("filter", "a#", "is none"), 400, "filter = 'a#': is none"),
+        (StoreFull("/x"), 503, StoreFull.reason),
+    ],
+)
+async def test_what_is_wrong_is_said(error: Exception, code: int, says: str) -> None:
+    trims = Asked()
+    trims.error = error
+    async with client(trims) as http:
+        answer = await http.post("/log/trim")
+    assert (answer.status_code, answer.json()) == (code, {"error": says})
