@@ -28,7 +28,8 @@ was away, is fed from the store. Nothing on the way calls back to the stage befo
     observe/     $SYS: what the broker tells about itself
     at_rest.py   what an operator does to the subscribers of a log that no broker has
     web/         administration over HTTP on a Unix socket
-    counters.py documents.py topics.py message.py errors.py clock.py plural.py    words for all
+    documents.py queue_documents.py handed_on.py counters.py topics.py message.py errors.py clock.py
+    plural.py    words for all
 
 What is promised:
 

@@ -47,6 +47,7 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "wildcard_patterns_per_session_max": (0, 10_000_000),
     "subscribers_per_connection_max": (0, 10_000_000),
     "group_linger_s": (0, 0xFFFF_FFFF),
+    "dead_letter_age_s": (0, 1000 * YEAR_S),
     "will_restart_grace_s": (0, DAY_S),
     "receive_max": (1, 65_535),
     "inflight_max": (1, 65_535),
@@ -160,6 +161,8 @@ class Config:
     """A group stays so long after the last session that was subscribed to it has ended, so that
     workers can restart; with unread messages `session_expiry_default_s`, if that is longer. 0: it
     ends with that session."""
+    dead_letter_age_s: int = 30 * DAY_S
+    """A dead letter is dropped, and its message not kept for it any more, after this; 0: never."""
     will_restart_grace_s: float = 30.0
     """After a start, a client of the run before has so long to come back before its will is
     published. 0: the broker's stop publishes the wills of its clients."""

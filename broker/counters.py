@@ -15,12 +15,28 @@ class Traffic:
 
 
 @dataclass(slots=True)
+class LeftOut:
+    """`line_errors` are ERRORs not sent to a peer that did not ask for answers, `gap_notes` ranges
+    of missing offsets that a client's Maximum Packet Size had no room for."""
+
+    line_errors: int = 0
+    gap_notes: int = 0
+
+
+@dataclass(slots=True)
+class OfGroups:
+    """`attempts_failed` are deliveries by groups that were refused, took too long or lost their
+    worker, `dead_letters` those after which the group gave up."""
+
+    attempts_failed: int = 0
+    dead_letters: int = 0
+
+
+@dataclass(slots=True)
 class Counters:
     """Since the broker started. `bytes_in` and `bytes_out` went through sockets, `packets` are
     those of MQTT, `evicted` connections that made room for others' unfinished packets,
-    `line_errors_left_out` ERRORs not sent to a peer that did not ask for
-    answers, `gaps_left_out` ranges of missing offsets that a client's Maximum Packet Size had no
-    room for, `repeats` messages not stored again as their `dedup-key` was known,
+    `repeats` messages not stored again as their `dedup-key` was known,
     `removed_unread` messages that retention removed though somebody wanted them,
     `payload_bytes_in` is of `messages_in`, `payload_bytes_out` of `messages_out`.
     `dropped` counts deliveries given up, by reason; each reason is one that MQTT or the operator
@@ -32,8 +48,7 @@ class Counters:
     refused_connects: int = 0
     protocol_errors: int = 0
     evicted: int = 0
-    line_errors_left_out: int = 0
-    gaps_left_out: int = 0
+    left_out: LeftOut = field(default_factory=LeftOut)
     removed_unread: int = 0
     commits: int = 0
     append_failures: int = 0
@@ -46,6 +61,7 @@ class Counters:
     payload_bytes_out: int = 0
     redeliveries: int = 0
     repeats: int = 0
+    groups: OfGroups = field(default_factory=OfGroups)
     dropped: Counter[str] = field(default_factory=Counter)
 
     def told(self) -> dict[str, object]:
@@ -59,9 +75,11 @@ class Counters:
             "append_failures": self.append_failures,
             "protocol_errors": self.protocol_errors,
             "evicted": self.evicted,
-            "line_errors_left_out": self.line_errors_left_out,
-            "gaps_left_out": self.gaps_left_out,
+            "line_errors_left_out": self.left_out.line_errors,
+            "gaps_left_out": self.left_out.gap_notes,
             "removed_unread": self.removed_unread,
             "refused_connects": self.refused_connects,
+            "attempts_failed": self.groups.attempts_failed,
+            "dead_letters": self.groups.dead_letters,
             "dropped": dict(self.dropped),
         }

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import NewType
+from typing import NamedTuple, NewType
 
 Offset = NewType("Offset", int)
 """A place in the log: rises in commit order, never reused, gaps allowed. 0 is before the first."""
@@ -100,6 +100,17 @@ class Message:
         return MESSAGE_BYTES + len(self.topic) + self.size
 
 
+def with_user_properties(properties: bytes, pairs: Sequence[tuple[str, str]]) -> bytes:
+    """`Message.properties` with these User Properties behind."""
+    added = bytearray()
+    for pair in pairs:
+        added.append(USER_PROPERTY)
+        for text in pair:
+            encoded = text.encode()
+            added += len(encoded).to_bytes(2) + encoded
+    return properties + bytes(added)
+
+
 def texts_among(properties: bytes) -> list[str]:
     """Content Type, Response Topic and User Properties in `Message.properties`."""
     texts: list[str] = []
@@ -135,13 +146,18 @@ def cost_of(messages: Sequence[Message]) -> int:
     return characters + sum([message.size for message in messages]) + MESSAGE_BYTES * count
 
 
-@dataclass(slots=True, frozen=True)
-class Lease:
+class Lease(NamedTuple):
     """A message of a shared subscription that one member has: the group, by its whole filter, and
-    the Packet Identifier under which the group's own session keeps it in flight."""
+    the Packet Identifier under which the group's own session keeps it in flight; 0: none, since the
+    message at `offset` is a retry of the group.
+
+    It was leased at `leased_at`, as attempt number `attempt`; 0: it was taken back."""
 
     group: str
     packet_id: int
+    offset: Offset = NOT_STORED
+    attempt: int = 1
+    leased_at: Monotonic = Monotonic(0.0)
 
 
 @dataclass(slots=True, frozen=True)
@@ -151,7 +167,8 @@ class Grant:
     `qos` is the highest granted QoS among them [MQTT-3.3.4-2]; `subscription_ids` are all their
     Subscription Identifiers [MQTT-3.3.4-3]. `retained` marks a message that is sent because it was
     retained when the subscription was made, and so keeps RETAIN = 1 [MQTT-3.3.1-8]. `metadata` asks
-    for User Properties `offset`, `published-at` and `publisher` on the way out (MQTT 5 only).
+    for User Properties `offset`, `published-at` and `publisher`, and `attempt` of a lease, on the
+    way out (MQTT 5 only).
     `missing` are offsets before this message that are damaged or were removed by retention, told as
     User Property `gap` (MQTT 5 only).
     `replay` is the Topic Filter of the replay that the message is from, or empty; `lease` is what

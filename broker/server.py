@@ -38,13 +38,14 @@ from broker.observe.sys_tree import SysTree
 from broker.plural import counted
 from broker.registry.care import Care
 from broker.registry.groups import Groups
+from broker.registry.queues import Queues
 from broker.registry.sessions import Sessions
 from broker.registry.wills import Wills
 from broker.store.directory import lock_data_dir
 from broker.store.sqlite.checkpoint import COPIES_BESIDE
 from broker.store.sqlite.store import SqliteStore
 from broker.store.sqlite.wal_growth import COST
-from broker.web import subscribers, trimming
+from broker.web import queues, subscribers, trimming
 from broker.web.admin import AdminServer, create_app
 
 logger = logging.getLogger(__name__)
@@ -139,8 +140,8 @@ class Server:
         wills = Wills(self._log, self.counters, clock, moved, restart_grace_s=grace_s)
         sessions = Sessions(self._log, delivery, wills, config, moved)
         asking = asking_of(config, self._log, clock, self.counters, moved)
-        alarm.watch(wills, sessions, asking.delayed, asking.dedup)
-        groups = Groups(self._log, delivery, sessions, self.counters, config, clock)
+        groups = Groups(self._log, delivery, sessions, self.counters, config, clock, moved)
+        alarm.watch(wills, sessions, groups.times, asking.delayed, asking.dedup)
         self._care = care = Care(config, self._log, delivery, self.counters, clock)
         sys_tree = SysTree(self._log, delivery, sessions, groups, self.counters, clock.monotonic())
         sys_tree.more.append(care.retaining.values)
@@ -160,21 +161,24 @@ class Server:
             self._methods,
         )
         await self._log.start()
+        await groups.start()
         await sessions.start(clock.now())
         await wills.start()
         await asking.delayed.start()
         await asking.dedup.start()
-        self._spawn(self._log.commit_forever())
-        self._spawn(self._log.note_time_forever())
-        self._spawn(delivery.deliver_forever())
-        self._spawn(alarm.expire_forever())
-        self._spawn(wills.publish_forever())
-        self._spawn(asking.delayed.publish_forever())
+        dead = groups.dead_letters
+        for forever in (
+            *(self._log.commit_forever(), self._log.note_time_forever()),
+            *(delivery.deliver_forever(), alarm.expire_forever(), wills.publish_forever()),
+            *(asking.delayed.publish_forever(), dead.tell_forever(), dead.forget_old_forever()),
+        ):
+            self._spawn(forever)
         care.begin(self._spawn)
         if config.sys_interval_s:
             self._spawn(sys_tree.publish_forever(clock, config.sys_interval_s))
         more = subscribers.routes_of(self._log, delivery, sessions, groups, self.counters, clock)
         more += trimming.routes(care.retaining.trims)
+        more += queues.routes(Queues(self._log, groups, clock))
         app = create_app(self.status, self.request_stop, more)
         self._admin = AdminServer(app, config.data_dir / ADMIN_SOCKET)
         try:
@@ -258,6 +262,7 @@ class Server:
         finally:
             self._alarm.stop()
             self._services.sessions.wills.broker_stops()
+            self._services.sessions.absent_groups.stopping = True
             for connection in list(self._connections):
                 connection.shut_down()
         if self._failure is None:

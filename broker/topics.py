@@ -23,6 +23,8 @@ BYTES_MAX = 65_535
 LEVELS_MAX = 200
 SYS = "$SYS"
 """The first level of the topics under which the broker tells about itself."""
+DEAD = "$dead"
+"""The first level of the topics on which dead letters are told: `$dead/<group>/<topic>`."""
 BRIDGE_STATE = re.compile(r"\$SYS/broker/connection/.+/state")
 """Where a bridge says whether it is connected, by a retained message and by its Will."""
 SHARE_PREFIX = "$share/"
@@ -59,16 +61,18 @@ def validate_name(topic: str, *, bytes_max: int = BYTES_MAX, levels_max: int = L
 
 
 def refuse_reserved(topic: str) -> None:
-    """Raises TopicNameRefused for `$SYS` and all below it: the broker's own. [MQTT 5, 4.7.2]
+    """Raises TopicNameRefused for `$SYS`, `$dead` and all below: the broker's own. [MQTT 5, 4.7.2]
 
     Not for the state of a bridge: Mosquitto's publish it there, and not all say that they are one.
     Also for a name below `$delayed` that is not whole, or delays one of these.
     """
     if (delayed := parse_delayed(topic)) is not None:
         topic = delayed[1]
-    if topic.partition("/")[0] == SYS and not BRIDGE_STATE.fullmatch(topic):
+    first = topic.partition("/")[0]
+    if first in (SYS, DEAD) and not BRIDGE_STATE.fullmatch(topic):
         raise TopicNameRefused(
-            f"Topic Name begins with {SYS}: only the broker publishes there", f"published to {SYS}"
+            f"Topic Name begins with {first}: only the broker publishes there",
+            f"published to {first}",
         )
 
 
@@ -201,6 +205,17 @@ def parse_shared(filter: str) -> tuple[str, str] | None:
         )
     _refuse_misplaced_wildcards(inner)  # The whole was held to the limits already.
     return share_name, inner
+
+
+def dead_topic(group: str, topic: str) -> str:
+    """Where a dead letter of this group, and of a message to this topic, is told; empty: nowhere,
+    since that is no Topic Name, or the message told of a dead letter itself."""
+    shared = parse_shared(group)
+    assert shared is not None
+    told_on = f"{DEAD}/{shared[0]}/{topic}"
+    if topic.partition("/")[0] == DEAD or len(told_on.encode()) > BYTES_MAX:
+        return ""
+    return told_on
 
 
 class TopicTree(Generic[K, V]):

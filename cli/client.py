@@ -80,7 +80,7 @@ class Client(mqtt.Client):
         self.arrived: deque[mqtt.MQTTMessage] = deque()
         """Received and not yet taken. Acknowledge what you take, in this order [MQTT-4.6.0-2]."""
         self.acknowledged: deque[Acknowledged] = deque()
-        self._connack: Properties | None = None
+        self._told: dict[str, Properties | None] = {}  # by the last CONNACK and SUBACK
         self._address = address
         self._interrupt = interrupt
         self._burst: BurstSocket | None = None
@@ -100,17 +100,21 @@ class Client(mqtt.Client):
     @property
     def receive_max(self) -> int:
         """QoS 1 and 2 messages that the broker allows us to have unacknowledged."""
-        return int(getattr(self._connack, "ReceiveMaximum", 65_535))
+        return int(getattr(self._told.get("CONNACK"), "ReceiveMaximum", 65_535))
 
     @property
     def packet_bytes_max(self) -> int | None:
         """Maximum Packet Size that the broker takes, if it said so. [MQTT-3.2.2-15]"""
-        return getattr(self._connack, "MaximumPacketSize", None)
+        return getattr(self._told.get("CONNACK"), "MaximumPacketSize", None)
 
     @property
     def session_report(self) -> UserProperties:
         """What the broker told of the session; nothing if it is another than ours."""
-        return getattr(self._connack, "UserProperty", ())
+        return getattr(self._told.get("CONNACK"), "UserProperty", ())
+
+    def granted(self) -> Mapping[str, str]:
+        """User Properties of the last SUBACK."""
+        return user_properties_of(self._told.get("SUBACK"))
 
     def open(
         self,
@@ -132,17 +136,12 @@ class Client(mqtt.Client):
         self._received.clear()
         try:
             with self._told_waiting():
-                self.connect(
-                    self._address.host,
-                    self._address.port,
-                    self._address.keep_alive_s,
-                    clean_start=clean_start,
-                    properties=properties,
-                )
+                where = self._address.host, self._address.port, self._address.keep_alive_s
+                self.connect(*where, clean_start=clean_start, properties=properties)
                 self._wait(lambda: self._session_present is not None, "CONNECT")
         except (OSError, ConnectionLost) as error:
             if self._refused is not None:
-                why = getattr(self._connack, "ReasonString", None)
+                why = getattr(self._told.get("CONNACK"), "ReasonString", None)
                 raise self._address.refused(
                     f"{self._refused}: {why}" if why else str(self._refused),
                     not_authorized=self._refused.value in NOT_AUTHORIZED_CODES,
@@ -221,6 +220,10 @@ class Client(mqtt.Client):
                 self._taken.add(message.mid)
                 super()._send_pubrec(message.mid)
 
+    def refuse(self, message: mqtt.MQTTMessage, packet: bytes) -> None:
+        """Say so by this PUBACK; sent as by `acknowledge`."""
+        self._packet_queue(mqtt.PUBACK, packet, message.mid, 1)
+
     def close(self, *, end_session: bool = False) -> None:
         """Send what waits and DISCONNECT; the session is kept for as long as it was asked for."""
         if self._session_present is not None and self._lost is None:
@@ -242,7 +245,7 @@ class Client(mqtt.Client):
 
     def _told_waiting(self) -> AbstractContextManager[None]:
         """Only the first time: of a lost connection a person is told otherwise."""
-        if self._connack is not None:
+        if "CONNACK" in self._told:
             return nullcontext()
         return output.waiting(f"waiting for an answer from {self._address}")
 
@@ -264,7 +267,7 @@ class Client(mqtt.Client):
         reason: ReasonCode,
         properties: Properties | None,
     ) -> None:
-        self._connack = properties
+        self._told["CONNACK"] = properties
         if reason.is_failure:
             self._refused = reason
         else:
@@ -308,9 +311,10 @@ class Client(mqtt.Client):
         _userdata: Any,
         packet_id: int,
         reasons: list[ReasonCode],
-        _properties: Properties | None,
+        properties: Properties | None,
     ) -> None:
         self._answers[packet_id] = reasons
+        self._told["SUBACK"] = properties
 
     def _take_received(self) -> None:
         for received in self._received:

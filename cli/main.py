@@ -28,7 +28,9 @@ from cli.commands import (
     broker_stop,
     check,
     compact,
+    dead_letters,
     export,
+    group,
     import_file,
     log,
     log_get,
@@ -79,6 +81,13 @@ below_retained = typer.Typer(rich_markup_mode=None)
 below_subscribers = typer.Typer(rich_markup_mode=None)
 """Commands whose first words are `pubsub log`, `pubsub retained` and `pubsub subscribers`."""
 
+groups = typer.Typer(
+    help="Make, look at and remove groups of workers.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(groups, name="group")
+below_dead_letters = typer.Typer(rich_markup_mode=None)
+"""Commands whose first words are `pubsub dead-letters`."""
+
 broker.command("start", epilog=broker_start.EXAMPLES)(broker_start.run)
 broker.command("status", epilog=broker_status.EXAMPLES)(broker_status.run)
 broker.command("stop", epilog=broker_stop.EXAMPLES)(broker_stop.run)
@@ -107,6 +116,17 @@ below_subscribers.command("seek", epilog=subscribers_seek.EXAMPLES)(subscribers_
 below_subscribers.command("fork", epilog=subscribers_fork.EXAMPLES)(subscribers_fork.run)
 below_subscribers.command("rm", epilog=subscribers_rm.EXAMPLES)(subscribers_rm.run)
 below_log.command("trim", epilog=log_trim.EXAMPLES)(log_trim.run)
+groups.command("create", epilog=group.EXAMPLES["create"])(group.create)
+groups.command("ls", epilog=group.EXAMPLES["ls"])(group.ls)
+groups.command("show", epilog=group.EXAMPLES["show"])(group.show)
+groups.command("rm", epilog=group.EXAMPLES["rm"])(group.rm)
+app.command(
+    "dead-letters", epilog=dead_letters.EXAMPLES["ls"], cls=with_subcommands(below_dead_letters)
+)(dead_letters.ls)
+below_dead_letters.command("ls", epilog=dead_letters.EXAMPLES["ls"])(dead_letters.ls)
+below_dead_letters.command("show", epilog=dead_letters.EXAMPLES["show"])(dead_letters.show)
+below_dead_letters.command("redrive", epilog=dead_letters.EXAMPLES["redrive"])(dead_letters.redrive)
+below_dead_letters.command("drop", epilog=dead_letters.EXAMPLES["drop"])(dead_letters.drop)
 app.command("check", epilog=check.EXAMPLES)(check.run)
 app.command("backup", epilog=backup.EXAMPLES)(backup.run)
 app.command("restore", epilog=restore.EXAMPLES)(restore.run)

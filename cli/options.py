@@ -52,6 +52,15 @@ OptionalQos = Annotated[
 ]
 
 
+GroupName = Annotated[
+    str, typer.Argument(metavar="GROUP", help="Its name, as `pubsub group ls` shows it.")
+]
+GroupFilter = Annotated[
+    str | None,
+    typer.Option("--filter", metavar="FILTER", help="Of the group, if several have its name."),
+]
+
+
 def unique() -> str:
     """What makes a name that nobody gave differ from all others. (`secrets` imports OpenSSL.)"""
     return os.urandom(6).hex()

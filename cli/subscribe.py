@@ -30,13 +30,14 @@ from cli.client import (
     HasFileno,
     UserProperties,
 )
-from cli.execute import Failed, execute, put_off
+from cli.execute import Command
 from cli.failure import CommandFailed, ConnectionLost, Exit, OutputClosed
 from cli.format import Format, metadata
 from cli.interrupt import Interrupt
 from cli.pace import Pace
 from cli.reconnect import reconnect
 from cli.session import TELL_SUBSCRIPTIONS, StoredSubscriptions, discard
+from cli.worker import Worker
 
 SESSION_EXPIRY_S = 30 * 86_400
 PREFETCH_MESSAGES = 1000
@@ -73,7 +74,7 @@ class Options:
     count: int | None = None
     """End after so many messages; 0: when it is subscribed."""
     timeout_s: float | None = None
-    command: str | None = None
+    command: Command | None = None
     ignore_retained: bool = False
     filtered_out: tuple[str, ...] = ()
     """Topic Filters whose messages are not written."""
@@ -108,7 +109,12 @@ class Subscriber:
         self._written = 0
         self._replaying = set(options.filters) if options.replay.until is not None else None
         self._next_offset: int | None = None
-        self._failed: Failed | None = None
+        self._worker: Worker | None = None
+        if options.command is not None:
+            self._worker = Worker(
+                *(self._client, interrupt, options.command, options.filters),
+                self._open_again,
+            )
         self._pace = None if options.replay.speed is None else Pace(options.replay.speed)
         self._deadline = (
             time.monotonic() + options.timeout_s if options.timeout_s is not None else None
@@ -126,7 +132,8 @@ class Subscriber:
                     raise OutputClosed
             except ConnectionLost as error:
                 lost = error
-                self._failed = None  # The broker sends it again, to us or another of the group.
+                if self._worker is not None:
+                    self._worker.lost()
                 if self._options.durable:
                     self._leave_unacknowledged()
             if self._deliver():
@@ -270,10 +277,9 @@ class Subscriber:
                 continue
             if any(matches(one, message.topic) for one in options.filtered_out):
                 continue
-            if options.command is not None:
-                if not self._execute(options.command, done.pop()):
+            if self._worker is not None:
+                if not self._worker.deal_with(done.pop()):
                     continue
-                self._client.acknowledge([message])
                 self._remember(message)
             else:
                 lines.append(options.format(message, now))
@@ -288,7 +294,8 @@ class Subscriber:
 
     def _next(self) -> MQTTMessage | None:
         """The next message to write; None: there is none, or it waits for one that failed."""
-        arrived, failed = self._client.arrived, self._failed
+        arrived = self._client.arrived
+        failed = None if self._worker is None else self._worker.failed
         if self._pace is not None:
             arrived = self._pace.held
             if self._pace.left_s(time.monotonic()):
@@ -304,20 +311,10 @@ class Subscriber:
         if self._pace is not None:
             left_s = self._pace.left_s(time.monotonic())
             return TURN_S if left_s is None else min(TURN_S, left_s)
-        if self._failed is None:
+        failed = None if self._worker is None else self._worker.failed
+        if failed is None:
             return TURN_S
-        return min(TURN_S, max(0.0, self._failed.due - time.monotonic()))
-
-    def _execute(self, command: str, message: MQTTMessage) -> bool:
-        """Whether the command succeeded. If not, the message is kept to be tried again."""
-        reason = execute(command, message, self._client)
-        failed = self._failed
-        if reason:
-            self._interrupt.check()  # Ctrl-C reaches the command too.
-            self._failed = put_off(message, reason, failed, time.monotonic()) or failed
-        elif failed is not None and failed.message is message:
-            self._failed = None
-        return not reason
+        return min(TURN_S, max(0.0, failed.due - time.monotonic()))
 
     def _remember(self, message: MQTTMessage) -> None:
         if self._options.replay.start is not None and not self._options.durable:

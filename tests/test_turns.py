@@ -160,6 +160,39 @@ async def test_acknowledgements_in_a_group_with_many_members(waiting: int) -> No
 
 
 @again_if_long
+async def test_a_window_that_is_refused_at_once(tmp_path: Path) -> None:
+    """Each refusal is a packet of its own."""
+    disk = await stored(tmp_path)
+    async with running(disk, NOTHING_TO_TELL) as world:
+        worker = Dialogue(world)
+        await worker.connect("worker")
+        worker.client("82 ( 0001 00 000A '$share/g/t' 01 )")
+        await until(lambda: bool(worker.transport.written), world.clock)
+        await world.publish(*[message() for _ in range(2000)])
+        await until(lambda: worker.transport.written.count(b"\x32") >= 2000, world.clock)
+        refusals = b"".join(b"\x40\x04%b\x80\x00" % n.to_bytes(2) for n in range(1, 2001))
+        async with LongestTurn() as longest:
+            worker.peer.receive(refusals, world.clock.monotonic())
+            groups = world.counters.groups
+            await until(lambda: groups.dead_letters == 2000, world.clock)
+    await disk.close()
+    short(TURN_MS_MAX, longest.ms)
+
+
+@again_if_long
+async def test_a_look_at_the_leases_of_many_members() -> None:
+    """All of them last too long: each is taken back, and nobody else is there."""
+    async with running(Disk()) as world:
+        members = [await member(world, f"m{n}", window=3) for n in range(3000)]
+        await publish(world, 1, 3 * len(members))
+        async with LongestTurn() as longest:
+            world.clock.advance(400)
+            groups = world.counters.groups
+            await until(lambda: groups.attempts_failed == len(members), world.clock)
+    short(TURN_MS_MAX, longest.ms)
+
+
+@again_if_long
 async def test_many_groups_that_end_at_once(tmp_path: Path) -> None:
     """Every other one has read everything."""
     clock = FakeClock()

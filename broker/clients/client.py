@@ -389,7 +389,7 @@ class Client(Owner):
         services, now = self._services, self._services.clock.now()
         with ExitStack() as leaving:  # Whatever one of these raises, the others are called.
             leaving.callback(services.sessions.close, session, self, now)
-            leaving.callback(services.groups.detach, session)
+            leaving.callback(services.groups.detach, session, lost=not self._will_withdrawn)
             leaving.callback(self._part_with_will, session, now)
 
     def _part_with_will(self, session: Session, now: Instant) -> None:

@@ -67,4 +67,4 @@ class Answers:
             self._unasked_error_after = Monotonic(now + UNASKED_ERROR_INTERVAL_S)
             self._connection.error(answer.reason)
         else:
-            self._services.counters.line_errors_left_out += 1
+            self._services.counters.left_out.line_errors += 1

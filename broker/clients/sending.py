@@ -202,7 +202,7 @@ class Sending(Recipient):
             if taken is None:
                 break
             self._counters.payload_bytes_out += taken.payload_bytes
-            if session.in_flight.settled:
+            if session.in_flight.leases.settled:
                 self._groups.settle(session)
             if self._held or taken.held:
                 self._held.append(taken)
@@ -301,7 +301,7 @@ class Sending(Recipient):
         fitting: list[Outgoing] = []
         for message, grant in outgoing:
             if (grant.missing or grant.caught_up) and not fits(message, grant, now_us):
-                self._counters.gaps_left_out += len(grant.missing)
+                self._counters.left_out.gap_notes += len(grant.missing)
                 grant = replace(grant, missing=(), caught_up=False)
             fitting.append((message, grant))
         return fitting
@@ -315,15 +315,7 @@ class Sending(Recipient):
         before = window.repeatable.acknowledged
         refused = ack.reason_code >= ERROR
         if refused:
-            self._counters.dropped["refused by the client"] += len(ack.packet_ids)
-            logger.info(
-                "client %r refuses %s with Reason Code 0x%02X",
-                *(
-                    self._session.client_id,
-                    counted(len(ack.packet_ids), "message"),
-                    ack.reason_code,
-                ),
-            )
+            self._refused(ack)
         if ack.type == PacketType.PUBACK:
             unknown = window.puback(ack.packet_ids)
         elif ack.type == PacketType.PUBCOMP:
@@ -340,10 +332,25 @@ class Sending(Recipient):
         self._sender.answered(ack.packet_ids)
         if window.repeatable.acknowledged != before:
             self._sender.cursor_moved()
-        if window.settled:
+        if window.leases.settled:
             self._groups.settle(self._session)
         self.wake()
         return True
+
+    def _refused(self, ack: Ack) -> None:
+        """What is leased is for its group to try again or to give up; all else is dropped. (P5)"""
+        leases = self._session.in_flight.leases.refuse(ack.packet_ids)
+        count = len(ack.packet_ids) - len(leases)
+        if count:
+            self._counters.dropped["refused by the client"] += count
+        said = counted(len(ack.packet_ids), "message")
+        logger.info(
+            "client %r refuses %s with Reason Code 0x%02X",
+            *(self._session.client_id, said, ack.reason_code),
+        )
+        if leases:
+            why = ack.reason_string or f"refused with Reason Code 0x{ack.reason_code:02X}"
+            self._groups.refusals.add(self._session, leases, why)
 
     def _release(self, packet_ids: Sequence[int], known: list[int]) -> None:
         """PUBREC is answered by PUBREL. [MQTT-4.3.3-4]"""

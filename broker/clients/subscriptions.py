@@ -32,7 +32,13 @@ from broker.clock import Clock
 from broker.config import Config
 from broker.delivery.delivery import Delivery
 from broker.documents import NOT_YET, SubscriptionDocument
-from broker.errors import PeerError, QuotaExceeded, StoreError
+from broker.errors import (
+    PeerError,
+    QuotaExceeded,
+    ReplaySpecInvalid,
+    SharedSubscriptionsNotSupported,
+    StoreError,
+)
 from broker.log.log import Log
 from broker.message import Offset
 from broker.mqtt.packets import (
@@ -46,16 +52,20 @@ from broker.mqtt.packets import (
 from broker.mqtt.properties import Property
 from broker.mqtt.reasons import ReasonCode
 from broker.observe.sys_tree import SysTree
-from broker.registry.group import Member
+from broker.registry.faces import Member
 from broker.registry.groups import Groups
 from broker.replay import placing
 from broker.session.session import Session
-from broker.topics import has_control_character, is_shared
+from broker.topics import has_control_character, is_shared, parse_shared
 
 logger = logging.getLogger(__name__)
 
 METADATA = ("metadata", "true")
 """User Property of a SUBSCRIBE: send offset, time and publisher with each message."""
+
+REFUSALS_RETRIED = ("refusals", "retried")
+"""User Property of a SUBACK: an operator made the group, so a PUBACK that is an error is only a
+failed attempt. For who asks for `metadata`."""
 
 FILTERS_PER_TURN = 100
 """Topic Filters that one turn of the loop grants a client, or takes back: about 1 ms. More take
@@ -161,10 +171,10 @@ class Subscriptions:
                 result = self._asked_for(session, request, packet)
                 if isinstance(result, int):
                     pass
-                elif words is not None:
+                elif words is not None and not is_shared(result.filter):
                     result = await self._placed(session, result, words, here)
                 elif is_shared(result.filter) and not self._too_many(session, result, asked_for):
-                    result = await self._joined(session, result, client, here)
+                    result = await self._joined(session, result, client, words or {}, here)
                 if not isinstance(result, int):
                     asked_for[result.filter] = result
                 results.append(result)
@@ -177,13 +187,20 @@ class Subscriptions:
         session: Session,
         subscription: SubscriptionDocument,
         client: Applicant,
+        words: Mapping[str, str],
         here: Offset,
     ) -> Result:
-        """A Shared Subscription: its group is opened first."""
+        """A Shared Subscription: its group is opened first. A new one begins where `words` say."""
         result: Result = subscription
         try:
             self._groups.refuse_if_many(session, subscription.filter)
+            if words and (shared := parse_shared(subscription.filter)) is not None:
+                store, now_us = self._log.store, self._clock.wall_us()
+                here = await placing.group_begins(store, shared[1], words, now_us, here)
             await self._groups.join(session, subscription, client, here)
+        except (ReplaySpecInvalid, SharedSubscriptionsNotSupported) as error:
+            logger.info("client %r: %s", session.client_id, error.reason)
+            result = error.reason_code
         except (StoreError, QuotaExceeded) as error:
             logger.warning("client %r: %s", session.client_id, error)
             result = ReasonCode.QUOTA_EXCEEDED
@@ -275,12 +292,18 @@ class Subscriptions:
                 properties: Properties = {}
                 if granted.remarks:
                     properties[Property.REASON_STRING] = "; ".join(granted.remarks)
+                if METADATA in packet.user_properties and self._tries_again(made):
+                    properties[Property.USER_PROPERTY] = [REFUSALS_RETRIED]
                 client.answer(Suback(packet.packet_id, granted.codes, properties))
                 session.offer_aside(self._sys_tree.matching(granted.wanting_retained))
             if complete or client.closed:
                 self._delivery.send_owed(session)
 
         self._delivery.changes.subscribe(session, made.values(), in_effect)
+
+    def _tries_again(self, made: Mapping[str, SubscriptionDocument]) -> bool:
+        """Whether the client may refuse a message of its groups, and it is tried again."""
+        return bool(made) and all(name in self._groups.created for name in made)
 
     def _too_many(
         self,

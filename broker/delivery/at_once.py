@@ -25,7 +25,7 @@ from broker.delivery.readers import size_of
 from broker.delivery.routes import Routed, Routes, RouteTable, route
 from broker.delivery.subscribers import Subscribers
 from broker.delivery.waking import AT_ONCE_MAX, WAKE_MESSAGES
-from broker.documents import HandedOn
+from broker.handed_on import HandedOn
 from broker.log.log import Log
 from broker.message import Message, Offset, Outgoing
 from broker.session.position import LivePosition

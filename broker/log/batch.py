@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from broker.documents import HandedOn, Operation, Place
+from broker.documents import Operation, Place
 from broker.errors import StoreError
+from broker.handed_on import HandedOn
 from broker.log.publishers import Publisher
 from broker.message import Message, cost_of
 

@@ -17,7 +17,8 @@ from itertools import groupby
 
 from broker.clock import Clock, Timer
 from broker.counters import Counters
-from broker.documents import AheadOfLog, HandedOn, Place
+from broker.documents import Place
+from broker.handed_on import AheadOfLog, HandedOn
 from broker.log.batch import Batch
 from broker.log.losses import Losses
 from broker.message import Message, Offset, cost_of

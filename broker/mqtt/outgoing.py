@@ -229,6 +229,8 @@ def _own_properties(message: Message, grant: Grant, now_us: int) -> Properties:
             ("published-at", rfc3339(message.published_at_us)),
             ("publisher", message.publisher),
         ]
+        if grant.lease is not None:
+            told.append(("attempt", str(grant.lease.attempt)))
     if grant.caught_up:
         told.append(("caught-up", "true"))
     told += [("gap", f"{part.start}-{part.stop - 1}") for part in grant.missing]

@@ -138,6 +138,8 @@ class SysTree:
             "store/high_watermark": stats.high_watermark,
             "store/log_start": stats.log_start,
             "commits": counters.commits,
+            "groups/attempts failed": counters.groups.attempts_failed,
+            "groups/dead letters": counters.groups.dead_letters,
             **dict(_memory()),
         }
         for tell in self.more:

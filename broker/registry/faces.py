@@ -8,7 +8,7 @@ from typing import Protocol
 from broker.delivery.subscribers import Subscriber
 from broker.documents import SessionDocument
 from broker.errors import StoreError
-from broker.message import Monotonic
+from broker.message import Grant, Message, Monotonic
 
 
 class Owner(Subscriber, Protocol):
@@ -29,6 +29,24 @@ class Owner(Subscriber, Protocol):
     def removed(self) -> None:
         """An operator ends the session: let go of it."""
         self.taken_over()
+
+
+class Member(Subscriber, Protocol):
+    """A client that has a share of a group's messages: leases are put into its session."""
+
+    @property
+    def takes_more(self) -> bool:
+        """Whether its socket has room. When it has again, it calls `Groups.drained`."""
+        ...
+
+    @property
+    def limits_packets(self) -> bool:
+        """Whether `fits` may be false."""
+        ...
+
+    def fits(self, message: Message, grant: Grant) -> bool:
+        """Whether it takes packets as large as this message."""
+        ...
 
 
 class Operator(Owner):
@@ -52,6 +70,8 @@ OPERATOR = Operator()
 
 class AbsentGroups:
     """Whoever says when a group ends that nobody is a member of: its session has no interval."""
+
+    stopping = False  # Whether the broker stops: members may come back to the next run.
 
     def found(self, document: SessionDocument, expires_at: Monotonic) -> None:
         """The group was there at the start."""

@@ -6,12 +6,14 @@
 
 - Each message goes to one member, in turn: one with room in its window and in its socket, that
   has taken what it was handed before and takes packets of that size. What was returned goes out
-  again before what is new. A message too large for every member is counted as dropped.
+  again before what is new. A message too large for every member is a dead letter.
 - Only members that may have room have a turn. Who is found without room has one again when its
   client has sent something or has acknowledged (`drained`): an acknowledgement costs the same
   however many members there are.
 - QoS 0 comes to a group when it is logged, which begins at once: a lease needs its offset.
 - QoS 0 is leased as well, until the member sent it: who leaves without that returns it.
+- What a member refused, held too long or died of is tried again later, or is a dead letter: see
+  `redelivery`. It is out of the way of everything else meanwhile.
 - If the group's own log cannot be read, its members are cut off: who stayed would wait for ever.
   The group opens anew when they come again.
 """
@@ -20,22 +22,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Protocol
 
-from broker import tasks
 from broker.counters import Counters
 from broker.delivery.delivery import Delivery
-from broker.delivery.routes import parts
 from broker.delivery.sender import RESEND_MESSAGES_MAX, TOO_LARGE, Recipient, Sender
-from broker.delivery.subscribers import Subscriber
 from broker.documents import SubscriptionDocument
 from broker.errors import StoreError, StoreUnavailable
 from broker.log.log import Log
-from broker.message import Grant, Lease, Message, Outgoing
-from broker.registry.faces import Owner
+from broker.message import Grant, Lease, Message, Monotonic, Offset, Outgoing
+from broker.registry.cutting_off import CuttingOff
+from broker.registry.faces import Member, Owner
+from broker.registry.redelivery import Failure, Redelivery, Times
+from broker.registry.retries import Retry
+from broker.registry.unplaced import Unplaced
 from broker.session.grants import merge_grants
 from broker.session.in_flight import PACKET_IDENTIFIER_MAX
 from broker.session.session import Session
@@ -44,31 +46,6 @@ logger = logging.getLogger(__name__)
 
 WAITING_MAX = 1000
 """Leases that a member is handed at a time. Their bytes are bounded by what a `Sender` takes."""
-UNPLACED_MAX = 64
-UNPLACED_BYTES_MAX = 256 * 1024
-"""What waits for members that take packets so large; beyond, the group waits for them."""
-
-
-CUT_OFF_AT_ONCE_MAX = 100
-"""Members that are cut off in one turn of the loop: about 10 ms."""
-
-
-class Member(Subscriber, Protocol):
-    """A client that has a share of a group's messages: leases are put into its session."""
-
-    @property
-    def takes_more(self) -> bool:
-        """Whether its socket has room. When it has again, it calls `Groups.drained`."""
-        ...
-
-    @property
-    def limits_packets(self) -> bool:
-        """Whether `fits` may be false."""
-        ...
-
-    def fits(self, message: Message, grant: Grant) -> bool:
-        """Whether it takes packets as large as this message."""
-        ...
 
 
 WithoutRoom = dict[Session, "dict[Group, None]"]
@@ -78,9 +55,10 @@ WithoutRoom = dict[Session, "dict[Group, None]"]
 class Group(Owner, Recipient):
     """One group: empties its session into those of its members."""
 
-    def __init__(self, name: str, without_room: WithoutRoom) -> None:
+    def __init__(self, name: str, without_room: WithoutRoom, times: Times) -> None:
         self.name = name
         self._without_room = without_room
+        self._times = times
         self.sender: Sender | None = None
         """What empties the group's own session; None while that is not open."""
         self.members: dict[Session, tuple[Grant, Member]] = {}
@@ -96,15 +74,11 @@ class Group(Owner, Recipient):
         """Members that may have room for what is unplaced."""
         self._not_sent: set[int] = set()
         """Packet Identifiers of returned leases that nobody was sent."""
-        self._unplaced: deque[tuple[Outgoing, int]] = deque()
-        """Leases, with their Packet Identifiers, that fit only members without room."""
-        self._unplaced_bytes = 0
+        self._unplaced = Unplaced()
         self._member_left = False
         """Since then, what is unplaced may fit no other member."""
         self._distributing = False
-        self._cut_off = False
-        """Whether the members are being cut off."""
-        self._cutting: asyncio.Task[None] | None = None
+        self._cutting = CuttingOff(name, self.lock, self._cut_one_off)
 
     @property
     def member_names(self) -> list[str]:
@@ -122,8 +96,11 @@ class Group(Owner, Recipient):
         delivery: Delivery,
         counters: Counters,
         inflight_max: int,
+        redelivery: Redelivery,
     ) -> None:
         """The session is ours. What an earlier run had leased is leased again."""
+        self.redelivery = redelivery
+        redelivery.opened(session)
         self._delivery = delivery
         self._counters = counters
         self._time = log.time
@@ -137,16 +114,17 @@ class Group(Owner, Recipient):
         if self.sender is not None:
             self.sender.stop()
             self.sender = None
+            self.redelivery.close()
         self._not_sent.clear()
         self._drained.clear()
-        self._unplaced.clear()
-        self._unplaced_bytes = 0
+        self._unplaced.take_all()
 
     def add(self, session: Session, subscription: SubscriptionDocument, subscriber: Member) -> None:
         grant = merge_grants([subscription])
         assert grant is not None
         self.members[session] = (grant, subscriber)
         self.leaving.discard(session)
+        self.redelivery.comes(session)
         self.drained(session)
 
     def leave(self, session: Session, waiting: Sequence[Lease], sent: Sequence[Lease] = ()) -> None:
@@ -164,23 +142,44 @@ class Group(Owner, Recipient):
         """Whether it was a member."""
         self._turns.pop(member, None)
         self._member_left = True
+        if self.sender is not None:
+            self.redelivery.leaves(member)
         return self.members.pop(member, None) is not None
 
     def return_leases(self, waiting: Sequence[Lease], sent: Sequence[Lease] = ()) -> None:
         """These are leased again; nobody was sent the `waiting` ones."""
         if self.sender is not None:
             window = self.sender.session.in_flight
-            packet_ids = [lease.packet_id for lease in (*sent, *waiting)]
+            returned = [*sent, *waiting]
+            packet_ids = [lease.packet_id for lease in returned if lease.packet_id]
             self.sender.resend(window.sent_qos1(packet_ids))
-            self._not_sent.update([lease.packet_id for lease in waiting])
+            self._not_sent.update([lease.packet_id for lease in waiting if lease.packet_id])
+            if len(packet_ids) < len(returned):
+                self.redelivery.returned([lease for lease in returned if not lease.packet_id])
         self.wake()
 
-    def acknowledged(self, packet_ids: Sequence[int]) -> None:
+    def acknowledged(self, member: Session, leases: Sequence[Lease]) -> None:
         """Leases ended: the group's cursor moves, in the commit that makes a member's Packet
         Identifiers durable."""
-        if self.sender is not None:
+        if self.sender is None:
+            return
+        packet_ids = [lease.packet_id for lease in leases if lease.packet_id]
+        if packet_ids:
             self.sender.session.in_flight.puback(packet_ids)
             self.sender.cursor_moved(with_others=True)
+        if len(packet_ids) < len(leases):
+            self.redelivery.done(member, [lease for lease in leases if not lease.packet_id])
+
+    def failed_at(self, failures: Sequence[Failure]) -> None:
+        """These leases did not end well."""
+        if self.sender is not None:
+            self.redelivery.failed(failures)
+        self.wake()
+
+    def take_back(self, member: Session, packet_ids: Sequence[int], counts: int) -> None:
+        """These have lasted too long: see `Redelivery.take_back`."""
+        self.redelivery.take_back(member, packet_ids, counts)
+        self.wake()
 
     def drained(self, member: Session) -> None:
         """The member's client has sent something, or may send more: it may have room."""
@@ -192,12 +191,13 @@ class Group(Owner, Recipient):
 
     def wake(self) -> None:
         """Lease out what there is, as far as the members have room."""
-        if self._distributing or self._cut_off or self.sender is None or not self.members:
+        if self._distributing or self._cutting.under_way or self.sender is None or not self.members:
             return
         self._distributing = True
         try:
             while True:
                 self._lease_unplaced()
+                self._lease_ready()
                 self._lease_new(self.sender)
                 if not self._drained:
                     break
@@ -223,7 +223,7 @@ class Group(Owner, Recipient):
 
     def room(self) -> int:
         """How many messages the members together can have now, as far as there are any."""
-        if len(self._unplaced) >= UNPLACED_MAX or self._unplaced_bytes >= UNPLACED_BYTES_MAX:
+        if self._unplaced.full:
             return 0
         waiting = 0 if self.sender is None else len(self.sender.session.outbox)
         enough = min(max(waiting, RESEND_MESSAGES_MAX), WAITING_MAX)
@@ -248,7 +248,13 @@ class Group(Owner, Recipient):
     def _room_of(self, member: Session) -> int:
         """What was handed to it goes first: so a member whose client does not read holds little."""
         _, client = self.members[member]
+        if self.redelivery.awaiting and member.client_id in self.redelivery.awaiting:
+            return 0  # What it had when the broker stopped comes first.
         return 0 if member.aside or not client.takes_more else min(member.room(), WAITING_MAX)
+
+    def _has_room(self, member: Session) -> bool:
+        """For what it had when the broker stopped."""
+        return self.members[member][1].takes_more and member.room() > len(member.aside)
 
     def send_again(self, outgoing: list[Outgoing], packet_ids: list[int]) -> None:
         """What a member returned goes to others."""
@@ -263,47 +269,96 @@ class Group(Owner, Recipient):
         """As far as it fits a member that has room by now, or no member any more."""
         if self._member_left:
             self._member_left = False
-            unplaced, self._unplaced, self._unplaced_bytes = self._unplaced, deque(), 0
-            for out, packet_id in unplaced:
+            for out, packet_id in self._unplaced.take_all():
                 self._lease([out], [packet_id])
         while self._drained:
             member = self._drained.pop()
             while self._unplaced and member in self.members and self._room_of(member):
-                out, packet_id = self._unplaced[0]
-                if not self._fits(member, out[0]):
+                if not self._fits(member, self._unplaced.first()):
                     break
-                self._unplaced.popleft()
-                self._unplaced_bytes -= out[0].cost
+                out, packet_id = self._unplaced.take()
                 self._lease([out], [packet_id])
+
+    def _lease_ready(self) -> None:
+        """What is to be tried again, to members that had not this message before."""
+        redelivery = self.redelivery
+        if not redelivery.ready:
+            redelivery.look()
+            return
+        ready, redelivery.ready = redelivery.ready, []
+        room: dict[Session, int] = {}
+        for message, retry in ready:
+            member = self._whose_turn_again(message, retry, room)
+            if member is None:
+                if self._fits_nobody(message):
+                    redelivery.too_large(message, retry, TOO_LARGE)
+                else:
+                    redelivery.ready.append((message, retry))
+                continue
+            room[member] = room.get(member, self._room_of(member)) - 1
+            now = redelivery.now()
+            lease = Lease(self.name, 0, message.offset, retry.attempts + 1, now)
+            redelivery.leased(retry, lease)
+            self._times.lease_over_at(Monotonic(now + redelivery.policy.lease_s))
+            member.offer_aside([(message, replace(self.members[member][0], lease=lease))])
+            self._turns.setdefault(member)
+            self._delivery.wake(member)
+        if len(redelivery.ready) < len(ready):
+            redelivery.look()
+
+    def _whose_turn_again(
+        self, message: Message, retry: Retry, room: dict[Session, int]
+    ) -> Session | None:
+        redelivery = self.redelivery
+        if redelivery.for_holder_only(retry):
+            for member in self.members:
+                if member.client_id == retry.holder:
+                    if self._has_room(member):
+                        return member
+                    self._without_room.setdefault(member, {})[self] = None
+            return None
+        return self._whose_turn(message, room, redelivery.has_had)
+
+    def _fits_nobody(self, message: Message) -> bool:
+        return bool(self.members) and not any(self._fits(m, message) for m in self.members)
 
     def _lease(self, outgoing: Sequence[Outgoing], packet_ids: Sequence[int]) -> None:
         """Hand these to the members in turn, passing over who has no room or takes no packets of
         that size."""
         room: dict[Session, int] = {}
         leased: dict[Session, list[Outgoing]] = {}
-        too_large: list[int] = []
+        too_large: list[Failure] = []
+        now = self.redelivery.now()
         for out, packet_id in zip(outgoing, packet_ids, strict=True):
             message, shared = out
             member = self._whose_turn(message, room)
             if member is not None:
                 room[member] -= 1
-                lease = Lease(self.name, packet_id)
+                lease = Lease(self.name, packet_id, message.offset, 1, now)
                 grant = replace(self.members[member][0], lease=lease, missing=shared.missing)
                 leased.setdefault(member, []).append((message, grant))
             elif any(self._fits(member, message) for member in self.members):
-                self._unplaced.append((out, packet_id))
-                self._unplaced_bytes += message.cost
+                self._unplaced.add(out, packet_id)
             else:
-                too_large.append(packet_id)
+                lease = Lease(self.name, packet_id, message.offset, 1)
+                too_large.append(Failure(lease, TOO_LARGE, "", counts=False, final=True))
         for member, its_share in leased.items():
             member.offer_aside(its_share)
-        if too_large and self.sender is not None:
-            self.sender.discard(too_large, TOO_LARGE)
+        if leased:
+            self._times.lease_over_at(Monotonic(now + self.redelivery.policy.lease_s))
+        if too_large:
+            self.failed_at(too_large)
         for member in leased:
             self._delivery.wake(member)
 
-    def _whose_turn(self, message: Message, room: dict[Session, int]) -> Session | None:
-        """The next member with room that takes such a message. `room`: as far as it was asked."""
+    def _whose_turn(
+        self,
+        message: Message,
+        room: dict[Session, int],
+        barred: Callable[[Session, Offset], bool] | None = None,
+    ) -> Session | None:
+        """The next member with room that takes such a message. `room`: as far as it was asked;
+        `barred`: whether a member must not have it."""
         for _ in range(len(self._turns)):
             member = next(iter(self._turns))
             if member not in room:
@@ -312,6 +367,8 @@ class Group(Owner, Recipient):
                 self._wait_for(member)
                 continue
             self._turns.move_to_end(member)
+            if barred is not None and barred(member, message.offset):
+                continue
             if self._fits(member, message):
                 return member
         return None
@@ -327,38 +384,18 @@ class Group(Owner, Recipient):
 
     def broken(self, error: StoreError) -> None:
         logger.error("group %s: %s", self.name, error)
-        self._cut_members_off(error)
+        self._cutting.cut_off([*self.members, *self.leaving], error)
 
     def failed(self, error: Exception) -> None:
         logger.critical("group %s is cut off", self.name, exc_info=error)
         if self.sender is not None:
             self.sender.session.end()
-        self._cut_members_off(StoreUnavailable(f"group {self.name} cannot be served"))
+        error = StoreUnavailable(f"group {self.name} cannot be served")
+        self._cutting.cut_off([*self.members, *self.leaving], error)
 
-    def _cut_members_off(self, error: StoreError) -> None:
-        """In several turns of the loop if they are many. Nothing is leased meanwhile, and whoever
-        joins waits."""
-        self._cut_off = True
-        first, *more = [*parts([*self.members, *self.leaving], CUT_OFF_AT_ONCE_MAX)] or [[]]
-        if more:
-            self._cutting = tasks.start(self._cut_more_off(more, error), self._not_cut_off)
-        self._cut_some_off(first, error)
-        self._cut_off = bool(more)
-
-    async def _cut_more_off(self, more: Sequence[Sequence[Session]], error: StoreError) -> None:
-        async with self.lock:
-            for part in more:
-                await asyncio.sleep(0)
-                self._cut_some_off(part, error)
-            self._cut_off = False
-
-    def _cut_some_off(self, part: Sequence[Session], error: StoreError) -> None:
-        for member in part:
-            if member in self.members or member in self.leaving:
-                self._delivery.failed(member, error)
-
-    def _not_cut_off(self, error: Exception) -> None:
-        logger.critical("members of group %s are not cut off", self.name, exc_info=error)
+    def _cut_one_off(self, member: Session, error: StoreError) -> None:
+        if member in self.members or member in self.leaving:
+            self._delivery.failed(member, error)
 
     def taken_over(self) -> None:
         raise AssertionError("clients cannot have the name of a group")

@@ -10,6 +10,7 @@ like any other. Instead of a client it is emptied into the sessions of its conne
 - Who unsubscribes finishes what it has [MQTT-3.10.4-3]; until it has, or is gone, the group stays
   open for that. If the group ends, what it has is its own.
 - A crash repeats at most `inflight_max` acknowledged messages for each member (P4).
+- One that was made by a command (`GroupDocument`) ends by a command alone.
 - A QoS 2 message belongs to the member it was sent to: the lease ends in the same commit that makes
   its Packet Identifier durable, and nobody else gets it. [MQTT-4.8.2-4, MQTT-4.8.2-5]
 """
@@ -17,7 +18,7 @@ like any other. Instead of a client it is emptied into the sessions of its conne
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import replace
 from functools import partial
@@ -32,19 +33,25 @@ from broker.documents import Put, SubscriptionDocument
 from broker.errors import QuotaExceeded
 from broker.log.log import Log
 from broker.message import Lease, Offset
-from broker.registry.group import Group, Member, WithoutRoom
+from broker.queue_documents import GroupDocument
+from broker.registry.dead_letters import DeadLetters
+from broker.registry.faces import Member
+from broker.registry.group import Group, WithoutRoom
+from broker.registry.group_times import GroupTimes
 from broker.registry.lingering import Lingering, all_stored
+from broker.registry.policy import Policy
+from broker.registry.redelivery import Failure, Redelivery
+from broker.registry.refusals import Refusal, Refusals
 from broker.registry.sessions import SESSION_EXPIRY_NEVER, Sessions
 from broker.session.in_flight import OF_NO_GROUP
+from broker.session.leases import by_group
 from broker.session.session import Session
 from broker.topics import is_shared, parse_shared
 
 JOINED_AT_ONCE_MAX = 500
 """Groups that a client who comes back joins in one turn of the loop: about 5 ms."""
 
-
-ByGroup = Mapping[str, Sequence[Lease]]
-"""Leases by the name of their group."""
+ByGroup = Mapping[str, Sequence[Lease]]  # by the name of their group
 
 LEFT_AT_ONCE_MAX = 250
 """Groups that a client who leaves is taken out of in one turn of the loop: about 7 ms."""
@@ -59,6 +66,7 @@ class Groups:
         counters: Counters,
         config: Config,
         clock: Clock,
+        deadline_moved: Callable[[], None] = lambda: None,
     ) -> None:
         self._log = log
         self._delivery = delivery
@@ -67,13 +75,32 @@ class Groups:
         self._config = config
         self._clock = clock
         self._groups: dict[str, Group] = {}
-        self._lingering = Lingering(log, sessions, counters, config, clock)
+        self.created: dict[str, GroupDocument] = {}
+        """Those that were made by a command, by name."""
+        self._lingering = Lingering(log, sessions, counters, config, clock, self.created)
+        self.dead_letters = DeadLetters(log, counters, config, clock)
+        self.refusals = Refusals(self.refused)
+        self.times = GroupTimes(self, deadline_moved)
         self._memberships: dict[Session, set[Group]] = {}
         """The groups that a session is a member of, or has leases of."""
         self._leaving: set[asyncio.Task[None]] = set()
         """Of clients that were members of many groups."""
         self._without_room: WithoutRoom = {}
         delivery.changes.groups = self
+
+    async def start(self) -> None:
+        """Before the sessions: which groups are to stay. Raises StoreError."""
+        self.created |= {d.client_id: d for d in await self._log.store.scan(GroupDocument)}
+        await self.dead_letters.start()
+
+    def get(self, name: str) -> Group | None:
+        """The group, if it is open."""
+        group = self._groups.get(name)
+        return None if group is None or group.sender is None else group
+
+    def everybody(self) -> Mapping[Session, set[Group]]:
+        """The members of all groups, and who is leaving one."""
+        return self._memberships
 
     @property
     def open_count(self) -> int:
@@ -82,8 +109,7 @@ class Groups:
 
     def members(self, name: str) -> tuple[Session, set[Session]] | None:
         """The session of an open group, and its members."""
-        group = self._groups.get(name)
-        if group is None or group.sender is None:
+        if (group := self.get(name)) is None or group.sender is None:
             return None
         return group.sender.session, {*group.members}
 
@@ -116,7 +142,7 @@ class Groups:
         Raises StoreError, QuotaExceeded."""
         while True:
             name = subscription.filter
-            group = self._groups.setdefault(name, Group(name, self._without_room))
+            group = self._groups.setdefault(name, Group(name, self._without_room, self.times))
             if group.ending is not None:
                 await asyncio.wait([group.ending])
                 continue
@@ -139,6 +165,12 @@ class Groups:
     async def _open(self, group: Group, here: Offset) -> None:
         shared = parse_shared(group.name)
         assert shared is not None
+        policy = Policy.of(self.created.get(group.name))
+        redelivery = Redelivery(
+            *(group.name, policy, self._log, self._delivery, self._counters, self._clock),
+            *(self.dead_letters, self.times, group),
+        )
+        await redelivery.begin()
         if not self._sessions.has_durable(group.name):
             await self._lingering.make_room()
         session, _ = await self._sessions.open(
@@ -151,7 +183,8 @@ class Groups:
             now=self._clock.now(),
         )
         self._lingering.opened(group.name)
-        group.opened(session, self._log, self._delivery, self._counters, self._config.inflight_max)
+        most = self._config.inflight_max
+        group.opened(session, self._log, self._delivery, self._counters, most, redelivery)
         _, topic_filter = shared
         if topic_filter not in session.subscriptions:
             subscription = SubscriptionDocument(
@@ -180,6 +213,7 @@ class Groups:
 
         The groups that nobody is subscribed to any more end. `left` is called when that is stored.
         """
+        self.refusals.flush()
         last = [group for name in names if (group := self._leave(session, name)) is not None]
         if not last:
             if left is not None:
@@ -204,9 +238,10 @@ class Groups:
             return None
         if group in self._memberships.get(session, ()):
             group.leave(session, session.waiting_leases(name))
-        if group.members:
+        stays = group.members or name in self.created
+        if stays:
             self._let_finished_go(group, session)
-        return None if group.members or group.ending is not None else group
+        return None if stays or group.ending is not None else group
 
     async def _end_without_subscriber(
         self,
@@ -248,28 +283,36 @@ class Groups:
         for member in group.leaving:
             self._memberships[member].discard(group)
             if kept := member.in_flight.keep_leases(group.name, durable=member.durable):
-                session.in_flight.puback([lease.packet_id for lease in kept])
+                session.in_flight.puback([e.packet_id for e in kept if e.packet_id])
                 self._log.changed(member)
         group.closed()
+        self.times.closed(group.name)
         session.set_expiry(0)
         self._sessions.close(session, group, self._clock.now())
-        self._lingering.ended(session, self._delivery.live.through)
+        self._lingering.ended(session, self._delivery.live.through, group.redelivery.waiting)
 
     def _let_finished_go(self, group: Group, session: Session) -> None:
         """If one that unsubscribed has nothing in flight of this group any more."""
-        if session in group.leaving and not session.in_flight.has_lease(group.name):
+        if session in group.leaving and not session.in_flight.leases.has(group.name):
             self._memberships[session].discard(group)
             self._remove(group, session)
 
-    def detach(self, session: Session) -> None:
+    def detach(self, session: Session, *, lost: bool = False) -> None:
         """The client is gone: what it did not acknowledge goes to the others, of many groups in
-        several turns of the loop."""
+        several turns of the loop. `lost`: without a word, which may be because of the message that
+        it had longest."""
         groups = self._memberships.pop(session, ())
         self._without_room.pop(session, None)
-        sent = _by_group(session.in_flight.return_leases())
-        if lost := sent.pop(OF_NO_GROUP.group, ()):
-            self._lingering.lost(session, len(lost))
-        waiting = _by_group(session.waiting_leases())
+        stopping = self._lingering.stopping
+        oldest = session.in_flight.leases.oldest() if lost and not stopping else None
+        sent = by_group(session.in_flight.return_leases())
+        for name, leases in sent.items():
+            if (open_group := self.get(name)) is not None:
+                part_with = open_group.redelivery.part_with
+                sent[name] = part_with(session, leases, oldest, hold=stopping)
+        if ended := sent.pop(OF_NO_GROUP.group, ()):
+            self._lingering.lost(session, len(ended))
+        waiting = by_group(session.waiting_leases())
         for group in groups:
             group.forget(session)
         first, *more = [*parts(groups, LEFT_AT_ONCE_MAX)] or [[]]
@@ -316,34 +359,40 @@ class Groups:
         if group.sender is not None:
             session = group.sender.session
             group.closed()
+            self.times.closed(group.name)
             self._sessions.close(session, group, self._clock.now())
             self._lingering.closed(group.name)
 
     def settle(self, session: Session) -> None:
         """Tell the groups which leases of this member ended."""
-        if not session.in_flight.settled:
+        if not session.in_flight.leases.settled:
             return
-        ended: dict[str, list[int]] = {}
-        for lease in session.in_flight.take_settled():
-            ended.setdefault(lease.group, []).append(lease.packet_id)
-        for name, packet_ids in ended.items():
-            group = self._groups.get(name)
-            if group is not None:
-                group.acknowledged(packet_ids)
+        for name, leases in by_group(session.in_flight.leases.take_settled()).items():
+            if (group := self._groups.get(name)) is not None:
+                group.acknowledged(session, leases)
                 self._let_finished_go(group, session)
+
+    def refused(self, name: str, refusals: Sequence[Refusal]) -> None:
+        """Members refuse these. In a group that no command made that is final. [MQTT-4.8.2-6]"""
+        if (group := self.get(name)) is None:
+            return
+        final = group.redelivery.policy.refusals_are_final
+        for member, lease, _ in refusals:
+            if not lease.attempt:
+                group.redelivery.let_go(member, [lease.offset])
+        group.failed_at([Failure(e, why, m.client_id, final=final) for m, e, why in refusals])
+        for member in {refusal.member for refusal in refusals}:
+            self._let_finished_go(group, member)
 
     def stalled(self, session: Session) -> None:
         """The member's socket is full: leases that wait for it go to others."""
         if session.aside and session in self._memberships:
-            for name, waiting in _by_group(session.waiting_leases()).items():
+            for name, waiting in by_group(session.waiting_leases()).items():
                 self._groups[name].return_leases(waiting)
 
     def drained(self, session: Session) -> None:
         """The member has sent something: it may have room for more."""
-        waiting = self._without_room.pop(session, None)
-        if waiting is None:
-            return
-        groups = iter(waiting)
+        groups = iter(self._without_room.pop(session, ()))
         for group in groups:
             # It leases, which wakes the member, and so comes here again: with no group to go on to.
             group.drained(session)
@@ -351,10 +400,3 @@ class Groups:
                 break
         if left := dict.fromkeys(groups):
             self._without_room[session] = left | self._without_room.get(session, {})
-
-
-def _by_group(leases: Iterable[Lease]) -> dict[str, list[Lease]]:
-    by_group: dict[str, list[Lease]] = {}
-    for lease in leases:
-        by_group.setdefault(lease.group, []).append(lease)
-    return by_group

@@ -22,7 +22,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -39,10 +39,12 @@ from broker.log.deadlines import Deadlines
 from broker.log.log import Log
 from broker.message import Monotonic, Offset
 from broker.plural import counted
+from broker.queue_documents import RetryDocument
 from broker.registry.faces import AbsentGroups
 from broker.registry.loading import load
 from broker.registry.sessions import SESSION_EXPIRY_NEVER, Sessions
 from broker.session.session import Session
+from broker.store import PART_MAX
 from broker.topics import parse_shared
 
 logger = logging.getLogger(__name__)
@@ -67,8 +69,16 @@ class Lingering(AbsentGroups):
     """See the module."""
 
     def __init__(
-        self, log: Log, sessions: Sessions, counters: Counters, config: Config, clock: Clock
+        self,
+        log: Log,
+        sessions: Sessions,
+        counters: Counters,
+        config: Config,
+        clock: Clock,
+        stay: Container[str] = (),
     ) -> None:
+        """`stay`: groups that never end by themselves."""
+        self._stay_for_ever = stay
         self._log = log
         self._sessions = sessions
         self._counters = counters
@@ -87,7 +97,7 @@ class Lingering(AbsentGroups):
         """For how many seconds each lingering group had members, the shortest first."""
         self._ends = 0
         """How often sessions have ended."""
-        self._to_count: deque[tuple[Session, Offset]] = deque()
+        self._to_count: deque[tuple[Session, Offset, int]] = deque()
         """Of the groups that have ended: what was unread, up to this offset."""
         self._looking: asyncio.Task[None] | None = None
         self._counting: asyncio.Task[None] | None = None
@@ -142,10 +152,11 @@ class Lingering(AbsentGroups):
         found = await self._looks.until_answered(lambda: self._log.store.without_subscriber(names))
         return {document.client_id: document for document in found}
 
-    def ended(self, session: Session, through: Offset) -> None:
-        """This session of a group, not attached any more, has ended. Count what was unread."""
-        if len(session.in_flight) or session.position.through < through:
-            self._to_count.append((session, through))
+    def ended(self, session: Session, through: Offset, retries: int = 0) -> None:
+        """This session of a group, not attached any more, has ended. Count what was unread, and
+        what was to be tried again."""
+        if retries or len(session.in_flight) or session.position.through < through:
+            self._to_count.append((session, through, retries))
             if self._counting is None:
                 self._counting = tasks.start(self._count_and_tell(), self._failed)
 
@@ -159,6 +170,7 @@ class Lingering(AbsentGroups):
         )
 
     def _look_at(self, names: Iterable[str]) -> None:
+        names = [name for name in names if name not in self._stay_for_ever]
         self._to_look_at.update(dict.fromkeys(names, self._clock.now()))
         if self._to_look_at and self._looking is None:
             self._looking = tasks.start(self._look(), self._failed)
@@ -201,7 +213,8 @@ class Lingering(AbsentGroups):
 
     def _came_back(self, name: str) -> bool:
         """Whether the group had a member since. It is looked at again when that has left."""
-        return name in self._to_look_at or not self._sessions.is_absent(name)
+        made = name in self._stay_for_ever
+        return made or name in self._to_look_at or not self._sessions.is_absent(name)
 
     def _lingers(self, document: SessionDocument, since_us: int) -> None:
         in_use_s = (since_us - document.created_at_us) / 1e6
@@ -215,12 +228,12 @@ class Lingering(AbsentGroups):
     async def _end(self, document: SessionDocument, *, longest_s: int = 0) -> None:
         """Unless something is unread, and the group has not stayed for `longest_s` yet."""
         name, through = document.client_id, self._log.high_watermark
-        session = await self._load(name)
+        session, retries = await self._load(name), await self._retries(name)
         more_s = longest_s - document.session_expiry_s
         unread = False
         if session is not None and more_s > 0:
             count, complete = await self._unread(session, through)
-            unread = count > 0 or not complete
+            unread = count + retries > 0 or not complete
         if self._came_back(name):
             return
         if unread:
@@ -231,7 +244,7 @@ class Lingering(AbsentGroups):
 
         def ended(error: StoreError | None) -> None:
             if error is None and session is not None:
-                self.ended(session, through)
+                self.ended(session, through, retries)
 
         self._in_use_s.remove(name)
         self._sessions.end(name, self._clock.now(), ended)
@@ -246,6 +259,17 @@ class Lingering(AbsentGroups):
         except StoreError as error:
             logger.error("group %s: its unread messages are not counted: %s", name, error)
             return None
+
+    async def _retries(self, name: str) -> int:
+        """How many messages the group is to try again."""
+        count, after = 0, None
+        while True:
+            scan = partial(self._log.store.scan_part, RetryDocument, (name,), after)
+            found = await self._looks.until_answered(scan)
+            count += len(found)
+            if len(found) < PART_MAX:
+                return count
+            after = (name, found[-1].due_at_us, found[-1].offset)
 
     async def _unread(self, session: Session, through: Offset) -> tuple[int, bool]:
         """How many messages, and whether that is all."""
@@ -266,8 +290,9 @@ class Lingering(AbsentGroups):
         told = groups = messages = 0
         try:
             while self._to_count:
-                session, through = self._to_count.popleft()
+                session, through, retries = self._to_count.popleft()
                 count, complete = await self._unread(session, through)
+                count += retries
                 if not count:
                     continue
                 self._counters.dropped[UNREAD] += count

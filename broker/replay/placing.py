@@ -143,6 +143,17 @@ async def place(
     subscription.replaying = True
 
 
+async def group_begins(
+    store: Store, topic_filter: str, words: Mapping[str, str], now_us: WallUs, here: Offset
+) -> Offset:
+    """The offset after which a group of this filter begins, if it is new. Raises as `place`: it has
+    no end, and the prefix is not for it."""
+    span = parse(words.get("from", "latest"), now_us)
+    if span.end is not None or "until" in words:
+        raise SharedSubscriptionsNotSupported("a Shared Subscription has no end")
+    return await begin_after(store, span.start, [topic_filter], here=here, cursor=here)
+
+
 async def _end(store: Store, end: Point, here: Offset) -> Offset:
     """The last offset that belongs to it."""
     match end:

@@ -16,6 +16,7 @@ from operator import itemgetter
 
 from broker.message import MESSAGE_BYTES, Lease, Offset, Outgoing, PacketIdentifier
 from broker.session.exchange import ASIDE, InFlight, Row, Stage, Taken
+from broker.session.leases import Leases
 from broker.session.repeatable import Repeatable
 
 PACKET_IDENTIFIER_MAX = 65_535
@@ -38,8 +39,6 @@ class InFlightWindow:
         self.next_packet_id = 1
         self.keeps_qos0 = False
         """Whether QoS 0 is in flight as well: in the session of a group."""
-        self.settled: list[Lease] = []
-        """Leases that ended; the groups fetch them with `take_settled`."""
         self._qos1: dict[int, Offset] = {}
         self._qos2: dict[int, Offset] = {}
         self._released: dict[int, Offset] = {}
@@ -48,7 +47,7 @@ class InFlightWindow:
         """The same order as numbers that rise, for pages, which are by Packet Identifier."""
         self._aside: dict[int, bool] = {}
         """Packet Identifiers of messages that came from aside, and whether as retained."""
-        self._leases: dict[int, Lease] = {}
+        self.leases = Leases()
         """QoS 1 messages leased from a group, which keeps them for the session."""
         self._changed: set[int] | None = None
         """Pages that changed since `take_changed`; None: nobody asks."""
@@ -226,8 +225,8 @@ class InFlightWindow:
     def _end_aside(self, packet_ids: Iterable[int]) -> None:
         for packet_id in packet_ids:
             self._aside.pop(packet_id, None)
-            if lease := self._leases.pop(packet_id, None):
-                self.settled.append(lease)
+        if self.leases.held:
+            self.leases.end(packet_ids)
 
     def set_aside(self) -> None:
         """The cursor waits for none of these any more: the session goes on elsewhere in the log."""
@@ -250,38 +249,25 @@ class InFlightWindow:
     # Leases from groups
 
     def lease(self, leased: Iterable[tuple[int, Lease]]) -> None:
-        """These were taken, with their Packet Identifiers. A lease lasts while its message is in
-        flight at QoS 1; otherwise it has ended. [MQTT-4.8.2-4, MQTT-4.8.2-5]"""
-        for packet_id, lease in leased:
-            if packet_id in self._qos1:
-                self._leases[packet_id] = lease
-            else:
-                self.settled.append(lease)
-
-    def has_lease(self, group: str) -> bool:
-        """Whether anything in flight is leased from this group."""
-        return any(lease.group == group for lease in self._leases.values())
+        """These were taken, with their Packet Identifiers."""
+        self.leases.add(leased, self._qos1)
 
     def return_leases(self) -> list[Lease]:
         """Give back to the groups what they leased and is not acknowledged."""
-        returned, self._leases = self._leases, {}
+        returned, self.leases.held = self.leases.held, {}
         self._qos1 = {p: offset for p, offset in self._qos1.items() if p not in returned}
         self._finished(len(returned), returned)
         return list(returned.values())
 
     def keep_leases(self, group: str, *, durable: bool) -> list[Lease]:
         """The group ended: what it leased is the session's own, or of no group. [MQTT-3.10.4-3]"""
-        kept = {p: lease for p, lease in self._leases.items() if lease.group == group}
-        others = {p: lease for p, lease in self._leases.items() if p not in kept}
-        self._leases = others | ({} if durable else dict.fromkeys(kept, OF_NO_GROUP))
+        held = self.leases.held
+        kept = {p: lease for p, lease in held.items() if lease.group == group}
+        others = {p: lease for p, lease in held.items() if p not in kept}
+        self.leases.held = others | ({} if durable else dict.fromkeys(kept, OF_NO_GROUP))
         if self._changed is not None:
             self._note_changed(kept)
         return list(kept.values())
-
-    def take_settled(self) -> list[Lease]:
-        """The leases that ended since the last call."""
-        settled, self.settled = self.settled, []
-        return settled
 
     # What the log keeps of it
 
@@ -297,7 +283,7 @@ class InFlightWindow:
         return released + sorted(sent, key=itemgetter(0))
 
     def _entries(self, flight: Mapping[int, Offset], stage: Stage) -> list[InFlight]:
-        aside, leases = self._aside, self._leases
+        aside, leases = self._aside, self.leases.held
         return [
             InFlight(
                 offset,
@@ -314,7 +300,7 @@ class InFlightWindow:
         """The `unfinished` exchanges whose Packet Identifier is on this page."""
         first = number << PAGE_SHIFT
         ids = range(first, first + (1 << PAGE_SHIFT))
-        leases, aside = self._leases, self._aside
+        leases, aside = self.leases.held, self._aside
         flags = {p: ASIDE | aside[p] for p in ids if p in aside} if aside else {}
         rows: list[Row] = [
             (flight[p], p, stage, flags.get(p, 0), 0)

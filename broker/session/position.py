@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from broker.documents import AheadOfLog
+from broker.handed_on import AheadOfLog
 from broker.message import Offset
 from broker.session.served import NOTHING, Served
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 
-from broker.documents import BEFORE_ALL, NOT_YET, HandedOn, Place
+from broker.documents import BEFORE_ALL, NOT_YET, Place
+from broker.handed_on import HandedOn
 from broker.message import Message, Offset
 
 

@@ -25,6 +25,8 @@
   it: a subscription begins after the n-th message of an append, wherever that comes to lie.
 - **S11** `removing` is what retention needs, see `removing.py`. `trim` removes whatever it meets:
   its readers have missed it (`missing_before`).
+- **S12** A message that is *held* outlives `trim`: a retained one (S5), that of a dead letter, and
+  one that a group retries. SQLite has the view `held`.
 """
 
 from __future__ import annotations
@@ -34,9 +36,12 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from broker.documents import D, Document, Operation, Place, SessionDocument
+from broker.documents import D, Document, Key, Operation, Place, SessionDocument
 from broker.message import Message, Offset, WallUs
 from broker.store.removing import Removing
+
+PART_MAX = 1000
+"""Documents that `scan_part` returns at most: about 5 ms."""
 
 TakeAtOnce = Callable[[Sequence[Message]], bool]
 """Takes a batch in the turn in which it was committed; or leaves it to the iterator: False."""
@@ -188,7 +193,7 @@ class Store(Protocol):
         """The messages at these offsets, at most 100,000, oldest first; removed ones are left out.
 
         Stops when their sizes reach `bytes_max`: offsets from `next` on were not looked at. A
-        retained message is found also below the log start.
+        message that is held is found also below the log start.
         """
         ...
 
@@ -249,6 +254,12 @@ class Store(Protocol):
         """Every document of a class whose key begins with `key`, in key order."""
         ...
 
+    async def scan_part(
+        self, kind: type[D], key: tuple[str, ...] = (), after: Key | None = None
+    ) -> list[D]:
+        """As `scan`, but only the first PART_MAX of them, of those behind the key `after`."""
+        ...
+
     async def scan_together(
         self, kinds: Sequence[type[Document]], key: tuple[str, ...]
     ) -> list[Document]:
@@ -265,7 +276,7 @@ class Store(Protocol):
         ...
 
     async def trim(self, before: Offset) -> int:
-        """Remove messages below `before` that are not retained; the number removed.
+        """Remove messages below `before` that are not held (S11); the number removed.
 
         The log start moves first. Raises StoreFull, StoreBusy: the next call goes on removing.
         """

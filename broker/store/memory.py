@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from dataclasses import replace
@@ -28,8 +28,8 @@ from broker.documents import (
 )
 from broker.errors import StoreUnavailable
 from broker.message import Message, Offset, WallUs
-from broker.store import Amount, Read, Skipped, StoreStats, Stretch, TakeAtOnce
-from broker.store.memory_documents import Documents, applied
+from broker.store import PART_MAX, Amount, Read, Skipped, StoreStats, Stretch, TakeAtOnce
+from broker.store.memory_documents import Documents, applied, held
 from broker.store.removing import (
     OVERHEAD_BYTES,
     SEGMENT,
@@ -247,6 +247,14 @@ class MemoryStore:
             found += [replace(self._documents[kind, k][0]) for k in keys]
         return found
 
+    async def scan_part(
+        self, kind: type[D], key: tuple[str, ...] = (), after: Sequence[str | int] | None = None
+    ) -> list[D]:
+        documents = await self.scan(kind, key)
+        keys = [tuple(getattr(document, name) for name in kind.KEY) for document in documents]
+        begin = 0 if after is None else bisect_right(keys, tuple(after))
+        return documents[begin : begin + PART_MAX]
+
     async def without_subscriber(self, names: Sequence[str]) -> list[SessionDocument]:
         subscribed = {subscription.filter for subscription in await self.scan(SubscriptionDocument)}
         found = [await self.get(SessionDocument, (name,)) for name in {*names} - subscribed]
@@ -260,10 +268,10 @@ class MemoryStore:
 
     def take_out(self, unwanted: Callable[[Message], bool]) -> int:
         """Remove these messages, but for what is held; how many."""
-        held = {message.offset for message in self._retained.values()}
+        kept = {message.offset for message in self._retained.values()} | held(self._documents)
         before = len(self._log)
         self._log = [
-            message for message in self._log if message.offset in held or not unwanted(message)
+            message for message in self._log if message.offset in kept or not unwanted(message)
         ]
         self._wake()
         return before - len(self._log)

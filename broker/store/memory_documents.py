@@ -19,8 +19,13 @@ from broker.documents import (
     SubscriptionDocument,
 )
 from broker.errors import StoreConflict
+from broker.message import Offset
+from broker.queue_documents import DeadLetterDocument, GroupDocument, RetryDocument
 
-OF_A_SESSION = (SubscriptionDocument, CursorDocument, InFlightDocument, ReceivedQos2Document)
+OF_A_SESSION = (
+    *(SubscriptionDocument, CursorDocument, InFlightDocument, ReceivedQos2Document),
+    *(GroupDocument, RetryDocument),
+)
 """Documents that need their client's SessionDocument, and go with it."""
 
 Documents = dict[tuple[type[Document], Key], tuple[Document, int]]
@@ -54,3 +59,9 @@ def _put(documents: Documents, document: Document, revision: int | None) -> None
     if revision is not None and revision != found:
         raise StoreConflict(f"{type(document).__name__}: revision {found}, not {revision}")
     documents[type(document), key] = (replace(document), found + 1)
+
+
+def held(documents: Documents) -> set[Offset]:
+    """The messages that documents point at. (S12)"""
+    found = [document for document, _ in documents.values()]
+    return {d.offset for d in found if isinstance(d, DeadLetterDocument | RetryDocument)}

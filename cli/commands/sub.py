@@ -114,6 +114,14 @@ def run(
         str | None,
         typer.Option("--exec", metavar="CMD", help="Run CMD for each, acknowledge if it succeeds."),
     ] = None,
+    exec_timeout: Annotated[
+        float | None,
+        typer.Option("--exec-timeout", metavar="S", min=0.1, help="End CMD after so many seconds."),
+    ] = None,
+    grace: Annotated[
+        float,
+        typer.Option("--grace", metavar="S", min=0, help="How long a stop waits for CMD."),
+    ] = 30.0,
     no_newline: Annotated[
         bool, typer.Option("--no-newline", "-N", help="Write payloads without a newline.")
     ] = False,
@@ -150,6 +158,7 @@ def run(
     """Subscribe, and write each message to standard output."""
     from broker.topics import SHARE_PREFIX
     from cli import subscribe
+    from cli.execute import Command
     from cli.format import compile_format, json_format, plain_format
 
     address, url_topic = address_of(
@@ -236,7 +245,7 @@ def run(
         replay=subscribe.Replay(start, until, times_as_fast),
         count=0 if exit_when_subscribed else count,
         timeout_s=timeout,
-        command=command,
+        command=None if command is None else Command(command, exec_timeout, grace),
         ignore_retained=ignore_retained,
         filtered_out=tuple(filter_out or ()),
         unsubscribe=tuple(unsubscribe or ()),

@@ -21,8 +21,8 @@ ROWS = (
     ("log", "replay", "clock"),
     ("store", "tasks", "security", "mqtt", "lines", "session"),
     (
-        *("config", "documents", "topics", "counters", "message"),
-        *("plural", "retention_rules", "errors", "__init__"),
+        *("config", "handed_on", "documents", "queue_documents", "topics", "counters"),
+        *("message", "plural", "retention_rules", "errors", "__init__"),
     ),
 )
 ORDER = [place for row in ROWS for place in row]
@@ -52,7 +52,7 @@ USED_BY_CLI = {
     "at_rest": {"cli.subscribers"},
     "store": {
         *("cli.history", "cli.topics", "cli.database", "cli.check", "cli.salvage"),
-        *("cli.copying", "cli.backup", "cli.restore", "cli.compact", "cli.log_trim"),
+        *("cli.copying", "cli.backup", "cli.restore", "cli.compact", "cli.log_trim", "cli.queues"),
     },
     "session": {"cli.check", "cli.salvage"},
     "net": {"cli.admin"},
@@ -78,6 +78,7 @@ DEFINED_IN = {
     "$share/": "broker.topics",
     "$replay/": "broker.topics",
     "$SYS": "broker.topics",
+    "$dead": "broker.topics",
     "pubsub.db": "broker.config",
     "admin.sock": "broker.config",
     "broker.lock": "broker.config",

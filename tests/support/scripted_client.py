@@ -37,6 +37,8 @@ class ScriptedClient:
         self.reports = deque[UserProperties]()
         """What the broker tells of the session, at each `open`; then nothing."""
         self.session_report: UserProperties = ()
+        self.told: Mapping[str, str] = {}
+        """User Properties of each SUBACK."""
         self._subscribed: set[str] = set()
         self._packet_id = 0
 
@@ -96,6 +98,12 @@ class ScriptedClient:
 
     def acknowledge(self, messages: Iterable[MQTTMessage]) -> None:
         self.did.append(("acknowledge", *(message.mid for message in messages)))
+
+    def granted(self) -> Mapping[str, str]:
+        return self.told
+
+    def refuse(self, message: MQTTMessage, packet: bytes) -> None:
+        self.did.append(("refuse", message.mid, packet))
 
     def unsent_bytes(self) -> int:
         return 0

@@ -224,8 +224,11 @@ class World:
         self.wills = Wills(self.log, self.counters, clock, moved, restart_grace_s=grace_s)
         self.sessions = Sessions(self.log, self.delivery, self.wills, config, moved)
         self.asking = asking_of(config, self.log, clock, self.counters, moved)
-        self.alarm.watch(self.wills, self.sessions, self.asking.delayed, self.asking.dedup)
-        self.groups = Groups(self.log, self.delivery, self.sessions, self.counters, config, clock)
+        self.groups = Groups(
+            self.log, self.delivery, self.sessions, self.counters, config, clock, moved
+        )
+        asking = self.asking
+        self.alarm.watch(self.wills, self.sessions, self.groups.times, asking.delayed, asking.dedup)
         self.administration = Administration(
             self.log, self.delivery, self.sessions, self.groups, self.counters, clock
         )
@@ -271,6 +274,7 @@ async def running(
     clock = clock or FakeClock()
     world = World(disk, config or Config(), clock)
     await world.log.start()
+    await world.groups.start()
     await world.sessions.start(clock.now())
     await world.wills.start()
     await world.asking.delayed.start()
@@ -283,6 +287,7 @@ async def running(
         world.alarm.expire_forever(),
         world.wills.publish_forever(),
         world.asking.delayed.publish_forever(),
+        world.groups.dead_letters.tell_forever(),
     ):
         asyncio.create_task(work)  # noqa: RUF006  `before` and the end of this hold them.
     try:

@@ -218,6 +218,8 @@ async def test_status_is_a_snapshot(server: Server, config: Config) -> None:
         "messages_in": 1,
         "messages_out": 0,
         "redeliveries": 0,
+        "attempts_failed": 0,
+        "dead_letters": 0,
         "commits": 1,
         "append_failures": 0,
         "protocol_errors": 0,

@@ -81,6 +81,20 @@ _QUESTIONS = {
     "the will of {} is no message": (
         "SELECT client_id FROM wills WHERE qos NOT BETWEEN 0 AND 2 OR delay_s < 0 OR topic = ''"
     ),
+    "the dead letter of {} at offset {} has no message": (
+        "SELECT group_name, offset FROM dead_letters"
+        " WHERE offset NOT IN (SELECT offset FROM messages)"
+    ),
+    "what {} is to try again at offset {} is not there": (
+        "SELECT client_id, offset FROM retries WHERE offset NOT IN (SELECT offset FROM messages)"
+    ),
+    "the dead letter of {} at offset {} makes no sense": (
+        "SELECT group_name, offset FROM dead_letters WHERE attempts < 0 OR group_name = ''"
+    ),
+    "the settings of {} make no sense": (
+        "SELECT client_id FROM group_settings WHERE attempts_max < 1 OR backoff_first_ms < 0"
+        " OR backoff_max_ms < backoff_first_ms OR lease_ms < 1"
+    ),
     "the QoS 2 identifiers of {} are damaged": (
         "SELECT client_id FROM received_qos2 WHERE length(packet_ids) % 2"
     ),

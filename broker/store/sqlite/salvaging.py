@@ -108,8 +108,7 @@ class Salvage:
             start = self._log_start(roots)
             self._retain(roots)
             new.execute(
-                "DELETE FROM messages"
-                " WHERE offset < ? AND offset NOT IN (SELECT offset FROM retained)",
+                "DELETE FROM messages WHERE offset < ? AND offset NOT IN (SELECT offset FROM held)",
                 (start,),
             )
             self._index(start)
@@ -304,6 +303,8 @@ class Salvage:
                 new.execute(
                     f"DELETE FROM {table} WHERE {column} NOT IN (SELECT {column} FROM {parent})"
                 )
+        for table in ("dead_letters", "retries"):
+            new.execute(f"DELETE FROM {table} WHERE offset NOT IN (SELECT offset FROM messages)")
         high = "(SELECT max(ifnull(max(offset), 0), (SELECT start - 1 FROM log)) FROM messages)"
         damaged = [
             cursor.client_id for cursor, pages in cursors(new) if self._is_damaged(cursor, pages)

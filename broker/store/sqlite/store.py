@@ -27,7 +27,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from broker import tasks
 from broker.documents import D, Document, Key, Operation, Place, SessionDocument, fill_in
@@ -262,8 +262,7 @@ class SqliteStore:
         bytes_max: int = 1 << 20,
     ) -> Read:
         self._require_open()
-        asked, start = start, max(start, self.log_start)
-        end = min(end, self._high_watermark)
+        asked, start, end = start, max(start, self.log_start), min(end, self._high_watermark)
         read = Read([], start)
         while read.next <= start <= end:
             read = await self._read(Reader.read, start, end, filters, limit, bytes_max)
@@ -295,8 +294,7 @@ class SqliteStore:
     async def count(
         self, filters: Sequence[str], start: Offset, end: Offset, *, looks_max: int = sys.maxsize
     ) -> tuple[int, Offset]:
-        count, position = 0, max(start, self.log_start)
-        end = min(end, self._high_watermark)
+        count, position, end = 0, max(start, self.log_start), min(end, self._high_watermark)
         while position <= end and looks_max > 0:
             found, position = await self._read(Reader.count_part, filters, position, end)
             count, looks_max = count + found, looks_max - 1
@@ -341,9 +339,12 @@ class SqliteStore:
         return next(iter(await self.scan(kind, key)), None)
 
     async def scan(self, kind: type[D], key: tuple[str, ...] = ()) -> list[D]:
-        kinds: Any = [kind]
-        documents: list[Any] = await self.scan_together(kinds, key)
-        return documents
+        return cast("list[D]", await self.scan_together(cast(Any, [kind]), key))
+
+    async def scan_part(
+        self, kind: type[D], key: tuple[str, ...] = (), after: Key | None = None
+    ) -> list[D]:
+        return await self._read_documents(Reader.documents, cast(Any, [kind]), key, after)
 
     async def scan_together(
         self, kinds: Sequence[type[Document]], key: tuple[str, ...]

@@ -36,6 +36,12 @@ from broker.documents import (
     WillDocument,
 )
 from broker.errors import StoreBusy, StoreConflict, StoreFull
+from broker.queue_documents import (
+    DeadLetterDocument,
+    DeadNoticeDocument,
+    GroupDocument,
+    RetryDocument,
+)
 from broker.store.sqlite.errors import store_error
 from broker.store.sqlite.rows import insert_rows
 from broker.topics import SHARE_PREFIX
@@ -105,6 +111,10 @@ TABLES: dict[type[Document], Table] = {
     DelayedDocument: Table(DelayedDocument, "delayed"),
     DelayedDeadlineDocument: Table(DelayedDeadlineDocument, "delayed_deadlines"),
     DedupDocument: Table(DedupDocument, "dedup_keys"),
+    GroupDocument: Table(GroupDocument, "group_settings"),
+    RetryDocument: Table(RetryDocument, "retries"),
+    DeadLetterDocument: Table(DeadLetterDocument, "dead_letters"),
+    DeadNoticeDocument: Table(DeadNoticeDocument, "dead_notices"),
     TimeDocument: Table(TimeDocument, "log_time"),
     MarkDocument: Table(MarkDocument, "log_marks"),
 }

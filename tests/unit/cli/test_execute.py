@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any
+import subprocess
+import time
+from pathlib import Path
 
 import pytest
 
-from cli.execute import Failed, execute, put_off
-from cli.failure import ConnectionLost
-from tests.support.scripted_client import ScriptedClient, message
+from cli.execute import Command, Failed, execute, put_off
+from tests.support.scripted_client import message
 
 
-def run(command: str, client: ScriptedClient | None = None) -> str:
-    scripted: Any = client or ScriptedClient()  # It has the face of a Client.
-    return execute(command, message("t", 1), scripted)
+class Connection:
+    """A `cli.execute.Connection`."""
+
+    def __init__(self, error: BaseException | None = None, *, interrupted: bool = False) -> None:
+        self.turns = 0
+        self.interrupted = interrupted
+        self._error = error
+
+    def turn(self) -> None:
+        self.turns += 1
+        if self._error is not None:
+            raise self._error
+
+
+def run(command: str | Command, connection: Connection | None = None) -> str:
+    command = Command(command) if isinstance(command, str) else command
+    return execute(command, message("t", 1), connection or Connection(), 3)
 
 
 @pytest.fixture(autouse=True)
@@ -35,16 +50,37 @@ def test_how_a_command_ended(command: str, reason: str) -> None:
     assert run(command) == reason
 
 
-def test_the_connection_is_kept_meanwhile_and_its_loss_is_for_later() -> None:
-    client = ScriptedClient([ConnectionLost("closed")])
-    assert run("sleep 0.2", client) == ""
-    assert not client.turns
+def test_the_connection_is_kept_meanwhile() -> None:
+    connection = Connection()
+    assert run("sleep 0.3", connection) == ""
+    assert connection.turns > 1
 
 
 def test_a_second_interrupt_ends_the_command() -> None:
-    client = ScriptedClient([KeyboardInterrupt])
     with pytest.raises(KeyboardInterrupt):
-        run("sleep 30", client)
+        run("sleep 30", Connection(KeyboardInterrupt()))
+
+
+def test_what_takes_too_long_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
+    began = time.monotonic()
+    command = f"(sleep 30; touch {tmp_path}/late) & wait"
+    assert run(Command(command, timeout_s=0.2)) == "took longer than 0.2 s"
+    assert time.monotonic() - began < 5
+    assert subprocess.run(["pgrep", "-f", f"touch {tmp_path}/late"], check=False).returncode == 1
+
+
+def test_a_first_interrupt_waits_for_the_command(tmp_path: Path) -> None:
+    """But not longer than the grace."""
+    interrupted = Connection(interrupted=True)
+    assert run(f"sleep 0.3; touch {tmp_path}/done", interrupted) == ""
+    assert (tmp_path / "done").exists()
+    with pytest.raises(KeyboardInterrupt):
+        run(Command("sleep 30", grace_s=0.1), interrupted)
+
+
+def test_the_command_knows_its_message(tmp_path: Path) -> None:
+    assert run(f'echo "$PUBSUB_TOPIC $PUBSUB_ATTEMPT" > {tmp_path}/known') == ""
+    assert (tmp_path / "known").read_text() == "t 3\n"
 
 
 def test_the_pause_doubles_up_to_a_minute(capfd: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,7 @@ from paho.mqtt.packettypes import PacketTypes
 
 from cli.address import Address
 from cli.client import UserProperties, packet_properties
+from cli.execute import Command
 from cli.failure import CommandFailed, ConnectionLost, Exit, OutputClosed
 from cli.subscribe import Options, Replay, subscribe
 from tests.support.scripted_client import ScriptedClient, message
@@ -132,7 +133,7 @@ def test_a_command_gets_the_message_and_its_success_acknowledges_it(
 ) -> None:
     client.turns.append([message("a", 1, payload=b"in", offset=7), message("a", 2)])
     command = 'echo "$PUBSUB_TOPIC $PUBSUB_OFFSET $(cat)"'
-    assert subscribe(replace(OPTIONS, command=command, count=2)) is Exit.OK
+    assert subscribe(replace(OPTIONS, command=Command(command), count=2)) is Exit.OK
     assert capfd.readouterr().out == "a 7 in\na  x\n"
     assert after_the_start(client) == [("acknowledge", 1), ("acknowledge", 2)]
     assert client.did[0] == ("open", False, MONTH_S, 1)
@@ -152,7 +153,7 @@ def test_a_message_whose_command_failed_is_tried_again_and_only_qos_0_goes_befor
     command = (
         f"echo $PUBSUB_TOPIC >> {tries}; [ $PUBSUB_TOPIC != bad ] || [ $(grep -c bad {tries}) = 3 ]"
     )
-    assert subscribe(replace(OPTIONS, command=command)) is Exit.OK
+    assert subscribe(replace(OPTIONS, command=Command(command))) is Exit.OK
     assert tries.read_text().split() == ["bad", "zero", "bad", "bad", "good"]
     assert [did for did in after_the_start(client) if did != ("acknowledge", 0)] == [
         ("acknowledge", 1),
@@ -168,7 +169,7 @@ def test_what_failed_is_left_to_the_broker_when_the_connection_is_lost(
 ) -> None:
     client.sessions.extend([False, True])
     client.turns.extend([[message("a", 1)], [ConnectionLost("closed")], [message("b", 1)]])
-    options = replace(OPTIONS, command='test "$PUBSUB_TOPIC" = b', count=1)
+    options = replace(OPTIONS, command=Command('test "$PUBSUB_TOPIC" = b'), count=1)
     assert subscribe(options) is Exit.OK
     assert [did for did in after_the_start(client) if did[0] == "acknowledge"] == [
         ("acknowledge", 1)

@@ -53,4 +53,4 @@ async def test_who_did_not_ask_gets_one_error_a_second_while_it_reads(world: Wor
         peer.answers.give(peer.answers.place(), "no", unasked=reads)
         peer.answers.give(peer.answers.place(), unasked=reads)
     assert peer.lines == ["ERROR no", "ERROR no"]
-    assert world.counters.line_errors_left_out == 2
+    assert world.counters.left_out.line_errors == 2

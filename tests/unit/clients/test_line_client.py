@@ -162,14 +162,14 @@ async def test_what_went_wrong_is_said_once_a_second_and_counted(
     original.says("nonsense", "PUBLISH", "SUBSCRIBE a#b sub1")
     [error] = await original.gets()
     assert error.startswith("ERROR unknown command")
-    assert world.counters.line_errors_left_out == 2
+    assert world.counters.left_out.line_errors == 2
     world.clock.advance(0.9)
     original.says("PUBLISH")
     assert await original.gets() == []
     world.clock.advance(0.2)
     original.says("PUBLISH")
     assert await original.gets() == ["ERROR PUBLISH takes a topic, a message and a publisher"]
-    assert world.counters.line_errors_left_out == 3
+    assert world.counters.left_out.line_errors == 3
 
 
 async def test_a_message_that_could_not_be_stored_is_told_too(
@@ -192,7 +192,7 @@ async def test_who_does_not_read_is_told_nothing_and_goes_on_publishing(
         world.clock.advance(2)
     assert await original.gets() == []
     assert original.transport.reading
-    assert world.counters.line_errors_left_out == 3
+    assert world.counters.left_out.line_errors == 3
     assert world.disk.high_watermark == 3
     original.client.writable(yes=True)
     original.says("nonsense")

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
-from broker.documents import HandedOn, Place
+from broker.documents import Place
 from broker.errors import StoreError
+from broker.handed_on import HandedOn
 from broker.log.batch import APPEND_BYTES, Append, Batch, tell
 from tests.support.messages import message, numbered
 

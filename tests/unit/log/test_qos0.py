@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from broker.counters import Counters
-from broker.documents import HandedOn
+from broker.handed_on import HandedOn
 from broker.log.batch import Append, Batch
 from broker.log.losses import NOT_LOGGED
 from broker.log.qos0 import LAZY_BYTES_MAX, PARTS_AS_THEY_COME, Qos0

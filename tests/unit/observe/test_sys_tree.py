@@ -214,6 +214,7 @@ async def test_every_name_of_mosquitto_is_there(world: World, tree: SysTree) -> 
     """All that its version 2.0 publishes, but for bridges, which we have not."""
     got = await published(world, tree)
     ours = {"commits", "store/high_watermark", "store/log_start"}
+    ours |= {"groups/attempts failed", "groups/dead letters"}
     assert OF_MOSQUITTO | ours == {*got} | ({"heap/current"} - {*got})
 
 

@@ -8,16 +8,9 @@ from time import process_time
 
 import pytest
 
-from broker.documents import (
-    CursorDocument,
-    Delete,
-    HandedOn,
-    InFlightDocument,
-    Operation,
-    Put,
-    fill_in,
-)
+from broker.documents import CursorDocument, Delete, InFlightDocument, Operation, Put, fill_in
 from broker.errors import StoreCorrupt
+from broker.handed_on import HandedOn
 from broker.message import Grant, Offset, Outgoing
 from broker.session.cursor import LISTED_MAX, SERVED_MAX, Cursor, listed, served_beyond
 from broker.session.exchange import InFlight

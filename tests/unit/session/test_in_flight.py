@@ -261,11 +261,11 @@ def leased(window: InFlightWindow, *groups: str, qos: int = 1) -> None:
 def test_a_lease_ends_with_the_acknowledgement_of_its_message() -> None:
     window = InFlightWindow(100)
     leased(window, "a", "b")
-    assert (window.has_lease("a"), window.take_settled()) == (True, [])
+    assert (window.leases.has("a"), window.leases.take_settled()) == (True, [])
     window.puback([1])
-    assert (window.has_lease("a"), window.has_lease("b")) == (False, True)
-    assert window.take_settled() == [Lease("a", 100)]
-    assert window.take_settled() == []
+    assert (window.leases.has("a"), window.leases.has("b")) == (False, True)
+    assert window.leases.take_settled() == [Lease("a", 100)]
+    assert window.leases.take_settled() == []
 
 
 @pytest.mark.parametrize("qos", [0, 2])
@@ -273,7 +273,7 @@ def test_a_lease_ends_at_once_unless_its_message_is_in_flight_at_qos_1(qos: int)
     """QoS 2 belongs to the member that it was sent to. [MQTT-4.8.2-4, MQTT-4.8.2-5]"""
     window = InFlightWindow(100)
     leased(window, "a", qos=qos)
-    assert (window.has_lease("a"), window.take_settled()) == (False, [Lease("a", 100)])
+    assert (window.leases.has("a"), window.leases.take_settled()) == (False, [Lease("a", 100)])
 
 
 def test_what_is_leased_is_not_continued_but_goes_back_to_its_group() -> None:
@@ -281,8 +281,8 @@ def test_what_is_leased_is_not_continued_but_goes_back_to_its_group() -> None:
     leased(window, "a", "b", "a")
     assert window.unfinished() == []
     assert window.return_leases() == [Lease("a", 100), Lease("b", 101), Lease("a", 102)]
-    assert (len(window), window.has_lease("b"), window.room(durable=False)) == (0, False, 3)
-    assert window.take_settled() == [], "whoever returns a lease does not end it"
+    assert (len(window), window.leases.has("b"), window.room(durable=False)) == (0, False, 3)
+    assert window.leases.take_settled() == [], "whoever returns a lease does not end it"
 
 
 def test_what_is_leased_is_the_sessions_own_when_its_group_ends() -> None:
@@ -294,7 +294,7 @@ def test_what_is_leased_is_the_sessions_own_when_its_group_ends() -> None:
     assert [entry.aside for entry in window.unfinished()] == [True, True]
     assert window.return_leases() == [Lease("b", 101)]
     window.puback([entry.packet_id for entry in window.unfinished()])
-    assert (len(window), window.take_settled()) == (0, [])
+    assert (len(window), window.leases.take_settled()) == (0, [])
 
 
 # What the log keeps

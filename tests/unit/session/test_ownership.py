@@ -80,7 +80,7 @@ def test_nobody_outside_changes_what_belongs_to_a_session(place: str) -> None:
         "self.session.position.through = 3",
         "session.aside.append(1)",
         "session.grants.by_filter['a'] = 1",
-        "del session.in_flight.settled[0]",
+        "del session.in_flight.leases.settled[0]",
         "del session.outbox",
         "for session.attached in (): pass",
     ],

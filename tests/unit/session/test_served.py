@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from broker.documents import HandedOn, fill_in
+from broker.documents import fill_in
+from broker.handed_on import HandedOn
 from broker.message import Offset
 from broker.session.served import NOTHING, Served, joined
 from tests.support.messages import message

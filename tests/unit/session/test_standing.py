@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from broker.documents import HandedOn
+from broker.handed_on import HandedOn
 from broker.message import Offset
 from broker.session.position import LivePosition
 from broker.session.served import NOTHING, Served

@@ -23,8 +23,9 @@ from broker.documents import (
     WillDocument,
 )
 from broker.errors import StoreConflict, StoreUnavailable
-from broker.message import NOT_STORED, Message, Offset, ServedUs, WallUs
-from broker.store import Amount, Skipped, Store, Stretch
+from broker.message import NOT_STORED, AgedUs, Message, Offset, ServedUs, WallUs
+from broker.queue_documents import DeadLetterDocument, GroupDocument, RetryDocument
+from broker.store import PART_MAX, Amount, Skipped, Store, Stretch
 from broker.store.removing import Cut, Order, Owed, updated
 from broker.topics import matches
 from tests.support.messages import message, numbered
@@ -1018,3 +1019,54 @@ async def test_how_much_messages_are_at_known_places(store: Store) -> None:
     assert await store.amount([Offset(3), Offset(2), Offset(9)]) == Amount(2, 5, WallUs(5))
     assert await store.amount([Offset(3), Offset(3)]) == Amount(2, 6, WallUs(7))
     assert await store.amount([]) == Amount()
+
+
+# S12: what is held
+
+
+def retry(due: int, offset: int, group: str = "g") -> RetryDocument:
+    return RetryDocument(group, ServedUs(due), Offset(offset), 1, "")
+
+
+def dead_letter(offset: int, group: str = "g") -> DeadLetterDocument:
+    return DeadLetterDocument(group, Offset(offset), 5, "why", "worker", AgedUs(1))
+
+
+async def test_what_a_group_retries_or_has_given_up_outlives_trim(store: Store) -> None:
+    await store.append(numbered(6), [Put(session("g")), Put(retry(9, 2)), Put(dead_letter(4))])
+    assert await store.trim(Offset(7)) == 4
+    assert payloads((await store.fetch([Offset(n) for n in range(1, 7)])).messages) == [b"2", b"4"]
+    await store.transact([Delete(DeadLetterDocument, ("g", 4))])
+    await store.append(numbered(1, first=7))
+    assert await store.trim(Offset(8)) == 2
+    assert payloads((await store.fetch([Offset(2), Offset(4)])).messages) == [b"2"]
+
+
+async def test_a_groups_settings_and_retries_go_with_it_and_its_dead_letters_stay(
+    store: Store,
+) -> None:
+    with pytest.raises(StoreConflict):
+        await store.transact([Put(retry(9, 2))])
+    made = GroupDocument("g", 5, 1000, 2000, 3000, 1)
+    await store.append(
+        numbered(4), [Put(session("g")), Put(made), Put(retry(9, 2)), Put(dead_letter(4))]
+    )
+    assert await store.scan(GroupDocument) == [made]
+    await store.transact([Delete(SessionDocument, ("g",))])
+    assert await store.scan(GroupDocument) == []
+    assert await store.scan(RetryDocument) == []
+    assert await store.scan(DeadLetterDocument) == [dead_letter(4)]
+
+
+async def test_documents_are_read_in_parts_in_the_order_of_their_keys(store: Store) -> None:
+    """Numbers by their size, not as text."""
+    count = PART_MAX + 7
+    put = [Put(retry(due, due)) for due in range(count, 0, -1)]
+    await store.transact([Put(session("g")), Put(session("h")), *put, Put(retry(5, 5, "h"))])
+    first = await store.scan_part(RetryDocument, ("g",))
+    assert [d.due_at_us for d in first] == [*range(1, PART_MAX + 1)]
+    after = ("g", first[-1].due_at_us, first[-1].offset)
+    rest = await store.scan_part(RetryDocument, ("g",), after)
+    assert [d.due_at_us for d in rest] == [*range(PART_MAX + 1, count + 1)]
+    both = await store.scan_part(RetryDocument, (), ("g", count, count))
+    assert [d.client_id for d in both] == ["h"]

@@ -9,6 +9,7 @@ import typer
 from paho.mqtt.client import MQTTMessage
 
 from cli.address import Address
+from cli.execute import Command
 from cli.failure import Exit
 from cli.main import app
 from cli.subscribe import Options, Replay
@@ -51,13 +52,14 @@ def test_without_options_it_is_qos_1_and_for_as_long_as_it_runs(subscribed: list
 
 def test_the_options_say_what_and_how(subscribed: list[Options]) -> None:
     sub("a -t 'b/#' -h h -p 1 -i me -u u -P p -k 9 -q 2 -C 3 -W 1.5 -R --quiet")
-    sub("a --from @-1h --until 9 --exec ./work.sh")
+    sub("a --from @-1h --until 9 --exec ./work.sh --exec-timeout 5 --grace 60")
     first, second = subscribed
     address = Address(host="h", port=1, username="u", password="p", keep_alive_s=9)
     assert (first.address, first.filters, first.client_id) == (address, ("a", "b/#"), "me")
     assert (first.qos, first.count, first.timeout_s, first.durable) == (2, 3, 1.5, True)
     assert (first.ignore_retained, first.quiet) == (True, True)
-    assert (second.replay.start, second.replay.until, second.command) == ("@-1h", "9", "./work.sh")
+    assert (second.replay.start, second.replay.until) == ("@-1h", "9")
+    assert second.command == Command("./work.sh", timeout_s=5, grace_s=60)
 
 
 def test_a_replay_that_a_filter_begins_may_be_ended_too(subscribed: list[Options]) -> None:

@@ -18,7 +18,8 @@ from broker.documents import (
     SubscriptionDocument,
     WillDocument,
 )
-from broker.message import Offset
+from broker.message import AgedUs, Offset, ServedUs
+from broker.queue_documents import DeadLetterDocument, GroupDocument, RetryDocument
 from broker.session.cursor import Cursor, listed
 from broker.session.in_flight import InFlightWindow
 from broker.store import Read
@@ -96,6 +97,13 @@ async def test_damage_is_found_and_named_without_the_payload(
         ("UPDATE wills SET qos = 3", "the will of sub1 is no message"),
         ("UPDATE schema_migrations SET sha256 = '' WHERE version = 2", "another 0002_retained"),
         ("DELETE FROM sessions", "refers to nothing in sessions"),
+        ("UPDATE dead_letters SET offset = 7", "the dead letter of g at offset 7 has no message"),
+        (
+            "UPDATE dead_letters SET attempts = -1",
+            "the dead letter of g at offset 1 makes no sense",
+        ),
+        ("UPDATE retries SET offset = 7", "what sub1 is to try again at offset 7 is not there"),
+        ("UPDATE group_settings SET lease_ms = 0", "the settings of sub1 make no sense"),
     ],
 )
 async def test_check_finds_what_does_not_fit_together(
@@ -110,6 +118,9 @@ async def test_check_finds_what_does_not_fit_together(
             Put(SubscriptionDocument("sub1", "#", 1, False, False, 0, None, Offset(0))),
             Put(ReceivedQos2Document("sub1", b"\0\1")),
             Put(WillDocument("sub1", "a", b"", 0, False, b"", None, 0)),
+            Put(GroupDocument("sub1", 5, 1, 1, 1000, 1)),
+            Put(RetryDocument("sub1", ServedUs(1), Offset(2), 1, "")),
+            Put(DeadLetterDocument("g", Offset(1), 5, "why", "worker", AgedUs(1))),
         ],
     )
     assert problems(sqlite.path) == []

@@ -21,6 +21,7 @@ from broker.documents import (
 )
 from broker.errors import SchemaMismatch
 from broker.message import AgedUs, Message, Offset, ServedUs, WallUs
+from broker.queue_documents import DeadLetterDocument, RetryDocument
 from broker.session.cursor import listed
 from broker.store.sqlite.gaps import OFFSETS_LOST_MAX
 from broker.store.sqlite.new_file import new_file
@@ -185,6 +186,29 @@ async def test_messages_that_retention_removed_stay_removed(path: Path, to: Path
     async with opened(to) as store:
         assert [m.offset for m in await read_all(store)] == [*range(3500, 4002)]
         assert [m.payload for m in await retained(store, ["#"])] == [b"r"]
+
+
+async def test_dead_letters_and_what_groups_retry_keep_their_messages(path: Path, to: Path) -> None:
+    """And those whose messages are lost go with them."""
+    async with opened(path) as store:
+        await store.append(
+            numbered(6),
+            [
+                Put(SessionDocument("g", 60, 1, None)),
+                *(Put(RetryDocument("g", ServedUs(9), Offset(n), 1, "")) for n in (1, 99)),
+                *(
+                    Put(DeadLetterDocument("g", Offset(n), 5, "no", "w", AgedUs(1)))
+                    for n in (2, 98)
+                ),
+            ],
+        )
+        await store.trim(Offset(4))
+    salvage(path, to)
+    async with opened(to) as store:
+        assert [d.offset for d in await store.scan(RetryDocument)] == [1]
+        assert [d.offset for d in await store.scan(DeadLetterDocument)] == [2]
+        held = (await store.fetch([Offset(1), Offset(2), Offset(3)])).messages
+        assert [message.payload for message in held] == [b"1", b"2"]
 
 
 async def test_what_is_retained_is_known_from_the_messages_where_its_table_is_damaged(

@@ -1,0 +1,72 @@
+"""Leases: which messages in flight to one member are leased from groups, and which leases ended."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+
+from broker.message import Lease
+
+
+class Leases:
+    """By the Packet Identifier under which the member has the message, in the order in which they
+    were sent: a lease lasts while its message is in flight at QoS 1."""
+
+    __slots__ = ("held", "settled")
+
+    def __init__(self) -> None:
+        self.held: dict[int, Lease] = {}
+        self.settled: list[Lease] = []
+        """Leases that ended; the groups fetch them with `take_settled`."""
+
+    def add(self, leased: Iterable[tuple[int, Lease]], in_flight: Collection[int]) -> None:
+        """These were taken, with their Packet Identifiers; `in_flight` are those at QoS 1. Any
+        other lease has ended. [MQTT-4.8.2-4, MQTT-4.8.2-5]"""
+        for packet_id, lease in leased:
+            if packet_id in in_flight:
+                self.held[packet_id] = lease
+            else:
+                self.settled.append(lease)
+
+    def has(self, group: str) -> bool:
+        """Whether anything in flight is leased from this group."""
+        return any(lease.group == group for lease in self.held.values())
+
+    def end(self, packet_ids: Iterable[int]) -> None:
+        """These were acknowledged."""
+        for packet_id in packet_ids:
+            if lease := self.held.pop(packet_id, None):
+                self.settled.append(lease)
+
+    def take_settled(self) -> list[Lease]:
+        """The leases that ended since the last call."""
+        settled, self.settled = self.settled, []
+        return settled
+
+    def refuse(self, packet_ids: Iterable[int]) -> list[Lease]:
+        """The leases of these, which the client refuses: they have not ended well."""
+        held = self.held
+        return [held.pop(packet_id) for packet_id in packet_ids if packet_id in held]
+
+    def current(self) -> Iterator[tuple[int, Lease]]:
+        """All but what was taken back, those leased first in front."""
+        for packet_id, lease in self.held.items():
+            if lease.attempt:
+                yield packet_id, lease
+
+    def oldest(self) -> Lease | None:
+        """The one that was leased first, but for what was taken back; None: there is none."""
+        return next((lease for lease in self.held.values() if lease.attempt), None)
+
+    def take_back(self, packet_ids: Iterable[int]) -> None:
+        """These are another's from now on. The member has the messages still: they keep their
+        Packet Identifiers and their places in its Receive Maximum."""
+        for packet_id in packet_ids:
+            self.held[packet_id] = self.held[packet_id]._replace(packet_id=0, attempt=0)
+
+
+def by_group(leases: Iterable[Lease]) -> dict[str, list[Lease]]:
+    """By the name of the group."""
+    by_group: dict[str, list[Lease]] = {}
+    for lease in leases:
+        by_group.setdefault(lease.group, []).append(lease)
+    return by_group

@@ -1,0 +1,92 @@
+"""`pubsub dead-letters`: what the workers of groups could not deal with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.options import DataDir, GroupFilter, GroupName
+
+EXAMPLES = {
+    "ls": """\b
+Examples:
+  pubsub dead-letters
+  pubsub dead-letters --group workers --json
+  pubsub dead-letters show workers 17
+  pubsub dead-letters redrive workers 17
+  pubsub dead-letters drop workers --all
+""",
+    "show": """\b
+Example:
+  pubsub dead-letters show workers 17
+""",
+    "redrive": """\b
+Examples:
+  pubsub dead-letters redrive workers 17
+  pubsub dead-letters redrive workers --all
+""",
+    "drop": """\b
+Examples:
+  pubsub dead-letters drop workers 17
+  pubsub dead-letters drop workers --all
+""",
+}
+
+
+def ls(
+    group: Annotated[str | None, typer.Option("--group", help="Only of this group.")] = None,
+    topic_filter: GroupFilter = None,
+    data_dir: DataDir = Path("data"),
+    json: Annotated[bool, typer.Option("--json", help="A line of JSON for each.")] = False,
+) -> None:
+    """Messages that no worker of a group could deal with, and why."""
+    from cli import queues
+
+    queues.list_letters(data_dir, group, topic_filter, json=json)
+
+
+def show(
+    group: GroupName,
+    offset: Annotated[int, typer.Argument(metavar="OFFSET", help="Of its message.")],
+    topic_filter: GroupFilter = None,
+    data_dir: DataDir = Path("data"),
+    json: Annotated[bool, typer.Option("--json", help="As one line of JSON.")] = False,
+) -> None:
+    """A dead letter, and the payload of its message."""
+    from cli import queues
+
+    queues.show_letter(data_dir, group, offset, topic_filter, json=json)
+
+
+def redrive(
+    group: GroupName,
+    offset: Annotated[int | None, typer.Argument(metavar="[OFFSET]", help="Of one.")] = None,
+    all_of_them: Annotated[bool, typer.Option("--all", help="All of the group.")] = False,
+    topic_filter: GroupFilter = None,
+    data_dir: DataDir = Path("data"),
+    json: Annotated[bool, typer.Option("--json", help="As one line of JSON.")] = False,
+) -> None:
+    """Give dead letters back to their group, as if they had never been tried."""
+    from cli import queues
+
+    if (offset is None) != all_of_them:
+        raise typer.BadParameter("say which: an OFFSET, or --all")
+    queues.change_letters(data_dir, "redrive", group, offset, topic_filter, json=json)
+
+
+def drop(
+    group: GroupName,
+    offset: Annotated[int | None, typer.Argument(metavar="[OFFSET]", help="Of one.")] = None,
+    all_of_them: Annotated[bool, typer.Option("--all", help="All of the group.")] = False,
+    topic_filter: GroupFilter = None,
+    data_dir: DataDir = Path("data"),
+    json: Annotated[bool, typer.Option("--json", help="As one line of JSON.")] = False,
+) -> None:
+    """Drop dead letters: their messages are not kept for them any more."""
+    from cli import queues
+
+    if (offset is None) != all_of_them:
+        raise typer.BadParameter("say which: an OFFSET, or --all")
+    queues.change_letters(data_dir, "drop", group, offset, topic_filter, json=json)
