@@ -47,7 +47,6 @@ logger = logging.getLogger(__name__)
 WAITING_MAX = 1000
 """Leases that a member is handed at a time. Their bytes are bounded by what a `Sender` takes."""
 
-
 WithoutRoom = dict[Session, "dict[Group, None]"]
 """By member: the groups that found it without room, and wait for it to have some."""
 
@@ -242,7 +241,7 @@ class Group(Owner, Recipient):
 
     def _wait_for(self, member: Session) -> None:
         """It has no room: it has no turn until it has some."""
-        del self._turns[member]
+        self._turns.pop(member, None)
         self._without_room.setdefault(member, {})[self] = None
 
     def _room_of(self, member: Session) -> int:
@@ -315,7 +314,7 @@ class Group(Owner, Recipient):
                 if member.client_id == retry.holder:
                     if self._has_room(member):
                         return member
-                    self._without_room.setdefault(member, {})[self] = None
+                    self._wait_for(member)
             return None
         return self._whose_turn(message, room, redelivery.has_had)
 

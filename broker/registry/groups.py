@@ -84,7 +84,6 @@ class Groups:
         self._memberships: dict[Session, set[Group]] = {}
         """The groups that a session is a member of, or has leases of."""
         self._leaving: set[asyncio.Task[None]] = set()
-        """Of clients that were members of many groups."""
         self._without_room: WithoutRoom = {}
         delivery.changes.groups = self
 
@@ -104,7 +103,6 @@ class Groups:
 
     @property
     def open_count(self) -> int:
-        """Groups that are not waiting in the log."""
         return len(self._groups)
 
     def members(self, name: str) -> tuple[Session, set[Session]] | None:
@@ -317,12 +315,12 @@ class Groups:
             group.forget(session)
         first, *more = [*parts(groups, LEFT_AT_ONCE_MAX)] or [[]]
         if more:
-            failed = partial(self._delivery.failed, session)
-            self._leaving.add(task := tasks.start(self._leave_more(more, waiting, sent), failed))
+            leaving = self._leave_more(more, waiting, sent)
+            self._leaving.add(task := tasks.start(leaving, partial(self._delivery.failed, session)))
             task.add_done_callback(self._leaving.discard)
-        with ExitStack() as leaving:
-            leaving.callback(self._close_empty, first)
-            leaving.callback(self._return_leases, first, waiting, sent)
+        with ExitStack() as parting:
+            parting.callback(self._close_empty, first)
+            parting.callback(self._return_leases, first, waiting, sent)
 
     async def _leave_more(
         self, more: Sequence[Sequence[Group]], waiting: ByGroup, sent: ByGroup
@@ -376,10 +374,10 @@ class Groups:
         """Members refuse these. In a group that no command made that is final. [MQTT-4.8.2-6]"""
         if (group := self.get(name)) is None:
             return
-        final = group.redelivery.policy.refusals_are_final
         for member, lease, _ in refusals:
             if not lease.attempt:
                 group.redelivery.let_go(member, [lease.offset])
+        final = group.redelivery.policy.refusals_are_final
         group.failed_at([Failure(e, why, m.client_id, final=final) for m, e, why in refusals])
         for member in {refusal.member for refusal in refusals}:
             self._let_finished_go(group, member)

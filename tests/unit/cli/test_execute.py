@@ -12,7 +12,7 @@ from cli.execute import Command, Failed, execute, put_off
 from tests.support.scripted_client import message
 
 
-class Connection:
+class ScriptedConnection:
     """A `cli.execute.Connection`."""
 
     def __init__(self, error: BaseException | None = None, *, interrupted: bool = False) -> None:
@@ -26,9 +26,9 @@ class Connection:
             raise self._error
 
 
-def run(command: str | Command, connection: Connection | None = None) -> str:
+def run(command: str | Command, connection: ScriptedConnection | None = None) -> str:
     command = Command(command) if isinstance(command, str) else command
-    return execute(command, message("t", 1), connection or Connection(), 3)
+    return execute(command, message("t", 1), connection or ScriptedConnection(), 3)
 
 
 @pytest.fixture(autouse=True)
@@ -51,14 +51,14 @@ def test_how_a_command_ended(command: str, reason: str) -> None:
 
 
 def test_the_connection_is_kept_meanwhile() -> None:
-    connection = Connection()
+    connection = ScriptedConnection()
     assert run("sleep 0.3", connection) == ""
     assert connection.turns > 1
 
 
 def test_a_second_interrupt_ends_the_command() -> None:
     with pytest.raises(KeyboardInterrupt):
-        run("sleep 30", Connection(KeyboardInterrupt()))
+        run("sleep 30", ScriptedConnection(KeyboardInterrupt()))
 
 
 def test_what_takes_too_long_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_what_takes_too_long_is_ended_with_all_that_it_started(tmp_path: Path) -
 
 def test_a_first_interrupt_waits_for_the_command(tmp_path: Path) -> None:
     """But not longer than the grace."""
-    interrupted = Connection(interrupted=True)
+    interrupted = ScriptedConnection(interrupted=True)
     assert run(f"sleep 0.3; touch {tmp_path}/done", interrupted) == ""
     assert (tmp_path / "done").exists()
     with pytest.raises(KeyboardInterrupt):
