@@ -71,8 +71,10 @@ class DiskSpace:
         """Raises OSError, StoreError."""
         # A disk that hangs must not hold up the loop.
         size, free = await asyncio.to_thread(self._usage, self._directory)
-        self.free = free + await self._store.removing.free_bytes()
         self.least = min(self._most, size // PART)
+        self.free = free
+        if free < NEAR * self.least:  # Else it does not matter.
+            self.free += await self._store.removing.free_bytes()
         was_low = bool(self._outage.low)
         if not was_low and self.free < self.least:
             self._outage.room("the broker's disk is nearly full, try again later")

@@ -35,10 +35,14 @@ from broker.store.removing import SEGMENT, Amount, Cut, Order, Removed, Segment,
 SWEEP_S = 3600.0
 """How often everything is looked at again: what was held may be so no more."""
 ROWS_MIN, ROWS_FIRST, ROWS_MAX = 64, 256, SEGMENT
-PART_S = 0.002
+PART_S = 0.001
 """What one part is to take. A commit waits for the part under way."""
-PAUSE, PAUSE_BEHIND = 9, 2
+PAUSE, PAUSE_BEHIND = 15, 2
 """The pause after a part in parts, while messages come; if a rule is over its bytes by a tenth."""
+BREATH_S = 0.02
+"""And so much more: to look for what may go takes the interpreter from the loop, too."""
+QUIET_S = 1.0
+"""No message came for so long: then nobody waits for a part."""
 REST, REST_S_MAX = 20, 600.0
 """After a pass there is a pause of so many times what looking took, up to the maximum."""
 MARK_INTERVAL_S_MAX = 600
@@ -82,6 +86,8 @@ class Retention:
         """By rule, below which everything was looked at since the last sweep."""
         self._swept_at = clock.monotonic()
         self._rows = ROWS_FIRST
+        self._newest = store.high_watermark, clock.monotonic()
+        """The newest message, and when it was seen."""
         self._removing_s = 0.0
         """How long the last pass removed messages, pauses included."""
 
@@ -240,7 +246,6 @@ class Retention:
         order.unread = sweep.unread
         order.unread_below = sweep.by_hand is not None and sweep.by_hand.unread
         while True:
-            newest = self._store.high_watermark
             rows_max = SEGMENT if dry_run else self._rows
             try:
                 result = await self._store.removing.remove(order, rows_max, dry_run=dry_run)
@@ -255,11 +260,11 @@ class Retention:
             sweep.count(result)
             if not dry_run:
                 self._count(sweep, order, result)
+                await self._pause(result.took_s, behind=sweep.is_behind)
             if result.done:
                 sweep.left += result.left
                 return result.left > 0
             order = updated(order, result)
-            await self._pause(result.took_s, newest, behind=sweep.is_behind)
 
     def _count(self, sweep: Sweep, order: Order, result: Removed) -> None:
         self._amounts.removed(sweep.rule if sweep.by_hand is None else None, order.first, result)
@@ -276,14 +281,19 @@ class Retention:
             self.removed["unread"] += unread
             self._keeper.removed_unread(result.unread, result.topics)
 
-    async def _pause(self, took_s: float, newest: Offset, *, behind: bool) -> None:
+    async def _pause(self, took_s: float, *, behind: bool) -> None:
         if took_s > 2 * PART_S:
             self._rows = max(ROWS_MIN, self._rows // 2)
         elif took_s < PART_S:
             self._rows = min(ROWS_MAX, self._rows * 2)
-        busy = self._store.high_watermark > newest
-        pause = (PAUSE_BEHIND if behind else PAUSE) if busy else 1
-        await self._clock.sleep(took_s * pause)
+        now, newest = self._clock.monotonic(), self._store.high_watermark
+        if newest > self._newest[0]:
+            self._newest = newest, now
+        if now < self._newest[1] + QUIET_S:
+            pause = PAUSE_BEHIND if behind else PAUSE
+            await self._clock.sleep(took_s * pause + BREATH_S)
+        else:
+            await self._clock.sleep(took_s)
 
     async def trim(self, keeper: Keeper, wanted: ByHand) -> Sweep:
         """Remove by hand: what `keeper` gives the rule 0. Meanwhile `by_hand` tells how far it is.

@@ -48,8 +48,9 @@ async def test_it_runs_and_tells(world: World, tmp_path: Path) -> None:
     of = retaining(world, tmp_path, LIMITED)
     running = asyncio.create_task(of.run_forever())
     await asyncio.sleep(0)
-    world.clock.advance(30)
-    await world.settled()
+    for _ in range(40):
+        world.clock.advance(1)
+        await world.settled()
     running.cancel()
     assert payloads(await read_all(world.disk)) == [b"4", b"5"]
     status = of.status()
