@@ -289,7 +289,7 @@ class Group(Owner, Recipient):
         for message, retry in ready:
             member = self._whose_turn_again(message, retry, room)
             if member is None:
-                if self._fits_nobody(message):
+                if self.members and not any(self._fits(m, message) for m in self.members):
                     redelivery.too_large(message, retry, TOO_LARGE)
                 else:
                     redelivery.ready.append((message, retry))
@@ -317,9 +317,6 @@ class Group(Owner, Recipient):
                     self._wait_for(member)
             return None
         return self._whose_turn(message, room, redelivery.has_had)
-
-    def _fits_nobody(self, message: Message) -> bool:
-        return bool(self.members) and not any(self._fits(m, message) for m in self.members)
 
     def _lease(self, outgoing: Sequence[Outgoing], packet_ids: Sequence[int]) -> None:
         """Hand these to the members in turn, passing over who has no room or takes no packets of

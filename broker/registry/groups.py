@@ -40,8 +40,8 @@ from broker.registry.group import Group, WithoutRoom
 from broker.registry.group_times import GroupTimes
 from broker.registry.lingering import Lingering, all_stored
 from broker.registry.policy import Policy
-from broker.registry.redelivery import Failure, Redelivery
-from broker.registry.refusals import Refusal, Refusals
+from broker.registry.redelivery import Redelivery
+from broker.registry.refusals import Refusal, Refusals, fail
 from broker.registry.sessions import SESSION_EXPIRY_NEVER, Sessions
 from broker.session.in_flight import OF_NO_GROUP
 from broker.session.leases import by_group
@@ -299,6 +299,7 @@ class Groups:
         """The client is gone: what it did not acknowledge goes to the others, of many groups in
         several turns of the loop. `lost`: without a word, which may be because of the message that
         it had longest."""
+        self.refusals.flush()  # They count, whatever becomes of the group.
         groups = self._memberships.pop(session, ())
         self._without_room.pop(session, None)
         stopping = self._lingering.stopping
@@ -372,15 +373,9 @@ class Groups:
 
     def refused(self, name: str, refusals: Sequence[Refusal]) -> None:
         """Members refuse these. In a group that no command made that is final. [MQTT-4.8.2-6]"""
-        if (group := self.get(name)) is None:
-            return
-        for member, lease, _ in refusals:
-            if not lease.attempt:
-                group.redelivery.let_go(member, [lease.offset])
-        final = group.redelivery.policy.refusals_are_final
-        group.failed_at([Failure(e, why, m.client_id, final=final) for m, e, why in refusals])
-        for member in {refusal.member for refusal in refusals}:
-            self._let_finished_go(group, member)
+        if (group := self.get(name)) is not None:
+            for member in fail(group, refusals):
+                self._let_finished_go(group, member)
 
     def stalled(self, session: Session) -> None:
         """The member's socket is full: leases that wait for it go to others."""

@@ -13,6 +13,8 @@ from itertools import groupby
 from typing import NamedTuple
 
 from broker.message import Lease
+from broker.registry.group import Group
+from broker.registry.redelivery import Failure
 from broker.session.session import Session
 
 AT_ONCE_MAX = 250
@@ -25,6 +27,16 @@ class Refusal(NamedTuple):
     member: Session
     lease: Lease
     reason: str
+
+
+def fail(group: Group, refusals: Sequence[Refusal]) -> set[Session]:
+    """Members refuse these of the group, which is open: who does."""
+    final = group.redelivery.policy.refusals_are_final
+    for member, lease, _ in refusals:
+        if not lease.attempt:
+            group.redelivery.let_go(member, [lease.offset])
+    group.failed_at([Failure(e, why, m.client_id, final=final) for m, e, why in refusals])
+    return {refusal.member for refusal in refusals}
 
 
 class Refusals:

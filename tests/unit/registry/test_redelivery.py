@@ -300,3 +300,31 @@ async def test_many_poison_messages_do_not_hold_up_the_others() -> None:
         stored = await world.disk.get(CursorDocument, (GROUP,))
         assert stored is not None
         assert stored.offset > Offset(count)
+
+
+async def test_a_refusal_counts_though_its_member_leaves_in_the_same_turn(world: World) -> None:
+    """And the group with it. [MQTT-4.8.2-6]"""
+    one = await member(world, "one")
+    await publish(world, 1, 1)
+    session = placed(one)
+    leases = session.in_flight.leases.refuse(one.packet_ids)
+    session.in_flight.puback(one.packet_ids)
+    world.groups.refusals.add(session, leases, "no")
+    one.close()
+    assert [letter.reason for letter in await dead(world)] == ["no"]
+    two = await member(world, "two")
+    await world.settled()
+    assert two.got == []
+
+
+async def test_who_has_given_back_what_it_held_too_long_may_have_it_again(world: World) -> None:
+    """When it refuses it, too late: another attempt failed at it before."""
+    created(world, lease_s=60, attempts=9)
+    slow = await member(world, "slow", window=2)
+    await publish(world, 1, 1)
+    await wait(world, 61)
+    await wait(world, 5)
+    assert attempts(slow) == [(b"1", 1)]
+    await refuse(world, slow, slow.packet_ids)
+    await wait(world, 1)
+    assert attempts(slow) == [(b"1", 1), (b"1", 2)]
