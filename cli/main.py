@@ -119,6 +119,7 @@ below_log.command("trim", epilog=log_trim.EXAMPLES)(log_trim.run)
 groups.command("create", epilog=group.EXAMPLES["create"])(group.create)
 groups.command("ls", epilog=group.EXAMPLES["ls"])(group.ls)
 groups.command("show", epilog=group.EXAMPLES["show"])(group.show)
+groups.command("seek", epilog=group.EXAMPLES["seek"])(group.seek)
 groups.command("rm", epilog=group.EXAMPLES["rm"])(group.rm)
 app.command(
     "dead-letters", epilog=dead_letters.EXAMPLES["ls"], cls=with_subcommands(below_dead_letters)

@@ -131,13 +131,18 @@ def show(data_dir: Path, name: str, topic_filter: str | None, *, json: bool) -> 
 
 def rm(data_dir: Path, name: str, topic_filter: str | None, *, json: bool) -> None:
     """Raises CommandFailed, StoreError."""
-    with database.reading(data_dir / DATABASE) as connection:
-        group = resolve(name, topic_filter, [r["group"] for r in _groups(connection)])
+    group = named(data_dir, name, topic_filter)
     request("POST", "/groups/rm", data_dir, {"name": group}, timeout_s=TIMEOUT_S)
     if json:
         output.data(output.json_line({"group": group}))
     else:
         output.text(output.one_line(f"{group} is removed: it ends with its last member") + "\n")
+
+
+def named(data_dir: Path, name: str, topic_filter: str | None) -> str:
+    """The group that is meant, of those that are there. Raises as `resolve`; StoreError."""
+    with database.reading(data_dir / DATABASE) as connection:
+        return resolve(name, topic_filter, [record["group"] for record in _groups(connection)])
 
 
 def resolve(name: str, topic_filter: str | None, groups: Sequence[str] | Mapping[str, Any]) -> str:

@@ -227,6 +227,8 @@ class Administration:
         return Removed(name, owner is not OPERATOR, unread)
 
     async def _refuse_subscribed(self, name: str, *, connected: bool) -> None:
+        if name in self._groups.created:
+            raise CommandRefused(f"the group {name} was made to stay", "pubsub group rm removes it")
         if connected or not await self._groups.has_no_subscriber(name):
             raise CommandRefused(
                 f"sessions are subscribed to {name}",

@@ -23,6 +23,11 @@ Example:
 Example:
   pubsub group show workers
 """,
+    "seek": """\b
+Examples:
+  pubsub group seek workers --to @-1h --dry-run
+  pubsub group seek workers --to latest
+""",
     "rm": """\b
 Example:
   pubsub group rm workers
@@ -89,6 +94,30 @@ def show(
     from cli import queues
 
     queues.show(data_dir, name, topic_filter, json=json)
+
+
+def seek(
+    name: GroupName,
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to",
+            metavar="SPEC",
+            help="earliest, latest, N (offset), -N (its last N), @TIME: as `pubsub sub --from`.",
+        ),
+    ],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be sent, or skipped.")
+    ] = False,
+    topic_filter: GroupFilter = None,
+    data_dir: DataDir = Path("data"),
+    json: Annotated[bool, typer.Option("--json", help="As one line of JSON.")] = False,
+) -> None:
+    """Let a group go on at another place, as `pubsub subscribers seek`."""
+    from cli import queues, subscribers
+
+    group = queues.named(data_dir, name, topic_filter)
+    subscribers.seek(data_dir, group, to, dry_run=dry_run, json=json)
 
 
 def rm(

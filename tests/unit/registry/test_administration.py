@@ -12,7 +12,9 @@ from broker.config import Config
 from broker.documents import CursorDocument, SessionDocument, SubscriptionDocument, WillDocument
 from broker.errors import CommandRefused, NotFound, QuotaExceeded, ReplaySpecInvalid, StoreFull
 from broker.message import Offset
+from broker.queue_documents import GroupDocument
 from broker.registry.administration import REMOVED, SKIPPED, Moved, near_names
+from broker.registry.queues import Queues
 from tests.support.clock import FakeClock
 from tests.support.groups import GROUP, member, numbers, publish
 from tests.support.messages import message
@@ -440,3 +442,10 @@ async def test_whatever_happens_after_a_seek_everything_from_there_on_comes(seed
         received(subscriber)
         assert placed(subscriber).cursor() == disk.high_watermark
     assert {*range(place + 1, disk.high_watermark + 1)} <= {*got}
+
+
+async def test_a_group_that_was_made_by_a_command_is_removed_by_its_own(world: World) -> None:
+    made = GroupDocument(GROUP, 3, 1000, 8000, 60_000, 0)
+    await world.passing_time(Queues(world.log, world.groups, world.clock).create(made, ""))
+    with pytest.raises(CommandRefused, match="group rm"):
+        await world.passing_time(world.administration.remove(GROUP))
