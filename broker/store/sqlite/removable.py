@@ -10,6 +10,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Collection, Iterator
+from contextlib import closing
 from itertools import groupby
 from operator import itemgetter
 
@@ -99,26 +100,27 @@ def choose(connection: sqlite3.Connection, order: Order, rows_max: int, bytes_ma
     block = order.first >> BLOCK_SHIFT
     connection.execute("BEGIN")
     try:
-        rows = [
-            Row(Offset(offset), topic_id, size, bool(held))
-            for offset, topic_id, size, held in connection.execute(_ROWS, (order.first, order.last))
-        ]
+        counted = {
+            topic_id: count
+            for topic_id, count, *_ in connection.execute(_COUNT, (order.first, order.last))
+        }
         figures = connection.execute(
             "SELECT topic_id, messages FROM topic_blocks WHERE block = ?", (block,)
         ).fetchall()
         distrusted = connection.execute(
             "SELECT 1 FROM blocks WHERE block = ? AND messages < 0", (block,)
         ).fetchone()
+        whole = order.last >= bounds(block)[1]
+        wrong = [t for t, n in figures if whole and n not in (None, counted.get(t, 0))]
+        unknown = counted.keys() - {topic_id for topic_id, _ in figures}
+        if distrusted or unknown or wrong:
+            raise StoreCorrupt(f"the messages {order.first} to {order.last} do not add up")
+        with closing(connection.execute(_ROWS, (order.first, order.last))) as found:
+            # No more rows are read than are taken: Python's part keeps the loop waiting.
+            rows = (Row(Offset(at), topic, size, bool(held)) for at, topic, size, held in found)
+            return pick(rows, order, rows_max, bytes_max)
     finally:
         connection.execute("COMMIT")
-    counted: dict[int, int] = {}
-    for row in rows:
-        counted[row.topic_id] = counted.get(row.topic_id, 0) + 1
-    wrong = [t for t, messages in figures if messages not in (None, counted.get(t, 0))]
-    unknown = counted.keys() - {topic_id for topic_id, _ in figures}
-    if distrusted or unknown or wrong:
-        raise StoreCorrupt(f"the messages {order.first} to {order.last} do not add up")
-    return pick(rows, order, rows_max, bytes_max)
 
 
 def free_bytes(connection: sqlite3.Connection) -> int:
