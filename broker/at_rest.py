@@ -49,6 +49,7 @@ async def administration(data_dir: Path) -> AsyncIterator[Administration]:
             sessions = Sessions(log, delivery, wills, config, moved)
             groups = Groups(log, delivery, sessions, counters, config, clock)
             await log.start()
+            await groups.start()
             await sessions.start(clock.now())
             await wills.start()
             committing = tasks.start(log.commit_forever(), _ended)

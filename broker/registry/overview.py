@@ -18,6 +18,7 @@ from typing import Protocol
 from broker.documents import NOT_YET, SessionDocument, SubscriptionDocument
 from broker.errors import StoreCorrupt
 from broker.message import Offset, WallUs, rfc3339
+from broker.queue_documents import RetryDocument
 from broker.registry.administration import not_found
 from broker.registry.faces import Owner
 from broker.registry.loading import Documents, load
@@ -147,6 +148,7 @@ class Overview:
     async def one(self, name: str, now_us: WallUs) -> dict[str, object]:
         """The record of this subscriber, and more of it. Raises NotFound, StoreError."""
         through = self._source.high_watermark
+        retries = await self._retries(name)
         found = await self._find(name)
         if found is None:
             raise not_found(name, await self._names())
@@ -164,7 +166,9 @@ class Overview:
         }
         if owner is not None and owner.member_names is not None:
             more["member_names"] = sorted(owner.member_names)[:SHOWN_MAX]
-        await self._measure([row], [unread_of(session)], through)
+        unread = unread_of(session)
+        unread.in_flight += retries
+        await self._measure([row], [unread], through)
         return row.record(now_us) | {"high_watermark": through} | more
 
     async def _names(self) -> Iterable[str]:
@@ -174,12 +178,22 @@ class Overview:
 
     async def _look(self, name: str) -> tuple[Row, Unread] | None:
         try:
+            retries = await self._retries(name)
             found = await self._find(name)
         except StoreCorrupt as error:
             return Row(name, damaged=str(error)), Unread()
         if found is None or not (found[0].durable or found[0].subscriptions):
             return None
-        return self._row(*found), unread_of(found[0])
+        unread = unread_of(found[0])
+        unread.in_flight += retries
+        return self._row(*found), unread
+
+    async def _retries(self, name: str) -> list[Offset]:
+        """What a group is to try again later, beside its window."""
+        if not is_shared(name):
+            return []
+        rows = await self._source.scan_together([RetryDocument], (name,))
+        return [row.offset for row in rows if isinstance(row, RetryDocument)]
 
     async def _find(self, name: str) -> tuple[Session, Owner | None] | None:
         """Nothing is awaited after the session in memory was looked at."""

@@ -10,10 +10,12 @@ import pytest
 
 from broker import at_rest
 from broker.documents import CursorDocument, Put, SessionDocument, SubscriptionDocument
-from broker.errors import ConfigError, NotFound
+from broker.errors import CommandRefused, ConfigError, NotFound
 from broker.message import Offset, WallUs
+from broker.queue_documents import GroupDocument
 from broker.store.directory import lock_data_dir
 from broker.store.sqlite.store import SqliteStore
+from tests.support.groups import GROUP
 from tests.support.messages import numbered
 from tests.support.world import subscription
 
@@ -62,6 +64,17 @@ async def test_what_is_done_is_there_for_the_next_broker(data_dir: Path) -> None
     assert [s.client_id for s in await store.scan(SessionDocument)] == ["copy"]
     assert store.high_watermark == 10
     await store.close()
+
+
+async def test_a_group_that_was_made_to_stay_stays(data_dir: Path) -> None:
+    store = SqliteStore(data_dir / "pubsub.db")
+    await store.open()
+    session, group = SessionDocument(GROUP, 100, 1, None), GroupDocument(GROUP, 5, 1, 1, 1, 1)
+    await store.transact([Put(session), Put(group)])
+    await store.close()
+    async with at_rest.administration(data_dir) as administration:
+        with pytest.raises(CommandRefused, match="pubsub group rm"):
+            await administration.remove(GROUP)
 
 
 async def test_a_log_that_a_broker_has_is_left_to_it(data_dir: Path) -> None:

@@ -10,7 +10,8 @@ import pytest
 from broker.config import Config
 from broker.documents import CursorDocument, Put
 from broker.errors import NotFound
-from broker.message import Offset, WallUs
+from broker.message import Offset, ServedUs, WallUs
+from broker.queue_documents import RetryDocument
 from broker.registry.overview import FILTERS_SHOWN_MAX, Overview
 from tests.support.clock import FakeClock
 from tests.support.groups import GROUP, member, publish
@@ -119,6 +120,17 @@ async def test_a_group_has_members_and_its_own_lag(world: World) -> None:
 
 def numbers_of(subscriber: Subscriber) -> int:
     return len(subscriber.got)
+
+
+async def test_what_a_group_tries_again_later_is_not_read_yet(world: World) -> None:
+    worker = await member(world, "w1")
+    await publish(world, 1, 3)
+    await worker.acknowledge()
+    assert (await records(world))[GROUP]["lag"] == 0
+    retry = RetryDocument(GROUP, ServedUs(1), Offset(2), 1, "")
+    await world.disk.transact([Put(retry)])
+    assert (await records(world))[GROUP]["lag"] == 1
+    assert (await Overview(world.disk, world.sessions).one(GROUP, NOW))["lag"] == 1
 
 
 async def test_who_only_publishes_is_no_subscriber(world: World) -> None:
