@@ -19,8 +19,6 @@ from broker.store.sqlite.held import HELD
 from broker.store.sqlite.rows import BLOCK_SHIFT
 from broker.store.sqlite.writer import Writer
 
-PAGES = 8
-"""About how many pages one step writes."""
 PASSED_AT_ONCE_MAX = 2000
 """Held messages that one step moves the log start over: 2 ms."""
 
@@ -77,7 +75,8 @@ class Trimming:
             told = [row[:2] for row in rows if row[0] in unread]
             _note_unread(connection, block, told)
         writer.message_count -= len(gone)
-        writer.pages += PAGES  # Those that become free are not written.
+        size = sum([size for _, _, size, _ in rows])
+        writer.pages += 6 + (size + OVERHEAD_BYTES * len(rows)) // 4096
         taken = [Row(Offset(row[0]), row[1], row[2] + OVERHEAD_BYTES, False) for row in rows]
         return taken, [Offset(offset) for offset, _ in told], perf_counter() - began
 
