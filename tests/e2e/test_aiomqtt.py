@@ -10,7 +10,7 @@ from typing import Any
 from aiomqtt import Client, MqttError, ProtocolVersion
 from aiomqtt import Will as AiomqttWill
 
-from tests.e2e.behaviour import Behaviour, Behaviour5
+from tests.e2e.behaviour import Behaviour5
 from tests.support.peers.paho import (
     connect_properties,
     publish_properties,
@@ -113,11 +113,8 @@ class AiomqttPeer(AsyncPeer):
         await self._reading
 
 
-class TestAiomqtt311(WithEventLoop, Behaviour):
-    peer = AiomqttPeer
-    version = 4
-
-
 class TestAiomqtt5(WithEventLoop, Behaviour5):
+    """Not with 3.1.1: its protocol is that of paho, which `test_paho.py` tries with both."""
+
     peer = AiomqttPeer
     version = 5

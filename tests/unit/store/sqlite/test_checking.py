@@ -33,6 +33,8 @@ from tests.support.sqlite import change, problems
 from tests.support.stores import END, payloads
 from tests.support.trials import trials
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize(
     "damage",

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
 from broker.message import Offset
 from broker.store.sqlite.store import SqliteStore
 from tests.support.messages import message, numbered
 from tests.support.sqlite import change
+
+pytestmark = pytest.mark.long
 
 ALL = Offset(1), Offset(209_979)
 

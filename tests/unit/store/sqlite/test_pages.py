@@ -12,6 +12,8 @@ import pytest
 
 from broker.store.sqlite.pages import Layout, Pages, Row
 
+pytestmark = pytest.mark.long
+
 SIZE = 512
 """So that trees are high and rows overflow."""
 
