@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from broker.errors import ConfigError
+from broker.plural import counted
 
 KEYS = ("filter", "age", "bytes", "count", "keep_last", "log")
 RULES_MAX = 1000
@@ -51,7 +52,7 @@ class RetentionRule:
     def __str__(self) -> str:
         said = [f"age {self.age_s:,} s"] if self.age_s is not None else []
         said += [f"{self.bytes:,} bytes"] if self.bytes is not None else []
-        said += [f"{self.count:,} messages"] if self.count is not None else []
+        said += [counted(self.count, "message")] if self.count is not None else []
         return ", ".join(said) or "all is kept"
 
 

@@ -22,6 +22,7 @@ from typing import IO
 
 from broker.config import DATABASE
 from broker.message import Message
+from broker.plural import counted
 from broker.topics import validate_filter
 from cli import database, output
 from cli.failure import CommandFailed, Exit
@@ -88,7 +89,7 @@ def export(options: Options, path: Path, format: str, *, as_json: bool) -> None:
     if as_json and str(path) != STANDARD_OUTPUT:
         output.data(output.json_line(record))
     elif str(path) != STANDARD_OUTPUT:
-        said = f"{target.messages:,} messages"
+        said = counted(target.messages, "message")
         if target.messages:
             said += f" (offsets {target.first} to {target.last})"
         output.note(f"{said} to {path}: {speed(target.bytes, record['seconds'])}")  # type: ignore[arg-type]

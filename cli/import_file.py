@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from broker.plural import counted
 from cli import output
 from cli.address import Address
 from cli.failure import CommandFailed, Exit
@@ -62,7 +63,8 @@ def import_file(
     state = State(str(address)) if again else _load(path, str(address))
     before = state.messages
     if state.position:
-        output.note(f"{path}: {before:,} messages are imported already; going on (--again: anew)")
+        done = counted(before, "message is", "messages are")
+        output.note(f"{path}: {done} imported already; going on (--again: anew)")
     began = time.perf_counter()
     with Interrupt() as interrupt:
         publisher = Republisher(address, f"pubsub-import-{unique()}", interrupt)
@@ -86,7 +88,7 @@ def import_file(
     if as_json:
         output.data(output.json_line(record))
     else:
-        output.note(f"{record['messages']:,} messages imported from {path}")
+        output.note(f"{counted(state.messages - before, 'message')} imported from {path}")
     if work.left_out:
         output.note(f"{work.left_out:,} left out: topics that begin with $ are the broker's own")
 

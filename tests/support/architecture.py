@@ -22,7 +22,7 @@ ROWS = (
     ("store", "tasks", "security", "mqtt", "lines", "session"),
     (
         *("config", "handed_on", "documents", "queue_documents", "topics", "counters"),
-        *("message", "plural", "retention_rules", "errors", "__init__"),
+        *("message", "retention_rules", "errors", "plural", "__init__"),
     ),
 )
 ORDER = [place for row in ROWS for place in row]
