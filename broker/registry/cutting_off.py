@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 
 from broker import tasks
 from broker.delivery.routes import parts
-from broker.errors import StoreError
 from broker.session.session import Session
 
 CUT_OFF_AT_ONCE_MAX = 100
@@ -21,33 +20,30 @@ logger = logging.getLogger(__name__)
 class CuttingOff:
     """Of one group, which is joined under `lock`."""
 
-    def __init__(
-        self, group: str, lock: asyncio.Lock, cut_one: Callable[[Session, StoreError], None]
-    ) -> None:
+    def __init__(self, group: str, lock: asyncio.Lock) -> None:
         self.under_way = False
         self._group = group
         self._lock = lock
-        self._cut_one = cut_one
         self._task: asyncio.Task[None] | None = None
 
-    def cut_off(self, members: Sequence[Session], error: StoreError) -> None:
+    def cut_off(self, members: Sequence[Session], cut_one: Callable[[Session], None]) -> None:
         self.under_way = True
         first, *more = [*parts(members, CUT_OFF_AT_ONCE_MAX)] or [[]]
         if more:
-            self._task = tasks.start(self._more(more, error), self._failed)
-        self._some(first, error)
+            self._task = tasks.start(self._more(more, cut_one), self._failed)
+        for member in first:
+            cut_one(member)
         self.under_way = bool(more)
 
-    async def _more(self, more: Sequence[Sequence[Session]], error: StoreError) -> None:
+    async def _more(
+        self, more: Sequence[Sequence[Session]], cut_one: Callable[[Session], None]
+    ) -> None:
         async with self._lock:
             for part in more:
                 await asyncio.sleep(0)
-                self._some(part, error)
+                for member in part:
+                    cut_one(member)
             self.under_way = False
-
-    def _some(self, part: Sequence[Session], error: StoreError) -> None:
-        for member in part:
-            self._cut_one(member, error)
 
     def _failed(self, error: Exception) -> None:
         logger.critical("members of group %s are not cut off", self._group, exc_info=error)

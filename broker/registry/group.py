@@ -77,7 +77,7 @@ class Group(Owner, Recipient):
         self._member_left = False
         """Since then, what is unplaced may fit no other member."""
         self._distributing = False
-        self._cutting = CuttingOff(name, self.lock, self._cut_one_off)
+        self._cutting = CuttingOff(name, self.lock)
 
     @property
     def member_names(self) -> list[str]:
@@ -380,18 +380,21 @@ class Group(Owner, Recipient):
 
     def broken(self, error: StoreError) -> None:
         logger.error("group %s: %s", self.name, error)
-        self._cutting.cut_off([*self.members, *self.leaving], error)
+        self._cut_off(error)
 
     def failed(self, error: Exception) -> None:
         logger.critical("group %s is cut off", self.name, exc_info=error)
         if self.sender is not None:
             self.sender.session.end()
         error = StoreUnavailable(f"group {self.name} cannot be served")
-        self._cutting.cut_off([*self.members, *self.leaving], error)
+        self._cut_off(error)
 
-    def _cut_one_off(self, member: Session, error: StoreError) -> None:
-        if member in self.members or member in self.leaving:
-            self._delivery.failed(member, error)
+    def _cut_off(self, error: StoreError) -> None:
+        def cut_one(member: Session) -> None:
+            if member in self.members or member in self.leaving:
+                self._delivery.failed(member, error)
+
+        self._cutting.cut_off([*self.members, *self.leaving], cut_one)
 
     def taken_over(self) -> None:
         raise AssertionError("clients cannot have the name of a group")

@@ -62,11 +62,9 @@ class Times(Protocol):
 
     def retry_at(self, group: str, at: Monotonic) -> None:
         """A retry of the group is due then."""
-        ...
 
     def lease_over_at(self, at: Monotonic) -> None:
         """Somebody was leased something until then."""
-        ...
 
 
 class RedeliveryUser(Protocol):
@@ -74,11 +72,18 @@ class RedeliveryUser(Protocol):
 
     def wake(self) -> None:
         """Something is ready."""
-        ...
 
     def failed(self, error: Exception) -> None:
         """What is to be tried again cannot be read."""
-        ...
+
+
+class Nobody:
+    """The user of what is closed."""
+
+    def wake(self) -> None: ...
+
+    def failed(self, error: Exception) -> None:
+        logger.critical("what is to be tried again", exc_info=error)
 
 
 class Redelivery:
@@ -105,7 +110,7 @@ class Redelivery:
         self._clock = clock
         self._dead_letters = dead_letters
         self._times = times
-        self._user = user
+        self._user: RedeliveryUser = user
         self._looks = Looks(clock)
         self._retries = Retries()
         self.ready: list[tuple[Message, Retry]] = []
@@ -119,7 +124,8 @@ class Redelivery:
         """For clients that came back."""
 
     def close(self) -> None:
-        """The group is not open any more."""
+        """The group is not open any more, and is not known from here on: they knew each other."""
+        self._user = Nobody()
         for task in (*self._fetching, *filter(None, [self._reading])):
             task.cancel()
 

@@ -137,7 +137,8 @@ def test_the_last_to_unsubscribe_ends_the_group(dial: Dial, name: str, version: 
     for number in (b"1", b"2"):
         publish(publisher, name, number, 1)
     first = dial(connect_packet(f"{name}-a", version=version, durable=True), present=True)
-    assert [first.expect(Publish).payload for _ in range(2)] == [b"1", b"2"]
+    # The first may have been sent already, and then comes after a pause.
+    assert {first.expect(Publish).payload for _ in range(2)} == {b"1", b"2"}
     unsubscribe(first, filter)
     publish(publisher, name, b"3", 1)
     first.subscribe(filter, 1)

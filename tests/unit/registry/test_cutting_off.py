@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 
-from broker.errors import StoreError, StoreUnavailable
 from broker.message import Offset
 from broker.registry.cutting_off import CUT_OFF_AT_ONCE_MAX, CuttingOff
 from broker.session.session import Session
@@ -17,14 +16,11 @@ def session(number: int) -> Session:
 async def test_few_are_cut_off_at_once_and_many_in_parts() -> None:
     gone: list[Session] = []
 
-    def cut(member: Session, error: StoreError) -> None:
-        gone.append(member)
-
-    cutting = CuttingOff("g", asyncio.Lock(), cut)
-    cutting.cut_off([session(1), session(2)], StoreUnavailable("why"))
+    cutting = CuttingOff("g", asyncio.Lock())
+    cutting.cut_off([session(1), session(2)], gone.append)
     assert (len(gone), cutting.under_way) == (2, False)
     many = [session(n) for n in range(2 * CUT_OFF_AT_ONCE_MAX + 1)]
-    cutting.cut_off(many, StoreUnavailable("why"))
+    cutting.cut_off(many, gone.append)
     assert (len(gone), cutting.under_way) == (2 + CUT_OFF_AT_ONCE_MAX, True)
     async with asyncio.timeout(5):
         while cutting.under_way:  # noqa: ASYNC110  It takes its turns.
