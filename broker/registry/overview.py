@@ -167,7 +167,7 @@ class Overview:
         if owner is not None and owner.member_names is not None:
             more["member_names"] = sorted(owner.member_names)[:SHOWN_MAX]
         unread = unread_of(session)
-        unread.in_flight += retries
+        unread.beside += retries
         await self._measure([row], [unread], through)
         return row.record(now_us) | {"high_watermark": through} | more
 
@@ -185,7 +185,7 @@ class Overview:
         if found is None or not (found[0].durable or found[0].subscriptions):
             return None
         unread = unread_of(found[0])
-        unread.in_flight += retries
+        unread.beside += retries
         return self._row(*found), unread
 
     async def _retries(self, name: str) -> list[Offset]:
@@ -232,7 +232,7 @@ class Overview:
         for row, each in zip(rows, unread, strict=True):
             plus = [next(amounts) for _ in each.plus]
             minus = [next(amounts) for _ in each.minus]
-            in_flight = await self._source.amount(each.in_flight) if each.in_flight else Amount()
+            in_flight = await self._source.amount(each.beside) if each.beside else Amount()
             if not row.damaged:
                 row.lag = each.total(in_flight, plus, minus)
                 row.exact = each.exact

@@ -25,7 +25,8 @@ those that begin last count from the last but as many: then it is not exact."""
 
 @dataclass(slots=True)
 class Unread:
-    in_flight: list[Offset] = field(default_factory=list)
+    beside: list[Offset] = field(default_factory=list)
+    """In flight, or to be tried again: whatever the place is."""
     plus: list[Stretch] = field(default_factory=list)
     minus: list[Stretch] = field(default_factory=list)
     exact: bool = True

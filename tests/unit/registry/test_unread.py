@@ -22,7 +22,7 @@ async def lag(world: World, session: Session) -> int:
         await world.disk.measure(unread.plus, hw),
         await world.disk.measure(unread.minus, hw),
     )
-    in_flight = await world.disk.amount(unread.in_flight)
+    in_flight = await world.disk.amount(unread.beside)
     return unread.total(in_flight, plus, minus).messages
 
 
