@@ -51,7 +51,7 @@ def test_who_cannot_connect_leaves_no_thread_behind(tmp_path: Path) -> None:
     before = threading.enumerate()
     with pytest.raises(StoreUnavailable):
         asyncio.run(ConnectionThread.connect(str(path), path))
-    assert threading.enumerate() == before
+    assert {*threading.enumerate()} <= {*before}  # One of an earlier test may end meanwhile.
 
 
 @pytest.mark.parametrize(
