@@ -220,7 +220,8 @@ def _last_csv(file: IO[bytes], path: Path) -> tuple[int, int]:
     """The same. A payload may have newlines, so it is read from its beginning."""
     csv.field_size_limit(sys.maxsize)
     file.seek(0)
-    if HEADING.startswith(file.read(len(HEADING))):
+    head = file.read(len(HEADING))
+    if len(head) < len(HEADING) and HEADING.startswith(head):
         return 0, 0  # Not even that is whole.
     file.seek(0)
     position, offset, end = 0, 0, 0

@@ -222,6 +222,8 @@ class Publisher:
     def _tell(self, acknowledged: Acknowledged) -> None:
         """What the options asked the broker to say."""
         options, said = self._options, acknowledged.user_properties
+        if not options.qos:
+            return  # Nothing acknowledges it.
         offset = said.get("offset")
         if options.receipt and not options.json:
             if offset is not None:

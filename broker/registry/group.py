@@ -141,7 +141,7 @@ class Group(Owner, Recipient):
         """Whether it was a member."""
         self._turns.pop(member, None)
         self._member_left = True
-        if self.sender is not None:
+        if self.sender is not None and self.redelivery.awaiting:
             self.redelivery.leaves(member)
         return self.members.pop(member, None) is not None
 

@@ -53,8 +53,8 @@ JOINED_AT_ONCE_MAX = 500
 
 ByGroup = Mapping[str, Sequence[Lease]]  # by the name of their group
 
-LEFT_AT_ONCE_MAX = 250
-"""Groups that a client who leaves is taken out of in one turn of the loop: about 7 ms."""
+LEFT_AT_ONCE_MAX = 100
+"""Groups that a client who leaves is taken out of in one turn of the loop: about 4 ms."""
 
 
 class Groups:
@@ -323,15 +323,14 @@ class Groups:
             parting.callback(self._close_empty, first)
             parting.callback(self._return_leases, first, waiting, sent)
 
-    async def _leave_more(
-        self, more: Sequence[Sequence[Group]], waiting: ByGroup, sent: ByGroup
-    ) -> None:
+    async def _leave_more(self, more: list[list[Group]], waiting: ByGroup, sent: ByGroup) -> None:
         for groups in more:
             await asyncio.sleep(0)
             self._return_leases(groups, waiting, sent)
-        for groups in more:
+        del groups
+        while more:  # Each part is let go by itself, too: to free 5,000 groups takes 45 ms.
             await all_stored(self._log)  # What one commit takes of these is one turn, too.
-            self._close_empty(groups)
+            self._close_empty(more.pop())
 
     def _return_leases(self, groups: Sequence[Group], waiting: ByGroup, sent: ByGroup) -> None:
         with ExitStack() as returning:  # Whatever happens in one group, it leaves the others.

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from broker.message import Message
+from broker.config import DATABASE
+from broker.message import Message, Offset
 from broker.store.sqlite.store import SqliteStore
 from cli.export import export, format_of
 from cli.failure import CommandFailed, Exit
@@ -85,6 +86,24 @@ async def test_an_export_goes_on_behind_its_last_message(data_dir: Path, suffix:
     run(data_dir, path)
     assert offsets(path) == [1, 2, 3, 4, 5, 6, 7]
     assert path.read_bytes().startswith(whole)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+async def test_what_is_in_the_file_stays_though_the_log_has_it_no_more(
+    data_dir: Path, suffix: str
+) -> None:
+    path = data_dir / f"all{suffix}"
+    run(data_dir, path)
+    whole = path.read_bytes()
+    store = SqliteStore(data_dir / DATABASE)
+    await store.open()
+    await store.trim(Offset(5))
+    await store.close()
+    run(data_dir, path)
+    assert path.read_bytes() == whole
+    await append(data_dir, [b"new"])
+    run(data_dir, path)
+    assert offsets(path) == [1, 2, 3, 4, 5, 6, 7]
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
