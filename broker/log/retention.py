@@ -186,6 +186,7 @@ class Retention:
         await self._sweep(sweep)
         if sweep.over_bytes > 0:
             sweep.unread = True
+            sweep.passed.clear()  # It begins anew.
             await self._sweep(sweep)
 
     async def _sweep(self, sweep: Sweep) -> None:
@@ -200,8 +201,9 @@ class Retention:
                 position = segment.first
                 if position > sweep.through or not sweep.wants(segment.first):
                     break
-                if await self._thin(sweep, segment) and left is None:
-                    left = segment.first
+                more = await self._thin(sweep, segment)
+                if (more or segment.last >= sweep.through) and left is None:
+                    left = segment.first  # What is still to come into it is looked at, too.
                 position = Offset(segment.last + 1)
             else:
                 await asyncio.sleep(0)

@@ -88,6 +88,27 @@ async def test_messages_go_when_they_are_old(store: Store, clock: FakeClock) -> 
     assert kept.retention.kept.messages == 10
 
 
+async def test_what_comes_behind_messages_that_stay_is_looked_at(
+    store: Store, clock: FakeClock
+) -> None:
+    """The first segment has only held ones at first, and is not whole."""
+    kept = LogWithRetention(store, clock, RetentionRule(None, count=30))
+    await store.append([message("kept", f"r/{n}", retain=True) for n in range(40)])
+    assert await kept.run() == list(range(1, 41))
+    kept.keeper.rules = [RetentionRule(None, count=50)]
+    await store.append(numbered(3000))
+    assert await kept.run() == list(range(3031, 3041))
+
+
+async def test_bytes_take_what_is_unread_but_for_the_last(store: Store, clock: FakeClock) -> None:
+    kept = LogWithRetention(store, clock, RetentionRule(None, bytes=10 * SIZE, keep_last=1))
+    await store.append(four(3000))
+    kept.keeper.wanted = {"t": 1}
+    left = await kept.run()
+    assert left == list(range(2991, 3001))
+    assert kept.keeper.told == list(range(1, 2991))
+
+
 async def test_a_clock_that_jumps_ahead_deletes_nothing(store: Store, clock: FakeClock) -> None:
     """A year ahead for 1.5 s, and at a start."""
     kept = LogWithRetention(store, clock, RetentionRule(None, age_s=7 * DAY))
