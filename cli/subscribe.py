@@ -43,6 +43,7 @@ SESSION_EXPIRY_S = 30 * 86_400
 PREFETCH_MESSAGES = 1000
 TURN_S = 60.0
 PING_S = 5.0
+GAP = "gap"
 """How often the connection is looked after while more has come than is due."""
 
 
@@ -273,6 +274,7 @@ class Subscriber:
                 finished = not self._replaying
                 continue
             done.append(message)
+            self._tell_missing(message)
             if message.retain and options.ignore_retained:
                 continue
             if any(matches(one, message.topic) for one in options.filtered_out):
@@ -291,6 +293,13 @@ class Subscriber:
             self._client.acknowledge(done)
             self._remember(done[-1])
         return finished
+
+    def _tell_missing(self, message: MQTTMessage) -> None:
+        """Offsets that came before it and are not in the log any more. (P5)"""
+        sent = getattr(message.properties, "UserProperty", ())
+        if missing := [value for name, value in sent if name == GAP]:
+            ranges = ", ".join(missing)
+            self._note(f"missing: offsets {ranges}, removed by retention, or damaged")
 
     def _next(self) -> MQTTMessage | None:
         """The next message to write; None: there is none, or it waits for one that failed."""

@@ -73,6 +73,18 @@ def test_what_could_not_be_written_is_not_acknowledged(
     assert after_the_start(client) == []
 
 
+def test_who_misses_messages_is_told(
+    client: ScriptedClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    behind_a_gap = message("a", 1)
+    gaps = [("gap", "5-9"), ("gap", "12")]
+    behind_a_gap.properties = packet_properties(PacketTypes.PUBLISH, gaps)
+    client.turns.append([behind_a_gap, message("a", 2)])
+    subscribe(replace(OPTIONS, count=2))
+    said = capsys.readouterr().err
+    assert said.count("missing: offsets 5-9, 12, removed by retention") == 1
+
+
 def test_no_more_than_wanted_is_written_or_acknowledged(client: ScriptedClient) -> None:
     client.turns.append([message("a", n) for n in range(1, 6)])
     assert subscribe(OPTIONS) is Exit.OK
