@@ -53,8 +53,6 @@ JOINED_AT_ONCE_MAX = 500
 
 ByGroup = Mapping[str, Sequence[Lease]]  # by the name of their group
 
-ASKED_MAX = 16
-"""A member of no more groups has each asked when it has room, whether that waited or not."""
 LEFT_AT_ONCE_MAX = 100
 """Groups that a client who leaves is taken out of in one turn of the loop: about 4 ms."""
 
@@ -386,9 +384,7 @@ class Groups:
 
     def drained(self, session: Session) -> None:
         """The member has sent something: it may have room for more."""
-        without = self._without_room.pop(session, {})
-        mine = self._memberships.get(session, ())
-        groups = iter(tuple(mine) if len(mine) <= ASKED_MAX else without)
+        groups = iter(self._without_room.pop(session, ()))
         for group in groups:
             # It leases, which wakes the member, and so comes here again: with no group to go on to.
             group.drained(session)
