@@ -14,7 +14,8 @@ was away, is fed from the store. Nothing on the way calls back to the stage befo
     server.py    builds all of this from a Config, starts it, stops it; one timer for all deadlines
     ending.py    the signals that ask it to stop, and the end of a process that cannot stop
     tasks.py     the one way to start a task, so that none ends unheard
-    config.py    every setting, with its unit in its name; retention_rules.py: how long what stays
+    config.py    every setting, with its unit in its name; retention_rules.py: how long what stays;
+    listeners.py where connections come in
     net/         moves bytes: TCP, Unix sockets, WebSocket; obeys deadlines and back-pressure
     mqtt/        MQTT 3.1.1 and 5.0: bytes to packets, packets to bytes, the rules of a connection
     lines/       the line protocol, with the same face

@@ -6,11 +6,12 @@ import ipaddress
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from broker.errors import ConfigError, TopicFilterInvalid
+from broker.listeners import Listener
 from broker.retention_rules import RetentionRule, bytes_of, rules_of
 from broker.topics import validate_filter
 
@@ -20,6 +21,10 @@ LOCK = "broker.lock"
 """The files of a data directory. A broker that uses it holds a lock on `LOCK`."""
 NOTE_SUFFIX = "-note"
 """Added to the name of the database: what its broker notes beside it."""
+
+LOOPBACK = "127.0.0.1"
+OF_LISTENERS = ("allow_anonymous", "packet_bytes_max")
+"""Settings that a listener may have otherwise than the broker."""
 
 MIB = 1024 * 1024
 DAY_S = 86_400
@@ -111,10 +116,13 @@ class DedupRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    host: str = "127.0.0.1"
+    host: str = LOOPBACK
     port: int = 9000
     unix_socket: Path | None = None
     """Listen there too, for this user alone."""
+    listeners: tuple[Listener, ...] = ()
+    """Tables `[[listeners]]`, each with a host and port of its own: in place of `host` and `port`.
+    """
     websocket_origins: tuple[str, ...] = ()
     """Web pages that may connect, beside those of this machine: `https://host`, `*` for all."""
     data_dir: Path = Path("data")
@@ -213,10 +221,9 @@ class Config:
     """The lowest level that is told on standard error. Never a payload or a password."""
 
     def __post_init__(self) -> None:
-        for name, (least, most) in BOUNDS.items():
-            value = getattr(self, name)
-            if not least <= value <= most:
-                raise ConfigError(name, value, f"must be {least}..{most}")
+        _check_bounds(self)
+        for listener in self.listeners:
+            _check_bounds(listener, "listeners.")
         if self.durability not in ("fsync", "os"):
             raise ConfigError("durability", self.durability, 'must be "fsync" or "os"')
         if self.log_level not in LOG_LEVELS:
@@ -234,12 +241,34 @@ class Config:
                 raise ConfigError(
                     "websocket_origins", origin, 'must be "*" or like https://www.example.org:8443'
                 )
-        if not is_loopback(self.host) and not self.allow_anonymous:
-            raise ConfigError(
-                "host",
-                self.host,
-                "others could connect without a password; add --allow-anonymous if that is meant",
-            )
+        for listener in self.every_listener:
+            if listener.port is None or is_loopback(listener.host):
+                continue
+            if not (
+                self.allow_anonymous
+                if listener.allow_anonymous is None
+                else listener.allow_anonymous
+            ):
+                raise ConfigError(
+                    "listeners.host" if self.listeners else "host",
+                    listener.host,
+                    "others could connect without a password; add --allow-anonymous if that is"
+                    " meant",
+                )
+
+    @property
+    def every_listener(self) -> tuple[Listener, ...]:
+        """All that is listened on."""
+        listeners = self.listeners or (Listener(host=self.host, port=self.port),)
+        if self.unix_socket is not None:
+            listeners += (Listener(unix_socket=self.unix_socket),)
+        return listeners
+
+    def at(self, listener: Listener) -> Config:
+        """The settings that hold for what connects there."""
+        own = {name: getattr(listener, name) for name in OF_LISTENERS}
+        own = {name: value for name, value in own.items() if value is not None}
+        return replace(self, listeners=(), host=LOOPBACK, **own)
 
     @classmethod
     def load(cls, path: Path | None, overrides: Mapping[str, Any]) -> Config:
@@ -258,6 +287,9 @@ class Config:
             except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
                 raise ConfigError("config", str(path), f"is not TOML: {error}") from error
         values |= {key: value for key, value in overrides.items() if value is not None}
+        for key in ("host", "port") if "listeners" in values else ():
+            if key in values:
+                raise ConfigError(key, values[key], "belongs into a [[listeners]], if there is one")
         types = get_type_hints(cls)
         for key, value in values.items():
             if key not in types:
@@ -266,18 +298,30 @@ class Config:
         return cls(**values)
 
 
+def _check_bounds(settings: Config | Listener, prefix: str = "") -> None:
+    """Raises ConfigError. What is None is not set."""
+    for name, (least, most) in BOUNDS.items():
+        value = getattr(settings, name, None)
+        if value is not None and not least <= value <= most:
+            raise ConfigError(f"{prefix}{name}", value, f"must be {least}..{most}")
+
+
 def _converted(key: str, value: object, wanted: Any) -> object:
     """What the file or the command line says, as the setting's type. Raises ConfigError."""
+    if type(None) in get_args(wanted):
+        (wanted,) = set(get_args(wanted)) - {type(None)}
     if key == "disk_free_min":
         return bytes_of(key, value)
     if wanted is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     if wanted in (int, str, bool) and type(value) is wanted:
         return value
-    if wanted in (Path, Path | None) and isinstance(value, str | Path):
+    if wanted is Path and isinstance(value, str | Path):
         return Path(value)
     if wanted == tuple[DedupRule, ...]:
-        return _rules(key, value, DedupRule)
+        return _tables(key, value, DedupRule)
+    if wanted == tuple[Listener, ...]:
+        return _tables(key, value, Listener)
     if wanted == tuple[RetentionRule, ...]:
         return rules_of(value)
     if wanted == tuple[str, ...]:
@@ -287,22 +331,25 @@ def _converted(key: str, value: object, wanted: Any) -> object:
     raise ConfigError(key, value, f"must be {KINDS.get(wanted, 'a path')}")
 
 
-def _rules(key: str, value: object, rule: type[R]) -> tuple[R, ...]:
+def _tables(key: str, value: object, table_type: type[R]) -> tuple[R, ...]:
     """The tables `[[key]]` of the file. Raises ConfigError."""
     if not (isinstance(value, list | tuple) and all(isinstance(table, dict) for table in value)):
         raise ConfigError(key, value, f"must be tables: [[{key}]]")
-    types = get_type_hints(rule)
-    rules: list[R] = []
+    types = get_type_hints(table_type)
+    needed = [field.name for field in fields(table_type) if field.default is MISSING]  # type: ignore[arg-type]
+    tables: list[R] = []
     for table in value:
+        values: dict[str, Any] = {}
         for name, given in table.items():
             if name not in types:
                 known = ", ".join(types)
                 raise ConfigError(f"{key}.{name}", given, f"is not known: [[{key}]] has {known}")
-            _converted(f"{key}.{name}", given, types[name])
-        if "filter" not in table:
-            raise ConfigError(f"{key}.filter", "", f"is missing in a [[{key}]]")
-        rules.append(rule(**table))
-    return tuple(rules)
+            values[name] = _converted(f"{key}.{name}", given, types[name])
+        for name in needed:
+            if name not in table:
+                raise ConfigError(f"{key}.{name}", "", f"is missing in a [[{key}]]")
+        tables.append(table_type(**values))
+    return tuple(tables)
 
 
 KINDS = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}

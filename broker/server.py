@@ -30,10 +30,9 @@ from broker.errors import StoreError, StoreUnavailable
 from broker.log.log import Log
 from broker.mqtt.authentication import Methods
 from broker.mqtt.limits import Limits
-from broker.net import unix
-from broker.net.listening import listen, listen_unix
+from broker.net.entrance import Connections
+from broker.net.listening import Listening
 from broker.net.open_files import connections_possible
-from broker.net.tcp import Connections
 from broker.observe.sys_tree import SysTree
 from broker.plural import counted
 from broker.registry.care import Care
@@ -87,8 +86,6 @@ class Server:
         self._methods = methods or {}
         self._given_clock = clock
         self._accept_loss = accept_loss
-        self._listener: asyncio.Server | None = None
-        self._unix_listener: asyncio.Server | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._stop_requested = asyncio.Event()
         self._failure: BaseException | None = None
@@ -181,33 +178,20 @@ class Server:
         more += queues.routes(Queues(self._log, groups, clock))
         app = create_app(self.status, self.request_stop, more)
         self._admin = AdminServer(app, config.data_dir / ADMIN_SOCKET)
+        self._listening = Listening(services, self._connections)
         try:
-            if config.unix_socket is not None:
-                self._unix_listener = await listen_unix(
-                    services, self._connections, config.unix_socket
-                )
             await self._admin.start()
             # Last, so that a client that can connect finds everything else ready.
-            self._listener = await listen(services, self._connections, config)
+            await self._listening.start(config.every_listener)
         except BaseException:
-            self._stop_listening()
             await self._admin.stop()
             raise
         wills.listening(sessions.has_durable, clock.now())
 
-    def _stop_listening(self) -> None:
-        if self._listener is not None:
-            self._listener.close()
-        if self._unix_listener is not None and self.config.unix_socket is not None:
-            self._unix_listener.close()
-            unix.remove(self.config.unix_socket)
-
     @property
     def address(self) -> tuple[str, int]:
-        """Where it listens; the port is the real one also if the Config said 0."""
-        assert self._listener is not None
-        host, port = self._listener.sockets[0].getsockname()[:2]
-        return host, port
+        """Where it listens: see `Listening`."""
+        return self._listening.address
 
     def request_stop(self) -> None:
         """Let `wait_stopped` return."""
@@ -227,7 +211,7 @@ class Server:
             "stopping: %s closed",
             counted(len(self._connections), "connection is", "connections are"),
         )
-        self._stop_listening()
+        self._listening.stop()
         for connection in self._connections:
             connection.pause_reading("stop")
         try:

@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 import broker
 from broker.config import BOUNDS, Config
+from broker.listeners import Listener
 from broker.store.sqlite import schema
 from cli.failure import Exit
 from cli.main import app
@@ -65,6 +66,11 @@ def _has(place: object, names: list[str]) -> bool:
 @pytest.mark.parametrize("setting", [field.name for field in fields(Config)])
 def test_every_setting_is_listed(setting: str) -> None:
     assert f"`{setting}`" in section("Settings", REFERENCE)
+
+
+@pytest.mark.parametrize("key", [field.name for field in fields(Listener)])
+def test_every_key_of_a_listener_is_listed(key: str) -> None:
+    assert f"`{key}`" in section("Listeners", REFERENCE)
 
 
 def test_every_exit_code_is_listed() -> None:

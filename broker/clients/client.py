@@ -20,7 +20,7 @@ from typing import assert_never
 from broker import tasks
 from broker.clients import connecting
 from broker.clients.backlog import Backlog
-from broker.clients.faces import NOT_PAUSED, Transport
+from broker.clients.faces import NOT_PAUSED, Peer, Transport
 from broker.clients.publishing import Publishing
 from broker.clients.sending import Output, Sending
 from broker.clients.services import Services
@@ -51,14 +51,14 @@ logger = logging.getLogger(__name__)
 class Client(Owner):
     """See the module. A `NetworkClient` of the rim, and the `Owner` of its session."""
 
-    def __init__(self, services: Services, transport: Transport, peer: str, now: Monotonic) -> None:
+    def __init__(
+        self, services: Services, transport: Transport, peer: Peer, now: Monotonic
+    ) -> None:
         self._services = services
         self._transport = transport
-        self.address = peer
-        traffic, methods = services.counters.packets, services.methods
-        self._connection = Connection(
-            now=now, limits=services.limits, methods=methods, traffic=traffic
-        )
+        self.peer, self.address = peer, peer.address
+        traffic = services.counters.packets
+        self._connection = Connection(now, services.limits, services.methods, traffic)
         self._output = Output(
             self._connection, transport, services.log, self._connection_ended, self.failed
         )

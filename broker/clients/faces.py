@@ -5,12 +5,26 @@ The rim moves bytes and keeps one timer for each connection. `now` is the loop's
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 from broker.message import Monotonic
 
 NOT_PAUSED: frozenset[str] = frozenset()
 """No reason not to read. One object for all, as an empty set takes 216 bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who is at the other end, as far as the rim knows."""
+
+    address: str
+    """As the operator is told: `192.0.2.1:50000`, `[2001:db8::1]:50000`, or the path of the Unix
+    socket."""
+    host: str = ""
+    """Its IP address; "": it came by a Unix socket."""
+    certificate_user: str | None = None
+    """The user whom its client certificate names; None: it showed none."""
 
 
 class Transport(Protocol):

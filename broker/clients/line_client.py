@@ -21,6 +21,7 @@ from functools import partial
 from broker import tasks
 from broker.clients.asking import Asked
 from broker.clients.backlog import cost_of_lines
+from broker.clients.faces import Peer
 from broker.clients.half_open import HalfOpen, TellingTransport
 from broker.clients.line_answers import Answer, Answers
 from broker.clients.line_subscriber import LineSubscriber, is_plain, subscription_of
@@ -59,12 +60,12 @@ NAMED_MAX = 5
 
 class LineClient:
     def __init__(
-        self, services: Services, transport: TellingTransport, peer: str, now: Monotonic
+        self, services: Services, transport: TellingTransport, peer: Peer, now: Monotonic
     ) -> None:
         config = services.config
         self.services = services
         self._transport = transport
-        self.address = peer
+        self.peer, self.address = peer, peer.address
         self._connection = LineConnection(
             now=now,
             line_bytes_max=config.packet_bytes_max,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from broker.clients.asking import Asking
 from broker.clients.subscriptions import Subscriptions
@@ -10,6 +10,7 @@ from broker.clock import Clock
 from broker.config import Config
 from broker.counters import Counters
 from broker.delivery.delivery import Delivery
+from broker.listeners import Listener
 from broker.log.log import Log
 from broker.mqtt.authentication import Methods
 from broker.mqtt.limits import Limits
@@ -21,7 +22,7 @@ from broker.registry.wills import Wills
 
 @dataclass(slots=True, frozen=True)
 class Services:
-    """One for the whole broker."""
+    """One for each listener, which may have limits of its own."""
 
     config: Config
     clock: Clock
@@ -36,3 +37,8 @@ class Services:
     counters: Counters
     limits: Limits
     methods: Methods
+
+    def at(self, listener: Listener) -> Services:
+        """As who connects to `listener` gets them."""
+        config = self.config.at(listener)
+        return replace(self, config=config, limits=Limits.of(config))

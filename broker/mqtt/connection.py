@@ -85,7 +85,6 @@ class Connection:
 
     def __init__(
         self,
-        *,
         now: Monotonic,
         limits: Limits,
         methods: Methods | None = None,

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 MQTT_CONNECT = 0x10
+HTTP_GET = b"GET "
 TLS_HANDSHAKE = 0x16
 LINE_STARTS = frozenset(b"\t\n\r" + bytes(range(0x20, 0x7F)))
 SHORTEST_COMMAND = len("PUBLISH ")
 """A command of the line protocol has at least this many bytes, all of them ASCII."""
+NAMES = {"mqtt": "MQTT", "websocket": "HTTP", "lines": "text"}
+
+
+def protocol_of(data: bytes) -> str:
+    """Which of `broker.listeners.PROTOCOLS` they begin; "": none."""
+    if data[0] == MQTT_CONNECT:
+        return "mqtt"
+    if data.startswith(HTTP_GET):
+        return "websocket"
+    return "lines" if begins_a_line(data) else ""
 
 
 def begins_a_line(data: bytes) -> bool:
@@ -15,8 +26,11 @@ def begins_a_line(data: bytes) -> bool:
     return data[0] in LINE_STARTS and 0 not in data[:SHORTEST_COMMAND]
 
 
-def why_refused(data: bytes) -> str:
-    """Why these bytes end a connection, in words for the operator that do not show the bytes."""
+def why_refused(data: bytes, protocol: str) -> str:
+    """Why these bytes, which begin `protocol`, end a connection, in words for the operator that do
+    not show the bytes."""
+    if protocol:
+        return f"it speaks {NAMES[protocol]}, and its listener does not"
     if data[0] == TLS_HANDSHAKE:
-        return "it speaks TLS, and the broker does not"
+        return "it speaks TLS, and its listener does not"
     return f"its first byte, 0x{data[0]:02X}, begins neither MQTT nor HTTP nor text"

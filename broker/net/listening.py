@@ -5,45 +5,86 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 
 from broker.clients.services import Services
-from broker.config import Config
 from broker.errors import ConfigError
+from broker.listeners import Listener
 from broker.net import unix
-from broker.net.tcp import Connections, TcpConnection
+from broker.net.entrance import Connections, Entrance
+from broker.net.tcp import TcpConnection
 
 BACKLOG = 1024
 
 
-async def listen(services: Services, connections: Connections, config: Config) -> asyncio.Server:
-    """Accept connections. Raises ConfigError: the address cannot be listened on."""
-    try:
-        return await asyncio.get_running_loop().create_server(
-            lambda: TcpConnection(services, connections), config.host, config.port, backlog=BACKLOG
+class Listening:
+    """All listeners of a broker."""
+
+    def __init__(self, services: Services, connections: Connections) -> None:
+        self._services = services
+        self._connections = connections
+        self._open: list[tuple[Listener, asyncio.Server]] = []
+
+    async def start(self, listeners: Sequence[Listener]) -> None:
+        """Accept connections. Raises ConfigError, and then accepts none: where one listener cannot
+        listen."""
+        try:
+            for listener in listeners:
+                entrance = Entrance(self._services, listener)
+                self._open.append((listener, await self._listen(entrance)))
+        except BaseException:
+            self.stop()
+            raise
+
+    async def _listen(self, entrance: Entrance) -> asyncio.Server:
+        listener = entrance.listener
+        if listener.unix_socket is not None:
+            return await self._listen_unix(entrance, listener.unix_socket)
+        try:
+            return await asyncio.get_running_loop().create_server(
+                lambda: TcpConnection(entrance, self._connections),
+                listener.host,
+                listener.port,
+                backlog=BACKLOG,
+            )
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise ConfigError(
+                    "port",
+                    listener.port,
+                    "is in use, maybe by a broker that runs already (`pubsub broker status`);"
+                    " choose another with --port",
+                ) from error
+            raise ConfigError("host", listener.host, f"cannot be listened on: {error}") from error
+
+    async def _listen_unix(self, entrance: Entrance, path: Path) -> asyncio.Server:
+        """A socket file that an earlier broker left at `path` is replaced. Raises ConfigError:
+        `path` is something else, another process listens there, or the socket cannot be made."""
+        _expect_no_listener(path)
+        listener = unix.listen(path, setting="unix_socket")
+        return await asyncio.get_running_loop().create_unix_server(
+            lambda: TcpConnection(entrance, self._connections), sock=listener, backlog=BACKLOG
         )
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise ConfigError(
-                "port",
-                config.port,
-                "is in use, maybe by a broker that runs already (`pubsub broker status`);"
-                " choose another with --port",
-            ) from error
-        raise ConfigError("host", config.host, f"cannot be listened on: {error}") from error
 
+    def stop(self) -> None:
+        """Accept no more connections."""
+        for listener, server in self._open:
+            server.close()
+            if listener.unix_socket is not None:
+                unix.remove(listener.unix_socket)
+        self._open.clear()
 
-async def listen_unix(services: Services, connections: Connections, path: Path) -> asyncio.Server:
-    """Accept connections of our own user on a Unix socket, which the caller removes in the end.
-
-    A socket file that an earlier broker left at `path` is replaced. Raises ConfigError: `path` is
-    something else, another process listens there, or the socket cannot be made.
-    """
-    _expect_no_listener(path)
-    listener = unix.listen(path, setting="unix_socket")
-    return await asyncio.get_running_loop().create_unix_server(
-        lambda: TcpConnection(services, connections), sock=listener, backlog=BACKLOG
-    )
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port of the first listener that has them; the port is the real one also if 0
+        was asked for. Of a broker that listens on Unix sockets only: the path of one, and 0."""
+        for _, server in self._open:
+            name = server.sockets[0].getsockname()
+            if isinstance(name, tuple):
+                host, port = name[:2]
+                return host, port
+        return str(self._open[0][0].unix_socket), 0
 
 
 def _expect_no_listener(path: Path) -> None:

@@ -8,9 +8,9 @@ A peer can make the broker keep only so much:
 - A peer gets no more messages while `write_buffer_bytes_max` wait in its socket. If its answers
   make that grow to twice as much and a packet more, the broker stops reading from it: it asks and
   does not read.
-- A connection whose client has not been identified yet counts as a stranger. At `connections_max`
-  a new connection takes the place of the oldest stranger, so that silent connections do not keep
-  others out. If there is no stranger, the new connection is cut off.
+- A connection whose client has not been identified yet counts as a stranger. At `connections_max`,
+  of all or of its listener, a new connection takes the place of the oldest stranger, so that silent
+  connections do not keep others out. If there is no stranger, the new connection is cut off.
 - What it keeps of packets that are not whole, and of what was read and has to wait, is bounded for
   all peers together: `unfinished.py`.
 
@@ -28,16 +28,16 @@ from functools import wraps
 from typing import Concatenate, ParamSpec, TypeVar, cast
 
 from broker.clients.client import Client
-from broker.clients.faces import NOT_PAUSED, NetworkClient
+from broker.clients.faces import NOT_PAUSED, NetworkClient, Peer
 from broker.clients.line_client import LineClient
-from broker.clients.services import Services
-from broker.clock import Clock, Timer
+from broker.clock import Timer
 from broker.message import Monotonic
 from broker.net import sockets
-from broker.net.first_bytes import MQTT_CONNECT, begins_a_line, why_refused
-from broker.net.turns import LITTLE_BYTES, TURN, Arrived, Turns
-from broker.net.unfinished import STEP_BYTES, Unfinished
-from broker.net.websocket import HTTP_GET, WebSocket
+from broker.net.entrance import Connections, Entrance, peer_at
+from broker.net.first_bytes import HTTP_GET, protocol_of, why_refused
+from broker.net.turns import LITTLE_BYTES, TURN, Arrived
+from broker.net.unfinished import STEP_BYTES
+from broker.net.websocket import WebSocket
 
 logger = logging.getLogger(__name__)
 
@@ -47,29 +47,12 @@ CLOSE_TIMEOUT_S = 5.0
 """How long a peer may take to read the last bytes before the connection is cut."""
 UNREAD_RETRY_S = 0.1
 """A deadline that has come is looked at again after this, if it could not be judged."""
-TOO_MANY = "there are connections_max already"
 TOO_MUCH_UNFINISHED = (
     "packets that are not whole, or wait, exceed unfinished_bytes_max, and this one is late"
 )
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-class Connections(set["TcpConnection"]):
-    """All of one broker."""
-
-    def __init__(self, clock: Clock, *, unfinished_bytes_max: int) -> None:
-        self.strangers: dict[TcpConnection, None] = {}
-        """Connections whose client has not been identified yet; oldest first."""
-        self.unfinished = Unfinished(unfinished_bytes_max)
-        self.turns = Turns(clock)
-
-    def lose(self, connection: TcpConnection) -> None:
-        self.discard(connection)
-        self.strangers.pop(connection, None)
-        self.unfinished.forget(connection)
-        self.turns.forget(connection)
 
 
 def _guarded(
@@ -91,8 +74,9 @@ def _guarded(
 class TcpConnection(asyncio.Protocol):
     """One socket. It is also the `Transport` that its client writes to."""
 
-    def __init__(self, services: Services, connections: Connections) -> None:
-        self._services = services
+    def __init__(self, entrance: Entrance, connections: Connections) -> None:
+        self.entrance = entrance
+        self._services = services = entrance.services
         self._connections = connections
         self._clock = services.clock
         self._transport: asyncio.Transport | None = None
@@ -107,8 +91,7 @@ class TcpConnection(asyncio.Protocol):
         self._counted = False
         """Whether it is in `Connections.unfinished`."""
         self.client: NetworkClient | None = None
-        self.peer = ""
-        """Where it comes from, as the operator is told."""
+        self.peer = Peer("")
 
     @_guarded
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -116,32 +99,18 @@ class TcpConnection(asyncio.Protocol):
         transport = cast(asyncio.Transport, transport)
         self._transport = transport
         # A peer on a Unix socket has no address: take our own.
-        self.peer = _shown(
+        self.peer = peer_at(
             transport.get_extra_info("peername") or transport.get_extra_info("sockname")
         )
         family = transport.get_extra_info("socket").family
         self._quick_ack = family in (socket.AF_INET, socket.AF_INET6) and sockets.HAS_QUICK_ACK
         self._services.counters.connections += 1
-        if not self._make_room():
+        if not self._connections.make_room_for(self):
             transport.abort()
             return
-        self._connections.add(self)
-        self._connections.strangers[self] = None
+        self._connections.enter(self)
         transport.set_write_buffer_limits(high=self._services.config.write_buffer_bytes_max)
         self._timer = self._clock.call_later(FIRST_BYTE_TIMEOUT_S, self._close_if_silent)
-
-    def _make_room(self) -> bool:
-        """Whether there is room for one more connection."""
-        if len(self._connections) < self._services.config.connections_max:
-            return True
-        self._services.counters.refused_connects += 1
-        for oldest in self._connections.strangers:
-            self._connections.lose(oldest)
-            oldest.abort()
-            logger.warning("connection from %s cut off: %s", oldest.peer, TOO_MANY)
-            return True
-        logger.warning("connection from %s cut off: %s", self.peer, TOO_MANY)
-        return False
 
     def data_received(self, data: bytes) -> None:
         self._services.counters.bytes_in += len(data)
@@ -163,12 +132,14 @@ class TcpConnection(asyncio.Protocol):
                 if len(data) < len(HTTP_GET) and HTTP_GET.startswith(data):
                     self._wait_for_more(data)
                     return
-                if data[0] != MQTT_CONNECT and not begins_a_line(data):
+                protocol = protocol_of(data)
+                if protocol not in self.entrance.listener.protocols:
                     self._services.counters.protocol_errors += 1
-                    logger.info("connection from %s closed: %s", self.peer, why_refused(data))
+                    why = why_refused(data, protocol)
+                    logger.info("connection from %s closed: %s", self.peer.address, why)
                     self.close()
                     return
-                self.client = self._meet(data, now)
+                self.client = self._meet(protocol, now)
             kept = self.client.receive(data, now)
             if kept >= STEP_BYTES or self._counted or self.arrived.size:
                 self._account_for(kept, len(data))
@@ -193,22 +164,22 @@ class TcpConnection(asyncio.Protocol):
             self._timer = self._clock.call_later(timeout_s, self._close_if_silent)
         self._first_bytes = data
 
-    def _meet(self, data: bytes, now: Monotonic) -> NetworkClient:
+    def _meet(self, protocol: str, now: Monotonic) -> NetworkClient:
         transport, services = self._transport, self._services
         assert transport is not None
         assert self._timer is not None
         self._timer.cancel()
         client: NetworkClient
-        if data[0] == MQTT_CONNECT:
+        if protocol == "mqtt":
             client = Client(services, self, self.peer, now)
-        elif data.startswith(HTTP_GET):
+        elif protocol == "websocket":
             client = WebSocket(services, self, self.peer, now)
         else:
             # Zero: asyncio tells when the last byte is out. That counts as acknowledged here.
             transport.set_write_buffer_limits(high=0)
             client = LineClient(services, self, self.peer, now)
-            self._connections.strangers.pop(self, None)
-            logger.info("line client at %s: connected", self.peer)
+            self._connections.identified(self)
+            logger.info("line client at %s: connected", self.peer.address)
         self._set_timer(client.deadline())
         return client
 
@@ -246,7 +217,7 @@ class TcpConnection(asyncio.Protocol):
             self.client.lost()
         self.arrived.clear()
         if isinstance(self.client, LineClient):
-            logger.info("line client at %s: disconnected", self.peer)
+            logger.info("line client at %s: disconnected", self.peer.address)
         # They know each other: the collector, which comes seldom, would have to find them.
         self.client = None
 
@@ -301,7 +272,7 @@ class TcpConnection(asyncio.Protocol):
         """What it keeps of a packet has to make room for others'."""
         assert self.client is not None
         self._services.counters.evicted += 1
-        logger.warning("connection from %s closed: %s", self.peer, TOO_MUCH_UNFINISHED)
+        logger.warning("connection from %s closed: %s", self.peer.address, TOO_MUCH_UNFINISHED)
         self.client.evict(TOO_MUCH_UNFINISHED)
         self.arrived.clear()
 
@@ -310,7 +281,7 @@ class TcpConnection(asyncio.Protocol):
         if self.client is not None:
             self.client.failed(error)
         else:
-            logger.critical("connection from %s is cut off", self.peer, exc_info=error)
+            logger.critical("connection from %s is cut off", self.peer.address, exc_info=error)
         self.abort()
 
     # Transport
@@ -319,7 +290,7 @@ class TcpConnection(asyncio.Protocol):
         """The CONNECT was accepted."""
         if self.client is None:
             return  # It has gone meanwhile.
-        self._connections.strangers.pop(self, None)
+        self._connections.identified(self)
         if self._timer is not None:
             self._timer.cancel()
         self._set_timer(self.client.deadline())
@@ -378,10 +349,3 @@ class TcpConnection(asyncio.Protocol):
             self._connections.turns.put_off(self)
         elif self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
-
-
-def _shown(address: object) -> str:
-    if not isinstance(address, tuple):
-        return str(address)
-    host, port = address[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

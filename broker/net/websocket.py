@@ -33,7 +33,7 @@ from websockets.server import ServerProtocol
 from websockets.typing import Origin, Subprotocol
 
 from broker.clients.client import Client
-from broker.clients.faces import Transport
+from broker.clients.faces import Peer, Transport
 from broker.clients.services import Services
 from broker.message import Monotonic
 from broker.net.frames import CLOSE, PING, FrameReader, Refused
@@ -44,7 +44,6 @@ library_logger.setLevel(logging.WARNING)
 """Below that it would log payloads."""
 
 REQUEST_END = b"\r\n\r\n"
-HTTP_GET = b"GET "
 SUBPROTOCOL = Subprotocol("mqtt")
 PATHS = ("/", "/mqtt")
 ANY_ORIGIN = "*"
@@ -62,7 +61,7 @@ class Socket(Transport, Protocol):
 class WebSocket:
     """One connection: towards the rim a `NetworkClient`, towards its client the `Transport`."""
 
-    def __init__(self, services: Services, socket: Socket, peer: str, now: Monotonic) -> None:
+    def __init__(self, services: Services, socket: Socket, peer: Peer, now: Monotonic) -> None:
         config = services.config
         self._services = services
         self._socket = socket
@@ -134,7 +133,7 @@ class WebSocket:
         if packets := b"".join(payloads):
             client.receive(packets, now)
         if isinstance(frame, Refused):
-            logger.info("%s: %s", self._peer, frame.reason)
+            logger.info("%s: %s", self._peer.address, frame.reason)
             protocol.fail(frame.code, frame.reason)
         elif frame is not None:
             protocol.receive_data(frame)
@@ -151,7 +150,7 @@ class WebSocket:
         if self._ended:
             return
         if self._client is None:
-            logger.info("%s: no whole HTTP request in time", self._peer)
+            logger.info("%s: no whole HTTP request in time", self._peer.address)
             self._socket.close()
         else:
             self._client.expire(now)
@@ -184,7 +183,7 @@ class WebSocket:
         if self._client is not None:
             self._client.failed(error)
         else:
-            logger.critical("%s: WebSocket cut off", self._peer, exc_info=error)
+            logger.critical("%s: WebSocket cut off", self._peer.address, exc_info=error)
             self.abort()
 
     def _accept(self, request: Request) -> None:
@@ -198,7 +197,9 @@ class WebSocket:
         protocol.send_response(response)
         if protocol.state is not State.OPEN:
             reason = protocol.handshake_exc or request.path.partition("?")[0]
-            logger.info("%s: WebSocket refused (%d): %s", self._peer, response.status_code, reason)
+            logger.info(
+                "%s: WebSocket refused (%d): %s", self._peer.address, response.status_code, reason
+            )
             return
         # As if it had come with the first byte, so that both handshakes share the timeout.
         self._client = Client(self._services, self, self._peer, self._met_at)

@@ -21,7 +21,7 @@ ROWS = (
     ("log", "replay", "clock"),
     ("store", "tasks", "security", "mqtt", "lines", "session"),
     (
-        *("config", "handed_on", "documents", "queue_documents", "topics", "counters"),
+        *("config", "listeners", "handed_on", "documents", "queue_documents", "topics", "counters"),
         *("message", "retention_rules", "errors", "plural", "__init__"),
     ),
 )

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from broker.clients.client import Client
+from broker.clients.faces import Peer
 from broker.clients.services import Services
 from broker.clients.subscriptions import Subscriptions
 from broker.config import Config
@@ -33,6 +34,7 @@ NOTHING_TO_TELL = Config(
     receive_max=RECEIVE_MAXIMUM_DEFAULT, packet_bytes_max=PACKET_BYTES_MAX, topic_alias_max=0
 )
 """With limits that are MQTT's own defaults, so that a CONNACK need not tell them."""
+HERE = Peer("here")
 
 
 class Transport:
@@ -113,7 +115,7 @@ class Dialogue:
         self.world = world
         self.transport = Transport()
         self.services = services(world, config)
-        self.peer = Client(self.services, self.transport, "here", world.clock.monotonic())
+        self.peer = Client(self.services, self.transport, HERE, world.clock.monotonic())
 
     def client(self, script: str) -> None:
         """The client writes."""

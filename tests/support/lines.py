@@ -5,7 +5,7 @@ from __future__ import annotations
 from broker.clients.line_client import LineClient
 from broker.clients.services import Services
 from broker.config import Config
-from tests.support.clients import NOTHING_TO_TELL, Transport, services
+from tests.support.clients import HERE, NOTHING_TO_TELL, Transport, services
 from tests.support.world import World
 
 
@@ -19,7 +19,7 @@ class Lines:
         self.world = world
         self.transport = Transport()
         self.services: Services = services(world, config)
-        self.client = LineClient(self.services, self.transport, "here", world.clock.monotonic())
+        self.client = LineClient(self.services, self.transport, HERE, world.clock.monotonic())
         if confirm:
             self.says("CONFIRM")
             assert self.written() == ["OK"]

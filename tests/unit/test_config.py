@@ -9,6 +9,7 @@ import pytest
 
 from broker.config import BOUNDS, Config, DedupRule, duration_s, is_loopback
 from broker.errors import ConfigError
+from broker.listeners import Listener
 
 
 def written(tmp_path: Path, text: str) -> Path:
@@ -188,3 +189,57 @@ def test_a_number_of_bytes_may_have_a_unit(tmp_path: Path) -> None:
     assert load(tmp_path, "disk_free_min = 0").disk_free_min == 0
     with pytest.raises(ConfigError, match="disk_free_min = 'much': must be a number of bytes"):
         load(tmp_path, 'disk_free_min = "much"')
+
+
+# Listeners
+
+
+def test_host_and_port_are_one_listener_and_tables_stand_in_their_place(tmp_path: Path) -> None:
+    assert Config(port=5).every_listener == (Listener(host="127.0.0.1", port=5),)
+    config = load(
+        tmp_path,
+        """unix_socket = "a"
+        [[listeners]]
+        port = 1
+        protocols = ["mqtt"]
+        connections_max = 7
+        packet_bytes_max = 300
+        [[listeners]]
+        host = "0.0.0.0"
+        port = 2
+        allow_anonymous = true
+        [[listeners]]
+        unix_socket = "b"
+        """,
+    )
+    first, second, *sockets = config.every_listener
+    assert first == Listener(
+        port=1,
+        protocols=("mqtt",),
+        connections_max=7,
+        packet_bytes_max=300,
+    )
+    assert second == Listener(host="0.0.0.0", port=2, allow_anonymous=True)
+    assert sockets == [Listener(unix_socket=Path("b")), Listener(unix_socket=Path("a"))]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("port = 1\n[[listeners]]\nport = 2", "^port = 1: belongs into a"),
+        ('host = "::1"\n[[listeners]]\nport = 2', "^host = '::1': belongs into a"),
+        ("[[listeners]]\nport = 65536", "^listeners.port = 65536: must be 0..65535"),
+        ("[[listeners]]\nport = true", "^listeners.port = True: must be a whole number"),
+        ("[[listeners]]\nport = 1\ntsl = true", "^listeners.tsl = True: is not known"),
+        ("[[listeners]]\nport = 1\nconnections_max = 0", "^listeners.connections_max = 0: must"),
+        ("[listeners]\nport = 1", "must be tables"),
+        ('[[listeners]]\nport = 1\nhost = "0.0.0.0"', "^listeners.host = '0.0.0.0': others could"),
+        (
+            'allow_anonymous = true\n[[listeners]]\nport = 1\nhost = "::"\nallow_anonymous = false',
+            "^listeners.host = '::': others could",
+        ),
+    ],
+)
+def test_a_listener_that_is_wrong_is_refused(tmp_path: Path, text: str, problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        load(tmp_path, text)

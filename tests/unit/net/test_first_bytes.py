@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from broker.net.first_bytes import begins_a_line, why_refused
+from broker.net.first_bytes import begins_a_line, protocol_of, why_refused
 
 
 @pytest.mark.parametrize(
@@ -23,13 +23,22 @@ def test_a_command_is_text_without_a_zero(data: bytes, line: bool) -> None:
 
 
 @pytest.mark.parametrize(
+    ("data", "protocol"),
+    [(b"\x10", "mqtt"), (b"GET /", "websocket"), (b"GETS", "lines"), (b"\x16\x03", "")],
+)
+def test_which_protocol_begins(data: bytes, protocol: str) -> None:
+    assert protocol_of(data) == protocol
+
+
+@pytest.mark.parametrize(
     ("data", "why"),
     [
-        (b"\x16\x03\x01", "it speaks TLS, and the broker does not"),
+        (b"\x16\x03\x01", "it speaks TLS, and its listener does not"),
+        (b"GET /", "it speaks HTTP, and its listener does not"),
         (b"\x00secret", "its first byte, 0x00, begins neither MQTT nor HTTP nor text"),
     ],
 )
 def test_the_operator_is_told_the_likely_cause_and_no_more_than_one_byte(
     data: bytes, why: str
 ) -> None:
-    assert why_refused(data) == why
+    assert why_refused(data, protocol_of(data)) == why

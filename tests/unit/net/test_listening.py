@@ -1,69 +1,98 @@
 from __future__ import annotations
 
+import asyncio
 import socket
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from broker.clients.services import Services
 from broker.config import Config
 from broker.errors import ConfigError
-from broker.net.listening import listen, listen_unix
-from broker.net.tcp import Connections
+from broker.listeners import Listener
+from broker.net.entrance import Connections
+from broker.net.listening import Listening
 from tests.support.clients import services
 from tests.support.world import World
 
+HERE = Listener(port=0)
+
 
 @pytest.fixture
-def given(world: World) -> tuple[Services, Connections]:
-    return services(world, Config()), Connections(world.clock, unfinished_bytes_max=1)
+async def listening(world: World) -> AsyncIterator[Listening]:
+    connections = Connections(world.clock, unfinished_bytes_max=1)
+    listening = Listening(services(world, Config()), connections)
+    yield listening
+    listening.stop()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    for connection in list(connections):
+        connection.abort()
+    await asyncio.sleep(0)
 
 
-async def test_a_port_that_is_taken_is_told_with_what_to_do(
-    given: tuple[Services, Connections],
-) -> None:
+async def test_a_port_that_is_taken_is_told_with_what_to_do(listening: Listening) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(ConfigError) as raised:
-            await listen(*given, Config(port=port))
+            await listening.start([Listener(port=port)])
     assert (raised.value.key, raised.value.value) == ("port", port)
     assert "choose another with --port" in raised.value.remedy
 
 
-async def test_an_address_that_is_not_ours_is_told(given: tuple[Services, Connections]) -> None:
+async def test_an_address_that_is_not_ours_is_told(listening: Listening) -> None:
     with pytest.raises(ConfigError) as raised:
-        await listen(*given, Config(host="192.0.2.1", port=0, allow_anonymous=True))
+        await listening.start([Listener(host="192.0.2.1", port=0)])
     assert raised.value.key == "host"
 
 
+async def test_all_are_listened_on_and_the_first_that_has_a_port_is_told(
+    listening: Listening, tmp_path: Path
+) -> None:
+    path = tmp_path / "s.sock"
+    await listening.start([Listener(unix_socket=path)])
+    assert listening.address == (str(path), 0)
+    await listening.start([HERE, HERE])
+    host, port = listening.address
+    assert host == "127.0.0.1"
+    servers = [server for _, server in listening._open]
+    assert [len(server.sockets) for server in servers] == [1, 1, 1]
+    _, writer = await asyncio.open_connection(host, port)
+    writer.close()
+
+
+async def test_if_one_cannot_be_listened_on_none_is(listening: Listening, tmp_path: Path) -> None:
+    path = tmp_path / "s.sock"
+    with pytest.raises(ConfigError):
+        await listening.start([Listener(unix_socket=path), Listener(host="192.0.2.1", port=0)])
+    assert not path.exists()
+
+
 async def test_a_unix_socket_that_a_broker_left_is_replaced(
-    given: tuple[Services, Connections], tmp_path: Path
+    listening: Listening, tmp_path: Path
 ) -> None:
     path = tmp_path / "s.sock"
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(path))
-    server = await listen_unix(*given, path)
+    await listening.start([Listener(unix_socket=path)])
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(path))
-    server.close()
 
 
 async def test_a_unix_socket_that_is_listened_on_is_left_alone(
-    given: tuple[Services, Connections], tmp_path: Path
+    listening: Listening, tmp_path: Path
 ) -> None:
     path = tmp_path / "s.sock"
     with socket.socket(socket.AF_UNIX) as other:
         other.bind(str(path))
         other.listen()
         with pytest.raises(ConfigError, match="is in use"):
-            await listen_unix(*given, path)
+            await listening.start([Listener(unix_socket=path)])
 
 
-async def test_a_file_that_is_no_socket_is_left_alone(
-    given: tuple[Services, Connections], tmp_path: Path
-) -> None:
+async def test_a_file_that_is_no_socket_is_left_alone(listening: Listening, tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("mine")
     with pytest.raises(ConfigError, match="is no socket"):
-        await listen_unix(*given, path)
+        await listening.start([Listener(unix_socket=path)])
     assert path.read_text() == "mine"

@@ -16,6 +16,7 @@ from websockets.frames import Frame, Opcode
 from broker.clients.client import Client
 from broker.clients.line_client import LineClient
 from broker.config import Config
+from broker.listeners import Listener
 from broker.message import Monotonic
 from broker.mqtt.encode import encode
 from broker.mqtt.packets import (
@@ -28,12 +29,15 @@ from broker.mqtt.packets import (
     Subscribe,
     SubscriptionRequest,
 )
-from broker.net.tcp import FIRST_BYTE_TIMEOUT_S, Connections, TcpConnection
+from broker.net.entrance import Connections, Entrance
+from broker.net.first_bytes import HTTP_GET
+from broker.net.tcp import FIRST_BYTE_TIMEOUT_S, TcpConnection
 from broker.net.unix import reachable
-from broker.net.websocket import HTTP_GET, WebSocket
+from broker.net.websocket import WebSocket
 from tests.support.clients import NOTHING_TO_TELL, services
 from tests.support.clock import FakeClock
 from tests.support.dialled import dialled
+from tests.support.kernel import Kernel
 from tests.support.raw_client import connect_packet
 from tests.support.websocket_client import handshake
 from tests.support.world import Disk, World, running
@@ -139,6 +143,7 @@ async def test_a_peer_that_does_not_read_is_silent_whatever_it_sends(
 
 # What we do wrong while a connection is served
 
+LISTENER = Listener(port=0)
 PING = b"\xc0\0"
 MQTT = encode(connect_packet("a"), MQTT_5)
 MQTT_B = encode(connect_packet("b"), MQTT_5)
@@ -146,35 +151,6 @@ MQTT_D = encode(connect_packet("d"), MQTT_5)
 MQTT_3 = encode(connect_packet("c", version=MQTT_3_1_1), MQTT_3_1_1)
 WEB = HTTP_GET + b"/mqtt HTTP/1.1\r\n"
 LINES = b"PUBLISH t x p\n"
-
-
-class Kernel(asyncio.Transport):
-    """The transport of a loop, without a loop."""
-
-    def __init__(self, its_socket: socket.socket) -> None:
-        super().__init__({"socket": its_socket, "peername": "here"})
-        self.aborted = False
-        self.written = b""
-
-    def abort(self) -> None:
-        self.aborted = True
-
-    close = abort
-
-    def is_closing(self) -> bool:
-        return self.aborted
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        self.written += data
-
-    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
-
-    def pause_reading(self) -> None: ...
-
-    def resume_reading(self) -> None: ...
-
-    def write_eof(self) -> None:
-        self.aborted = True
 
 
 @pytest.fixture
@@ -212,7 +188,8 @@ def connected(
 ) -> TcpConnection:
     if connections is None:
         connections = Connections(world.clock, unfinished_bytes_max=1 << 20)
-    connection = TcpConnection(services(world, NOTHING_TO_TELL), connections)
+    entrance = Entrance(services(world, NOTHING_TO_TELL), LISTENER)
+    connection = TcpConnection(entrance, connections)
     connection.connection_made(kernel)
     return connection
 
@@ -303,7 +280,7 @@ async def test_a_mistake_at_the_end_of_a_line_clients_input_cuts_it_off(
 @pytest.mark.parametrize(
     ("sent", "why"),
     [
-        (b"\x16\x03\x01", "it speaks TLS, and the broker does not"),
+        (b"\x16\x03\x01", "it speaks TLS, and its listener does not"),
         (b"\x00\xff", "its first byte, 0x00, begins neither MQTT nor HTTP nor text"),
         (b"\x82\x00", "its first byte, 0x82, begins neither MQTT nor HTTP nor text"),
     ],

@@ -17,7 +17,7 @@ from broker.message import Monotonic
 from broker.mqtt.encode import encode
 from broker.mqtt.packets import MQTT_5, Pingreq, Subscribe, SubscriptionRequest
 from broker.net.websocket import WebSocket
-from tests.support.clients import Transport, services
+from tests.support.clients import HERE, Transport, services
 from tests.support.messages import message
 from tests.support.raw_client import connect_packet
 from tests.support.world import World
@@ -62,7 +62,7 @@ class Browser:
         subprotocol: str = "mqtt",
     ) -> None:
         self.socket = Socket()
-        self.websocket = WebSocket(services(world, config), self.socket, "here", MET_AT)
+        self.websocket = WebSocket(services(world, config), self.socket, HERE, MET_AT)
         self.protocol = ClientProtocol(
             parse_uri(f"ws://localhost{path}"),
             origin=None if origin is None else Origin(origin),
