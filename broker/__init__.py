@@ -23,6 +23,7 @@ was away, is fed from the store. Nothing on the way calls back to the stage befo
     delivery/    every committed message to every session that is owed it
     registry/    sessions, groups and wills: who is there, until when
     session/     what MQTT keeps of one client identifier
+    security/    who is it, and may they: names, passwords, rules
     replay/      from the words of a subscriber to offsets of the log
     log/         group commit, the high watermark, time that outlives a run, retention
     store/       messages and documents, in memory or in SQLite

@@ -26,7 +26,8 @@ NEVER_US = ServedUs(1 << 62)
 
 @dataclass(slots=True)
 class SessionDocument:
-    """A durable session, with its Tally. `expires_at_us`: served time; None: a client is there."""
+    """A durable session, with its Tally. `expires_at_us`: served time; None: a client is there.
+    `user`: whose it is; empty: it was made while there were no users, or by an operator."""
 
     KEY: ClassVar[tuple[str, ...]] = ("client_id",)
     client_id: str
@@ -36,6 +37,25 @@ class SessionDocument:
     last_seen_us: WallUs = NOT_SEEN
     redelivered: int = 0
     missed: int = 0
+    user: str = ""
+
+
+@dataclass(slots=True)
+class UserDocument:
+    """A user. `password` and `scram` are what a password is verified by, never the password; empty:
+    there is none. `roles` are separated by spaces."""
+
+    KEY: ClassVar[tuple[str, ...]] = ("name",)
+    name: str
+    password: str
+    scram: str
+    roles: str
+    created_at_us: WallUs
+    changed_at_us: WallUs
+
+    @property
+    def role_names(self) -> tuple[str, ...]:
+        return tuple(self.roles.split())
 
 
 @dataclass(slots=True)
@@ -213,6 +233,7 @@ Document = (
     | DeadNoticeDocument
     | TimeDocument
     | MarkDocument
+    | UserDocument
 )
 D = TypeVar("D", bound=Document)
 

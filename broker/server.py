@@ -39,6 +39,7 @@ from broker.registry.care import Care
 from broker.registry.groups import Groups
 from broker.registry.queues import Queues
 from broker.registry.sessions import Sessions
+from broker.registry.users import Users
 from broker.registry.wills import Wills
 from broker.store.directory import lock_data_dir
 from broker.store.sqlite.checkpoint import COPIES_BESIDE
@@ -156,8 +157,10 @@ class Server:
             self.counters,
             Limits.of(config),
             self._methods,
+            users := Users(self._log),
         )
         await self._log.start()
+        await users.start()
         await groups.start()
         await sessions.start(clock.now())
         await wills.start()

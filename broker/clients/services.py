@@ -17,6 +17,7 @@ from broker.mqtt.limits import Limits
 from broker.observe.sys_tree import SysTree
 from broker.registry.groups import Groups
 from broker.registry.sessions import Sessions
+from broker.registry.users import Users
 from broker.registry.wills import Wills
 
 
@@ -37,6 +38,7 @@ class Services:
     counters: Counters
     limits: Limits
     methods: Methods
+    users: Users
 
     def at(self, listener: Listener) -> Services:
         """As who connects to `listener` gets them."""

@@ -76,7 +76,11 @@ async def load(
         inflight_max=inflight_max,
         gaps=gaps,
         tally=Tally(
-            document.created_at_us, document.last_seen_us, document.redelivered, document.missed
+            document.created_at_us,
+            document.last_seen_us,
+            document.redelivered,
+            document.missed,
+            document.user,
         ),
     )
     session.set_expiry(document.session_expiry_s)
@@ -98,6 +102,7 @@ def document_of(session: Session, *, expires_at_us: ServedUs | None) -> SessionD
         tally.last_seen_us,
         tally.redelivered,
         tally.missed,
+        tally.user,
     )
 
 

@@ -1,4 +1,4 @@
-"""Tally: what is told about a session and its client, and changes nothing for it.
+"""Tally: what is told about a session and its client, and changes nothing of what it gets.
 
 The log has it as it was when the client last left: a crash forgets what came to it since then.
 """
@@ -9,7 +9,7 @@ from broker.message import NOT_SEEN, WallUs
 
 
 class Tally:
-    __slots__ = ("created_at_us", "last_seen_us", "missed", "redelivered")
+    __slots__ = ("created_at_us", "last_seen_us", "missed", "redelivered", "user")
 
     def __init__(
         self,
@@ -17,6 +17,7 @@ class Tally:
         last_seen_us: WallUs = NOT_SEEN,
         redelivered: int = 0,
         missed: int = 0,
+        user: str = "",
     ) -> None:
         self.created_at_us = created_at_us
         self.last_seen_us = last_seen_us
@@ -25,6 +26,12 @@ class Tally:
         """Messages that were sent again: with DUP, or to another member of a group."""
         self.missed = missed
         """Offsets that were damaged or removed before the session came to them."""
+        self.user = user
+        """Whose it is, so that nobody else gets it; empty: it was made while there were no users,
+        or by an operator."""
+
+    def belongs_to(self, user: str) -> None:
+        self.user = user
 
     def left(self, at_us: WallUs) -> None:
         self.last_seen_us = at_us

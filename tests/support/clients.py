@@ -105,6 +105,7 @@ def services(world: World, config: Config) -> Services:
         world.counters,
         Limits.of(config),
         {},
+        world.users,
     )
 
 

@@ -30,6 +30,7 @@ from broker.registry.administration import Administration
 from broker.registry.faces import Owner
 from broker.registry.groups import Groups
 from broker.registry.sessions import Sessions
+from broker.registry.users import Users
 from broker.registry.wills import Wills
 from broker.session.session import Session
 from broker.store import Read
@@ -218,6 +219,7 @@ class World:
         self.alarm = Alarm(clock)
         self.counters = Counters()
         self.log = Log(disk, self.counters, clock, append_bytes_max=config.append_bytes_max)
+        self.users = Users(self.log)
         self.delivery = Delivery(self.log, self.counters, config, clock)
         moved = self.alarm.deadline_moved
         grace_s = config.will_restart_grace_s
@@ -274,6 +276,7 @@ async def running(
     clock = clock or FakeClock()
     world = World(disk, config or Config(), clock)
     await world.log.start()
+    await world.users.start()
     await world.groups.start()
     await world.sessions.start(clock.now())
     await world.wills.start()

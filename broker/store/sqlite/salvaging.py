@@ -209,7 +209,7 @@ class Salvage:
         tables = new.execute("SELECT name FROM pragma_table_list WHERE schema = 'main' AND wr")
         for (table,) in sorted({*tables} - {(name,) for name in MADE_ANEW}):
             defaults = [
-                int(default) if default is not None else None
+                new.execute(f"SELECT {default or 'NULL'}").fetchone()[0]
                 for (default,) in new.execute(
                     "SELECT dflt_value FROM pragma_table_info(?)", (table,)
                 )

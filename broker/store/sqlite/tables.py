@@ -32,6 +32,7 @@ from broker.documents import (
     SessionDocument,
     SubscriptionDocument,
     TimeDocument,
+    UserDocument,
     WillDeadlineDocument,
     WillDocument,
 )
@@ -117,6 +118,7 @@ TABLES: dict[type[Document], Table] = {
     DeadNoticeDocument: Table(DeadNoticeDocument, "dead_notices"),
     TimeDocument: Table(TimeDocument, "log_time"),
     MarkDocument: Table(MarkDocument, "log_marks"),
+    UserDocument: Table(UserDocument, "users"),
 }
 
 

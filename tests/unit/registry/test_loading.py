@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from broker.documents import CursorDocument, Document, Put, SessionDocument
 from broker.message import Offset
-from broker.registry.loading import load
+from broker.registry.loading import document_of, load
 from tests.support.messages import message
 from tests.support.world import Disk, leave_in_flight, running, subscription
 
@@ -41,3 +41,14 @@ async def test_many_subscriptions_are_all_there() -> None:
     assert loaded is not None
     assert len(loaded.subscriptions) == 3000
     assert loaded.position.through == 7
+
+
+async def test_it_stays_whose_it_is() -> None:
+    disk = Disk()
+    async with running(disk) as world:
+        owned = SessionDocument("sub1", 100, 1, None, user="anna")
+        await disk.append((), [Put(owned)])
+        loaded = await load(world.disk, "sub1", inflight_max=10)
+    assert loaded is not None
+    assert loaded.tally.user == "anna"
+    assert document_of(loaded, expires_at_us=None) == owned

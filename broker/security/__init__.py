@@ -1,0 +1,1 @@
+"""Who is it, may they: passwords, users, rules. Pure, but for reading files."""

@@ -1,0 +1,79 @@
+"""Who is a user, also after a restart."""
+
+from __future__ import annotations
+
+import pytest
+
+from broker.documents import UserDocument
+from broker.errors import CommandRefused, NotFound, QuotaExceeded, StoreFull
+from broker.message import WallUs
+from broker.registry import users as module
+from broker.registry.users import Users
+from tests.support.world import Disk, World, running
+
+ANNA = UserDocument("anna", "$argon2id$x", "", "standard night-shift", WallUs(1), WallUs(2))
+
+
+async def test_there_is_none_at_first(world: World) -> None:
+    users = Users(world.log)
+    await users.start()
+    assert not users.exist
+    assert users.get("anna") is None
+
+
+async def test_a_user_is_there_after_a_restart_with_roles() -> None:
+    disk = Disk()
+    async with running(disk) as world:
+        await Users(world.log).put(ANNA)
+    async with running(disk) as world:
+        users = Users(world.log)
+        await users.start()
+        assert users.exist
+        assert users.get("anna") == ANNA
+        assert ANNA.role_names == ("standard", "night-shift")
+
+
+async def test_one_that_is_removed_is_gone_also_after_a_restart() -> None:
+    disk = Disk()
+    async with running(disk) as world:
+        users = Users(world.log)
+        await users.put(ANNA)
+        await users.remove("anna")
+        assert not users.exist
+        with pytest.raises(NotFound):
+            await users.remove("anna")
+    async with running(disk) as world:
+        users = Users(world.log)
+        await users.start()
+        assert not users.exist
+
+
+async def test_a_full_disk_changes_nothing(world: World) -> None:
+    users = Users(world.log)
+    world.disk.full = True
+    with pytest.raises(StoreFull):
+        await users.put(ANNA)
+    assert not users.exist
+
+
+async def test_there_is_a_most(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "USERS_MAX", 1)
+    users = Users(world.log)
+    await users.put(ANNA)
+    await users.put(ANNA)
+    with pytest.raises(QuotaExceeded):
+        await users.put(UserDocument("bob", "", "", "", WallUs(1), WallUs(2)))
+
+
+@pytest.mark.parametrize(
+    "user",
+    [
+        UserDocument("a:b", "", "", "", WallUs(1), WallUs(2)),
+        UserDocument("a", "", "", "x:y", WallUs(1), WallUs(2)),
+    ],
+)
+async def test_a_name_that_cannot_be_is_refused(world: World, user: UserDocument) -> None:
+    users = Users(world.log)
+    with pytest.raises(CommandRefused):
+        await users.put(user)
+    assert not users.exist
