@@ -141,7 +141,7 @@ async def test_no_flipped_bit_loses_a_message_silently(tmp_path: Path) -> None:
     """P8. `make soak` tries more, and `python -m tests.support.flips` as many as wanted."""
     ends = await flips.flip(tmp_path, TRIALS, seed=7)
     assert ends.keys() <= {"harmless", "told", "refused"}
-    assert ends["told"] > TRIALS // 3
+    assert ends["told"] >= TRIALS // 4
 
 
 def claim_to_be_far_away(path: Path, offset: int) -> None:
