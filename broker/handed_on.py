@@ -73,14 +73,14 @@ class HandedOn:
         self.after = after
 
     def between(self, number: int) -> tuple[Place, Place] | None:
-        """In the commit that runs: the places before these messages, and after those of the runs up
-        to this number. None if there are none."""
+        """In the commit that runs: the places right after the first message, and after the last, of
+        the runs up to this number. None if there are none."""
         count = self._count(number)
         if self.after is None or not count:
             return None
         between = self._between.get(count)
         if between is None:
-            between = self._between[count] = Place(self.after), Place(self.after + count)
+            between = self._between[count] = Place(self.after + 1), Place(self.after + count)
             self.places += between
         return between
 

@@ -65,10 +65,10 @@ class Served:
         """As `ranges`, with what the commit that runs has of it: that has decided the offsets."""
         if not self._places:
             return self.ranges()
-        before = self._places[0][0].offset
-        if self._filled is None or self._filled[0] != before:
-            more = [range(a.offset + 1, b.offset + 1) for a, b in self._places]
-            self._filled = before, joined([*self.ranges(), *more])
+        first = self._places[0][0].offset
+        if self._filled is None or self._filled[0] != first:
+            more = [range(a.offset, b.offset + 1) for a, b in self._places]
+            self._filled = first, joined([*self.ranges(), *more])
         return self._filled[1]
 
     def left_out(self, messages: list[Message]) -> list[Message]:

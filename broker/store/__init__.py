@@ -7,7 +7,7 @@
   committed, and with `durable=True` fsynced, with all that was committed before: all of it or
   nothing. It sets `Message.offset`.
 - **S2** Offsets rise in commit order and are never reused, also after `trim` removed everything
-  and after a crash. They need not be consecutive.
+  and after a crash. Those of one append follow each other; between two appends there may be a gap.
 - **S3** `tail` yields every committed batch once, in order, our own and those of other writers, and
   only after its commit; of our own when whoever awaited `append` has gone on. It yields `Skipped`
   only where `trim` passed the reader.
@@ -15,7 +15,8 @@
 - **S5** A message with `retain` set becomes its topic's retained message; one with an empty payload
   removes it, in the same transaction. A retained message outlives `trim`, until it has expired
   and `forget_expired` comes. [MQTT-3.3.1-5..7]
-- **S6** Documents are read as they were last committed. `transact` is all or nothing.
+- **S6** Documents are read as they were last committed. `transact` is all or nothing. A revision is
+  0 where there is no document, and rises with each Put; nothing else is known about it.
 - **S7** A failed call stored nothing that a later call would show, or raises `StoreUnavailable`;
   after that nothing more may be written until the store is opened again.
 - **S8** `read` and `fetch` return bit for bit what was appended. They name what is damaged or lost,
@@ -247,7 +248,7 @@ class Store(Protocol):
     async def get(self, kind: type[D], key: tuple[str, ...]) -> D | None: ...
 
     async def revision(self, kind: type[Document], key: tuple[str, ...]) -> int:
-        """1 at a document's first Put, +1 at each following; 0 if there is none."""
+        """Rises with each Put of the document; 0 if there is none. (S6)"""
         ...
 
     async def scan(self, kind: type[D], key: tuple[str, ...] = ()) -> list[D]:

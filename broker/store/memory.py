@@ -49,7 +49,9 @@ from broker.topics import is_shared, matches
 class MemoryStore:
     """See `broker.store.Store`."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, gaps: int = 0) -> None:
+        """`gaps`: offsets left out before each append, as S2 allows."""
+        self._gaps = gaps
         self._log: list[Message] = []
         self._retained: dict[str, Message] = {}
         self._documents: Documents = {}
@@ -85,10 +87,11 @@ class MemoryStore:
         places: Sequence[Place] = (),
     ) -> None:
         self._require_open()
-        fill_in(state, places, self._high_watermark, self._high_watermark + 1)
+        first = self._high_watermark + 1 + (self._gaps if batch else 0)
+        fill_in(state, places, self._high_watermark, first)
         self._documents = applied(self._documents, state)
-        for message in batch:
-            self._high_watermark = message.offset = Offset(self._high_watermark + 1)
+        for offset, message in enumerate(batch, first):
+            self._high_watermark = message.offset = Offset(offset)
             self._log.append(message)
             if message.retain and message.payload:
                 self._retained[message.topic] = message

@@ -46,8 +46,8 @@ CONFIG = replace(NOTHING_TO_TELL, outbox_messages_max=12, outbox_bytes_max=4000)
 class OftenQuickDisk(Disk):
     """Commits in the turn in which something came, now and then."""
 
-    def __init__(self, rng: random.Random) -> None:
-        super().__init__()
+    def __init__(self, rng: random.Random, gaps: int) -> None:
+        super().__init__(gaps=gaps)
         self._rng = rng
 
     def append_now(
@@ -176,7 +176,7 @@ class Guest:
 async def one_run(seed: int) -> None:
     rng = random.Random(seed)
     number = 0
-    async with running(OftenQuickDisk(rng), CONFIG) as world:
+    async with running(OftenQuickDisk(rng, seed % 2 * 10), CONFIG) as world:
         world.log._pace.batch_bytes_max = rng.choice((1000, 1 << 20))
         publisher = Dialogue(world, CONFIG)
         await publisher.connect("publisher")

@@ -158,7 +158,7 @@ async def one_run(seed: int) -> None:
     rng = random.Random(seed)
     model = Model()
     number = 0
-    async with running(Disk(), NOTHING_TO_TELL) as world:
+    async with running(Disk(gaps=seed % 2 * 10), NOTHING_TO_TELL) as world:
         peers: list[Party] = []
         for name in "abcd"[: rng.randrange(1, 5)]:
             peer = Party(world, name, rng.choice([MQTT_5, MQTT_5, MQTT_3_1_1]))

@@ -867,7 +867,7 @@ class SessionMachine(RuleBasedStateMachine):
                 assert qos != 2 or payloads.count(payload) == 1, f"{payload!r} is stored twice"
 
 
-@pytest.mark.parametrize("engine", ["memory", "sqlite", "sqlite, quick disk"])
+@pytest.mark.parametrize("engine", ["memory", "memory, gaps", "sqlite", "sqlite, quick disk"])
 def test_no_promise_is_broken_by_drops_takeovers_crashes_and_full_disks(
     engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -881,7 +881,7 @@ def test_no_promise_is_broken_by_drops_takeovers_crashes_and_full_disks(
 
     class OnMemory(SessionMachine):
         def __init__(self) -> None:
-            super().__init__(CrashableMemoryStore())
+            super().__init__(CrashableMemoryStore(gaps=10 if "gaps" in engine else 0))
 
     class OnSqlite(SessionMachine):
         def __init__(self) -> None:
@@ -890,9 +890,9 @@ def test_no_promise_is_broken_by_drops_takeovers_crashes_and_full_disks(
 
     with quick_disk() if "quick" in engine else nullcontext():
         run_state_machine_as_test(
-            OnMemory if engine == "memory" else OnSqlite,
+            OnMemory if "memory" in engine else OnSqlite,
             settings=settings(
-                max_examples=settings().max_examples * 5 // (2 if engine == "memory" else 20),
+                max_examples=settings().max_examples * 5 // (2 if "memory" in engine else 20),
                 stateful_step_count=60,
                 deadline=None,
                 suppress_health_check=list(HealthCheck),

@@ -74,8 +74,8 @@ def payloads(outgoing: Sequence[Outgoing]) -> list[bytes]:
 class Disk(MemoryStore):
     """Can be full or broken, can be held up, and remembers commits and what was fetched."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, *, gaps: int = 0) -> None:
+        super().__init__(gaps=gaps)
         self.full = False
         self.broken: StoreError | None = None
         self.commits: list[tuple[list[bytes], list[Operation], bool]] = []

@@ -21,11 +21,13 @@ def _quick_disk() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(params=["memory", "sqlite", "sqlite, quick disk"])
+@pytest.fixture(params=["memory", "memory, gaps", "sqlite", "sqlite, quick disk"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
     path = tmp_path / "pubsub.db"
     if request.param == "memory":
         store: Store = MemoryStore()
+    elif request.param == "memory, gaps":
+        store = MemoryStore(gaps=10)
     elif request.param == "sqlite":
         store = SqliteStore(path)
     else:

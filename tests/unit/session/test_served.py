@@ -70,7 +70,7 @@ def test_the_commit_that_runs_decides_the_offsets_of_the_rest() -> None:
     assert served.filled_in() == [range(3, 4)]
     waiting.commit_begins(7)
     assert served.commit_begins()
-    assert [place.after for place in waiting.places] == [7, 12]
+    assert [place.after for place in waiting.places] == [8, 12]
     for first in (20, 30):  # The second time it is tried, another has taken the first offsets.
         fill_in([], waiting.places, Offset(first - 1), first)
         assert served.filled_in() == [range(3, 4), range(first + 7, first + 12)]
