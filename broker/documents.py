@@ -274,11 +274,12 @@ class Delete:
     """Remove every document of a class whose key begins with `key` (a session's subscriptions: its
     client identifier). Removing a SessionDocument removes the session's subscriptions, cursor,
     in-flight pages, received QoS 2 identifiers, and what a group is and retries with it. Removing
-    what is not there is no error.
+    what is not there is no error. With `revision`, where `key` is whole: only that one.
     """
 
     kind: type[Document]
     key: Key
+    revision: int | None = None
 
 
 Operation = Put | Delete

@@ -41,7 +41,8 @@ def applied(documents: Documents, operations: Sequence[Operation]) -> Documents:
         match operation:
             case Put(document, revision):
                 _put(after, document, revision)
-            case Delete(kind, key):
+            case Delete(kind, key, revision):
+                _compare(after, kind, key, revision)
                 kinds: tuple[Any, ...] = (kind,)
                 if kind is SessionDocument:
                     kinds += OF_A_SESSION
@@ -55,10 +56,16 @@ def _put(documents: Documents, document: Document, revision: int | None) -> None
     key = tuple(getattr(document, name) for name in document.KEY)
     if isinstance(document, OF_A_SESSION) and (SessionDocument, key[:1]) not in documents:
         raise StoreConflict(f"{type(document).__name__} without its SessionDocument")
-    _, found = documents.get((type(document), key), (None, 0))
-    if revision is not None and revision != found:
-        raise StoreConflict(f"{type(document).__name__}: revision {found}, not {revision}")
+    found = _compare(documents, type(document), key, revision)
     documents[type(document), key] = (replace(document), found + 1)
+
+
+def _compare(documents: Documents, kind: type[Document], key: Key, revision: int | None) -> int:
+    """The revision that is there. Raises StoreConflict: another was expected."""
+    _, found = documents.get((kind, key), (None, 0))
+    if revision is not None and revision != found:
+        raise StoreConflict(f"{kind.__name__}: revision {found}, not {revision}")
+    return found
 
 
 def held(documents: Documents) -> set[Offset]:

@@ -190,9 +190,13 @@ def apply(connection: sqlite3.Connection, operations: Sequence[Operation]) -> No
             continue
         for operation in run:
             if isinstance(operation, Delete):
-                TABLES[operation.kind].delete(connection, operation.key)
+                table = TABLES[operation.kind]
+                _compare(connection, table, operation.key, operation.revision)
+                table.delete(connection, operation.key)
             else:
-                _compare_and_put(connection, operation)
+                table, key = TABLES[type(operation.document)], key_of(operation.document)
+                _compare(connection, table, key, operation.revision)
+                _put(connection, table, [operation.document])
 
 
 def _put_class(operation: Operation) -> type[Document] | None:
@@ -202,13 +206,10 @@ def _put_class(operation: Operation) -> type[Document] | None:
     return None
 
 
-def _compare_and_put(connection: sqlite3.Connection, put: Put) -> None:
-    table = TABLES[type(put.document)]
-    key = table.key(put.document)
-    found = table.revision(connection, (key,) if isinstance(key, str) else key)
-    if found != put.revision:
-        raise StoreConflict(f"{put.document.KEY} {key!r}: revision {found}, not {put.revision}")
-    _put(connection, table, [put.document])
+def _compare(connection: sqlite3.Connection, table: Table, key: Key, revision: int | None) -> None:
+    """Raises StoreConflict: another revision is there than expected."""
+    if revision is not None and (found := table.revision(connection, key)) != revision:
+        raise StoreConflict(f"{table.kind.__name__} {key!r}: revision {found}, not {revision}")
 
 
 def _put(connection: sqlite3.Connection, table: Table, documents: Sequence[Document]) -> None:
