@@ -16,7 +16,7 @@ was away, is fed from the store. Nothing on the way calls back to the stage befo
     tasks.py     the one way to start a task, so that none ends unheard
     config.py    every setting, with its unit in its name; retention_rules.py: how long what stays;
     listeners.py where connections come in
-    net/         moves bytes: TCP, Unix sockets, WebSocket; obeys deadlines and back-pressure
+    net/         moves bytes: TCP, Unix sockets, TLS, WebSocket; obeys deadlines and back-pressure
     mqtt/        MQTT 3.1.1 and 5.0: bytes to packets, packets to bytes, the rules of a connection
     lines/       the line protocol, with the same face
     clients/     one connected client; only here connection, session and log meet

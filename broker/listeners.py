@@ -10,6 +10,9 @@ from broker.errors import ConfigError
 PROTOCOLS = ("mqtt", "websocket", "lines")
 """What a listener may speak. The first bytes of a connection tell which it is."""
 
+CLIENT_CERTIFICATES = ("none", "optional", "required")
+USERS = ("cn", "san")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listener:
@@ -22,6 +25,21 @@ class Listener:
     protocols: tuple[str, ...] = PROTOCOLS
     allow_anonymous: bool | None = None
     """Here; None: as the broker's `allow_anonymous`."""
+    tls_certificate: Path | None = None
+    """PEM, with the certificates in between up to the CA's. Set: TLS is spoken, and nothing else.
+    """
+    tls_key: Path | None = None
+    """PEM, without a password; None: it is in `tls_certificate`."""
+    tls_client_ca: Path | None = None
+    """PEM: the CAs that client certificates may be from."""
+    tls_client_certificates: str = "none"
+    """Whether clients are asked for a certificate: "none", "optional", "required"."""
+    tls_user: str = "cn"
+    """What of a client's certificate is its user: "cn", Common Name, or "san", the first DNS name,
+    e-mail address or URI in its alternative names. It needs no password then."""
+    tls_crl: Path | None = None
+    """PEM: certificates of clients that the CA has revoked. Without a list in force, of each CA,
+    no client certificate is accepted."""
     connections_max: int | None = None
     """Of this listener, beside those of all together."""
     packet_bytes_max: int | None = None
@@ -33,3 +51,28 @@ class Listener:
         if not self.protocols or not set(self.protocols) <= set(PROTOCOLS):
             known = ", ".join(PROTOCOLS)
             raise ConfigError("listeners.protocols", self.protocols, f"must be some of {known}")
+        self._check_tls()
+
+    def _check_tls(self) -> None:
+        for key, known in (("tls_client_certificates", CLIENT_CERTIFICATES), ("tls_user", USERS)):
+            if getattr(self, key) not in known:
+                must = f"must be one of {', '.join(known)}"
+                raise ConfigError(f"listeners.{key}", getattr(self, key), must)
+        asked = self.tls_client_certificates != "none"
+        needed = (
+            ("tls_key", self.tls_key, "tls_certificate", self.tls_certificate),
+            ("tls_client_ca", self.tls_client_ca, "tls_certificate", self.tls_certificate),
+            ("tls_crl", self.tls_crl, "tls_client_ca", self.tls_client_ca),
+            ("tls_client_certificates", asked, "tls_client_ca", self.tls_client_ca),
+        )
+        for key, given, other, other_given in needed:
+            if given and not other_given:
+                value = str(getattr(self, key))
+                raise ConfigError(f"listeners.{key}", value, f"needs a {other}, too")
+        if self.tls_client_ca is not None and not asked:
+            raise ConfigError(
+                "listeners.tls_client_ca",
+                str(self.tls_client_ca),
+                'nobody is asked for a certificate: add tls_client_certificates = "required", or'
+                ' "optional"',
+            )

@@ -4,6 +4,7 @@ in by all of them."""
 from __future__ import annotations
 
 import logging
+from ssl import SSLContext
 from typing import TYPE_CHECKING
 
 from broker.clients.faces import Peer
@@ -22,9 +23,13 @@ TOO_MANY = "there are connections_max already"
 
 
 class Entrance:
-    def __init__(self, services: Services, listener: Listener) -> None:
+    def __init__(
+        self, services: Services, listener: Listener, context: SSLContext | None = None
+    ) -> None:
         self.services = services.at(listener)
         self.listener = listener
+        self.context = context
+        """What connections are secured with from now on; None: they are not."""
         self.count = 0
         """Connections that came in here and are still there."""
         self.strangers: dict[TcpConnection, None] = {}

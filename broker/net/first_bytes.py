@@ -34,3 +34,9 @@ def why_refused(data: bytes, protocol: str) -> str:
     if data[0] == TLS_HANDSHAKE:
         return "it speaks TLS, and its listener does not"
     return f"its first byte, 0x{data[0]:02X}, begins neither MQTT nor HTTP nor text"
+
+
+def why_not_tls(data: bytes) -> str:
+    """Why these bytes, which begin no TLS, end a connection to a listener that speaks TLS."""
+    what = NAMES.get(protocol_of(data), f"something that begins with 0x{data[0]:02X}")
+    return f"it speaks {what} without TLS, and its listener only with TLS"

@@ -14,6 +14,8 @@ from broker.listeners import Listener
 from broker.net import unix
 from broker.net.entrance import Connections, Entrance
 from broker.net.tcp import TcpConnection
+from broker.net.tls import TlsConnection
+from broker.security.tls import context_of
 
 BACKLOG = 1024
 
@@ -31,7 +33,8 @@ class Listening:
         listen."""
         try:
             for listener in listeners:
-                entrance = Entrance(self._services, listener)
+                context = await asyncio.to_thread(context_of, listener)
+                entrance = Entrance(self._services, listener, context)
                 self._open.append((listener, await self._listen(entrance)))
         except BaseException:
             self.stop()
@@ -43,7 +46,7 @@ class Listening:
             return await self._listen_unix(entrance, listener.unix_socket)
         try:
             return await asyncio.get_running_loop().create_server(
-                lambda: TcpConnection(entrance, self._connections),
+                lambda: self._connection(entrance),
                 listener.host,
                 listener.port,
                 backlog=BACKLOG,
@@ -64,8 +67,13 @@ class Listening:
         _expect_no_listener(path)
         listener = unix.listen(path, setting="unix_socket")
         return await asyncio.get_running_loop().create_unix_server(
-            lambda: TcpConnection(entrance, self._connections), sock=listener, backlog=BACKLOG
+            lambda: self._connection(entrance), sock=listener, backlog=BACKLOG
         )
+
+    def _connection(self, entrance: Entrance) -> TcpConnection:
+        if entrance.context is None:
+            return TcpConnection(entrance, self._connections)
+        return TlsConnection(entrance, self._connections, entrance.context)
 
     def stop(self) -> None:
         """Accept no more connections."""

@@ -92,6 +92,9 @@ class TcpConnection(asyncio.Protocol):
         """Whether it is in `Connections.unfinished`."""
         self.client: NetworkClient | None = None
         self.peer = Peer("")
+        self._little_bytes = LITTLE_BYTES
+        """Reads of at most so much do not wait for their turn."""
+        self._first_byte_timeout_s = FIRST_BYTE_TIMEOUT_S
 
     @_guarded
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -110,11 +113,11 @@ class TcpConnection(asyncio.Protocol):
             return
         self._connections.enter(self)
         transport.set_write_buffer_limits(high=self._services.config.write_buffer_bytes_max)
-        self._timer = self._clock.call_later(FIRST_BYTE_TIMEOUT_S, self._close_if_silent)
+        self._say_something_within(self._first_byte_timeout_s)
 
     def data_received(self, data: bytes) -> None:
         self._services.counters.bytes_in += len(data)
-        if len(data) > LITTLE_BYTES or self.arrived.size:
+        if len(data) > self._little_bytes or self.arrived.size:
             self.arrived.add(data)
             self._connections.turns.work(self)
             if self.arrived.size and self.client is not None:
@@ -133,11 +136,8 @@ class TcpConnection(asyncio.Protocol):
                     self._wait_for_more(data)
                     return
                 protocol = protocol_of(data)
-                if protocol not in self.entrance.listener.protocols:
-                    self._services.counters.protocol_errors += 1
-                    why = why_refused(data, protocol)
-                    logger.info("connection from %s closed: %s", self.peer.address, why)
-                    self.close()
+                if not self._speaks(protocol):
+                    self._refuse(why_refused(data, protocol))
                     return
                 self.client = self._meet(protocol, now)
             kept = self.client.receive(data, now)
@@ -147,6 +147,16 @@ class TcpConnection(asyncio.Protocol):
                 self._pause_reading_if_clogged()
         except Exception as error:
             self.failed(error)
+
+    def _speaks(self, protocol: str) -> bool:
+        """Whether the peer may speak it."""
+        return protocol in self.entrance.listener.protocols
+
+    def _refuse(self, why: str) -> None:
+        """What came makes no sense here."""
+        self._services.counters.protocol_errors += 1
+        logger.info("connection from %s closed: %s", self.peer.address, why)
+        self.close()
 
     def _account_for(self, kept: int, new: int) -> None:
         """What waits for its turn alone is worked on soon. For the disk, or for a peer to read what
@@ -158,11 +168,14 @@ class TcpConnection(asyncio.Protocol):
 
     def _wait_for_more(self, data: bytes) -> None:
         """No person sends less than a line, so the rest is due at once."""
-        if not self._first_bytes and self._timer is not None:
-            self._timer.cancel()
-            timeout_s = self._services.config.connect_timeout_s
-            self._timer = self._clock.call_later(timeout_s, self._close_if_silent)
+        if not self._first_bytes:
+            self._say_something_within(self._services.config.connect_timeout_s)
         self._first_bytes = data
+
+    def _say_something_within(self, timeout_s: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._clock.call_later(timeout_s, self._close_if_silent)
 
     def _meet(self, protocol: str, now: Monotonic) -> NetworkClient:
         transport, services = self._transport, self._services
@@ -270,10 +283,12 @@ class TcpConnection(asyncio.Protocol):
     @_guarded
     def evict(self) -> None:
         """What it keeps of a packet has to make room for others'."""
-        assert self.client is not None
         self._services.counters.evicted += 1
         logger.warning("connection from %s closed: %s", self.peer.address, TOO_MUCH_UNFINISHED)
-        self.client.evict(TOO_MUCH_UNFINISHED)
+        if self.client is None:
+            self.abort()
+        else:
+            self.client.evict(TOO_MUCH_UNFINISHED)
         self.arrived.clear()
 
     def failed(self, error: Exception) -> None:
