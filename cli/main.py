@@ -26,6 +26,7 @@ from cli.commands import (
     broker_start,
     broker_status,
     broker_stop,
+    cert_create,
     check,
     compact,
     dead_letters,
@@ -133,6 +134,11 @@ app.command("backup", epilog=backup.EXAMPLES)(backup.run)
 app.command("restore", epilog=restore.EXAMPLES)(restore.run)
 app.command("compact", epilog=compact.EXAMPLES)(compact.run)
 app.command("salvage", epilog=salvage.EXAMPLES)(salvage.run)
+certificates = typer.Typer(
+    help="Make certificates for TLS.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(certificates, name="cert")
+certificates.command("create", epilog=cert_create.EXAMPLES)(cert_create.run)
 app.command("bench", epilog=bench.EXAMPLES)(bench.run)
 
 
