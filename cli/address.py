@@ -1,16 +1,14 @@
-"""Which broker a command talks to and as whom, and what it says when that does not work."""
+"""Address: the broker that a command talks to, how and as whom, and what is said when that does
+not work. `cli/sources.py` finds it."""
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
-from urllib.parse import SplitResult, unquote, urlsplit
+from dataclasses import dataclass, field
+from pathlib import Path
 
-from cli.failure import CommandFailed, Exit
+from cli.failure import CommandFailed, ConnectionLost, Exit
 
-URL = "PUBSUB_URL"
-"""The environment variable that finds the broker: mqtt://[USER[:PASSWORD]@]HOST[:PORT]."""
-PORT = 9000
+PORT, TLS_PORT = 9000, 8883
 STRING_BYTES_MAX = 65_535
 """Of a string in an MQTT packet, in UTF-8."""
 
@@ -20,9 +18,20 @@ class Will:
     """What the broker publishes when it loses the connection."""
 
     topic: str
-    payload: bytes
+    payload: bytes = field(repr=False)
     qos: int
     retain: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tls:
+    """Whom to trust, and who we are. `cafile` None: those that the system trusts."""
+
+    cafile: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+    insecure: bool = False
+    """Do not look who answers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +39,10 @@ class Address:
     host: str = "127.0.0.1"
     port: int = PORT
     username: str | None = None
-    password: str | None = None
+    password: str | None = field(default=None, repr=False)
+    tls: Tls | None = None
+    websocket: str | None = None
+    """The path of the URL, where MQTT goes through a WebSocket."""
     keep_alive_s: int = 60
     will: Will | None = None
     debug: bool = False
@@ -39,6 +51,18 @@ class Address:
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
+
+    def unanswered(self, error: OSError | ConnectionLost) -> CommandFailed:
+        """There was no CONNACK; `error` says why."""
+        import ssl
+
+        if isinstance(error, ssl.SSLError):
+            from cli.tls import failed
+
+            return failed(error, self)
+        if isinstance(error, ConnectionLost | ConnectionAbortedError):
+            return self.silent(str(error))
+        return self.unreachable(error.strerror or str(error))
 
     def unreachable(self, reason: str) -> CommandFailed:
         from broker.config import is_loopback
@@ -53,9 +77,15 @@ class Address:
 
     def silent(self, reason: str) -> CommandFailed:
         """Something took the connection, and did not answer CONNECT."""
+        if self.tls is None:
+            remedy = "does that port want TLS (mqtts://), does something else listen there,"
+        elif self.tls.cert is None:
+            remedy = "does it want a client certificate (--cert), does something else listen there,"
+        else:
+            remedy = "does it refuse the client certificate, does something else listen there,"
         return CommandFailed(
             f"no MQTT broker answers at {self} ({reason})",
-            "does something else listen there, or is the broker stuck?",
+            f"{remedy} or is the broker stuck?",
             Exit.UNREACHABLE,
         )
 
@@ -63,46 +93,29 @@ class Address:
         """CONNACK said no."""
         said = f"the broker at {self} refused the connection: {reason}"
         if not_authorized:
-            return CommandFailed(said, "check -u and -P", Exit.NOT_AUTHORIZED)
+            return CommandFailed(said, self._credentials_remedy(), Exit.NOT_AUTHORIZED)
         return CommandFailed(said)
 
+    def right_to(self, right: str, topic: str, *, reads_history: bool = False) -> str:
+        """What to do where the broker said that we are not authorised."""
+        from broker.topics import REPLAY_PREFIX
+        from cli import output
 
-def find(
-    host: str | None,
-    port: int | None,
-    username: str | None,
-    password: str | None,
-    keep_alive_s: int = 60,
-) -> Address:
-    """What the options say, then PUBSUB_URL, then a broker on this machine.
+        user = "anonymous" if self.username is None else self.username
+        needs = f"{user} needs the right to {right} {output.escaped(topic)}"
+        if reads_history or topic.startswith(REPLAY_PREFIX):
+            needs += ", and to read history"
+        return f"{needs} (or log in as another: -u)" if self.username is None else needs
 
-    With a host of its own a command does not tell that one the user and password of the URL.
-    Raises CommandFailed (2): PUBSUB_URL is no such URL, or one of them cannot be what it is for.
-    """
-    url = _split(os.environ.get(URL) or "mqtt://127.0.0.1", URL)
-    if url.path.strip("/"):
-        raise _bad_url(URL)
-    assert url.hostname is not None
-    if host is None and username is None and url.username is not None:
-        username = unquote(url.username)
-        if password is None and url.password is not None:
-            password = unquote(url.password)
-    host = url.hostname if host is None else host
-    try:
-        possible = host.encode("idna")
-    except UnicodeError:
-        possible = b""
-    if not possible:
-        raise CommandFailed(f"{host!r} is no host name", code=Exit.USAGE)
-    check_string("the user name", username)
-    check_string("the password", password)
-    return Address(
-        host=host,
-        port=(url.port or PORT) if port is None else port,
-        username=username,
-        password=password,
-        keep_alive_s=keep_alive_s,
-    )
+    def _credentials_remedy(self) -> str:
+        if self.username is None:
+            return "no user name was given: use -u NAME with --password-file or --password-stdin"
+        if self.password is None:
+            return f"{self.username} gave no password: use --password-file FILE or --password-stdin"
+        return (
+            f"is the password of {self.username} right, and may {self.username} use this client"
+            " identifier (--id)?"
+        )
 
 
 def check_string(name: str, text: str | None) -> None:
@@ -117,19 +130,6 @@ def check_string(name: str, text: str | None) -> None:
         raise CommandFailed(
             f"{name} must have at most {STRING_BYTES_MAX:,} bytes, and no NUL", code=Exit.USAGE
         )
-
-
-def find_by(url_text: str, keep_alive_s: int = 60) -> tuple[Address, str | None]:
-    """What `--url` says, its topic too. Raises CommandFailed (2)."""
-    scheme, _, behind = url_text.partition("://")
-    authority, _, topic = behind.partition("/")
-    url = _split(f"{scheme}://{authority}", "--url")
-    assert url.hostname is not None
-    username, password = (
-        None if part is None else unquote(part) for part in (url.username, url.password)
-    )
-    address = find(url.hostname, url.port or PORT, username, password, keep_alive_s)
-    return address, topic or None
 
 
 def will_of(topic: str | None, payload: str | None, qos: int, *, retain: bool) -> Will | None:
@@ -147,20 +147,3 @@ def will_of(topic: str | None, payload: str | None, qos: int, *, retain: bool) -
     except TopicNameInvalid as error:
         raise CommandFailed(f"--will-topic {topic!r}: {error}", code=Exit.USAGE) from error
     return Will(topic, (payload or "").encode("utf-8", "surrogateescape"), qos, retain)
-
-
-def _split(text: str, name: str) -> SplitResult:
-    try:
-        url = urlsplit(text)
-        legal = url.scheme in ("mqtt", "tcp") and url.hostname and url.port != 0
-    except ValueError:
-        legal = False
-    if not legal or url.query or url.fragment:
-        raise _bad_url(name)
-    return url
-
-
-def _bad_url(name: str) -> CommandFailed:
-    """Without the text, which may have a password in it."""
-    topic = "" if name == URL else "[/TOPIC]"
-    return CommandFailed(f"{name} must be like mqtt://127.0.0.1:9000{topic}", code=Exit.USAGE)

@@ -1,35 +1,93 @@
-"""The socket that paho sees: few system calls, each for many packets."""
+"""The socket that paho sees: few system calls, each for many packets, also through TLS and a
+WebSocket.
+
+TLS hands on at most one record (16 KiB) at a time, so that is read until nothing is left.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import time
+from typing import TYPE_CHECKING
+
+from cli.address import Address
+
+if TYPE_CHECKING:
+    from cli.websocket import WebSocketFraming
 
 BURST_BYTES = 256 * 1024
 CLOSE_TIMEOUT_S = 1.0
+TLS_ALERT = b"\x15\x03"
+"""What a port with TLS answers to a client without. In MQTT it would be a second CONNECT."""
+NOT_NOW = ssl.SSLWantReadError, ssl.SSLWantWriteError
+
+
+def burst_of(address: Address, connected: socket.socket, timeout_s: float) -> BurstSocket:
+    """With the handshakes of TLS and WebSocket done, if the address has them.
+
+    Raises OSError, ssl.SSLError among them, and CommandFailed: a file for TLS cannot be used. Then
+    it is closed.
+    """
+    try:
+        connected.settimeout(timeout_s)
+        if address.tls is not None:
+            from cli.tls import context_of
+
+            connected = context_of(address).wrap_socket(connected, server_hostname=address.host)
+        if address.websocket is None:
+            return BurstSocket(connected)
+        from cli.websocket import WebSocketFraming
+
+        framing = WebSocketFraming(address)
+        return BurstSocket(connected, framing, framing.shake_hands(connected))
+    except BaseException:
+        connected.close()
+        raise
 
 
 class BurstSocket:
     """Reads from what `fill` received; what is written waits for `flush`."""
 
-    def __init__(self, inner: socket.socket) -> None:
+    def __init__(
+        self,
+        inner: socket.socket,
+        framing: WebSocketFraming | None = None,
+        received: bytes = b"",
+    ) -> None:
+        """`received`: what came along with the handshake of `framing`."""
         self._inner = inner
-        self._received = b""
+        self._framing = framing
+        self._received = received
         self._position = 0
         self._ended = False
+        self.failure: ssl.SSLError | None = None
+        """What TLS said when it ended."""
         self.unsent = bytearray()
         inner.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def fill(self) -> None:
         """Receive once, behind what paho has left of a packet that is not complete."""
+        burst = bytearray()
         try:
-            burst = self._inner.recv(BURST_BYTES)
-        except BlockingIOError:
-            return
-        except OSError:
-            burst = b""
-        self._ended = not burst
+            while more := self._inner.recv(BURST_BYTES):
+                burst += more
+                if len(burst) >= BURST_BYTES or not isinstance(self._inner, ssl.SSLSocket):
+                    break
+            self._ended = not more
+        except (BlockingIOError, *NOT_NOW):
+            pass
+        except OSError as error:
+            self._ended = True
+            self.failure = error if isinstance(error, ssl.SSLError) else None
+        if burst[:2] == TLS_ALERT and not self._received:
+            burst.clear()
+            self._ended = True
+        framing = self._framing
+        if framing is not None:
+            burst[:] = framing.received(burst)
+            self.unsent += framing.answers()
         self._received = self._received[self._position :] + burst
         self._position = 0
 
@@ -41,7 +99,7 @@ class BurstSocket:
         try:
             while self.unsent:
                 del self.unsent[: self._inner.send(self.unsent)]
-        except BlockingIOError:
+        except (BlockingIOError, *NOT_NOW):
             pass
         except OSError:
             self.unsent.clear()
@@ -54,7 +112,7 @@ class BurstSocket:
         return chunk
 
     def send(self, data: bytes | bytearray) -> int:
-        self.unsent += data
+        self.unsent += data if self._framing is None else self._framing.framed(data)
         return len(data)
 
     def close(self) -> None:

@@ -14,7 +14,6 @@ Three things differ from paho as it comes, and need its protected methods (a tes
 from __future__ import annotations
 
 import select
-import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,7 +31,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from cli import output
 from cli.address import Address
-from cli.burst import BurstSocket
+from cli.burst import BurstSocket, burst_of
 from cli.failure import ConnectionLost
 from cli.interrupt import Interrupt
 
@@ -69,7 +68,7 @@ class Client(mqtt.Client):
     ) -> None:
         super().__init__(CallbackAPIVersion.VERSION2, client_id=client_id, protocol=mqtt.MQTTv5)
         self.max_inflight_messages = 0  # whoever publishes keeps to the broker's Receive Maximum
-        if address.username is not None:
+        if address.username is not None or address.password is not None:
             self.username_pw_set(address.username, address.password)
         if (will := address.will) is not None:
             self.will_set(will.topic, will.payload, will.qos, will.retain)
@@ -81,7 +80,7 @@ class Client(mqtt.Client):
         """Received and not yet taken. Acknowledge what you take, in this order [MQTT-4.6.0-2]."""
         self.acknowledged: deque[Acknowledged] = deque()
         self._told: dict[str, Properties | None] = {}  # by the last CONNACK and SUBACK
-        self._address = address
+        self.address = address
         self._interrupt = interrupt
         self._burst: BurstSocket | None = None
         self._received: list[mqtt.MQTTMessage | int] = []  # an int: Packet Identifier, QoS 2
@@ -136,19 +135,18 @@ class Client(mqtt.Client):
         self._received.clear()
         try:
             with self._told_waiting():
-                where = self._address.host, self._address.port, self._address.keep_alive_s
+                where = self.address.host, self.address.port, self.address.keep_alive_s
                 self.connect(*where, clean_start=clean_start, properties=properties)
                 self._wait(lambda: self._session_present is not None, "CONNECT")
         except (OSError, ConnectionLost) as error:
             if self._refused is not None:
                 why = getattr(self._told.get("CONNACK"), "ReasonString", None)
-                raise self._address.refused(
+                raise self.address.refused(
                     f"{self._refused}: {why}" if why else str(self._refused),
                     not_authorized=self._refused.value in NOT_AUTHORIZED_CODES,
                 ) from None
-            if isinstance(error, ConnectionLost):
-                raise self._address.silent(str(error)) from error
-            raise self._address.unreachable(error.strerror or str(error)) from error
+            said = self._burst.failure if self._burst is not None else None
+            raise self.address.unanswered(said or error) from error
         if not self._session_present:
             self._taken.clear()
         return bool(self._session_present)
@@ -247,7 +245,7 @@ class Client(mqtt.Client):
         """Only the first time: of a lost connection a person is told otherwise."""
         if "CONNACK" in self._told:
             return nullcontext()
-        return output.waiting(f"waiting for an answer from {self._address}")
+        return output.waiting(f"waiting for an answer from {self.address}")
 
     def _wait(self, done: Callable[[], bool], what: str) -> None:
         deadline = time.monotonic() + ANSWER_TIMEOUT_S
@@ -368,9 +366,8 @@ class Client(mqtt.Client):
         return self._do_on_publish(packet_id, reason, packet_properties(PacketTypes.PUBREC))
 
     def _create_socket(self) -> BurstSocket:
-        inner = super()._create_socket()
-        assert isinstance(inner, socket.socket)
-        self._burst = BurstSocket(inner)
+        self._burst = None
+        self._burst = burst_of(self.address, self._create_socket_connection(), ANSWER_TIMEOUT_S)
         return self._burst
 
     def _send_puback(self, mid: int) -> MQTTErrorCode:

@@ -29,6 +29,7 @@ from cli.commands import (
     cert_create,
     check,
     compact,
+    context,
     dead_letters,
     export,
     group,
@@ -86,6 +87,12 @@ groups = typer.Typer(
     help="Make, look at and remove groups of workers.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(groups, name="group")
+contexts = typer.Typer(
+    help="Name brokers, and select one.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(contexts, name="context")
 below_dead_letters = typer.Typer(rich_markup_mode=None)
 """Commands whose first words are `pubsub dead-letters`."""
 
@@ -129,6 +136,10 @@ below_dead_letters.command("ls", epilog=dead_letters.EXAMPLES["ls"])(dead_letter
 below_dead_letters.command("show", epilog=dead_letters.EXAMPLES["show"])(dead_letters.show)
 below_dead_letters.command("redrive", epilog=dead_letters.EXAMPLES["redrive"])(dead_letters.redrive)
 below_dead_letters.command("drop", epilog=dead_letters.EXAMPLES["drop"])(dead_letters.drop)
+contexts.command("add", epilog=context.EXAMPLES["add"])(context.add)
+contexts.command("select", epilog=context.EXAMPLES["select"])(context.select)
+contexts.command("ls", epilog=context.EXAMPLES["ls"])(context.ls)
+contexts.command("rm", epilog=context.EXAMPLES["rm"])(context.rm)
 app.command("check", epilog=check.EXAMPLES)(check.run)
 app.command("backup", epilog=backup.EXAMPLES)(backup.run)
 app.command("restore", epilog=restore.EXAMPLES)(restore.run)

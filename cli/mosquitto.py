@@ -13,7 +13,8 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
-_NO_TLS = "there is no TLS yet: leave it out, or connect through a tunnel that has it"
+_NO_PSK = "TLS is by certificates here: --cafile, --cert and --key"
+_DECIDED = "leave it out: it is TLS 1.2 or newer with what OpenSSL takes as safe, and ALPN mqtt"
 INSTEAD = {
     "-A": "it cannot be bound to an address: leave it out",
     "-I": "use --id NAME for a durable client; without it, the identifier is unique",
@@ -25,8 +26,10 @@ INSTEAD = {
     "--nodelay": "leave it out: that is always so",
     "--pretty": "use --json, and a program like jq",
     "--proxy": "there is none: use a tunnel",
-    "--psk": _NO_TLS,
-    "--psk-identity": _NO_TLS,
+    "--psk": _NO_PSK,
+    "--psk-identity": _NO_PSK,
+    "--capath": "put the certificates into one file: --cafile",
+    "--tls-use-os-certs": "leave it out: with mqtts:// and no --cafile they are used",
     "--repeat": "repeat it with the shell: seq N | pubsub pub TOPIC -l",
     "--repeat-delay": "repeat it with the shell: while sleep 1; do pubsub pub TOPIC MESSAGE; done",
     "--remove-retained": "publish an empty one: pubsub pub TOPIC --null-message --retain",
@@ -36,14 +39,11 @@ INSTEAD = {
     " --ignore-retained leaves them out",
     "--random-filter": "take every so manieth with a program like awk",
     "--unix": "the broker's Unix socket is for clients of other libraries: use --host and --port",
-    **dict.fromkeys(
-        [
-            *("--cafile", "--capath", "--cert", "--key", "--keyform", "--ciphers", "--insecure"),
-            *("--tls-version", "--tls-alpn", "--tls-engine", "--tls-keylog"),
-            *("--tls-use-os-certs", "--tls-engine-kpass-sha1"),
-        ],
-        _NO_TLS,
-    ),
+    "--keyform": "leave it out: a key is in PEM",
+    "--tls-engine": "leave it out: a key is in a file",
+    "--tls-engine-kpass-sha1": "leave it out: a key is in a file",
+    "--tls-keylog": "set SSLKEYLOGFILE",
+    **dict.fromkeys(["--ciphers", "--tls-version", "--tls-alpn"], _DECIDED),
 }
 _NOT_FOR_PUB = {
     "-c": "leave it out: with -l the session outlives a lost connection",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -18,40 +19,10 @@ SubscriberId = Annotated[
         metavar="ID", help="A client identifier, or the whole filter of a shared subscription."
     ),
 ]
-Host = Annotated[
-    str | None, typer.Option("--host", "-h", help="The broker's host. [PUBSUB_URL, 127.0.0.1]")
-]
-Port = Annotated[
-    int | None,
-    typer.Option("--port", "-p", min=1, max=65_535, help="The broker's port. [PUBSUB_URL, 9000]"),
-]
-Username = Annotated[str | None, typer.Option("--username", "-u")]
-Password = Annotated[str | None, typer.Option("--password", "-P")]
-KeepAlive = Annotated[
-    int, typer.Option("--keepalive", "-k", min=5, max=65_535, help="Seconds between pings.")
-]
-Url = Annotated[
-    str | None,
-    typer.Option("--url", "-L", help="All in one: mqtt://[USER[:PASSWORD]@]HOST[:PORT][/TOPIC]."),
-]
-ProtocolVersion = Annotated[
-    str | None, typer.Option("--protocol-version", "-V", help="5 or mqttv5: it is always that.")
-]
-Debug = Annotated[
-    bool, typer.Option("--debug", "-d", help="Tell on standard error which packets come and go.")
-]
-WillTopic = Annotated[
-    str | None, typer.Option("--will-topic", help="Topic of a message for when we are cut off.")
-]
-WillPayload = Annotated[str | None, typer.Option("--will-payload", help="What that says.")]
-WillQos = Annotated[int, typer.Option("--will-qos", min=0, max=2, help="Its quality of service.")]
-WillRetain = Annotated[bool, typer.Option("--will-retain", help="Retain it.")]
 Qos = Annotated[int, typer.Option("--qos", "-q", min=0, max=2, help="Quality of service.")]
 OptionalQos = Annotated[
     int | None, typer.Option("--qos", "-q", min=0, max=2, help="Quality of service. [1]")
 ]
-
-
 GroupName = Annotated[
     str, typer.Argument(metavar="GROUP", help="Its name, as `pubsub group ls` shows it.")
 ]
@@ -59,6 +30,94 @@ GroupFilter = Annotated[
     str | None,
     typer.Option("--filter", metavar="FILTER", help="Of the group, if several have its name."),
 ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerOptions:
+    """Which broker, and as whom: of each command that connects by MQTT. See `cli/sources.py`."""
+
+    host: Annotated[
+        str | None, typer.Option("--host", "-h", help="The broker's host. [127.0.0.1]")
+    ] = None
+    port: Annotated[
+        int | None,
+        typer.Option(
+            "--port", "-p", min=1, max=65_535, help="The broker's port. [9000; by TLS 8883]"
+        ),
+    ] = None
+    url: Annotated[
+        str | None,
+        typer.Option(
+            "--url",
+            "-L",
+            help="All in one: mqtt://[USER@]HOST[:PORT][/TOPIC]; mqtts:// by TLS; ws:// and wss://"
+            " by WebSocket. [PUBSUB_URL]",
+        ),
+    ] = field(default=None, repr=False)
+    context: Annotated[
+        str | None, typer.Option("--context", help="A broker that `pubsub context add` named.")
+    ] = None
+    username: Annotated[
+        str | None, typer.Option("--username", "-u", help="As whom. [PUBSUB_USER]")
+    ] = None
+    password: Annotated[
+        str | None,
+        typer.Option("--password", "-P", help="Better from a file: others may see this one."),
+    ] = field(default=None, repr=False)
+    password_file: Annotated[
+        Path | None,
+        typer.Option(help="Its first line is the password. [PUBSUB_PASSWORD_FILE]"),
+    ] = None
+    password_stdin: Annotated[
+        bool,
+        typer.Option(
+            "--password-stdin", help="The first line of standard input is it; a terminal is asked."
+        ),
+    ] = False
+    cafile: Annotated[
+        Path | None,
+        typer.Option(
+            help="TLS, and who may vouch for the broker, in PEM. [PUBSUB_CAFILE; with mqtts://"
+            " those that the system trusts]"
+        ),
+    ] = None
+    cert: Annotated[
+        Path | None, typer.Option(help="TLS, with this client certificate, in PEM.")
+    ] = None
+    key: Annotated[Path | None, typer.Option(help="The key of --cert. [in the same file]")] = None
+    insecure: Annotated[
+        bool,
+        typer.Option("--insecure", help="TLS without looking who answers: only to try things."),
+    ] = False
+
+    @property
+    def names_one(self) -> bool:
+        """Whether they say where it is."""
+        return any(one is not None for one in (self.host, self.port, self.url, self.context))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientOptions:
+    """How `pub` and `sub` connect."""
+
+    keep_alive: Annotated[
+        int,
+        typer.Option("--keepalive", "-k", min=5, max=65_535, help="Seconds between pings."),
+    ] = 60
+    version: Annotated[
+        str | None,
+        typer.Option("--protocol-version", "-V", help="5 or mqttv5: it is always that."),
+    ] = None
+    debug: Annotated[
+        bool,
+        typer.Option("--debug", "-d", help="Tell on standard error which packets come and go."),
+    ] = False
+    will_topic: Annotated[
+        str | None, typer.Option(help="Topic of a message for when we are cut off.")
+    ] = None
+    will_payload: Annotated[str | None, typer.Option(help="What that says.")] = None
+    will_qos: Annotated[int, typer.Option(min=0, max=2, help="Its quality of service.")] = 0
+    will_retain: Annotated[bool, typer.Option("--will-retain", help="Retain it.")] = False
 
 
 def unique() -> str:

@@ -95,6 +95,8 @@ class Publisher:
         self.largest_refused = 0
         """Bytes of the largest packet that was more than the broker takes."""
         self.exit_code = Exit.OK
+        self.remedy = ""
+        """The right that was missing."""
 
     @property
     def packet_bytes_max(self) -> int | None:
@@ -201,7 +203,7 @@ class Publisher:
         )
 
     def _report(self) -> None:
-        lines = []
+        options, lines = self._options, []
         while self._client.acknowledged:
             acknowledged = self._client.acknowledged.popleft()
             topic, size = self._unacknowledged.pop(acknowledged.packet_id)
@@ -210,11 +212,13 @@ class Publisher:
                 self.refused[_said(reason, acknowledged.said)] += 1
                 not_authorized = reason.value in NOT_AUTHORIZED_CODES
                 self.exit_code = Exit.NOT_AUTHORIZED if not_authorized else Exit.FAILED
+                if not_authorized:
+                    self.remedy = options.address.right_to("publish", topic)
             else:
                 self.taken += 1
                 self.unwanted |= reason.value == NO_MATCHING_SUBSCRIBERS
                 self._tell(acknowledged)
-            if self._options.json:
+            if options.json:
                 lines.append(output.json_line(self._receipt(acknowledged, topic, size)))
         if lines:
             output.data(b"".join(lines))
@@ -353,7 +357,9 @@ def _conclude(publisher: Publisher, topic: str) -> None:
         total = refused + publisher.taken
         verb = "was" if refused == 1 else "were"
         which = "the message was" if total == 1 else f"{refused:,} of {total:,} messages {verb}"
-        raise CommandFailed(f"{which} not accepted: {reasons}", code=publisher.exit_code)
+        raise CommandFailed(
+            f"{which} not accepted: {reasons}", publisher.remedy, publisher.exit_code
+        )
 
 
 def _too_large(publisher: Publisher) -> str:

@@ -38,8 +38,8 @@ class Republisher:
         self, address: Address, client_id: str, interrupt: Interrupt | None = None
     ) -> None:
         self._client = Client(address, client_id, interrupt)
-        self._numbers: dict[int, int] = {}
-        """By Packet Identifier, the how manieth it is; those that are not acknowledged."""
+        self._sent_as: dict[int, tuple[int, str]] = {}
+        """By Packet Identifier, the how manieth it is and its topic: what is not acknowledged."""
         self._early: set[int] = set()
         self._sent = 0
         self.done = 0
@@ -70,7 +70,7 @@ class Republisher:
                 f"a message of {len(payload):,} bytes is more than the broker takes ({most:,})",
                 "set packet_bytes_max",
             )
-        while len(self._numbers) >= self._window or self._client.unsent_bytes() > UNSENT_BYTES_MAX:
+        while len(self._sent_as) >= self._window or self._client.unsent_bytes() > UNSENT_BYTES_MAX:
             self._turn()
         sent = self._client.publish(
             str(fields["topic"]),
@@ -79,12 +79,12 @@ class Republisher:
             bool(fields.get("retain")) if retain is None else retain,
             properties,
         )
-        self._numbers[sent.mid] = self._sent
+        self._sent_as[sent.mid] = self._sent, str(fields["topic"])
         self._sent += 1
 
     def wait(self) -> None:
         """Until all are acknowledged. Raises as `send`."""
-        while self._numbers:
+        while self._sent_as:
             self._turn()
 
     def drain(self) -> None:
@@ -92,7 +92,7 @@ class Republisher:
         would come twice otherwise. A second interrupt raises KeyboardInterrupt."""
         deadline = time.monotonic() + DRAIN_S
         with suppress(CommandFailed):
-            while self._numbers and time.monotonic() < deadline:
+            while self._sent_as and time.monotonic() < deadline:
                 self._turn(0.1, interruptible=False)
 
     def _turn(self, timeout_s: float = 1.0, *, interruptible: bool = True) -> None:
@@ -102,7 +102,7 @@ class Republisher:
             self._take()
             raise CommandFailed(
                 f"connection lost ({lost}): {self.done:,} acknowledged,"
-                f" {len(self._numbers):,} sent and not acknowledged",
+                f" {len(self._sent_as):,} sent and not acknowledged",
                 "those may or may not be stored",
                 Exit.UNREACHABLE,
             ) from lost
@@ -111,12 +111,14 @@ class Republisher:
     def _take(self) -> None:
         while self._client.acknowledged:
             acknowledged = self._client.acknowledged.popleft()
-            self._early.add(self._numbers.pop(acknowledged.packet_id))
+            number, topic = self._sent_as.pop(acknowledged.packet_id)
+            self._early.add(number)
             if acknowledged.reason.is_failure:
-                denied = acknowledged.reason.value in NOT_AUTHORIZED_CODES
+                refused = f"the broker refused a message: {acknowledged.reason}"
+                if acknowledged.reason.value not in NOT_AUTHORIZED_CODES:
+                    raise CommandFailed(refused)
                 raise CommandFailed(
-                    f"the broker refused a message: {acknowledged.reason}",
-                    code=Exit.NOT_AUTHORIZED if denied else Exit.FAILED,
+                    refused, self._client.address.right_to("publish", topic), Exit.NOT_AUTHORIZED
                 )
         while self.done in self._early:
             self._early.discard(self.done)

@@ -70,9 +70,9 @@ def _elsewhere(path: Path) -> Address | None:
     """The broker to ask, where no log is at `path` or none that we may read."""
     if os.access(path, os.R_OK):
         return None
-    from cli.address import find
+    from cli.sources import find
 
-    address = find(None, None, None, None)
+    address, _ = find()
     try:
         socket.create_connection((address.host, address.port), CONNECT_TIMEOUT_S).close()
     except OSError:

@@ -375,14 +375,15 @@ def subscribe_to(
     """Raises CommandFailed: one of them is no Topic Filter, or the broker refuses it."""
     for filter_ in filters:
         check_filter(filter_)
+    history = any(name == "from" for name, _ in properties)
     reasons = client.subscribe_to(filters, qos, new_only=new_only, user_properties=properties)
     for filter_, reason in zip(filters, reasons, strict=True):
         if reason.is_failure:
-            not_authorized = reason.value in NOT_AUTHORIZED_CODES
-            raise CommandFailed(
-                f"the broker refuses to subscribe to {output.escaped(filter_)}: {reason}",
-                code=Exit.NOT_AUTHORIZED if not_authorized else Exit.FAILED,
-            )
+            refused = f"the broker refuses to subscribe to {output.escaped(filter_)}: {reason}"
+            if reason.value not in NOT_AUTHORIZED_CODES:
+                raise CommandFailed(refused)
+            remedy = client.address.right_to("subscribe", filter_, reads_history=history)
+            raise CommandFailed(refused, remedy, Exit.NOT_AUTHORIZED)
 
 
 def check_filter(topic_filter: str) -> None:

@@ -21,6 +21,11 @@ pytest.register_assert_rewrite("tests.support", "tests.e2e.behaviour")
 # of Python would wait for them for ever.
 pytest.MonkeyPatch().setattr("aiosqlite.core.Thread", partial(Thread, daemon=True))
 
+# Commands that tests run are not to find the brokers of whoever runs the tests.
+os.environ["XDG_CONFIG_HOME"] = "/nonexistent"
+for _name in ("URL", "USER", "PASSWORD_FILE", "CAFILE"):
+    os.environ.pop(f"PUBSUB_{_name}", None)
+
 settings.register_profile("here", deadline=None, print_blob=True, max_examples=50)
 settings.register_profile("ci", settings.get_profile("here"), derandomize=True, database=None)
 settings.register_profile("quick", settings.get_profile("here"), max_examples=10)

@@ -6,12 +6,14 @@ import gc
 import select
 import selectors
 import socket
+import ssl
 import time
 from collections.abc import Callable
 
 from broker.errors import PubSubError
 from cli.address import Address
 from cli.bench.packets import packet, text
+from cli.burst import NOT_NOW
 
 READ_BYTES = 256 * 1024
 HANDSHAKE_S = 30.0
@@ -36,6 +38,10 @@ class ConnectionRefused(LoadError):
         self.return_code = return_code
 
 
+class SubscriptionRefused(LoadError):
+    """By SUBACK, which has no reason in 3.1.1."""
+
+
 class Loop:
     """One selector over all connections, with one buffer that they all read into.
 
@@ -47,11 +53,20 @@ class Loop:
         self.view = memoryview(self.buffer)
         self.connections: list[Connection] = []
         self._selector = selectors.DefaultSelector()
+        self._tls: dict[Address, ssl.SSLContext] = {}
 
     def close(self) -> None:
         for connection in self.connections.copy():
             connection.close()
         self._selector.close()
+
+    def tls_of(self, address: Address) -> ssl.SSLContext:
+        """Made once for all connections: it reads the certificates that are trusted."""
+        if address not in self._tls:
+            from cli.tls import context_of
+
+            self._tls[address] = context_of(address)
+        return self._tls[address]
 
     def watch(self, connection: Connection, *, read: bool = True, write: bool = False) -> None:
         events = (selectors.EVENT_READ if read else 0) | (selectors.EVENT_WRITE if write else 0)
@@ -120,8 +135,12 @@ class Connection:
         self._partial = b""
         address = self.address
         self.socket = socket.create_connection((address.host, address.port), timeout=HANDSHAKE_S)
-        self.loop.connections.append(self)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if address.tls is not None:
+            self.socket = self.loop.tls_of(address).wrap_socket(
+                self.socket, server_hostname=address.host
+            )
+        self.loop.connections.append(self)
         flags = 0x02 if clean else 0
         fields = text(self.client_id)
         if address.username is not None:
@@ -135,6 +154,8 @@ class Connection:
             raise ConnectionRefused(connack[3])
         self._expect(connack, bytes((0x20, 2, resume, 0)))
         self.loop.watch(self)
+        if isinstance(self.socket, ssl.SSLSocket) and self.socket.pending():
+            self.readable()  # What came in the record of the CONNACK: no selector tells.
 
     def _ask(self, request: bytes, answer_bytes: int) -> bytes:
         """One step of a handshake: the answer, which is waited for."""
@@ -175,8 +196,8 @@ class Connection:
             return
         try:
             sent = self.socket.send(data)
-        except BlockingIOError:
-            sent = 0
+        except (BlockingIOError, *NOT_NOW):
+            sent = 0  # TLS may have taken a part: it goes on when it is given the same again.
         except OSError as error:
             raise ConnectionClosed(f"{self}: {error}") from error
         if sent < len(data):
@@ -194,7 +215,7 @@ class Connection:
         view[:start] = self._partial
         try:
             count = self.socket.recv_into(view[start:])
-        except BlockingIOError:
+        except (BlockingIOError, *NOT_NOW):
             return
         except OSError as error:
             raise ConnectionClosed(f"{self}: {error}") from error

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from cli.address import Address
-from cli.bench.connection import READ_BYTES, Connection, LoadError, Loop
+from cli.bench.connection import READ_BYTES, Connection, LoadError, Loop, SubscriptionRefused
 from cli.bench.histogram import Histogram
 from cli.bench.packets import (
     ANSWER_BYTES,
@@ -251,7 +251,7 @@ class Subscriber(Connection):
         body = struct.pack(">H", 1) + text(shape.topic) + bytes((shape.qos,))
         suback = self._ask(packet(0x82, body), 5)
         if suback[4] == 0x80:
-            raise LoadError(f"{self}: the broker refuses to subscribe to {shape.topic}")
+            raise SubscriptionRefused(f"the broker refuses to subscribe to {shape.topic}")
         self._expect(suback, bytes((0x90, 3, 0, 1, shape.qos)))
 
     def resume(self) -> None:

@@ -32,6 +32,7 @@ from cli.bench.connection import (
     ConnectionRefused,
     LoadError,
     Loop,
+    SubscriptionRefused,
 )
 from cli.bench.histogram import Histogram
 from cli.bench.load import RING_STEP, UNLIMITED, Publisher, Subscriber, follow
@@ -150,12 +151,15 @@ class Measurement:
             code = error.return_code
             reason = RETURN_CODES.get(code, f"return code {code}")
             raise address.refused(reason, not_authorized=code in NOT_AUTHORIZED_CODES) from error
+        except SubscriptionRefused as error:
+            remedy = address.right_to("subscribe", self.options.topic)
+            raise CommandFailed(str(error), remedy, Exit.NOT_AUTHORIZED) from error
         except ConnectionClosed as error:
             raise address.silent(str(error)) from error
         except LoadError as error:
             raise CommandFailed(str(error)) from error
         except OSError as error:
-            raise address.unreachable(error.strerror or str(error)) from error
+            raise address.unanswered(error) from error
 
     def _subscriber(self, n: int) -> Receiver:
         options = self.options

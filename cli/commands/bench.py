@@ -6,8 +6,10 @@ from typing import Annotated
 
 import typer
 
-from cli.address import check_string, find
-from cli.options import Host, Password, Port, Qos, Username, unique
+from cli.address import check_string
+from cli.blocks import with_blocks
+from cli.options import BrokerOptions, Qos, unique
+from cli.sources import find
 
 EXAMPLES = """\b
 Examples:
@@ -24,14 +26,13 @@ Our broker keeps these messages in its log like any others: use one with another
 """
 
 
+@with_blocks
 def run(
-    host: Host = None,
-    port: Port = None,
+    *,
+    broker: BrokerOptions,
     client_id: Annotated[
         str | None, typer.Option("--id", "-i", help="What client identifiers begin with.")
     ] = None,
-    username: Username = None,
-    password: Password = None,
     topic: Annotated[
         str | None, typer.Option("--topic", "-t", help="Topic of all messages. [one of its own]")
     ] = None,
@@ -76,13 +77,16 @@ def run(
         raise typer.BadParameter("--backlog needs subscribers, QoS 1 or 2, and no --rate")
     if messages is not None and messages < publishers:
         raise typer.BadParameter("-n is less than a message for each publisher")
+    address, url_topic = find(broker)
+    if address.websocket is not None:
+        raise typer.BadParameter("bench speaks no WebSocket: use mqtt:// or mqtts://")
     name = unique()
     if client_id is not None:
         check_string("--id", f"{client_id}-pub{publishers}")
     options = Options(
-        address=find(host, port, username, password),
+        address=address,
         client_id=client_id or f"pubsub-bench-{name}",
-        topic=topic or f"pubsub-bench/{name}",
+        topic=topic or url_topic or f"pubsub-bench/{name}",
         qos=qos,
         size_bytes=size,
         publishers=publishers,

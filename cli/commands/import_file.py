@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from cli.address import find
-from cli.options import Host, Password, Port, Username
+from cli.blocks import with_blocks
+from cli.options import BrokerOptions
+from cli.sources import find_without_topic
 
 EXAMPLES = """\b
 Examples:
@@ -24,12 +25,11 @@ new. What was on its way when it was killed (at most 1,000 messages) may come tw
 """
 
 
+@with_blocks
 def run(
     file: Annotated[Path, typer.Argument(help="What `pubsub export` wrote.")],
-    host: Host = None,
-    port: Port = None,
-    username: Username = None,
-    password: Password = None,
+    *,
+    broker: BrokerOptions,
     format: Annotated[
         str | None,
         typer.Option("--format", help="jsonl, csv or parquet. [by the name of FILE]"),
@@ -49,7 +49,7 @@ def run(
     import_file(
         file,
         format_of(file, format),
-        find(host, port, username, password),
+        find_without_topic(broker),
         again=again,
         no_retain=no_retain,
         as_json=json,

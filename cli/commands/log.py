@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from cli.options import DataDir, Host, Password, Port, Username
+from cli.blocks import with_blocks
+from cli.options import BrokerOptions, DataDir
 
 EXAMPLES = """\b
 Examples:
@@ -25,18 +26,18 @@ SPEC is earliest, latest, N (offset), -N (last N), N:M, @TIME or @T1:T2. TIME is
   today, yesterday, 2026-11-28, '2026-11-28 11:00', 2026-11-28T10:00:00Z or -10min (ago);
   without a zone it is local, as are the times of the table. Pipes, --json and --csv have UTC.
 -F has the fields of `pubsub sub -F`; their times are those of publication.
-The log is read where it lies (--data-dir); with -h or -p, or where none is, the broker is asked.
+The log is read where it lies (--data-dir); with -h, -p, -L or --context, or where none is,
+  the broker is asked.
 A command's name as the first word is that command; for the Topic Filter: pubsub log -- get
 """
 
 
+@with_blocks
 def run(
     filters: Annotated[list[str] | None, typer.Argument(help="Topic filters; all topics.")] = None,
     data_dir: DataDir = Path("data"),
-    host: Host = None,
-    port: Port = None,
-    username: Username = None,
-    password: Password = None,
+    *,
+    broker: BrokerOptions,
     last: Annotated[
         int | None,
         typer.Option(
@@ -80,12 +81,15 @@ def run(
     if latest and (follow or count or any(other is not None for other in others)):
         raise typer.BadParameter("--latest takes topics, --as-of, and how to write them")
     address = None
-    if host is not None or port is not None:
-        from cli.address import find
+    if broker.names_one:
+        from cli.sources import find
 
-        address = find(host, port, username, password)
+        address, url_topic = find(broker)
+        filters = [*(filters or ()), *([] if url_topic is None else [url_topic])]
     if latest and address is not None:
-        raise typer.BadParameter("--latest reads the log where it lies, without --host and --port")
+        raise typer.BadParameter(
+            "--latest reads the log where it lies, so without --host, --port, --url and --context"
+        )
     if last is None:
         last = 20 if start is None and until is None else 0
     options = Options(

@@ -9,23 +9,9 @@ from typing import Annotated
 import typer
 
 from cli.address import check_string
+from cli.blocks import with_blocks
 from cli.connecting import address_of
-from cli.options import (
-    Debug,
-    Host,
-    KeepAlive,
-    Password,
-    Port,
-    ProtocolVersion,
-    Qos,
-    Url,
-    Username,
-    WillPayload,
-    WillQos,
-    WillRetain,
-    WillTopic,
-    unique,
-)
+from cli.options import BrokerOptions, ClientOptions, Qos, unique
 
 EXAMPLES = """\b
 Examples:
@@ -44,22 +30,14 @@ With a terminal and no topic it asks for lines: <TOPIC> <MESSAGE>.
 """
 
 
+@with_blocks
 def run(
     topic: Annotated[str | None, typer.Argument(help="Topic to publish to.")] = None,
     message: Annotated[str | None, typer.Argument(help="What to publish.")] = None,
-    host: Host = None,
-    port: Port = None,
+    *,
+    broker: BrokerOptions,
     client_id: Annotated[str | None, typer.Option("--id", "-i", help="Client identifier.")] = None,
-    username: Username = None,
-    password: Password = None,
-    keep_alive: KeepAlive = 60,
-    url: Url = None,
-    version: ProtocolVersion = None,
-    debug: Debug = False,
-    will_topic: WillTopic = None,
-    will_payload: WillPayload = None,
-    will_qos: WillQos = 0,
-    will_retain: WillRetain = False,
+    client: ClientOptions,
     topic_option: Annotated[str | None, typer.Option("--topic", "-t", help="As TOPIC.")] = None,
     message_option: Annotated[
         str | None, typer.Option("--message", "-m", help="As MESSAGE.")
@@ -109,20 +87,7 @@ def run(
     from cli import publish
     from cli.later import duration, later
 
-    address, url_topic = address_of(
-        url,
-        host,
-        port,
-        username,
-        password,
-        keep_alive,
-        version=version,
-        debug=debug,
-        will_topic=will_topic,
-        will_payload=will_payload,
-        will_qos=will_qos,
-        will_retain=will_retain,
-    )
+    address, url_topic = address_of(broker, client)
     properties = [_property(text) for text in user_property or ()]
     given = [text for text in (topic, message) if text is not None]
     if url_topic is not None:

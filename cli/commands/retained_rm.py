@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from cli.address import find
-from cli.options import DataDir, Host, Password, Port, Username
+from cli.blocks import with_blocks
+from cli.options import BrokerOptions, DataDir
+from cli.sources import find_without_topic
 
 EXAMPLES = """\b
 Examples:
@@ -17,16 +18,15 @@ Examples:
 """
 
 
+@with_blocks
 def run(
     topics: Annotated[list[str], typer.Argument(help="Topics.")],
     data_dir: DataDir = Path("data"),
-    host: Host = None,
-    port: Port = None,
-    username: Username = None,
-    password: Password = None,
+    *,
+    broker: BrokerOptions,
     json: Annotated[bool, typer.Option("--json", help="What was done, as JSON.")] = False,
 ) -> None:
     """Retain nothing on these topics any more; the broker runs."""
     from cli.retained import remove
 
-    remove(data_dir, find(host, port, username, password), topics, json=json)
+    remove(data_dir, find_without_topic(broker), topics, json=json)

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from cli.address import find
-from cli.options import DataDir, Host, Password, Port, Username
+from cli.blocks import with_blocks
+from cli.options import BrokerOptions, DataDir
+from cli.sources import find_without_topic
 
 EXAMPLES = """\b
 Examples:
@@ -18,16 +19,15 @@ A second undo undoes the first.
 """
 
 
+@with_blocks
 def run(
     topic: Annotated[str, typer.Argument(help="One topic.")],
     data_dir: DataDir = Path("data"),
-    host: Host = None,
-    port: Port = None,
-    username: Username = None,
-    password: Password = None,
+    *,
+    broker: BrokerOptions,
     json: Annotated[bool, typer.Option("--json", help="What was done, as JSON.")] = False,
 ) -> None:
     """Retain again what was retained before; the broker runs."""
     from cli.retained import undo
 
-    undo(data_dir, find(host, port, username, password), topic, json=json)
+    undo(data_dir, find_without_topic(broker), topic, json=json)

@@ -10,23 +10,9 @@ import typer
 
 from cli import output
 from cli.address import check_string
+from cli.blocks import with_blocks
 from cli.connecting import address_of
-from cli.options import (
-    Debug,
-    Host,
-    KeepAlive,
-    OptionalQos,
-    Password,
-    Port,
-    ProtocolVersion,
-    Url,
-    Username,
-    WillPayload,
-    WillQos,
-    WillRetain,
-    WillTopic,
-    unique,
-)
+from cli.options import BrokerOptions, ClientOptions, OptionalQos, unique
 
 EXAMPLES = """\b
 Examples:
@@ -50,24 +36,16 @@ A message is acknowledged after it was written, so Ctrl-C loses none.
 """
 
 
+@with_blocks
 def run(
     topics: Annotated[list[str] | None, typer.Argument(help="Topic filters.")] = None,
-    host: Host = None,
-    port: Port = None,
+    *,
+    broker: BrokerOptions,
     client_id: Annotated[
         str | None,
         typer.Option("--id", "-i", help="Durable: goes on where it stopped, missing nothing."),
     ] = None,
-    username: Username = None,
-    password: Password = None,
-    keep_alive: KeepAlive = 60,
-    url: Url = None,
-    version: ProtocolVersion = None,
-    debug: Debug = False,
-    will_topic: WillTopic = None,
-    will_payload: WillPayload = None,
-    will_qos: WillQos = 0,
-    will_retain: WillRetain = False,
+    client: ClientOptions,
     topic_options: Annotated[
         list[str] | None, typer.Option("--topic", "-t", help="As TOPICS; may be repeated.")
     ] = None,
@@ -161,20 +139,7 @@ def run(
     from cli.execute import Command
     from cli.format import compile_format, json_format, plain_format
 
-    address, url_topic = address_of(
-        url,
-        host,
-        port,
-        username,
-        password,
-        keep_alive,
-        version=version,
-        debug=debug,
-        will_topic=will_topic,
-        will_payload=will_payload,
-        will_qos=will_qos,
-        will_retain=will_retain,
-    )
+    address, url_topic = address_of(broker, client)
     filters = [*(topics or ()), *(topic_options or ())]
     if url_topic is not None:
         filters.append(url_topic)

@@ -54,6 +54,10 @@ class Network:
         )
         return self._write("server", made)
 
+    def named(self, *names: str) -> Files:
+        """A certificate of a broker with other names."""
+        return self._write("named", server(self.authority, list(names), NOW, 30))
+
     def revocations(self, *revoked: Files) -> Path:
         """A list in force that has these."""
         builder = (

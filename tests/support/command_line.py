@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,7 +17,10 @@ COMMAND = [sys.executable, "-m", "cli.main"]
 
 
 def pubsub(
-    *arguments: str | Path, stdin: bytes = b"", cwd: Path = ROOT
+    *arguments: str | Path,
+    stdin: bytes = b"",
+    cwd: Path = ROOT,
+    environment: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[bytes]:
     """Run a command to its end."""
     return subprocess.run(
@@ -25,7 +28,12 @@ def pubsub(
         input=stdin,
         capture_output=True,
         timeout=TIMEOUT_S,
-        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+        env={
+            "PYTHONPATH": str(ROOT),
+            "PATH": "/usr/bin:/bin",
+            "XDG_CONFIG_HOME": "/nonexistent",
+            **(environment or {}),
+        },
         cwd=cwd,
         check=False,
     )

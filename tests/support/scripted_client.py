@@ -10,6 +10,7 @@ from paho.mqtt.client import MQTTMessage
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.reasoncodes import ReasonCode
 
+from cli.address import Address
 from cli.client import Acknowledged, UserProperties, packet_properties
 from cli.failure import ConnectionLost
 
@@ -27,6 +28,7 @@ class ScriptedClient:
         self.did: list[tuple[object, ...]] = []
         self.arrived: deque[MQTTMessage] = deque()
         self.acknowledged: deque[Acknowledged] = deque()
+        self.address = Address(username="ann")
         self.receive_max = 65_535
         self.packet_bytes_max: int | None = None
         self.sessions = deque[bool]()

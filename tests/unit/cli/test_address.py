@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from cli.address import Address, check_string, find
+from cli.address import Address, Tls, Will, check_string
 from cli.failure import CommandFailed, Exit
 
 ADDRESS = Address(host="h", port=1)
@@ -27,47 +29,35 @@ def test_nobody_there_says_how_to_start_a_broker_here(address: Address, said: st
     assert failed.code is Exit.UNREACHABLE
 
 
-def test_a_refusal_says_what_to_check_only_where_that_helps() -> None:
-    failed = ADDRESS.refused("Not authorized", not_authorized=True)
+@pytest.mark.parametrize(
+    ("username", "password", "remedy"),
+    [
+        (
+            None,
+            None,
+            "no user name was given: use -u NAME with --password-file or --password-stdin",
+        ),
+        ("ann", None, "ann gave no password: use --password-file FILE or --password-stdin"),
+        (
+            "ann",
+            "x",
+            "is the password of ann right, and may ann use this client identifier (--id)?",
+        ),
+    ],
+)
+def test_a_refusal_says_which_credential_is_missing(
+    username: str | None, password: str | None, remedy: str
+) -> None:
+    address = Address(host="h", port=1, username=username, password=password)
+    failed = address.refused("Not authorized", not_authorized=True)
     said = "the broker at h:1 refused the connection: Not authorized"
-    assert (str(failed), failed.code) == (f"{said}; check -u and -P", Exit.NOT_AUTHORIZED)
+    assert (str(failed), failed.code) == (f"{said}; {remedy}", Exit.NOT_AUTHORIZED)
+
+
+def test_another_refusal_is_not_about_credentials() -> None:
     failed = ADDRESS.refused("Server busy", not_authorized=False)
     assert str(failed) == "the broker at h:1 refused the connection: Server busy"
     assert failed.code is Exit.FAILED
-
-
-@pytest.fixture(autouse=True)
-def no_url(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("PUBSUB_URL", raising=False)
-
-
-@pytest.mark.parametrize(
-    ("url", "address"),
-    [
-        ("", Address()),
-        ("mqtt://h", Address(host="h")),
-        ("mqtt://h:1883/", Address(host="h", port=1883)),
-        ("tcp://[::1]:1", Address(host="::1", port=1)),
-        ("mqtt://me%40x:p%3A@h", Address(host="h", username="me@x", password="p:")),
-    ],
-)
-def test_the_environment_finds_the_broker(
-    url: str, address: Address, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PUBSUB_URL", url)
-    assert find(None, None, None, None) == address
-
-
-@pytest.mark.parametrize("host", ["", "a..b", "x" * 64, "caf\udce9", "a b\ud800"])
-def test_what_cannot_be_a_host_is_a_usage_error(host: str) -> None:
-    with pytest.raises(CommandFailed, match="is no host name") as raised:
-        find(host, None, None, None)
-    assert raised.value.code is Exit.USAGE
-
-
-@pytest.mark.parametrize("host", ["localhost", "::1", "fe80::1%eth0", "bücher.example", "10.0.0.1"])
-def test_what_can_be_a_host_is_taken_as_it_is(host: str) -> None:
-    assert find(host, None, None, None).host == host
 
 
 @pytest.mark.parametrize(
@@ -84,28 +74,33 @@ def test_what_no_packet_can_hold_is_a_usage_error(text: str, said: str) -> None:
     with pytest.raises(CommandFailed) as raised:
         check_string("a", text)
     assert (str(raised.value), raised.value.code) == (said, Exit.USAGE)
-    for username, password in ((text, None), ("u", text)):
-        with pytest.raises(CommandFailed, match=r"^the (user name|password) "):
-            find(None, None, username, password)
 
 
-def test_options_go_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And another host is not told the password."""
-    monkeypatch.setenv("PUBSUB_URL", "mqtt://u:p@h:1")
-    assert find(None, 2, None, None, 9) == Address(
-        host="h", port=2, username="u", password="p", keep_alive_s=9
+def test_a_right_that_is_missing_is_named() -> None:
+    ann = Address(username="ann")
+    assert ann.right_to("publish", "a") == "ann needs the right to publish a"
+    assert (
+        ann.right_to("subscribe", "a", reads_history=True)
+        == ann.right_to("subscribe", "$replay/-1/a").replace("$replay/-1/", "")
+        == "ann needs the right to subscribe a, and to read history"
     )
-    assert find(None, None, "v", "q") == Address(host="h", port=1, username="v", password="q")
-    assert find("other", None, None, None) == Address(host="other", port=1)
+    assert (
+        Address().right_to("publish", "a\x1b").endswith("publish a\\x1b (or log in as another: -u)")
+    )
 
 
 @pytest.mark.parametrize(
-    "url", ["h:1883", "mqtts://h", "mqtt://", "mqtt://h:0", "mqtt://h:x", "mqtt://h/t", "h"]
+    ("tls", "asks"),
+    [
+        (None, "does that port want TLS (mqtts://)"),
+        (Tls(), "does it want a client certificate (--cert)"),
+        (Tls(cert=Path("c")), "does it refuse the client certificate"),
+    ],
 )
-def test_what_is_no_url_of_a_broker_is_a_usage_error(
-    url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PUBSUB_URL", url)
-    with pytest.raises(CommandFailed, match="PUBSUB_URL must be like mqtt://") as failed:
-        find(None, None, None, None)
-    assert failed.value.code is Exit.USAGE
+def test_what_does_not_answer_may_want_something_else_of_tls(tls: Tls | None, asks: str) -> None:
+    assert f"(why); {asks}, does something else" in str(Address(tls=tls).silent("why"))
+
+
+def test_neither_password_nor_payload_is_in_what_is_shown_of_it() -> None:
+    will = Will("t", b"secret", 0, retain=False)
+    assert "secret" not in repr(Address(password="secret", will=will))

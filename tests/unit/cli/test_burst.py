@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import select
 import socket
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
+from pathlib import Path
 
 import pytest
 
-from cli.burst import BurstSocket
+from cli.address import Address, Tls
+from cli.burst import BurstSocket, burst_of
+from tests.support.certificates import Network
+from tests.support.tls_server import TlsServer
 
 
 @pytest.fixture
@@ -85,3 +90,59 @@ def test_close_sends_what_waits_and_reads_to_the_end(
     burst.close()
     assert other.recv(9) == b"last"
     assert other.recv(9) == b""
+
+
+def test_all_that_tls_has_is_read_record_by_record(tmp_path: Path) -> None:
+    """Of what it has decrypted, `select` would not tell."""
+    network = Network(tmp_path)
+    data = bytes(range(256)) * 1024
+    with closing(TlsServer(network.server, answer=data)) as server:
+        address = Address(port=server.port, tls=Tls(cafile=network.ca))
+        connected = socket.create_connection(("127.0.0.1", server.port))
+        with closing(burst_of(address, connected, 5)) as burst:
+            burst.setblocking(False)
+            burst.send(b"go")
+            burst.flush()
+            received = b""
+            while len(received) < len(data):
+                assert select.select([burst], [], [], 5)[0], f"only {len(received)} bytes came"
+                burst.fill()
+                received += burst.recv(1 << 20) if burst.pending() else b""
+            assert received == data
+
+
+def test_what_tls_does_not_take_at_once_is_sent_later_once(tmp_path: Path) -> None:
+    network = Network(tmp_path)
+    data = bytes(range(251)) * (1 << 16)
+    with closing(TlsServer(network.server)) as server:
+        address = Address(port=server.port, tls=Tls(cafile=network.ca))
+        connected = socket.create_connection(("127.0.0.1", server.port))
+        with closing(burst_of(address, connected, 5)) as burst:
+            burst.setblocking(False)
+            burst.send(b"go")
+            burst.flush()
+            while not server.connections:
+                select.select([burst], [], [], 0.01)
+                burst.fill()
+            (other,) = server.connections
+            other.settimeout(0.01)
+            burst.send(data)
+            received = bytearray()
+            while len(received) < len(data):
+                burst.flush()
+                with suppress(TimeoutError):
+                    received += other.recv(1 << 16)
+            assert received == data
+            assert not burst.unsent
+
+
+def test_an_alert_of_tls_to_a_plain_client_ends_it(
+    ends: tuple[BurstSocket, socket.socket],
+) -> None:
+    """In MQTT it would be the beginning of a CONNECT, of which the rest never comes."""
+    burst, other = ends
+    burst.setblocking(True)
+    other.sendall(bytes.fromhex("15 03 01 00 02 02 46"))
+    burst.fill()
+    assert burst.pending()
+    assert burst.recv(1) == b""

@@ -232,11 +232,12 @@ def test_a_person_is_told_what_a_silent_broker_is_waited_for(
     with closing(HandPlayedBroker(b"")) as peer:
         with pytest.raises(CommandFailed) as raised:
             peer.open()
-        address = peer.client._address
+        address = peer.client.address
     assert hints == [f"waiting for an answer from {address}"]
     assert str(raised.value) == (
         f"no MQTT broker answers at {address} (no answer to CONNECT within 0 s); "
-        "does something else listen there, or is the broker stuck?"
+        "does that port want TLS (mqtts://), does something else listen there, or is the broker"
+        " stuck?"
     )
     assert raised.value.code is Exit.UNREACHABLE
 

@@ -2,40 +2,32 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import typer
 
 from cli.address import Address, Will
 from cli.connecting import address_of
 from cli.failure import CommandFailed
+from cli.options import BrokerOptions, ClientOptions
 
 
-def address(
-    url: str | None = None, host: str | None = None, version: str | None = None, **will: str
-) -> tuple[Address, str | None]:
-    return address_of(
-        url,
-        host,
-        *(None, None, None, 60),
-        version=version,
-        debug=False,
-        will_topic=will.get("topic"),
-        will_payload=will.get("payload"),
-        will_qos=0,
-        will_retain=False,
+@pytest.fixture(autouse=True)
+def _nothing_is_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("PUBSUB_URL", raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+
+
+def address(url: str | None = None, **client: str | None) -> tuple[Address, str | None]:
+    return address_of(BrokerOptions(url=url), ClientOptions(**client))  # type: ignore[arg-type]  # as its
+
+
+def test_the_options_of_a_client_go_with_the_broker_and_its_url_may_name_a_topic() -> None:
+    found, topic = address_of(
+        BrokerOptions(url="mqtt://h/home/#"), ClientOptions(keep_alive=9, debug=True)
     )
-
-
-def test_a_url_says_all_and_maybe_a_topic() -> None:
-    assert address("mqtt://u:p%40@h:1") == (
-        Address(host="h", port=1, username="u", password="p@"),
-        None,
-    )
-    assert address("mqtt://h/home/#") == (Address(host="h"), "home/#")
-    with pytest.raises(typer.BadParameter, match="--url says all"):
-        address("mqtt://h", "h")
-    with pytest.raises(CommandFailed, match="--url must be like mqtt://"):
-        address("mqtts://user:secret@h")
+    assert (found, topic) == (Address(host="h", keep_alive_s=9, debug=True), "home/#")
 
 
 @pytest.mark.parametrize("version", [None, "5", "mqttv5"])
@@ -49,8 +41,8 @@ def test_other_versions_are_refused_with_what_replaces_their_sessions() -> None:
 
 
 def test_a_will_needs_a_topic_that_can_be_published_to() -> None:
-    assert address(topic="w", payload="x")[0].will == Will("w", b"x", 0, retain=False)
+    assert address(will_topic="w", will_payload="x")[0].will == Will("w", b"x", 0, retain=False)
     with pytest.raises(CommandFailed, match="a will needs its topic: --will-topic"):
-        address(payload="x")
+        address(will_payload="x")
     with pytest.raises(CommandFailed, match="--will-topic 'w/#': Topic Name has a wildcard"):
-        address(topic="w/#")
+        address(will_topic="w/#")

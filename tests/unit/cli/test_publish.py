@@ -88,6 +88,10 @@ def test_a_refused_message_fails(client: ScriptedClient, reason_code: int, code:
     with pytest.raises(CommandFailed, match="the message was not accepted: ") as failed:
         publish(options(), "a", lambda: b"b")
     assert failed.value.code == code
+    missing = str(failed.value).endswith(
+        "; anonymous needs the right to publish a (or log in as another: -u)"
+    )
+    assert missing is (code == Exit.NOT_AUTHORIZED)
 
 
 def test_the_brokers_reason_is_said(client: ScriptedClient) -> None:

@@ -79,7 +79,9 @@ def test_a_refusal_ends_it(client: ScriptedClient) -> None:
     publisher = opened()
     publisher.send({"topic": "a"})
     client.turns.append([acknowledged(1, 0x87)])
-    with pytest.raises(CommandFailed, match="refused a message: Not authorized") as failed:
+    with pytest.raises(
+        CommandFailed, match="Not authorized; ann needs the right to publish a"
+    ) as failed:
         publisher.wait()
     assert failed.value.code is Exit.NOT_AUTHORIZED
 

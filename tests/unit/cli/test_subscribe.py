@@ -331,6 +331,8 @@ def test_a_refused_filter_is_named(client: ScriptedClient, reason_code: int, cod
     with pytest.raises(CommandFailed, match="refuses to subscribe to b: ") as failed:
         subscribe(replace(OPTIONS, filters=("a", "b")))
     assert failed.value.code is code
+    right = "; ann needs the right to subscribe b"
+    assert str(failed.value).endswith(right) is (code is Exit.NOT_AUTHORIZED)
 
 
 def test_a_durable_subscriber_resumes_and_leaves_what_is_sent_again(

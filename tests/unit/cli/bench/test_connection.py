@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import socket
+from contextlib import closing, suppress
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from cli.address import Address, Tls
 from cli.bench.connection import Connection, ConnectionClosed, ConnectionRefused, LoadError, Loop
 from cli.bench.packets import packet, text
+from tests.support.certificates import Network
 from tests.support.scripted_broker import ScriptedBroker
+from tests.support.tls_server import TlsServer
 
 CONNACK = b"\x20\x02\0\0"
 
@@ -80,3 +85,43 @@ def test_what_the_socket_does_not_take_at_once_is_sent_later(
 
     loop.run(all_is_there, timeout_s=10)
     assert received == data + b"end"
+
+
+def test_a_connection_by_tls_is_written_and_read_as_any_other(loop: Loop, tmp_path: Path) -> None:
+    """Also where more waits than the network takes at once, or than a record has."""
+    network = Network(tmp_path)
+    answer = CONNACK + b"at once"
+    data = bytes(range(251)) * (1 << 15)
+    with closing(TlsServer(network.server, answer=answer)) as server:
+        address = Address(port=server.port, tls=Tls(cafile=network.ca))
+        connection = Collector(loop, address, "me")
+        connection.connect()
+        assert connection.taken == b"at once"
+        connection.taken = b""
+        (other,) = server.connections
+        connection.write(data)
+        received = bytearray()
+
+        def echoed() -> bool:
+            if len(received) < len(data):
+                other.settimeout(0.001)
+                with suppress(TimeoutError):
+                    received.extend(other.recv(1 << 16))
+            elif not connection.taken:
+                other.settimeout(5)
+                other.sendall(data[: 1 << 16])
+            return len(connection.taken) == 1 << 16
+
+        loop.run(echoed, timeout_s=20)
+        assert received == data
+        assert connection.taken == data[: 1 << 16]
+
+
+class Collector(Connection):
+    def __init__(self, loop: Loop, address: Address, client_id: str) -> None:
+        super().__init__(loop, address, client_id)
+        self.taken = b""
+
+    def received(self, buffer: bytearray, end: int) -> int:
+        self.taken += buffer[:end]
+        return end

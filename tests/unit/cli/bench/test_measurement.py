@@ -271,7 +271,11 @@ def test_a_backlog_is_delivered_after_it_was_published_and_leaves_no_session(
 
 @pytest.mark.parametrize(
     ("return_code", "code", "says"),
-    [(4, Exit.NOT_AUTHORIZED, "-u and -P"), (5, Exit.NOT_AUTHORIZED, "Not authorized"), (3, 1, "")],
+    [
+        (4, Exit.NOT_AUTHORIZED, "user name or password; no user name was given: use -u"),
+        (5, Exit.NOT_AUTHORIZED, "Not authorized"),
+        (3, 1, ""),
+    ],
 )
 def test_a_refused_connection(
     broker: FaultyBroker, options: Options, return_code: int, code: int, says: str
@@ -284,8 +288,10 @@ def test_a_refused_connection(
 
 def test_a_refused_subscription(broker: FaultyBroker, options: Options) -> None:
     broker.granted = 0x80
-    with pytest.raises(CommandFailed, match="refuses to subscribe to t"):
+    says = "refuses to subscribe to t; anonymous needs the right to subscribe t"
+    with pytest.raises(CommandFailed, match=says) as failed:
         measure(options)
+    assert failed.value.code is Exit.NOT_AUTHORIZED
 
 
 def test_another_benchmark_on_the_same_topic_is_told_from_a_loss(

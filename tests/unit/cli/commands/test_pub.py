@@ -110,7 +110,6 @@ def test_without_options_it_is_qos_1_to_the_broker_on_this_machine(published: Pu
         ("-m b", "one TOPIC"),
         ("a b -D x", "'x' is not NAME=VALUE"),
         ("-L mqtt://h/a -t b c", "one TOPIC"),
-        ("a b -L mqtt://h -h h", "--url says all that -h, -p, -u and -P say"),
         ("a b -V 311", "-V 311: these commands speak MQTT 5 only"),
         ("a b -q 3", "2"),
         ("a b -W 3", "--timeout is for -l"),

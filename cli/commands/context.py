@@ -1,0 +1,76 @@
+"""`pubsub context`: gives brokers names, and chooses the one that commands talk to."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cli.blocks import with_blocks
+from cli.options import BrokerOptions
+
+EXAMPLES = {
+    "add": """\b
+Examples:
+  pubsub context add home -L mqtts://ann@broker.example --cafile ca.crt --password-stdin --select
+  pubsub context add work -L wss://work.example/mqtt -u ann --password-file ~/.mqtt-password
+""",
+    "select": """\b
+Example:
+  pubsub context select home
+""",
+    "ls": """\b
+Example:
+  pubsub context ls
+""",
+    "rm": """\b
+Example:
+  pubsub context rm work
+""",
+}
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Letters, digits, - and _.")]
+
+
+@with_blocks
+def add(
+    name: Name,
+    *,
+    broker: BrokerOptions,
+    select: Annotated[
+        bool, typer.Option("--select", help="Let commands talk to it from now on.")
+    ] = False,
+) -> None:
+    """Keep where a broker is, and as whom to connect; what has the name is replaced.
+
+    A password that is typed or piped in is kept in the file, which is for its owner alone.
+    """
+    from cli import contexts, output
+
+    context = contexts.made_of(name, broker)
+    contexts.save(contexts.load().with_one(name, context, select=select))
+    output.note(f"kept in {contexts.path()}")
+    if not select:
+        output.hint(f"select it with: pubsub context select {name}")
+
+
+def select(name: Name) -> None:
+    """Let commands talk to this one, where neither options nor PUBSUB_URL name another."""
+    from cli import contexts
+
+    contexts.save(contexts.load().selecting(name))
+
+
+def ls(
+    json: Annotated[bool, typer.Option("--json", help="A line of JSON for each.")] = False,
+) -> None:
+    """Which there are; * is the selected one. Passwords are not shown."""
+    from cli import contexts
+
+    contexts.show(as_json=json)
+
+
+def rm(name: Name) -> None:
+    """Forget one, and its password."""
+    from cli import contexts
+
+    contexts.save(contexts.load().without(name))
