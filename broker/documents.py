@@ -206,6 +206,19 @@ class MarkDocument:
 
 
 @dataclass(slots=True)
+class RuleDocument:
+    """A rule of a user, or of all who have a role: it allows, or denies, `access` (the name of a
+    right) to the topics of a filter."""
+
+    KEY: ClassVar[tuple[str, ...]] = ("name", "is_role", "allow", "access", "filter")
+    name: str
+    is_role: bool
+    allow: bool
+    access: str
+    filter: str
+
+
+@dataclass(slots=True)
 class TimeDocument:
     """The log's two clocks at the moment when the wall clock has `wall_us`. There is one of it."""
 
@@ -234,6 +247,7 @@ Document = (
     | TimeDocument
     | MarkDocument
     | UserDocument
+    | RuleDocument
 )
 D = TypeVar("D", bound=Document)
 

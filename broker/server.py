@@ -37,6 +37,7 @@ from broker.observe.sys_tree import SysTree
 from broker.plural import counted
 from broker.registry.care import Care
 from broker.registry.groups import Groups
+from broker.registry.permissions import Permissions
 from broker.registry.queues import Queues
 from broker.registry.sessions import Sessions
 from broker.registry.users import Users
@@ -158,9 +159,11 @@ class Server:
             Limits.of(config),
             self._methods,
             users := Users(self._log),
+            permissions := Permissions(self._log, users),
         )
         await self._log.start()
         await users.start()
+        await permissions.start()
         await groups.start()
         await sessions.start(clock.now())
         await wills.start()

@@ -16,6 +16,7 @@ from broker.mqtt.authentication import Methods
 from broker.mqtt.limits import Limits
 from broker.observe.sys_tree import SysTree
 from broker.registry.groups import Groups
+from broker.registry.permissions import Permissions
 from broker.registry.sessions import Sessions
 from broker.registry.users import Users
 from broker.registry.wills import Wills
@@ -39,6 +40,7 @@ class Services:
     limits: Limits
     methods: Methods
     users: Users
+    permissions: Permissions
 
     def at(self, listener: Listener) -> Services:
         """As who connects to `listener` gets them."""

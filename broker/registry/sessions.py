@@ -30,6 +30,7 @@ from broker.registry.kept import Kept
 from broker.registry.loading import commit_opening, document_of, load
 from broker.registry.takeovers import Takeovers
 from broker.registry.wills import Wills
+from broker.security.rights import Rights
 from broker.session.session import Session
 from broker.topics import is_shared
 
@@ -118,6 +119,7 @@ class Sessions:
         will: WillDocument | None,
         now: Instant,
         hears_of_gaps: bool = True,
+        rights: Rights = Rights.ALL,
     ) -> tuple[Session, bool]:
         """The session, now of `owner`, and whether it was there before (Session Present).
 
@@ -155,7 +157,7 @@ class Sessions:
             self.in_memory[client_id] = session
             try:
                 try:
-                    session.attach(receive_maximum, hears_of_gaps=hears_of_gaps)
+                    session.attach(receive_maximum, rights, hears_of_gaps=hears_of_gaps)
                     await self._delivery.attach(session, owner)
                 finally:
                     if expires_at is not None:

@@ -16,6 +16,7 @@ from dataclasses import replace
 
 from broker.documents import NOT_YET, Operation, Place, Put, SubscriptionDocument
 from broker.message import Grant, Message, Offset, Outgoing
+from broker.security.rights import Rights
 from broker.topics import TopicTree, is_shared, wildcard_pattern
 
 CACHED_TOPICS_MAX = 10_000
@@ -30,6 +31,9 @@ class SubscriptionSet:
     """The subscriptions of one session, by Topic Filter."""
 
     def __init__(self, client_id: str) -> None:
+        self.rights = Rights.ALL
+        """What of it may be read."""
+        self._rights_version = 0
         self.by_filter: dict[str, SubscriptionDocument] = {}
         self._client_id = client_id
         self._tree: TopicTree[str, SubscriptionDocument] = TopicTree()
@@ -52,6 +56,15 @@ class SubscriptionSet:
         self._write_next: dict[str, None] = {}
         self._writing: dict[str, None] = {}
         self._write_later: dict[str, None] = {}
+
+    def allow(self, rights: Rights) -> None:
+        """A client with these rights is there."""
+        self.rights, self._rights_version = rights, rights.version
+
+    def rights_changed(self) -> bool:
+        """Whether less may be allowed than when this was asked last, or than at `allow`."""
+        before, self._rights_version = self._rights_version, self.rights.version
+        return before != self._rights_version
 
     def add(
         self, subscription: SubscriptionDocument, places: Mapping[str, Place] | None = None

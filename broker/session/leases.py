@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 
-from broker.message import Lease
+from broker.message import Lease, Outgoing
 
 
 class Leases:
@@ -62,6 +63,21 @@ class Leases:
         Packet Identifiers and their places in its Receive Maximum."""
         for packet_id in packet_ids:
             self.held[packet_id] = self.held[packet_id]._replace(packet_id=0, attempt=0)
+
+
+def without_leases(
+    entries: Iterable[Outgoing], group: str | None
+) -> tuple[deque[Outgoing], list[Lease]]:
+    """What is not leased from the group, None: from any; and the leases of the others."""
+    kept: deque[Outgoing] = deque()
+    leases: list[Lease] = []
+    for entry in entries:
+        lease = entry[1].lease
+        if lease is not None and group in (None, lease.group):
+            leases.append(lease)
+        else:
+            kept.append(entry)
+    return kept, leases
 
 
 def by_group(leases: Iterable[Lease]) -> dict[str, list[Lease]]:

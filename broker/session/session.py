@@ -34,11 +34,13 @@ from broker.documents import (
     SubscriptionDocument,
 )
 from broker.message import Lease, Message, Offset, Outgoing
+from broker.security.rights import Rights
 from broker.session.cursor import Cursor, served_beyond
 from broker.session.exchange import Taken
 from broker.session.gaps import TOLD_MAX, Gaps
 from broker.session.grants import SubscriptionSet
 from broker.session.in_flight import OFFSET_MAX, InFlightWindow
+from broker.session.leases import without_leases
 from broker.session.outbox import Outbox, with_missing
 from broker.session.owed import OwedRetained
 from broker.session.position import LivePosition, Position
@@ -81,7 +83,6 @@ class Session:
         self.aside: deque[Outgoing] = deque()
         self.gaps = Gaps() if gaps is None else gaps
         self.tally = Tally(created_at_us) if tally is None else tally
-
         self._cursor = Cursor(client_id, self.in_flight)
 
     def set_expiry(self, session_expiry_s: int) -> None:
@@ -274,15 +275,7 @@ class Session:
 
     def waiting_leases(self, group: str | None = None) -> list[Lease]:
         """Give back to the group, or to all, what waits here and was not sent."""
-        waiting: list[Lease] = []
-        kept: deque[Outgoing] = deque()
-        for entry in self.aside:
-            lease = entry[1].lease
-            if lease is not None and group in (None, lease.group):
-                waiting.append(lease)
-            else:
-                kept.append(entry)
-        self.aside = kept
+        self.aside, waiting = without_leases(self.aside, group)
         return waiting
 
     def room(self) -> int:
@@ -295,10 +288,13 @@ class Session:
     def position(self) -> Position:
         return self.standing.position
 
-    def attach(self, receive_maximum: int, *, hears_of_gaps: bool = True) -> None:
-        """A client is there: from now on its window counts. `hears_of_gaps`: its protocol can tell
-        it which offsets are missing."""
+    def attach(
+        self, receive_maximum: int, rights: Rights = Rights.ALL, *, hears_of_gaps: bool = True
+    ) -> None:
+        """A client with these rights is there: from now on its window counts. `hears_of_gaps`: its
+        protocol can tell it which offsets are missing."""
         self.attached = True
+        self.grants.allow(rights)
         self.gaps.heard = hears_of_gaps
         self.in_flight.open(receive_maximum)
 

@@ -19,7 +19,7 @@ ROWS = (
     ("web", "bridge", "net"),
     ("clients", "observe", "registry", "delivery"),
     ("log", "replay", "clock"),
-    ("store", "tasks", "security", "mqtt", "lines", "session"),
+    ("store", "tasks", "mqtt", "lines", "session", "security"),
     (
         *("config", "listeners", "handed_on", "documents", "queue_documents", "topics", "counters"),
         *("message", "retention_rules", "errors", "plural", "__init__"),

@@ -106,6 +106,7 @@ def services(world: World, config: Config) -> Services:
         Limits.of(config),
         {},
         world.users,
+        world.permissions,
     )
 
 

@@ -29,6 +29,7 @@ from broker.message import Grant, Message, Offset, Outgoing
 from broker.registry.administration import Administration
 from broker.registry.faces import Owner
 from broker.registry.groups import Groups
+from broker.registry.permissions import Permissions
 from broker.registry.sessions import Sessions
 from broker.registry.users import Users
 from broker.registry.wills import Wills
@@ -220,6 +221,7 @@ class World:
         self.counters = Counters()
         self.log = Log(disk, self.counters, clock, append_bytes_max=config.append_bytes_max)
         self.users = Users(self.log)
+        self.permissions = Permissions(self.log, self.users)
         self.delivery = Delivery(self.log, self.counters, config, clock)
         moved = self.alarm.deadline_moved
         grace_s = config.will_restart_grace_s
@@ -277,6 +279,7 @@ async def running(
     world = World(disk, config or Config(), clock)
     await world.log.start()
     await world.users.start()
+    await world.permissions.start()
     await world.groups.start()
     await world.sessions.start(clock.now())
     await world.wills.start()

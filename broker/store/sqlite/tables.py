@@ -29,6 +29,7 @@ from broker.documents import (
     Operation,
     Put,
     ReceivedQos2Document,
+    RuleDocument,
     SessionDocument,
     SubscriptionDocument,
     TimeDocument,
@@ -119,6 +120,7 @@ TABLES: dict[type[Document], Table] = {
     TimeDocument: Table(TimeDocument, "log_time"),
     MarkDocument: Table(MarkDocument, "log_marks"),
     UserDocument: Table(UserDocument, "users"),
+    RuleDocument: Table(RuleDocument, "rules"),
 }
 
 

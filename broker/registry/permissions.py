@@ -1,0 +1,173 @@
+"""Permissions: the rules of all users and roles. All are in memory; the log has them as documents.
+
+A change counts for everybody as soon as it is stored, also for whoever is connected: `Rights` ask
+for the version, and `changed` tells those that remember what may be read. While there is no user at
+all, nothing is forbidden to anybody.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+from broker.documents import Delete, Operation, Put, RuleDocument
+from broker.errors import NotFound, QuotaExceeded
+from broker.log.log import Log
+from broker.registry.users import Users
+from broker.security.names import validate_role, validate_user
+from broker.security.rights import Rights
+from broker.security.rules import BUILT_IN, Holder, Right, Rule, Rules, validate
+
+RULES_PER_HOLDER_MAX = 1000
+"""So that a SUBSCRIBE looks through few of them, ..."""
+RULES_MAX = 20_000
+"""... and memory: about 1 KB each, beside a long filter."""
+FILTERS_BYTES_MAX = 8 << 20
+KEPT_TOGETHER_MAX = 1000
+"""Users, each with its roles, whose rules are ready to be asked."""
+
+logger = logging.getLogger(__name__)
+
+
+class Permissions:
+    """A `Book` of rights."""
+
+    def __init__(self, log: Log, users: Users) -> None:
+        self._log = log
+        self._users = users
+        users.watch(self._user_changed)
+        self.version = 1
+        self.changed: list[Callable[[], None]] = []
+        """Called when something else may be allowed from here on."""
+        self._rules: dict[Holder, dict[Rule, None]] = {}
+        self._filters_bytes = 0
+        self._ready: dict[tuple[str, tuple[str, ...]], tuple[Rules, list[Rule]]] = {}
+        """The rules without a client identifier, ready to be asked, and those with one."""
+
+    async def start(self) -> None:
+        """Raises StoreError."""
+        for document in await self._log.store.scan(RuleDocument):
+            self._add(rule_of(document))
+
+    def rights(self, user: str, roles: Sequence[str] | None, client_id: str) -> Rights:
+        """Those of a connection. `roles`: None for those that the user has, at any time; others for
+        one that is not among the users here."""
+        return Rights(self, user, roles, client_id)
+
+    def _user_changed(self, name: str) -> None:
+        if self._users.get(name) is None:
+            for rule in [*self._rules.get(Holder(name), ())]:
+                self._remove(rule)
+        self._renew()
+
+    def _renew(self) -> None:
+        """Rules or users are others now."""
+        self.version += 1
+        self._ready.clear()
+        for tell in self.changed:
+            tell()
+
+    def rules(
+        self, user: str, roles: Sequence[str] | None, client_id: str
+    ) -> tuple[Rules, Rules | None] | None:
+        if not self._users.exist:
+            return None
+        if roles is None:
+            known = self._users.get(user)
+            roles = () if known is None else known.role_names
+        key = user, tuple(roles)
+        if key not in self._ready:
+            if len(self._ready) >= KEPT_TOGETHER_MAX:
+                self._ready.clear()
+            rules = self.of(user, roles)
+            shared = Rules([rule for rule in rules if not rule.of_client], user)
+            self._ready[key] = shared, [rule for rule in rules if rule.of_client]
+        shared, of_client = self._ready[key]
+        return shared, Rules(of_client, user, client_id) if of_client else None
+
+    def of(self, user: str, roles: Sequence[str]) -> list[Rule]:
+        """All that count for a user with these roles."""
+        return [
+            *self._rules.get(Holder(user), ()),
+            *(rule for role in roles for rule in self.of_role(role)),
+        ]
+
+    def of_role(self, role: str) -> list[Rule]:
+        return [*BUILT_IN.get(role, ()), *self._rules.get(Holder(role, is_role=True), ())]
+
+    def listed(self) -> list[Rule]:
+        """Those that were made, by holder, in the order in which they were made."""
+        return [rule for holder in sorted(self._rules) for rule in self._rules[holder]]
+
+    async def add(self, rules: Sequence[Rule]) -> int:
+        """How many of them are new. Raises CommandRefused, QuotaExceeded, StoreError: none is
+        added."""
+        for rule in rules:
+            (validate_role if rule.holder.is_role else validate_user)(rule.holder.name)
+            validate(rule)
+        new = [*dict.fromkeys(rule for rule in rules if not self._has(rule))]
+        self._require_room(new)
+        await self._log.commit_now([Put(document_of(rule)) for rule in new], keep_if_full=False)
+        for rule in new:
+            self._add(rule)
+            logger.info("rule added for %s, by command: %s", rule.holder, rule)
+        self._renew()
+        return len(new)
+
+    async def remove(self, rules: Sequence[Rule]) -> None:
+        """Raises NotFound, StoreError: none is removed."""
+        for rule in rules:
+            if rule in BUILT_IN.get(rule.holder.name, ()):
+                raise NotFound(f"{rule.holder} always has: {rule}", "add a rule that denies it")
+            if not self._has(rule):
+                raise NotFound(f"{rule.holder} has no rule: {rule}", "`pubsub acl ls` lists them")
+        await self._log.commit_now([_delete(rule) for rule in rules], keep_if_full=False)
+        for rule in rules:
+            self._remove(rule)
+            logger.info("rule removed of %s, by command: %s", rule.holder, rule)
+        self._renew()
+
+    def _require_room(self, new: Sequence[Rule]) -> None:
+        count = len(new) + sum(map(len, self._rules.values()))
+        if count > RULES_MAX:
+            raise QuotaExceeded(f"there would be {count} rules: {RULES_MAX} may be")
+        if self._filters_bytes + sum(map(_bytes, new)) > FILTERS_BYTES_MAX:
+            raise QuotaExceeded(f"the rules' filters would be above {FILTERS_BYTES_MAX} bytes")
+        for holder in {rule.holder for rule in new}:
+            more = sum(rule.holder == holder for rule in new)
+            if len(self._rules.get(holder, ())) + more > RULES_PER_HOLDER_MAX:
+                raise QuotaExceeded(f"{holder} would have more than {RULES_PER_HOLDER_MAX} rules")
+
+    def _has(self, rule: Rule) -> bool:
+        return rule in self._rules.get(rule.holder, ())
+
+    def _add(self, rule: Rule) -> None:
+        self._rules.setdefault(rule.holder, {})[rule] = None
+        self._filters_bytes += _bytes(rule)
+
+    def _remove(self, rule: Rule) -> None:
+        rules = self._rules.get(rule.holder, {})
+        if rule in rules:
+            del rules[rule]
+            self._filters_bytes -= _bytes(rule)
+            if not rules:
+                del self._rules[rule.holder]
+
+
+def rule_of(document: RuleDocument) -> Rule:
+    holder = Holder(document.name, document.is_role)
+    return Rule(holder, document.allow, Right(document.access), document.filter)
+
+
+def document_of(rule: Rule) -> RuleDocument:
+    name, is_role = rule.holder
+    return RuleDocument(name, is_role, rule.allow, str(rule.right), rule.filter)
+
+
+def _delete(rule: Rule) -> Operation:
+    name, is_role = rule.holder
+    return Delete(RuleDocument, (name, is_role, rule.allow, str(rule.right), rule.filter))
+
+
+def _bytes(rule: Rule) -> int:
+    return len(rule.filter.encode())

@@ -1,0 +1,249 @@
+"""Rules: what a user, or everybody with a role, may do with which topics, or may not.
+
+- Something is allowed if some rule of the user or of its roles allows it, and none denies it. The
+  order of the rules does not matter, nor which filter is narrower. What no rule names is denied.
+- `%u` and `%c` in a filter stand for the user and for the client identifier. A name with `+`, `#`
+  or `/` matches no such rule, nor does one that begins with `$` where it would begin the filter:
+  whoever may choose a name must not choose what it matches.
+- As in MQTT, a filter that begins with a wildcard is not for names that begin with `$`. `$#`, which
+  only rules have, stands for all of these but those of `$SYS`.
+- A rule is for the topic itself: `$share/<name>/F` and `$replay/<spec>/F` are checked by F, and
+  `$delayed/<seconds>/T` is by T. `$dead/<group>/T` is by both: who may read T may read that too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+from broker.errors import CommandRefused, TopicFilterInvalid
+from broker.security.names import ADMIN, STANDARD
+from broker.security.overlap import Levels, common, covers, levels_of
+from broker.topics import (
+    DEAD,
+    DELAYED_PREFIX,
+    REPLAY_PREFIX,
+    SHARE_PREFIX,
+    SYS,
+    TopicTree,
+    has_control_character,
+    validate_filter,
+)
+
+EVERY_OTHER = "$#"
+DECIDED_MAX = 10_000
+DECIDED_LENGTH_MAX = 1 << 20
+"""Topics of which is remembered what the rules say, for each right, and their characters."""
+_PLACEHOLDER = re.compile("%[uc]")
+_DEAD_PREFIX = f"{DEAD}/"
+
+
+class Right(StrEnum):
+    PUBLISH = "publish"
+    SUBSCRIBE = "subscribe"
+    READ_HISTORY = "read-history"
+    ADMINISTER = "admin"
+
+
+class Holder(NamedTuple):
+    """Whose rules they are: a user's, or those of all who have a role."""
+
+    name: str
+    is_role: bool = False
+
+    def __str__(self) -> str:
+        return f"{'role' if self.is_role else 'user'} {self.name}"
+
+
+@dataclass(slots=True, frozen=True)
+class Rule:
+    holder: Holder
+    allow: bool
+    right: Right
+    filter: str
+
+    @property
+    def of_client(self) -> bool:
+        """Whether it depends on the client identifier."""
+        return "%c" in self.filter
+
+    def __str__(self) -> str:
+        return f"{'allow' if self.allow else 'deny'} {self.right} {self.filter}"
+
+
+class Verdict(NamedTuple):
+    """`allowed`: None if no rule says anything, which is a no. `rule` decided."""
+
+    allowed: bool | None
+    rule: Rule | None
+
+
+SILENCE = Verdict(None, None)
+
+
+def _built_in(role: str, *rights: tuple[Right, str]) -> tuple[Rule, ...]:
+    return tuple([Rule(Holder(role, is_role=True), True, *right) for right in rights])
+
+
+BUILT_IN: dict[str, tuple[Rule, ...]] = {
+    STANDARD: _built_in(
+        STANDARD,
+        (Right.PUBLISH, "#"),
+        (Right.PUBLISH, EVERY_OTHER),
+        (Right.PUBLISH, f"{SYS}/broker/connection/%c/state"),
+        (Right.SUBSCRIBE, "#"),
+        (Right.SUBSCRIBE, EVERY_OTHER),
+        (Right.SUBSCRIBE, f"{SYS}/#"),
+    ),
+    ADMIN: _built_in(
+        ADMIN, *[(right, name) for right in Right for name in ("#", EVERY_OTHER, f"{SYS}/#")]
+    ),
+}
+"""The rules that these roles have, whatever others they are given. A bridge says on its own topic
+below `$SYS` whether it is connected."""
+
+
+def validate(rule: Rule) -> None:
+    """Raises CommandRefused: the filter is none, or not one for rules."""
+    topic_filter = rule.filter
+    for prefix in (SHARE_PREFIX, REPLAY_PREFIX, DELAYED_PREFIX):
+        if topic_filter.startswith(prefix):
+            raise CommandRefused(
+                f"a rule is for topics, whoever begins them with {prefix}",
+                "leave that out, up to the topic",
+            )
+    if topic_filter == EVERY_OTHER:
+        return
+    try:
+        validate_filter(_PLACEHOLDER.sub("x", topic_filter))
+    except TopicFilterInvalid as error:
+        raise CommandRefused(error.reason) from None
+    if has_control_character(topic_filter):
+        raise CommandRefused("the filter has a control character", "leave it out")
+
+
+def filled(topic_filter: str, user: str, client_id: str) -> str | None:
+    """The filter with the names in place of `%u` and `%c`; None: it matches nothing."""
+    if "%" not in topic_filter:
+        return topic_filter
+    names = {"%u": user, "%c": client_id}
+    for placeholder in set(_PLACEHOLDER.findall(topic_filter)):
+        name = names[placeholder]
+        leads = topic_filter.startswith(placeholder)
+        if not name or not {*"+#/"}.isdisjoint(name) or (leads and name.startswith("$")):
+            return None
+    replaced = _PLACEHOLDER.sub(lambda found: names[found[0]], topic_filter)
+    try:
+        validate_filter(replaced)
+    except TopicFilterInvalid:
+        return None
+    return replaced
+
+
+class Rules:
+    """Those that count for somebody, with their filters filled."""
+
+    def __init__(self, rules: Iterable[Rule], user: str, client_id: str = "") -> None:
+        self._trees: dict[tuple[Right, bool], TopicTree[Rule, Rule]] = {}
+        self._lists: dict[tuple[Right, bool], list[tuple[Levels, Rule]]] = {}
+        self._decided: dict[Right, dict[str, Verdict]] = {right: {} for right in Right}
+        self._decided_length = 0
+        for rule in rules:
+            topic_filter = filled(rule.filter, user, client_id)
+            if topic_filter is not None:
+                kind = rule.right, rule.allow
+                self._lists.setdefault(kind, []).append((levels_of(topic_filter), rule))
+                tree = self._trees.get(kind)
+                if tree is None:
+                    tree = self._trees[kind] = TopicTree()
+                tree.add(topic_filter, rule, rule)
+
+    def verdict(self, right: Right, topic: str) -> Verdict:
+        """What they say of a Topic Name."""
+        known = self._decided[right]
+        verdict = known.get(topic)
+        if verdict is None:
+            self._decided_length += len(topic)
+            if len(known) >= DECIDED_MAX or self._decided_length > DECIDED_LENGTH_MAX:
+                for each in self._decided.values():
+                    each.clear()
+                self._decided_length = len(topic)
+            verdict = known[topic] = self._decide(right, topic)
+        return verdict
+
+    def denies(self, right: Right) -> bool:
+        """Whether any of them denies any of this right."""
+        return (right, False) in self._trees
+
+    def listed(self, right: Right, *, allow: bool) -> Sequence[tuple[Levels, Rule]]:
+        return self._lists.get((right, allow), ())
+
+    def _decide(self, right: Right, topic: str) -> Verdict:
+        topics = [topic]
+        if topic.startswith(_DEAD_PREFIX) and (inner := topic.split("/", 2)[2:]) != [""]:
+            topics += inner
+        for allow in (False, True):
+            if (tree := self._trees.get((right, allow))) is None:
+                continue
+            for each in topics:
+                if rule := self._first(tree, each):
+                    return Verdict(allow, rule)
+        return SILENCE
+
+    def _first(self, tree: TopicTree[Rule, Rule], topic: str) -> Rule | None:
+        matching = tree.match(topic)
+        if not matching and topic[0] == "$" and not f"{topic}/".startswith(f"{SYS}/"):
+            matching = tree.match(EVERY_OTHER)
+        return matching[0] if matching else None
+
+
+def verdict_of_filter(of: Sequence[Rules], right: Right, topic_filter: str) -> Verdict:
+    """Whether these together allow something of a Topic Filter: a part of it that one rule allows,
+    and that no single rule denies altogether. Several that do so together are not seen: then it is
+    granted, and nothing comes."""
+    asked = levels_of(topic_filter)
+    parts = [asked]
+    if asked[0] == DEAD and (inner := asked[2:] or (("#",) if asked[1:] == ("#",) else ())):
+        parts.append(inner)
+    denied: Rule | None = None
+    for part in parts:
+        for levels, rule in _listed(of, right, allow=True):
+            shared = _common(levels, part)
+            if shared is None:
+                continue
+            deny = next(
+                (deny for wide, deny in _listed(of, right, allow=False) if _covers(wide, shared)),
+                None,
+            )
+            if deny is None:
+                return Verdict(True, rule)
+            denied = denied or deny
+    return SILENCE if denied is None else Verdict(False, denied)
+
+
+def _listed(of: Sequence[Rules], right: Right, *, allow: bool) -> Iterable[tuple[Levels, Rule]]:
+    for rules in of:
+        yield from rules.listed(right, allow=allow)
+
+
+_EVERY_OTHER = levels_of(EVERY_OTHER)
+
+
+def _is_every_other(levels: Levels) -> bool:
+    """Whether all names that match are among those that `$#` stands for."""
+    return levels[0].startswith("$") and levels[0] != SYS
+
+
+def _common(rule: Levels, asked: Levels) -> Levels | None:
+    if rule == _EVERY_OTHER:
+        return asked if _is_every_other(asked) else None
+    return common(rule, asked)
+
+
+def _covers(rule: Levels, asked: Levels) -> bool:
+    if rule == _EVERY_OTHER:
+        return _is_every_other(asked)
+    return covers(rule, asked)

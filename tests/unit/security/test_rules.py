@@ -1,0 +1,221 @@
+"""Rules by themselves: which one decides, and what no name can talk them into."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker.errors import CommandRefused
+from broker.security import rules as module
+from broker.security.names import ADMIN, STANDARD
+from broker.security.rules import (
+    BUILT_IN,
+    SILENCE,
+    Holder,
+    Right,
+    Rule,
+    Rules,
+    Verdict,
+    filled,
+    validate,
+    verdict_of_filter,
+)
+from broker.topics import matches
+
+ANNA = Holder("anna")
+
+
+def rule(text: str, holder: Holder = ANNA) -> Rule:
+    effect, right, topic_filter = text.split(" ", 2)
+    return Rule(holder, effect == "allow", Right(right), topic_filter)
+
+
+def rules(*texts: str) -> Rules:
+    return Rules(map(rule, texts), "anna", "c1")
+
+
+def test_what_no_rule_names_is_not_allowed() -> None:
+    assert rules().verdict(Right.PUBLISH, "a") == SILENCE
+    assert rules("allow publish a/#").verdict(Right.SUBSCRIBE, "a/b") == SILENCE
+
+
+def test_a_denial_wins_whatever_the_order_and_however_narrow_the_other_is() -> None:
+    texts = "allow publish a/b", "deny publish a/#"
+    for ordered in (texts, texts[::-1]):
+        found = rules(*ordered)
+        assert found.verdict(Right.PUBLISH, "a/b") == Verdict(False, rule("deny publish a/#"))
+    assert rules("allow publish #").verdict(Right.PUBLISH, "a") == Verdict(
+        True, rule("allow publish #")
+    )
+
+
+@given(
+    st.lists(
+        st.tuples(st.booleans(), st.sampled_from(["#", "a/#", "a/+", "a/b", "+/b", "$x/#"])),
+        max_size=6,
+    ),
+    st.sampled_from(["a", "a/b", "c/b", "$x/b"]),
+)
+def test_allowed_if_some_allow_and_none_denies(made: list[tuple[bool, str]], topic: str) -> None:
+    found = Rules([Rule(ANNA, allow, Right.PUBLISH, f) for allow, f in made], "anna")
+    says = [allow for allow, topic_filter in made if matches(topic_filter, topic)]
+    expected = None if not says else all(says)
+    for _ in range(2):  # The second time from memory.
+        assert found.verdict(Right.PUBLISH, topic).allowed is expected
+
+
+def test_names_take_the_place_of_placeholders() -> None:
+    assert filled("d/%u/%c/x%u", "anna", "c1") == "d/anna/c1/xanna"
+    assert filled("100%/%x", "anna", "c1") == "100%/%x"
+    assert filled("%u/%c", "%c", "c1") == "%c/c1", "what is put in is not looked through again"
+
+
+@pytest.mark.parametrize("name", ["+", "#", "a+", "a/b", "#x", "", "a\0b", "x" * 66_000])
+def test_a_name_cannot_choose_what_it_matches(name: str) -> None:
+    assert filled("d/%u/#", name, "c1") is None
+    assert filled("d/%c/#", "anna", name) is None
+    assert filled("d/%u/#", "anna", name) == "d/anna/#"
+
+
+def test_a_name_cannot_begin_a_filter_with_a_dollar() -> None:
+    assert filled("%c/#", "anna", "$SYS") is None
+    assert filled("x/%c/#", "anna", "$SYS") == "x/$SYS/#"
+
+
+def test_names_that_begin_with_a_dollar_are_for_rules_that_say_so() -> None:
+    every = rules("allow subscribe #")
+    assert every.verdict(Right.SUBSCRIBE, "$SYS/broker/uptime") == SILENCE
+    other = rules("allow subscribe $#")
+    assert other.verdict(Right.SUBSCRIBE, "$aws/x").allowed
+    assert other.verdict(Right.SUBSCRIBE, "$SYSTEM/x").allowed
+    for topic in ("$SYS", "$SYS/broker/uptime", "a"):
+        assert other.verdict(Right.SUBSCRIBE, topic) == SILENCE
+    assert rules("deny subscribe $#", "allow subscribe $aws/#").verdict(
+        Right.SUBSCRIBE, "$aws/x"
+    ) == Verdict(False, rule("deny subscribe $#"))
+
+
+def test_a_dead_letter_is_for_whoever_may_read_its_topic() -> None:
+    found = rules("allow subscribe a/#", "deny subscribe a/secret", "allow subscribe $dead/g/c")
+    assert found.verdict(Right.SUBSCRIBE, "$dead/g/a/b").allowed is True
+    assert found.verdict(Right.SUBSCRIBE, "$dead/g/c").allowed is True
+    assert found.verdict(Right.SUBSCRIBE, "$dead/g/a/secret").allowed is False
+    assert found.verdict(Right.SUBSCRIBE, "$dead/g/b") == SILENCE
+    for topic in ("$dead", "$dead/g", "$dead/g/"):
+        assert found.verdict(Right.SUBSCRIBE, topic) == SILENCE
+    for topic_filter in ("$dead/#", "$dead/+/#", "$dead/g/a/+", "$dead/g/+/b"):
+        assert verdict_of_filter([found], Right.SUBSCRIBE, topic_filter).allowed is True
+    assert verdict_of_filter([found], Right.SUBSCRIBE, "$dead/h/b/#") == SILENCE
+
+
+@pytest.mark.parametrize(
+    ("texts", "topic_filter", "allowed"),
+    [
+        (["allow subscribe a/b"], "#", True),
+        (["allow subscribe a/b"], "a/+", True),
+        (["allow subscribe a/b"], "c/#", None),
+        (["allow subscribe #"], "$SYS/#", None),
+        (["allow subscribe $#"], "$aws/#", True),
+        (["allow subscribe $#"], "$SYS/#", None),
+        (["allow subscribe $#"], "#", None),
+        (["allow subscribe #", "deny subscribe a/#"], "a/+", False),
+        (["allow subscribe #", "deny subscribe a/b"], "a/+", True),
+        (["allow subscribe a/b", "deny subscribe a/+"], "#", False),
+        (["allow subscribe $#", "deny subscribe $#"], "$aws/#", False),
+        # Two that deny all of it together are not seen.
+        (["allow subscribe #", "deny subscribe a", "deny subscribe a/+/#"], "a/#", True),
+    ],
+)
+def test_a_filter_is_allowed_if_something_of_it_is(
+    texts: list[str], topic_filter: str, allowed: bool | None
+) -> None:
+    assert verdict_of_filter([rules(*texts)], Right.SUBSCRIBE, topic_filter).allowed is allowed
+
+
+@given(
+    st.lists(
+        st.tuples(st.booleans(), st.sampled_from(["#", "a/#", "a/+", "a/b", "+/b", "b"])),
+        max_size=5,
+    ),
+    st.sampled_from(["#", "a/#", "+/b", "a/+", "+"]),
+)
+def test_what_is_granted_less_than_may_be_read_is_never_the_filter(
+    made: list[tuple[bool, str]], topic_filter: str
+) -> None:
+    """If a topic of it may be read, the filter is granted."""
+    found = Rules([Rule(ANNA, allow, Right.SUBSCRIBE, f) for allow, f in made], "anna")
+    topics = [t for t in ("a", "b", "a/b", "a/c", "c/b", "a/b/c") if matches(topic_filter, t)]
+    if any(found.verdict(Right.SUBSCRIBE, topic).allowed for topic in topics):
+        assert verdict_of_filter([found], Right.SUBSCRIBE, topic_filter).allowed is True
+
+
+def test_standard_is_all_but_sys_writes_history_and_administration() -> None:
+    found = Rules(BUILT_IN[STANDARD], "anna", "bridge1")
+    for topic in ("a/b", "$aws/x", "$SYS/broker/connection/bridge1/state"):
+        assert found.verdict(Right.PUBLISH, topic).allowed
+    for topic in ("$SYS/x", "$SYS/broker/connection/bridge2/state"):
+        assert found.verdict(Right.PUBLISH, topic) == SILENCE
+    for topic in ("a/b", "$SYS/broker/uptime", "$dead/g/t", "$aws/x"):
+        assert found.verdict(Right.SUBSCRIBE, topic).allowed
+        for right in (Right.READ_HISTORY, Right.ADMINISTER):
+            assert found.verdict(right, topic) == SILENCE
+
+
+def test_admin_is_all_of_it() -> None:
+    found = Rules(BUILT_IN[ADMIN], "anna", "c1")
+    for right in Right:
+        for topic in ("a", "$SYS/x", "$dead/g/t", "$aws/x"):
+            assert found.verdict(right, topic).allowed
+
+
+@pytest.mark.parametrize(
+    ("topic_filter", "says"),
+    [
+        ("", "empty"),
+        ("a#", "#"),
+        ("a/+b", "+"),
+        ("$share/g/a", "leave that out"),
+        ("$replay/-1/a", "leave that out"),
+        ("$delayed/1/a", "leave that out"),
+        ("a\nb", "control character"),
+        ("a/%u+", "+"),
+    ],
+)
+def test_a_filter_that_is_none_is_refused(topic_filter: str, says: str) -> None:
+    with pytest.raises(CommandRefused) as refused:
+        validate(Rule(ANNA, True, Right.PUBLISH, topic_filter))
+    assert says in str(refused.value)
+
+
+@pytest.mark.parametrize("topic_filter", ["#", "$#", "%u/#", "a/%c", "x%u/+", "$SYS/#"])
+def test_filters_that_rules_may_have(topic_filter: str) -> None:
+    validate(Rule(ANNA, True, Right.PUBLISH, topic_filter))
+
+
+@given(
+    st.text(alphabet=st.characters(exclude_categories=()), max_size=12),
+    st.text(max_size=5),
+    st.text(max_size=5),
+)
+def test_any_filter_is_refused_or_can_be_asked(topic_filter: str, user: str, client: str) -> None:
+    any_rule = Rule(ANNA, True, Right.PUBLISH, topic_filter)
+    try:
+        validate(any_rule)
+    except CommandRefused:
+        return
+    found = Rules([any_rule], user, client)
+    found.verdict(Right.PUBLISH, "a/b")
+    verdict_of_filter([found], Right.PUBLISH, "a/#")
+
+
+def test_what_is_remembered_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "DECIDED_MAX", 5)
+    found = rules("allow publish 1/#")
+    for n in range(100):
+        assert (found.verdict(Right.PUBLISH, f"{n}/x").allowed is True) == (n == 1)
+    assert len(found._decided[Right.PUBLISH]) <= 5
+    monkeypatch.setattr(module, "DECIDED_LENGTH_MAX", 50)
+    for n in range(100):
+        found.verdict(Right.PUBLISH, f"{n}/{'x' * 20}")
+    assert len(found._decided[Right.PUBLISH]) <= 3
