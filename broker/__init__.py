@@ -12,6 +12,7 @@ the message goes along the lower line to every session that wants it. A session 
 was away, is fed from the store. Nothing on the way calls back to the stage before it.
 
     server.py    builds all of this from a Config, starts it, stops it; one timer for all deadlines
+    reloading.py settings and certificates read again, while the broker runs
     ending.py    the signals that ask it to stop, and the end of a process that cannot stop
     tasks.py     the one way to start a task, so that none ends unheard
     config.py    every setting, with its unit in its name; retention_rules.py: how long what stays;

@@ -270,6 +270,11 @@ class Config:
         own = {name: value for name, value in own.items() if value is not None}
         return replace(self, listeners=(), host=LOOPBACK, **own)
 
+    def renew(self, other: Config) -> None:
+        """Become the same as `other`: for everybody who looks a setting up when it needs it."""
+        for field in fields(self):
+            object.__setattr__(self, field.name, getattr(other, field.name))
+
     @classmethod
     def load(cls, path: Path | None, overrides: Mapping[str, Any]) -> Config:
         """Defaults, then the TOML file at `path`, then `overrides` (those that are not None).

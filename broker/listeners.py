@@ -53,6 +53,16 @@ class Listener:
             raise ConfigError("listeners.protocols", self.protocols, f"must be some of {known}")
         self._check_tls()
 
+    @property
+    def place(self) -> tuple[str, int | None, Path | None]:
+        """Where it listens. No two listeners have the same."""
+        return self.host, self.port, self.unix_socket
+
+    @property
+    def tls_files(self) -> list[Path]:
+        files = self.tls_certificate, self.tls_key, self.tls_client_ca, self.tls_crl
+        return [path for path in files if path is not None]
+
     def _check_tls(self) -> None:
         for key, known in (("tls_client_certificates", CLIENT_CERTIFICATES), ("tls_user", USERS)):
             if getattr(self, key) not in known:

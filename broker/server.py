@@ -42,11 +42,12 @@ from broker.registry.queues import Queues
 from broker.registry.sessions import Sessions
 from broker.registry.users import Users
 from broker.registry.wills import Wills
+from broker.reloading import Reloading, Source
 from broker.store.directory import lock_data_dir
 from broker.store.sqlite.checkpoint import COPIES_BESIDE
 from broker.store.sqlite.store import SqliteStore
 from broker.store.sqlite.wal_growth import COST
-from broker.web import queues, subscribers, trimming
+from broker.web import queues, reload, subscribers, trimming
 from broker.web.admin import AdminServer, create_app
 
 logger = logging.getLogger(__name__)
@@ -71,7 +72,8 @@ class Server:
     `methods` of enhanced authentication are for a program that has the broker in its own process: a
     client that names one of them in CONNECT has to pass it. A client that names none is let in.
     `clock` stands in for the system's: no other time is read then, and no other timer set.
-    `accept_loss`: start also without what an unclean stop left damaged.
+    `accept_loss`: start also without what an unclean stop left damaged. `source`: of `config`, if
+    that can be read again.
     """
 
     def __init__(
@@ -81,9 +83,11 @@ class Server:
         methods: Methods | None = None,
         clock: Clock | None = None,
         accept_loss: bool = False,
+        source: Source | None = None,
     ) -> None:
         possible = connections_possible(config.connections_max)
         self.config = replace(config, connections_max=possible)
+        self.reloading = Reloading(source or Source(lambda: config), config, self.config)
         self.counters = Counters()
         self._methods = methods or {}
         self._given_clock = clock
@@ -182,9 +186,11 @@ class Server:
         more = subscribers.routes_of(self._log, delivery, sessions, groups, self.counters, clock)
         more += trimming.routes(care.retaining.trims)
         more += queues.routes(Queues(self._log, groups, clock))
+        self._listening = Listening(services, self._connections)
+        self.reloading.of(self._listening, self._connections)
+        more += reload.routes(self.reloading.reload)
         app = create_app(self.status, self.request_stop, more)
         self._admin = AdminServer(app, config.data_dir / ADMIN_SOCKET)
-        self._listening = Listening(services, self._connections)
         try:
             await self._admin.start()
             # Last, so that a client that can connect finds everything else ready.
@@ -192,6 +198,7 @@ class Server:
         except BaseException:
             await self._admin.stop()
             raise
+        self._spawn(self.reloading.watch_forever(clock))
         wills.listening(sessions.has_durable, clock.now())
 
     @property
@@ -202,6 +209,10 @@ class Server:
     def request_stop(self) -> None:
         """Let `wait_stopped` return."""
         self._stop_requested.set()
+
+    def reload(self) -> None:
+        """Read settings and certificates again; the diagnostics tell what came of it."""
+        self._spawn(self.reloading.try_reload())
 
     async def wait_stopped(self) -> None:
         """Return when somebody asked to stop, or the log failed."""
@@ -323,11 +334,13 @@ def run(
     hang_up: Callable[[], bool],
     *,
     accept_loss: bool = False,
+    source: Source | None = None,
 ) -> None:
     """Serve until SIGTERM, SIGINT or `stop`; `announce` is called when connections are accepted.
 
     `hang_up` is called at SIGHUP, unless that is ignored (nohup): False stops the broker.
-    `accept_loss`: start also without what an unclean stop left damaged.
+    Otherwise the settings are read again from their `source`. `accept_loss`: start also without
+    what an unclean stop left damaged.
 
     Raises ConfigError, StoreError.
     """
@@ -338,33 +351,30 @@ def run(
 
         loop_factory = uvloop.new_event_loop
     with ending.listening(), asyncio.Runner(loop_factory=loop_factory) as runner:
-        runner.run(_serve(config, announce, hang_up, accept_loss, ending))
+        server = Server(config, accept_loss=accept_loss, source=source)
+        runner.run(_serve(server, announce, hang_up, ending))
 
 
 async def _serve(
-    config: Config,
-    announce: Callable[[Server], None],
-    hang_up: Callable[[], bool],
-    accept_loss: bool,
-    ending: Ending,
+    server: Server, announce: Callable[[Server], None], hang_up: Callable[[], bool], ending: Ending
 ) -> None:
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    server = Server(config, accept_loss=accept_loss)
     loop = asyncio.get_running_loop()
-    most_s = config.drain_timeout_s + STOP_TIMEOUT_S
 
     def stop() -> None:
         server.request_stop()
         starting.cancel()  # It may wait for another program that has locked the log.
 
     def asked() -> None:
-        ending.expect_end(most_s)
+        ending.expect_end(server.config.drain_timeout_s + STOP_TIMEOUT_S)
         with suppress(RuntimeError):  # The broker has ended by itself, and its loop is closed.
             loop.call_soon_threadsafe(stop)
 
     def on_hang_up() -> None:
         if not hang_up():
             stop()
+        elif starting.done():
+            server.reload()
 
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
         loop.add_signal_handler(signal.SIGHUP, on_hang_up)
@@ -380,5 +390,5 @@ async def _serve(
     gc.set_threshold(*GC_THRESHOLDS)
     announce(server)
     await server.wait_stopped()
-    ending.expect_end(most_s)
+    ending.expect_end(server.config.drain_timeout_s + STOP_TIMEOUT_S)
     await server.stop()

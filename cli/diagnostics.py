@@ -40,9 +40,13 @@ class Diagnostics:
     def __enter__(self) -> Diagnostics:
         self._writer = LineWriter(STDERR, format_for(STDERR))
         logging.getLogger().addHandler(self._writer)
-        for name in OURS:
-            logging.getLogger(name).setLevel(self._level)
+        self.tell_from(self._level)
         return self
+
+    def tell_from(self, level: str) -> None:
+        """Write what is logged from this level on."""
+        for name in OURS:
+            logging.getLogger(name).setLevel(level.upper())
 
     def __exit__(
         self,
@@ -69,7 +73,7 @@ class Diagnostics:
                 _replace(fd, os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600))
             except OSError as error:
                 logger.error("diagnostics cannot be written to %s: %s", path, error.strerror)
-        logger.info("SIGHUP: %s; settings are read at the start only", self._reopened())
+        logger.info("SIGHUP: %s", self._reopened())
         return True
 
     def _reopened(self) -> str:

@@ -23,6 +23,7 @@ from cli import output
 from cli.commands import (
     backup,
     bench,
+    broker_reload,
     broker_start,
     broker_status,
     broker_stop,
@@ -97,6 +98,7 @@ below_dead_letters = typer.Typer(rich_markup_mode=None)
 """Commands whose first words are `pubsub dead-letters`."""
 
 broker.command("start", epilog=broker_start.EXAMPLES)(broker_start.run)
+broker.command("reload", epilog=broker_reload.EXAMPLES)(broker_reload.run)
 broker.command("status", epilog=broker_status.EXAMPLES)(broker_status.run)
 broker.command("stop", epilog=broker_stop.EXAMPLES)(broker_stop.run)
 app.command("pub", epilog=pub.EXAMPLES, cls=DashedArguments)(pub.run)

@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 import broker
 from broker.config import BOUNDS, Config
 from broker.listeners import Listener
+from broker.reloading import LIVE
 from broker.store.sqlite import schema
 from cli.failure import Exit
 from cli.main import app
@@ -66,6 +67,11 @@ def _has(place: object, names: list[str]) -> bool:
 @pytest.mark.parametrize("setting", [field.name for field in fields(Config)])
 def test_every_setting_is_listed(setting: str) -> None:
     assert f"`{setting}`" in section("Settings", REFERENCE)
+
+
+def test_what_a_reload_brings_into_force_is_listed() -> None:
+    listed = set(re.findall(r"`(\w+)`", section("Reload", REFERENCE).partition("In force")[2]))
+    assert listed == LIVE
 
 
 @pytest.mark.parametrize("key", [field.name for field in fields(Listener)])

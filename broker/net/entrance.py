@@ -26,14 +26,17 @@ class Entrance:
     def __init__(
         self, services: Services, listener: Listener, context: SSLContext | None = None
     ) -> None:
-        self.services = services.at(listener)
-        self.listener = listener
-        self.context = context
-        """What connections are secured with from now on; None: they are not."""
+        self.renew(services, listener, context)
         self.count = 0
         """Connections that came in here and are still there."""
         self.strangers: dict[TcpConnection, None] = {}
         """Those of them whose client has not been identified yet; oldest first."""
+
+    def renew(self, services: Services, listener: Listener, context: SSLContext | None) -> None:
+        """`context` is what connections are secured with from now on; None: they are not."""
+        self.services = services.at(listener)
+        self.listener = listener
+        self.context = context
 
     @property
     def is_full(self) -> bool:

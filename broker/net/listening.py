@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import socket
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from ssl import SSLContext
 
 from broker.clients.services import Services
 from broker.errors import ConfigError
@@ -15,9 +18,21 @@ from broker.net import unix
 from broker.net.entrance import Connections, Entrance
 from broker.net.tcp import TcpConnection
 from broker.net.tls import TlsConnection
-from broker.security.tls import context_of
+from broker.security.tls import context_of, doubts
 
 BACKLOG = 1024
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Certified:
+    """A listener, and what its files of TLS were made to."""
+
+    listener: Listener
+    context: SSLContext | None
+    doubt: str
+    """Why a careful client would not trust its certificate; "": nothing is known against it."""
 
 
 class Listening:
@@ -26,19 +41,32 @@ class Listening:
     def __init__(self, services: Services, connections: Connections) -> None:
         self._services = services
         self._connections = connections
-        self._open: list[tuple[Listener, asyncio.Server]] = []
+        self._open: list[tuple[Entrance, asyncio.Server]] = []
 
     async def start(self, listeners: Sequence[Listener]) -> None:
         """Accept connections. Raises ConfigError, and then accepts none: where one listener cannot
         listen."""
         try:
-            for listener in listeners:
-                context = await asyncio.to_thread(context_of, listener)
-                entrance = Entrance(self._services, listener, context)
-                self._open.append((listener, await self._listen(entrance)))
+            for certified in await self.certified(listeners):
+                entrance = Entrance(self._services, certified.listener, certified.context)
+                self._open.append((entrance, await self._listen(entrance)))
+                _tell(certified)
         except BaseException:
             self.stop()
             raise
+
+    async def certified(self, listeners: Sequence[Listener]) -> list[Certified]:
+        """With what the files of their TLS say now. Raises ConfigError: they cannot be used."""
+        return await asyncio.to_thread(lambda: [_certified(listener) for listener in listeners])
+
+    def renew(self, listeners: Sequence[Certified]) -> list[str]:
+        """Let these hold for the connections to come, each where it listens already. Returns why
+        their certificates are doubtful."""
+        by_place = {each.listener.place: each for each in listeners}
+        for entrance, _ in self._open:
+            renewed = by_place[entrance.listener.place]
+            entrance.renew(self._services, renewed.listener, renewed.context)
+        return [doubt for each in listeners if (doubt := _tell(each))]
 
     async def _listen(self, entrance: Entrance) -> asyncio.Server:
         listener = entrance.listener
@@ -77,10 +105,10 @@ class Listening:
 
     def stop(self) -> None:
         """Accept no more connections."""
-        for listener, server in self._open:
+        for entrance, server in self._open:
             server.close()
-            if listener.unix_socket is not None:
-                unix.remove(listener.unix_socket)
+            if entrance.listener.unix_socket is not None:
+                unix.remove(entrance.listener.unix_socket)
         self._open.clear()
 
     @property
@@ -92,7 +120,21 @@ class Listening:
             if isinstance(name, tuple):
                 host, port = name[:2]
                 return host, port
-        return str(self._open[0][0].unix_socket), 0
+        return str(self._open[0][0].listener.unix_socket), 0
+
+
+def _certified(listener: Listener) -> Certified:
+    context = context_of(listener)
+    return Certified(listener, context, "" if context is None else doubts(listener, context))
+
+
+def _tell(certified: Certified) -> str:
+    """What is doubtful about a certificate, told to the operator."""
+    if not certified.doubt:
+        return ""
+    doubt = f"{certified.listener.tls_certificate}: {certified.doubt}"
+    logger.warning("careful clients will not connect: %s", doubt)
+    return doubt
 
 
 def _expect_no_listener(path: Path) -> None:

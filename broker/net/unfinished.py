@@ -48,7 +48,7 @@ class _Kept:
 
 class Unfinished:
     def __init__(self, bytes_max: int) -> None:
-        self._bytes_max = bytes_max
+        self.bytes_max = bytes_max
         self._kept: OrderedDict[Holder, _Kept] = OrderedDict()
         """Who made no progress for longest comes first."""
         self.size = 0
@@ -70,7 +70,7 @@ class Unfinished:
             if kept.arrived >= STEP_BYTES:
                 kept.arrived = 0
                 self._kept.move_to_end(holder)
-        while self.size > self._bytes_max and len(self._kept) > 1:
+        while self.size > self.bytes_max and len(self._kept) > 1:
             victim = self._least_progress()
             self.forget(victim)
             victim.evict()

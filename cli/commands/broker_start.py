@@ -61,6 +61,7 @@ def run(
 
     from broker import server
     from broker.config import Config
+    from broker.reloading import Source
     from cli import heap
     from cli.diagnostics import Diagnostics
 
@@ -73,9 +74,17 @@ def run(
         "allow_anonymous": allow_anonymous,
         "log_level": "debug" if verbose else log_level,
     }
-    settings = Config.load(config, overrides)
+
+    def read() -> Config:
+        return Config.load(config, overrides)
+
+    settings = read()
     with Diagnostics(settings.log_level) as diagnostics, heap.giving_back():
-        server.run(settings, _announce, diagnostics.hang_up, accept_loss=accept_loss)
+        server.run(
+            *(settings, _announce, diagnostics.hang_up),
+            accept_loss=accept_loss,
+            source=Source(read, diagnostics.tell_from),
+        )
         logging.getLogger(__name__).info("stopped")
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 ROWS = (
-    ("cli", "server", "at_rest", "ending"),
+    ("cli", "server", "reloading", "at_rest", "ending"),
     ("web", "bridge", "net"),
     ("clients", "observe", "registry", "delivery"),
     ("log", "replay", "clock"),
@@ -49,6 +49,7 @@ WORDS = ROWS[-1]
 REPLAY_SPEC = "broker.replay.spec"
 USED_BY_CLI = {
     "server": {"cli.commands.broker_start"},
+    "reloading": {"cli.commands.broker_start"},
     "at_rest": {"cli.subscribers"},
     "store": {
         *("cli.history", "cli.topics", "cli.database", "cli.check", "cli.salvage"),

@@ -25,6 +25,7 @@ from broker.errors import ConfigError, StoreUnavailable
 from broker.message import Message
 from broker.mqtt.encode import encode
 from broker.mqtt.packets import MQTT_5, Connect, Publish, Subscribe, SubscriptionRequest, Will
+from broker.reloading import Source
 from broker.server import GC_THRESHOLDS, SWITCH_INTERVAL_S, Server, run
 from broker.store.sqlite.store import SqliteStore
 from tests.support.clock import FakeClock
@@ -466,18 +467,31 @@ def test_a_signal_that_comes_when_it_has_ended_by_itself_is_no_mistake(
 
 @pytest.mark.usefixtures("this_process")
 def test_a_hang_up_is_asked_about_and_may_stop_it(config: Config) -> None:
-    """And it is ignored where it was, as under nohup."""
+    """Else settings are read again. And it is ignored where it was, as under nohup."""
     answers = [True, False]
+    read: list[Config] = []
+
+    def read_again() -> Config:
+        read.append(config)
+        return config
 
     async def hang_up() -> None:
         for left in (1, 0):
             os.kill(os.getpid(), signal.SIGHUP)
             while len(answers) > left:  # noqa: ASYNC110  A signal handler of the loop has no event.
                 await asyncio.sleep(0)
+            while not read:  # noqa: ASYNC110
+                await asyncio.sleep(0)
 
     using: list[asyncio.Task[None]] = []
-    run(config, lambda _: using.append(asyncio.create_task(hang_up())), lambda: answers.pop(0))
+    run(
+        config,
+        lambda _: using.append(asyncio.create_task(hang_up())),
+        lambda: answers.pop(0),
+        source=Source(read_again),
+    )
     assert answers == []
+    assert read == [config]
     assert not is_locked(config.data_dir)
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:

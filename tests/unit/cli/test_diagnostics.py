@@ -60,7 +60,7 @@ def test_a_file_that_was_rotated_is_opened_again_by_its_name(tmp_path: Path) -> 
     assert hang_up(process) == 0
     assert lines(tmp_path / "broker.log.1") == []
     assert lines(path) == [
-        f"SIGHUP: diagnostics go to {path}, opened again; settings are read at the start only",
+        f"SIGHUP: diagnostics go to {path}, opened again",
         "after",
     ]
 

@@ -10,6 +10,7 @@ import pytest
 
 from broker.config import Config
 from broker.errors import ConfigError
+from broker.reloading import Source
 from broker.server import Server
 from cli.main import app
 
@@ -29,7 +30,9 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Start:
             hang_up: Callable[[], bool],
             *,
             accept_loss: bool,
+            source: Source,
         ) -> None:
+            assert source.read() == config
             assert hang_up()
             assert accept_loss == ("--accept-loss" in arguments)
             started.append(config)

@@ -1,0 +1,29 @@
+"""`pubsub broker reload`: settings and certificates are read again, and what came of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cli import output
+from cli.options import DataDir
+
+EXAMPLES = """\b
+Example:
+  pubsub broker reload
+"""
+
+
+def run(data_dir: DataDir = Path("data")) -> None:
+    """Have the broker read its settings and certificates again.
+
+    No connection is lost. If something is wrong in them, what was in force stays in force.
+    """
+    from cli.admin import request
+
+    said = request("POST", "/reload", data_dir)
+    changed, restart = said["changed"], said["restart"]
+    output.note(f"read again; in force now: {', '.join(changed) or 'nothing new'}")
+    if restart:
+        output.note(f"in force only after a restart: {', '.join(restart)}")
+    for doubt in said["doubts"]:
+        output.note(f"careful clients will not connect: {doubt}")

@@ -1,0 +1,248 @@
+"""What is read again while the broker runs, what that changes, and that nothing wrong ever does."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from broker.config import Config
+from broker.errors import ConfigError
+from broker.listeners import Listener
+from broker.mqtt.encode import encode
+from broker.mqtt.packets import MQTT_5, Disconnect, Publish
+from broker.reloading import LOOK_S, Source
+from broker.server import Server
+from tests.support.certificates import Network
+from tests.support.clock import FakeClock
+from tests.support.raw_client import connect_packet
+
+
+class Settings:
+    """A file that somebody edits."""
+
+    def __init__(self, config: Config) -> None:
+        self.now = config
+        self.level = ""
+        self.error: ConfigError | None = None
+
+    def read(self) -> Config:
+        if self.error is not None:
+            raise self.error
+        return self.now
+
+    def edit(self, **changed: object) -> None:
+        self.now = replace(self.now, **changed)  # type: ignore[arg-type]
+
+    def tell_from(self, level: str) -> None:
+        self.level = level
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[Server]:
+    server = Server(settings.now, source=Source(settings.read, settings.tell_from))
+    async with asyncio.timeout(30):
+        await server.start()
+        try:
+            yield server
+        finally:
+            await server.stop()
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Network:
+    return Network(tmp_path)
+
+
+@pytest.fixture
+def settings(tmp_path: Path, network: Network) -> Settings:
+    plain, tls = Listener(port=0), replace(network.listener(), host="localhost")
+    return Settings(Config(data_dir=tmp_path / "data", listeners=(plain, tls)))
+
+
+def tls_port(server: Server) -> int:
+    _, listening = server._listening._open[1]
+    port = listening.sockets[0].getsockname()[1]
+    assert isinstance(port, int)
+    return port
+
+
+async def serial_of(server: Server, network: Network) -> object:
+    """Of the certificate that a client gets now."""
+    _, writer = await asyncio.open_connection(
+        "localhost", tls_port(server), ssl=network.client_context()
+    )
+    certificate = writer.get_extra_info("peercert")
+    writer.close()
+    return certificate["serialNumber"]
+
+
+async def test_what_can_change_at_once_does_and_the_rest_is_named(settings: Settings) -> None:
+    async with running(settings) as server:
+        settings.edit(keep_alive_max_s=30, packet_bytes_max=5000, append_bytes_max=77)
+        settings.edit(log_level="debug", connections_max=10, unfinished_bytes_max=999)
+        reloaded = await server.reloading.reload()
+        assert set(reloaded.changed) == {
+            *("keep_alive_max_s", "packet_bytes_max", "log_level", "connections_max"),
+            "unfinished_bytes_max",
+        }
+        assert reloaded.restart == ["append_bytes_max"]
+        assert settings.level == "debug"
+        assert server._connections.unfinished.bytes_max == 999
+        assert server.status()["connections_max"] == 10
+        entrance, _ = server._listening._open[0]
+        assert entrance.services.limits.packet_bytes_max == 5000
+        assert entrance.services.config.keep_alive_max_s == 30
+        assert server.config.append_bytes_max == Config().append_bytes_max
+        again = await server.reloading.reload()
+        assert (again.changed, again.restart) == ([], ["append_bytes_max"])
+
+
+async def test_a_listeners_terms_change_and_its_place_does_not(settings: Settings) -> None:
+    async with running(settings) as server:
+        plain, tls = settings.now.listeners
+        settings.edit(listeners=(replace(plain, protocols=("mqtt",)), tls))
+        assert (await server.reloading.reload()).changed == ["listeners"]
+        reader, writer = await asyncio.open_connection(*server.address)
+        writer.write(b"CONFIRM\n")
+        assert await reader.read() == b""
+        writer.close()
+        settings.edit(listeners=(replace(plain, port=1), tls))
+        assert (await server.reloading.reload()).restart == ["listeners"]
+        settings.edit(listeners=(plain, tls, Listener(unix_socket=Path("s"))))
+        assert (await server.reloading.reload()).restart == ["listeners"]
+
+
+async def test_a_new_certificate_is_shown_to_who_comes_and_nobody_is_lost(
+    settings: Settings, network: Network
+) -> None:
+    async with running(settings) as server:
+        reader, writer = await asyncio.open_connection(
+            "localhost", tls_port(server), ssl=network.client_context()
+        )
+        writer.write(encode(connect_packet("a"), MQTT_5))
+        assert (await reader.readexactly(2))[0] == 0x20
+        await reader.read(1000)
+        before = await serial_of(server, network)
+        network.renewed()
+        await server.reloading.reload()
+        assert await serial_of(server, network) != before
+        writer.write(encode(Publish("t", b"", 1, False, False, 1), MQTT_5))
+        assert (await reader.readexactly(1)) == b"\x40"
+        writer.write(encode(Disconnect(), MQTT_5))
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        (lambda network: network.server.certificate.unlink(), "No such file"),
+        (lambda network: network.server.key.write_bytes(b"junk"), "is it PEM"),
+        (
+            lambda network: network.server.key.write_bytes(network.client("x").key.read_bytes()),
+            "is not the key of",
+        ),
+    ],
+)
+async def test_if_anything_is_wrong_all_stays_as_it_was(
+    settings: Settings,
+    network: Network,
+    damage: Callable[[Network], object],
+    why: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with running(settings) as server:
+        before = await serial_of(server, network)
+        damage(network)
+        settings.edit(keep_alive_max_s=30)
+        with pytest.raises(ConfigError, match=why):
+            await server.reloading.reload()
+        assert server.config.keep_alive_max_s == 0
+        assert await serial_of(server, network) == before
+        network.renewed()
+        settings.error = ConfigError("port", 1, "is odd")
+        await server.reloading.try_reload()
+        assert await serial_of(server, network) == before
+        assert caplog.messages[-1] == "what was in force stays in force: port = 1: is odd"
+        settings.error = None
+        assert (await server.reloading.reload()).changed == ["keep_alive_max_s"]
+        assert await serial_of(server, network) != before
+
+
+async def test_what_else_is_read_again_can_refuse_too(settings: Settings) -> None:
+    async def refuse() -> None:
+        raise ConfigError("jwks", "file", "is none")
+
+    async with running(settings) as server:
+        settings.edit(keep_alive_max_s=30)
+        server.reloading.also.append(refuse)
+        with pytest.raises(ConfigError, match="is none"):
+            await server.reloading.reload()
+        assert server.config.keep_alive_max_s == 0
+
+
+async def test_an_expired_certificate_is_told(
+    settings: Settings, network: Network, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It counts nevertheless: the clock of this machine may be wrong, and not all clients care."""
+    async with running(settings) as server:
+        network.renewed(-1)
+        (doubt,) = (await server.reloading.reload()).doubts
+        assert doubt == f"{network.server.certificate}: certificate has expired"
+        assert f"careful clients will not connect: {doubt}" in caplog.messages
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await serial_of(server, network)
+
+
+async def test_a_certificate_that_was_replaced_is_read_when_its_file_has_come_to_rest(
+    settings: Settings, network: Network, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    clock = WatchersClock()
+    async with running(settings) as server:
+        watching = asyncio.create_task(server.reloading.watch_forever(clock))
+        await clock.asleep.wait()
+        before = await serial_of(server, network)
+        key = network.server.key.read_bytes()
+        for _ in range(3):
+            await clock.looked()
+        network.renewed()
+        new_key = network.server.key.read_bytes()
+        network.server.key.write_bytes(key)  # Whoever renews it has not written the key yet.
+        await clock.looked()
+        network.server.key.write_bytes(new_key)
+        await clock.looked()
+        assert await serial_of(server, network) == before
+        await clock.looked()
+        assert await serial_of(server, network) != before
+        network.server.certificate.write_bytes(b"junk")
+        for _ in range(5):
+            await clock.looked()
+        told = [text for text in caplog.messages if "certificates have changed" in text]
+        assert told[0] == "certificates have changed and are read again"
+        assert "the old stay in force" in told[1]
+        assert len(told) == 2
+        watching.cancel()
+
+
+class WatchersClock(FakeClock):
+    """Nobody but the watcher of files sleeps by it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asleep = asyncio.Event()
+
+    async def sleep(self, seconds: float) -> None:
+        self.asleep.set()
+        await super().sleep(seconds)
+
+    async def looked(self) -> None:
+        """The files have been looked at, and what that led to is done."""
+        self.asleep.clear()
+        self.advance(LOOK_S)
+        await self.asleep.wait()
