@@ -140,7 +140,7 @@ class Lines(Target):
             self._write = json_lines(age_us) if format == "jsonl" else csv_lines(age_us)
             return
         try:
-            self._file = path.open("r+b" if path.exists() else "w+b")
+            self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b")
         except OSError as error:
             raise CommandFailed(f"{path}: {error.strerror}") from error
         try:

@@ -8,6 +8,7 @@ cannot go on: the file gets its name when it is whole.
 from __future__ import annotations
 
 import base64
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -73,6 +74,7 @@ class ParquetTarget(Target):
         self._rows: list[dict[str, object]] = []
         self._size = 0
         try:
+            os.close(os.open(self._partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
             self._writer = parquet.ParquetWriter(self._partial, self._schema, compression="zstd")
         except OSError as error:
             raise CommandFailed(f"{path}: {error.strerror or error}") from error

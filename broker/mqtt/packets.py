@@ -2,7 +2,8 @@
 
 What only MQTT 5 can say has a default, which is what a 3.1.1 packet gets. Packets are read-only by
 custom; `frozen=True` would make building one several times dearer. Nothing is checked here:
-`decode.py` checks what comes in, and what goes out is ours.
+`decode.py` checks what comes in, and what goes out is ours. What is secret is not in their `repr`,
+which may come into a traceback.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class Will:
     """The message that is published when the client is lost. `properties` are as in `Publish`."""
 
     topic: str
-    payload: bytes
+    payload: bytes = field(repr=False)
     qos: int
     retain: bool
     properties: bytes = b""
@@ -79,7 +80,7 @@ class Connect:
     keep_alive_s: int
     will: Will | None = None
     username: str | None = None
-    password: bytes | None = None
+    password: bytes | None = field(default=None, repr=False)
     session_expiry_s: int | None = None
     receive_maximum: int = RECEIVE_MAXIMUM_DEFAULT
     packet_bytes_max: int | None = None
@@ -87,7 +88,7 @@ class Connect:
     request_response_information: bool = False
     request_problem_information: bool = True
     authentication_method: str | None = None
-    authentication_data: bytes | None = None
+    authentication_data: bytes | None = field(default=None, repr=False)
     user_properties: UserProperties = field(default_factory=list)
     bridge: bool = False
 
@@ -107,7 +108,7 @@ class Publish:
     without a length. [MQTT-3.3.2-18] `packet_id` is 0 at QoS 0."""
 
     topic: str
-    payload: bytes
+    payload: bytes = field(repr=False)
     qos: int
     retain: bool
     dup: bool
@@ -204,7 +205,7 @@ class Disconnect:
 class Auth:
     reason_code: int
     method: str | None = None
-    data: bytes | None = None
+    data: bytes | None = field(default=None, repr=False)
     reason_string: str | None = None
     user_properties: UserProperties = field(default_factory=list)
 

@@ -8,6 +8,7 @@ certificate to a user.
 
 from __future__ import annotations
 
+import logging
 import ssl
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,8 +26,12 @@ VERIFY = {
     "optional": ssl.CERT_OPTIONAL,
     "required": ssl.CERT_REQUIRED,
 }
+MODE_OF_OTHERS = 0o026
+"""Read or write for everybody, write for the group: what a key is not to have."""
 PARTIAL_CHAIN = 0x80000
 """Trust a certificate that is no CA's. (`ssl.VERIFY_X509_PARTIAL_CHAIN`, untyped in 3.11)"""
+
+logger = logging.getLogger(__name__)
 
 
 def context_of(listener: Listener) -> ssl.SSLContext | None:
@@ -89,6 +94,8 @@ def _shake_hands(client: ssl.SSLContext, server: ssl.SSLContext) -> None:
 def _load_certificate(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
     _expect(certificate, "listeners.tls_certificate", "CERTIFICATE")
     _expect(key, "listeners.tls_key", "PRIVATE KEY")
+    if key.stat().st_mode & MODE_OF_OTHERS:
+        logger.warning("others may read or change the key %s: chmod 600 it", key)
     try:
         # Without a password of ours the library would ask for one on the terminal, and wait.
         context.load_cert_chain(certificate, key, password=_no_password)

@@ -1,6 +1,7 @@
 """Administration over HTTP on a Unix socket in the data directory: reads snapshots, no sessions.
 
 Whoever may open the socket may administer: it is created with mode 0600 and no TCP port is opened.
+What changes something is told in the diagnostics: `audit.py`.
 
 - GET /status   what the broker is doing now, as JSON
 - GET /healthz  200 while the broker runs
@@ -16,11 +17,13 @@ from pathlib import Path
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from broker.net import unix
+from broker.web.audit import Audited, NamesPeer
 
 
 def create_app(
@@ -47,7 +50,8 @@ def create_app(
             Route("/healthz", get_health, methods=["GET"]),
             Route("/stop", post_stop, methods=["POST"]),
             *more,
-        ]
+        ],
+        middleware=[Middleware(Audited)],
     )
 
 
@@ -68,7 +72,7 @@ class AdminServer:
         self._server = uvicorn.Server(
             uvicorn.Config(
                 app,
-                http="h11",
+                http=NamesPeer,
                 ws="none",
                 lifespan="off",
                 log_config=None,

@@ -62,7 +62,7 @@ def run(
     from broker import server
     from broker.config import Config
     from broker.reloading import Source
-    from cli import heap
+    from cli import core_dumps, heap
     from cli.diagnostics import Diagnostics
 
     overrides = {
@@ -78,6 +78,7 @@ def run(
     def read() -> Config:
         return Config.load(config, overrides)
 
+    core_dumps.forbid()
     settings = read()
     with Diagnostics(settings.log_level) as diagnostics, heap.giving_back():
         server.run(

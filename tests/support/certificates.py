@@ -41,6 +41,7 @@ class Network:
         files = Files(self.directory / f"{stem}.crt", self.directory / f"{stem}.key")
         files.certificate.write_bytes(made.certificate_pem)
         files.key.write_bytes(made.key_pem)
+        files.key.chmod(0o600)
         return files
 
     def client(self, user: str, *, made: datetime = NOW) -> Files:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import stat
 from pathlib import Path
 
 import pytest
@@ -163,3 +164,10 @@ def test_what_was_done_is_told(data_dir: Path, capfd: pytest.CaptureFixture[str]
 def test_a_file_that_cannot_be_written_is_told(data_dir: Path) -> None:
     with pytest.raises(CommandFailed, match="No such file or directory"):
         run(data_dir, data_dir / "none" / "all.jsonl")
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
+def test_it_is_for_its_owner_alone(data_dir: Path, suffix: str) -> None:
+    path = data_dir / f"all.{suffix}"
+    run(data_dir, path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600

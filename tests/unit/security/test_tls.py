@@ -158,3 +158,14 @@ def test_a_user_is_named_by_one_name_of_a_certificate(
     certificate: dict[str, Any] | None, named_by: str, user: str | None
 ) -> None:
     assert user_of(certificate, named_by) == user
+
+
+def test_a_key_that_others_may_read_is_told(
+    network: Network, caplog: pytest.LogCaptureFixture
+) -> None:
+    context_of(network.listener())
+    assert caplog.messages == []
+    network.server.key.chmod(0o644)
+    context_of(network.listener())
+    said = f"others may read or change the key {network.server.key}: chmod 600 it"
+    assert caplog.messages == [said]
