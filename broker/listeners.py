@@ -25,6 +25,9 @@ class Listener:
     protocols: tuple[str, ...] = PROTOCOLS
     allow_anonymous: bool | None = None
     """Here; None: as the broker's `allow_anonymous`."""
+    proxy_protocol: bool = False
+    """Each connection begins with the header of a proxy, which names the client's address: PROXY
+    protocol, version 2. Whoever reaches this listener can name any address."""
     tls_certificate: Path | None = None
     """PEM, with the certificates in between up to the CA's. Set: TLS is spoken, and nothing else.
     """

@@ -35,6 +35,7 @@ from broker.message import Monotonic
 from broker.net import sockets
 from broker.net.entrance import Connections, Entrance, peer_at
 from broker.net.first_bytes import HTTP_GET, protocol_of, why_refused
+from broker.net.proxied import NoHeader, header_of
 from broker.net.turns import LITTLE_BYTES, TURN, Arrived
 from broker.net.unfinished import STEP_BYTES
 from broker.net.websocket import WebSocket
@@ -95,6 +96,8 @@ class TcpConnection(asyncio.Protocol):
         self._little_bytes = LITTLE_BYTES
         """Reads of at most so much do not wait for their turn."""
         self._first_byte_timeout_s = FIRST_BYTE_TIMEOUT_S
+        self._header_due = entrance.listener.proxy_protocol
+        """Whether the header of a proxy has still to come."""
 
     @_guarded
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -113,7 +116,8 @@ class TcpConnection(asyncio.Protocol):
             return
         self._connections.enter(self)
         transport.set_write_buffer_limits(high=self._services.config.write_buffer_bytes_max)
-        self._say_something_within(self._first_byte_timeout_s)
+        first = self._services.config.connect_timeout_s if self._header_due else None
+        self._say_something_within(first or self._first_byte_timeout_s)
 
     def data_received(self, data: bytes) -> None:
         self._services.counters.bytes_in += len(data)
@@ -132,6 +136,8 @@ class TcpConnection(asyncio.Protocol):
         try:  # As `_guarded`, without a call for each read.
             if self.client is None:
                 data = self._first_bytes + data
+                if self._header_due and not (data := self._after_header(data)):
+                    return
                 if len(data) < len(HTTP_GET) and HTTP_GET.startswith(data):
                     self._wait_for_more(data)
                     return
@@ -147,6 +153,23 @@ class TcpConnection(asyncio.Protocol):
                 self._pause_reading_if_clogged()
         except Exception as error:
             self.failed(error)
+
+    def _after_header(self, data: bytes) -> bytes:
+        """What follows the header of the proxy; "": it is not whole, or was refused."""
+        try:
+            header = header_of(data)
+        except NoHeader as error:
+            self._refuse(str(error))
+            return b""
+        if header is None:
+            self._first_bytes = data
+            return b""
+        self._header_due = False
+        self._first_bytes = b""
+        if header.source is not None:
+            self.peer = peer_at(header.source)
+        self._say_something_within(self._first_byte_timeout_s)
+        return data[header.size :]
 
     def _speaks(self, protocol: str) -> bool:
         """Whether the peer may speak it."""

@@ -130,6 +130,8 @@ class TlsConnection(TcpConnection):
 
     def receive(self, data: bytes, now: Monotonic) -> None:
         try:
+            if self._header_due and not (data := self._after_header(self._first_bytes + data)):
+                return
             tls = self._tls
             plain = tls.receive(data) if tls.established else self._shake_hands(data)
             if plain:
