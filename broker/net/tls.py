@@ -108,6 +108,10 @@ class TlsStream:
         return self._outgoing.read()
 
     @property
+    def has_to_send(self) -> bool:
+        return self._outgoing.pending > 0
+
+    @property
     def alpn(self) -> str | None:
         """What both sides have named before the first byte."""
         return self._tls.selected_alpn_protocol()
@@ -136,6 +140,8 @@ class TlsConnection(TcpConnection):
             plain = tls.receive(data) if tls.established else self._shake_hands(data)
             if plain:
                 super().receive(plain, now)
+            if tls.has_to_send:  # What TLS itself answers.
+                self._flush()
             if tls.kept_bytes or self._counted:
                 self._account_for(0 if self.client is None else self.client.kept_bytes, len(data))
             if tls.ended and not super().eof_received():
@@ -151,7 +157,6 @@ class TlsConnection(TcpConnection):
         if not tls.kept_bytes and data[0] != TLS_HANDSHAKE:
             raise TlsFailed(why_not_tls(data))
         plain = tls.receive(data)
-        self._flush()
         if tls.established:
             self._little_bytes = LITTLE_BYTES
             user = tls.certificate_user(self.entrance.listener.tls_user)
@@ -183,10 +188,10 @@ class TlsConnection(TcpConnection):
         super().end_output()
 
     def _end(self) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            self._tls.close()
-            self._flush()
+        self._tls.close()
+        self._flush()
 
     def _flush(self) -> None:
-        if data := self._tls.data_to_send():
+        data = self._tls.data_to_send()
+        if data and self._transport is not None and not self._transport.is_closing():
             super().write(data)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 ROOT = Path(__file__).parents[2]
 START_TIMEOUT_S = 20.0
@@ -41,10 +41,11 @@ class BrokerProcess:
         self._settings.write_text(
             "".join(f"{key} = {value!r}\n" for key, value in (settings or {}).items())
         )
+        self._has_listeners = "listeners" in (settings or {})
         self._environment = {**os.environ, **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
 
-    def __enter__(self) -> BrokerProcess:
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -71,7 +72,8 @@ class BrokerProcess:
     def begin(self, *options: str) -> subprocess.Popen[bytes]:
         """Returns at once."""
         command = [sys.executable, "-m", "cli.main", "broker", "start"]
-        command += ["--port", str(self.port), "--data-dir", str(self.data_dir)]
+        command += [] if self._has_listeners else ["--port", str(self.port)]
+        command += ["--data-dir", str(self.data_dir)]
         command += ["--config", str(self._settings), *options]
         with self.stderr.open("ab") as stderr:
             self._process = subprocess.Popen(

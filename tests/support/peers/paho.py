@@ -56,6 +56,7 @@ class PahoPeer(Peer):
                 message.retain,
                 will_properties(options.will) if version == 5 else None,
             )
+        self.secure(self._client)
         if version == 4:
             self._client.connect(self.host, port)
         else:
@@ -65,6 +66,9 @@ class PahoPeer(Peer):
         self._client.loop_start()
         self.session_present, reason_code = self._connected.get(timeout=TIMEOUT_S)
         assert reason_code == 0
+
+    def secure(self, client: Client) -> None:
+        """Before it connects."""
 
     def subscribe_to(self, subscription: Subscription) -> int:
         if self.version == 4:

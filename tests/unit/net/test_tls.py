@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from broker.clock import SystemClock
 from broker.config import Config
+from broker.listeners import Listener
 from broker.mqtt.encode import encode
 from broker.mqtt.packets import MQTT_5, Publish
-from broker.net.tcp import FIRST_BYTE_TIMEOUT_S
+from broker.net.entrance import Connections, Entrance
+from broker.net.tcp import FIRST_BYTE_TIMEOUT_S, TcpConnection
 from broker.net.tls import RECORD_BYTES_MAX, TlsConnection, TlsFailed, TlsStream
 from broker.security.tls import context_of
 from broker.server import Server
 from tests.support.certificates import NOW, Files, Network
+from tests.support.clients import NOTHING_TO_TELL, services
 from tests.support.clock import FakeClock
 from tests.support.dialled import dialled
+from tests.support.kernel import Kernel
 from tests.support.raw_client import connect_packet
 from tests.support.tls_client import TlsClient
+from tests.support.turns import LongestTurn, again_if_long, short
+from tests.support.world import Disk, World, running
 
 CONNECT = encode(connect_packet("a"), MQTT_5)
 PING = b"\xc0\0"
@@ -352,15 +361,88 @@ async def test_large_messages_in_many_records_arrive(network: Network, tmp_path:
 
 
 async def test_what_is_kept_of_a_handshake_counts_as_unfinished(
+    network: Network, world: World
+) -> None:
+    """Or 20,000 connections could keep 64 KiB each."""
+    connections = Connections(world.clock, unfinished_bytes_max=10_000)
+    with ExitStack() as sockets:
+        late, newcomer = (
+            entered(world, network, connections, Kernel(sockets.enter_context(socket.socket())))
+            for _ in range(2)
+        )
+        # A ClientHello of 64 KiB that is never whole, in records of 4 KiB.
+        record = b"\x16\x03\x01\x10\x00"
+        begun = record + b"\x01\x00\xff\xff\x03\x03" + bytes(4090) + record + bytes(4000)
+        late.data_received(begun)
+        assert connections.unfinished.size == len(begun)
+        newcomer.data_received(begun)
+        assert kernel_of(late).aborted
+        assert not kernel_of(newcomer).aborted
+        assert world.counters.evicted == 1
+
+
+def entered(
+    world: World, network: Network, connections: Connections, kernel: Kernel
+) -> TlsConnection:
+    listener = network.listener()
+    context = context_of(listener)
+    assert context is not None
+    entrance = Entrance(services(world, NOTHING_TO_TELL), listener, context)
+    connection = TlsConnection(entrance, connections, context)
+    connection.connection_made(kernel)
+    return connection
+
+
+def kernel_of(connection: TlsConnection) -> Kernel:
+    assert isinstance(connection._transport, Kernel)
+    return connection._transport
+
+
+@again_if_long
+async def test_a_thousand_handshakes_at_once_hold_up_nobody(
     network: Network, tmp_path: Path
 ) -> None:
-    async with served(network, tmp_path) as (server, _, writer):
-        # A handshake message of 64 KiB that never ends: a ClientHello in records of 4 KiB.
-        record = b"\x16\x03\x01\x10\x00"
-        writer.write(record + b"\x01\x00\xff\xff" + bytes(4092) + record + bytes(4096))
-        while server.counters.bytes_in < 8202:  # noqa: ASYNC110
-            await asyncio.sleep(0.001)
-        (connection,) = server._connections
-        if connection._connections.unfinished.size:  # Where the library waits for the rest.
-            connection.evict()
-            assert server.counters.evicted == 1
+    """All ClientHellos come in one turn, and so does each answer. A bystander's ping does not wait
+    for them."""
+    async with running(Disk(), NOTHING_TO_TELL) as world:
+        clock = SystemClock()
+        connections = Connections(clock, unfinished_bytes_max=1 << 30)
+        entrance_of = services(world, NOTHING_TO_TELL)
+        everybody = replace(entrance_of, clock=clock)
+        context = context_of(network.listener())
+        assert context is not None
+        entrance = Entrance(everybody, network.listener(), context)
+        trusted = network.client_context()
+        with ExitStack() as sockets:
+            bystander_kernel = Kernel(sockets.enter_context(socket.socket()))
+            bystander = TcpConnection(Entrance(everybody, Listener(port=0)), connections)
+            bystander.connection_made(bystander_kernel)
+            bystander.data_received(CONNECT)
+            await world.settled()
+            shared = sockets.enter_context(socket.socket())
+            dialled = []
+            for _ in range(1000):
+                connection = TlsConnection(entrance, connections, context)
+                connection.connection_made(Kernel(shared))
+                client = TlsClient(trusted)
+                client.shake_hands()
+                dialled.append((connection, client, client.sent()))
+            async with LongestTurn() as longest:
+                for connection, _, hello in dialled:
+                    connection.data_received(hello)
+                bystander_kernel.written = b""
+                bystander.data_received(PING)
+                assert bystander_kernel.written == b"\xd0\0"
+                while connections.turns._waiting:  # noqa: ASYNC110  (it has no event)
+                    await asyncio.sleep(0)
+            for connection, client, _ in dialled:
+                assert client.shake_hands(kernel_of(connection).written)
+            async with LongestTurn() as answering:
+                for connection, client, _ in dialled:
+                    connection.data_received(client.sent())
+                while connections.turns._waiting:  # noqa: ASYNC110  (it has no event)
+                    await asyncio.sleep(0)
+            assert all(each._tls.established for each, _, _ in dialled)
+            for connection, _, _ in dialled:
+                connection.connection_lost(None)
+    short(50, longest.ms, answering.ms)
