@@ -130,7 +130,8 @@ class Config:
     """"fsync": acknowledged means on the disk. "os": acknowledged means handed to the kernel, which
     survives a kill of the broker and not a power cut."""
     allow_anonymous: bool = False
-    """Needed to listen on anything but loopback while there are no users."""
+    """Who gives no user name is the user `anonymous`. Needed to listen on anything but loopback
+    while there are no users."""
 
     packet_bytes_max: int = 2 * MIB
     unfinished_bytes_max: int = 256 * MIB
@@ -241,20 +242,6 @@ class Config:
                 raise ConfigError(
                     "websocket_origins", origin, 'must be "*" or like https://www.example.org:8443'
                 )
-        for listener in self.every_listener:
-            if listener.port is None or is_loopback(listener.host):
-                continue
-            if not (
-                self.allow_anonymous
-                if listener.allow_anonymous is None
-                else listener.allow_anonymous
-            ):
-                raise ConfigError(
-                    "listeners.host" if self.listeners else "host",
-                    listener.host,
-                    "others could connect without a password; add --allow-anonymous if that is"
-                    " meant",
-                )
 
     @property
     def every_listener(self) -> tuple[Listener, ...]:
@@ -263,6 +250,17 @@ class Config:
         if self.unix_socket is not None:
             listeners += (Listener(unix_socket=self.unix_socket),)
         return listeners
+
+    @property
+    def open_host(self) -> str | None:
+        """Where others could connect without a password if there was no user; None: nowhere."""
+        for listener in self.every_listener:
+            allowed = listener.allow_anonymous
+            if allowed is None:
+                allowed = self.allow_anonymous
+            if not allowed and listener.port is not None and not is_loopback(listener.host):
+                return listener.host
+        return None
 
     def at(self, listener: Listener) -> Config:
         """The settings that hold for what connects there."""

@@ -80,6 +80,26 @@ class NotAuthorized(PeerError):
     reason_code = 0x87
 
 
+class LoginRefused(NotAuthorized):
+    """Whoever it is may not come in. Who raises this has told it to the operator."""
+
+
+class BadUserNameOrPassword(LoginRefused):
+    reason_code = 0x86
+
+
+class TooManyLogins(LoginRefused):
+    """Its password was not even looked at."""
+
+    reason_code = 0x97
+
+
+class UserRemoved(PeerError):
+    """An operator removed the user of the connection."""
+
+    reason_code = 0x98
+
+
 class BadAuthenticationMethod(PeerError):
     reason_code = 0x8C
 

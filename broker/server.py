@@ -38,9 +38,10 @@ from broker.plural import counted
 from broker.registry.care import Care
 from broker.registry.groups import Groups
 from broker.registry.permissions import Permissions
+from broker.registry.logins import Logins
 from broker.registry.queues import Queues
 from broker.registry.sessions import Sessions
-from broker.registry.users import Users
+from broker.registry.users import Users, expect_users
 from broker.registry.wills import Wills
 from broker.reloading import Reloading, Source
 from broker.store.directory import lock_data_dir
@@ -164,10 +165,13 @@ class Server:
             self._methods,
             users := Users(self._log),
             permissions := Permissions(self._log, users),
+            logins := Logins(users, clock),
         )
+        sys_tree.more.append(logins.values)
         await self._log.start()
         await users.start()
         await permissions.start()
+        expect_users(users, config)
         await groups.start()
         await sessions.start(clock.now())
         await wills.start()
@@ -276,6 +280,7 @@ class Server:
                 await self._admin.stop()
         except TimeoutError:
             logger.warning("administration had no time to answer")
+        self._services.logins.stop()
         await self._cancel_tasks()
 
     def status(self) -> dict[str, object]:
@@ -294,6 +299,7 @@ class Server:
             "log_start": self._store.log_start,
             "damaged_offsets": self._store.damaged_offsets,
             **self._care.status(),
+            **self._services.logins.status(),
             "connections": len(self._connections),
             "connections_max": self.config.connections_max,
             "sessions_connected": self._services.sessions.connected_count,

@@ -7,9 +7,12 @@ all connections (`unfinished_bytes_max`).
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Sequence
 
+from broker.clients.asking import Asking
 from broker.lines.connection import LineEvent, LinePublish
+from broker.message import Message, WallUs
 from broker.mqtt.connection import Event
 from broker.mqtt.packets import Ack, Publish, Subscribe, Unsubscribe
 
@@ -55,3 +58,20 @@ def cost_of_lines(events: Iterable[LineEvent]) -> int:
         EVENT_BYTES + (len(event.payload) if isinstance(event, LinePublish) else 0)
         for event in events
     )
+
+
+def take_publishes(
+    events: deque[LineEvent], asking: Asking, now_us: WallUs
+) -> tuple[list[Message], bool]:
+    """The messages that come next, and whether it is one that asks for more than to be published,
+    which comes alone."""
+    messages: list[Message] = []
+    while events and isinstance(event := events[0], LinePublish):
+        asks = asking.asks(event.topic, b"")
+        if asks and messages:
+            break
+        events.popleft()
+        messages.append(Message(event.topic, event.payload, 1, False, event.publisher, now_us))
+        if asks:
+            return messages, True
+    return messages, False

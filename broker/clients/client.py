@@ -14,18 +14,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine, Sequence
-from contextlib import ExitStack
 from typing import assert_never
 
 from broker import tasks
 from broker.clients import connecting
 from broker.clients.backlog import Backlog
 from broker.clients.faces import NOT_PAUSED, Peer, Transport
+from broker.clients.gate import Gate
 from broker.clients.publishing import Publishing
 from broker.clients.sending import Output, Sending
 from broker.clients.services import Services
-from broker.clock import Instant
-from broker.errors import QuotaExceeded, StoreError
+from broker.errors import LoginRefused, NotAuthorized, PeerError, QuotaExceeded, StoreError
 from broker.message import Grant, Message, Monotonic, Offset, Outgoing
 from broker.mqtt.connection import Closed, Connection, ControlEvent, Event
 from broker.mqtt.fields import PACKET_BYTES_MAX
@@ -63,6 +62,7 @@ class Client(Owner):
             self._connection, transport, services.log, self._connection_ended, self.failed
         )
         self._client_id = ""
+        self._gate = Gate(services, peer, self)
         self._session: Session | None = None
         """None until it is open. The next two are set when CONNACK is sent."""
         self._publishing: Publishing | None = None
@@ -103,6 +103,8 @@ class Client(Owner):
         return self._step is not None or self._answers_are_due()
 
     def deadline(self) -> Monotonic | None:
+        if self._session is None and self._step is not None:
+            return None  # Its CONNECT waits for us.
         return self._connection.deadline()
 
     def expire(self, now: Monotonic) -> None:
@@ -186,6 +188,9 @@ class Client(Owner):
         why = "taken over by another connection with its client identifier"
         self._close(ReasonCode.SESSION_TAKEN_OVER, why)
 
+    def dismiss(self, error: PeerError) -> None:
+        self._close(ReasonCode(error.reason_code), error.reason)
+
     def removed(self) -> None:
         self._close(ReasonCode.ADMINISTRATIVE_ACTION, "its session was removed by an operator")
 
@@ -264,15 +269,19 @@ class Client(Owner):
         services.counters.connects += 1
         self._client_id = connecting.identifier(packet)
         try:
+            await self._gate.enter(packet)
+            if self._output.closed:
+                self._gate.leave()
+                return
             session, present = await connecting.open_session(
-                services, packet, self._client_id, self
+                services, packet, self._client_id, self, self._gate.user
             )
             if self._output.closed:
                 self._let_go(session)
                 return
             self._session = session
             connack = await connecting.acceptance(services, packet, session, present=present)
-        except (QuotaExceeded, StoreError) as error:
+        except (QuotaExceeded, NotAuthorized, StoreError) as error:
             self._refuse(error)
             return
         if self._output.closed:
@@ -293,9 +302,10 @@ class Client(Owner):
         else:
             self.wake()
 
-    def _refuse(self, error: QuotaExceeded | StoreError) -> None:
+    def _refuse(self, error: connecting.Refusal) -> None:
         self._services.counters.refused_connects += 1
-        logger.warning("client %r at %s: refused: %s", self._client_id, self.address, error)
+        level = logging.DEBUG if isinstance(error, LoginRefused) else logging.WARNING
+        logger.log(level, "client %r at %s: refused: %s", self._client_id, self.address, error)
         self._close(connecting.refusal(error), error.reason)
 
     # What has to wait
@@ -376,6 +386,7 @@ class Client(Owner):
         if self._output.closed:
             return
         self._output.leave()
+        self._gate.leave()
         if self._sending is not None and self._publishing is not None:
             self._sending.stop()
             self._publishing.stop()
@@ -386,15 +397,4 @@ class Client(Owner):
             self._let_go(self._session)
 
     def _let_go(self, session: Session) -> None:
-        services, now = self._services, self._services.clock.now()
-        with ExitStack() as leaving:  # Whatever one of these raises, the others are called.
-            leaving.callback(services.sessions.close, session, self, now)
-            leaving.callback(services.groups.detach, session, lost=not self._will_withdrawn)
-            leaving.callback(self._part_with_will, session, now)
-
-    def _part_with_will(self, session: Session, now: Instant) -> None:
-        wills, client_id = self._services.wills, self._client_id
-        if self._will_withdrawn:
-            wills.withdrawn(client_id)
-        else:
-            wills.client_lost(client_id, session_expiry_s=session.session_expiry_s, now=now)
+        connecting.leave(self._services, session, self, will_withdrawn=self._will_withdrawn)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import uuid
+from contextlib import ExitStack
 
 from broker.clients.services import Services
 from broker.clients.session_report import report
 from broker.config import Config
 from broker.documents import WillDocument
-from broker.errors import QuotaExceeded, StoreError, StoreFull
+from broker.errors import NotAuthorized, QuotaExceeded, StoreError, StoreFull
 from broker.mqtt.packets import MQTT_5, Connack, Connect, Disconnect, Properties
 from broker.mqtt.properties import Property
 from broker.mqtt.reasons import ReasonCode
@@ -22,11 +23,12 @@ def identifier(packet: Connect) -> str:
 
 
 async def open_session(
-    services: Services, packet: Connect, client_id: str, owner: Owner
+    services: Services, packet: Connect, client_id: str, owner: Owner, user: str
 ) -> tuple[Session, bool]:
     """The session of `client_id`, now the owner's, and whether it was there before.
 
-    The will is committed with the session. Raises QuotaExceeded, StoreError: see `refusal`.
+    The will is committed with the session. Raises QuotaExceeded, StoreError, NotAuthorized: see
+    `refusal`.
     """
     return await services.sessions.open(
         client_id,
@@ -37,7 +39,23 @@ async def open_session(
         will=_will(packet, client_id),
         now=services.clock.now(),
         hears_of_gaps=packet.version == MQTT_5,
+        user=user,
     )
+
+
+def leave(services: Services, session: Session, client: Owner, *, will_withdrawn: bool) -> None:
+    """The client has left its session. `will_withdrawn`: by a DISCONNECT that said so."""
+    now, wills = services.clock.now(), services.wills
+    with ExitStack() as leaving:  # Whatever one of these raises, the others are called.
+        leaving.callback(services.sessions.close, session, client, now)
+        leaving.callback(services.groups.detach, session, lost=not will_withdrawn)
+        if will_withdrawn:
+            leaving.callback(wills.withdrawn, session.client_id)
+        else:
+            expiry_s = session.session_expiry_s
+            leaving.callback(
+                wills.client_lost, session.client_id, session_expiry_s=expiry_s, now=now
+            )
 
 
 async def acceptance(
@@ -70,8 +88,14 @@ def farewell(packet: Disconnect) -> str:
     return f"it sent DISCONNECT{code}"
 
 
-def refusal(error: QuotaExceeded | StoreError) -> ReasonCode:
-    """Reason Code: the broker is full (0x97), or cannot serve anybody now (0x88)."""
+Refusal = QuotaExceeded | NotAuthorized | StoreError
+
+
+def refusal(error: Refusal) -> ReasonCode:
+    """Reason Code: who it is may not (0x86, 0x87), the broker is full (0x97), or cannot serve
+    anybody now (0x88)."""
+    if isinstance(error, NotAuthorized):
+        return ReasonCode(error.reason_code)
     full = isinstance(error, QuotaExceeded | StoreFull)
     return ReasonCode.QUOTA_EXCEEDED if full else ReasonCode.SERVER_UNAVAILABLE
 

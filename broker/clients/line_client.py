@@ -14,19 +14,26 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import ExitStack
 from functools import partial
 
 from broker import tasks
 from broker.clients.asking import Asked
-from broker.clients.backlog import cost_of_lines
+from broker.clients.backlog import cost_of_lines, take_publishes
 from broker.clients.faces import Peer
+from broker.clients.gate import Gate
 from broker.clients.half_open import HalfOpen, TellingTransport
 from broker.clients.line_answers import Answer, Answers
-from broker.clients.line_subscriber import LineSubscriber, is_plain, subscription_of
+from broker.clients.line_subscriber import (
+    LineSubscriber,
+    is_plain,
+    subscribe,
+    subscription_of,
+    too_many,
+    unsubscribe,
+)
 from broker.clients.services import Services
-from broker.documents import SubscriptionDocument
 from broker.errors import (
     ClientIdentifierNotValid,
     PeerError,
@@ -39,13 +46,12 @@ from broker.lines.connection import (
     LineConnection,
     LineError,
     LineEvent,
+    LineLogin,
     LinePublish,
     LineSubscribe,
     LineUnsubscribe,
 )
-from broker.log.batch import awaited
 from broker.message import Message, Monotonic
-from broker.plural import counted
 from broker.replay import placing
 from broker.session.session import Session
 from broker.topics import SHARE_PREFIX, is_shared
@@ -74,6 +80,7 @@ class LineClient:
         )
         self._subscribers: dict[str, LineSubscriber] = {}
         self._answers = Answers(self._connection, services, now)
+        self._gate = Gate(services, peer, self)
         self._events: deque[LineEvent] = deque()
         self._step: asyncio.Task[None] | None = None
         self._half_open = HalfOpen(transport)
@@ -162,6 +169,9 @@ class LineClient:
                 "line client at %s did not leave as it should", self.address, exc_info=another
             )
 
+    def dismiss(self, error: PeerError) -> None:
+        self.evict(error.reason)
+
     def broken(self, error: StoreError) -> None:
         """The log cannot be read for one of its subscribers. It can come again."""
         self.shut_down()
@@ -171,6 +181,10 @@ class LineClient:
     def _perform(self) -> None:
         """Obey in order. A SUBSCRIBE may wait for the log; later commands wait for it."""
         while self._events and self._step is None:
+            if why := self._gate.refusal(self._events[0]):
+                self._events.popleft()
+                self._answer(self._answers.place(), why)
+                continue
             if isinstance(self._events[0], LinePublish):
                 self._publish()
                 continue
@@ -183,24 +197,32 @@ class LineClient:
                     self._answer(answer)
                 case LineError(reason):
                     self._answer(answer, reason)
+                case LineLogin():
+                    self._wait_for(self._log_in(event, answer))
                 case LineSubscribe() | LineUnsubscribe():
-                    step = self._then_go_on(event, self._begin(event), answer)
-                    self._step = tasks.start(step, self.failed)
-                    self._transport.pause_reading("step")
+                    self._wait_for(self._then_go_on(event, self._begin(event), answer))
+
+    def _wait_for(self, step: Coroutine[None, None, None]) -> None:
+        self._step = tasks.start(step, self.failed)
+        self._transport.pause_reading("step")
+
+    async def _log_in(self, event: LineLogin, answer: Answer) -> None:
+        try:
+            if self._subscribers:
+                raise QuotaExceeded("LOGIN comes before the first subscriber")
+            await self._gate.log_in(event.user, event.password)
+            self._transport.deadline_moved()  # It is no stranger any more.
+            self._answer(answer)
+        except PeerError as error:
+            self._answer(answer, error.reason)
+        finally:
+            self._step = None
+        self._go_on()
 
     def _publish(self) -> None:
         """Append all consecutive messages at once, but for those that are to come later."""
-        now_us = self.services.clock.wall_us()
-        messages: list[Message] = []
         asking, log = self.services.asking, self.services.log
-        while self._events and isinstance(event := self._events[0], LinePublish):
-            asks = asking.asks(event.topic, b"")
-            if asks and messages:
-                break
-            self._events.popleft()
-            messages.append(Message(event.topic, event.payload, 1, False, event.publisher, now_us))
-            if asks:
-                break
+        messages, asks = take_publishes(self._events, asking, self.services.clock.wall_us())
         answer = self._answers.place(len(messages))
         try:
             log.outage.require_room(len(messages), self.services.counters)
@@ -225,16 +247,16 @@ class LineClient:
     def _begin(self, event: LineSubscribe | LineUnsubscribe) -> asyncio.Future[Session] | None:
         """Subscribe or unsubscribe at the command's place in the order of arrival. None: first the
         session has to be opened, or the log asked."""
-        subscriber = self._subscribers.get(event.subscriber)
+        subscriber, services = self._subscribers.get(event.subscriber), self.services
         session = None if subscriber is None else subscriber.session
         if session is None:
             return None
         if isinstance(event, LineUnsubscribe):
-            return self._unsubscribe(session, event.filter)
+            return unsubscribe(services, session, event.filter)
         known = event.filter in session.subscriptions
-        if known or not is_plain(event.filter) or self._too_many(session, event.filter):
+        if known or not is_plain(event.filter) or too_many(services.config, session, event.filter):
             return None
-        return self._subscribe(session, subscription_of(session, event.filter))
+        return subscribe(services, session, subscription_of(session, event.filter))
 
     async def _then_go_on(
         self,
@@ -258,6 +280,10 @@ class LineClient:
             self._answer(answer, NOT_STORED)
         finally:
             self._step = None
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """A step has ended."""
         self._perform()
         if self._step is not None:
             return
@@ -282,7 +308,7 @@ class LineClient:
         if session is None:
             raise QuotaExceeded(TAKEN_OVER)
         if isinstance(event, LineUnsubscribe):
-            return await self._unsubscribe(session, event.filter)
+            return await unsubscribe(services, session, event.filter)
         if event.filter in session.subscriptions:
             return session
         subscription = subscription_of(session, event.filter)
@@ -293,35 +319,9 @@ class LineClient:
             if subscriber.session is not session:
                 raise QuotaExceeded(TAKEN_OVER)
         known = subscription.filter in session.subscriptions
-        if not known and (why := self._too_many(session, subscription.filter)):
+        if not known and (why := too_many(services.config, session, subscription.filter)):
             raise QuotaExceeded(f"the subscriber has {why} already")
-        return await self._subscribe(session, subscription)
-
-    def _too_many(self, session: Session, topic_filter: str) -> str:
-        """What it has too much of for one more; empty: of nothing."""
-        config, count = self.services.config, len(session.subscriptions)
-        if count >= config.subscriptions_per_session_max:
-            return counted(count, "subscription")
-        most = config.wildcard_patterns_per_session_max
-        many = session.grants.has_patterns(most, topic_filter)
-        return f"{most} patterns of wildcards" if many else ""
-
-    def _subscribe(
-        self, session: Session, subscription: SubscriptionDocument
-    ) -> asyncio.Future[Session]:
-        """Done when that is in effect."""
-        if session.grants.wants_retained(subscription):
-            session.offer_aside(self.services.sys_tree.matching([subscription]))
-        done, in_effect = awaited(session)
-        self.services.delivery.changes.subscribe(session, [subscription], in_effect)
-        return done
-
-    def _unsubscribe(self, session: Session, topic_filter: str) -> asyncio.Future[Session]:
-        """As `_subscribe`."""
-        done, in_effect = awaited(session)
-        kept_as = placing.kept_as(topic_filter)
-        self.services.delivery.changes.unsubscribe(session, [kept_as], in_effect)
-        return done
+        return await subscribe(services, session, subscription)
 
     async def _subscriber(self, client_id: str) -> LineSubscriber:
         """The subscriber of this connection, who takes the session from wherever it was."""
@@ -345,6 +345,7 @@ class LineClient:
             will=None,
             now=self.services.clock.now(),
             hears_of_gaps=False,
+            user=self._gate.user,
         )
         self._subscribers[client_id] = subscriber
         subscriber.begin(session)
@@ -392,6 +393,7 @@ class LineClient:
             self._transport.resume_reading(reason)
 
     def _leave(self) -> None:
+        self._gate.leave()
         with ExitStack() as leaving:  # If one of them raises, the others leave all the same.
             for subscriber in self._subscribers.values():
                 leaving.callback(subscriber.leave)

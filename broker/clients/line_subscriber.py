@@ -6,17 +6,22 @@ What it had not taken when the connection ended is sent again by the next one.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from broker.clients.services import Services
+from broker.config import Config
 from broker.delivery.sender import RESEND_MESSAGES_MAX, Recipient, Sender
 from broker.documents import NOT_YET, SubscriptionDocument
 from broker.errors import StoreError
+from broker.log.batch import awaited
 from broker.message import Message, Offset, Outgoing
+from broker.plural import counted
 from broker.registry.faces import Owner
+from broker.replay import placing
 from broker.session.session import Session
 from broker.topics import REPLAY_PREFIX, is_shared
 
@@ -195,3 +200,32 @@ def subscription_of(session: Session, topic_filter: str) -> SubscriptionDocument
         subscription_id=None,
         start_offset=NOT_YET,
     )
+
+
+def too_many(config: Config, session: Session, topic_filter: str) -> str:
+    """What the subscriber has too much of for one more; empty: of nothing."""
+    count = len(session.subscriptions)
+    if count >= config.subscriptions_per_session_max:
+        return counted(count, "subscription")
+    most = config.wildcard_patterns_per_session_max
+    many = session.grants.has_patterns(most, topic_filter)
+    return f"{most} patterns of wildcards" if many else ""
+
+
+def subscribe(
+    services: Services, session: Session, subscription: SubscriptionDocument
+) -> asyncio.Future[Session]:
+    """Done when that is in effect."""
+    if session.grants.wants_retained(subscription):
+        session.offer_aside(services.sys_tree.matching([subscription]))
+    done, in_effect = awaited(session)
+    services.delivery.changes.subscribe(session, [subscription], in_effect)
+    return done
+
+
+def unsubscribe(services: Services, session: Session, topic_filter: str) -> asyncio.Future[Session]:
+    """As `subscribe`."""
+    done, in_effect = awaited(session)
+    kept_as = placing.kept_as(topic_filter)
+    services.delivery.changes.unsubscribe(session, [kept_as], in_effect)
+    return done

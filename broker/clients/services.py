@@ -17,6 +17,7 @@ from broker.mqtt.limits import Limits
 from broker.observe.sys_tree import SysTree
 from broker.registry.groups import Groups
 from broker.registry.permissions import Permissions
+from broker.registry.logins import Logins
 from broker.registry.sessions import Sessions
 from broker.registry.users import Users
 from broker.registry.wills import Wills
@@ -41,6 +42,7 @@ class Services:
     methods: Methods
     users: Users
     permissions: Permissions
+    logins: Logins
 
     def at(self, listener: Listener) -> Services:
         """As who connects to `listener` gets them."""

@@ -33,6 +33,7 @@ from broker.config import Config
 from broker.delivery.delivery import Delivery
 from broker.documents import NOT_YET, SubscriptionDocument
 from broker.errors import (
+    NotAuthorized,
     PeerError,
     QuotaExceeded,
     ReplaySpecInvalid,
@@ -198,7 +199,7 @@ class Subscriptions:
                 store, now_us = self._log.store, self._clock.wall_us()
                 here = await placing.group_begins(store, shared[1], words, now_us, here)
             await self._groups.join(session, subscription, client, here)
-        except (ReplaySpecInvalid, SharedSubscriptionsNotSupported) as error:
+        except (ReplaySpecInvalid, SharedSubscriptionsNotSupported, NotAuthorized) as error:
             logger.info("client %r: %s", session.client_id, error.reason)
             result = error.reason_code
         except (StoreError, QuotaExceeded) as error:

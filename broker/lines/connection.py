@@ -4,10 +4,13 @@ A line is UTF-8 and ends with a newline (`\r\n` will do). Tokens are separated b
 
     SUBSCRIBE <topic filter> <subscriber>              UNSUBSCRIBE <topic filter> <subscriber>
     PUBLISH <topic> <message> <publisher>              CONFIRM
+    LOGIN <user> <password>
     OK · ERROR <reason> · DELIVER <topic> <message> <publisher> <YYYY-MM-DD HH:MM:SS>
 
 - The message begins one space behind the topic and ends one space before the last token. Spaces
   in it are kept. `PUBLISH t  p` (two spaces) has an empty message.
+- LOGIN says who the peer is, where the broker asks for that. The password is all behind the user,
+  spaces included; a user with spaces in the name cannot log in here.
 - A command that succeeds gets no answer until the peer sends `CONFIRM`, and OK from then on, for
   CONFIRM too. The original clients print every line that they receive, and the original publisher
   never reads.
@@ -26,7 +29,7 @@ A line is UTF-8 and ends with a newline (`\r\n` will do). Tokens are separated b
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
 
@@ -47,6 +50,9 @@ from broker.topics import (
 
 IDENTIFIER_BYTES_MAX = 65_535
 """For subscribers and publishers, who are client identifiers: no longer than MQTT's may be."""
+
+PASSWORD_CHARACTERS_MAX = 16_383
+"""So it is never longer than in a CONNECT."""
 
 _ESCAPES = {
     ord("\\"): r"\\",
@@ -78,6 +84,12 @@ class LinePublish:
 
 
 @dataclass(slots=True)
+class LineLogin:
+    user: str
+    password: bytes = field(repr=False)
+
+
+@dataclass(slots=True)
 class LineConfirm:
     """Answer this and every later command."""
 
@@ -89,7 +101,8 @@ class LineError:
     reason: str
 
 
-LineEvent = LinePublish | LineSubscribe | LineUnsubscribe | LineConfirm | LineError
+LineCommand = LinePublish | LineSubscribe | LineUnsubscribe | LineLogin | LineConfirm
+LineEvent = LineCommand | LineError
 
 
 class LineConnection:
@@ -182,8 +195,8 @@ class LineConnection:
     def _parse(self, line: bytes) -> LineEvent | None:
         """One line without its newline; None for an empty one."""
         try:
-            text = line.removesuffix(b"\r").decode().strip(" ")
-            if not text:
+            whole = line.removesuffix(b"\r").decode().lstrip(" ")
+            if not (text := whole.rstrip(" ")):
                 return None
             if "\0" in text:
                 raise MalformedPacket("line has a NUL character: leave it out")
@@ -195,13 +208,18 @@ class LineConnection:
                     return LineSubscribe(*self._subscription(command, arguments))
                 case "UNSUBSCRIBE":
                     return LineUnsubscribe(*self._subscription(command, arguments))
+                case "LOGIN":
+                    user, _, password = whole[len(command) :].lstrip(" ").partition(" ")
+                    if len(password) > PASSWORD_CHARACTERS_MAX or not password:
+                        raise MalformedPacket("LOGIN takes a user and a password")
+                    return LineLogin(user, password.encode())
                 case "CONFIRM" if not arguments:
                     return LineConfirm()
                 case "CONFIRM":
                     raise MalformedPacket("CONFIRM takes nothing: each command is answered then")
                 case _:
                     raise MalformedPacket(
-                        "unknown command: use SUBSCRIBE, UNSUBSCRIBE, PUBLISH or CONFIRM"
+                        "unknown command: use SUBSCRIBE, UNSUBSCRIBE, PUBLISH, CONFIRM or LOGIN"
                     )
         except UnicodeDecodeError:
             return LineError("line is not valid UTF-8")

@@ -214,7 +214,8 @@ class TcpConnection(asyncio.Protocol):
             # Zero: asyncio tells when the last byte is out. That counts as acknowledged here.
             transport.set_write_buffer_limits(high=0)
             client = LineClient(services, self, self.peer, now)
-            self._connections.identified(self)
+            if services.config.allow_anonymous or not services.users.exist:
+                self._connections.identified(self)
             logger.info("line client at %s: connected", self.peer.address)
         self._set_timer(client.deadline())
         return client

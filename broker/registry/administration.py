@@ -186,7 +186,9 @@ class Administration:
                 for f, s in session.subscriptions.items()
                 if not is_shared(f)
             ]
-            document = SessionDocument(new, session.session_expiry_s, now.wall_us, None)
+            document = SessionDocument(
+                new, session.session_expiry_s, now.wall_us, None, user=session.tally.user
+            )
             await self._sessions.add(
                 document,
                 [

@@ -18,6 +18,7 @@ like any other. Instead of a client it is emptied into the sessions of its conne
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from dataclasses import replace
@@ -30,7 +31,7 @@ from broker.counters import Counters
 from broker.delivery.delivery import Delivery
 from broker.delivery.routes import parts
 from broker.documents import Put, SubscriptionDocument
-from broker.errors import QuotaExceeded
+from broker.errors import NotAuthorized, QuotaExceeded
 from broker.log.log import Log
 from broker.message import Lease, Offset
 from broker.queue_documents import GroupDocument
@@ -39,7 +40,7 @@ from broker.registry.faces import Member
 from broker.registry.group import Group, WithoutRoom
 from broker.registry.group_times import GroupTimes
 from broker.registry.lingering import Lingering, all_stored
-from broker.registry.policy import Policy
+from broker.registry.policy import Policy, subscription_of
 from broker.registry.redelivery import Redelivery
 from broker.registry.refusals import Refusal, Refusals, fail
 from broker.registry.sessions import SESSION_EXPIRY_NEVER, Sessions
@@ -47,6 +48,8 @@ from broker.session.in_flight import OF_NO_GROUP
 from broker.session.leases import by_group
 from broker.session.session import Session
 from broker.topics import is_shared, parse_shared
+
+logger = logging.getLogger(__name__)
 
 JOINED_AT_ONCE_MAX = 500
 """Groups that a client who comes back joins in one turn of the loop: about 5 ms."""
@@ -119,7 +122,10 @@ class Groups:
         """A client came back to its session: it is a member of its groups again."""
         shared = [s for s in session.subscriptions.values() if is_shared(s.filter)]
         for number, subscription in enumerate(shared, 1):
-            await self.join(session, subscription, subscriber)
+            try:
+                await self.join(session, subscription, subscriber)
+            except NotAuthorized as error:  # It has a new owner by now. All others go on.
+                logger.warning("client %r: %s: %s", session.client_id, subscription.filter, error)
             if number % JOINED_AT_ONCE_MAX == 0:
                 await asyncio.sleep(0)
 
@@ -136,8 +142,8 @@ class Groups:
         subscriber: Member,
         here: Offset | None = None,
     ) -> None:
-        """Let the session have its share. A new group begins at `here`, or where the log ends.
-        Raises StoreError, QuotaExceeded."""
+        """Let the session have its share. A new group begins at `here`, or where the log ends, and
+        is that user's. Raises StoreError, QuotaExceeded; NotAuthorized: it is another's."""
         while True:
             name = subscription.filter
             group = self._groups.setdefault(name, Group(name, self._without_room, self.times))
@@ -147,11 +153,16 @@ class Groups:
             async with group.lock:
                 if self._groups.get(group.name) is not group or group.ending is not None:
                     continue  # All its members left while we waited.
+                user = "" if name in self.created else session.tally.user
                 try:
                     if group.sender is None:
-                        await self._open(group, self._log.high_watermark if here is None else here)
+                        start = self._log.high_watermark if here is None else here
+                        await self._open(group, start, user)
+                    else:
+                        group.sender.session.tally.refuse_another(user)
                 except Exception:
-                    self._close(group)
+                    if group.empty:
+                        self._close(group)
                     raise
                 if session.attached:
                     self._memberships.setdefault(session, set()).add(group)
@@ -160,7 +171,7 @@ class Groups:
                     self._close(group)
                 return
 
-    async def _open(self, group: Group, here: Offset) -> None:
+    async def _open(self, group: Group, here: Offset, user: str) -> None:
         shared = parse_shared(group.name)
         assert shared is not None
         policy = Policy.of(self.created.get(group.name))
@@ -179,22 +190,14 @@ class Groups:
             receive_maximum=self._config.inflight_max,
             will=None,
             now=self._clock.now(),
+            user=user,
         )
         self._lingering.opened(group.name)
         most = self._config.inflight_max
         group.opened(session, self._log, self._delivery, self._counters, most, redelivery)
         _, topic_filter = shared
         if topic_filter not in session.subscriptions:
-            subscription = SubscriptionDocument(
-                group.name,
-                topic_filter,
-                qos=1,
-                no_local=False,
-                retain_as_published=False,
-                retain_handling=2,
-                subscription_id=None,
-                start_offset=here,
-            )
+            subscription = subscription_of(group.name, topic_filter, here)
             self._delivery.subscribe(session, subscription)
             self._delivery.go_back(session, here)
             # With the cursor: whatever comes from here on is owed, also after a crash.

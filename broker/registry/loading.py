@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from broker.delivery.routes import parts
@@ -22,6 +22,7 @@ from broker.message import Message, Offset, ServedUs
 from broker.session.gaps import Gaps
 from broker.session.session import Session
 from broker.session.tally import Tally
+from broker.store import Store
 
 SESSION_STATE = (
     SessionDocument,
@@ -90,6 +91,16 @@ async def load(
             session.subscribe(subscription)
         await asyncio.sleep(0)
     return session
+
+
+async def refuse_another(
+    store: Store, client_id: str, in_memory: Mapping[str, Session], user: str
+) -> None:
+    """Raises NotAuthorized: the session, in memory or stored, is not this user's; StoreError."""
+    if (session := in_memory.get(client_id)) is not None:
+        session.tally.refuse_another(user)
+    elif (document := await store.get(SessionDocument, (client_id,))) is not None:
+        Tally(document.created_at_us, user=document.user).refuse_another(user)
 
 
 def document_of(session: Session, *, expires_at_us: ServedUs | None) -> SessionDocument:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from broker.documents import SubscriptionDocument
+from broker.message import Offset
 from broker.queue_documents import (
     ATTEMPTS_MAX,
     BACKOFF_FIRST_MS,
@@ -46,3 +48,17 @@ class Policy:
 
 
 DEFAULT = Policy()
+
+
+def subscription_of(name: str, topic_filter: str, start: Offset) -> SubscriptionDocument:
+    """How a group gets the messages that it shares out."""
+    return SubscriptionDocument(
+        name,
+        topic_filter,
+        qos=1,
+        no_local=False,
+        retain_as_published=False,
+        retain_handling=2,
+        subscription_id=None,
+        start_offset=start,
+    )

@@ -27,7 +27,7 @@ from broker.log.log import Log
 from broker.message import Message, Monotonic
 from broker.registry.faces import OPERATOR, AbsentGroups, Owner
 from broker.registry.kept import Kept
-from broker.registry.loading import commit_opening, document_of, load
+from broker.registry.loading import commit_opening, document_of, load, refuse_another
 from broker.registry.takeovers import Takeovers
 from broker.registry.wills import Wills
 from broker.security.rights import Rights
@@ -120,14 +120,17 @@ class Sessions:
         now: Instant,
         hears_of_gaps: bool = True,
         rights: Rights = Rights.ALL,
+        user: str = "",
     ) -> tuple[Session, bool]:
         """The session, now of `owner`, and whether it was there before (Session Present).
 
         A connection that has it is told to let go. The will is committed with the session before
         this returns. Raises QuotaExceeded, StoreError: then nothing has changed but that the other
-        connection is gone.
+        connection is gone. Raises NotAuthorized: it is not `user`'s. ("": there are no users.)
         """
         async with self._locks.setdefault(client_id, asyncio.Lock()):
+            if user and (client_id in self.kept or client_id in self.in_memory):
+                await refuse_another(self._log.store, client_id, self.in_memory, user)
             previous = self.owners.get(client_id)
             if previous is not None:
                 try:
@@ -141,7 +144,7 @@ class Sessions:
             self.owners[client_id] = owner
             try:
                 session, present = await self._take_up(
-                    client_id, clean_start, session_expiry_s, will, now
+                    client_id, clean_start, session_expiry_s, will, now, user
                 )
             except Exception:
                 del self.owners[client_id]
@@ -174,6 +177,7 @@ class Sessions:
         session_expiry_s: int,
         will: WillDocument | None,
         now: Instant,
+        user: str,
     ) -> tuple[Session, bool]:
         """Find the session or make a new one, and commit that it is open. Undone if that fails."""
         session = None if clean_start else await self.find(client_id)
@@ -183,6 +187,7 @@ class Sessions:
             if session_expiry_s and not stored:
                 self.kept.refuse_if_full(client_id)
             session = self._new(client_id, now.wall_us)
+        session.tally.belongs_to(user)
         before = self.in_memory.get(client_id, session)
         had_ended = before.ended
         expiry_before_s = session.session_expiry_s
@@ -381,12 +386,8 @@ class Sessions:
         return await load(self._log.store, client_id, inflight_max=inflight_max, gaps=gaps)
 
     def _new(self, client_id: str, created_at_us: int) -> Session:
-        return Session(
-            client_id,
-            created_at_us=created_at_us,
-            start=self._log.high_watermark,
-            inflight_max=self._config.inflight_max,
-        )
+        start, most = self._log.high_watermark, self._config.inflight_max
+        return Session(client_id, created_at_us=created_at_us, start=start, inflight_max=most)
 
     def _forget(self, client_id: str) -> None:
         """The session is over."""

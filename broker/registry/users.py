@@ -1,31 +1,61 @@
 """Users: who may come in. All of them are in memory; the log has them as documents.
 
-A change counts for everybody as soon as it is stored. While there is no user at all, everybody is
-`anonymous` and may do everything.
+A change counts for everybody as soon as it is stored, also for who is connected: without the user
+there is no connection (0x98), and none goes on with a password that is not the user's any more
+(0x87). While there is no user at all, everybody is `anonymous` and may do everything. When the
+first is made, that ends.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
+from broker.config import Config
 from broker.documents import Delete, Operation, Put, RuleDocument, UserDocument
-from broker.errors import NotFound, QuotaExceeded
+from broker.errors import (
+    CommandRefused,
+    ConfigError,
+    NotAuthorized,
+    NotFound,
+    PeerError,
+    QuotaExceeded,
+    UserRemoved,
+)
 from broker.log.log import Log
-from broker.security.names import validate_role, validate_user
+from broker.security.names import ANONYMOUS, Login, validate_role, validate_user
 
 USERS_MAX = 100_000
 """About 500 bytes of memory each."""
+DISMISSED_AT_ONCE_MAX = 50
+"""Connections that one turn of the loop ends: about 5 ms."""
+
+logger = logging.getLogger(__name__)
+
+
+class Guest(Protocol):
+    """A connection that has logged in."""
+
+    def dismiss(self, error: PeerError) -> None:
+        """End it, and say why."""
+        ...
 
 
 class Users:
     def __init__(self, log: Log) -> None:
         self._log = log
         self._by_name: dict[str, UserDocument] = {}
+        self._guests: dict[str, dict[Guest, Login]] = {}
+        """Who is connected, by user."""
+        self.must_exist = False
+        """Whether others could connect without a password if there was no user."""
         self._watching: list[Callable[[str], None]] = []
 
     async def start(self) -> None:
         """Raises StoreError."""
-        self._by_name = {user.name: user for user in await self._log.store.scan(UserDocument)}
+        self._by_name |= {user.name: user for user in await self._log.store.scan(UserDocument)}
 
     def watch(self, changed: Callable[[str], None]) -> None:
         """Call it with the name of a user that is new, or another than before, or gone."""
@@ -43,22 +73,56 @@ class Users:
     def get(self, name: str) -> UserDocument | None:
         return self._by_name.get(name)
 
-    async def put(self, user: UserDocument) -> None:
-        """Add or change one. Raises CommandRefused, QuotaExceeded, StoreError."""
-        validate_user(user.name)
-        for role in user.role_names:
-            validate_role(role)
-        if user.name not in self._by_name and len(self._by_name) >= USERS_MAX:
-            raise QuotaExceeded(f"there are {USERS_MAX} users already")
-        await self._log.commit_now([Put(user)], keep_if_full=False)
-        self._by_name[user.name] = user
-        self._tell(user.name)
+    # Changes
+
+    async def put(self, *users: UserDocument) -> None:
+        """Add or change them, all or none. Raises CommandRefused, QuotaExceeded, StoreError."""
+        for user in users:
+            validate_user(user.name)
+            for role in user.role_names:
+                validate_role(role)
+        new = {user.name for user in users} - self._by_name.keys()
+        if len(self._by_name) + len(new) > USERS_MAX:
+            raise QuotaExceeded(f"there are more than {USERS_MAX} users then")
+        await self._log.commit_now([Put(user) for user in users], keep_if_full=False)
+        first = not self.exist
+        other = [
+            user.name
+            for user in users
+            if (old := self.get(user.name)) is not None and old.password != user.password
+        ]
+        self._by_name |= {user.name: user for user in users}
+        self._tell(*[user.name for user in users])
+        for name in other:
+            await self.dismiss(
+                name,
+                NotAuthorized("the user has another password now"),
+                lambda login: login.by_password,
+            )
+        if first:
+            await self.dismiss(
+                ANONYMOUS,
+                NotAuthorized("there are users now: say who you are"),
+                lambda login: not login.may_stay,
+            )
+
+    async def rehashed(self, before: UserDocument, user: UserDocument) -> None:
+        """The same user with the same password, kept in another form. Of no effect if it is another
+        by now. Raises StoreError."""
+        if self.get(user.name) is before:
+            self._by_name[user.name] = user
+            await self._log.commit_now([Put(user)], keep_if_full=False)
 
     async def remove(self, name: str) -> None:
         """Its rules go with it: whoever has that name later has none of them. Raises NotFound,
-        StoreError."""
+        CommandRefused, StoreError."""
         if name not in self._by_name:
             raise NotFound(f"there is no user {name}", "`pubsub user ls` lists them")
+        if self.must_exist and len(self._by_name) == 1:
+            raise CommandRefused(
+                f"{name} is the last user: then everybody could connect from elsewhere",
+                "add another first, or stop the broker and start it on this machine alone",
+            )
         operations: list[Operation] = [
             Delete(UserDocument, (name,)),
             Delete(RuleDocument, (name, False)),
@@ -66,7 +130,58 @@ class Users:
         await self._log.commit_now(operations, keep_if_full=False)
         self._by_name.pop(name, None)
         self._tell(name)
+        await self.dismiss(name, UserRemoved("the user was removed"))
 
-    def _tell(self, name: str) -> None:
-        for tell in self._watching:
-            tell(name)
+    def _tell(self, *names: str) -> None:
+        for name in names:
+            for changed in self._watching:
+                changed(name)
+
+    # Who is connected
+
+    def enter(self, guest: Guest, login: Login) -> None:
+        self._guests.setdefault(login.user, {})[guest] = login
+
+    def leave(self, guest: Guest, login: Login) -> None:
+        guests = self._guests.get(login.user, {})
+        guests.pop(guest, None)
+        if not guests:
+            self._guests.pop(login.user, None)
+
+    def is_connected(self, name: str) -> bool:
+        return name in self._guests
+
+    def guests(self, name: str) -> Mapping[Guest, Login]:
+        """The connections of a user."""
+        return self._guests.get(name, {})
+
+    async def dismiss(
+        self, name: str, error: PeerError, which: Callable[[Login], bool] = lambda _: True
+    ) -> None:
+        """End the connections of a user, or some of them, a few in each turn of the loop."""
+        ending = [guest for guest, login in self.guests(name).items() if which(login)]
+        for number, guest in enumerate(ending, 1):
+            dismiss_one(guest, error)
+            if number % DISMISSED_AT_ONCE_MAX == 0:
+                await asyncio.sleep(0)
+
+
+def dismiss_one(guest: Guest, error: PeerError) -> None:
+    """What goes wrong with one of them is told, and keeps no other."""
+    try:
+        guest.dismiss(error)
+    except Exception as failure:
+        logger.critical("a connection was not ended: %s", error.reason, exc_info=failure)
+
+
+def expect_users(users: Users, config: Config) -> None:
+    """Raises ConfigError: others could connect without a password. Otherwise one user stays."""
+    host = config.open_host
+    users.must_exist = host is not None
+    if host is not None and not users.exist:
+        raise ConfigError(
+            "listeners.host" if config.listeners else "host",
+            host,
+            "others could connect without a password; make a user with `pubsub user add NAME"
+            f" --admin --data-dir {config.data_dir}`, or add --allow-anonymous if that is meant",
+        )

@@ -18,10 +18,14 @@ NAME_BYTES_MAX = 256
 
 @dataclass(slots=True, frozen=True)
 class Login:
-    """Who a connection is. `expires_at_s`: until then, by the wall clock (Unix time)."""
+    """Who a connection is. `roles`: of a token, which names them; None: those of the user.
+    `may_stay`: also when the first user is made. `expires_at_s`: it may be here until then, by the
+    wall clock (Unix time)."""
 
     user: str
-    roles: tuple[str, ...] = ()
+    roles: tuple[str, ...] | None = None
+    by_password: bool = False
+    may_stay: bool = True
     expires_at_s: float | None = None
 
 

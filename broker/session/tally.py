@@ -5,6 +5,7 @@ The log has it as it was when the client last left: a crash forgets what came to
 
 from __future__ import annotations
 
+from broker.errors import NotAuthorized
 from broker.message import NOT_SEEN, WallUs
 
 
@@ -31,7 +32,13 @@ class Tally:
         or by an operator."""
 
     def belongs_to(self, user: str) -> None:
-        self.user = user
+        """From now on; of no effect if `user` is empty."""
+        self.user = user or self.user
+
+    def refuse_another(self, user: str) -> None:
+        """Raises NotAuthorized: the session is another user's."""
+        if user and self.user and user != self.user:
+            raise NotAuthorized("that name is another user's")
 
     def left(self, at_us: WallUs) -> None:
         self.last_seen_us = at_us

@@ -37,9 +37,7 @@ def run(
     ] = None,
     allow_anonymous: Annotated[
         bool | None,
-        typer.Option(
-            "--allow-anonymous", help="Let others than this machine connect without a password."
-        ),
+        typer.Option("--allow-anonymous", help="Let clients connect without a user name."),
     ] = None,
     log_level: Annotated[
         str | None,

@@ -253,7 +253,7 @@ def test_packets_that_are_never_whole_do_not_keep_out_an_upload_that_is_slow(
 
 
 SMALL_BUFFERS = {"write_buffer_bytes_max": 32 * 1024, "packet_bytes_max": 32 * 1024}
-UNKNOWN_COMMAND = b"ERROR unknown command: use SUBSCRIBE, UNSUBSCRIBE, PUBLISH or CONFIRM\n"
+UNKNOWN_COMMAND = b"ERROR unknown command: use SUBSCRIBE, UNSUBSCRIBE, PUBLISH, CONFIRM or LOGIN\n"
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from broker.lines.connection import (
     LineConnection,
     LineError,
     LineEvent,
+    LineLogin,
     LinePublish,
     LineSubscribe,
 )
@@ -55,6 +56,8 @@ def command(event: LineEvent) -> bytes:
     if isinstance(event, LinePublish):
         ends = event.topic.encode(), event.payload, event.publisher.encode()
         return b"PUBLISH %b %b %b \n" % ends
+    if isinstance(event, LineLogin):
+        return b"LOGIN %b %b\r\n" % (event.user.encode(), event.password)
     verb = "SUBSCRIBE" if isinstance(event, LineSubscribe) else "UNSUBSCRIBE"
     return f"{verb} {event.filter} {event.subscriber} \n".encode()
 

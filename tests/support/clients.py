@@ -107,6 +107,7 @@ def services(world: World, config: Config) -> Services:
         {},
         world.users,
         world.permissions,
+        world.logins,
     )
 
 

@@ -30,6 +30,7 @@ from broker.registry.administration import Administration
 from broker.registry.faces import Owner
 from broker.registry.groups import Groups
 from broker.registry.permissions import Permissions
+from broker.registry.logins import Logins
 from broker.registry.sessions import Sessions
 from broker.registry.users import Users
 from broker.registry.wills import Wills
@@ -222,6 +223,7 @@ class World:
         self.log = Log(disk, self.counters, clock, append_bytes_max=config.append_bytes_max)
         self.users = Users(self.log)
         self.permissions = Permissions(self.log, self.users)
+        self.logins = Logins(self.users, clock)
         self.delivery = Delivery(self.log, self.counters, config, clock)
         moved = self.alarm.deadline_moved
         grace_s = config.will_restart_grace_s
@@ -299,6 +301,7 @@ async def running(
     try:
         yield world
     finally:
+        world.logins.stop()
         tasks = asyncio.all_tasks() - before - {asyncio.current_task()}
         for task in tasks:
             task.cancel()

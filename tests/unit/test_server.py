@@ -229,6 +229,9 @@ async def test_status_is_a_snapshot(server: Server, config: Config) -> None:
         "gaps_left_out": 0,
         "removed_unread": 0,
         "refused_connects": 0,
+        "logins_failed": 0,
+        "logins_delayed": 0,
+        "logins_refused": 0,
         "dropped": {},
     }
     assert {name: status[name] for name in expected} == expected

@@ -34,7 +34,7 @@ async def test_commands_are_answered_in_their_order(world: World, lines: Lines) 
     world.disk.may_commit.set()
     assert await lines.gets() == [
         "OK",
-        "ERROR unknown command: use SUBSCRIBE, UNSUBSCRIBE, PUBLISH or CONFIRM",
+        "ERROR unknown command: use SUBSCRIBE, UNSUBSCRIBE, PUBLISH, CONFIRM or LOGIN",
         "OK",
         "OK",
         "ERROR PUBLISH takes a topic, a message and a publisher",

@@ -308,7 +308,7 @@ async def test_what_line_clients_do_is_told_to_the_operator(
     peer = f"line client at {reachable(tmp_path / 's')}"
     assert [text for text in caplog.messages if text.startswith("line client")] == [
         f"{peer}: connected",
-        f"{peer}: refused: unknown command: use SUBSCRIBE, UNSUBSCRIBE, PUBLISH or CONFIRM",
+        f"{peer}: refused: unknown command: use SUBSCRIBE, UNSUBSCRIBE, PUBLISH, CONFIRM or LOGIN",
         f"{peer}: disconnected",
     ]
 

@@ -1,0 +1,191 @@
+"""Logins: who comes with a name and a password is the user, or is refused.
+
+- Hashes are made beside the loop (`hashing`). What was right is remembered as a keyed hash, as long
+  as the user is connected and REMEMBERED_S longer: so thousands that come back at once are in at
+  once. The key is this process's own.
+- An unknown user costs the same time as a wrong password.
+- A login that fails is counted and told, never with its password. After some of them, others from
+  the address wait (`failures`); who is remembered does not.
+- A password that is kept in an older form is kept in ours from its first login on.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import secrets
+from dataclasses import asdict, dataclass, replace
+
+from broker.clock import Clock
+from broker.documents import UserDocument
+from broker.errors import BadUserNameOrPassword, LoginRefused, StoreError, TooManyLogins
+from broker.message import Monotonic
+from broker.registry.failures import Failures, address_of
+from broker.registry.hashing import Hashing
+from broker.registry.users import Users
+from broker.security import passwords
+from broker.security.names import ANONYMOUS, Login
+
+REMEMBERED_S = 3600.0
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Applicant:
+    """Who wants to come in. `host`: the IP address, "": a Unix socket. `size`: bytes that are kept
+    of the connection while it waits. `certificate_user`: whom its TLS certificate names."""
+
+    name: str | None
+    password: bytes | None
+    host: str
+    allow_anonymous: bool
+    certificate_user: str | None = None
+    size: int = 0
+
+
+@dataclass(slots=True)
+class Counts:
+    """`failed` had a wrong password or no such user, or named none; `delayed` waited as others from
+    their address had failed; `refused` were not looked at, as too many waited."""
+
+    failed: int = 0
+    delayed: int = 0
+    refused: int = 0
+
+
+@dataclass(slots=True)
+class _Remembered:
+    digest: bytes
+    kept: str
+    """What of the password was in force then."""
+    used_at: Monotonic
+
+
+class Logins:
+    def __init__(self, users: Users, clock: Clock) -> None:
+        self._users = users
+        self.counts = Counts()
+        self._clock = clock
+        self.hashing = Hashing()
+        self._failures = Failures()
+        self._key = secrets.token_bytes(32)
+        self._remembered: dict[str, _Remembered] = {}
+        """By user: as many as there are users, at most."""
+
+    async def login(self, who: Applicant) -> Login:
+        """Raises LoginRefused."""
+        login = self.at_once(who)
+        return login or await self._by_password(who, who.name or "", who.password or b"")
+
+    def at_once(self, who: Applicant) -> Login | None:
+        """Without a password; None: it takes one. Raises LoginRefused."""
+        users = self._users
+        if not users.exist:
+            return Login(ANONYMOUS, may_stay=who.allow_anonymous)
+        if who.certificate_user is not None and who.name in (None, who.certificate_user):
+            if users.get(who.certificate_user) is None:
+                raise self._refused(who, who.certificate_user, "the certificate's user is not here")
+            return Login(who.certificate_user)
+        if who.name is None:
+            if who.allow_anonymous:
+                return Login(ANONYMOUS)
+            logger.info("%s gave no user name: refused", _from(who))
+            self.counts.failed += 1
+            raise LoginRefused("give a user name and a password")
+        return None
+
+    async def _by_password(self, who: Applicant, name: str, password: bytes) -> Login:
+        user = self._users.get(name)
+        if user is not None and self._is_remembered(user, password):
+            return Login(name, by_password=True)
+        address = address_of(who.host)
+        await self._wait(who, address)
+        kept = user.password if user is not None else ""
+        try:
+            fits = await self.hashing.run(
+                address, who.size, lambda: passwords.fits(password, kept or passwords.NOBODYS)
+            )
+        except TooManyLogins:
+            self.counts.refused += 1
+            raise
+        if user is None or not kept or not fits:
+            self._failures.failed(address, self._clock.monotonic())
+            raise self._refused(who, name, "no such user" if user is None else "wrong password")
+        if self._users.get(name) is not user and (
+            (user := self._users.get(name)) is None or user.password != kept
+        ):
+            raise self._refused(who, name, "the user was changed meanwhile")
+        if not passwords.is_ours(kept):
+            user = await self._rehash(user, address, password)
+        self._remember(user, password)
+        return Login(name, by_password=True)
+
+    async def _wait(self, who: Applicant, address: str) -> None:
+        """As long as those from there have to. Raises TooManyLogins."""
+        wait_s = self._failures.wait_s(address, self._clock.monotonic())
+        if wait_s is None:
+            self.counts.refused += 1
+            raise TooManyLogins("too many logins from this address have failed, try again later")
+        if wait_s:
+            self.counts.delayed += 1
+            await self._clock.sleep(wait_s)
+
+    async def _rehash(self, user: UserDocument, address: str, password: bytes) -> UserDocument:
+        """Keep its password as ours. The login goes on, whatever becomes of that."""
+        try:
+            kept = await self.hashing.run(address, 0, lambda: passwords.hashed(password))
+            after = replace(user, password=kept)
+            await self._users.rehashed(user, after)
+        except (StoreError, TooManyLogins) as error:
+            logger.warning("the password of user %r is kept in its old form: %s", user.name, error)
+            return user
+        return after
+
+    def _refused(self, who: Applicant, name: str, why: str) -> LoginRefused:
+        self.counts.failed += 1
+        logger.warning("login of user %r from %s failed: %s", name, _from(who), why)
+        return BadUserNameOrPassword("wrong user name or password")
+
+    # What is remembered
+
+    def _is_remembered(self, user: UserDocument, password: bytes) -> bool:
+        known = self._remembered.get(user.name)
+        if known is None:
+            return False
+        now = self._clock.monotonic()
+        lasts = now - known.used_at <= REMEMBERED_S or self._users.is_connected(user.name)
+        if known.kept != user.password or not lasts:
+            del self._remembered[user.name]
+            return False
+        if not hmac.compare_digest(known.digest, self._digest(user.name, password)):
+            return False
+        known.used_at = now
+        return True
+
+    def _remember(self, user: UserDocument, password: bytes) -> None:
+        digest = self._digest(user.name, password)
+        now = self._clock.monotonic()
+        self._remembered[user.name] = _Remembered(digest, user.password, now)
+
+    def _digest(self, name: str, password: bytes) -> bytes:
+        return hmac.digest(self._key, b"%b\0%b" % (name.encode(), password), "sha256")
+
+    def left(self, login: Login) -> None:
+        """One of its connections has ended: remember it from now on."""
+        if login.by_password and (known := self._remembered.get(login.user)) is not None:
+            known.used_at = self._clock.monotonic()
+
+    def values(self) -> dict[str, object]:
+        """For $SYS."""
+        return {f"logins/{name}": count for name, count in asdict(self.counts).items()}
+
+    def status(self) -> dict[str, object]:
+        return {f"logins_{name}": count for name, count in asdict(self.counts).items()}
+
+    def stop(self) -> None:
+        self.hashing.stop()
+
+
+def _from(who: Applicant) -> str:
+    return who.host or "this machine"

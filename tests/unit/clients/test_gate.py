@@ -1,0 +1,221 @@
+"""The gate: who may connect, with which answer, and whose sessions are whose."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from broker.config import Config
+from broker.documents import SessionDocument
+from broker.mqtt.encode import encode
+from broker.mqtt.packets import MQTT_3_1_1, MQTT_5, Connect
+from broker.security import passwords
+from tests.support.clients import NOTHING_TO_TELL, Dialogue
+from tests.support.lines import Lines
+from tests.support.passwords import user
+from tests.support.world import World
+
+OPEN = replace(NOTHING_TO_TELL, allow_anonymous=True)
+ACCEPTED = {MQTT_3_1_1: "20 02 00 00", MQTT_5: "20 03 00 00 00"}
+
+
+def connecting(
+    world: World,
+    name: str | None = None,
+    password: bytes | None = None,
+    *,
+    client_id: str = "a",
+    version: int = MQTT_5,
+    config: Config = NOTHING_TO_TELL,
+    clean_start: bool = False,
+) -> Dialogue:
+    dialogue = Dialogue(world, config)
+    packet = Connect(version, client_id, clean_start, 60, username=name, password=password)
+    if version == MQTT_5:
+        packet.session_expiry_s = 100
+    dialogue.peer.receive(encode(packet, version), world.clock.monotonic())
+    return dialogue
+
+
+async def answer(world: World, dialogue: Dialogue) -> bytes:
+    """What the broker has written when all is done."""
+    async with asyncio.timeout(5):
+        while not dialogue.transport.written and not dialogue.peer.closed:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+    await world.settled()
+    written, dialogue.transport.written = dialogue.transport.written, b""
+    return written
+
+
+def code(written: bytes) -> tuple[int, int]:
+    """Packet type and Reason Code."""
+    return written[0] >> 4, written[2 if written[0] >> 4 == 14 else 3]
+
+
+async def connected(world: World, name: str, *, client_id: str = "a") -> Dialogue:
+    dialogue = connecting(world, name, b"secret", client_id=client_id)
+    assert code(await answer(world, dialogue)) == (2, 0)
+    return dialogue
+
+
+@pytest.fixture
+async def users(world: World) -> None:
+    await world.users.put(user("anna"), user("bob"))
+
+
+@pytest.mark.parametrize(
+    ("name", "password", "codes"),
+    [
+        ("anna", b"secret", {MQTT_3_1_1: 0, MQTT_5: 0}),
+        ("anna", b"Secret", {MQTT_3_1_1: 4, MQTT_5: 0x86}),
+        ("anna", None, {MQTT_3_1_1: 4, MQTT_5: 0x86}),
+        ("nobody", b"secret", {MQTT_3_1_1: 4, MQTT_5: 0x86}),
+        (None, None, {MQTT_3_1_1: 5, MQTT_5: 0x87}),
+    ],
+)
+@pytest.mark.parametrize("version", [MQTT_3_1_1, MQTT_5])
+@pytest.mark.usefixtures("users")
+async def test_the_password_opens(
+    world: World, version: int, name: str | None, password: bytes | None, codes: dict[int, int]
+) -> None:
+    dialogue = connecting(world, name, password, version=version)
+    assert code(await answer(world, dialogue)) == (2, codes[version])
+    assert dialogue.peer.closed == bool(codes[version])
+    assert world.users.is_connected("anna") == (not codes[version])
+
+
+async def test_without_users_whatever_is_given_comes_in(world: World) -> None:
+    for name, password in ((None, None), ("anna", b"x")):
+        assert code(await answer(world, connecting(world, name, password))) == (2, 0)
+
+
+@pytest.mark.usefixtures("users")
+async def test_waiting_for_our_hash_is_no_silence_of_the_client(world: World) -> None:
+    dialogue = connecting(world, "anna", b"secret")
+    await asyncio.sleep(0)
+    assert dialogue.peer.deadline() is None
+    world.clock.advance(1000)
+    dialogue.peer.expire(world.clock.monotonic())
+    assert code(await answer(world, dialogue)) == (2, 0)
+    assert dialogue.peer.deadline() is not None
+
+
+# Changes
+
+
+async def test_with_the_first_user_who_has_not_said_who_it_is_must_go(world: World) -> None:
+    strict, lax = connecting(world), connecting(world, client_id="b", config=OPEN)
+    for dialogue in (strict, lax):
+        await answer(world, dialogue)
+    await world.users.put(user("anna"))
+    assert code(await answer(world, strict)) == (14, 0x87)
+    assert not lax.peer.closed
+    await world.users.put(user("bob"))
+    assert not lax.peer.closed
+
+
+@pytest.mark.usefixtures("users")
+async def test_a_removed_user_is_disconnected_and_no_other(world: World) -> None:
+    anna, bob = await connected(world, "anna"), await connected(world, "bob", client_id="b")
+    await world.users.remove("anna")
+    assert code(await answer(world, anna)) == (14, 0x98)
+    assert not bob.peer.closed
+
+
+@pytest.mark.usefixtures("users")
+async def test_another_password_ends_what_came_in_with_the_old_one(world: World) -> None:
+    anna, bob = await connected(world, "anna"), await connected(world, "bob", client_id="b")
+    await world.users.put(replace(user("anna"), roles="other"))
+    assert not anna.peer.closed
+    await world.users.put(replace(user("anna"), password=passwords.hashed(b"new")))
+    assert code(await answer(world, anna)) == (14, 0x87)
+    assert not bob.peer.closed
+
+
+# Whose session it is
+
+
+@pytest.mark.parametrize("clean_start", [False, True])
+@pytest.mark.parametrize(("version", "refusal"), [(MQTT_3_1_1, 5), (MQTT_5, 0x87)])
+@pytest.mark.usefixtures("users")
+async def test_another_users_client_identifier_is_refused_and_the_owner_stays(
+    world: World, version: int, refusal: int, clean_start: bool
+) -> None:
+    owner = await connected(world, "anna")
+    thief = connecting(world, "bob", b"secret", version=version, clean_start=clean_start)
+    assert code(await answer(world, thief)) == (2, refusal)
+    assert not owner.peer.closed
+    again = connecting(world, "anna", b"secret")
+    assert code(await answer(world, again)) == (2, 0)
+    assert owner.peer.closed
+
+
+@pytest.mark.parametrize("clean_start", [False, True])
+@pytest.mark.usefixtures("users")
+async def test_also_while_the_owner_is_away(world: World, clean_start: bool) -> None:
+    owner = await connected(world, "anna")
+    owner.peer.lost()
+    await world.settled()
+    thief = connecting(world, "bob", b"secret", clean_start=clean_start)
+    assert code(await answer(world, thief)) == (2, 0x87)
+    back = connecting(world, "anna", b"secret")
+    assert (await answer(world, back))[2:4] == b"\x01\x00"  # Session Present
+
+
+async def test_what_was_made_without_users_is_whose_who_comes_first(world: World) -> None:
+    before = connecting(world)
+    await answer(world, before)
+    await world.users.put(user("anna"), user("bob"))
+    await answer(world, before)
+    await world.settled()
+    first = await connected(world, "anna")
+    document = await world.disk.get(SessionDocument, ("a",))
+    assert document is not None
+    assert document.user == "anna"
+    thief = connecting(world, "bob", b"secret")
+    assert code(await answer(world, thief)) == (2, 0x87)
+    assert not first.peer.closed
+
+
+# The line protocol
+
+
+async def lines_get(world: World, lines: Lines) -> list[str]:
+    async with asyncio.timeout(5):
+        while not lines.transport.written:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+    return await lines.gets()
+
+
+LOG_IN = "ERROR log in first: LOGIN <user> <password>"
+
+
+@pytest.mark.usefixtures("users")
+async def test_a_line_peer_logs_in_first(world: World) -> None:
+    lines = Lines(world)
+    lines.says("PUBLISH t 1 p", "SUBSCRIBE t sub1")
+    assert await lines.gets() == [LOG_IN] * 2
+    lines.says("LOGIN anna wrong", "PUBLISH t 1 p")
+    assert await lines_get(world, lines) == ["ERROR wrong user name or password", LOG_IN]
+    lines.says("LOGIN anna secret", "PUBLISH t 1 p", "SUBSCRIBE t sub1")
+    assert await lines_get(world, lines) == ["OK"] * 3
+    assert lines.transport.deadlines_moved == 1
+    lines.says("LOGIN bob secret")
+    assert await lines.gets() == ["ERROR LOGIN comes before the first subscriber"]
+    document = await world.disk.get(SessionDocument, ("sub1",))
+    assert document is not None
+    assert document.user == "anna"
+    other = Lines(world)
+    other.says("LOGIN bob secret", "SUBSCRIBE t sub1")
+    assert await lines_get(world, other) == ["OK", "ERROR that name is another user's"]
+    await world.users.remove("anna")
+    assert await lines.gets() == ["ERROR the user was removed"]
+
+
+@pytest.mark.usefixtures("users")
+async def test_a_line_peer_may_be_anonymous_where_that_is_allowed(world: World) -> None:
+    lines = Lines(world, OPEN)
+    lines.says("PUBLISH t 1 p")
+    assert await lines.gets() == ["OK"]

@@ -1,0 +1,113 @@
+"""Hashes beside the loop: so many at a time, in turns, and no more than so many wait."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from broker.errors import TooManyLogins
+from broker.registry import hashing as module
+from broker.registry.hashing import Hashing
+
+
+class Held:
+    """A call that ends when it may."""
+
+    def __init__(self) -> None:
+        self.may_end = threading.Event()
+        self.began = 0
+        self.order: list[str] = []
+
+    def __call__(self, name: str = "") -> str:
+        self.began += 1
+        assert self.may_end.wait(5)
+        self.order.append(name)
+        return name
+
+
+@pytest.fixture
+def held() -> Iterator[Held]:
+    held = Held()
+    yield held
+    held.may_end.set()
+
+
+@pytest.fixture
+def hashing(held: Held) -> Iterator[Hashing]:
+    hashing = Hashing(1)
+    yield hashing
+    held.may_end.set()
+    hashing.stop()
+
+
+async def turns() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+def begin(hashing: Hashing, held: Held, *addresses: str, size: int = 1) -> list[asyncio.Task[str]]:
+    return [
+        asyncio.create_task(hashing.run(address, size, lambda n=address: held(n)))  # type: ignore[misc]
+        for address in addresses
+    ]
+
+
+async def test_addresses_have_turns(hashing: Hashing, held: Held) -> None:
+    tasks = begin(hashing, held, "a", "a", "a", "a", "b")
+    await turns()
+    assert (held.began, hashing.waiting_count) == (1, 4)
+    held.may_end.set()
+    assert await asyncio.gather(*tasks) == ["a", "a", "a", "a", "b"]
+    assert held.order == ["a", "a", "b", "a", "a"]
+    assert hashing.waiting_count == 0
+
+
+async def test_no_more_than_so_many_wait(
+    hashing: Hashing, held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "WAITING_MAX", 4)
+    tasks = begin(hashing, held, "a", "a", "a")
+    await turns()
+    with pytest.raises(TooManyLogins):  # Half of them is for others.
+        await hashing.run("a", 1, held)
+    tasks += begin(hashing, held, "b", "c")
+    await turns()
+    with pytest.raises(TooManyLogins):
+        await hashing.run("d", 1, held)
+    held.may_end.set()
+    await asyncio.gather(*tasks)
+    assert await hashing.run("d", 1, lambda: "in") == "in"
+
+
+async def test_what_waits_is_bounded_in_bytes(
+    hashing: Hashing, held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "WAITING_BYTES_MAX", 100)
+    tasks = begin(hashing, held, "a", "b", size=60)
+    await turns()
+    with pytest.raises(TooManyLogins):
+        await hashing.run("c", 60, held)
+    held.may_end.set()
+    await asyncio.gather(*tasks)
+
+
+async def test_who_gives_up_leaves_the_queue_to_others(hashing: Hashing, held: Held) -> None:
+    first, gone, last = begin(hashing, held, "a", "b", "c")
+    await turns()
+    gone.cancel()
+    await turns()
+    held.may_end.set()
+    assert (await first, await last) == ("a", "c")
+    assert await hashing.run("d", 1, lambda: "in") == "in"
+
+
+async def test_what_fails_makes_room(hashing: Hashing) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError):
+            await hashing.run("a", 1, fail)

@@ -1,0 +1,217 @@
+"""Who comes in, with what, and what it costs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import replace
+
+import pytest
+
+from broker.errors import BadUserNameOrPassword, LoginRefused, PeerError, TooManyLogins
+from broker.registry import logins as module
+from broker.registry.failures import FREE, PAUSE_FIRST_S, WAIT_MAX_S
+from broker.registry.logins import REMEMBERED_S, Applicant, Logins
+from broker.security import passwords
+from broker.security.names import ANONYMOUS, Login
+from tests.support.passwords import ARGON2ID, PBKDF2, SHA512, user
+from tests.support.world import World
+
+ANNA = Login("anna", by_password=True)
+
+
+class Connected:
+    def __init__(self) -> None:
+        self.dismissed: list[PeerError] = []
+
+    def dismiss(self, error: PeerError) -> None:
+        self.dismissed.append(error)
+
+
+@pytest.fixture
+async def logins(world: World) -> Logins:
+    await world.users.put(user("anna"))
+    return world.logins
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The hashes that were compared."""
+    made: list[str] = []
+    real = passwords.fits
+
+    def counted(password: bytes, kept: str) -> bool:
+        made.append(kept)
+        return real(password, kept)
+
+    monkeypatch.setattr(passwords, "fits", counted)
+    return made
+
+
+def who(
+    name: str | None = "anna",
+    password: bytes | None = b"secret",
+    host: str = "192.0.2.1",
+    *,
+    anonymous: bool = False,
+    certificate: str | None = None,
+) -> Applicant:
+    return Applicant(name, password, host, anonymous, certificate, 100)
+
+
+async def fails(logins: Logins, *times: Applicant) -> None:
+    for applicant in times:
+        with pytest.raises(BadUserNameOrPassword):
+            await logins.login(applicant)
+
+
+async def test_without_users_everybody_is_anonymous(world: World, made: list[str]) -> None:
+    for one in (who(), who(None, None), who("", b"")):
+        assert await world.logins.login(one) == Login(ANONYMOUS, may_stay=False)
+    assert made == []
+
+
+async def test_with_users_only_the_password_opens(logins: Logins) -> None:
+    assert await logins.login(who()) == ANNA
+    await fails(logins, who(password=b"Secret"), who(password=None), who("bob"), who("", b""))
+    assert logins.counts.failed == 4
+
+
+async def test_who_gives_no_name_is_anonymous_where_that_is_allowed(logins: Logins) -> None:
+    with pytest.raises(LoginRefused) as refused:
+        await logins.login(who(None, None))
+    assert refused.value.reason_code == 0x87
+    assert await logins.login(who(None, None, anonymous=True)) == Login(ANONYMOUS)
+    await fails(logins, who(ANONYMOUS, b"", anonymous=True))
+
+
+async def test_a_certificate_of_a_user_needs_no_password(logins: Logins, made: list[str]) -> None:
+    assert await logins.login(who(None, None, certificate="anna")) == Login("anna")
+    assert await logins.login(who("anna", None, certificate="anna")) == Login("anna")
+    await fails(logins, who(None, None, certificate="bob"), who("bob", b"", certificate="anna"))
+    assert len(made) == 1
+
+
+async def test_what_was_right_is_remembered_for_a_while(
+    world: World, logins: Logins, made: list[str]
+) -> None:
+    for _ in range(3):
+        await logins.login(who())
+    assert len(made) == 1
+    await fails(logins, who(password=b"secret "))
+    world.clock.advance(REMEMBERED_S - 1)
+    await logins.login(who())
+    world.clock.advance(REMEMBERED_S + 1)
+    await logins.login(who())
+    assert made == [ARGON2ID] * 3
+
+
+async def test_who_is_connected_is_remembered(
+    world: World, logins: Logins, made: list[str]
+) -> None:
+    one = Connected()
+    world.users.enter(one, await logins.login(who()))
+    world.clock.advance(10 * REMEMBERED_S)
+    await logins.login(who())
+    world.clock.advance(10 * REMEMBERED_S)
+    world.users.leave(one, ANNA)
+    logins.left(ANNA)
+    await logins.login(who())
+    assert len(made) == 1
+
+
+async def test_another_password_makes_forget_the_old_one(world: World, logins: Logins) -> None:
+    await logins.login(who())
+    await world.users.put(replace(user("anna"), password=passwords.hashed(b"new")))
+    await fails(logins, who())
+    assert await logins.login(who(password=b"new")) == ANNA
+    await world.users.remove("anna")
+    await world.users.put(user("bob"))
+    await fails(logins, who(password=b"new"))
+
+
+async def test_nothing_that_is_remembered_is_the_password(logins: Logins) -> None:
+    await logins.login(who())
+    assert b"secret" not in repr(logins._remembered).encode()
+    assert logins._key not in repr(logins._remembered).encode()
+
+
+@pytest.mark.parametrize("kept", [SHA512, PBKDF2])
+async def test_an_older_form_is_kept_in_ours_from_the_first_login_on(
+    world: World, logins: Logins, kept: str
+) -> None:
+    await world.users.put(user("anna", kept))
+    guest = Connected()
+    world.users.enter(guest, ANNA)
+    await fails(logins, who(password=b"wrong"))
+    assert world.users.by_name["anna"].password == kept
+    await logins.login(who())
+    assert passwords.is_ours(world.users.by_name["anna"].password)
+    assert await logins.login(who()) == ANNA
+    assert guest.dismissed == []
+
+
+async def test_a_full_disk_keeps_nobody_out(world: World, logins: Logins) -> None:
+    await world.users.put(user("anna", SHA512))
+    world.disk.full = True
+    assert await logins.login(who()) == ANNA
+
+
+async def test_after_some_failures_an_address_waits_and_others_do_not(
+    world: World, logins: Logins, made: list[str]
+) -> None:
+    await fails(logins, *[who(password=b"wrong")] * FREE)
+    waiting = asyncio.create_task(logins.login(who()))
+    assert await logins.login(who(host="192.0.2.2")) == ANNA
+    assert not waiting.done()
+    assert len(made) == FREE + 1
+    assert await logins.login(who()) == ANNA  # It is remembered by now.
+    assert logins.counts.delayed == 1
+    world.clock.advance(PAUSE_FIRST_S)
+    assert await waiting == ANNA
+
+
+async def test_too_many_that_wait_are_refused_unread(
+    world: World, logins: Logins, made: list[str]
+) -> None:
+    await fails(logins, *[who(password=b"wrong")] * FREE)
+    many = [asyncio.create_task(logins.login(who(password=b"wrong"))) for _ in range(100)]
+    for _ in range(5):
+        await asyncio.sleep(0)
+    refused = [task for task in many if task.done()]
+    assert len(refused) == 100 - WAIT_MAX_S // PAUSE_FIRST_S
+    assert all(isinstance(task.exception(), TooManyLogins) for task in refused)
+    assert (logins.counts.refused, len(made)) == (len(refused), FREE)
+    world.clock.advance(WAIT_MAX_S)
+    for task in many:
+        with pytest.raises(LoginRefused):
+            await task
+    assert logins.values() == {
+        "logins/failed": FREE + 60,
+        "logins/delayed": 60,
+        "logins/refused": 40,
+    }
+    assert logins.status()["logins_failed"] == FREE + 60
+
+
+async def test_a_failure_is_told_without_the_password(
+    logins: Logins, caplog: pytest.LogCaptureFixture
+) -> None:
+    await fails(logins, who(password=b"sesame"), who("bob", b"sesame", host=""))
+    assert caplog.messages == [
+        "login of user 'anna' from 192.0.2.1 failed: wrong password",
+        "login of user 'bob' from this machine failed: no such user",
+    ]
+    assert {record.levelno for record in caplog.records} == {logging.WARNING}
+
+
+async def test_a_user_who_is_removed_meanwhile_does_not_come_in(
+    world: World, logins: Logins, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.users.put(user("bob"))
+    login = asyncio.create_task(logins.login(who()))
+    await asyncio.sleep(0)
+    await world.users.remove("anna")
+    with pytest.raises(BadUserNameOrPassword):
+        await login
+    assert module.REMEMBERED_S
