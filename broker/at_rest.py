@@ -14,17 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from broker import tasks
-from broker.clock import Alarm, SystemClock
+from broker.clock import Alarm, Clock, SystemClock
 from broker.config import DATABASE, Config
 from broker.counters import Counters
 from broker.delivery.delivery import Delivery
-from broker.documents import Document, SessionDocument
+from broker.documents import Document, SessionDocument, UserDocument
 from broker.log.log import Log
 from broker.message import Offset
+from broker.registry.accounts import Account, Accounts, account_of
 from broker.registry.administration import Administration
 from broker.registry.groups import Groups
 from broker.registry.overview import Overview, Source
 from broker.registry.sessions import Sessions
+from broker.registry.users import Users
 from broker.registry.wills import Wills
 from broker.store import Amount, Stretch
 from broker.store.directory import lock_data_dir
@@ -38,24 +40,40 @@ from broker.store.sqlite.tables import SELECTED_AT_ONCE_MAX, key_of
 async def administration(data_dir: Path) -> AsyncIterator[Administration]:
     """Raises ConfigError: a broker has the data directory; StoreError."""
     config, clock, counters = Config(data_dir=data_dir), SystemClock(), Counters()
-    with lock_data_dir(data_dir):
-        store = SqliteStore(data_dir / DATABASE)
+    async with _log(config, clock, counters) as log:
+        delivery = Delivery(log, counters, config, clock)
+        moved = Alarm(clock).deadline_moved
+        wills = Wills(log, counters, clock, moved, restart_grace_s=0)
+        sessions = Sessions(log, delivery, wills, config, moved)
+        groups = Groups(log, delivery, sessions, counters, config, clock)
+        await groups.start()
+        await sessions.start(clock.now())
+        await wills.start()
+        yield Administration(log, delivery, sessions, groups, counters, clock)
+        await wills.publish_due()
+
+
+@asynccontextmanager
+async def accounts(data_dir: Path) -> AsyncIterator[Accounts]:
+    """As `administration`, of users. The directory and its log are made if there are none."""
+    clock = SystemClock()
+    async with _log(Config(data_dir=data_dir), clock, Counters()) as log:
+        users = Users(log)
+        await users.start()
+        yield Accounts(users, clock)
+
+
+@asynccontextmanager
+async def _log(config: Config, clock: Clock, counters: Counters) -> AsyncIterator[Log]:
+    with lock_data_dir(config.data_dir):
+        store = SqliteStore(config.data_dir / DATABASE)
         await store.open()
         try:
             log = Log(store, counters, clock, append_bytes_max=config.append_bytes_max)
-            delivery = Delivery(log, counters, config, clock)
-            moved = Alarm(clock).deadline_moved
-            wills = Wills(log, counters, clock, moved, restart_grace_s=0)
-            sessions = Sessions(log, delivery, wills, config, moved)
-            groups = Groups(log, delivery, sessions, counters, config, clock)
             await log.start()
-            await groups.start()
-            await sessions.start(clock.now())
-            await wills.start()
             committing = tasks.start(log.commit_forever(), _ended)
             try:
-                yield Administration(log, delivery, sessions, groups, counters, clock)
-                await wills.publish_due()
+                yield log
                 await log.end()
             finally:
                 committing.cancel()
@@ -66,6 +84,12 @@ async def administration(data_dir: Path) -> AsyncIterator[Administration]:
 
 def _ended(error: Exception) -> None:
     """Whoever waits for the log is told."""
+
+
+def accounts_of(connection: sqlite3.Connection) -> list[Account]:
+    """Of the log that is open here, to be read only."""
+    found = Reader(connection).documents([UserDocument], (), None)
+    return [account_of(user) for user in found if isinstance(user, UserDocument)]
 
 
 def overview(connection: sqlite3.Connection) -> Overview:

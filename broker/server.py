@@ -35,6 +35,7 @@ from broker.net.listening import Listening
 from broker.net.open_files import connections_possible
 from broker.observe.sys_tree import SysTree
 from broker.plural import counted
+from broker.registry.accounts import Accounts
 from broker.registry.care import Care
 from broker.registry.groups import Groups
 from broker.registry.permissions import Permissions
@@ -50,6 +51,7 @@ from broker.store.sqlite.store import SqliteStore
 from broker.store.sqlite.wal_growth import COST
 from broker.web import queues, reload, subscribers, trimming
 from broker.web.admin import AdminServer, create_app
+from broker.web.users import routes as routes_of_users
 
 logger = logging.getLogger(__name__)
 
@@ -193,6 +195,7 @@ class Server:
         self._listening = Listening(services, self._connections)
         self.reloading.of(self._listening, self._connections)
         more += reload.routes(self.reloading.reload)
+        more += routes_of_users(Accounts(users, clock))
         app = create_app(self.status, self.request_stop, more)
         self._admin = AdminServer(app, config.data_dir / ADMIN_SOCKET)
         try:

@@ -28,18 +28,22 @@ def request(
     data_dir: Path,
     asked: Mapping[str, str] | None = None,
     *,
+    body: Mapping[str, Any] | None = None,
     timeout_s: float = REQUEST_TIMEOUT_S,
 ) -> dict[str, Any]:
-    """What it answers. `asked` are the parameters of the query. Raises CommandFailed: 69, it does
-    not answer, or by what it refuses; ConfigError: the path is long."""
+    """What it answers. `asked` are the parameters of the query, `body` goes as JSON.
+
+    Raises CommandFailed: 69, it does not answer, or by what it refuses; ConfigError: the path is
+    long.
+    """
     if asked:
         path = f"{path}?{urlencode(asked)}"
     connection = _Connection(unix.reachable(data_dir / ADMIN_SOCKET), timeout_s)
     try:
         with output.waiting(f"waiting for the broker on {data_dir}/ to answer"):
-            connection.request(method, path)
+            connection.request(method, path, None if body is None else json.dumps(body))
             answer = connection.getresponse()
-            body = answer.read()
+            answered = answer.read()
     except (FileNotFoundError, ConnectionRefusedError) as error:
         start = "pubsub broker start"
         if data_dir != Path("data"):
@@ -52,7 +56,7 @@ def request(
     finally:
         connection.close()
     try:
-        content = json.loads(body)
+        content = json.loads(answered)
     except ValueError:
         content = None
     if answer.status >= 400:

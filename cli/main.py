@@ -54,6 +54,7 @@ from cli.commands import (
     subscribers_rm,
     subscribers_seek,
     subscribers_show,
+    user,
 )
 from cli.dashes import DashedArguments
 from cli.failure import CommandFailed, ConnectionLost, Exit, OutputClosed
@@ -94,6 +95,10 @@ contexts = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(contexts, name="context")
+accounts = typer.Typer(
+    help="Add, change and remove users.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(accounts, name="user")
 below_dead_letters = typer.Typer(rich_markup_mode=None)
 """Commands whose first words are `pubsub dead-letters`."""
 
@@ -131,6 +136,11 @@ groups.command("ls", epilog=group.EXAMPLES["ls"])(group.ls)
 groups.command("show", epilog=group.EXAMPLES["show"])(group.show)
 groups.command("seek", epilog=group.EXAMPLES["seek"])(group.seek)
 groups.command("rm", epilog=group.EXAMPLES["rm"])(group.rm)
+accounts.command("add", epilog=user.EXAMPLES["add"])(user.add)
+accounts.command("passwd", epilog=user.EXAMPLES["passwd"])(user.passwd)
+accounts.command("rm", epilog=user.EXAMPLES["rm"])(user.rm)
+accounts.command("ls", epilog=user.EXAMPLES["ls"])(user.ls)
+accounts.command("import", epilog=user.EXAMPLES["import"])(user.take)
 app.command(
     "dead-letters", epilog=dead_letters.EXAMPLES["ls"], cls=with_subcommands(below_dead_letters)
 )(dead_letters.ls)

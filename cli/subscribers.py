@@ -7,7 +7,6 @@ as a broker would change it, with the lock of the data directory held.
 from __future__ import annotations
 
 import asyncio
-import logging
 import shutil
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -16,12 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from broker.config import DATABASE
-from broker.errors import CommandRefused, NotFound, PeerError, QuotaExceeded
 from broker.message import WallUs
 from broker.plural import counted
 from cli import database, output, times
 from cli.admin import is_running, request
-from cli.failure import CommandFailed, Exit
+from cli.at_rest import ran
 
 TIMEOUT_S = 300.0
 """For a broker that counts what is unread: of 10 million messages and many topics, seconds."""
@@ -60,7 +58,7 @@ def show(data_dir: Path, name: str, *, json: bool = False) -> None:
 
         with database.reading(data_dir / DATABASE) as connection:
             overview = at_rest.overview(connection)
-            record = _ran(lambda: overview.one(name, _now_us()))
+            record = ran(lambda: overview.one(name, _now_us()))
     output.data(output.json_line(record)) if json else output.text(details(record))
 
 
@@ -153,31 +151,8 @@ def _done(
         async with at_rest.administration(data_dir) as operator:
             return asdict(await at_rest_do(operator))
 
-    logger = logging.getLogger("broker")
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # What was done we say ourselves.
-    try:
-        with output.waiting("opening the log"):
-            return _ran(do)
-    finally:
-        logger.setLevel(level)
-
-
-def _ran(do: Callable[[], Awaitable[Record]]) -> Record:
-    """Raises CommandFailed for what is refused."""
-
-    async def run() -> Record:
-        return await do()
-
-    try:
-        return asyncio.run(run())
-    except NotFound as error:
-        raise CommandFailed(error.reason, error.remedy, Exit.NOTHING_THERE) from error
-    except CommandRefused as error:
-        raise CommandFailed(error.reason, error.remedy) from error
-    except PeerError as error:
-        code = Exit.FAILED if isinstance(error, QuotaExceeded) else Exit.USAGE
-        raise CommandFailed(error.reason, code=code) from error
+    with output.waiting("opening the log"):
+        return ran(do)
 
 
 def _now_us() -> WallUs:

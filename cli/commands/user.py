@@ -1,0 +1,132 @@
+"""`pubsub user`: who may connect, and as whom."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.options import DataDir
+
+EXAMPLES = {
+    "add": """\b
+Examples:
+  pubsub user add anna --admin
+  pubsub user add sensors --password-file sensors.password
+""",
+    "passwd": """\b
+Example:
+  pubsub user passwd anna
+""",
+    "rm": """\b
+Example:
+  pubsub user rm sensors
+""",
+    "ls": """\b
+Example:
+  pubsub user ls
+""",
+    "import": """\b
+Example:
+  pubsub user import /etc/mosquitto/passwd
+""",
+}
+UserName = Annotated[str, typer.Argument(metavar="NAME", help="Of the user.")]
+PasswordFile = Annotated[
+    Path | None,
+    typer.Option("--password-file", metavar="FILE", help="The password is its first line."),
+]
+PasswordStdin = Annotated[
+    bool, typer.Option("--password-stdin", help="It is the first line of standard input.")
+]
+
+
+def add(
+    name: UserName,
+    admin: Annotated[
+        bool, typer.Option("--admin", help="May do everything; else the role standard.")
+    ] = False,
+    role: Annotated[
+        list[str] | None,
+        typer.Option("--role", metavar="ROLE", help="In place of standard; may come again."),
+    ] = None,
+    scram: Annotated[
+        bool, typer.Option("--scram", help="Also for clients that prove the password, see docs.")
+    ] = False,
+    password_file: PasswordFile = None,
+    password_stdin: PasswordStdin = False,
+    data_dir: DataDir = Path("data"),
+    json: Annotated[bool, typer.Option("--json", help="As one line of JSON.")] = False,
+) -> None:
+    """Add a user. The password is asked for, twice.
+
+    Once there is a user, clients need a name and a password. The user `anonymous` has none: it is
+    who gives no name, where --allow-anonymous lets that in.
+    """
+    from broker.security.names import ADMIN, STANDARD
+    from cli import users
+
+    users.add(
+        data_dir,
+        name,
+        roles=[*(role or ([] if admin else [STANDARD])), *([ADMIN] if admin else [])],
+        scram=scram,
+        password_file=password_file,
+        password_stdin=password_stdin,
+        json=json,
+    )
+
+
+def passwd(
+    name: UserName,
+    scram: Annotated[
+        bool | None, typer.Option("--scram/--no-scram", help="As `user add`; else as it was.")
+    ] = None,
+    password_file: PasswordFile = None,
+    password_stdin: PasswordStdin = False,
+    data_dir: DataDir = Path("data"),
+) -> None:
+    """Give a user another password. What is connected with the old one is disconnected."""
+    from cli import users
+
+    users.set_password(
+        data_dir,
+        name,
+        scram=scram,
+        password_file=password_file,
+        password_stdin=password_stdin,
+    )
+
+
+def rm(name: UserName, data_dir: DataDir = Path("data")) -> None:
+    """Remove a user, and end its connections.
+
+    Its sessions stay until they expire; `pubsub subscribers rm` ends one.
+    """
+    from cli import users
+
+    users.rm(data_dir, name)
+
+
+def ls(
+    data_dir: DataDir = Path("data"),
+    json: Annotated[bool, typer.Option("--json", help="A line of JSON for each user.")] = False,
+) -> None:
+    """All users, with their roles."""
+    from cli import users
+
+    users.ls(data_dir, json=json)
+
+
+def take(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="As mosquitto_passwd makes it.")],
+    data_dir: DataDir = Path("data"),
+) -> None:
+    """Add the users of a password file of Mosquitto, with the passwords that they have.
+
+    Who is there already stays as it is. A hash of an older kind is replaced at the first login.
+    """
+    from cli import users
+
+    users.take(data_dir, file)

@@ -1,0 +1,35 @@
+"""The options of `pubsub user`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli import users
+from cli.commands import user
+
+
+@pytest.mark.parametrize(
+    ("options", "roles"),
+    [
+        ({}, ["standard"]),
+        ({"admin": True}, ["admin"]),
+        ({"role": ["night", "day"]}, ["night", "day"]),
+        ({"admin": True, "role": ["night"]}, ["night", "admin"]),
+    ],
+)
+def test_a_new_user_has_the_roles_that_were_asked_for(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], roles: list[str]
+) -> None:
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(users, "add", lambda *_, **options: asked.update(options))
+    user.add("anna", data_dir=Path("x"), **options)
+    assert asked["roles"] == roles
+
+
+def test_every_command_has_an_example() -> None:
+    assert user.EXAMPLES.keys() == {"add", "passwd", "rm", "ls", "import"}
+    for name, text in user.EXAMPLES.items():
+        assert f"pubsub user {name} " in text or f"pubsub user {name}\n" in text
