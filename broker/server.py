@@ -35,11 +35,10 @@ from broker.net.listening import Listening
 from broker.net.open_files import connections_possible
 from broker.observe.sys_tree import SysTree
 from broker.plural import counted
-from broker.registry.accounts import Accounts
 from broker.registry.care import Care
 from broker.registry.groups import Groups
-from broker.registry.permissions import Permissions
 from broker.registry.logins import Logins
+from broker.registry.permissions import Permissions
 from broker.registry.queues import Queues
 from broker.registry.sessions import Sessions
 from broker.registry.users import Users, expect_users
@@ -50,8 +49,8 @@ from broker.store.sqlite.checkpoint import COPIES_BESIDE
 from broker.store.sqlite.store import SqliteStore
 from broker.store.sqlite.wal_growth import COST
 from broker.web import queues, reload, subscribers, trimming
+from broker.web import users as web_users
 from broker.web.admin import AdminServer, create_app
-from broker.web.users import routes as routes_of_users
 
 logger = logging.getLogger(__name__)
 
@@ -150,7 +149,6 @@ class Server:
         alarm.watch(wills, sessions, groups.times, asking.delayed, asking.dedup)
         self._care = care = Care(config, self._log, delivery, self.counters, clock)
         sys_tree = SysTree(self._log, delivery, sessions, groups, self.counters, clock.monotonic())
-        sys_tree.more.append(care.retaining.values)
         self._services = services = Services(
             config,
             clock,
@@ -169,7 +167,7 @@ class Server:
             permissions := Permissions(self._log, users),
             logins := Logins(users, clock),
         )
-        sys_tree.more.append(logins.values)
+        sys_tree.more += [care.retaining.values, logins.values]
         await self._log.start()
         await users.start()
         await permissions.start()
@@ -190,12 +188,11 @@ class Server:
         if config.sys_interval_s:
             self._spawn(sys_tree.publish_forever(clock, config.sys_interval_s))
         more = subscribers.routes_of(self._log, delivery, sessions, groups, self.counters, clock)
-        more += trimming.routes(care.retaining.trims)
+        more += trimming.routes(care.retaining.trims) + web_users.routes_of(users, clock)
         more += queues.routes(Queues(self._log, groups, clock))
         self._listening = Listening(services, self._connections)
         self.reloading.of(self._listening, self._connections)
         more += reload.routes(self.reloading.reload)
-        more += routes_of_users(Accounts(users, clock))
         app = create_app(self.status, self.request_stop, more)
         self._admin = AdminServer(app, config.data_dir / ADMIN_SOCKET)
         try:

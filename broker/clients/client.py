@@ -274,7 +274,7 @@ class Client(Owner):
                 self._gate.leave()
                 return
             session, present = await connecting.open_session(
-                services, packet, self._client_id, self, self._gate.user
+                services, packet, self._client_id, self, self._gate
             )
             if self._output.closed:
                 self._let_go(session)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from contextlib import ExitStack
 
+from broker.clients.gate import Gate
 from broker.clients.services import Services
 from broker.clients.session_report import report
 from broker.config import Config
@@ -23,7 +24,7 @@ def identifier(packet: Connect) -> str:
 
 
 async def open_session(
-    services: Services, packet: Connect, client_id: str, owner: Owner, user: str
+    services: Services, packet: Connect, client_id: str, owner: Owner, gate: Gate
 ) -> tuple[Session, bool]:
     """The session of `client_id`, now the owner's, and whether it was there before.
 
@@ -39,7 +40,8 @@ async def open_session(
         will=_will(packet, client_id),
         now=services.clock.now(),
         hears_of_gaps=packet.version == MQTT_5,
-        user=user,
+        rights=gate.rights(client_id),
+        user=gate.user,
     )
 
 

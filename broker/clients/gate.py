@@ -10,6 +10,7 @@ from broker.mqtt.packets import Connect
 from broker.registry.logins import Applicant
 from broker.registry.users import Guest
 from broker.security.names import Login
+from broker.security.rights import Rights
 
 
 class Gate:
@@ -59,6 +60,12 @@ class Gate:
     def user(self) -> str:
         """Whose sessions it makes; "": while there are no users, nobody's."""
         return self.login.user if self.login is not None and self._services.users.exist else ""
+
+    def rights(self, client_id: str) -> Rights:
+        """Of its session with this client identifier."""
+        assert self.login is not None
+        login = self.login
+        return self._services.permissions.rights(login.user, login.roles, client_id)
 
     def leave(self) -> None:
         if self.login is not None:

@@ -164,10 +164,8 @@ class LineClient:
         self._closed = True
         try:
             self._leave()
-        except Exception as another:
-            logger.critical(
-                "line client at %s did not leave as it should", self.address, exc_info=another
-            )
+        except Exception as later:
+            logger.critical("line client at %s did not leave", self.address, exc_info=later)
 
     def dismiss(self, error: PeerError) -> None:
         self.evict(error.reason)
@@ -345,6 +343,7 @@ class LineClient:
             will=None,
             now=self.services.clock.now(),
             hears_of_gaps=False,
+            rights=self._gate.rights(client_id),
             user=self._gate.user,
         )
         self._subscribers[client_id] = subscriber

@@ -16,8 +16,8 @@ from broker.mqtt.authentication import Methods
 from broker.mqtt.limits import Limits
 from broker.observe.sys_tree import SysTree
 from broker.registry.groups import Groups
-from broker.registry.permissions import Permissions
 from broker.registry.logins import Logins
+from broker.registry.permissions import Permissions
 from broker.registry.sessions import Sessions
 from broker.registry.users import Users
 from broker.registry.wills import Wills

@@ -16,9 +16,16 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from broker.clock import Clock
 from broker.registry.accounts import Accounts
+from broker.registry.users import Users
 from broker.security.names import STANDARD
 from broker.web.queues import answering
+
+
+def routes_of(users: Users, clock: Clock) -> list[Route]:
+    """For the users of a broker that runs."""
+    return routes(Accounts(users, clock))
 
 
 def routes(accounts: Accounts) -> list[Route]:

@@ -29,8 +29,8 @@ from broker.message import Grant, Message, Offset, Outgoing
 from broker.registry.administration import Administration
 from broker.registry.faces import Owner
 from broker.registry.groups import Groups
-from broker.registry.permissions import Permissions
 from broker.registry.logins import Logins
+from broker.registry.permissions import Permissions
 from broker.registry.sessions import Sessions
 from broker.registry.users import Users
 from broker.registry.wills import Wills
