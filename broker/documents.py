@@ -229,6 +229,39 @@ class TimeDocument:
     wall_us: WallUs
 
 
+@dataclass(slots=True)
+class OwnerDocument:
+    """Where several brokers share a log: which of them has this session. `epoch` rises each time it
+    goes to another. It goes with the session."""
+
+    KEY: ClassVar[tuple[str, ...]] = ("client_id",)
+    client_id: str
+    broker: str
+    epoch: int
+
+
+@dataclass(slots=True)
+class WriterDocument:
+    """A broker that has appended to a shared log: the number of its newest append, and where that
+    is. `closed`: it was taken for dead, and what it appends later does not count."""
+
+    KEY: ClassVar[tuple[str, ...]] = ("broker",)
+    broker: str
+    number: int
+    position: int
+    closed: bool = False
+
+
+@dataclass(slots=True)
+class CopyDocument:
+    """In the copy of a shared log: which log, and how far it was copied. There is one of it."""
+
+    KEY: ClassVar[tuple[str, ...]] = ("name",)
+    name: str
+    log_id: str
+    position: int
+
+
 Document = (
     SessionDocument
     | SubscriptionDocument
@@ -248,6 +281,9 @@ Document = (
     | MarkDocument
     | UserDocument
     | RuleDocument
+    | OwnerDocument
+    | WriterDocument
+    | CopyDocument
 )
 D = TypeVar("D", bound=Document)
 
@@ -287,8 +323,8 @@ class Put:
 class Delete:
     """Remove every document of a class whose key begins with `key` (a session's subscriptions: its
     client identifier). Removing a SessionDocument removes the session's subscriptions, cursor,
-    in-flight pages, received QoS 2 identifiers, and what a group is and retries with it. Removing
-    what is not there is no error. With `revision`, where `key` is whole: only that one.
+    in-flight pages, received QoS 2 identifiers, what a group is and retries, and whose it is.
+    Removing what is not there is no error. With `revision`, where `key` is whole: only that one.
     """
 
     kind: type[Document]

@@ -185,7 +185,15 @@ class StoreBusy(StoreUnavailable):
 
 
 class StoreConflict(StoreError):
-    """A document's revision is not the expected one: nothing of the transaction was done."""
+    """A document's revision is not the expected one: nothing of the transaction was done.
+
+    `of`: the client identifiers whose sessions another broker has now. Without what is of them the
+    rest may be done.
+    """
+
+    def __init__(self, reason: str, of: frozenset[str] = frozenset()) -> None:
+        super().__init__(reason)
+        self.of = of
 
 
 class StoreCorrupt(StoreError):
@@ -194,5 +202,15 @@ class StoreCorrupt(StoreError):
     reason = "the log is damaged"
 
 
+class StoreFenced(StoreUnavailable):
+    """The other brokers of the shared log took this one for dead: it must start anew."""
+
+    reason = "the broker was cut off from the others"
+
+
 class SchemaMismatch(StoreError):
     """Not our database, or one from a newer program. Do not start."""
+
+
+class LogReplaced(SchemaMismatch):
+    """The shared log is another one than this copy was made of, or lost what it had."""

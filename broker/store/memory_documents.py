@@ -13,6 +13,7 @@ from broker.documents import (
     InFlightDocument,
     Key,
     Operation,
+    OwnerDocument,
     Put,
     ReceivedQos2Document,
     SessionDocument,
@@ -24,7 +25,7 @@ from broker.queue_documents import DeadLetterDocument, GroupDocument, RetryDocum
 
 OF_A_SESSION = (
     *(SubscriptionDocument, CursorDocument, InFlightDocument, ReceivedQos2Document),
-    *(GroupDocument, RetryDocument),
+    *(GroupDocument, RetryDocument, OwnerDocument),
 )
 """Documents that need their client's SessionDocument, and go with it."""
 

@@ -9,6 +9,8 @@ import pytest
 
 from broker.store import Store
 from broker.store.memory import MemoryStore
+from broker.store.shared.cluster import ClusterStore
+from broker.store.shared.memory_log import MemoryLog
 from broker.store.sqlite.store import SqliteStore
 from tests.support.quick_disk import AtOnce, quick_disk
 from tests.support.world import Disk, World, running
@@ -21,13 +23,22 @@ def _quick_disk() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(params=["memory", "memory, gaps", "sqlite", "sqlite, quick disk"])
+@pytest.fixture(
+    params=[
+        *("memory", "memory, gaps", "sqlite", "sqlite, quick disk"),
+        *("shared, memory", "shared, sqlite"),
+    ]
+)
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
     path = tmp_path / "pubsub.db"
     if request.param == "memory":
         store: Store = MemoryStore()
     elif request.param == "memory, gaps":
         store = MemoryStore(gaps=10)
+    elif request.param == "shared, memory":
+        store = ClusterStore(MemoryLog(), MemoryStore())
+    elif request.param == "shared, sqlite":
+        store = ClusterStore(MemoryLog(), SqliteStore(path, is_copy=True))
     elif request.param == "sqlite":
         store = SqliteStore(path)
     else:

@@ -46,6 +46,13 @@ def leave_after_crash(connection: sqlite3.Connection, noted: Offset) -> None:
     )
 
 
+def close(connection: sqlite3.Connection, newest: Offset) -> None:
+    """Leave none: the next offset is the one after the newest."""
+    connection.execute("DELETE FROM gaps WHERE first > ?", (newest,))
+    connection.execute("DELETE FROM sqlite_sequence WHERE name = 'messages'")
+    connection.execute("INSERT INTO sqlite_sequence VALUES ('messages', ?)", (newest,))
+
+
 def forget(connection: sqlite3.Connection, before: int) -> None:
     """Delete the gaps that end before the log start."""
     connection.execute("DELETE FROM gaps WHERE last < ?", (before,))

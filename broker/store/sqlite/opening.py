@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
+from functools import partial
 from pathlib import Path
 
 from broker import __version__
@@ -30,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 
 async def open_writer(
-    file: DatabaseFile, damage: Damage, *, accept_loss: bool
+    file: DatabaseFile, damage: Damage, *, accept_loss: bool, is_copy: bool = False
 ) -> tuple[ConnectionThread, Writer]:
     """Migrate the database and begin a run on it, if nothing of it is missing (see `recovery`).
 
@@ -46,7 +47,8 @@ async def open_writer(
                 if thread is None:
                     noted = recovery.examine(path, boot_id(), accept_loss=accept_loss)
                     thread = await _connect(path, "rw")
-                return thread, await thread.run(_make_writer, thread.database, path, noted, damage)
+                make = partial(_make_writer, is_copy=is_copy)
+                return thread, await thread.run(make, thread.database, path, noted, damage)
             except StoreBusy as error:
                 if not waiting:
                     logger.warning("%s: the broker starts when that lets go of it", error)
@@ -97,7 +99,9 @@ def _uri(path: Path, mode: str) -> str:
     return f"{path.absolute().as_uri()}?mode={mode}"
 
 
-def _make_writer(database: sqlite3.Connection, path: Path, noted: Offset, damage: Damage) -> Writer:
+def _make_writer(
+    database: sqlite3.Connection, path: Path, noted: Offset, damage: Damage, *, is_copy: bool
+) -> Writer:
     schema.is_new(database, path)  # Before anything is changed in a foreign database.
     _set(database, "journal_mode", "wal")
     _set(database, "synchronous", 2)
@@ -108,7 +112,7 @@ def _make_writer(database: sqlite3.Connection, path: Path, noted: Offset, damage
     _set(database, "secure_delete", "fast", reads=2)  # ON writes every page that `trim` frees.
     schema.migrate(database, path, schema.migrations())
     writer = Writer(database, path)
-    writer.start(boot_id(), __version__, noted)
+    writer.start(boot_id(), __version__, noted, is_copy=is_copy)
     newest = writer.high_watermark >> BLOCK_SHIFT
     if Reader(database, damage).is_sound(newest, writer.high_watermark):
         writer.read_open_block()

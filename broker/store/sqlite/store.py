@@ -68,14 +68,17 @@ class SqliteStore:
         *,
         durability: str = "fsync",
         accept_loss: bool = False,
+        is_copy: bool = False,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """`durability="os"`: no commit is fsynced, but for one in half a million messages.
-        `accept_loss`: open also what an unclean stop left damaged, see `recovery`."""
+        `accept_loss`: open also what an unclean stop left damaged, see `recovery`. `is_copy`: what
+        an unclean stop lost is appended again, at the same offsets."""
         self.path = path
         self.sqlite_version = sqlite3.sqlite_version
         self._fsync = durability == "fsync"
         self._accept_loss = accept_loss
+        self._is_copy = is_copy
         self._file: DatabaseFile
         self._is_open = False
         self._thread: ConnectionThread
@@ -112,7 +115,7 @@ class SqliteStore:
         self._file = DatabaseFile(self.path)
         try:
             self._thread, self._writer = await opening.open_writer(
-                self._file, self._damage, accept_loss=self._accept_loss
+                self._file, self._damage, accept_loss=self._accept_loss, is_copy=self._is_copy
             )
             try:
                 await self._lanes.open(self._file)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from broker.documents import (
+    CopyDocument,
     CursorDocument,
     DedupDocument,
     DelayedDeadlineDocument,
@@ -27,6 +28,7 @@ from broker.documents import (
     Key,
     MarkDocument,
     Operation,
+    OwnerDocument,
     Put,
     ReceivedQos2Document,
     RuleDocument,
@@ -36,6 +38,7 @@ from broker.documents import (
     UserDocument,
     WillDeadlineDocument,
     WillDocument,
+    WriterDocument,
 )
 from broker.errors import StoreBusy, StoreConflict, StoreFull
 from broker.queue_documents import (
@@ -119,6 +122,9 @@ TABLES: dict[type[Document], Table] = {
     DeadNoticeDocument: Table(DeadNoticeDocument, "dead_notices"),
     TimeDocument: Table(TimeDocument, "log_time"),
     MarkDocument: Table(MarkDocument, "log_marks"),
+    OwnerDocument: Table(OwnerDocument, "owners"),
+    WriterDocument: Table(WriterDocument, "writers"),
+    CopyDocument: Table(CopyDocument, "copies"),
     UserDocument: Table(UserDocument, "users"),
     RuleDocument: Table(RuleDocument, "rules"),
 }

@@ -106,14 +106,16 @@ class Writer:
         self.note: Note
         """Of the run, once it has begun."""
 
-    def start(self, boot_id: str | None, version: str, noted: Offset) -> None:
+    def start(
+        self, boot_id: str | None, version: str, noted: Offset, *, is_copy: bool = False
+    ) -> None:
         """Begin a run on this database, where the last one ended.
 
         `noted` is the newest offset that is known to have been given out.
 
         If the last run did not stop cleanly, its newest commits may be gone (unsynced ones in a
         power cut, any if the write-ahead log was damaged), though subscribers have seen their
-        offsets: leave a gap. (S2)
+        offsets: leave a gap. (S2) Not in a copy of another log, which has them still.
 
         First the write-ahead log of an unclean stop is copied into the database. If an fsync failed
         then, parts of it may be in memory only; commits appended to it would be lost with them.
@@ -138,14 +140,17 @@ class Writer:
         last_run = self.connection.execute(
             "SELECT stopped_at_us FROM broker_runs ORDER BY id DESC LIMIT 1"
         ).fetchone()
-        self.note = Note(self._path, max(noted, self.high_watermark), boot_id)
+        given_out = self.high_watermark if is_copy else max(noted, self.high_watermark)
+        self.note = Note(self._path, given_out, boot_id)
         with self.transaction(lock_wait_ms=START_LOCK_WAIT_MS):
             if self.log_start != stored_start:
                 logger.error(
                     "the log start is damaged: %d, and is %d", stored_start, self.log_start
                 )
                 self.connection.execute("UPDATE log SET start = ?", (self.log_start,))
-            if last_run == (None,) or noted > self.high_watermark:
+            if is_copy:
+                gaps.close(self.connection, self.high_watermark)
+            elif last_run == (None,) or noted > self.high_watermark:
                 gaps.leave_after_crash(self.connection, noted)
             self.connection.execute(
                 "INSERT INTO broker_runs (started_at_us, boot_id, version) VALUES (?, ?, ?)",

@@ -1,0 +1,320 @@
+"""ClusterStore: a Store that several brokers share: one log, and a copy of it at each.
+
+An append goes into the shared log, and is stored when this broker comes to it there and finds that
+it counts (`follower.py`). All reads are answered by the copy, which is a Store of its own. So the
+copy has every message in a table, and a broker that ends costs nobody anything but a reconnect.
+
+- A read shows all that was appended here before, and of others what has come. `sync` waits for all
+  that anybody appended before.
+- What an append waits for is a majority of the nodes of the log. While there is none it is tried
+  again, for `append_timeout_s`; it is never stored twice.
+- Messages are removed from the copy only (`trim`, `removing`): each broker keeps what it is told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import replace
+
+from broker import tasks
+from broker.documents import D, Document, Key, Operation, Place, SessionDocument
+from broker.errors import StoreError, StoreUnavailable
+from broker.message import Message, Offset
+from broker.store import Amount, Read, Skipped, Store, StoreStats, Stretch, TakeAtOnce
+from broker.store.removing import Removing
+from broker.store.shared.entries import APPEND, CLOSED, encode, encode_closed, records_of
+from broker.store.shared.follower import Follower, Pending
+from broker.store.shared.removing import CopyRemoving
+from broker.store.shared.shared_log import RECORD_BYTES_MAX, SharedLog, Undecided
+
+APPEND_TIMEOUT_S = 60.0
+RETRY_FIRST_S, RETRY_MAX_S = 0.02, 0.5
+
+
+def new_broker_id() -> str:
+    return secrets.token_hex(8)
+
+
+class ClusterStore:
+    """See `broker.store.Store`."""
+
+    def __init__(
+        self,
+        log: SharedLog,
+        copy: Store,
+        *,
+        new_id: Callable[[], str] = new_broker_id,
+        append_timeout_s: float = APPEND_TIMEOUT_S,
+        monotonic: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        """Each `open` takes a `new_id`: it is another broker for the others."""
+        self.copy = copy
+        self._log = log
+        self._new_id = new_id
+        self._append_timeout_s = append_timeout_s
+        self._monotonic = monotonic
+        self._sleep = sleep
+        self._follower: Follower
+        self._following: asyncio.Task[None] | None = None
+        self._appending = asyncio.Lock()
+        self._number = 0
+        """Of the newest append."""
+        self._stored_at = 0
+        """Its position, or a later one."""
+        self._stored_through = Offset(0)
+        """The newest offset that an append here was given."""
+        self.removing: Removing = CopyRemoving(copy, self.current)
+
+    @property
+    def broker_id(self) -> str:
+        """Of this broker, from `open` on."""
+        return self._follower.broker_id
+
+    @property
+    def failure(self) -> StoreError | None:
+        """Why nothing can be appended any more, or None."""
+        return self._follower.failure
+
+    @property
+    def high_watermark(self) -> Offset:
+        return max(self.copy.high_watermark, self._stored_through)
+
+    @property
+    def log_start(self) -> Offset:
+        return self.copy.log_start
+
+    @property
+    def missing_before(self) -> Offset:
+        return self.copy.missing_before
+
+    async def open(self) -> None:
+        """Returns when the copy has all that was appended before. Raises LogReplaced, too."""
+        await self.copy.open()
+        try:
+            info = await self._log.open()
+            self._follower = Follower(self._log, self.copy, self._new_id(), self._sleep)
+            await self._follower.open(info)
+            self._number = self._stored_at = 0
+            self._stored_through = Offset(0)
+            self._following = tasks.start(self._follower.run(), self._follower.failed)
+            await self.sync()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """What is under way may still be stored."""
+        following, self._following = self._following, None
+        if following is not None:
+            self._follower.failed(StoreUnavailable("the store is closed"))
+            following.cancel()
+            await asyncio.wait([following])
+        await self._log.close()
+        await self.copy.close()
+
+    async def append(
+        self,
+        batch: Sequence[Message],
+        state: Sequence[Operation] = (),
+        *,
+        durable: bool = True,
+        places: Sequence[Place] = (),
+    ) -> None:
+        """Raises StoreFenced, too, and StoreConflict with the sessions that are not here. `durable`
+        makes no difference."""
+        self._require_open()
+        if batch or state:
+            content = encode(batch, state, places)
+            await self._append(APPEND, content, batch, state, places)
+            if batch:
+                self._stored_through = max(self._stored_through, batch[-1].offset)
+        else:
+            for place in places:
+                place.offset = self.high_watermark
+
+    def append_now(
+        self,
+        batch: Sequence[Message],
+        state: Sequence[Operation],
+        *,
+        durable: bool,
+        places: Sequence[Place],
+        committed: Callable[[], None],
+    ) -> bool:
+        """Never: it is a way over the network."""
+        return False
+
+    async def transact(self, operations: Sequence[Operation]) -> None:
+        await self.append((), operations)
+
+    async def sync(self) -> None:
+        """Whatever anybody appended before the call is visible after it. Raises StoreError."""
+        await self._append(APPEND, encode((), (), ()))
+        await self.current()
+
+    async def declare_dead(self, broker_id: str) -> bool:
+        """Let nothing count that this broker appends from now on, unless it has appended something
+        that is not seen here yet. Whether it is dead now. Raises StoreError."""
+        writer = self._follower.writers.get(broker_id)
+        if writer is None:
+            return False
+        await self._append(CLOSED, encode_closed(broker_id, writer.position))
+        return writer.closed
+
+    async def _append(
+        self,
+        kind: int,
+        content: bytes,
+        batch: Sequence[Message] = (),
+        state: Sequence[Operation] = (),
+        places: Sequence[Place] = (),
+    ) -> None:
+        """Return when it is stored, and counts. Raises StoreError."""
+        async with self._appending:
+            self._number += 1
+            pending = Pending(self._number, batch, state, places)
+            self._follower.pending = pending
+            bodies = records_of(self.broker_id, self._number, kind, content, RECORD_BYTES_MAX)
+            writing = tasks.start(
+                self._write(bodies, pending), lambda error: _settle(pending, error)
+            )
+            try:
+                if self._follower.failure is not None:
+                    raise self._follower.failure
+                await pending.settled.wait()
+                if pending.error is not None:
+                    raise pending.error
+                self._stored_at = self._follower.writers[self.broker_id].position
+            finally:
+                writing.cancel()
+                self._follower.pending = None
+                pending.told.set()
+
+    async def _write(self, bodies: Sequence[bytes], pending: Pending) -> None:
+        """Give it to the log, again and again while that may be in vain."""
+        deadline = self._monotonic() + self._append_timeout_s
+        wait_s = RETRY_FIRST_S
+        while True:
+            try:
+                for body in bodies:
+                    await self._log.append(body)
+                return
+            except Undecided as error:
+                if self._monotonic() >= deadline:
+                    raise StoreUnavailable("the shared log does not answer") from error
+            await self._sleep(wait_s)
+            wait_s = min(2 * wait_s, RETRY_MAX_S)
+
+    async def current(self) -> None:
+        """Return when the copy has what was appended here before. Raises StoreError."""
+        self._require_open()
+        await self._follower.until_applied(self._stored_at)
+
+    def _require_open(self) -> None:
+        if self._following is None:
+            raise StoreUnavailable("the store is not open")
+
+    # What the copy answers
+
+    def tail(
+        self, start: Offset, take: TakeAtOnce | None = None
+    ) -> AsyncIterator[Sequence[Message] | Skipped]:
+        return self.copy.tail(start, take)
+
+    async def read(
+        self,
+        start: Offset,
+        end: Offset,
+        filters: Sequence[str] | None = None,
+        *,
+        limit: int = 1000,
+        bytes_max: int = 1 << 20,
+    ) -> Read:
+        await self.current()
+        return await self.copy.read(start, end, filters, limit=limit, bytes_max=bytes_max)
+
+    async def fetch(self, offsets: Sequence[Offset], *, bytes_max: int = sys.maxsize) -> Read:
+        await self.current()
+        return await self.copy.fetch(offsets, bytes_max=bytes_max)
+
+    async def offset_at(self, time_us: int) -> Offset:
+        await self.current()
+        return await self.copy.offset_at(time_us)
+
+    async def last_before(self, time_us: int) -> Offset:
+        await self.current()
+        return await self.copy.last_before(time_us)
+
+    async def nth_last(self, filters: Sequence[str] | None, count: int) -> Offset:
+        await self.current()
+        return await self.copy.nth_last(filters, count)
+
+    async def count(
+        self, filters: Sequence[str], start: Offset, end: Offset, *, looks_max: int = sys.maxsize
+    ) -> tuple[int, Offset]:
+        await self.current()
+        return await self.copy.count(filters, start, end, looks_max=looks_max)
+
+    async def measure(self, stretches: Sequence[Stretch], through: Offset) -> list[Amount]:
+        await self.current()
+        return await self.copy.measure(stretches, through)
+
+    async def amount(self, offsets: Sequence[Offset]) -> Amount:
+        await self.current()
+        return await self.copy.amount(offsets)
+
+    async def retained(self, filters: Sequence[str]) -> list[Offset]:
+        await self.current()
+        return await self.copy.retained(filters)
+
+    async def forget_expired(self, now_us: int) -> None:
+        await self.current()
+        await self.copy.forget_expired(now_us)
+
+    async def get(self, kind: type[D], key: tuple[str, ...]) -> D | None:
+        await self.current()
+        return await self.copy.get(kind, key)
+
+    async def revision(self, kind: type[Document], key: tuple[str, ...]) -> int:
+        await self.current()
+        return await self.copy.revision(kind, key)
+
+    async def scan(self, kind: type[D], key: tuple[str, ...] = ()) -> list[D]:
+        await self.current()
+        return await self.copy.scan(kind, key)
+
+    async def scan_part(
+        self, kind: type[D], key: tuple[str, ...] = (), after: Key | None = None
+    ) -> list[D]:
+        await self.current()
+        return await self.copy.scan_part(kind, key, after)
+
+    async def scan_together(
+        self, kinds: Sequence[type[Document]], key: tuple[str, ...]
+    ) -> list[Document]:
+        await self.current()
+        return await self.copy.scan_together(kinds, key)
+
+    async def without_subscriber(self, names: Sequence[str]) -> list[SessionDocument]:
+        await self.current()
+        return await self.copy.without_subscriber(names)
+
+    async def trim(self, before: Offset) -> int:
+        await self.current()
+        return await self.copy.trim(before)
+
+    async def stats(self) -> StoreStats:
+        await self.current()
+        stats = await self.copy.stats()
+        return replace(stats, engine=f"shared log, copy in {stats.engine}")
+
+
+def _settle(pending: Pending, error: Exception) -> None:
+    if not isinstance(error, StoreError):
+        error = StoreUnavailable(f"an append to the shared log failed: {error!r}")
+    pending.settle(error)

@@ -1,0 +1,353 @@
+"""Follower: reads a shared log and decides, at every broker alike, what each entry does.
+
+The order of the log decides everything, and nothing else does. So all brokers come to the same:
+
+- An entry counts once: what its broker appends again, and what comes late, does not count.
+- An entry counts whole or not at all. It does not count if a revision is not the expected one, if
+  it changes a session that is not there or that another broker has, or if its broker was taken for
+  dead before it. Its broker sees that when it comes to its own entry, before anybody hears that it
+  was stored.
+- Offsets follow each other: a message's offset is the number of messages that counted before it,
+  and one.
+
+What counts goes into the copy, many entries in a transaction, with how far that is. The copy is not
+synced: after a power cut it goes on where it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+from broker.documents import (
+    BEFORE_ALL,
+    CopyDocument,
+    CursorDocument,
+    InFlightDocument,
+    Operation,
+    OwnerDocument,
+    Place,
+    Put,
+    ReceivedQos2Document,
+    SessionDocument,
+    SubscriptionDocument,
+    WriterDocument,
+    fill_in,
+)
+from broker.errors import (
+    LogReplaced,
+    StoreBusy,
+    StoreConflict,
+    StoreCorrupt,
+    StoreError,
+    StoreFenced,
+    StoreFull,
+    StoreUnavailable,
+)
+from broker.message import Message, Offset
+from broker.queue_documents import GroupDocument, RetryDocument
+from broker.store import Store
+from broker.store.shared.entries import (
+    APPEND,
+    CLOSED,
+    Part,
+    decode,
+    decode_closed,
+    decode_operations,
+    part_of,
+)
+from broker.store.shared.shared_log import Logged, LogInfo, SharedLog
+
+COPY = "log"
+"""The name of the CopyDocument."""
+FULL_RETRY_S = 1.0
+OWNERS_MAX = 100_000
+"""Sessions whose owner is remembered. All are forgotten when there are more."""
+
+OF_A_SESSION = (
+    *(SubscriptionDocument, CursorDocument, InFlightDocument, ReceivedQos2Document),
+    *(GroupDocument, RetryDocument),
+)
+"""Documents that only the broker that has their session changes."""
+
+NOBODY = ""
+"""The owner of a session that no broker has."""
+
+Owners = dict[str, str | None]
+"""By client identifier; None: there is no such session."""
+
+
+class Pending:
+    """An append of our own that is on its way. `settled` is set when it is known what came of it:
+    `error`, or it is stored; `told` when whoever appends has heard of that."""
+
+    def __init__(
+        self,
+        number: int,
+        batch: Sequence[Message],
+        state: Sequence[Operation],
+        places: Sequence[Place],
+    ) -> None:
+        self.number = number
+        self.batch = batch
+        self.state = state
+        self.places = places
+        self.settled = asyncio.Event()
+        self.told = asyncio.Event()
+        self.error: StoreError | None = None
+
+    def settle(self, error: StoreError | None = None) -> None:
+        self.error = error
+        self.settled.set()
+
+    def stored(self, before: Offset) -> None:
+        """After this offset."""
+        fill_in(self.state, self.places, before, before + 1)
+        for offset, message in enumerate(self.batch, before + 1):
+            message.offset = Offset(offset)
+
+
+class Follower:
+    def __init__(
+        self,
+        log: SharedLog,
+        copy: Store,
+        broker_id: str,
+        sleep: Callable[[float], Awaitable[None]],
+    ) -> None:
+        self.broker_id = broker_id
+        self.pending: Pending | None = None
+        self.position = 0
+        """Up to here everything was read ..."""
+        self.applied = 0
+        """... and up to here it is in the copy."""
+        self.offset = BEFORE_ALL
+        """Of the newest message that was read."""
+        self.failure: StoreError | None = None
+        """Why nothing more is read."""
+        self.writers: dict[str, WriterDocument] = {}
+        self._log = log
+        self._copy = copy
+        self._sleep = sleep
+        self._log_id = ""
+        self._owners: Owners = {}
+        self._parts: dict[str, tuple[int, dict[int, Part]]] = {}
+        """Of entries that are not whole yet, by broker: since which position, and the parts."""
+        self._messages: list[Message] = []
+        self._operations: list[Operation] = []
+        self._wrote: set[str] = set()
+        """What counts, by whom, and is not in the copy yet; ..."""
+        self._told: list[asyncio.Event] = []
+        """... and what must have happened before it is."""
+        self._moved = asyncio.Event()
+
+    async def open(self, info: LogInfo) -> None:
+        """Find out where the copy ends. Raises LogReplaced."""
+        found = await self._copy.get(CopyDocument, (COPY,))
+        if found is None and self._copy.high_watermark:
+            raise LogReplaced(
+                "the data directory has the log of a broker alone; choose another for the copy"
+            )
+        if found is not None and found.log_id != info.log_id:
+            raise LogReplaced(
+                f"the data directory has a copy of the log {found.log_id}, not of {info.log_id};"
+                " choose another, or remove the copy: it is made anew"
+            )
+        self.position = self.applied = 0 if found is None else found.position
+        if self.position > info.newest:
+            raise LogReplaced(
+                f"the shared log ends at {info.newest}, and its copy at {self.position}: it has"
+                " lost what it had"
+            )
+        self._log_id = info.log_id
+        self.offset = self._copy.high_watermark
+        self.writers = {each.broker: each for each in await self._copy.scan(WriterDocument)}
+
+    async def run(self) -> None:
+        """Follow the log until cancelled. Raises StoreError."""
+        async for records in self._log.follow(self.position + 1):
+            for record in records:
+                if (entry := self._whole(record)) is not None:
+                    await self._decide(entry, record.position)
+                self.position = record.position
+            await self._apply()
+
+    def failed(self, error: Exception) -> None:
+        """Nothing more is read."""
+        if not isinstance(error, StoreError):
+            error = StoreUnavailable(f"the shared log cannot be followed: {error!r}")
+        self.failure = error
+        if self.pending is not None:
+            self.pending.settle(error)
+        self._wake()
+
+    async def until_applied(self, position: int) -> None:
+        """Return when the copy has everything up to here. Raises StoreError."""
+        while self.applied < position:
+            if self.failure is not None:
+                raise StoreUnavailable(str(self.failure)) from self.failure
+            await self._moved.wait()
+
+    def _whole(self, record: Logged) -> Part | None:
+        """The entry that is whole with this record, as one part."""
+        part = part_of(record.body)
+        if part.parts == 1:
+            return part
+        since, parts = self._parts.get(part.broker, (record.position, {}))
+        if parts and next(iter(parts.values())).number != part.number:
+            since, parts = record.position, {}
+        parts[part.part] = part
+        self._parts[part.broker] = since, parts
+        if len(parts) < part.parts:
+            return None
+        del self._parts[part.broker]
+        part.content = b"".join([parts[number].content for number in range(part.parts)])
+        return part
+
+    async def _decide(self, entry: Part, position: int) -> None:
+        writer = self.writers.setdefault(entry.broker, WriterDocument(entry.broker, 0, 0))
+        if entry.number <= writer.number:
+            return
+        counts = entry.kind == APPEND and not writer.closed
+        operations = decode_operations(entry.content, self.offset) if counts else []
+        alone = any(operation.revision is not None for operation in operations)
+        if alone:  # The copy says whether the revisions are those that are expected.
+            await self._apply()
+        writer.number, writer.position = entry.number, position
+        self._wrote.add(entry.broker)
+        pending = self.pending if entry.broker == self.broker_id else None
+        if pending is not None and pending.number != entry.number:
+            pending = None
+        error: StoreError | None = None
+        if writer.closed:
+            error = StoreFenced("the other brokers took this one for dead")
+        elif entry.kind == CLOSED:
+            self._close(*decode_closed(entry.content))
+        else:
+            error = await self._append(entry, operations, position if alone else None, pending)
+        if pending is not None:
+            if error is None and not alone:
+                self._told.append(pending.told)
+            pending.settle(error)
+
+    def _close(self, broker: str, heard_of_at: int) -> None:
+        """It is dead, unless it has appended since."""
+        writer = self.writers.get(broker)
+        if writer is not None and writer.position == heard_of_at:
+            writer.closed = True
+            self._wrote.add(broker)
+            if broker == self.broker_id:
+                self.failed(StoreFenced("the other brokers took this one for dead"))
+
+    async def _append(
+        self,
+        entry: Part,
+        operations: list[Operation],
+        alone_at: int | None,
+        pending: Pending | None,
+    ) -> StoreConflict | None:
+        """Why it does not count, or None."""
+        owners: Owners = {}
+        if strangers := await self._strangers(operations, entry.broker, owners):
+            names = ", ".join(map(repr, sorted(strangers)[:3]))
+            return StoreConflict(f"the session of {names} is not here", frozenset(strangers))
+        before = self.offset
+        messages = decode(entry.content, before)[1] if pending is None else [*pending.batch]
+        if alone_at is None:
+            self._operations += operations
+            self._messages += messages
+        else:
+            try:
+                await self._put(messages, [*operations, *self._notes(alone_at)])
+            except StoreConflict as error:
+                return error
+            self._is_applied(alone_at)
+        self._owners |= owners
+        self.offset = Offset(before + len(messages))
+        if pending is not None:
+            pending.stored(before)
+        return None
+
+    async def _strangers(
+        self, operations: Sequence[Operation], writer: str, owners: Owners
+    ) -> set[str]:
+        """Whose sessions it may not change. `owners`: who has them after it."""
+        strangers: set[str] = set()
+        for operation in operations:
+            if isinstance(operation, Put):
+                kind, document = type(operation.document), operation.document
+                client_id = getattr(document, "client_id", None)
+            else:
+                kind, document = operation.kind, None
+                client_id = operation.key[0] if operation.key else None
+            if client_id is None:
+                continue
+            if kind is SessionDocument:
+                owner = await self._owner(client_id, owners)
+                if owner not in (None, NOBODY, writer) and operation.revision is None:
+                    strangers.add(client_id)
+                owners[client_id] = (owner or NOBODY) if document is not None else None
+            elif kind is OwnerDocument:
+                owner = await self._owner(client_id, owners)
+                taken = owner not in (NOBODY, writer) and operation.revision is None
+                if owner is None or taken:
+                    strangers.add(client_id)
+                else:
+                    owners[client_id] = getattr(document, "broker", NOBODY)
+            elif kind in OF_A_SESSION:
+                owner = await self._owner(client_id, owners)
+                if owner not in (NOBODY, writer) and not (owner is None and document is None):
+                    strangers.add(client_id)
+        return strangers
+
+    async def _owner(self, client_id: str, owners: Owners) -> str | None:
+        for known in (owners, self._owners):
+            if client_id in known:
+                return known[client_id]
+        found: str | None = None
+        if await self._copy.get(SessionDocument, (client_id,)) is not None:
+            owner = await self._copy.get(OwnerDocument, (client_id,))
+            found = NOBODY if owner is None else owner.broker
+        self._owners[client_id] = found
+        return found
+
+    async def _apply(self) -> None:
+        """Put what counts into the copy."""
+        for told in self._told:
+            await told.wait()
+        messages, operations = self._messages, self._operations
+        await self._put(messages, [*operations, *self._notes(self.position)])
+        self._told, self._messages, self._operations = [], [], []
+        if len(self._owners) > OWNERS_MAX:
+            self._owners.clear()
+        self._is_applied(self.position)
+
+    def _notes(self, position: int) -> list[Operation]:
+        """How far the copy is with this. Of an entry that is not whole yet, all is read again."""
+        through = min([position, *[since - 1 for since, _ in self._parts.values()]])
+        wrote = [self.writers[broker] for broker in sorted(self._wrote)]
+        return [*[Put(each) for each in wrote], Put(CopyDocument(COPY, self._log_id, through))]
+
+    async def _put(self, messages: Sequence[Message], operations: Sequence[Operation]) -> None:
+        """Raises StoreConflict, and what ends the copy."""
+        first = self._copy.high_watermark + 1
+        while True:
+            try:
+                await self._copy.append(messages, operations, durable=False)
+                break
+            except (StoreFull, StoreBusy):
+                await self._sleep(FULL_RETRY_S)
+        if messages and messages[0].offset != first:
+            raise StoreCorrupt(
+                f"the copy of the shared log has offset {messages[0].offset} where the log has"
+                f" {first}; remove it, and it is made anew"
+            )
+
+    def _is_applied(self, position: int) -> None:
+        self._wrote.clear()
+        self.applied = position
+        self._wake()
+
+    def _wake(self) -> None:
+        moved, self._moved = self._moved, asyncio.Event()
+        moved.set()
