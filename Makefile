@@ -14,7 +14,7 @@ QUICK := tests/model tests/unit tests/wire tests/test_architecture.py tests/test
 SLOW := $(filter-out $(QUICK),$(wildcard tests/test_*.py)) tests/crash tests/e2e tests/conformance tests/fuzz
 RANDOM := tests/crash tests/model tests/unit/net tests/unit/delivery tests/unit/store tests/e2e/test_websocket.py
 
-.PHONY: run test quick soak check bench fuzz format clean
+.PHONY: run test quick soak check test-cluster bench fuzz format clean
 
 run: $(VENV)/.installed
 	$(BIN)/pubsub broker start --host $(HOST) --port $(PORT) --data-dir $(DATA)
@@ -44,6 +44,12 @@ check: $(VENV)/.installed-check
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# Three nodes of NATS on this machine: the contract of a store on them, and what they survive.
+test-cluster: export PUBSUB_TEST_NODES := 1
+test-cluster: $(VENV)/.installed-cluster
+	$(BIN)/python -m pytest tests/unit/store/test_contract.py -k jetstream
+	$(BIN)/python -m pytest tests/cluster
+
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.run $(if $(PEER),--peer $(PEER)) $(ARGS)
 
@@ -70,6 +76,10 @@ $(VENV)/.installed-test: pyproject.toml | $(BIN)/python
 
 $(VENV)/.installed-check: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test,check]"
+	touch $@ $(VENV)/.installed $(VENV)/.installed-test
+
+$(VENV)/.installed-cluster: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test,cluster]"
 	touch $@ $(VENV)/.installed $(VENV)/.installed-test
 
 $(VENV)/.installed-fuzz: pyproject.toml | $(BIN)/python

@@ -69,6 +69,9 @@ NOT_FOR_PURE = {
 }  # fmt: skip
 MAY_USE_SSL = "broker.security.tls"
 
+USES_NATS = "broker.store.shared.jetstream"
+"""Whoever needs no shared log needs no NATS."""
+
 HAVE_CLOCKS = {"cli", "server", "ending", "store", "clock"}
 """`net` keeps its timers with the Clock that it is given, like everybody else."""
 TIMERS = {"asyncio.timeout", "asyncio.timeout_at", "asyncio.wait_for", "asyncio.sleep"}
@@ -272,6 +275,13 @@ def tasks_do_not_end_unheard(modules: Modules) -> Iterator[str]:
                 yield f"{module.name}: uses {ast.unparse(node)}; tasks.start tells how it ended"
 
 
+def nats_is_known_in_one_place(modules: Modules) -> Iterator[str]:
+    for module in modules.values():
+        for imported in module.imports:
+            if imported.partition(".")[0] == "nats" and module.name != USES_NATS:
+                yield f"{module.name}: imports {imported}; of broker and cli, {USES_NATS} may"
+
+
 def a_name_that_matters_is_spelled_once(modules: Modules) -> Iterator[str]:
     """Docstrings and comments do not count."""
     for module in modules.values():
@@ -290,6 +300,7 @@ RULES: Sequence[Rule] = (
     cli_talks_to_a_running_broker,
     time_is_an_argument,
     tasks_do_not_end_unheard,
+    nats_is_known_in_one_place,
     a_name_that_matters_is_spelled_once,
 )
 

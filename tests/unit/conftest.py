@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from broker.store.memory import MemoryStore
 from broker.store.shared.cluster import ClusterStore
 from broker.store.shared.memory_log import MemoryLog
 from broker.store.sqlite.store import SqliteStore
+from tests.support.nodes import Nodes, new_log, running_nodes
 from tests.support.quick_disk import AtOnce, quick_disk
 from tests.support.world import Disk, World, running
 
@@ -23,10 +25,17 @@ def _quick_disk() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+    with running_nodes(tmp_path_factory.mktemp("nodes")) as nodes:
+        yield nodes
+
+
 @pytest.fixture(
     params=[
         *("memory", "memory, gaps", "sqlite", "sqlite, quick disk"),
         *("shared, memory", "shared, sqlite"),
+        *(["shared, jetstream"] if "PUBSUB_TEST_NODES" in os.environ else []),
     ]
 )
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
@@ -39,6 +48,9 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         store = ClusterStore(MemoryLog(), MemoryStore())
     elif request.param == "shared, sqlite":
         store = ClusterStore(MemoryLog(), SqliteStore(path, is_copy=True))
+    elif request.param == "shared, jetstream":
+        log = await new_log(request.getfixturevalue("nodes"))
+        store = ClusterStore(log, SqliteStore(path, is_copy=True))
     elif request.param == "sqlite":
         store = SqliteStore(path)
     else:

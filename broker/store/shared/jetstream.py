@@ -1,0 +1,268 @@
+"""JetStreamLog: a SharedLog that NATS JetStream keeps on several machines.
+
+No other module knows NATS. All records are in one stream with one subject, and a position is a
+sequence number of that stream. `make_stream` makes it, with a name of its own for ever (`log_id`).
+
+A record counts as stored when the stream has answered; nodes answer when a majority has it, and
+has synced it if they are told to (`sync_interval: always`), which no client can see.
+
+It follows with a consumer that lives as long as one node does, and makes a new one whenever
+anything is not as expected: a number is missing, nothing is heard, the connection was lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+
+import nats
+import nats.errors
+import nats.js.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.js import api
+
+from broker.errors import LogReplaced, SchemaMismatch, StoreFull, StoreUnavailable
+from broker.store.shared.shared_log import Logged, LogInfo, Undecided
+
+FORMAT = "1"
+REPLY_TIMEOUT_S = 2.0
+CONNECT_TIMEOUT_S = 10.0
+SILENCE_MAX_S = 2.5
+"""Without a record or a heartbeat the consumer counts as lost."""
+HEARTBEAT_S = 1.0
+REQUEST_EXPIRES_S = 30.0
+FOLLOWED_AT_ONCE = 500
+"""Records that one request asks for ..."""
+FOLLOWED_BYTES_MAX = 8 << 20
+"""... and their bytes."""
+RETRY_S = 0.2
+PENDING_BYTES_MAX = 64 << 20
+STREAM_FULL = (10047, 10077)
+"""Error codes of JetStream: no storage left, the stream has its maximum."""
+
+logger = logging.getLogger(__name__)
+
+
+async def make_stream(
+    servers: Sequence[str], name: str, *, replicas: int, bytes_max: int = -1
+) -> str:
+    """Make the stream of a new log; its `log_id`. Raises StoreUnavailable: also if there is one."""
+    client = await _connect(servers)
+    try:
+        log_id = secrets.token_hex(16)
+        config = api.StreamConfig(
+            name=_stream(name),
+            subjects=[_subject(name)],
+            storage=api.StorageType.FILE,
+            num_replicas=replicas,
+            discard=api.DiscardPolicy.NEW,
+            max_bytes=bytes_max,
+            deny_delete=True,
+            metadata={"log_id": log_id, "format": FORMAT},
+        )
+        await client.jetstream().add_stream(config)
+    except (nats.errors.Error, nats.js.errors.Error) as error:
+        raise StoreUnavailable(f"the log {name} cannot be made: {error}") from error
+    else:
+        return log_id
+    finally:
+        await client.close()
+
+
+class JetStreamLog:
+    """See `SharedLog`."""
+
+    def __init__(self, servers: Sequence[str], name: str, *, replicas_min: int = 3) -> None:
+        """`servers` as `nats://host:port`. A stream with fewer replicas is refused."""
+        self.servers = servers
+        self.name = name
+        self.client: Client
+        """From `open` on."""
+        self._replicas_min = replicas_min
+        self._log_id = ""
+
+    async def open(self) -> LogInfo:
+        self.client = await _connect(self.servers)
+        try:
+            info = await self._info()
+        except BaseException:
+            await self.client.close()
+            raise
+        self._log_id = (info.config.metadata or {}).get("log_id", "")
+        return LogInfo(self._log_id, info.state.last_seq)
+
+    async def close(self) -> None:
+        with suppress(nats.errors.Error):
+            await self.client.close()
+
+    async def append(self, body: bytes) -> int:
+        try:
+            answer = await self.client.request(
+                _subject(self.name),
+                body,
+                timeout=REPLY_TIMEOUT_S,
+                headers={api.Header.EXPECTED_STREAM.value: _stream(self.name)},
+            )
+        except nats.errors.MaxPayloadError as error:
+            raise StoreUnavailable(
+                f"the nodes of the log take no records of {len(body)} bytes: set max_payload"
+            ) from error
+        except (nats.errors.Error, OSError) as error:
+            raise Undecided(f"the log did not answer: {error!r}") from error
+        told = json.loads(answer.data)
+        if "error" not in told:
+            return int(told["seq"])
+        if told["error"].get("err_code") in STREAM_FULL:
+            raise StoreFull(f"the shared log is full: {told['error'].get('description')}")
+        raise Undecided(f"the log refused a record: {told['error']}")
+
+    async def follow(self, start: int) -> AsyncIterator[Sequence[Logged]]:
+        position = start
+        while True:
+            try:
+                async for part in self._follow_one(position):
+                    position = part[-1].position + 1
+                    yield part
+            except (nats.errors.Error, nats.js.errors.Error, OSError, Undecided) as error:
+                logger.info("the shared log is followed anew from %d: %s", position, error)
+            await asyncio.sleep(RETRY_S)
+
+    async def _follow_one(self, start: int) -> AsyncIterator[Sequence[Logged]]:
+        """With one consumer, as long as nothing is missing."""
+        info = await self._info()
+        if (info.config.metadata or {}).get("log_id") != self._log_id:
+            raise LogReplaced("the shared log was made anew: it is not the one that was followed")
+        if start < info.state.first_seq:
+            raise LogReplaced(f"the shared log begins at {info.state.first_seq}, not at {start}")
+        stream = _stream(self.name)
+        manager = self.client.jsm()
+        consumer = await manager.add_consumer(
+            stream,
+            api.ConsumerConfig(
+                deliver_policy=api.DeliverPolicy.BY_START_SEQUENCE,
+                opt_start_seq=start,
+                ack_policy=api.AckPolicy.NONE,
+                inactive_threshold=2 * REQUEST_EXPIRES_S,
+                num_replicas=1,
+                mem_storage=True,
+            ),
+        )
+        inbox = self.client.new_inbox()
+        subscription = await self.client.subscribe(
+            inbox, pending_msgs_limit=-1, pending_bytes_limit=PENDING_BYTES_MAX
+        )
+        ask = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer.name}"
+        try:
+            async for part in self._requested(subscription, ask, inbox, start):
+                yield part
+        finally:
+            with suppress(nats.errors.Error):
+                await subscription.unsubscribe()
+            with suppress(nats.errors.Error, nats.js.errors.Error):
+                await manager.delete_consumer(stream, consumer.name)
+
+    async def _requested(
+        self, subscription: Subscription, ask: str, inbox: str, start: int
+    ) -> AsyncIterator[Sequence[Logged]]:
+        request = {
+            "batch": FOLLOWED_AT_ONCE,
+            "max_bytes": FOLLOWED_BYTES_MAX,
+            "expires": int(REQUEST_EXPIRES_S * 1e9),
+            "idle_heartbeat": int(HEARTBEAT_S * 1e9),
+        }
+        position, delivered, asked = start, 0, 0
+        while True:
+            if delivered >= asked:
+                await self.client.publish(ask, json.dumps(request).encode(), reply=inbox)
+                asked = delivered + FOLLOWED_AT_ONCE
+            message = await subscription.next_msg(timeout=SILENCE_MAX_S)
+            part: list[Logged] = []
+            while True:
+                if _status(message) is None:
+                    sequence, delivered = _numbers(message)
+                    if sequence != position:
+                        raise Undecided(f"record {sequence} came where {position} was to come")
+                    part.append(Logged(sequence, message.data))
+                    position += 1
+                elif _status(message) in ("408", "409"):  # The request is over.
+                    asked = delivered
+                elif _status(message) != "100":  # A heartbeat.
+                    raise Undecided(f"the consumer ended: {message.headers}")
+                if not subscription.pending_msgs or len(part) >= FOLLOWED_AT_ONCE:
+                    break
+                message = await subscription.next_msg(timeout=SILENCE_MAX_S)
+            if part:
+                yield part
+
+    async def _info(self) -> api.StreamInfo:
+        """Raises Undecided, StoreUnavailable, SchemaMismatch."""
+        try:
+            info = await self.client.jsm().stream_info(_stream(self.name))
+        except nats.js.errors.NotFoundError as error:
+            raise StoreUnavailable(f"there is no log {self.name}: make it first") from error
+        except (nats.errors.Error, nats.js.errors.Error) as error:
+            raise Undecided(f"the log did not answer: {error!r}") from error
+        config = info.config
+        if (config.metadata or {}).get("format") != FORMAT:
+            raise SchemaMismatch(f"the stream {config.name} is not a log of this pubsub")
+        if (config.num_replicas or 1) < self._replicas_min:
+            raise SchemaMismatch(
+                f"the stream {config.name} has {config.num_replicas} replicas, and is to have"
+                f" {self._replicas_min}"
+            )
+        return info
+
+
+async def _connect(servers: Sequence[str]) -> Client:
+    """Raises StoreUnavailable: no server is there."""
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            while True:
+                try:
+                    return await nats.connect(
+                        [*servers],
+                        allow_reconnect=True,
+                        max_reconnect_attempts=-1,
+                        reconnect_time_wait=RETRY_S,
+                        connect_timeout=2,
+                        ping_interval=2,
+                        max_outstanding_pings=2,
+                        pending_size=PENDING_BYTES_MAX,
+                        error_cb=_error,
+                    )
+                except (nats.errors.Error, OSError):
+                    await asyncio.sleep(RETRY_S)
+    except TimeoutError as error:
+        raise StoreUnavailable(f"no node of the log answers at {', '.join(servers)}") from error
+
+
+async def _error(error: Exception) -> None:
+    """What the client would print a traceback of: a node that is down."""
+    logger.debug("a node of the shared log: %r", error)
+
+
+def _stream(name: str) -> str:
+    return f"PUBSUB_{name}"
+
+
+def _subject(name: str) -> str:
+    return f"pubsub.{name}"
+
+
+def _status(message: Msg) -> str | None:
+    """Of a message that is no record."""
+    return None if message.data or not message.headers else message.headers.get("Status")
+
+
+def _numbers(message: Msg) -> tuple[int, int]:
+    """Of a record: in the stream, and of those that the consumer delivered."""
+    parts = message.reply.split(".")
+    # $JS.ACK.<stream>.<consumer>.<deliveries>.<in the stream>.<at the consumer>.<time>.<left>,
+    # with a domain and an account before the stream where there are such.
+    return int(parts[-4]), int(parts[-3])

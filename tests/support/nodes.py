@@ -1,0 +1,111 @@
+"""Nodes of NATS on this machine: the server of our own environment, never one on PATH."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+
+from broker.errors import StoreUnavailable
+from broker.store.shared.jetstream import JetStreamLog, make_stream
+
+SERVER = Path(sys.executable).parent / "nats-server"
+START_TRIES = 100
+
+_numbers = count(1)
+
+
+def free_ports(number: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(number)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    ports: list[int] = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+class Nodes:
+    def __init__(self, directory: Path, number: int = 3) -> None:
+        self.directory = directory
+        ports = free_ports(2 * number)
+        self._ports, self._routes = ports[:number], ports[number:]
+        self._processes: list[subprocess.Popen[bytes] | None] = [None] * number
+
+    @property
+    def servers(self) -> list[str]:
+        return [f"nats://127.0.0.1:{port}" for port in self._ports]
+
+    def start(self) -> None:
+        for i in range(len(self._ports)):
+            self.start_one(i)
+
+    def start_one(self, i: int) -> None:
+        routes = ", ".join(f'"nats://127.0.0.1:{port}"' for port in self._routes)
+        config = self.directory / f"n{i}.conf"
+        config.write_text(
+            f"""server_name: n{i}
+listen: "127.0.0.1:{self._ports[i]}"
+jetstream {{ store_dir: "{self.directory}/n{i}", sync_interval: always }}
+cluster {{ name: test, listen: "127.0.0.1:{self._routes[i]}", routes: [{routes}] }}
+""",
+            encoding="utf-8",
+        )
+        with (self.directory / f"n{i}.log").open("ab") as log:
+            self._processes[i] = subprocess.Popen(
+                [SERVER, "-c", config], stdout=log, stderr=subprocess.STDOUT
+            )
+
+    def kill(self, i: int) -> None:
+        process = self._processes[i]
+        assert process is not None
+        process.kill()
+        process.wait()
+
+    def pause(self, i: int) -> None:
+        self._signal(i, signal.SIGSTOP)
+
+    def go_on(self, i: int) -> None:
+        self._signal(i, signal.SIGCONT)
+
+    def _signal(self, i: int, number: int) -> None:
+        process = self._processes[i]
+        assert process is not None
+        process.send_signal(number)
+
+    def end(self) -> None:
+        for process in self._processes:
+            if process is not None and process.poll() is None:
+                process.send_signal(signal.SIGCONT)
+                process.kill()
+                process.wait()
+
+
+@contextmanager
+def running_nodes(directory: Path) -> Iterator[Nodes]:
+    nodes = Nodes(directory)
+    try:
+        nodes.start()
+        yield nodes
+    finally:
+        nodes.end()
+
+
+async def new_log(nodes: Nodes) -> JetStreamLog:
+    """A log that is empty, as soon as the nodes have found each other."""
+    name = f"t{next(_numbers)}"
+    for tries in range(START_TRIES):
+        try:
+            await make_stream(nodes.servers, name, replicas=3)
+            break
+        except StoreUnavailable:
+            if tries == START_TRIES - 1:
+                raise
+            await asyncio.sleep(0.2)
+    return JetStreamLog(nodes.servers, name)
