@@ -28,7 +28,7 @@ LOAD_S = 12
 
 
 @dataclass
-class Load:
+class Appending:
     """What one broker appended, a batch after the other."""
 
     name: str
@@ -98,17 +98,17 @@ async def test_nothing_is_lost_twice_or_out_of_order(
 ) -> None:
     log = await new_log(nodes)
     async with two_brokers(log, tmp_path) as stores:
-        loads = [Load(name, store) for name, store in zip("ab", stores, strict=True)]
+        appendings = [Appending(name, store) for name, store in zip("ab", stores, strict=True)]
         at = await leader(log.client, log)
         asyncio.get_running_loop().call_later(2, happens, nodes, at)
-        await asyncio.gather(*[load.run(LOAD_S) for load in loads])
+        await asyncio.gather(*[appending.run(LOAD_S) for appending in appendings])
         for store in stores:
             await store.sync()
-        for load in loads:
-            assert len(load.acknowledged) > 100
+        for appending in appendings:
+            assert len(appending.acknowledged) > 100
             for store in stores:
-                assert payloads(await read_all(store, [load.name])) == load.acknowledged
-        waits = [round(load.longest_s, 1) for load in loads]
+                assert payloads(await read_all(store, [appending.name])) == appending.acknowledged
+        waits = [round(appending.longest_s, 1) for appending in appendings]
         assert max(waits) < RESUMES_WITHIN_S
         print(f"{happens.__name__}: longest wait {waits} s")
         for store in stores:

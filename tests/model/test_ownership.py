@@ -38,7 +38,7 @@ class Gone(Exception):
     """The connection is over."""
 
 
-class Run:
+class Race:
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
         self.log = MemoryLog(turns=6, random_=self.random)
@@ -48,7 +48,7 @@ class Run:
         self.stores: list[ClusterStore] = []
         self.acknowledged: list[bytes] = []
         self.conflicts: set[str] = set()
-        self.connections: dict[ClusterStore, Connection] = {}
+        self.connections: dict[ClusterStore, Visit] = {}
         """The newest at each broker: that knows what is over there, and of the others nothing."""
 
     def trouble(self) -> Trouble:
@@ -93,7 +93,7 @@ class Run:
             await self.a_while(100)
             await self.publish_other(self.stores[i], self.other())
 
-    async def connect(self) -> Connection:
+    async def connect(self) -> Visit:
         store = self.random.choice(self.stores)
         if store in self.connections:
             self.connections[store].alive = False
@@ -107,21 +107,21 @@ class Run:
                     await take(store, X)
                 found = await store.get(ReceivedQos2Document, (X,))
                 received = set() if found is None else {*found.packet_ids}
-                connection = self.connections[store] = Connection(self, store, received)
+                connection = self.connections[store] = Visit(self, store, received)
                 return connection
             except StoreConflict:
                 await store.sync()
 
 
-class Connection:
-    def __init__(self, run: Run, store: ClusterStore, received: set[int]) -> None:
-        self.run = run
+class Visit:
+    def __init__(self, race: Race, store: ClusterStore, received: set[int]) -> None:
+        self.race = race
         self.store = store
         self.received = received
         self.alive = True
 
     async def in_the_network(self) -> None:
-        await self.run.a_while(30)
+        await self.race.a_while(30)
         if not self.alive:
             raise Gone
 
@@ -134,13 +134,13 @@ class Connection:
         if number in self.received:
             return
         self.received.add(number)
-        sent, other = message(str(number), publisher=X, qos=2), self.run.other()
+        sent, other = message(str(number), publisher=X, qos=2), self.race.other()
         try:
             await self.store.append([sent, other], self.changes())
-            self.run.acknowledged.append(other.payload)
+            self.race.acknowledged.append(other.payload)
         except StoreConflict as error:
-            self.run.conflicts |= error.of
-            await self.run.publish_other(self.store, other)
+            self.race.conflicts |= error.of
+            await self.race.publish_other(self.store, other)
             raise Gone from error
         except StoreError as error:
             raise Gone from error
@@ -160,22 +160,22 @@ def is_heard(task: asyncio.Task[None]) -> None:
         task.exception()
 
 
-async def drive(run: Run, left: set[asyncio.Task[None]]) -> None:
+async def drive(race: Race, left: set[asyncio.Task[None]]) -> None:
     """The client sends its messages, each of them until that is acknowledged."""
-    connection: Connection | None = None
+    connection: Visit | None = None
     number, released = 1, True
     for _ in range(STEPS_MAX):
         if number > MESSAGES:
             return
         try:
-            if connection is None or run.random.random() < 0.25:
-                connection = await run.connect()
+            if connection is None or race.random.random() < 0.25:
+                connection = await race.connect()
             work = connection.publish(number) if released else connection.release(number)
             task = asyncio.create_task(work)
             task.add_done_callback(is_heard)
             left.add(task)
-            if run.random.random() < 0.3:  # It gives up waiting, and the packet goes on.
-                await run.a_while(25)
+            if race.random.random() < 0.3:  # It gives up waiting, and the packet goes on.
+                await race.a_while(25)
                 if not task.done():
                     connection = None
                     continue
@@ -190,40 +190,40 @@ async def drive(run: Run, left: set[asyncio.Task[None]]) -> None:
 
 
 async def one_run(seed: int) -> None:
-    run = Run(seed)
-    run.stores = [await run.new_store() for _ in range(BROKERS)]
+    race = Race(seed)
+    race.stores = [await race.new_store() for _ in range(BROKERS)]
     left: set[asyncio.Task[None]] = set()
     background = [
-        asyncio.create_task(run.deaths_happen()),
-        *[asyncio.create_task(run.others_publish(i)) for i in range(BROKERS)],
+        asyncio.create_task(race.deaths_happen()),
+        *[asyncio.create_task(race.others_publish(i)) for i in range(BROKERS)],
     ]
     try:
-        await drive(run, left)
+        await drive(race, left)
         for task in background:
             task.cancel()
         await asyncio.gather(*background, *left, return_exceptions=True)
-        run.log.trouble = lambda: Trouble.NONE
+        race.log.trouble = lambda: Trouble.NONE
         for _ in range(2):  # The first stores what was to be stored late.
-            await asyncio.gather(*[s.sync() for s in run.stores], return_exceptions=True)
-        await settled(run.log, run.stores)
+            await asyncio.gather(*[s.sync() for s in race.stores], return_exceptions=True)
+        await settled(race.log, race.stores)
         contents = [
             content(store.copy)
-            for store in run.stores
+            for store in race.stores
             if store.failure is None and isinstance(store.copy, MemoryStore)
         ]
     finally:
         for task in (*background, *left):
             task.cancel()
         await asyncio.gather(*background, *left, return_exceptions=True)
-        for store in run.stores:
+        for store in race.stores:
             await store.close()
     stored = [m.payload for m in contents[0][0]]
     ours = [payload for payload in stored if not payload.startswith(b"y")]
     others = [payload for payload in stored if payload.startswith(b"y")]
     assert ours == [b"%d" % n for n in range(1, MESSAGES + 1)]
-    assert run.conflicts <= {X}
+    assert race.conflicts <= {X}
     assert len(others) == len(set(others))
-    assert set(run.acknowledged) <= set(others)
+    assert set(race.acknowledged) <= set(others)
     for each in contents[1:]:
         assert each == contents[0]
 

@@ -191,7 +191,8 @@ class Follower:
     def _whole(self, record: Logged) -> Part | None:
         """The entry that is whole with this record, as one part."""
         part = part_of(record.body)
-        if part.parts == 1:
+        writer = self.writers.get(part.broker)
+        if part.parts == 1 or (writer is not None and writer.closed):
             return part
         since, parts = self._parts.get(part.broker, (record.position, {}))
         if parts and next(iter(parts.values())).number != part.number:
@@ -236,6 +237,7 @@ class Follower:
         if writer is not None and writer.position == heard_of_at:
             writer.closed = True
             self._wrote.add(broker)
+            self._parts.pop(broker, None)  # The rest of it would not count.
             if broker == self.broker_id:
                 self.failed(StoreFenced("the other brokers took this one for dead"))
 

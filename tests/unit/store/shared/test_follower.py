@@ -12,7 +12,7 @@ from broker.documents import CopyDocument, Operation, Put, SessionDocument, Writ
 from broker.errors import SchemaMismatch, StoreCorrupt, StoreUnavailable
 from broker.message import Message
 from broker.store.memory import MemoryStore
-from broker.store.shared.entries import APPEND, encode, records_of
+from broker.store.shared.entries import APPEND, CLOSED, encode, encode_closed, records_of
 from broker.store.shared.follower import COPY, Follower
 from broker.store.shared.memory_log import MemoryLog
 from tests.support.messages import message, numbered
@@ -87,6 +87,19 @@ async def test_parts_of_an_entry_that_its_broker_gave_up_are_forgotten(copy: Dis
         log.store(part)
     await followed(log, copy)
     assert payloads(await read_all(copy)) == [b"x" * 250]
+
+
+async def test_nothing_waits_for_the_rest_of_an_entry_of_a_dead_broker(copy: Disk) -> None:
+    log = MemoryLog()
+    log.store(records("a", 1, [message("a1")])[0])
+    parts = records("a", 2, [message(bytes(250))], bytes_max=100)
+    log.store(parts[0])
+    log.store(records_of("b", 1, CLOSED, encode_closed("a", 1), 100)[0])
+    for part in parts[:2]:
+        log.store(part)
+    await followed(log, copy)
+    assert payloads(await read_all(copy)) == [b"a1"]
+    assert await copy.get(CopyDocument, (COPY,)) == CopyDocument(COPY, "log", len(log.records))
 
 
 async def test_many_entries_are_one_commit_of_the_copy(copy: Disk) -> None:
