@@ -46,6 +46,7 @@ async def test_a_message_that_is_not_found_by_its_name_is_found_by_its_topic(
     at_once: int,
 ) -> None:
     monkeypatch.setattr(hidden, "ROWS_AT_ONCE", at_once)
+    monkeypatch.setattr("broker.store.sqlite.store.LOOK_WAIT_S", 30)  # On a busy machine, too.
     written = await reopened(sqlite, damage)
     for filter in FILTERS:
         expected = written if filter in ("t/+", "#") else [written[5]]
