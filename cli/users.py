@@ -181,7 +181,15 @@ def _hashes(password: str, *, scram: bool) -> Record:
 
     if len(password.encode()) > PASSWORD_BYTES_MAX:
         raise CommandFailed("the password is too long for MQTT", code=Exit.USAGE)
-    return {"password": hashed(password.encode()) if password else "", "scram": ""}
+    proof = ""
+    if scram:
+        from broker.security.scram import keys
+
+        try:
+            proof = keys(password)
+        except ValueError as error:
+            raise CommandFailed(f"--scram: {error}", code=Exit.USAGE) from error
+    return {"password": hashed(password.encode()) if password else "", "scram": proof}
 
 
 def _records(data_dir: Path) -> list[Record]:

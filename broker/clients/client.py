@@ -57,12 +57,12 @@ class Client(Owner):
         self._transport = transport
         self.peer, self.address = peer, peer.address
         traffic = services.counters.packets
-        self._connection = Connection(now, services.limits, services.methods, traffic)
+        self._gate = Gate(services, peer, self)
+        self._connection = Connection(now, services.limits, self._gate.methods(), traffic)
         self._output = Output(
             self._connection, transport, services.log, self._connection_ended, self.failed
         )
         self._client_id = ""
-        self._gate = Gate(services, peer, self)
         self._session: Session | None = None
         """None until it is open. The next two are set when CONNACK is sent."""
         self._publishing: Publishing | None = None

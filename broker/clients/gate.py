@@ -6,11 +6,14 @@ from broker.clients.faces import Peer
 from broker.clients.services import Services
 from broker.errors import LoginRefused
 from broker.lines.connection import LineConfirm, LineError, LineEvent, LineLogin
+from broker.mqtt.authentication import Methods
 from broker.mqtt.packets import Connect
 from broker.registry.logins import Applicant
 from broker.registry.users import Guest
 from broker.security.names import Login
 from broker.security.rights import Rights
+from broker.security.scram import METHOD as SCRAM
+from broker.security.scram import ScramExchange
 
 
 class Gate:
@@ -28,33 +31,44 @@ class Gate:
         """Raises LoginRefused. Waiting for it counts as no silence of the client."""
         will = packet.will
         size = 1000 if will is None else 1000 + len(will.payload) + len(will.properties)
-        return await self.log_in(packet.username, packet.password, size)
+        who = self._applicant(packet.username, packet.password, size)
+        who.authenticated_user = packet.authenticated_user
+        return self._came_in(await self._services.logins.login(who))
 
-    async def log_in(self, name: str | None, password: bytes | None, size: int = 1000) -> Login:
+    def methods(self) -> Methods:
+        """Of enhanced authentication."""
+        methods = self._services.methods
+        if self._services.users.exist:
+            methods = {**methods, SCRAM: self._scram}
+        return methods
+
+    def _scram(self) -> ScramExchange:
+        return self._services.logins.scram(self._peer.host, again=self.login is not None)
+
+    async def log_in(self, name: str | None, password: bytes | None) -> Login:
         """As `enter`. Who had come in as somebody else is this one now."""
-        login = await self._services.logins.login(self._applicant(name, password, size))
-        self._came_in(login)
-        return login
+        return self._came_in(await self._services.logins.login(self._applicant(name, password)))
 
     def refusal(self, event: LineEvent) -> str:
         """Why a line is not obeyed; empty: it is. Who has not logged in may be `anonymous`."""
         if self.login is None and not isinstance(event, LineLogin | LineConfirm | LineError):
             try:
-                login = self._services.logins.at_once(self._applicant(None, None, 0))
+                login = self._services.logins.at_once(self._applicant(None, None))
             except LoginRefused:
                 return "log in first: LOGIN <user> <password>"
             assert login is not None
             self._came_in(login)
         return ""
 
-    def _applicant(self, name: str | None, password: bytes | None, size: int) -> Applicant:
+    def _applicant(self, name: str | None, password: bytes | None, size: int = 1000) -> Applicant:
         allowed, peer = self._services.config.allow_anonymous, self._peer
         return Applicant(name, password, peer.host, allowed, peer.certificate_user, size)
 
-    def _came_in(self, login: Login) -> None:
+    def _came_in(self, login: Login) -> Login:
         self.leave()
         self.login = login
         self._services.users.enter(self._guest, login)
+        return login
 
     @property
     def user(self) -> str:

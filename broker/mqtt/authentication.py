@@ -1,6 +1,6 @@
 """Enhanced authentication (section 4.12 of MQTT 5): the face of a method, and its use on one
-connection. The broker has no method of its own yet; a program that runs the broker in its process
-gives `Server` its `methods`.
+connection. The broker's own is SCRAM-SHA-256 (`security.scram`); a program that runs the broker in
+its process may give `Server` other `methods`.
 
 CONNECT names the method and may bring the first data. AUTH packets go to and fro until the exchange
 is done; only then is there a `Connect` event. A connected client may authenticate again by the same
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from broker.errors import BadAuthenticationMethod, ProtocolViolation
+from broker.errors import BadAuthenticationMethod, NotAuthorized, ProtocolViolation
 from broker.mqtt.packets import Auth, Connect, Disconnect, Properties
 from broker.mqtt.properties import Property
 from broker.mqtt.reasons import ReasonCode
@@ -20,6 +20,11 @@ from broker.mqtt.reasons import ReasonCode
 
 class Exchange(Protocol):
     """One run of a method for one client. Pure: it waits for nobody."""
+
+    @property
+    def user(self) -> str | None:
+        """Who it is, once it is done; None: the method does not say."""
+        ...
 
     def step(self, data: bytes) -> tuple[bytes | None, bool]:
         """Take the client's data (empty if it sent none); what to answer, and whether it is done.
@@ -40,7 +45,7 @@ class Authentication:
     to send to the client, or the CONNECT when the client may be let in.
     """
 
-    __slots__ = ("_exchange", "_held", "_last_data", "_method", "_new_exchange")
+    __slots__ = ("_exchange", "_held", "_last_data", "_method", "_new_exchange", "_user")
 
     def __init__(self, connect: Connect, methods: Methods) -> None:
         """Raises BadAuthenticationMethod."""
@@ -53,6 +58,7 @@ class Authentication:
         self._new_exchange = methods[self._method]
         self._exchange: Exchange | None = None
         self._held: Connect | None = connect
+        self._user: str | None = None
         self._last_data: bytes | None = None
         """The last data of the method in the exchange that CONNECT began."""
 
@@ -110,6 +116,9 @@ class Authentication:
         self._exchange = None
         connect, self._held = self._held, None
         if connect is None:
+            if exchange.user != self._user:
+                raise NotAuthorized("AUTH is of another user than CONNECT")
             return Auth(ReasonCode.SUCCESS, self._method, answer)
         self._last_data = answer
+        connect.authenticated_user = self._user = exchange.user
         return connect

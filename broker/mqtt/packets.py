@@ -72,7 +72,8 @@ class Will:
 @dataclass(slots=True)
 class Connect:
     """`clean_start` is Clean Session in 3.1.1. None: the client did not say. `bridge`: the client
-    said that it is a bridge."""
+    said that it is a bridge. `authenticated_user` is no part of it: who that is, where an
+    Authentication Method has shown it."""
 
     version: int
     client_id: str
@@ -91,6 +92,7 @@ class Connect:
     authentication_data: bytes | None = field(default=None, repr=False)
     user_properties: UserProperties = field(default_factory=list)
     bridge: bool = False
+    authenticated_user: str | None = None
 
 
 @dataclass(slots=True)

@@ -15,6 +15,7 @@ from broker.message import WallUs
 from broker.registry.users import Users
 from broker.security.names import ANONYMOUS, STANDARD
 from broker.security.passwords import refusal
+from broker.security.scram import refusal as scram_refusal
 
 LIST = "`pubsub user ls` lists them"
 
@@ -49,7 +50,7 @@ class Accounts:
         """Raises CommandRefused, QuotaExceeded, StoreError."""
         if self._users.get(name) is not None:
             raise CommandRefused(f"there is a user {name} already", f"pubsub user passwd {name}")
-        _check(password)
+        _check(password, scram)
         now_us, first = self._clock.wall_us(), not self._users.exist
         user = UserDocument(name, password, scram, " ".join(dict.fromkeys(roles)), now_us, now_us)
         await self._users.put(user)
@@ -61,7 +62,7 @@ class Accounts:
             raise NotFound(f"there is no user {name}", LIST)
         if name == ANONYMOUS:
             raise CommandRefused(f"{ANONYMOUS} is who gives no name, and so has no password")
-        _check(password)
+        _check(password, scram)
         now_us = self._clock.wall_us()
         user = replace(user, password=password, scram=scram, changed_at_us=now_us)
         await self._users.put(user)
@@ -110,7 +111,9 @@ def account_of(user: UserDocument, connections: int = 0, *, first: bool = False)
     )
 
 
-def _check(password: str) -> None:
+def _check(password: str, scram: str = "") -> None:
     """Raises CommandRefused. Empty: nothing fits, only a certificate lets the user in."""
     if password and (why := refusal(password)):
         raise CommandRefused(f"that is no hash of a password: {why}")
+    if scram and (why := scram_refusal(scram)):
+        raise CommandRefused(why)

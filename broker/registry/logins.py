@@ -25,8 +25,10 @@ from broker.registry.hashing import Hashing
 from broker.registry.users import Users
 from broker.security import passwords
 from broker.security.names import ANONYMOUS, Login
+from broker.security.scram import ScramExchange
 
 REMEMBERED_S = 3600.0
+TOO_MANY_FAILED = "too many logins from this address have failed, try again later"
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +36,8 @@ logger = logging.getLogger(__name__)
 @dataclass(slots=True)
 class Applicant:
     """Who wants to come in. `host`: the IP address, "": a Unix socket. `size`: bytes that are kept
-    of the connection while it waits. `certificate_user`: whom its TLS certificate names."""
+    of the connection while it waits. `certificate_user`: whom its TLS certificate names;
+    `authenticated_user`: who proved to be that."""
 
     name: str | None
     password: bytes | None
@@ -42,6 +45,7 @@ class Applicant:
     allow_anonymous: bool
     certificate_user: str | None = None
     size: int = 0
+    authenticated_user: str | None = None
 
 
 @dataclass(slots=True)
@@ -87,6 +91,12 @@ class Logins:
             if users.get(who.certificate_user) is None:
                 raise self._refused(who, who.certificate_user, "the certificate's user is not here")
             return Login(who.certificate_user)
+        if who.authenticated_user is not None:
+            if users.get(who.authenticated_user) is None or who.name not in (
+                *(None, who.authenticated_user),
+            ):
+                raise self._refused(who, who.authenticated_user, "the proof is of another user")
+            return Login(who.authenticated_user, by_password=True)
         if who.name is None:
             if who.allow_anonymous:
                 return Login(ANONYMOUS)
@@ -126,7 +136,7 @@ class Logins:
         wait_s = self._failures.wait_s(address, self._clock.monotonic())
         if wait_s is None:
             self.counts.refused += 1
-            raise TooManyLogins("too many logins from this address have failed, try again later")
+            raise TooManyLogins(TOO_MANY_FAILED)
         if wait_s:
             self.counts.delayed += 1
             await self._clock.sleep(wait_s)
@@ -146,6 +156,24 @@ class Logins:
         self.counts.failed += 1
         logger.warning("login of user %r from %s failed: %s", name, _from(who), why)
         return BadUserNameOrPassword("wrong user name or password")
+
+    def scram(self, host: str, *, again: bool = False) -> ScramExchange:
+        """For a client that proves to know its password. Raises TooManyLogins: others from its
+        address had failed, and it does not do it `again`."""
+        address = address_of(host)
+        if not again and not self._failures.may_try(address, self._clock.monotonic()):
+            self.counts.refused += 1
+            raise TooManyLogins(TOO_MANY_FAILED)
+
+        def failed(name: str) -> None:
+            self._failures.failed(address, self._clock.monotonic())
+            self._refused(Applicant(name, None, host, False), name, "wrong proof")
+
+        return ScramExchange(self._scram_keys, failed, self._key)
+
+    def _scram_keys(self, name: str) -> str:
+        user = self._users.get(name)
+        return "" if user is None else user.scram
 
     # What is remembered
 

@@ -36,6 +36,8 @@ class Challenge:
     """The client says its name, is given a challenge, and proves with it that it knows the secret.
     Then the broker says how often that went well."""
 
+    user = None
+
     def __init__(self, welcome: Callable[[bytes], bytes]) -> None:
         self._welcome = welcome
         self._name: bytes | None = None

@@ -18,6 +18,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from broker.mqtt.packets import (
     MQTT_3_1_1,
     MQTT_5,
+    Auth,
     Connack,
     Connect,
     Disconnect,
@@ -25,11 +26,15 @@ from broker.mqtt.packets import (
     Subscribe,
     SubscriptionRequest,
 )
+from broker.mqtt.properties import Property
+from broker.mqtt.reasons import ReasonCode
+from broker.security.scram import METHOD
 from tests.support.broker_process import BrokerProcess
 from tests.support.command_line import fail, succeed
 from tests.support.line_socket import LineSocket
 from tests.support.passwords import PBKDF2, SHA512
 from tests.support.raw_client import RawClient, connect_packet
+from tests.support.scram_client import ScramClient
 
 NEEDS_MOSQUITTO = pytest.mark.skipif(
     shutil.which("mosquitto_pub") is None, reason="needs mosquitto_pub"
@@ -58,6 +63,64 @@ def connect(
 ) -> Connect:
     packet = connect_packet(name, version=version)
     return replace(packet, username=user, password=None if user is None else password)
+
+
+# SCRAM-SHA-256
+
+
+def proven(client: RawClient, packet: Connect | Auth, scram: ScramClient) -> Auth:
+    """Begin with this; the client's last word."""
+    client.send(packet)
+    asked = client.expect(Auth)
+    assert asked.data is not None
+    return Auth(ReasonCode.CONTINUE_AUTHENTICATION, METHOD, scram.final(asked.data))
+
+
+def by_scram(name: str, scram: ScramClient) -> Connect:
+    packet = connect_packet(name)
+    return replace(packet, authentication_method=METHOD, authentication_data=scram.first())
+
+
+@pytest.fixture
+def dora(broker: BrokerProcess, name: str) -> Iterator[str]:
+    user = f"dora-{name}"
+    add = "user", "add", user, "--scram", "--password-stdin", "--data-dir", broker.data_dir
+    succeed(*add, stdin=b"secret\n")
+    yield user
+    succeed("user", "rm", user, "--data-dir", broker.data_dir)
+
+
+def test_a_client_proves_the_password_and_so_does_the_broker(
+    broker: BrokerProcess, name: str, dora: str
+) -> None:
+    scram = ScramClient(dora, "secret")
+    with RawClient(broker.port) as client, RawClient(broker.port) as other:
+        client.send(proven(client, by_scram(name, scram), scram))
+        connack = client.expect(Connack)
+        assert connack.reason_code == 0
+        assert scram.trusts(connack.properties[Property.AUTHENTICATION_DATA])
+        other.send(connect(name, "anna"))
+        assert other.expect(Connack).reason_code == 0x87
+        again = ScramClient(dora, "secret", "another")
+        begin = Auth(ReasonCode.REAUTHENTICATE, METHOD, again.first())
+        client.send(proven(client, begin, again))
+        assert again.trusts(client.expect(Auth).data)
+        client.publish_all(name, [b"still here"], 1)
+        thief = ScramClient("anna", "secret")
+        begin = Auth(ReasonCode.REAUTHENTICATE, METHOD, thief.first())
+        client.send(proven(client, begin, thief))
+        assert client.expect(Disconnect).reason_code in (0x86, 0x87, 0x80)
+
+
+def test_a_user_without_keys_cannot_prove_it(broker: BrokerProcess, name: str) -> None:
+    scram = ScramClient("bob", "secret")
+    with RawClient(broker.port) as client:
+        client.send(proven(client, by_scram(name, scram), scram))
+        assert client.expect(Connack).reason_code == 0x86
+        assert client.closed()
+
+
+# Passwords
 
 
 @NEEDS_MOSQUITTO

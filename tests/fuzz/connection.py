@@ -84,6 +84,8 @@ def check(data: bytes) -> None:
 class Echo:
     """An authentication method: asks with what it is told until that is `ok`, or `no`."""
 
+    user = None
+
     def step(self, data: bytes) -> tuple[bytes | None, bool]:
         if data == b"no":
             raise NotAuthorized("no")

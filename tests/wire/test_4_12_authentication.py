@@ -13,6 +13,8 @@ from tests.support.wire import Wire, script_bytes
 class Sum:
     """The client is asked for '1+1', and answers '2' or is not let in."""
 
+    user = None
+
     def step(self, data: bytes) -> tuple[bytes | None, bool]:
         if data == b"":
             return b"1+1", False

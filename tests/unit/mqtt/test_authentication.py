@@ -16,6 +16,8 @@ PUBLISH = Publish("t", b"", 0, False, False, 0)
 class Count:
     """Lets a client in whose data has grown to three bytes, and none that sends a `x`."""
 
+    user = None
+
     def __init__(self) -> None:
         self.came = b""
 
@@ -78,6 +80,8 @@ def test_a_client_is_asked_until_the_exchange_is_done(authentication: Authentica
 
 def test_an_exchange_may_end_without_data() -> None:
     class Trusting:
+        user = None
+
         def step(self, data: bytes) -> tuple[bytes | None, bool]:
             return None, True
 

@@ -215,3 +215,31 @@ async def test_a_user_who_is_removed_meanwhile_does_not_come_in(
     with pytest.raises(BadUserNameOrPassword):
         await login
     assert module.REMEMBERED_S
+
+
+# A proof in place of the password
+
+
+async def test_who_proved_to_be_a_user_comes_in_as_that(logins: Logins) -> None:
+    proved = replace(who(None, None), authenticated_user="anna")
+    assert await logins.login(proved) == ANNA
+    assert await logins.login(replace(proved, name="anna")) == ANNA
+    for one in (replace(proved, name="bob"), replace(proved, authenticated_user="zoe")):
+        with pytest.raises(BadUserNameOrPassword):
+            await logins.login(one)
+
+
+async def test_proofs_that_fail_count_like_passwords(world: World, logins: Logins) -> None:
+    for _ in range(FREE):
+        exchange = logins.scram("192.0.2.1")
+        exchange.step(b"n,,n=anna,r=x")
+        with pytest.raises(BadUserNameOrPassword):
+            exchange.step(b"c=biws,r=x,p=eA==")
+    assert logins.counts.failed == FREE
+    logins.scram("192.0.2.1")
+    with pytest.raises(TooManyLogins):
+        logins.scram("192.0.2.1")
+    logins.scram("192.0.2.1", again=True)
+    logins.scram("192.0.2.2")
+    world.clock.advance(PAUSE_FIRST_S)
+    logins.scram("192.0.2.1")
