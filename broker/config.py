@@ -73,6 +73,9 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
 }
 """The least and the most of every setting that is a number."""
 
+ACKNOWLEDGE, CLOSE = "acknowledge", "close"
+"""What becomes of a forbidden PUBLISH of MQTT 3.1.1."""
+
 LOG_LEVELS = ("debug", "info", "warning", "error")
 """From the most that is told to the least."""
 
@@ -132,6 +135,10 @@ class Config:
     allow_anonymous: bool = False
     """Who gives no user name is the user `anonymous`. Needed to listen on anything but loopback
     while there are no users."""
+
+    forbidden_publish_3_1_1: str = ACKNOWLEDGE
+    """What a 3.1.1 client gets for a message that it has no right to publish, as it cannot be told:
+    "acknowledge" as if it were stored, or "close" the connection. Both are counted."""
 
     packet_bytes_max: int = 2 * MIB
     unfinished_bytes_max: int = 256 * MIB
@@ -227,6 +234,12 @@ class Config:
             _check_bounds(listener, "listeners.")
         if self.durability not in ("fsync", "os"):
             raise ConfigError("durability", self.durability, 'must be "fsync" or "os"')
+        if self.forbidden_publish_3_1_1 not in (ACKNOWLEDGE, CLOSE):
+            raise ConfigError(
+                "forbidden_publish_3_1_1",
+                self.forbidden_publish_3_1_1,
+                f'must be "{ACKNOWLEDGE}" or "{CLOSE}"',
+            )
         if self.log_level not in LOG_LEVELS:
             raise ConfigError(
                 "log_level", self.log_level, f"must be one of {', '.join(LOG_LEVELS)}"

@@ -37,6 +37,7 @@ from broker.observe.sys_tree import SysTree
 from broker.plural import counted
 from broker.registry.care import Care
 from broker.registry.groups import Groups
+from broker.registry.leased_again import LeasedAgain
 from broker.registry.logins import Logins
 from broker.registry.permissions import Permissions
 from broker.registry.queues import Queues
@@ -53,7 +54,6 @@ from broker.web import users as web_users
 from broker.web.admin import AdminServer, create_app
 
 logger = logging.getLogger(__name__)
-
 SWITCH_INTERVAL_S = 0.0005
 """How long the loop keeps the interpreter while the store's thread wants it. With Python's 5 ms a
 busy loop holds up a commit that is through by as much; `make bench`: 5 % more throughput."""
@@ -170,7 +170,7 @@ class Server:
         sys_tree.more += [care.retaining.values, logins.values]
         await self._log.start()
         await users.start()
-        await permissions.start()
+        await permissions.start(delivery, LeasedAgain(groups))
         expect_users(users, config)
         await groups.start()
         await sessions.start(clock.now())

@@ -8,7 +8,7 @@ all connections (`unfinished_bytes_max`).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from broker.clients.asking import Asking
 from broker.lines.connection import LineEvent, LinePublish
@@ -61,14 +61,14 @@ def cost_of_lines(events: Iterable[LineEvent]) -> int:
 
 
 def take_publishes(
-    events: deque[LineEvent], asking: Asking, now_us: WallUs
+    events: deque[LineEvent], asking: Asking, now_us: WallUs, may: Callable[[str], bool]
 ) -> tuple[list[Message], bool]:
-    """The messages that come next, and whether it is one that asks for more than to be published,
-    which comes alone."""
+    """The messages that come next, as far as they `may` be published, and whether it is one that
+    asks for more than that, which comes alone."""
     messages: list[Message] = []
     while events and isinstance(event := events[0], LinePublish):
         asks = asking.asks(event.topic, b"")
-        if asks and messages:
+        if messages and (asks or not may(event.topic)):
             break
         events.popleft()
         messages.append(Message(event.topic, event.payload, 1, False, event.publisher, now_us))

@@ -365,8 +365,8 @@ class Client(Owner):
         self._end()
 
     def _connection_ended(self) -> None:
-        """A packet of ours is too large for the client. Its earlier requests are done first."""
-        self._why = "the broker's answer is larger than its Maximum Packet Size"
+        """By our side of it, maybe while a step runs: that is done first."""
+        self._why = self._output.why
         if self._step is None:
             self._end()
 

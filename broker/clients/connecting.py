@@ -31,6 +31,9 @@ async def open_session(
     The will is committed with the session. Raises QuotaExceeded, StoreError, NotAuthorized: see
     `refusal`.
     """
+    rights = gate.rights(client_id)
+    if packet.will is not None and not rights.may_publish(packet.will.topic):
+        raise NotAuthorized("the right to publish its Will is missing")
     return await services.sessions.open(
         client_id,
         owner,
@@ -40,7 +43,7 @@ async def open_session(
         will=_will(packet, client_id),
         now=services.clock.now(),
         hears_of_gaps=packet.version == MQTT_5,
-        rights=gate.rights(client_id),
+        rights=rights,
         user=gate.user,
     )
 

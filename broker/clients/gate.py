@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from broker.clients.faces import Peer
+from broker.clients.permitted import FORBIDDEN, NO_RIGHT, missing_right
 from broker.clients.services import Services
 from broker.errors import LoginRefused
-from broker.lines.connection import LineConfirm, LineError, LineEvent, LineLogin
+from broker.lines.connection import (
+    LineConfirm,
+    LineError,
+    LineEvent,
+    LineLogin,
+    LinePublish,
+    LineSubscribe,
+)
 from broker.mqtt.authentication import Methods
 from broker.mqtt.packets import Connect
 from broker.registry.logins import Applicant
@@ -19,13 +27,15 @@ from broker.security.scram import ScramExchange
 class Gate:
     """Of one connection. `login` is None until it has come in."""
 
-    __slots__ = ("_guest", "_peer", "_services", "login")
+    __slots__ = ("_guest", "_peer", "_publishing", "_services", "login")
 
     def __init__(self, services: Services, peer: Peer, guest: Guest) -> None:
         self._services = services
         self._peer = peer
         self._guest = guest
         self.login: Login | None = None
+        self._publishing: Rights | None = None
+        """Of its lines, once they are asked for."""
 
     async def enter(self, packet: Connect) -> Login:
         """Raises LoginRefused. Waiting for it counts as no silence of the client."""
@@ -58,7 +68,20 @@ class Gate:
                 return "log in first: LOGIN <user> <password>"
             assert login is not None
             self._came_in(login)
+        if isinstance(event, LinePublish) and not self.may_publish(event.topic):
+            self._services.counters.dropped[FORBIDDEN] += 1
+            return NO_RIGHT
+        if isinstance(event, LineSubscribe):
+            missing = missing_right(self.rights(event.subscriber), event.filter)
+            return f"the right to {missing} is missing" if missing else ""
         return ""
+
+    def may_publish(self, topic: str) -> bool:
+        """Whether a line may. Its publisher is only a word in it: no rule with a client identifier
+        counts."""
+        if self._publishing is None:
+            self._publishing = self.rights("")
+        return not self._publishing.limited or self._publishing.may_publish(topic)
 
     def _applicant(self, name: str | None, password: bytes | None, size: int = 1000) -> Applicant:
         allowed, peer = self._services.config.allow_anonymous, self._peer
@@ -66,7 +89,7 @@ class Gate:
 
     def _came_in(self, login: Login) -> Login:
         self.leave()
-        self.login = login
+        self.login, self._publishing = login, None
         self._services.users.enter(self._guest, login)
         return login
 

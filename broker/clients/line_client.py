@@ -220,7 +220,8 @@ class LineClient:
     def _publish(self) -> None:
         """Append all consecutive messages at once, but for those that are to come later."""
         asking, log = self.services.asking, self.services.log
-        messages, asks = take_publishes(self._events, asking, self.services.clock.wall_us())
+        now_us, may = self.services.clock.wall_us(), self._gate.may_publish
+        messages, asks = take_publishes(self._events, asking, now_us, may)
         answer = self._answers.place(len(messages))
         try:
             log.outage.require_room(len(messages), self.services.counters)

@@ -217,7 +217,7 @@ def subscribe(
 ) -> asyncio.Future[Session]:
     """Done when that is in effect."""
     if session.grants.wants_retained(subscription):
-        session.offer_aside(services.sys_tree.matching([subscription]))
+        session.offer_aside(services.sys_tree.matching([subscription], session))
     done, in_effect = awaited(session)
     services.delivery.changes.subscribe(session, [subscription], in_effect)
     return done

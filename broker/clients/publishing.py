@@ -7,12 +7,14 @@ committed (P1). PUBCOMP is sent when the release of its Packet Identifier is com
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import groupby
 
 from broker.clients.asking import receipt_of
+from broker.clients.permitted import FORBIDDEN, NO_RIGHT
 from broker.clients.sending import Output
 from broker.clients.services import Services
+from broker.config import CLOSE
 from broker.errors import QuotaExceeded, StoreError, StoreFull
 from broker.log.batch import OnCommitted
 from broker.log.outage import DISK_LOW
@@ -40,6 +42,7 @@ class Publishing:
     __slots__ = (
         "_asking",
         "_clock",
+        "_closes_3_1_1",
         "_counters",
         "_gives_reasons",
         "_held",
@@ -53,6 +56,7 @@ class Publishing:
     def __init__(self, services: Services, session: Session, output: Output) -> None:
         self._asking = services.asking
         self._clock = services.clock
+        self._closes_3_1_1 = services.config.forbidden_publish_3_1_1 == CLOSE
         self._log = services.log
         self._sessions = services.sessions
         self._counters = services.counters
@@ -67,6 +71,16 @@ class Publishing:
     def publish(self, packets: Sequence[Publish], publisher: Publisher) -> None:
         """Append a read's worth of messages, and acknowledge them when they are committed. The
         `publisher` is held while too much waits for that."""
+        if self._session.grants.rights.limited:
+            for permitted, run in groupby(packets, self._is_permitted):
+                if permitted:
+                    self._publish_permitted([*run], publisher)
+                elif self._refuse_forbidden(run):
+                    break
+        else:
+            self._publish_permitted(packets, publisher)
+
+    def _publish_permitted(self, packets: Sequence[Publish], publisher: Publisher) -> None:
         if self._log.outage.low or self._held:
             packets = self._as_far_as_there_is_room(packets, publisher)
         if True in [packet.properties != b"" or packet.topic[0] == "$" for packet in packets]:
@@ -78,6 +92,24 @@ class Publishing:
             awaited = self._publish(packets)
         if awaited:
             self._log.throttle(publisher)
+
+    def _is_permitted(self, packet: Publish) -> bool:
+        """Also what was received before, when it may have been."""
+        return self._session.grants.rights.may_publish(packet.topic) or self._is_repeated(packet)
+
+    def _refuse_forbidden(self, packets: Iterable[Publish]) -> bool:
+        """MQTT 5 is told. 3.1.1 cannot be: it hears that they have arrived, or nothing at all.
+        Whether its connection is closed."""
+        closes = not self._gives_reasons and self._closes_3_1_1
+        for packet in packets:
+            refused = RefusedPublish(
+                packet.qos, packet.packet_id, ReasonCode.NOT_AUTHORIZED, NO_RIGHT, FORBIDDEN
+            )
+            self.refuse(refused, answer=not closes)
+            if closes:
+                self._output.close(ReasonCode.NOT_AUTHORIZED, NO_RIGHT)
+                return True
+        return False
 
     def _as_far_as_there_is_room(
         self, packets: Sequence[Publish], publisher: Publisher
@@ -287,14 +319,14 @@ class Publishing:
         if not awaited[-1]:
             log.append([], committed, failed, keep_if_full=keep_if_full)
 
-    def refuse(self, publish: RefusedPublish) -> None:
+    def refuse(self, publish: RefusedPublish, *, answer: bool = True) -> None:
         """Acknowledge it, after all earlier packets.
 
         3.1.1 has no Reason Code that refuses, and still has to be answered. [MQTT3-3.3.5-2]
         """
         self._counters.dropped[publish.dropped_as] += 1
         logger.info("client %r: a message is refused: %s", self._session.client_id, publish.reason)
-        if not publish.qos:
+        if not publish.qos or not answer:
             return
         kind = PacketType.PUBACK if publish.qos == 1 else PacketType.PUBREC
         ack = Ack(kind, [publish.packet_id], publish.reason_code, publish.reason)

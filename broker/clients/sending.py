@@ -16,6 +16,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import compress
 
 from broker.clients.faces import Transport
 from broker.clients.services import Services
@@ -31,6 +32,7 @@ from broker.mqtt.reasons import ERROR, ReasonCode
 from broker.plural import counted
 from broker.session.exchange import Stage, Taken
 from broker.session.session import Session
+from broker.session.withholding import NOT_PERMITTED
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +54,7 @@ class Output:
         "connection",
         "failed",
         "lost",
+        "why",
         "writable",
     )
 
@@ -63,14 +66,16 @@ class Output:
         ended: Callable[[], None],
         failed: OnFailed,
     ) -> None:
-        """`ended` is called when a packet was too large for the client, which ends the connection;
-        `failed` when we made a mistake."""
+        """`ended` is called when a packet was too large for the client, which ends the connection,
+        or at `close`; `failed` when we made a mistake."""
         self.connection = connection
         self.failed = failed
         self._transport = transport
         self._log = log
         self._ended = ended
         self._flush_scheduled = False
+        self.why = "the broker's answer is larger than its Maximum Packet Size"
+        """Why the connection ended, if this ended it."""
         self.writable = True
         """Whether the socket's buffer has room."""
         self.lost = False
@@ -103,6 +108,12 @@ class Output:
 
         size = 0 if isinstance(ack, Unsuback) else PACKET_IDENTIFIER_BYTES * len(ack.packet_ids)
         self._log.changed(session, saved, self.failed, size=size)
+
+    def close(self, code: ReasonCode, why: str) -> None:
+        """End the connection, after what is queued, when what was received is dealt with."""
+        self.why = why
+        self.connection.close(code, why)
+        self.send()
 
     def leave(self) -> None:
         """The client has left. Keep no reference to it: see `Sender.stop`."""
@@ -260,9 +271,23 @@ class Sending(Recipient):
             taken = self._held.pop(0)
             stopped = self._held_size > HELD_BYTES_MAX
             self._held_size -= taken.size
-            self._send(taken.outgoing, taken.packet_ids, self._time.aged_us())
+            outgoing, packet_ids = self._permitted(taken.outgoing, taken.packet_ids)
+            self._send(outgoing, packet_ids, self._time.aged_us())
             if stopped:
                 self.wake()
+
+    def _permitted(
+        self, outgoing: list[Outgoing], packet_ids: list[int]
+    ) -> tuple[list[Outgoing], list[int]]:
+        """These, without what may not be read any more since they were taken."""
+        rights = self._session.grants.rights
+        if not rights.limited:
+            return outgoing, packet_ids
+        may = [rights.may_receive(message.topic) for message, _ in outgoing]
+        withheld = [packet_id for packet_id, yes in zip(packet_ids, may, strict=True) if not yes]
+        if withheld:
+            self._sender.discard(withheld, NOT_PERMITTED)
+        return [*compress(outgoing, may)], [*compress(packet_ids, may)]
 
     def room(self) -> int:
         """The client's Receive Maximum, less what this connection has in flight. [MQTT-3.3.4-9]"""

@@ -23,14 +23,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import Protocol
 
+from broker.clients.permitted import missing_right
 from broker.clock import Clock
 from broker.config import Config
 from broker.delivery.delivery import Delivery
+from broker.delivery.routes import parts
 from broker.documents import NOT_YET, SubscriptionDocument
 from broker.errors import (
     NotAuthorized,
@@ -72,8 +74,6 @@ FILTERS_PER_TURN = 100
 """Topic Filters that one turn of the loop grants a client, or takes back: about 1 ms. More take
 turns. `benchmarks.scale --only subscriptions`: 10,000 at once held up everybody for 90 ms."""
 
-T = TypeVar("T")
-
 Result = SubscriptionDocument | int
 """The subscription to be granted, or the Reason Code that refuses it."""
 
@@ -96,7 +96,7 @@ class _Granted:
     """The result of a SUBSCRIBE so far."""
 
     remarks: list[str]
-    """Words of the packet that were not understood. The SUBACK tells them."""
+    """What the SUBACK tells: words of the packet that were not understood, missing rights."""
     codes: list[int] = field(default_factory=list)
     wanting_retained: list[SubscriptionDocument] = field(default_factory=list)
 
@@ -144,7 +144,9 @@ class Subscriptions:
                 session, packet, client, granted, words if replays else None, mark
             )
         if at_once:
-            asked_for = [self._asked_for(session, request, packet) for request in packet.requests]
+            asked_for = [
+                self._asked_for(session, request, packet, granted) for request in packet.requests
+            ]
             self._grant(session, packet, asked_for, granted, client)
             return None
         return self._subscribe_in_parts(session, packet, client, granted)
@@ -160,8 +162,9 @@ class Subscriptions:
     ) -> None:
         """`words` describe the replay, if there is one. `mark` is the place of the SUBSCRIBE in the
         log: groups and replays that are opened later begin there."""
+        replays = not {"from", "until"}.isdisjoint(words or {})
         here = Offset(0) if mark is None else await mark
-        for requests in _parts(packet.requests):
+        for requests in parts(packet.requests, FILTERS_PER_TURN):
             await asyncio.sleep(0)
             self._begin_part(session, requests)
             results: list[Result] = []
@@ -169,7 +172,7 @@ class Subscriptions:
             for request in requests:
                 if client.closed:
                     return
-                result = self._asked_for(session, request, packet)
+                result = self._asked_for(session, request, packet, granted, replays=replays)
                 if isinstance(result, int):
                     pass
                 elif words is not None and not is_shared(result.filter):
@@ -237,10 +240,19 @@ class Subscriptions:
         return self._in_turn[session] <= FILTERS_PER_TURN
 
     def _asked_for(
-        self, session: Session, request: SubscriptionRequest, packet: Subscribe
+        self,
+        session: Session,
+        request: SubscriptionRequest,
+        packet: Subscribe,
+        granted: _Granted,
+        *,
+        replays: bool = False,
     ) -> Result:
         if has_control_character(request.filter):
             return ReasonCode.TOPIC_FILTER_INVALID
+        if missing := missing_right(session.grants.rights, request.filter, replays=replays):
+            granted.remarks.append(f"the right to {missing} is missing")
+            return ReasonCode.NOT_AUTHORIZED
         existing = session.subscriptions.get(request.filter)
         return SubscriptionDocument(
             session.client_id,
@@ -292,11 +304,11 @@ class Subscriptions:
             if complete and not client.closed:
                 properties: Properties = {}
                 if granted.remarks:
-                    properties[Property.REASON_STRING] = "; ".join(granted.remarks)
+                    properties[Property.REASON_STRING] = "; ".join(dict.fromkeys(granted.remarks))
                 if METADATA in packet.user_properties and self._tries_again(made):
                     properties[Property.USER_PROPERTY] = [REFUSALS_RETRIED]
                 client.answer(Suback(packet.packet_id, granted.codes, properties))
-                session.offer_aside(self._sys_tree.matching(granted.wanting_retained))
+                session.offer_aside(self._sys_tree.matching(granted.wanting_retained, session))
             if complete or client.closed:
                 self._delivery.send_owed(session)
 
@@ -340,7 +352,7 @@ class Subscriptions:
         self, session: Session, packet: Unsubscribe, client: Applicant
     ) -> None:
         codes: list[int] = []
-        for filters in _parts(packet.filters):
+        for filters in parts(packet.filters, FILTERS_PER_TURN):
             await asyncio.sleep(0)
             if client.closed:
                 return
@@ -384,8 +396,3 @@ def _remarks(packet: Subscribe) -> list[str]:
     if not values or wanted in values:
         return []
     return [f"{placing.shown(name, values[0])} is not {wanted}: without {name}"]
-
-
-def _parts(items: Sequence[T]) -> Iterator[Sequence[T]]:
-    for first in range(0, len(items), FILTERS_PER_TURN):
-        yield items[first : first + FILTERS_PER_TURN]

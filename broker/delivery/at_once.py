@@ -30,6 +30,7 @@ from broker.log.log import Log
 from broker.message import Message, Offset, Outgoing
 from broker.session.position import LivePosition
 from broker.session.session import Session
+from broker.session.withholding import readable
 
 _offset_of: Callable[[Message], Offset] = attrgetter("offset")
 PARTS_MAX = 100
@@ -133,7 +134,14 @@ class AtOnce:
                     self._counters.dropped["expired"] += 1
                 elif (grant := session.grants.as_it_comes(message)) is not None:
                     outgoing.append((message, grant))
+        outgoing = readable(outgoing, session.grants.rights)
         self._go_ahead(session, outgoing, size_of(outgoing))
+
+    def rights_changed(self, *, limited: bool) -> None:
+        """Other topics may be read from here on; `limited`: and maybe not all by everybody. What
+        waits for a turn of the loop comes when it is logged, as far as it may be read then."""
+        self._routes.rights_changed(limited=limited)
+        self._later.clear()
 
     def _go_ahead(self, session: Session, outgoing: list[Outgoing], size: int) -> None:
         """It is handed all that it lacks, if it can take it."""

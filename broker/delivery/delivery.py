@@ -43,7 +43,6 @@ from broker.store import Read, Skipped
 from broker.topics import REPLAY_ENDED, is_shared
 
 logger = logging.getLogger(__name__)
-
 ASIDE_MAX = 1000
 """Messages waiting in `aside` of a session, beyond which `offer_beside` passes it over."""
 
@@ -69,6 +68,7 @@ class Delivery:
         self.waking = Waking(self.wake, counters)
         """Of whom routing does not wait for."""
         self._at_once = AtOnce(log, counters, self._routes, self.live, self.subscribers)
+        self.rights_changed = self._at_once.rights_changed
         log.qos0.hand_on = self._at_once.hand_on
         log.qos0.give_up = self._at_once.give_up
         log.source_failed = self._source_failed
@@ -367,7 +367,8 @@ class Delivery:
         """These are the next on the topics that the session is owed retained messages of."""
         if last_part:
             self._readers[session].pop((Retained, None), None)
-        retained = readers.unexpired(read, self._log.time.aged_us(), self._counters)
+        rights, now = session.grants.rights, self._log.time.aged_us()
+        retained = readers.unexpired(read, now, self._counters, rights)
         session.owed.offer(retained, last_part=last_part)
         self.wake(session)
 

@@ -19,10 +19,12 @@ from broker.counters import Counters
 from broker.delivery.waking import Waking
 from broker.documents import BEFORE_ALL, SubscriptionDocument
 from broker.message import Message, Offset, Outgoing, cost_of, texts_among
+from broker.security.rights import Rights
 from broker.session.grants import merge_grants
 from broker.session.outbox import with_missing
 from broker.session.position import LivePosition
 from broker.session.session import Session
+from broker.session.withholding import readable
 from broker.store import Read
 from broker.topics import (
     CONTROL_CHARACTER,
@@ -100,11 +102,14 @@ def missing(
     return sorted([*removed, *damaged], key=lambda part: part.start)
 
 
-def unexpired(read: Read, now_us: int, counters: Counters) -> list[Message]:
-    """Retained messages that were read, and can be sent; what is damaged is counted. (P5)"""
+def unexpired(read: Read, now_us: int, counters: Counters, rights: Rights) -> list[Message]:
+    """Retained messages that were read, may be sent and can be; damaged ones are counted. (P5)"""
     if read.damaged:
         counters.dropped["damaged"] += sum(map(len, read.damaged))
-    return sendable([m for m in read.messages if not m.has_expired(now_us)], counters)
+    unexpired = [message for message in read.messages if not message.has_expired(now_us)]
+    if rights.limited:
+        unexpired = [message for message in unexpired if rights.may_receive(message.topic)]
+    return sendable(unexpired, counters)
 
 
 class Feed(Protocol):
@@ -248,6 +253,7 @@ class CatchUp(Reader):
                 for message in messages
                 if (grant := session.grants.of(message)) is not None
             ]
+            outgoing = readable(outgoing, session.grants.rights)
             session.offer(outgoing, size_of(outgoing))
             position.advance(through)
             if session.waiting:
@@ -313,6 +319,9 @@ class Replay(Reader):
 
     def _matches(self, message: Message) -> bool:
         own = message.publisher == self.session.client_id
+        rights = self.session.grants.rights
+        if rights.limited and not rights.may_replay(message.topic):
+            return False
         return matches(self.subscription.filter, message.topic) and not (
             own and self.subscription.no_local
         )

@@ -59,11 +59,18 @@ class RouteTable:
         """Filters that changed since there were no doubtful routes."""
         self._interned: dict[Routes, Routes] = {}
         """Each different route once, also those that no topic has any more."""
+        self._limited = False
+        """Whether there may be sessions that may not read all that they are subscribed to."""
         self._detaching: dict[Session, asyncio.Task[None]] = {}
 
     def __len__(self) -> int:
         """How many subscriptions there are."""
         return len(self._tree)
+
+    def rights_changed(self, *, limited: bool) -> None:
+        """Sessions may read other topics than before. `limited`: and maybe not all."""
+        self._limited = limited
+        self._forget()
 
     async def detached(self, session: Session) -> None:
         """Return when `detach` has removed all subscriptions of this session."""
@@ -124,6 +131,8 @@ class RouteTable:
         if not matching:
             return ()
         found = [entry for entry in matching if not entry[1].replaying]
+        if self._limited:
+            found = [entry for entry in found if entry[0][0].grants.rights.may_receive(topic)]
         routes = [route for route, _ in found]
         if len({session for session, _, _ in routes}) < len(routes):
             subscriptions: dict[Session, list[SubscriptionDocument]] = {}

@@ -24,6 +24,7 @@ from broker.message import Grant, Outgoing
 from broker.plural import counted
 from broker.session.exchange import InFlight, Stage, Taken
 from broker.session.session import Session
+from broker.session.withholding import NOT_PERMITTED, withhold
 
 logger = logging.getLogger(__name__)
 
@@ -100,6 +101,8 @@ class Sender:
             self._resend_if_room()
             return None
         session = self.session
+        if session.grants.rights_changed() and (withheld := withhold(session)):
+            self.count_withheld(withheld)
         while True:
             taken = session.take(now_us, TAKE_BYTES_MAX)
             if taken.expired:
@@ -112,6 +115,16 @@ class Sender:
             # Nobody acknowledges QoS 0, and a crash must not repeat all of it.
             self._log.changed(session, urgent=False)
         return taken
+
+    def count_withheld(self, count: int) -> None:
+        """So many that waited may not be read any more. (P5)"""
+        self._counters.dropped[NOT_PERMITTED] += count
+        messages = counted(count, "message")
+        logger.info(
+            "client %r does not get %s: %s", self.session.client_id, messages, NOT_PERMITTED
+        )
+        if self.session.durable:
+            self._log.changed(self.session, urgent=False)
 
     def discard(self, packet_ids: Sequence[int], reason: str) -> None:
         """Give up these deliveries: `reason` counts them (P5)."""
@@ -197,7 +210,10 @@ class Sender:
                 reason = "damaged" if damaged else "removed by retention"
                 gone.setdefault(reason, []).append(entry.packet_id)
                 continue
-            if reason := unfit(message):
+            reason = unfit(message)
+            if not reason and not self.session.grants.rights.may_receive(message.topic):
+                reason = NOT_PERMITTED
+            if reason:
                 gone.setdefault(reason, []).append(entry.packet_id)
                 continue
             qos = 1 if entry.stage is Stage.SENT_QOS1 else 2

@@ -35,6 +35,7 @@ from broker.message import Message, Monotonic, Outgoing
 from broker.registry.groups import Groups
 from broker.registry.sessions import Sessions
 from broker.session.grants import merge_grants
+from broker.session.session import Session
 from broker.store import StoreStats
 from broker.topics import SYS, matches
 
@@ -92,14 +93,18 @@ class SysTree:
         self._published_at = now.monotonic
         self._delivery.offer_beside(changed)
 
-    def matching(self, subscriptions: Sequence[SubscriptionDocument]) -> list[Outgoing]:
-        """The values that these subscriptions of one SUBSCRIBE get, as retained. [MQTT-3.3.1-9]"""
+    def matching(
+        self, subscriptions: Sequence[SubscriptionDocument], session: Session
+    ) -> list[Outgoing]:
+        """The values that these subscriptions of one SUBSCRIBE get, as retained, as far as they may
+        be read. [MQTT-3.3.1-9]"""
+        rights = session.grants.rights
         ours = [s for s in subscriptions if s.filter.startswith(f"{SYS}/")]
         outgoing: list[Outgoing] = []
         if ours:
             for message in self._messages.values():
                 grant = merge_grants(s for s in ours if matches(s.filter, message.topic))
-                if grant is not None:
+                if grant is not None and rights.may_receive(message.topic):
                     outgoing.append((message, replace(grant, retained=True)))
         return outgoing
 

@@ -5,13 +5,11 @@
                     └─ PUBACK ends the lease; a member that leaves returns what it has
 
 - Each message goes to one member, in turn: one with room in its window and in its socket, that
-  has taken what it was handed before and takes packets of that size. What was returned goes out
-  again before what is new. A message too large for every member is a dead letter.
-- Only members that may have room have a turn. Who is found without room has one again when its
-  client has sent something or has acknowledged (`drained`): an acknowledgement costs the same
-  however many members there are.
-- QoS 0 comes to a group when it is logged, which begins at once: a lease needs its offset.
-- QoS 0 is leased as well, until the member sent it: who leaves without that returns it.
+  has taken what it was handed before, takes packets of that size and may read it. What was returned
+  goes out again before what is new. A message too large for every member is a dead letter.
+- Only members that may have room have a turn: who is found without, has one again when its client
+  has sent something or has acknowledged (`drained`). So that costs the same with many members.
+- QoS 0 is leased as well, when it is logged and until the member sent it.
 - What a member refused, held too long or died of is tried again later, or is a dead letter: see
   `redelivery`. It is out of the way of everything else meanwhile.
 - If the group's own log cannot be read, its members are cut off: who stayed would wait for ever.
@@ -35,6 +33,7 @@ from broker.log.log import Log
 from broker.message import Grant, Lease, Message, Monotonic, Offset, Outgoing
 from broker.registry.cutting_off import CuttingOff
 from broker.registry.faces import Member, Owner
+from broker.registry.readership import FOR_NOBODY, fits, is_for_nobody
 from broker.registry.redelivery import Failure, Redelivery, Times
 from broker.registry.retries import Retry
 from broker.registry.unplaced import Unplaced
@@ -100,10 +99,8 @@ class Group(Owner, Recipient):
         """The session is ours. What an earlier run had leased is leased again."""
         self.redelivery = redelivery
         redelivery.opened(session)
-        self._delivery = delivery
-        self._counters = counters
-        self._time = log.time
-        self._inflight_max = inflight_max
+        self._delivery, self._counters = delivery, counters
+        self._time, self._inflight_max = log.time, inflight_max
         session.in_flight.keep_qos0()
         self.sender = Sender(session, self, log, delivery, counters)
         self.sender.resend(session.in_flight.unfinished())
@@ -126,14 +123,14 @@ class Group(Owner, Recipient):
         self.redelivery.comes(session)
         self.drained(session)
 
-    def leave(self, session: Session, waiting: Sequence[Lease], sent: Sequence[Lease] = ()) -> None:
+    def leave(self, session: Session, waiting: Sequence[Lease]) -> None:
         """A member gets no more and returns these, which are leased again."""
         if self._remove(session):
             self.leaving.add(session)
-        self.return_leases(waiting, sent)
+        self.return_leases(waiting)
 
     def forget(self, session: Session) -> None:
-        """It is gone, and has nothing of this group any more."""
+        """It is gone, with all of this group."""
         self._remove(session)
         self.leaving.discard(session)
 
@@ -178,6 +175,11 @@ class Group(Owner, Recipient):
     def take_back(self, member: Session, packet_ids: Sequence[int], counts: int) -> None:
         """These have lasted too long: see `Redelivery.take_back`."""
         self.redelivery.take_back(member, packet_ids, counts)
+        self.wake()
+
+    def rights_changed(self) -> None:
+        """What fitted no member may fit one by now, or no member any more."""
+        self._member_left = True
         self.wake()
 
     def drained(self, member: Session) -> None:
@@ -251,10 +253,6 @@ class Group(Owner, Recipient):
             return 0  # What it had when the broker stopped comes first.
         return 0 if member.aside or not client.takes_more else min(member.room(), WAITING_MAX)
 
-    def _has_room(self, member: Session) -> bool:
-        """For what it had when the broker stopped."""
-        return self.members[member][1].takes_more and member.room() > len(member.aside)
-
     def send_again(self, outgoing: list[Outgoing], packet_ids: list[int]) -> None:
         """What a member returned goes to others."""
         again = len(set(packet_ids) - self._not_sent)
@@ -290,7 +288,8 @@ class Group(Owner, Recipient):
             member = self._whose_turn_again(message, retry, room)
             if member is None:
                 if self.members and not any(self._fits(m, message) for m in self.members):
-                    redelivery.too_large(message, retry, TOO_LARGE)
+                    for_nobody = is_for_nobody(self.members, message)
+                    redelivery.too_large(message, retry, FOR_NOBODY if for_nobody else TOO_LARGE)
                 else:
                     redelivery.ready.append((message, retry))
                 continue
@@ -312,7 +311,9 @@ class Group(Owner, Recipient):
         if redelivery.for_holder_only(retry):
             for member in self.members:
                 if member.client_id == retry.holder:
-                    if self._has_room(member):
+                    _, client = self.members[member]
+                    has_room = client.takes_more and member.room() > len(member.aside)
+                    if has_room and self._fits(member, message):
                         return member
                     self._wait_for(member)
             return None
@@ -324,6 +325,7 @@ class Group(Owner, Recipient):
         room: dict[Session, int] = {}
         leased: dict[Session, list[Outgoing]] = {}
         too_large: list[Failure] = []
+        forbidden: list[int] = []
         now = self.redelivery.now()
         for out, packet_id in zip(outgoing, packet_ids, strict=True):
             message, shared = out
@@ -335,6 +337,8 @@ class Group(Owner, Recipient):
                 leased.setdefault(member, []).append((message, grant))
             elif any(self._fits(member, message) for member in self.members):
                 self._unplaced.add(out, packet_id)
+            elif is_for_nobody(self.members, message):
+                forbidden.append(packet_id)
             else:
                 lease = Lease(self.name, packet_id, message.offset, 1)
                 too_large.append(Failure(lease, TOO_LARGE, "", counts=False, final=True))
@@ -344,6 +348,8 @@ class Group(Owner, Recipient):
             self._times.lease_over_at(Monotonic(now + self.redelivery.policy.lease_s))
         if too_large:
             self.failed_at(too_large)
+        if forbidden and self.sender is not None:
+            self.sender.discard(forbidden, FOR_NOBODY)
         for member in leased:
             self._delivery.wake(member)
 
@@ -370,13 +376,7 @@ class Group(Owner, Recipient):
         return None
 
     def _fits(self, member: Session, message: Message) -> bool:
-        grant, client = self.members[member]
-        try:
-            return not client.limits_packets or client.fits(message, grant)
-        except Exception as error:
-            # In the next turn, as it leaves the group then, which is busy with its members now.
-            asyncio.get_running_loop().call_soon(self._delivery.failed, member, error)
-            return False
+        return fits(member, *self.members[member], message, self._delivery.failed)
 
     def broken(self, error: StoreError) -> None:
         logger.error("group %s: %s", self.name, error)

@@ -1,14 +1,15 @@
 """Permissions: the rules of all users and roles. All are in memory; the log has them as documents.
 
 A change counts for everybody as soon as it is stored, also for whoever is connected: `Rights` ask
-for the version, and `changed` tells those that remember what may be read. While there is no user at
+for the version, and those that remember what may be read are told. While there is no user at
 all, nothing is forbidden to anybody.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
 from broker.documents import Delete, Operation, Put, RuleDocument
 from broker.errors import NotFound, QuotaExceeded
@@ -29,6 +30,13 @@ KEPT_TOGETHER_MAX = 1000
 logger = logging.getLogger(__name__)
 
 
+class Watcher(Protocol):
+    """Who remembers, or has sent on its way, what may be read."""
+
+    def rights_changed(self, *, limited: bool) -> None:
+        """Other topics may be read from here on. `limited`: and maybe not all by everybody."""
+
+
 class Permissions:
     """A `Book` of rights."""
 
@@ -37,17 +45,18 @@ class Permissions:
         self._users = users
         users.watch(self._user_changed)
         self.version = 1
-        self.changed: list[Callable[[], None]] = []
-        """Called when something else may be allowed from here on."""
+        self._watching: list[Watcher] = []
         self._rules: dict[Holder, dict[Rule, None]] = {}
         self._filters_bytes = 0
         self._ready: dict[tuple[str, tuple[str, ...]], tuple[Rules, list[Rule]]] = {}
         """The rules without a client identifier, ready to be asked, and those with one."""
 
-    async def start(self) -> None:
-        """Raises StoreError."""
+    async def start(self, *watchers: Watcher) -> None:
+        """`watchers` are told of every change. Raises StoreError."""
+        self._watching += watchers
         for document in await self._log.store.scan(RuleDocument):
             self._add(rule_of(document))
+        self._renew()
 
     def rights(self, user: str, roles: Sequence[str] | None, client_id: str) -> Rights:
         """Those of a connection. `roles`: None for those that the user has, at any time; others for
@@ -64,8 +73,8 @@ class Permissions:
         """Rules or users are others now."""
         self.version += 1
         self._ready.clear()
-        for tell in self.changed:
-            tell()
+        for watcher in self._watching:
+            watcher.rights_changed(limited=self._users.exist)
 
     def rules(
         self, user: str, roles: Sequence[str] | None, client_id: str

@@ -38,7 +38,6 @@ SESSION_EXPIRY_NEVER = 0xFFFF_FFFF
 """A Session Expiry Interval that means: does not expire. [MQTT 5, section 3.1.2.11.2]"""
 ENDED_AT_ONCE_MAX = 500
 """Sessions that expired and are ended in one commit; the next ones when that is done."""
-
 logger = logging.getLogger(__name__)
 
 
@@ -158,6 +157,7 @@ class Sessions:
             else:
                 self.kept.remove(client_id)
             self.in_memory[client_id] = session
+            self.wills.is_left_by(client_id, rights)
             try:
                 try:
                     session.attach(receive_maximum, rights, hears_of_gaps=hears_of_gaps)

@@ -27,11 +27,16 @@ from broker.errors import StoreUnavailable
 from broker.log.deadlines import Deadlines
 from broker.log.log import Log
 from broker.message import Message, Monotonic
+from broker.security.rights import Rights
 
 AT_ONCE = Monotonic(0)
 """The deadline of a will that is due, whatever `now` the caller has."""
 RETRY_S = 1.0
 """How often a will that the store cannot give or take now is tried again."""
+
+NO_RIGHT = "will: no right to publish any more"
+"""Why a will is dropped that was permitted when it came. Not after a restart: then it is not known
+who left it."""
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +64,8 @@ class Wills:
         self._stopping = False
         self._wills: dict[str, WillDeadlineDocument] = {}
         """Of each will in the log."""
+        self._rights: dict[str, Rights] = {}
+        """Of the clients that left theirs in this run."""
         self._delayed = Deadlines[Monotonic]()
         """When to publish the wills of clients that are lost already."""
         self._held: dict[str, Monotonic] = {}
@@ -116,12 +123,17 @@ class Wills:
             return messages, [Put(will), Put(WillDeadlineDocument(client_id, will.delay_s, None))]
         return messages, _removal(client_id) if previous else []
 
+    def is_left_by(self, client_id: str, rights: Rights) -> None:
+        """A client with these rights has just left it, if there is one."""
+        if client_id in self._wills:
+            self._rights[client_id] = rights
+
     def connected(self, client_id: str, will: WillDocument | None) -> None:
         """What `connecting` returned is committed."""
         self._of_earlier_run.discard(client_id)
         self._held.pop(client_id, None)
         self._delayed.remove(client_id)
-        self._wills.pop(client_id, None)
+        self._forget(client_id)
         if will is not None:
             self._wills[client_id] = WillDeadlineDocument(client_id, will.delay_s, None)
 
@@ -134,7 +146,7 @@ class Wills:
     def withdrawn(self, client_id: str) -> None:
         """DISCONNECT with Reason Code 0: the will is removed unpublished. [MQTT-3.14.4-3]"""
         self._delayed.remove(client_id)
-        if self._wills.pop(client_id, None) is not None:
+        if self._forget(client_id):
             self._log.append([], operations=_removal(client_id))
 
     def client_lost(self, client_id: str, *, session_expiry_s: int, now: Instant) -> None:
@@ -192,8 +204,13 @@ class Wills:
         if self._wills.get(client_id) is will and self._delayed.get(client_id) == due_at:
             self._log.append(messages, operations=_removal(client_id))
             self._delayed.remove(client_id)
-            del self._wills[client_id]
+            self._forget(client_id)
             self._of_earlier_run.discard(client_id)
+
+    def _forget(self, client_id: str) -> bool:
+        """Whether it had a will."""
+        self._rights.pop(client_id, None)
+        return self._wills.pop(client_id, None) is not None
 
     def _may_come_back(self, client_id: str, now: Instant) -> bool:
         """Whether the client was cut off by our restart, and its time to come back is not over."""
@@ -214,6 +231,10 @@ class Wills:
             will = await self._log.store.get(WillDocument, (client_id,))
         if will is None:
             logger.error("the will of %r is not in the log any more", client_id)
+            return []
+        if not self._rights.get(client_id, Rights.ALL).may_publish(will.topic):
+            self._counters.dropped[NO_RIGHT] += 1
+            logger.info("the will of %r is not published: %s", client_id, NO_RIGHT)
             return []
         time, now_us = self._log.time, self._clock.wall_us()
         expires_at_us = None if will.expiry_s is None else time.expires_at_us(now_us, will.expiry_s)

@@ -78,9 +78,13 @@ class Rights:
         one."""
         return self.verdict(Right.SUBSCRIBE, topic).allowed is True or topic == REPLAY_ENDED
 
+    def may_replay(self, topic: str) -> bool:
+        """Whether what was published to this topic before may be read again. What may not be
+        received may not."""
+        return self.may_receive(topic) and self.verdict(Right.READ_HISTORY, topic).allowed is True
+
     def may_read_history(self, topic_filter: str) -> bool:
-        """Whether something of what was published to the filter before may be read again; of a
-        Topic Name: that. What may not be received may not be read either."""
+        """Whether something of what was published to the filter before may be read again."""
         return self._may_some(Right.READ_HISTORY, topic_filter) and self.may_subscribe(topic_filter)
 
     def may_administer(self) -> bool:

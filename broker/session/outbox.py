@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from broker.message import Offset, Outgoing
+from broker.message import Offset, Outgoing, cost_of
 
 GAPS_MAX = 16
 """Ranges of missing offsets that one message tells of. What is more goes into the last of them."""
@@ -60,6 +60,20 @@ class Outbox(deque[Outgoing]):
             self.tells = True
         self.extend(outgoing)
         self.size += size
+
+    def withhold(self, may_receive: Callable[[str], bool]) -> int:
+        """Take out what may not be received any more: how many. What these were to tell, the next
+        ones tell."""
+        kept = [entry for entry in self if may_receive(entry[0].topic)]
+        withheld = len(self) - len(kept)
+        if withheld:
+            left = [gap for m, grant in self if not may_receive(m.topic) for gap in grant.missing]
+            untold, tells = self.untold, self.tells
+            told, left = with_missing(kept, left)
+            self.clear()
+            self.offer(told, cost_of([message for message, _ in told]))
+            self.untold, self.tells = [*left, *untold], tells
+        return withheld
 
     def clear(self) -> None:
         super().clear()

@@ -16,7 +16,7 @@ leaves before the end.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import islice
 
@@ -148,6 +148,19 @@ class OwedRetained:
                     if message.offset == subscription.retained_through:
                         self._owing.pop(subscription.filter, None)
         self._subscriptions.write_next(moved)
+
+    def withhold(self, may_receive: Callable[[str], bool]) -> int:
+        """Take out what may not be received any more: how many."""
+        kept = deque([entry for entry in self.waiting if may_receive(entry[0].topic)])
+        withheld = len(self.waiting) - len(kept)
+        if withheld:
+            self.waiting = kept or _NOTHING
+            if not self.reading:
+                last: dict[str, Offset] = {}
+                for message, _ in kept:
+                    last |= {s.filter: message.offset for s in self._waiting_for(message)}
+                self._end_read(last)
+        return withheld
 
     def let_live_between(self, older_through: Offset = BEFORE_ALL) -> None:
         """Live messages through `older_through` go first: nothing older is retained there.

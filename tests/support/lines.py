@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from broker.clients.faces import Peer
 from broker.clients.line_client import LineClient
 from broker.clients.services import Services
 from broker.config import Config
@@ -13,13 +14,18 @@ class Lines:
     """A connection of the line protocol: what its peer writes, and the lines that it gets."""
 
     def __init__(
-        self, world: World, config: Config = NOTHING_TO_TELL, *, confirm: bool = True
+        self,
+        world: World,
+        config: Config = NOTHING_TO_TELL,
+        *,
+        confirm: bool = True,
+        peer: Peer = HERE,
     ) -> None:
         """`confirm`: it asks for answers first."""
         self.world = world
         self.transport = Transport()
         self.services: Services = services(world, config)
-        self.client = LineClient(self.services, self.transport, HERE, world.clock.monotonic())
+        self.client = LineClient(self.services, self.transport, peer, world.clock.monotonic())
         if confirm:
             self.says("CONFIRM")
             assert self.written() == ["OK"]

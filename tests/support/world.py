@@ -29,6 +29,7 @@ from broker.message import Grant, Message, Offset, Outgoing
 from broker.registry.administration import Administration
 from broker.registry.faces import Owner
 from broker.registry.groups import Groups
+from broker.registry.leased_again import LeasedAgain
 from broker.registry.logins import Logins
 from broker.registry.permissions import Permissions
 from broker.registry.sessions import Sessions
@@ -281,7 +282,7 @@ async def running(
     world = World(disk, config or Config(), clock)
     await world.log.start()
     await world.users.start()
-    await world.permissions.start()
+    await world.permissions.start(world.delivery, LeasedAgain(world.groups))
     await world.groups.start()
     await world.sessions.start(clock.now())
     await world.wills.start()

@@ -9,11 +9,16 @@ from broker import __version__
 from broker.clock import Instant
 from broker.delivery.delivery import ASIDE_MAX
 from broker.errors import StoreUnavailable
-from broker.message import Grant, Monotonic, Outgoing, WallUs
+from broker.message import Grant, Monotonic, Offset, Outgoing, WallUs
 from broker.observe.sys_tree import Load, SysTree
+from broker.session.session import Session
 from broker.store import StoreStats
 from tests.support.messages import message
 from tests.support.world import Subscriber, World, subscription
+
+
+def session() -> Session:
+    return Session("sub1", created_at_us=0, start=Offset(0), inflight_max=1)
 
 
 @pytest.fixture
@@ -88,21 +93,21 @@ async def test_no_wildcard_that_comes_first_matches(
     sub = await subscriber(world, topic_filter)
     await tree.publish(at(100.0))
     assert sub.got == []
-    assert tree.matching([subscription(topic_filter)]) == []
+    assert tree.matching([subscription(topic_filter)], session()) == []
 
 
 async def test_a_new_subscription_gets_the_values_as_retained_messages(
     world: World, tree: SysTree
 ) -> None:
     """[MQTT-3.3.1-9] One copy, though two filters match."""
-    assert tree.matching([subscription("$SYS/#")]) == []
+    assert tree.matching([subscription("$SYS/#")], session()) == []
     await tree.publish(at(100.0))
     wanting = [
         subscription("$SYS/broker/+", 1, identifier=1),
         subscription("$SYS/broker/version", 0, identifier=2),
         subscription("weather"),
     ]
-    outgoing = {m.topic: g for m, g in tree.matching(wanting)}
+    outgoing = {m.topic: g for m, g in tree.matching(wanting, session())}
     assert outgoing == {
         "$SYS/broker/version": Grant(1, subscription_ids=(1, 2), retained=True),
         "$SYS/broker/uptime": Grant(1, subscription_ids=(1,), retained=True),
@@ -138,7 +143,7 @@ async def test_of_a_shared_subscription_one_member_gets_each(world: World, tree:
 
 async def test_clients_are_counted_and_not_groups(world: World, tree: SysTree) -> None:
     def clients() -> dict[str, str]:
-        got = values(tree.matching([subscription("$SYS/#")]))
+        got = values(tree.matching([subscription("$SYS/#")], session()))
         return {name: got[f"clients/{name}"] for name in ("total", "connected", "disconnected")} | {
             "maximum": got["clients/maximum"]
         }

@@ -62,10 +62,16 @@ async def test_a_change_counts_at_once_and_is_told() -> None:
         anna = world.permissions.rights("anna", None, "c1")
         assert not anna.may_publish("a")
         told: list[bool] = []
-        world.permissions.changed.append(lambda: told.append(anna.may_publish("a")))
+
+        class Watching:
+            def rights_changed(self, *, limited: bool) -> None:
+                assert limited
+                told.append(anna.may_publish("a"))
+
+        await world.permissions.start(Watching())
         await world.permissions.add([rule("allow publish a")])
         await world.permissions.remove([rule("allow publish a")])
-        assert told == [True, False]
+        assert told == [False, True, False]
 
 
 async def test_roles_are_those_of_now_or_those_that_were_shown() -> None:

@@ -2,38 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from broker.security.rights import Rights
-from broker.security.rules import Holder, Right, Rule, Rules, Verdict
+from broker.security.rules import Right, Verdict
 from broker.topics import REPLAY_ENDED
-
-
-class Rulebook:
-    """One user's rules, as they are now."""
-
-    def __init__(self, *texts: str) -> None:
-        self.version = 0
-        self.open = False
-        self.asked = 0
-        self.write(*texts)
-
-    def write(self, *texts: str) -> None:
-        self.version += 1
-        self.written = [
-            Rule(Holder("anna"), effect == "allow", Right(right), topic_filter)
-            for effect, right, topic_filter in map(str.split, texts)
-        ]
-
-    def rules(
-        self, user: str, roles: Sequence[str] | None, client_id: str
-    ) -> tuple[Rules, Rules | None] | None:
-        self.asked += 1
-        if self.open:
-            return None
-        own = [rule for rule in self.written if rule.of_client]
-        shared = Rules([rule for rule in self.written if not rule.of_client], user)
-        return shared, Rules(own, user, client_id) if own else None
+from tests.support.rulebook import Rulebook
 
 
 def rights(book: Rulebook) -> Rights:
@@ -85,6 +57,9 @@ def test_a_shared_subscription_is_for_its_own_filter() -> None:
 def test_history_is_for_whoever_may_read_it_now_too() -> None:
     anna = rights(Rulebook("allow subscribe a/#", "allow read-history a/1", "allow read-history b"))
     assert anna.may_read_history("a/#")
+    assert anna.may_replay("a/1")
+    assert not anna.may_replay("a/2")
+    assert not anna.may_replay("b"), "it may not be received"
     assert anna.may_read_history("a/1")
     assert not anna.may_read_history("a/2")
     assert not anna.may_read_history("b"), "it may not be received"

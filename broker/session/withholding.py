@@ -1,0 +1,58 @@
+"""Withholding: what waits in a session, and its client may not read any more, goes nowhere.
+
+What may not be read is as if no Topic Filter matched it, so nobody counts it. But what waits here
+was promised, and is dropped: whoever takes it out counts it. (P5)
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import replace
+
+from broker.message import Outgoing
+from broker.security.rights import Rights
+from broker.session.session import Session
+
+NOT_PERMITTED = "not permitted any more"
+"""Why they count as dropped."""
+
+
+def readable(outgoing: list[Outgoing], rights: Rights) -> list[Outgoing]:
+    """Those that may be read."""
+    if not rights.limited:
+        return outgoing
+    may_receive = rights.may_receive
+    return [entry for entry in outgoing if may_receive(entry[0].topic)]
+
+
+def withhold(session: Session) -> int:
+    """Take out what waits and may not be read any more: how many. Not what is leased: that goes
+    back to its group."""
+    rights = session.grants.rights
+    if not rights.limited:
+        return 0
+    return (
+        session.outbox.withhold(rights.may_receive)
+        + session.owed.withhold(rights.may_receive)
+        + _withhold_aside(session, rights)
+    )
+
+
+def _withhold_aside(session: Session, rights: Rights) -> int:
+    kept: deque[Outgoing] = deque()
+    withheld = 0
+    untold: Sequence[range] = ()
+    for message, grant in session.aside:
+        may = rights.may_replay if grant.replay else rights.may_receive
+        if grant.lease is None and not may(message.topic):
+            withheld += 1
+            untold = (*untold, *grant.missing)
+        elif untold:
+            kept.append((message, replace(grant, missing=(*untold, *grant.missing))))
+            untold = ()
+        else:
+            kept.append((message, grant))
+    session.aside = kept
+    session.miss(untold)
+    return withheld

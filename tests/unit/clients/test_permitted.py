@@ -1,0 +1,449 @@
+"""Every way in and out of a client, with and without each right, in both versions."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from broker.clients.faces import Peer
+from broker.clients.permitted import FORBIDDEN, NO_RIGHT, missing_right
+from broker.config import CLOSE
+from broker.message import Offset
+from broker.mqtt.packets import MQTT_3_1_1, MQTT_5, Ack, Suback, Will
+from broker.mqtt.properties import Property
+from broker.registry import wills
+from broker.registry.readership import FOR_NOBODY
+from broker.security.rights import Rights
+from broker.session.withholding import NOT_PERMITTED
+from tests.support.clock import FakeClock
+from tests.support.lines import Lines
+from tests.support.permitted import VERSIONS, PermittedClient, allow, make_user, take_back
+from tests.support.world import Disk, World, running
+
+both = pytest.mark.parametrize("version", VERSIONS)
+FROM_THE_START = [("from", "earliest")]
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+async def world(clock: FakeClock) -> AsyncIterator[World]:
+    async with running(Disk(), clock=clock) as world:
+        await make_user(world, "root", roles="admin")
+        await make_user(world, "anna")
+        yield world
+
+
+async def root(world: World) -> PermittedClient:
+    client = PermittedClient(world, "root", client_id="root")
+    assert await client.connected() == 0
+    return client
+
+
+async def anna(
+    world: World, version: int = MQTT_5, client_id: str = "c1", *texts: str
+) -> PermittedClient:
+    await allow(world, "anna", *texts)
+    client = PermittedClient(world, "anna", version, client_id)
+    assert await client.connected() == 0
+    return client
+
+
+async def stored(world: World) -> list[str]:
+    await world.log.flushed()
+    return [
+        m.topic
+        for m in (await world.disk.read(Offset(1), world.log.high_watermark, ["#"])).messages
+    ]
+
+
+# Publishing
+
+
+@both
+@pytest.mark.parametrize("qos", [0, 1, 2])
+async def test_publish(world: World, version: int, qos: int) -> None:
+    client = await anna(world, version, "c1", "allow publish a/#")
+    assert await client.published("a/1", qos) in (0, 0x10, None)
+    refused = await client.published("b/1", qos, retain=True)
+    if qos:
+        assert refused == (0x87 if version == MQTT_5 else 0)
+    assert world.counters.dropped == {FORBIDDEN: 1}
+    assert await stored(world) == ["a/1"]
+    await take_back(world, "anna", "allow publish a/#")
+    await client.published("a/1", qos)
+    assert world.counters.dropped == {FORBIDDEN: 2}
+    assert await stored(world) == ["a/1"]
+
+
+async def test_what_is_refused_is_acknowledged_in_its_turn(world: World) -> None:
+    client = await anna(world, MQTT_5, "c1", "allow publish a/#")
+    ids = [client.publish(topic) for topic in ("a/1", "b/1", "a/2", "b/2", "b/3", "a/3")]
+    await world.settled()
+    answers = [
+        (packet_id, ack.reason_code)
+        for ack in client.packets
+        if isinstance(ack, Ack)
+        for packet_id in ack.packet_ids
+    ]
+    assert [packet_id for packet_id, _ in answers] == ids
+    assert [code == 0x87 for _, code in answers] == [False, True, False, True, True, False]
+
+
+@pytest.mark.parametrize("qos", [0, 1, 2])
+async def test_3_1_1_may_be_closed_instead(clock: FakeClock, qos: int) -> None:
+    async with running(Disk(), clock=clock) as world:
+        await make_user(world, "anna", "allow publish a")
+        for version in VERSIONS:
+            client = PermittedClient(
+                world, "anna", version, f"c{version}", settings={"forbidden_publish_3_1_1": CLOSE}
+            )
+            assert await client.connected() == 0
+            client.publish("a", qos)
+            assert await client.published("b", qos) in (None, 0x87)
+            assert client.transport.closed.is_set() == (version == MQTT_3_1_1)
+            client.leave()
+            await world.settled()
+        assert world.counters.dropped == {FORBIDDEN: 2}
+        assert await stored(world) == ["a", "a"]
+
+
+@both
+async def test_a_repeated_message_that_was_received_is_acknowledged(
+    world: World, version: int
+) -> None:
+    """QoS 2, sent again after the right was taken away: it is stored, once."""
+    client = await anna(world, version, "c1", "allow publish a")
+    packet_id = client.publish("a", 2)
+    await world.settled()
+    await take_back(world, "anna", "allow publish a")
+    client._packet_id -= 1
+    assert client.publish("a", 2) == packet_id
+    await world.settled()
+    codes = [p.reason_code for p in client.packets if isinstance(p, Ack)]
+    assert len(codes) == 2
+    assert codes[1] < 0x80
+    assert await stored(world) == ["a"]
+
+
+@both
+async def test_delayed_messages_go_by_their_own_topic(
+    world: World, version: int, clock: FakeClock
+) -> None:
+    client = await anna(world, version, "c1", "allow publish a/#")
+    await client.published("$delayed/1/a/1")
+    await client.published("$delayed/1/b/1")
+    clock.advance(2)
+    await world.settled()
+    assert await stored(world) == ["a/1"]
+
+
+@both
+async def test_a_bridge_tells_its_own_state_and_no_other(world: World, version: int) -> None:
+    await make_user(world, "bridge", roles="standard")
+    client = PermittedClient(world, "bridge", version, "b1")
+    assert await client.connected() == 0
+    await client.published("$SYS/broker/connection/b1/state", retain=True)
+    assert not world.counters.dropped
+    await client.published("$SYS/broker/connection/b2/state", retain=True)
+    assert world.counters.dropped == {FORBIDDEN: 1}
+
+
+# Wills
+
+
+@both
+async def test_a_will_is_refused_at_connect(world: World, version: int) -> None:
+    await allow(world, "anna", "allow publish a/#")
+    refused = PermittedClient(world, "anna", version)
+    code = await refused.connected(will=Will("b", b"gone", 1, False))
+    assert code == (0x87 if version == MQTT_5 else 5)
+    assert refused.transport.closed.is_set()
+    assert world.sessions.connected_count == 0
+    accepted = PermittedClient(world, "anna", version)
+    assert await accepted.connected(will=Will("a/1", b"gone", 1, False)) == 0
+    accepted.leave(lost=True)
+    await world.settled()
+    assert await stored(world) == ["a/1"]
+
+
+@both
+async def test_a_will_is_not_published_without_the_right(world: World, version: int) -> None:
+    await allow(world, "anna", "allow publish a/#")
+    client = PermittedClient(world, "anna", version)
+    assert await client.connected(will=Will("a/1", b"gone", 1, False)) == 0
+    await take_back(world, "anna", "allow publish a/#")
+    client.leave(lost=True)
+    await world.settled()
+    assert await stored(world) == []
+    assert world.counters.dropped == {wills.NO_RIGHT: 1}
+
+
+# Subscribing
+
+
+@both
+@pytest.mark.parametrize(
+    ("texts", "topic_filter", "granted"),
+    [
+        ((), "a/1", False),
+        (("allow subscribe a/1",), "a/1", True),
+        (("allow subscribe a/1",), "#", True),
+        (("allow subscribe a/1",), "b/#", False),
+        (("allow subscribe a/1",), "$share/g/#", True),
+        (("allow subscribe a/1",), "$share/g/b/#", False),
+        (("allow subscribe a/1",), "$replay/earliest/a/1", False),
+        (("allow read-history a/1",), "$replay/earliest/a/1", False),
+        (("allow subscribe #", "allow read-history a/1"), "$replay/earliest/+/1", True),
+        (("allow subscribe #", "allow read-history a/1"), "$replay/earliest/b/+", False),
+        (("allow subscribe #",), "$SYS/#", False),
+        (("allow subscribe $SYS/#",), "$SYS/broker/uptime", True),
+        (("allow subscribe a/#",), "$dead/g/#", True),
+        (("allow subscribe a/#",), "$dead/g/b", False),
+        (("allow subscribe #", "deny subscribe b/#"), "b/+", False),
+    ],
+)
+async def test_subscribe(
+    world: World, version: int, texts: tuple[str, ...], topic_filter: str, granted: bool
+) -> None:
+    client = await anna(world, version, "c1", *texts)
+    (code,) = await client.subscribed(topic_filter)
+    assert code == (1 if granted else 0x87 if version == MQTT_5 else 0x80)
+
+
+async def test_a_suback_says_which_right_is_missing(world: World) -> None:
+    client = await anna(world, MQTT_5, "c1", "allow subscribe a")
+    await client.subscribed("b", "c", "$replay/earliest/a", "a")
+    (suback,) = [packet for packet in client.packets if isinstance(packet, Suback)]
+    assert [*suback.reason_codes] == [0x87, 0x87, 0x87, 1]
+    assert suback.properties[Property.REASON_STRING] == (
+        "the right to subscribe is missing; the right to read-history is missing"
+    )
+
+
+async def test_history_by_a_user_property_is_a_right_of_its_own(world: World) -> None:
+    client = await anna(world, MQTT_5, "c1", "allow subscribe #", "allow read-history a/#")
+    publisher = await root(world)
+    for topic in ("a/1", "b/1"):
+        await publisher.published(topic)
+    assert await client.subscribed("b/#", user_properties=FROM_THE_START) == [0x87]
+    assert await client.subscribed("$share/g/b/#", user_properties=FROM_THE_START) == [0x87]
+    assert await client.subscribed("#", user_properties=FROM_THE_START) == [1]
+    assert client.topics == ["a/1"]
+    await publisher.published("b/1")
+    assert client.topics == ["a/1", "b/1"], "what comes now is no history"
+
+
+@both
+async def test_what_is_granted_is_only_what_may_be_read(world: World, version: int) -> None:
+    """Live, retained, after an absence, replayed, of QoS 0 and told by the broker."""
+    client = await anna(world, version, "c1", "allow subscribe a/#", "allow read-history a/1")
+    publisher = await root(world)
+    for topic in ("a/1", "a/2", "b/1"):
+        await publisher.published(topic, retain=True)
+    await client.subscribed("#")
+    assert client.topics == ["a/1", "a/2"]
+    for qos in (0, 1, 2):
+        for topic in ("a/1", "b/1"):
+            await publisher.published(topic, qos)
+    assert client.topics[2:] == ["a/1"] * 3
+    client.acknowledge()
+    await world.settled()
+    client.acknowledge()
+    await world.settled()
+    client.leave()
+    for topic in ("a/1", "b/1", "a/2"):
+        await publisher.published(topic)
+    again = PermittedClient(world, "anna", version)
+    assert await again.connected() == 0
+    assert again.topics == ["a/1", "a/2"]
+    await again.subscribed("$replay/earliest/a/#", "$replay/earliest/+/1")
+    assert {*again.topics[2:]} == {"a/1"}
+    assert world.counters.dropped == {}
+
+
+# Rights that are taken away, or given
+
+
+@both
+async def test_a_right_that_is_taken_away_stops_the_next_message(
+    world: World, version: int
+) -> None:
+    client = await anna(world, version, "c1", "allow subscribe a/#")
+    await client.subscribed("#")
+    publisher = await root(world)
+    await publisher.published("a/1")
+    await take_back(world, "anna", "allow subscribe a/#")
+    for qos in (0, 1, 2):
+        await publisher.published("a/1", qos)
+    assert client.topics == ["a/1"]
+    assert world.counters.dropped == {}, "it is as if nothing matched"
+    await allow(world, "anna", "allow subscribe a/1")
+    await publisher.published("a/1", 0)
+    assert client.topics == ["a/1", "a/1"]
+
+
+@both
+async def test_it_stops_what_waits_for_the_client(world: World, version: int) -> None:
+    client = await anna(world, version, "c1", "allow subscribe a", "allow subscribe b")
+    await client.subscribed("+")
+    publisher = await root(world)
+    client.stall(yes=True)
+    for topic in ("a", "b", "a"):
+        await publisher.published(topic)
+    await take_back(world, "anna", "allow subscribe a")
+    client.stall(yes=False)
+    await world.settled()
+    assert client.topics == ["b"]
+    assert world.counters.dropped == {NOT_PERMITTED: 2}
+    client.acknowledge()
+    await world.settled()
+    client.leave()
+    again = PermittedClient(world, "anna", version)
+    assert await again.connected() == 0
+    assert again.topics == [], "the cursor has passed what was withheld"
+
+
+@both
+@pytest.mark.parametrize("qos", [1, 2])
+async def test_it_stops_what_is_sent_again(world: World, version: int, qos: int) -> None:
+    client = await anna(world, version, "c1", "allow subscribe a", "allow subscribe b")
+    await client.subscribed("+", qos=qos)
+    publisher = await root(world)
+    for topic in ("a", "b"):
+        await publisher.published(topic, qos)
+    assert client.topics == ["a", "b"]
+    client.leave()
+    await world.settled()
+    await take_back(world, "anna", "allow subscribe a")
+    again = PermittedClient(world, "anna", version)
+    assert await again.connected() == 0
+    assert again.topics == ["b"]
+    assert world.counters.dropped == {NOT_PERMITTED: 1}
+
+
+@both
+async def test_it_stops_a_replay(world: World, version: int) -> None:
+    client = await anna(world, version, "c1", "allow subscribe #", "allow read-history #")
+    publisher = await root(world)
+    for _ in range(5):
+        await publisher.published("a")
+    client.stall(yes=True)
+    await client.subscribed("$replay/earliest/a")
+    await take_back(world, "anna", "allow read-history #")
+    client.stall(yes=False)
+    await world.settled()
+    assert client.topics == []
+    assert world.counters.dropped == {NOT_PERMITTED: 5}
+    await publisher.published("a")
+    assert client.topics == ["a"], "what is live may still be read"
+
+
+@both
+async def test_it_stops_retained_messages(world: World, version: int) -> None:
+    client = await anna(world, version, "c1", "allow subscribe a", "allow subscribe b")
+    publisher = await root(world)
+    for topic in ("a", "b"):
+        await publisher.published(topic, retain=True)
+    client.stall(yes=True)
+    await client.subscribed("+")
+    await take_back(world, "anna", "allow subscribe b")
+    client.stall(yes=False)
+    await world.settled()
+    assert client.topics == ["a"]
+    assert world.counters.dropped == {NOT_PERMITTED: 1}
+    await publisher.published("a")
+    assert client.topics == ["a", "a"]
+
+
+async def test_the_first_user_ends_that_everybody_may_do_everything() -> None:
+    async with running(Disk()) as world:
+        stranger = PermittedClient(world, "anonymous")
+        assert await stranger.connected() == 0
+        await stranger.subscribed("#")
+        assert await stranger.published("a") == 0
+        assert stranger.topics == ["a"]
+        await make_user(world, "root", roles="admin")
+        publisher = await root(world)
+        await publisher.published("a")
+        assert stranger.topics == ["a"]
+
+
+# Groups
+
+
+@both
+async def test_a_member_of_a_group_gets_what_it_may_read(world: World, version: int) -> None:
+    await allow(world, "anna", "allow subscribe %c/#", "allow subscribe all")
+    members = [await anna(world, version, client_id) for client_id in ("c1", "c2")]
+    for member in members:
+        assert await member.subscribed("$share/g/#") == [1]
+    publisher = await root(world)
+    for topic in ("c1/x", "c2/x", "nobody", "c2/y", "all", "all"):
+        await publisher.published(topic)
+    assert [topic for topic in members[0].topics if topic != "all"] == ["c1/x"]
+    assert [topic for topic in members[1].topics if topic != "all"] == ["c2/x", "c2/y"]
+    assert sum(member.topics.count("all") for member in members) == 2
+    assert world.counters.dropped == {FOR_NOBODY: 1}
+
+
+@both
+async def test_what_no_member_may_read_any_more_holds_up_nothing(
+    world: World, version: int
+) -> None:
+    member = await anna(world, version, "c1", "allow subscribe a", "allow subscribe b")
+    await member.subscribed("$share/g/+")
+    publisher = await root(world)
+    member.stall(yes=True)
+    for topic in ("a", "a", "b"):
+        await publisher.published(topic)
+    await take_back(world, "anna", "allow subscribe a")
+    member.stall(yes=False)
+    await world.settled()
+    assert member.topics == ["b"]
+    member.acknowledge()
+    await publisher.published("b")
+    assert member.topics == ["b", "b"]
+    assert world.counters.dropped == {FOR_NOBODY: 2}
+    member.acknowledge()
+    await world.settled()
+    group = world.groups.get("$share/g/+")
+    assert group is not None
+    assert group.sender is not None
+    assert group.sender.session.cursor() == world.log.high_watermark
+
+
+# The line protocol
+
+
+async def test_lines_have_the_rights_of_their_user(world: World) -> None:
+    await allow(world, "anna", "allow publish a/#", "allow subscribe a/#", "allow publish %c/#")
+    lines = Lines(world, peer=Peer("here", certificate_user="anna"))
+    lines.says(*[f"PUBLISH {topic} x c1" for topic in ("a/1", "b/1", "a/2", "c1/x")])
+    refused = f"ERROR {NO_RIGHT}"
+    assert await lines.gets() == ["OK", refused, "OK", refused]
+    assert world.counters.dropped == {FORBIDDEN: 2}
+    assert await stored(world) == ["a/1", "a/2"]
+    lines.says(*[f"SUBSCRIBE {f} s1" for f in ("b/#", "a/#", "$replay/earliest/a/1")])
+    assert await lines.gets() == [
+        "ERROR the right to subscribe is missing",
+        "OK",
+        "ERROR the right to read-history is missing",
+    ]
+    publisher = await root(world)
+    await publisher.published("a/1")
+    assert await lines.gets() == ["x"]
+    await take_back(world, "anna", "allow subscribe a/#")
+    await publisher.published("a/1")
+    assert await lines.gets() == []
+
+
+# By itself
+
+
+def test_nothing_is_asked_of_who_may_do_everything() -> None:
+    assert missing_right(Rights.ALL, "$replay/earliest/#", replays=True) == ""

@@ -1,0 +1,26 @@
+"""Which members of a group may have a message. (With clients: clients/test_permitted.py)"""
+
+from __future__ import annotations
+
+from broker.message import Offset
+from broker.registry.readership import is_for_nobody, may_read
+from broker.security.rights import Rights
+from broker.session.session import Session
+from tests.support.messages import message
+from tests.support.rulebook import Rulebook
+
+
+def member(*rules: str) -> Session:
+    session = Session("c1", created_at_us=0, start=Offset(0), inflight_max=1)
+    session.attach(1, Rights(Rulebook(*rules), "anna", None, "c1") if rules else Rights.ALL)
+    return session
+
+
+def test_a_message_is_for_nobody_if_no_member_may_read_it() -> None:
+    of_a, of_b, of_all = member("allow subscribe a"), member("allow subscribe b"), member()
+    assert may_read(of_a, message("", "a"))
+    assert not may_read(of_a, message("", "b"))
+    assert not is_for_nobody([of_a, of_b], message("", "b"))
+    assert is_for_nobody([of_a, of_b], message("", "c"))
+    assert not is_for_nobody([of_a, of_all], message("", "c"))
+    assert not is_for_nobody([], message("", "c")), "who is not there may"
