@@ -22,9 +22,11 @@ from broker.documents import Document, SessionDocument, UserDocument
 from broker.log.log import Log
 from broker.message import Offset
 from broker.registry.accounts import Account, Accounts, account_of
+from broker.registry.acl import Acl
 from broker.registry.administration import Administration
 from broker.registry.groups import Groups
 from broker.registry.overview import Overview, Source
+from broker.registry.permissions import Permissions
 from broker.registry.sessions import Sessions
 from broker.registry.users import Users
 from broker.registry.wills import Wills
@@ -61,6 +63,18 @@ async def accounts(data_dir: Path) -> AsyncIterator[Accounts]:
         users = Users(log)
         await users.start()
         yield Accounts(users, clock)
+
+
+@asynccontextmanager
+async def acl(data_dir: Path) -> AsyncIterator[Acl]:
+    """As `accounts`, of rules."""
+    clock = SystemClock()
+    async with _log(Config(data_dir=data_dir), clock, Counters()) as log:
+        users = Users(log)
+        permissions = Permissions(log, users)
+        await users.start()
+        await permissions.start()
+        yield Acl(permissions, users)
 
 
 @asynccontextmanager

@@ -49,7 +49,7 @@ from broker.store.directory import lock_data_dir
 from broker.store.sqlite.checkpoint import COPIES_BESIDE
 from broker.store.sqlite.store import SqliteStore
 from broker.store.sqlite.wal_growth import COST
-from broker.web import queues, reload, subscribers, trimming
+from broker.web import acl, queues, reload, subscribers, trimming
 from broker.web import users as web_users
 from broker.web.admin import AdminServer, create_app
 
@@ -70,7 +70,6 @@ CLOSE_TIMEOUT_S = 3.0
 
 class Server:
     """Call `start`, then `wait_stopped`, then `stop`; once each.
-
     `methods` of enhanced authentication are for a program that has the broker in its own process: a
     client that names one of them in CONNECT has to pass it. A client that names none is let in.
     `clock` stands in for the system's: no other time is read then, and no other timer set.
@@ -188,7 +187,8 @@ class Server:
         if config.sys_interval_s:
             self._spawn(sys_tree.publish_forever(clock, config.sys_interval_s))
         more = subscribers.routes_of(self._log, delivery, sessions, groups, self.counters, clock)
-        more += trimming.routes(care.retaining.trims) + web_users.routes_of(users, clock)
+        more += trimming.routes(care.retaining.trims)
+        more += [*acl.routes_of(permissions, users), *web_users.routes_of(users, clock)]
         more += queues.routes(Queues(self._log, groups, clock))
         self._listening = Listening(services, self._connections)
         self.reloading.of(self._listening, self._connections)

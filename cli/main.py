@@ -21,6 +21,7 @@ from broker.errors import (
 )
 from cli import output
 from cli.commands import (
+    acl,
     backup,
     bench,
     broker_reload,
@@ -99,6 +100,8 @@ accounts = typer.Typer(
     help="Add, change and remove users.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(accounts, name="user")
+permissions = typer.Typer(help="Say who may do what.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(permissions, name="acl")
 below_dead_letters = typer.Typer(rich_markup_mode=None)
 """Commands whose first words are `pubsub dead-letters`."""
 
@@ -141,6 +144,11 @@ accounts.command("passwd", epilog=user.EXAMPLES["passwd"])(user.passwd)
 accounts.command("rm", epilog=user.EXAMPLES["rm"])(user.rm)
 accounts.command("ls", epilog=user.EXAMPLES["ls"])(user.ls)
 accounts.command("import", epilog=user.EXAMPLES["import"])(user.take)
+permissions.command("add", epilog=acl.EXAMPLES["add"])(acl.add)
+permissions.command("rm", epilog=acl.EXAMPLES["rm"])(acl.rm)
+permissions.command("ls", epilog=acl.EXAMPLES["ls"])(acl.ls)
+permissions.command("check", epilog=acl.EXAMPLES["check"])(acl.check)
+permissions.command("import", epilog=acl.EXAMPLES["import"])(acl.take)
 app.command(
     "dead-letters", epilog=dead_letters.EXAMPLES["ls"], cls=with_subcommands(below_dead_letters)
 )(dead_letters.ls)

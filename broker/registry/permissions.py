@@ -17,7 +17,16 @@ from broker.log.log import Log
 from broker.registry.users import Users
 from broker.security.names import validate_role, validate_user
 from broker.security.rights import Rights
-from broker.security.rules import BUILT_IN, Holder, Right, Rule, Rules, validate
+from broker.security.rules import (
+    BUILT_IN,
+    EVERYONE,
+    Holder,
+    Rule,
+    Rules,
+    document_of,
+    rule_of,
+    validate,
+)
 
 RULES_PER_HOLDER_MAX = 1000
 """So that a SUBSCRIBE looks through few of them, ..."""
@@ -98,7 +107,11 @@ class Permissions:
         """All that count for a user with these roles."""
         return [
             *self._rules.get(Holder(user), ()),
-            *(rule for role in roles for rule in self.of_role(role)),
+            *(
+                rule
+                for role in dict.fromkeys([*roles, EVERYONE.name])
+                for rule in self.of_role(role)
+            ),
         ]
 
     def of_role(self, role: str) -> list[Rule]:
@@ -161,16 +174,6 @@ class Permissions:
             self._filters_bytes -= _bytes(rule)
             if not rules:
                 del self._rules[rule.holder]
-
-
-def rule_of(document: RuleDocument) -> Rule:
-    holder = Holder(document.name, document.is_role)
-    return Rule(holder, document.allow, Right(document.access), document.filter)
-
-
-def document_of(rule: Rule) -> RuleDocument:
-    name, is_role = rule.holder
-    return RuleDocument(name, is_role, rule.allow, str(rule.right), rule.filter)
 
 
 def _delete(rule: Rule) -> Operation:

@@ -2,6 +2,7 @@
 
 - Something is allowed if some rule of the user or of its roles allows it, and none denies it. The
   order of the rules does not matter, nor which filter is narrower. What no rule names is denied.
+- Every user has the role `everyone`, which allows nothing until it is given rules.
 - `%u` and `%c` in a filter stand for the user and for the client identifier. A name with `+`, `#`
   or `/` matches no such rule, nor does one that begins with `$` where it would begin the filter:
   whoever may choose a name must not choose what it matches.
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
+from broker.documents import RuleDocument
 from broker.errors import CommandRefused, TopicFilterInvalid
 from broker.security.names import ADMIN, STANDARD
 from broker.security.overlap import Levels, common, covers, levels_of
@@ -58,6 +60,10 @@ class Holder(NamedTuple):
         return f"{'role' if self.is_role else 'user'} {self.name}"
 
 
+EVERYONE = Holder("everyone", is_role=True)
+"""The role that every user has, `anonymous` too."""
+
+
 @dataclass(slots=True, frozen=True)
 class Rule:
     holder: Holder
@@ -72,6 +78,16 @@ class Rule:
 
     def __str__(self) -> str:
         return f"{'allow' if self.allow else 'deny'} {self.right} {self.filter}"
+
+
+def rule_of(document: RuleDocument) -> Rule:
+    holder = Holder(document.name, document.is_role)
+    return Rule(holder, document.allow, Right(document.access), document.filter)
+
+
+def document_of(rule: Rule) -> RuleDocument:
+    name, is_role = rule.holder
+    return RuleDocument(name, is_role, rule.allow, str(rule.right), rule.filter)
 
 
 class Verdict(NamedTuple):
