@@ -59,6 +59,22 @@ class UserDocument:
 
 
 @dataclass(slots=True)
+class QuotaDocument:
+    """What a user or a role (`kind`) may use: see `broker/security/quotas.py`."""
+
+    KEY: ClassVar[tuple[str, ...]] = ("kind", "name")
+    kind: str
+    name: str
+    connections: int | None = None
+    sessions: int | None = None
+    groups: int | None = None
+    subscriptions: int | None = None
+    packet_bytes: int | None = None
+    publish_per_s: int | None = None
+    publish_bytes_per_s: int | None = None
+
+
+@dataclass(slots=True)
 class SubscriptionDocument:
     """A subscription. The session gets the matching messages above `start_offset` and, unless it is
     None, at or below `until_offset`.
@@ -284,6 +300,7 @@ Document = (
     | OwnerDocument
     | WriterDocument
     | CopyDocument
+    | QuotaDocument
 )
 D = TypeVar("D", bound=Document)
 

@@ -41,6 +41,7 @@ from broker.registry.leased_again import LeasedAgain
 from broker.registry.logins import Logins
 from broker.registry.permissions import Permissions
 from broker.registry.queues import Queues
+from broker.registry.quotas import Quotas
 from broker.registry.sessions import Sessions
 from broker.registry.users import Users, expect_users
 from broker.registry.wills import Wills
@@ -50,6 +51,7 @@ from broker.store.sqlite.checkpoint import COPIES_BESIDE
 from broker.store.sqlite.store import SqliteStore
 from broker.store.sqlite.wal_growth import COST
 from broker.web import acl, queues, reload, subscribers, trimming
+from broker.web import quotas as web_quotas
 from broker.web import users as web_users
 from broker.web.admin import AdminServer, create_app
 
@@ -100,11 +102,10 @@ class Server:
     async def start(self) -> None:
         """Open the log and accept connections. Raises ConfigError, StoreError."""
         config = self.config
-        self._clock = self._given_clock or SystemClock()
+        self._clock = clock = self._given_clock or SystemClock()
         self._started_at = self._clock.monotonic()
         self._alarm = Alarm(self._clock)
-        most = config.unfinished_bytes_max
-        self._connections = Connections(self._clock, unfinished_bytes_max=most)
+        self._connections = Connections(clock, unfinished_bytes_max=config.unfinished_bytes_max)
         self._lock = lock_data_dir(config.data_dir)
         try:
             self._store = SqliteStore(
@@ -139,13 +140,11 @@ class Server:
             lazy_commit_s=config.lazy_commit_ms / 1000,
         )
         delivery = Delivery(self._log, self.counters, config, clock)
-        grace_s = config.will_restart_grace_s
-        moved = alarm.deadline_moved
+        grace_s, moved = config.will_restart_grace_s, alarm.deadline_moved
         wills = Wills(self._log, self.counters, clock, moved, restart_grace_s=grace_s)
         sessions = Sessions(self._log, delivery, wills, config, moved)
         asking = asking_of(config, self._log, clock, self.counters, moved)
         groups = Groups(self._log, delivery, sessions, self.counters, config, clock, moved)
-        alarm.watch(wills, sessions, groups.times, asking.delayed, asking.dedup)
         self._care = care = Care(config, self._log, delivery, self.counters, clock)
         sys_tree = SysTree(self._log, delivery, sessions, groups, self.counters, clock.monotonic())
         self._services = services = Services(
@@ -165,17 +164,18 @@ class Server:
             users := Users(self._log),
             permissions := Permissions(self._log, users),
             logins := Logins(users, clock),
+            quotas := Quotas(self._log, users, moved),
         )
+        alarm.watch(wills, sessions, groups.times, asking.delayed, asking.dedup, quotas.slowing)
+        sessions.kept.quota_of = services.subscriptions.quota_of = quotas.of
         sys_tree.more += [care.retaining.values, logins.values]
-        await self._log.start()
-        await users.start()
+        for part in (self._log, users, quotas, groups):
+            await part.start()
         await permissions.start(delivery, LeasedAgain(groups))
         expect_users(users, config)
-        await groups.start()
         await sessions.start(clock.now())
-        await wills.start()
-        await asking.delayed.start()
-        await asking.dedup.start()
+        for later in (wills, asking.delayed, asking.dedup):
+            await later.start()
         dead = groups.dead_letters
         for forever in (
             *(self._log.commit_forever(), self._log.note_time_forever()),
@@ -192,7 +192,7 @@ class Server:
         more += queues.routes(Queues(self._log, groups, clock))
         self._listening = Listening(services, self._connections)
         self.reloading.of(self._listening, self._connections)
-        more += reload.routes(self.reloading.reload)
+        more += reload.routes(self.reloading.reload) + web_quotas.routes(quotas)
         app = create_app(self.status, self.request_stop, more)
         self._admin = AdminServer(app, config.data_dir / ADMIN_SOCKET)
         try:

@@ -41,6 +41,7 @@ from cli.commands import (
     log_topics,
     log_trim,
     pub,
+    quota,
     restore,
     retained,
     retained_get,
@@ -90,6 +91,8 @@ groups = typer.Typer(
     help="Make, look at and remove groups of workers.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(groups, name="group")
+quotas = typer.Typer(help="Limit what users may use.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(quotas, name="quota")
 contexts = typer.Typer(
     help="Name brokers, and select one.",
     no_args_is_help=True,
@@ -156,6 +159,9 @@ below_dead_letters.command("ls", epilog=dead_letters.EXAMPLES["ls"])(dead_letter
 below_dead_letters.command("show", epilog=dead_letters.EXAMPLES["show"])(dead_letters.show)
 below_dead_letters.command("redrive", epilog=dead_letters.EXAMPLES["redrive"])(dead_letters.redrive)
 below_dead_letters.command("drop", epilog=dead_letters.EXAMPLES["drop"])(dead_letters.drop)
+quotas.command("set", epilog=quota.EXAMPLES["set"])(quota.put)
+quotas.command("ls", epilog=quota.EXAMPLES["ls"])(quota.ls)
+quotas.command("rm", epilog=quota.EXAMPLES["rm"])(quota.rm)
 contexts.command("add", epilog=context.EXAMPLES["add"])(context.add)
 contexts.command("select", epilog=context.EXAMPLES["select"])(context.select)
 contexts.command("ls", epilog=context.EXAMPLES["ls"])(context.ls)

@@ -74,6 +74,8 @@ async def acceptance(
     if packet.session_expiry_s not in (None, expiry_s):
         properties[Property.SESSION_EXPIRY_INTERVAL] = expiry_s
     properties |= _properties_asked_for(packet, services.config)
+    if (most := services.quotas.of(session.tally.user).packet_bytes) is not None:
+        properties[Property.MAXIMUM_PACKET_SIZE] = most
     if present and packet.user_properties:
         properties[Property.USER_PROPERTY] = await report(packet, session, services.log)
     return Connack(present, ReasonCode.SUCCESS, properties)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from broker.clients.faces import Peer
 from broker.clients.permitted import FORBIDDEN, NO_RIGHT, missing_right
 from broker.clients.services import Services
-from broker.errors import LoginRefused
+from broker.errors import LoginRefused, QuotaExceeded
 from broker.lines.connection import (
     LineConfirm,
     LineError,
@@ -38,12 +38,17 @@ class Gate:
         """Of its lines, once they are asked for."""
 
     async def enter(self, packet: Connect) -> Login:
-        """Raises LoginRefused. Waiting for it counts as no silence of the client."""
-        will = packet.will
+        """Raises LoginRefused, QuotaExceeded. Waiting for it counts as no silence of the client."""
+        services, client_id, will = self._services, packet.client_id, packet.will
+        if client_id:
+            wait_s = services.quotas.flapping.wait_s(client_id, services.clock.monotonic())
+            if wait_s:
+                await services.clock.sleep(wait_s)
         size = 1000 if will is None else 1000 + len(will.payload) + len(will.properties)
         who = self._applicant(packet.username, packet.password, size)
         who.authenticated_user = packet.authenticated_user
-        return self._came_in(await self._services.logins.login(who))
+        login = await services.logins.login(who)
+        return self._came_in(login, replaces_one=client_id in services.sessions.owners)
 
     def methods(self) -> Methods:
         """Of enhanced authentication."""
@@ -67,7 +72,10 @@ class Gate:
             except LoginRefused:
                 return "log in first: LOGIN <user> <password>"
             assert login is not None
-            self._came_in(login)
+            try:
+                self._came_in(login)
+            except QuotaExceeded as error:
+                return error.reason
         if isinstance(event, LinePublish) and not self.may_publish(event.topic):
             self._services.counters.dropped[FORBIDDEN] += 1
             return NO_RIGHT
@@ -87,8 +95,11 @@ class Gate:
         allowed, peer = self._services.config.allow_anonymous, self._peer
         return Applicant(name, password, peer.host, allowed, peer.certificate_user, size)
 
-    def _came_in(self, login: Login) -> Login:
+    def _came_in(self, login: Login, *, replaces_one: bool = False) -> Login:
+        """`replaces_one`: another connection ends for it. Raises QuotaExceeded."""
         self.leave()
+        if self._services.users.exist:
+            self._services.quotas.refuse_connection(login.user, replaces_one=replaces_one)
         self.login, self._publishing = login, None
         self._services.users.enter(self._guest, login)
         return login

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import groupby
 
 from broker.clients.asking import receipt_of
+from broker.clients.held_back import TOO_FAST, at_pace, refusals
 from broker.clients.permitted import FORBIDDEN, NO_RIGHT
 from broker.clients.sending import Output
 from broker.clients.services import Services
@@ -24,6 +25,7 @@ from broker.mqtt.packets import MQTT_5, Ack, PacketType, Publish, RefusedPublish
 from broker.mqtt.properties import has_user_property
 from broker.mqtt.reasons import ReasonCode
 from broker.plural import counted
+from broker.security.quotas import Pace
 from broker.session.session import Session
 
 logger = logging.getLogger(__name__)
@@ -49,6 +51,7 @@ class Publishing:
         "_log",
         "_output",
         "_publisher",
+        "_quotas",
         "_session",
         "_sessions",
     )
@@ -60,6 +63,7 @@ class Publishing:
         self._log = services.log
         self._sessions = services.sessions
         self._counters = services.counters
+        self._quotas = services.quotas
         self._session = session
         self._output = output
         self._gives_reasons = output.connection.version == MQTT_5
@@ -70,7 +74,10 @@ class Publishing:
 
     def publish(self, packets: Sequence[Publish], publisher: Publisher) -> None:
         """Append a read's worth of messages, and acknowledge them when they are committed. The
-        `publisher` is held while too much waits for that."""
+        `publisher` is held while too much waits for that, or its user publishes too fast."""
+        pace = self._quotas.pace_of(self._session.tally.user)
+        if pace is not None and not (packets := self._at_pace(packets, publisher, pace)):
+            return
         if self._session.grants.rights.limited:
             for permitted, run in groupby(packets, self._is_permitted):
                 if permitted:
@@ -111,6 +118,16 @@ class Publishing:
                 return True
         return False
 
+    def _at_pace(self, packets: Sequence[Publish], by: Publisher, pace: Pace) -> Sequence[Publish]:
+        """Those that are taken; then the client is not read from, while its user is ahead."""
+        now = self._clock.monotonic()
+        taken, refused = at_pace(packets, pace, now, self._is_repeated, tells=self._gives_reasons)
+        self._refuse(refused, TOO_FAST, TOO_FAST)
+        self._counters.dropped[TOO_FAST] += len(packets) - len(taken) - len(refused)
+        if (ahead_s := pace.ahead_s(now)) > 0:
+            self._quotas.slowing.slow(by, ahead_s, now)
+        return taken
+
     def _as_far_as_there_is_room(
         self, packets: Sequence[Publish], publisher: Publisher
     ) -> Sequence[Publish]:
@@ -119,7 +136,7 @@ class Publishing:
         taken = [p for p in packets if not p.qos or self._is_repeated(p)]
         others = [p for p in packets if p.qos and not self._is_repeated(p)]
         if others and self._gives_reasons:
-            self._refuse_for_room(others)
+            self._refuse(others, self._log.outage.low, DISK_LOW)
         elif others:
             if not self._held:
                 self._log.outage.when_room(self._go_on)
@@ -131,25 +148,12 @@ class Publishing:
     def _is_repeated(self, packet: Publish) -> bool:
         return packet.qos == 2 and packet.packet_id in self._session.received
 
-    def _refuse_for_room(self, packets: Sequence[Publish]) -> None:
+    def _refuse(self, packets: Sequence[Publish], reason: str, dropped_as: str) -> None:
         """Refuse them, after all that came before them is acknowledged."""
-        reason, code = self._log.outage.low, ReasonCode.QUOTA_EXCEEDED
-        logger.info(
-            "client %r: %s refused: %s",
-            self._session.client_id,
-            counted(len(packets), "message is", "messages are"),
-            reason,
-        )
-        self._counters.dropped[DISK_LOW] += len(packets)
-        acks = [
-            Ack(
-                PacketType.PUBACK if packet.qos == 1 else PacketType.PUBREC,
-                [packet.packet_id],
-                code,
-                reason,
-            )
-            for packet in packets
-        ]
+        if not packets:
+            return
+        acks = refusals(packets, reason, self._session.client_id)
+        self._counters.dropped[dropped_as] += len(packets)
 
         def committed(error: StoreError | None) -> None:
             self._output.send(*acks)

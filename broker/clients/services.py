@@ -18,6 +18,7 @@ from broker.observe.sys_tree import SysTree
 from broker.registry.groups import Groups
 from broker.registry.logins import Logins
 from broker.registry.permissions import Permissions
+from broker.registry.quotas import Quotas
 from broker.registry.sessions import Sessions
 from broker.registry.users import Users
 from broker.registry.wills import Wills
@@ -43,6 +44,7 @@ class Services:
     users: Users
     permissions: Permissions
     logins: Logins
+    quotas: Quotas
 
     def at(self, listener: Listener) -> Services:
         """As who connects to `listener` gets them."""

@@ -14,7 +14,6 @@ cut off between two parts leaves no subscription that only memory knows.
 
 A session that ends with its connection stores nothing. So while the disk is full, its
 subscriptions count at once, and messages that wait for the disk come after them.
-
 One object serves every MQTT client: each call brings its session.
 """
 
@@ -23,7 +22,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
@@ -58,6 +57,7 @@ from broker.observe.sys_tree import SysTree
 from broker.registry.faces import Member
 from broker.registry.groups import Groups
 from broker.replay import placing
+from broker.security.quotas import UNLIMITED, Quota
 from broker.session.session import Session
 from broker.topics import has_control_character, is_shared, parse_shared
 
@@ -117,6 +117,7 @@ class Subscriptions:
         self._sys_tree = sys_tree
         self._config = config
         self._clock = clock
+        self.quota_of: Callable[[str], Quota] = lambda user: UNLIMITED
         self._in_turn: Counter[Session] = Counter()
         """Topic Filters that this turn of the loop granted or took back, by session."""
 
@@ -326,6 +327,7 @@ class Subscriptions:
     ) -> str:
         """Why it is refused; empty: it is not. `made`: the others of this part of the packet."""
         subscriptions, most = session.subscriptions, self._config.subscriptions_per_session_max
+        most = min(most, self.quota_of(session.tally.user).subscriptions or most)
         if subscription.filter in subscriptions or subscription.filter in made:
             return ""
         if len(subscriptions) + len(made) >= most:

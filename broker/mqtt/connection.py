@@ -243,7 +243,7 @@ class Connection:
     def accept(self, connack: Connack) -> None:
         """Queue the CONNACK that accepts the client; the limits that hold here are added to it.
 
-        A Server Keep Alive or Assigned Client Identifier among its properties takes effect.
+        A Server Keep Alive, Assigned Client Identifier or Maximum Packet Size in it takes effect.
         [MQTT-3.2.2-21, MQTT-3.2.2-16]
         """
         assert self.version
@@ -254,6 +254,9 @@ class Connection:
         keep_alive.interval_s = properties.get(Property.SERVER_KEEP_ALIVE, keep_alive.interval_s)
         self.client_id = properties.get(Property.ASSIGNED_CLIENT_IDENTIFIER, self.client_id)
         self._accepted = True
+        if (stricter := properties.get(Property.MAXIMUM_PACKET_SIZE)) is not None:
+            self._limits = self._limits.with_packets(stricter)
+            self._decoder.limit(self._limits)
         properties = properties | self._limits.announced()
         if self._authentication is not None:
             properties |= self._authentication.connack_properties()

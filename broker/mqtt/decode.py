@@ -97,6 +97,11 @@ class Decoder:
         """What is kept of a packet that is not whole. It is always the same object."""
         self._needed = 0
 
+    def limit(self, limits: Limits) -> None:
+        """From now on these hold."""
+        self._limits = limits
+        self.publishes.limit(limits)
+
     @property
     def publish_begun(self) -> bool:
         """Whether a PUBLISH waits for its end."""

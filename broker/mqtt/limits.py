@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from broker.config import Config
 from broker.mqtt.fields import PACKET_BYTES_MAX
@@ -35,6 +35,10 @@ class Limits:
             filters_per_packet_max=config.filters_per_packet_max,
             connect_timeout_s=config.connect_timeout_s,
         )
+
+    def with_packets(self, bytes_max: int) -> Limits:
+        """With a stricter limit of packets, if it is one."""
+        return replace(self, packet_bytes_max=min(self.packet_bytes_max, bytes_max))
 
     def announced(self) -> Properties:
         """The limits that CONNACK must tell: those that differ from MQTT's defaults."""

@@ -54,11 +54,15 @@ class PublishReader:
     __slots__ = ("_aliases", "_limits", "_quota", "topic_names")
 
     def __init__(self, limits: Limits) -> None:
-        assert limits.packet_bytes_max >= SHORT_BYTES
-        self._limits = limits
+        self.limit(limits)
         self.topic_names = topic_names(limits.topic_bytes_max, limits.topic_levels_max)
         self._aliases: dict[int, bytes] = {}
         self._quota = UNLIMITED
+
+    def limit(self, limits: Limits) -> None:
+        """From now on these hold."""
+        assert limits.packet_bytes_max >= SHORT_BYTES
+        self._limits = limits
 
     def hold_to_receive_maximum(self) -> None:
         """From now on the client may have at most our Receive Maximum of QoS 1 and 2 messages

@@ -6,7 +6,8 @@ make many, and those must not take the place of other clients' sessions.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from itertools import chain
 
 from broker.clock import NEVER
@@ -15,6 +16,7 @@ from broker.errors import QuotaExceeded
 from broker.log.deadlines import Deadlines
 from broker.message import Monotonic
 from broker.plural import counted
+from broker.security.quotas import UNLIMITED, Quota
 from broker.session.gaps import Gaps
 from broker.session.session import Session
 from broker.topics import is_shared
@@ -28,6 +30,13 @@ class Kept:
         self._clients = Deadlines[Monotonic]()
         self._groups = Deadlines[Monotonic]()
         self._gaps: dict[str, Gaps] = {}
+        self.quota_of: Callable[[str], Quota] = lambda user: UNLIMITED
+        """Of a user, while there are users."""
+        self._users: dict[str, str] = {}
+        """Whose each is, of those that are somebody's."""
+        self._clients_of: Counter[str] = Counter()
+        self._groups_of: Counter[str] = Counter()
+        """How many each user has."""
         self.absent_count = 0
         """Sessions that nobody is connected to."""
         self._absent_unsubscribed: set[str] = set()
@@ -69,9 +78,39 @@ class Kept:
     def _of(self, client_id: str) -> Deadlines[Monotonic]:
         return self._groups if is_shared(client_id) else self._clients
 
-    def refuse_if_full(self, client_id: str) -> None:
-        """Raises QuotaExceeded: there may be no new session of this name."""
-        if is_shared(client_id):
+    def found(self, client_id: str, user: str, at: Monotonic) -> None:
+        """It is absent, the user's, and due then."""
+        self.set(client_id, at)
+        self.is_absent(client_id)
+        self.belongs(client_id, user)
+
+    def belongs(self, client_id: str, user: str) -> None:
+        """Whose it is; "": nobody's."""
+        self._forget_user(client_id)
+        if user:
+            self._users[client_id] = user
+            self._counts_of(client_id)[user] += 1
+
+    def _forget_user(self, client_id: str) -> None:
+        user = self._users.pop(client_id, "")
+        if user:
+            counts = self._counts_of(client_id)
+            counts[user] -= 1
+            if not counts[user]:
+                del counts[user]
+
+    def _counts_of(self, client_id: str) -> Counter[str]:
+        return self._groups_of if is_shared(client_id) else self._clients_of
+
+    def refuse_if_full(self, client_id: str, user: str = "") -> None:
+        """Raises QuotaExceeded: there may be no new session of this name, or not of this user."""
+        shared, quota = is_shared(client_id), self.quota_of(user)
+        most = quota.groups if shared else quota.sessions
+        if most is not None and self._counts_of(client_id)[user] >= most:
+            raise QuotaExceeded(
+                f"{user} may have {counted(most, 'group' if shared else 'session')}"
+            )
+        if shared:
             if self.group_count >= self._config.groups_max:
                 raise QuotaExceeded(
                     f"the broker keeps {counted(self.group_count, 'group')} already"
@@ -88,6 +127,7 @@ class Kept:
 
     def remove(self, client_id: str) -> bool:
         """Whether it was there."""
+        self._forget_user(client_id)
         self._gaps.pop(client_id, None)
         return self._of(client_id).remove(client_id)
 
@@ -101,6 +141,7 @@ class Kept:
         """Remove up to `limit` sessions of clients that are due."""
         due = self._clients.take_due(now, limit)
         for client_id in due:
+            self._forget_user(client_id)
             self._gaps.pop(client_id, None)
         return due
 

@@ -99,8 +99,7 @@ class Sessions:
                 orphans.append(Put(document))
             else:
                 expires_at = self._log.time.monotonic_at(document.expires_at_us)
-            self.kept.set(document.client_id, expires_at)
-            self.kept.is_absent(document.client_id)
+            self.kept.found(document.client_id, document.user, expires_at)
             if is_shared(document.client_id):
                 self.absent_groups.found(document, expires_at)
         self._deadline_moved()
@@ -154,6 +153,7 @@ class Sessions:
                 raise
             if session.durable:
                 self.kept.set(client_id, NEVER)
+                self.kept.belongs(client_id, user)
             else:
                 self.kept.remove(client_id)
             self.in_memory[client_id] = session
@@ -185,7 +185,7 @@ class Sessions:
         stored = client_id in self.kept
         if session is None:
             if session_expiry_s and not stored:
-                self.kept.refuse_if_full(client_id)
+                self.kept.refuse_if_full(client_id, user)
             session = self._new(client_id, now.wall_us)
         session.tally.belongs_to(user)
         before = self.in_memory.get(client_id, session)
@@ -308,12 +308,12 @@ class Sessions:
         self, document: SessionDocument, state: Sequence[Operation], now: Instant
     ) -> None:
         """Store a new session, which nobody is connected to. Raises QuotaExceeded, StoreError."""
-        self.kept.refuse_if_full(document.client_id)
+        self.kept.refuse_if_full(client_id := document.client_id, document.user)
         expires_at = _expires_at(document.session_expiry_s, now)
         document.expires_at_us = self._log.time.served_at(expires_at)
         await self._log.commit_now([Put(document), *state], keep_if_full=False)
-        self.kept.is_absent(document.client_id)
-        self._expire_at(document.client_id, expires_at)
+        self.kept.found(client_id, document.user, expires_at)
+        self._deadline_moved()
 
     def end(self, client_id: str, now: Instant, ended: OnCommitted | None = None) -> None:
         """End an absent session. `ended` is called when that is stored."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from broker.config import Config
-from broker.documents import Delete, Operation, Put, RuleDocument, UserDocument
+from broker.documents import Delete, Operation, Put, QuotaDocument, RuleDocument, UserDocument
 from broker.errors import (
     CommandRefused,
     ConfigError,
@@ -114,8 +114,8 @@ class Users:
             await self._log.commit_now([Put(user)], keep_if_full=False)
 
     async def remove(self, name: str) -> None:
-        """Its rules go with it: whoever has that name later has none of them. Raises NotFound,
-        CommandRefused, StoreError."""
+        """Its rules and its quota go with it: whoever has that name later has none of them. Raises
+        NotFound, CommandRefused, StoreError."""
         if name not in self._by_name:
             raise NotFound(f"there is no user {name}", "`pubsub user ls` lists them")
         if self.must_exist and len(self._by_name) == 1:
@@ -126,6 +126,7 @@ class Users:
         operations: list[Operation] = [
             Delete(UserDocument, (name,)),
             Delete(RuleDocument, (name, False)),
+            Delete(QuotaDocument, ("user", name)),
         ]
         await self._log.commit_now(operations, keep_if_full=False)
         self._by_name.pop(name, None)

@@ -91,6 +91,10 @@ class Transport:
 def services(world: World, config: Config) -> Services:
     now = world.clock.monotonic()
     sys_tree = SysTree(world.log, world.delivery, world.sessions, world.groups, world.counters, now)
+    subscriptions = Subscriptions(
+        world.log, world.delivery, world.groups, sys_tree, config, world.clock
+    )
+    subscriptions.quota_of = world.quotas.of
     return Services(
         config,
         world.clock,
@@ -98,7 +102,7 @@ def services(world: World, config: Config) -> Services:
         world.delivery,
         world.sessions,
         world.groups,
-        Subscriptions(world.log, world.delivery, world.groups, sys_tree, config, world.clock),
+        subscriptions,
         world.wills,
         world.asking,
         sys_tree,
@@ -108,6 +112,7 @@ def services(world: World, config: Config) -> Services:
         world.users,
         world.permissions,
         world.logins,
+        world.quotas,
     )
 
 

@@ -32,6 +32,7 @@ from broker.registry.groups import Groups
 from broker.registry.leased_again import LeasedAgain
 from broker.registry.logins import Logins
 from broker.registry.permissions import Permissions
+from broker.registry.quotas import Quotas
 from broker.registry.sessions import Sessions
 from broker.registry.users import Users
 from broker.registry.wills import Wills
@@ -225,6 +226,7 @@ class World:
         self.users = Users(self.log)
         self.permissions = Permissions(self.log, self.users)
         self.logins = Logins(self.users, clock)
+        self.quotas = Quotas(self.log, self.users, self.alarm.deadline_moved)
         self.delivery = Delivery(self.log, self.counters, config, clock)
         moved = self.alarm.deadline_moved
         grace_s = config.will_restart_grace_s
@@ -236,6 +238,8 @@ class World:
         )
         asking = self.asking
         self.alarm.watch(self.wills, self.sessions, self.groups.times, asking.delayed, asking.dedup)
+        self.alarm.watch(self.quotas.slowing)
+        self.sessions.kept.quota_of = self.quotas.of
         self.administration = Administration(
             self.log, self.delivery, self.sessions, self.groups, self.counters, clock
         )

@@ -30,6 +30,7 @@ from broker.documents import (
     Operation,
     OwnerDocument,
     Put,
+    QuotaDocument,
     ReceivedQos2Document,
     RuleDocument,
     SessionDocument,
@@ -127,6 +128,7 @@ TABLES: dict[type[Document], Table] = {
     CopyDocument: Table(CopyDocument, "copies"),
     UserDocument: Table(UserDocument, "users"),
     RuleDocument: Table(RuleDocument, "rules"),
+    QuotaDocument: Table(QuotaDocument, "quotas"),
 }
 
 

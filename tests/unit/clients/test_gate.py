@@ -12,6 +12,7 @@ from broker.documents import SessionDocument
 from broker.mqtt.encode import encode
 from broker.mqtt.packets import MQTT_3_1_1, MQTT_5, Connect
 from broker.security import passwords
+from broker.security.quotas import Quota
 from tests.support.clients import NOTHING_TO_TELL, Dialogue
 from tests.support.lines import Lines
 from tests.support.passwords import user
@@ -219,3 +220,47 @@ async def test_a_line_peer_may_be_anonymous_where_that_is_allowed(world: World) 
     lines = Lines(world, OPEN)
     lines.says("PUBLISH t 1 p")
     assert await lines.gets() == ["OK"]
+
+
+# Quotas
+
+
+async def test_a_user_that_has_its_connections_gets_no_other_but_may_take_one_over(
+    world: World,
+) -> None:
+    await world.users.put(user("anna"), user("bob"))
+    await world.quotas.put("user", "anna", Quota(connections=1))
+    first = await connected(world, "anna", client_id="a")
+    refused = connecting(world, "anna", b"secret", client_id="b")
+    assert code(await answer(world, refused)) == (2, 0x97)
+    assert world.users.guests("anna").keys() == {first.peer}
+    await connected(world, "bob", client_id="c")
+    again = await connected(world, "anna", client_id="a")
+    assert first.peer.closed
+    assert world.users.guests("anna").keys() == {again.peer}
+
+
+async def test_a_line_client_is_told_that_its_user_has_its_connections(world: World) -> None:
+    await world.users.put(user("anna"))
+    await world.quotas.put("user", "anna", Quota(connections=1))
+    await connected(world, "anna")
+    lines = Lines(world)
+    lines.says("LOGIN anna secret")
+    said = await lines_get(world, lines)
+    assert said == ["ERROR anna may have 1 connections, and has 1"]
+
+
+async def test_sessions_and_the_size_of_packets_are_the_users(world: World) -> None:
+    await world.users.put(user("anna"))
+    await world.quotas.put("user", "anna", Quota(sessions=1, packet_bytes=256))
+    written = await answer(world, connecting(world, "anna", b"secret", client_id="a"))
+    assert code(written) == (2, 0)
+    assert bytes.fromhex("27 00000100") in written, "Maximum Packet Size"
+    other = connecting(world, "anna", b"secret", client_id="b")
+    assert code(await answer(world, other)) == (2, 0x97)
+    old = connecting(world, "anna", b"secret", client_id="a", version=MQTT_3_1_1)
+    assert code(await answer(world, old)) == (2, 0)
+    old.client("30 FD 01 0001 't' " + "00" * 250)
+    assert not old.peer.closed
+    old.client("30 FE 01 0001 't' " + "00" * 251)
+    assert old.peer.closed

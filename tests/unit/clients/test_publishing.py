@@ -6,13 +6,15 @@ import asyncio
 
 import pytest
 
+from broker.clients.held_back import TOO_FAST
 from broker.clock import US
 from broker.documents import ReceivedQos2Document
 from broker.errors import StoreUnavailable
 from broker.log.losses import NOT_LOGGED
 from broker.log.outage import DISK_LOW
 from broker.message import Message, Offset
-from broker.mqtt.packets import MQTT_3_1_1
+from broker.mqtt.packets import MQTT_3_1_1, MQTT_5
+from broker.security.quotas import Quota
 from tests.support.clients import Dialogue
 from tests.support.world import Subscriber, World, cursor, placed, subscription
 
@@ -406,3 +408,61 @@ async def test_subscribers_get_and_acknowledge_what_there_is_without_room(world:
     world.log.outage.room(NEARLY)
     await subscriber.acknowledge()
     assert await cursor(world) == 1
+
+
+# The user's pace
+
+
+async def at_a_pace(world: World, version: int, quota: Quota) -> Dialogue:
+    await world.quotas.put("user", "anna", quota)
+    dialogue = Dialogue(world)
+    await dialogue.connect(version=version, expiry_s=100 if version == MQTT_5 else None)
+    for session in world.sessions.in_memory.values():
+        session.tally.belongs_to("anna")
+    return dialogue
+
+
+@pytest.mark.parametrize("version", [MQTT_3_1_1, MQTT_5])
+async def test_who_publishes_faster_than_its_user_may_is_not_read_from_for_a_while(
+    world: World, version: int
+) -> None:
+    dialogue = await at_a_pace(world, version, Quota(publish_per_s=10))
+    publish = "32 06 0001 't' 0001 00" if version == MQTT_5 else "32 05 0001 't' 0001"
+    dialogue.client(publish * 10)
+    assert dialogue.transport.reading, "a second's worth may come at once"
+    dialogue.client(publish * 5)
+    assert dialogue.transport.not_read_because == {"quota"}
+    await dialogue.broker(("40 03 0001 10 " if version == MQTT_5 else "40 02 0001 ") * 15)
+    world.clock.advance(0.4)
+    await world.settled()
+    assert not dialogue.transport.reading
+    world.clock.advance(0.2)
+    await world.settled()
+    assert dialogue.transport.reading
+
+
+async def test_a_quota_that_is_taken_away_slows_nobody_any_more(world: World) -> None:
+    dialogue = await at_a_pace(world, MQTT_5, Quota(publish_bytes_per_s=10))
+    await world.quotas.remove("user", "anna")
+    dialogue.client("32 06 0001 't' 0001 00" * 20)
+    assert dialogue.transport.reading
+
+
+async def test_who_shares_a_user_that_is_far_ahead_is_refused_where_it_can_be_told(
+    world: World,
+) -> None:
+    dialogue = await at_a_pace(world, MQTT_5, Quota(publish_per_s=1))
+    pace = world.quotas.pace_of("anna")
+    assert pace is not None
+    pace.take(100, 0, world.clock.monotonic())
+    dialogue.client("32 06 0001 't' 0001 00  34 06 0001 't' 0002 00  30 04 0001 't' 00")
+    await dialogue.broker("40 * 0001 97 *  50 * 0002 97 *")
+    assert await stored(world) == []
+    assert world.counters.dropped[TOO_FAST] == 3
+    old = Dialogue(world)
+    await old.connect("b", version=MQTT_3_1_1)
+    world.sessions.in_memory["b"].tally.belongs_to("anna")
+    old.client("32 05 0001 't' 0001  30 03 0001 't'")
+    await old.broker("40 02 0001")
+    assert len(await stored(world)) == 1, "QoS 1 waited only"
+    assert world.counters.dropped[TOO_FAST] == 4

@@ -27,10 +27,12 @@ from broker.mqtt.packets import (
     Unsuback,
     Unsubscribe,
 )
+from broker.security.quotas import Quota
 from broker.session.session import Session
 from broker.store import Read
 from tests.support.clients import Dialogue, services
 from tests.support.messages import message
+from tests.support.passwords import user
 from tests.support.raw_client import next_packet
 from tests.support.world import Disk, Subscriber, World, payloads, running, subscription
 
@@ -970,3 +972,14 @@ async def test_a_message_that_expires_at_once_is_for_who_is_connected_now(world:
     await world.publish(message("end"))
     for client in (back, later):
         assert {packet.payload for packet in await client.deliveries()} == {b"end"}
+
+
+async def test_a_user_with_a_quota_has_so_many_subscriptions_in_each_session(
+    world: World, subscriptions: Subscriptions, client: AskingSubscriber
+) -> None:
+    await world.users.put(user("anna"))
+    await world.quotas.put("user", "anna", Quota(subscriptions=2))
+    session_of(client).tally.belongs_to("anna")
+    subscriptions.subscribe(session_of(client), subscribe("a", "b", "c"), client)
+    await world.settled()
+    assert client.answers == [[1, 1, 0x97]]

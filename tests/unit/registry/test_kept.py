@@ -9,6 +9,7 @@ from broker.config import Config
 from broker.errors import QuotaExceeded
 from broker.message import Monotonic, Offset
 from broker.registry.kept import Kept
+from broker.security.quotas import UNLIMITED, Quota
 from broker.session.session import Session
 
 GROUP = "$share/workers/t"
@@ -75,3 +76,26 @@ def test_whether_an_absent_session_may_have_a_subscription() -> None:
     kept.is_not_absent(GROUP)
     kept.is_not_absent("sub1")
     assert (kept.absent_count, kept.absent_may_subscribe) == (0, False)
+
+
+def test_a_users_sessions_and_groups_count_on_their_own() -> None:
+    kept = Kept(Config())
+    kept.quota_of = {"ann": Quota(sessions=2, groups=1), "bob": UNLIMITED}.__getitem__
+    for name, user in (("a", "ann"), ("b", "ann"), ("c", "bob"), (GROUP, "ann")):
+        kept.refuse_if_full(name, user)
+        kept.set(name, NEVER)
+        kept.belongs(name, user)
+        kept.belongs(name, user)
+    kept.refuse_if_full("d", "bob")
+    with pytest.raises(QuotaExceeded, match="ann may have 2 sessions"):
+        kept.refuse_if_full("d", "ann")
+    with pytest.raises(QuotaExceeded, match="ann may have 1 group"):
+        kept.refuse_if_full("$share/workers/u", "ann")
+    kept.belongs("a", "bob")
+    kept.refuse_if_full("d", "ann")
+    kept.belongs("a", "ann")
+    kept.set("a", Monotonic(1))
+    kept.take_due(Monotonic(2), 10)
+    kept.refuse_if_full("d", "ann")
+    kept.remove(GROUP)
+    kept.refuse_if_full("$share/workers/u", "ann")

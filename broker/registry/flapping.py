@@ -1,0 +1,53 @@
+"""Flapping: a client identifier that connects over and over, as two clients do that fight over one.
+
+After FREE connections within FORGOTTEN_AFTER_S each waits until PAUSE_S after the one before.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from broker.message import Monotonic
+
+FREE = 100
+FORGOTTEN_AFTER_S = 30.0
+PAUSE_S = 1.0
+WAIT_MAX_S = 10.0
+IDENTIFIERS_MAX = 10_000
+"""Beyond, the one that came longest ago is forgotten. About 200 bytes each."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Comings:
+    since: Monotonic
+    next_at: Monotonic
+    count: int = 0
+
+
+class Flapping:
+    def __init__(self) -> None:
+        self._by_identifier: dict[str, _Comings] = {}
+        """The one that came last comes last."""
+
+    def wait_s(self, client_id: str, now: Monotonic) -> float:
+        """It connects: how long that has to wait."""
+        known = self._by_identifier.pop(client_id, None)
+        if known is None or now - known.since > FORGOTTEN_AFTER_S:
+            known = _Comings(now, now)
+        self._by_identifier[client_id] = known
+        if len(self._by_identifier) > IDENTIFIERS_MAX:
+            del self._by_identifier[next(iter(self._by_identifier))]
+        known.count += 1
+        if known.count <= FREE:
+            return 0.0
+        if known.count == FREE + 1:
+            logger.warning(
+                "client %r has connected %d times in %d s: it has to wait before it comes again",
+                *(client_id, known.count, now - known.since),
+            )
+        known.since = now  # Only a pause ends it.
+        known.next_at = Monotonic(min(max(now, known.next_at) + PAUSE_S, now + WAIT_MAX_S))
+        return known.next_at - now

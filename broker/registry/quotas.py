@@ -1,0 +1,130 @@
+"""Quotas in force: what users and roles may use, and who is slowed down for it.
+
+A change counts at once: for what is asked from then on, and for the pace of who is connected. What
+is there already stays, also where it is more than the new quota.
+
+- Too many connections, sessions, groups or subscriptions: 0x97.
+- Publishing too fast: the client is not read from until its user is within the quota again
+  (`slowing.py`). Where many clients share a user, so that this takes long, MQTT 5 gets 0x97.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from broker.documents import Delete, Put, QuotaDocument
+from broker.errors import NotFound, QuotaExceeded
+from broker.log.log import Log
+from broker.registry.flapping import Flapping
+from broker.registry.slowing import Slowing
+from broker.registry.users import Users
+from broker.security.names import validate_role, validate_user
+from broker.security.quotas import LIMITS, UNLIMITED, Pace, Quota, effective, validate
+
+USER, ROLE = "user", "role"
+QUOTAS_MAX = 10_000
+KNOWN_MAX = 10_000
+"""Users whose effective quota, and whose pace, is remembered."""
+
+
+class Quotas:
+    def __init__(self, log: Log, users: Users, deadline_moved: Callable[[], None]) -> None:
+        self._log = log
+        self._users = users
+        self.slowing = Slowing(deadline_moved)
+        self.flapping = Flapping()
+        self._documents: dict[tuple[str, str], QuotaDocument] = {}
+        self._known: dict[str, Quota] = {}
+        """Of users that were asked for, since something changed."""
+        self._paces: dict[str, Pace] = {}
+        users.watch(self._user_changed)
+
+    async def start(self) -> None:
+        """Raises StoreError."""
+        for document in await self._log.store.scan(QuotaDocument):
+            self._documents[document.kind, document.name] = document
+
+    def of(self, user: str) -> Quota:
+        """What holds for the user now; "" is nobody's, and has no limits."""
+        if not self._documents or not user:
+            return UNLIMITED
+        known = self._known.get(user)
+        if known is None:
+            if len(self._known) >= KNOWN_MAX:
+                self._known.clear()
+            account = self._users.get(user)
+            roles = () if account is None else account.role_names
+            own, *of_roles = (
+                self._get(*one) for one in ((USER, user), *((ROLE, r) for r in roles))
+            )
+            known = self._known[user] = effective(own, of_roles)
+        return known
+
+    def _get(self, kind: str, name: str) -> Quota:
+        document = self._documents.get((kind, name))
+        return UNLIMITED if document is None else _quota_of(document)
+
+    # What an operator asks for
+
+    def all(self) -> list[QuotaDocument]:
+        return [self._documents[key] for key in sorted(self._documents)]
+
+    async def put(self, kind: str, name: str, quota: Quota) -> QuotaDocument:
+        """Set it, in place of what was. Raises CommandRefused, QuotaExceeded, StoreError."""
+        validate(quota)
+        if kind == ROLE:
+            validate_role(name)
+        else:
+            validate_user(name)
+        if (kind, name) not in self._documents and len(self._documents) >= QUOTAS_MAX:
+            raise QuotaExceeded(f"there are more than {QUOTAS_MAX:,} quotas then")
+        document = QuotaDocument(kind, name, *(getattr(quota, limit) for limit in LIMITS))
+        await self._log.commit_now([Put(document)], keep_if_full=False)
+        self._documents[kind, name] = document
+        self._changed()
+        return document
+
+    async def remove(self, kind: str, name: str) -> None:
+        """Raises NotFound, StoreError."""
+        if (kind, name) not in self._documents:
+            raise NotFound(f"{kind} {name} has no quota", "`pubsub quota ls` lists them")
+        await self._log.commit_now([Delete(QuotaDocument, (kind, name))], keep_if_full=False)
+        del self._documents[kind, name]
+        self._changed()
+
+    def _user_changed(self, user: str) -> None:
+        if self._users.get(user) is None:
+            self._documents.pop((USER, user), None)
+        self._changed()
+
+    def _changed(self) -> None:
+        self._known.clear()
+        self._paces.clear()
+
+    # Who comes
+
+    def refuse_connection(self, user: str, *, replaces_one: bool = False) -> None:
+        """Raises QuotaExceeded: the user has as many connections as it may. `replaces_one`: one of
+        these ends for the new one."""
+        most = self.of(user).connections
+        there = len(self._users.guests(user)) - replaces_one
+        if most is not None and there >= most:
+            raise QuotaExceeded(f"{user} may have {most:,} connections, and has {there:,}")
+
+    # Who publishes
+
+    def pace_of(self, user: str) -> Pace | None:
+        """None: as fast as it likes."""
+        quota = self.of(user)
+        if quota.publish_per_s is None and quota.publish_bytes_per_s is None:
+            return None
+        pace = self._paces.get(user)
+        if pace is None:
+            if len(self._paces) >= KNOWN_MAX:
+                self._paces.clear()
+            pace = self._paces[user] = Pace(quota)
+        return pace
+
+
+def _quota_of(document: QuotaDocument) -> Quota:
+    return Quota(**{limit: getattr(document, limit) for limit in LIMITS})

@@ -1,0 +1,43 @@
+"""Flapping: who connects over and over has to wait."""
+
+from __future__ import annotations
+
+import pytest
+
+from broker.message import Monotonic
+from broker.registry.flapping import (
+    FORGOTTEN_AFTER_S,
+    FREE,
+    IDENTIFIERS_MAX,
+    PAUSE_S,
+    WAIT_MAX_S,
+    Flapping,
+)
+
+
+def test_who_connects_over_and_over_comes_once_a_second(caplog: pytest.LogCaptureFixture) -> None:
+    flapping, now = Flapping(), Monotonic(100)
+    assert [flapping.wait_s("a", now) for _ in range(FREE)] == [0.0] * FREE
+    assert flapping.wait_s("b", now) == 0
+    assert caplog.messages == []
+    assert [flapping.wait_s("a", now) for _ in range(3)] == [PAUSE_S, 2 * PAUSE_S, 3 * PAUSE_S]
+    assert len(caplog.messages) == 1
+    assert max(flapping.wait_s("a", now) for _ in range(100)) == WAIT_MAX_S
+    later = Monotonic(now + WAIT_MAX_S + FORGOTTEN_AFTER_S / 2)
+    assert flapping.wait_s("a", later) == PAUSE_S, "it has not paused"
+    assert flapping.wait_s("a", Monotonic(later + FORGOTTEN_AFTER_S + 0.1)) == 0
+
+
+def test_who_connects_now_and_then_never_waits() -> None:
+    flapping = Flapping()
+    assert not any(flapping.wait_s("a", Monotonic(0.5 * n)) for n in range(1000))
+
+
+def test_what_is_kept_of_identifiers_is_bounded() -> None:
+    flapping, now = Flapping(), Monotonic(0)
+    for _ in range(FREE):
+        flapping.wait_s("first", now)
+    for n in range(IDENTIFIERS_MAX):
+        flapping.wait_s(str(n), now)
+    assert len(flapping._by_identifier) == IDENTIFIERS_MAX
+    assert flapping.wait_s("first", now) == 0, "it was forgotten"
