@@ -217,6 +217,7 @@ async def test_a_line_peer_logs_in_first(world: World) -> None:
 
 @pytest.mark.usefixtures("users")
 async def test_a_line_peer_may_be_anonymous_where_that_is_allowed(world: World) -> None:
+    await world.users.put(user("anonymous", ""))
     lines = Lines(world, OPEN)
     lines.says("PUBLISH t 1 p")
     assert await lines.gets() == ["OK"]
