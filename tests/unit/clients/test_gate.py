@@ -42,7 +42,7 @@ def connecting(
 
 async def answer(world: World, dialogue: Dialogue) -> bytes:
     """What the broker has written when all is done."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not dialogue.transport.written and not dialogue.peer.closed:  # noqa: ASYNC110
             await asyncio.sleep(0.001)
     await world.settled()
@@ -184,7 +184,7 @@ async def test_what_was_made_without_users_is_whose_who_comes_first(world: World
 
 
 async def lines_get(world: World, lines: Lines) -> list[str]:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not lines.transport.written:  # noqa: ASYNC110
             await asyncio.sleep(0.001)
     return await lines.gets()
