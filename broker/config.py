@@ -139,6 +139,13 @@ class Config:
     forbidden_publish_3_1_1: str = ACKNOWLEDGE
     """What a 3.1.1 client gets for a message that it has no right to publish, as it cannot be told:
     "acknowledge" as if it were stored, or "close" the connection. Both are counted."""
+    jwt_keys: Path | None = None
+    """A JWK Set: tokens that one of its keys signed are taken in place of a password ..."""
+    jwt_issuer: str = ""
+    jwt_audience: str = ""
+    """... if they say this; empty: whatever they say. Who it is, and with what roles, is in:"""
+    jwt_user_claim: str = "sub"
+    jwt_roles_claim: str = "roles"
 
     packet_bytes_max: int = 2 * MIB
     unfinished_bytes_max: int = 256 * MIB

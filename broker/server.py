@@ -133,9 +133,7 @@ class Server:
     async def _start_on_store(self) -> None:
         config, clock, alarm = self.config, self._clock, self._alarm
         self._log = Log(
-            self._store,
-            self.counters,
-            clock,
+            *(self._store, self.counters, clock),
             append_bytes_max=config.append_bytes_max,
             lazy_commit_s=config.lazy_commit_ms / 1000,
         )
@@ -163,10 +161,11 @@ class Server:
             self._methods,
             users := Users(self._log),
             permissions := Permissions(self._log, users),
-            logins := Logins(users, clock),
+            logins := Logins(users, clock, config, moved),
             quotas := Quotas(self._log, users, moved),
         )
-        alarm.watch(wills, sessions, groups.times, asking.delayed, asking.dedup, quotas.slowing)
+        alarm.watch(wills, sessions, groups.times, asking.delayed, asking.dedup)
+        alarm.watch(logins, quotas.slowing)
         sessions.kept.quota_of = services.subscriptions.quota_of = quotas.of
         sys_tree.more += [care.retaining.values, logins.values]
         for part in (self._log, users, quotas, groups):
@@ -187,11 +186,13 @@ class Server:
         if config.sys_interval_s:
             self._spawn(sys_tree.publish_forever(clock, config.sys_interval_s))
         more = subscribers.routes_of(self._log, delivery, sessions, groups, self.counters, clock)
-        more += trimming.routes(care.retaining.trims)
+        more += trimming.routes(care.retaining.trims) + queues.routes(
+            Queues(self._log, groups, clock)
+        )
         more += [*acl.routes_of(permissions, users), *web_users.routes_of(users, clock)]
-        more += queues.routes(Queues(self._log, groups, clock))
         self._listening = Listening(services, self._connections)
         self.reloading.of(self._listening, self._connections)
+        self.reloading.also.append(logins.read_again)
         more += reload.routes(self.reloading.reload) + web_quotas.routes(quotas)
         app = create_app(self.status, self.request_stop, more)
         self._admin = AdminServer(app, config.data_dir / ADMIN_SOCKET)
@@ -228,10 +229,8 @@ class Server:
         Ends within `drain_timeout_s` + 5 s, whatever the disk does. Raises the error with which the
         log failed, if it did; StoreUnavailable: the disk does not answer.
         """
-        logger.info(
-            "stopping: %s closed",
-            counted(len(self._connections), "connection is", "connections are"),
-        )
+        closed = counted(len(self._connections), "connection is", "connections are")
+        logger.info("stopping: %s closed", closed)
         self._listening.stop()
         for connection in self._connections:
             connection.pause_reading("stop")

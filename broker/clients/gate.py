@@ -101,7 +101,7 @@ class Gate:
         if self._services.users.exist:
             self._services.quotas.refuse_connection(login.user, replaces_one=replaces_one)
         self.login, self._publishing = login, None
-        self._services.users.enter(self._guest, login)
+        self._services.logins.came(self._guest, login)
         return login
 
     @property
@@ -117,6 +117,5 @@ class Gate:
 
     def leave(self) -> None:
         if self.login is not None:
-            self._services.users.leave(self._guest, self.login)
-            self._services.logins.left(self.login)
+            self._services.logins.left(self._guest, self.login)
             self.login = None

@@ -21,7 +21,8 @@ from broker.errors import TooManyLogins
 WAITING_MAX = 5000
 WAITING_BYTES_MAX = 64 * 1024 * 1024
 """Of what those who wait keep in memory, their wills above all."""
-NICENESS = 10
+NICENESS = 5
+"""Beside that of the broker."""
 THREADS_MAX = 4
 
 T = TypeVar("T")
@@ -92,4 +93,6 @@ def _give_way() -> None:
     """Lower the priority of this thread alone, where the system knows one of threads."""
     if hasattr(os, "setpriority") and os.uname().sysname == "Linux":
         with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+            thread = threading.get_native_id()
+            niceness = os.getpriority(os.PRIO_PROCESS, thread) + NICENESS
+            os.setpriority(os.PRIO_PROCESS, thread, niceness)

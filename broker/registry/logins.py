@@ -6,26 +6,39 @@
 - An unknown user costs the same time as a wrong password.
 - A login that fails is counted and told, never with its password. After some of them, others from
   the address wait (`failures`); who is remembered does not.
+- A JSON Web Token is taken as a password where the operator gave keys for that, once there are
+  users. Who came in by one is disconnected when it runs out.
 - A password that is kept in an older form is kept in ours from its first login on.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import logging
 import secrets
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
-from broker.clock import Clock
+from broker.clock import US, Clock, Instant
+from broker.config import Config
 from broker.documents import UserDocument
-from broker.errors import BadUserNameOrPassword, LoginRefused, StoreError, TooManyLogins
+from broker.errors import (
+    BadUserNameOrPassword,
+    LoginRefused,
+    NotAuthorized,
+    StoreError,
+    TooManyLogins,
+)
 from broker.message import Monotonic
+from broker.registry.expiring import Expiring
 from broker.registry.failures import Failures, address_of
 from broker.registry.hashing import Hashing
-from broker.registry.users import Users
+from broker.registry.users import Guest, Users, dismiss_one
 from broker.security import passwords
 from broker.security.names import ANONYMOUS, Login
 from broker.security.scram import ScramExchange
+from broker.security.tokens import Claims, TokenRefused, Tokens, is_token
 
 REMEMBERED_S = 3600.0
 TOO_MANY_FAILED = "too many logins from this address have failed, try again later"
@@ -67,8 +80,15 @@ class _Remembered:
 
 
 class Logins:
-    def __init__(self, users: Users, clock: Clock) -> None:
+    """`deadline_moved` is called when a token may run out earlier than any before."""
+
+    def __init__(
+        self, users: Users, clock: Clock, config: Config, deadline_moved: Callable[[], None]
+    ) -> None:
+        """Raises ConfigError: the keys of tokens cannot be read."""
         self._users = users
+        self._tokens = _tokens(config)
+        self._expiring = Expiring(deadline_moved)
         self.counts = Counts()
         self._clock = clock
         self.hashing = Hashing()
@@ -85,6 +105,8 @@ class Logins:
     def at_once(self, who: Applicant) -> Login | None:
         """Without a password; None: it takes one. Raises LoginRefused."""
         users = self._users
+        if not users.exist and users.must_exist():
+            raise LoginRefused("there are no users yet")
         if not users.exist:
             return Login(ANONYMOUS, may_stay=who.allow_anonymous)
         if who.certificate_user is not None and who.name in (None, who.certificate_user):
@@ -97,6 +119,8 @@ class Logins:
             ):
                 raise self._refused(who, who.authenticated_user, "the proof is of another user")
             return Login(who.authenticated_user, by_password=True)
+        if self._tokens is not None and is_token(who.password or b""):
+            return self._by_token(self._tokens, who, who.password or b"")
         if who.name is None:
             if who.allow_anonymous:
                 return Login(ANONYMOUS)
@@ -104,6 +128,21 @@ class Logins:
             self.counts.failed += 1
             raise LoginRefused("give a user name and a password")
         return None
+
+    def _by_token(self, tokens: Tokens, who: Applicant, token: bytes) -> Login:
+        try:
+            login = tokens.login(token, self._clock.wall_us() / US)
+            if who.name not in (None, "", login.user):
+                raise TokenRefused("the token is of another user")
+        except TokenRefused as error:
+            self._failures.failed(address_of(who.host), self._clock.monotonic())
+            raise self._refused(who, who.name or "", str(error)) from error
+        return login
+
+    async def read_again(self) -> None:
+        """The keys of tokens. Raises ConfigError: the old ones stay."""
+        if self._tokens is not None:
+            await asyncio.to_thread(self._tokens.read_again)
 
     async def _by_password(self, who: Applicant, name: str, password: bytes) -> Login:
         user = self._users.get(name)
@@ -199,8 +238,27 @@ class Logins:
     def _digest(self, name: str, password: bytes) -> bytes:
         return hmac.digest(self._key, b"%b\0%b" % (name.encode(), password), "sha256")
 
-    def left(self, login: Login) -> None:
-        """One of its connections has ended: remember it from now on."""
+    # Who is connected
+
+    def came(self, guest: Guest, login: Login) -> None:
+        """It has come in."""
+        self._users.enter(guest, login)
+        if login.expires_at_s is not None:
+            left_s = login.expires_at_s - self._clock.wall_us() / US
+            self._expiring.add(guest, self._clock.now().after(left_s))
+
+    def deadline(self) -> Monotonic | None:
+        return self._expiring.deadline()
+
+    def expire(self, now: Instant) -> None:
+        """Tokens have run out."""
+        for guest in self._expiring.take_due(now.monotonic):
+            dismiss_one(guest, NotAuthorized("the token has run out"))
+
+    def left(self, guest: Guest, login: Login) -> None:
+        """It is gone. If it had a password, that is remembered from now on."""
+        self._users.leave(guest, login)
+        self._expiring.remove(guest)
         if login.by_password and (known := self._remembered.get(login.user)) is not None:
             known.used_at = self._clock.monotonic()
 
@@ -217,3 +275,13 @@ class Logins:
 
 def _from(who: Applicant) -> str:
     return who.host or "this machine"
+
+
+def _tokens(config: Config) -> Tokens | None:
+    """Raises ConfigError."""
+    if config.jwt_keys is None:
+        return None
+    claims = Claims(
+        config.jwt_issuer, config.jwt_audience, config.jwt_user_claim, config.jwt_roles_claim
+    )
+    return Tokens(config.jwt_keys, claims)

@@ -49,7 +49,7 @@ class Users:
         self._by_name: dict[str, UserDocument] = {}
         self._guests: dict[str, dict[Guest, Login]] = {}
         """Who is connected, by user."""
-        self.must_exist = False
+        self.must_exist: Callable[[], bool] = lambda: False
         """Whether others could connect without a password if there was no user."""
         self._watching: list[Callable[[str], None]] = []
 
@@ -118,7 +118,7 @@ class Users:
         NotFound, CommandRefused, StoreError."""
         if name not in self._by_name:
             raise NotFound(f"there is no user {name}", "`pubsub user ls` lists them")
-        if self.must_exist and len(self._by_name) == 1:
+        if self.must_exist() and len(self._by_name) == 1:
             raise CommandRefused(
                 f"{name} is the last user: then everybody could connect from elsewhere",
                 "add another first, or stop the broker and start it on this machine alone",
@@ -178,7 +178,7 @@ def dismiss_one(guest: Guest, error: PeerError) -> None:
 def expect_users(users: Users, config: Config) -> None:
     """Raises ConfigError: others could connect without a password. Otherwise one user stays."""
     host = config.open_host
-    users.must_exist = host is not None
+    users.must_exist = lambda: config.open_host is not None  # A reload may change that.
     if host is not None and not users.exist:
         raise ConfigError(
             "listeners.host" if config.listeners else "host",

@@ -225,7 +225,7 @@ class World:
         self.log = Log(disk, self.counters, clock, append_bytes_max=config.append_bytes_max)
         self.users = Users(self.log)
         self.permissions = Permissions(self.log, self.users)
-        self.logins = Logins(self.users, clock)
+        self.logins = Logins(self.users, clock, config, self.alarm.deadline_moved)
         self.quotas = Quotas(self.log, self.users, self.alarm.deadline_moved)
         self.delivery = Delivery(self.log, self.counters, config, clock)
         moved = self.alarm.deadline_moved
@@ -238,7 +238,7 @@ class World:
         )
         asking = self.asking
         self.alarm.watch(self.wills, self.sessions, self.groups.times, asking.delayed, asking.dedup)
-        self.alarm.watch(self.quotas.slowing)
+        self.alarm.watch(self.logins, self.quotas.slowing)
         self.sessions.kept.quota_of = self.quotas.of
         self.administration = Administration(
             self.log, self.delivery, self.sessions, self.groups, self.counters, clock

@@ -23,7 +23,7 @@ class Held:
 
     def __call__(self, name: str = "") -> str:
         self.began += 1
-        assert self.may_end.wait(5)
+        assert self.may_end.wait(60)
         self.order.append(name)
         return name
 

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import logging
 from dataclasses import replace
+from pathlib import Path
 
+import jwt
 import pytest
 
-from broker.errors import BadUserNameOrPassword, LoginRefused, PeerError, TooManyLogins
+from broker.config import Config
+from broker.errors import (
+    BadUserNameOrPassword,
+    ConfigError,
+    LoginRefused,
+    PeerError,
+    TooManyLogins,
+)
 from broker.registry import logins as module
 from broker.registry.failures import FREE, PAUSE_FIRST_S, WAIT_MAX_S
 from broker.registry.logins import REMEMBERED_S, Applicant, Logins
@@ -110,12 +121,11 @@ async def test_who_is_connected_is_remembered(
     world: World, logins: Logins, made: list[str]
 ) -> None:
     one = Connected()
-    world.users.enter(one, await logins.login(who()))
+    logins.came(one, await logins.login(who()))
     world.clock.advance(10 * REMEMBERED_S)
     await logins.login(who())
     world.clock.advance(10 * REMEMBERED_S)
-    world.users.leave(one, ANNA)
-    logins.left(ANNA)
+    logins.left(one, ANNA)
     await logins.login(who())
     assert len(made) == 1
 
@@ -243,3 +253,64 @@ async def test_proofs_that_fail_count_like_passwords(world: World, logins: Login
     logins.scram("192.0.2.2")
     world.clock.advance(PAUSE_FIRST_S)
     logins.scram("192.0.2.1")
+
+
+# Tokens
+
+
+@pytest.fixture
+async def by_token(world: World, tmp_path: Path) -> Logins:
+    """With the user anna, and keys for tokens."""
+    await world.users.put(user("anna"))
+    path = tmp_path / "keys.json"
+    key = base64.urlsafe_b64encode(SECRET).decode()
+    path.write_text(json.dumps({"keys": [{"kty": "oct", "alg": "HS256", "k": key}]}))
+    config = Config(jwt_keys=path, jwt_roles_claim="groups")
+    return Logins(world.users, world.clock, config, world.alarm.deadline_moved)
+
+
+SECRET = b"a secret of thirty-two bytes or so"
+
+
+def token(world: World, user: str, lasts_s: float = 60) -> bytes:
+    claims = {"sub": user, "groups": ["a"], "exp": world.clock.wall_us() / 1e6 + lasts_s}
+    return jwt.encode(claims, SECRET, "HS256").encode()
+
+
+async def test_a_token_is_taken_as_a_password(world: World, by_token: Logins) -> None:
+    for name in (None, "", "zoe"):
+        login = await by_token.login(who(name, token(world, "zoe")))
+        assert (login.user, login.roles) == ("zoe", ("a",))
+    await fails(by_token, who("anna", token(world, "zoe")), who(None, token(world, "zoe", -1)))
+    assert await by_token.login(who()) == ANNA
+
+
+async def test_who_came_by_a_token_goes_when_that_runs_out(world: World, by_token: Logins) -> None:
+    guests = {lasts_s: Connected() for lasts_s in (60, 120)}
+    for lasts_s, guest in guests.items():
+        by_token.came(guest, await by_token.login(who(None, token(world, "zoe", lasts_s))))
+    left = Connected()
+    login = await by_token.login(who(None, token(world, "zoe", 30)))
+    by_token.came(left, login)
+    by_token.left(left, login)
+    deadline = by_token.deadline()
+    assert deadline is not None
+    assert deadline - world.clock.monotonic() == pytest.approx(60, abs=0.01)
+    world.clock.advance(61)
+    by_token.expire(world.clock.now())
+    assert [error.reason_code for error in guests[60].dismissed] == [0x87]
+    assert guests[120].dismissed == left.dismissed == []
+
+
+async def test_keys_that_cannot_be_read_again_stay(world: World, by_token: Logins) -> None:
+    assert by_token._tokens is not None
+    by_token._tokens._path.write_text("nonsense")
+    with pytest.raises(ConfigError):
+        await by_token.read_again()
+    assert (await by_token.login(who(None, token(world, "zoe")))).user == "zoe"
+
+
+async def test_without_users_nobody_comes_in_where_others_could(world: World) -> None:
+    world.users.must_exist = lambda: True
+    with pytest.raises(LoginRefused, match="no users"):
+        await world.logins.login(who())

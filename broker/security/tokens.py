@@ -1,0 +1,148 @@
+"""Tokens: a JSON Web Token in place of a password (RFC 7519), signed with a key that we were given.
+
+The keys are a JWK Set in a file: RSA for RS256, P-256 for ES256, `oct` for HS256. Each key signs by
+its own algorithm alone, whatever a token says. A token has to say when it runs out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from broker.errors import ConfigError
+from broker.security.names import Login
+
+if TYPE_CHECKING:
+    from jwt import PyJWK
+
+ALGORITHMS = ("HS256", "RS256", "ES256")
+KEYS_MAX = 100
+KEYS_BYTES_MAX = 1_000_000
+TOKEN_BYTES_MAX = 16_384
+ROLES_MAX = 100
+LEEWAY_S = 30.0
+"""How far the clock of who signs may be off."""
+
+
+class TokenRefused(Exception):
+    """Why, for the operator."""
+
+
+@dataclass(slots=True, frozen=True)
+class Claims:
+    """What a token has to say, and where it says who it is. Empty: any issuer, any audience."""
+
+    issuer: str = ""
+    audience: str = ""
+    user: str = "sub"
+    roles: str = "roles"
+
+
+class Tokens:
+    """`path` is the file of the keys."""
+
+    def __init__(self, path: Path, claims: Claims) -> None:
+        """Raises ConfigError."""
+        self._path = path
+        self._claims = claims
+        self._keys = _read(path)
+
+    def read_again(self) -> None:
+        """Raises ConfigError: then the old keys stay in force."""
+        self._keys = _read(self._path)
+
+    def login(self, token: bytes, now_s: float) -> Login:
+        """Who brings it, at this Unix time. Raises TokenRefused."""
+        import jwt
+
+        if len(token) > TOKEN_BYTES_MAX:
+            raise TokenRefused("the token is too long")
+        try:
+            key = self._key_of(jwt.get_unverified_header(token))
+            claims = jwt.decode(
+                token,
+                key,
+                algorithms=[key.algorithm_name],
+                issuer=self._claims.issuer or None,
+                audience=self._claims.audience or None,
+                options={
+                    "require": ["exp"],
+                    "verify_exp": False,
+                    "verify_nbf": False,
+                    "verify_iat": False,
+                    "verify_aud": bool(self._claims.audience),
+                    "verify_sub": False,
+                },
+            )
+        except (jwt.InvalidTokenError, jwt.InvalidKeyError) as error:
+            raise TokenRefused(f"the token is not valid: {error}") from error
+        return self._login(claims, now_s)
+
+    def _key_of(self, header: Mapping[str, Any]) -> PyJWK:
+        """Named by the token, or the only one of its algorithm."""
+        fitting = [key for key in self._keys if key.algorithm_name == header.get("alg")]
+        if (kid := header.get("kid")) is not None:
+            fitting = [key for key in fitting if key.key_id == kid]
+        if len(fitting) != 1:
+            raise TokenRefused("no key, or more than one, is meant by the token")
+        return fitting[0]
+
+    def _login(self, claims: Mapping[str, Any], now_s: float) -> Login:
+        user, roles = claims.get(self._claims.user), claims.get(self._claims.roles)
+        if isinstance(roles, str):
+            roles = roles.split()
+        if not isinstance(user, str) or not user:
+            raise TokenRefused(f"the token has no text as {self._claims.user}")
+        if roles is not None and not (
+            isinstance(roles, list)
+            and len(roles) <= ROLES_MAX
+            and all(isinstance(role, str) for role in roles)
+        ):
+            raise TokenRefused(f"the token's {self._claims.roles} are no list of texts")
+        expires_at_s, begins_at_s = _time(claims, "exp"), _time(claims, "nbf")
+        if expires_at_s is None or now_s >= expires_at_s:
+            raise TokenRefused("the token has run out")
+        if begins_at_s is not None and now_s < begins_at_s - LEEWAY_S:
+            raise TokenRefused("the token is not valid yet")
+        return Login(user, None if roles is None else tuple(roles), expires_at_s=expires_at_s)
+
+
+def is_token(password: bytes) -> bool:
+    """Whether it looks like one: three parts, of which the first is a JSON object in base64."""
+    return password.startswith(b"eyJ") and password.count(b".") == 2
+
+
+def _time(claims: Mapping[str, Any], name: str) -> float | None:
+    value = claims.get(name)
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+        raise TokenRefused(f"the token's {name} is no number")
+    return value
+
+
+def _read(path: Path) -> list[PyJWK]:
+    """Raises ConfigError."""
+    import jwt
+
+    try:
+        content = path.read_bytes()
+        if len(content) > KEYS_BYTES_MAX:
+            raise ConfigError("jwt_keys", str(path), "is too large for a JWK Set")
+        listed = json.loads(content)["keys"]
+        keys = [jwt.PyJWK.from_dict(key) for key in listed]
+    except OSError as error:
+        raise ConfigError("jwt_keys", str(path), f"cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, jwt.PyJWTError) as error:
+        raise ConfigError("jwt_keys", str(path), f"is no JWK Set: {error}") from error
+    if not 1 <= len(keys) <= KEYS_MAX:
+        raise ConfigError("jwt_keys", str(path), f"must have 1..{KEYS_MAX} keys")
+    for key in keys:
+        if key.algorithm_name not in ALGORITHMS:
+            raise ConfigError(
+                "jwt_keys",
+                str(path),
+                f"has a key for {key.algorithm_name}: use one of {', '.join(ALGORITHMS)}",
+            )
+    return keys
