@@ -265,10 +265,10 @@ class Config:
 
     @property
     def every_listener(self) -> tuple[Listener, ...]:
-        """All that is listened on."""
+        """All that is listened on, in the order in which that begins."""
         listeners = self.listeners or (Listener(host=self.host, port=self.port),)
         if self.unix_socket is not None:
-            listeners += (Listener(unix_socket=self.unix_socket),)
+            return (Listener(unix_socket=self.unix_socket), *listeners)
         return listeners
 
     @property

@@ -1,7 +1,7 @@
 """The header with which a proxy names the client that it stands for: PROXY protocol, version 2, of
 HAProxy. Pure.
 
-Its text form, version 1, is not taken: no proxy in use today lacks version 2.
+Its text form, version 1, is not taken.
 """
 
 from __future__ import annotations

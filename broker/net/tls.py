@@ -117,8 +117,12 @@ class TlsStream:
         return self._tls.selected_alpn_protocol()
 
     def certificate_user(self, named_by: str) -> str | None:
-        """Whom the client's certificate names: see `user_of`."""
-        return user_of(self._tls.getpeercert(), named_by)
+        """Whom the client's certificate names: see `user_of`. Raises TlsFailed: what is in it is no
+        text."""
+        try:
+            return user_of(self._tls.getpeercert(), named_by)
+        except (ssl.SSLError, ValueError) as error:
+            raise TlsFailed(f"its certificate cannot be read: {error}") from error
 
 
 class TlsConnection(TcpConnection):

@@ -9,6 +9,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from broker.errors import PubSubError
 from cli.address import Address
@@ -194,10 +195,13 @@ class Connection:
         if self._unsent:
             self._unsent += data
             return
+        sent = 0
         try:
             sent = self.socket.send(data)
+            while sent < len(data) and isinstance(self.socket, ssl.SSLSocket):
+                sent += self.socket.send(data[sent:])  # It takes a record of 16 KiB at a time.
         except (BlockingIOError, *NOT_NOW):
-            sent = 0  # TLS may have taken a part: it goes on when it is given the same again.
+            pass  # TLS may have taken a part: it goes on when it is given the same again.
         except OSError as error:
             raise ConnectionClosed(f"{self}: {error}") from error
         if sent < len(data):
@@ -214,7 +218,7 @@ class Connection:
         start = len(self._partial)
         view[:start] = self._partial
         try:
-            count = self.socket.recv_into(view[start:])
+            count = self._receive(view[start:])
         except (BlockingIOError, *NOT_NOW):
             return
         except OSError as error:
@@ -224,6 +228,17 @@ class Connection:
         end = start + count
         taken = self.received(buffer, end)
         self._partial = bytes(view[taken:end])
+        if isinstance(self.socket, ssl.SSLSocket) and self.socket.pending():
+            self.readable()  # The buffer was full: no selector tells of the rest.
+
+    def _receive(self, view: memoryview) -> int:
+        """What has come, up to the size of `view`; 0: the end."""
+        count = more = self.socket.recv_into(view)
+        if isinstance(self.socket, ssl.SSLSocket):
+            with suppress(*NOT_NOW):
+                while more and count < len(view):  # It gives a record at a time.
+                    count += (more := self.socket.recv_into(view[count:]))
+        return count
 
     def received(self, buffer: bytearray, end: int) -> int:
         """Handle the whole packets in `buffer[:end]` and return where they end."""

@@ -213,7 +213,7 @@ def test_host_and_port_are_one_listener_and_tables_stand_in_their_place(tmp_path
         unix_socket = "b"
         """,
     )
-    first, second, *sockets = config.every_listener
+    socket, first, second, another = config.every_listener
     assert first == Listener(
         port=1,
         protocols=("mqtt",),
@@ -221,7 +221,7 @@ def test_host_and_port_are_one_listener_and_tables_stand_in_their_place(tmp_path
         packet_bytes_max=300,
     )
     assert second == Listener(host="0.0.0.0", port=2, allow_anonymous=True)
-    assert sockets == [Listener(unix_socket=Path("b")), Listener(unix_socket=Path("a"))]
+    assert (socket, another) == (Listener(unix_socket=Path("a")), Listener(unix_socket=Path("b")))
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from broker.clock import SystemClock
 from broker.config import Config
@@ -194,6 +196,29 @@ def test_a_certificate_that_does_not_count_is_refused(
         shake_hands(client, stream)
     assert str(failed.value) == said[why]
     assert stream.data_to_send()  # An alert: the client is told, too.
+
+
+@given(data=st.data(), established=st.booleans())
+def test_what_is_damaged_on_its_way_is_refused_and_nothing_else(
+    network: Network, data: st.DataObject, established: bool
+) -> None:
+    client, stream = streams(network)
+    if established:
+        shake_hands(client, stream)
+        sent = client.says(b"a message" * 100)
+    else:
+        client.shake_hands()
+        sent = client.sent()
+    damaged = bytearray(sent)
+    for _ in range(data.draw(st.integers(1, 5))):
+        position = data.draw(st.integers(0, len(damaged) - 1))
+        damaged[position] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.integers(0, len(damaged)))
+    try:
+        heard = stream.receive(bytes(damaged[:cut])) + stream.receive(bytes(damaged[cut:]))
+    except TlsFailed:
+        return
+    assert heard in (b"", b"a message" * 100)
 
 
 # With one
