@@ -4,19 +4,25 @@ from __future__ import annotations
 
 MQTT_CONNECT = 0x10
 HTTP_GET = b"GET "
+HTTP_OTHERS = (b"POST ", b"HEAD ", b"OPTIONS ")
+"""What any page of the web can have a browser send here. The lines of a form in it could be
+commands of the line protocol."""
 TLS_HANDSHAKE = 0x16
 LINE_STARTS = frozenset(b"\t\n\r" + bytes(range(0x20, 0x7F)))
 SHORTEST_COMMAND = len("PUBLISH ")
 """A command of the line protocol has at least this many bytes, all of them ASCII."""
-NAMES = {"mqtt": "MQTT", "websocket": "HTTP", "lines": "text"}
+NAMES = {"mqtt": "MQTT", "websocket": "HTTP", "lines": "text", "http": "HTTP without GET"}
 
 
 def protocol_of(data: bytes) -> str:
-    """Which of `broker.listeners.PROTOCOLS` they begin; "": none."""
+    """Which of `broker.listeners.PROTOCOLS` they begin; "http": one that nobody may speak here; "":
+    none."""
     if data[0] == MQTT_CONNECT:
         return "mqtt"
     if data.startswith(HTTP_GET):
         return "websocket"
+    if data.startswith(HTTP_OTHERS):
+        return "http"
     return "lines" if begins_a_line(data) else ""
 
 

@@ -24,7 +24,14 @@ def test_a_command_is_text_without_a_zero(data: bytes, line: bool) -> None:
 
 @pytest.mark.parametrize(
     ("data", "protocol"),
-    [(b"\x10", "mqtt"), (b"GET /", "websocket"), (b"GETS", "lines"), (b"\x16\x03", "")],
+    [
+        (b"\x10", "mqtt"),
+        (b"GET /", "websocket"),
+        (b"GETS", "lines"),
+        (b"POST /", "http"),
+        (b"POSTS", "lines"),
+        (b"\x16\x03", ""),
+    ],
 )
 def test_which_protocol_begins(data: bytes, protocol: str) -> None:
     assert protocol_of(data) == protocol
@@ -35,6 +42,7 @@ def test_which_protocol_begins(data: bytes, protocol: str) -> None:
     [
         (b"\x16\x03\x01", "it speaks TLS, and its listener does not"),
         (b"GET /", "it speaks HTTP, and its listener does not"),
+        (b"POST / HTTP/1.1\r\n", "it speaks HTTP without GET, and its listener does not"),
         (b"\x00secret", "its first byte, 0x00, begins neither MQTT nor HTTP nor text"),
     ],
 )

@@ -281,6 +281,10 @@ async def test_a_mistake_at_the_end_of_a_line_clients_input_cuts_it_off(
     ("sent", "why"),
     [
         (b"\x16\x03\x01", "it speaks TLS, and its listener does not"),
+        (
+            b"POST / HTTP/1.1\r\n\r\nPUBLISH a b c\n",
+            "it speaks HTTP without GET, and its listener does not",
+        ),
         (b"\x00\xff", "its first byte, 0x00, begins neither MQTT nor HTTP nor text"),
         (b"\x82\x00", "its first byte, 0x82, begins neither MQTT nor HTTP nor text"),
     ],
