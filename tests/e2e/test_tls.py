@@ -7,6 +7,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -257,3 +258,26 @@ def test_a_record_for_each_byte_holds_up_nobody(broker: TlsBroker) -> None:
         bystanders.exchange()
     connection.close()
     bystanders.close()
+
+
+@needs_mosquitto
+def test_the_user_of_a_certificate_needs_no_password_and_a_stranger_gets_nothing(
+    tmp_path: Path,
+) -> None:
+    asked = {
+        "tls_client_ca": str(tmp_path / "ca.crt"),
+        "tls_client_certificates": "optional",
+    }
+    with TlsBroker(tmp_path, asked) as broker:
+        succeed(
+            *("user", "add", "kitchen", "--password-stdin", "--data-dir", broker.data_dir),
+            stdin=b"a long password\n",
+        )
+        publish = ["-t", "t", "-m", "x", "-q", "1", "-V", "mqttv5"]
+        known, unknown = broker.network.client("kitchen"), broker.network.client("stranger")
+        assert mosquitto("mosquitto_pub", broker, *publish, shown=known).returncode == 0
+        assert mosquitto("mosquitto_pub", broker, *publish, shown=unknown).returncode != 0
+        assert mosquitto("mosquitto_pub", broker, *publish).returncode != 0
+        login = ["-u", "kitchen", "-P", "a long password"]
+        assert mosquitto("mosquitto_pub", broker, *publish, *login).returncode == 0
+        assert len(broker.query("SELECT 1 FROM history WHERE topic = 't'")) == 2
