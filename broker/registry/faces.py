@@ -1,4 +1,4 @@
-"""Faces: what the registry asks of those who have a session, and of those who end groups."""
+"""Faces: what the registry asks of those who have a session, of groups, and of who ends them."""
 
 from __future__ import annotations
 
@@ -47,6 +47,26 @@ class Member(Subscriber, Protocol):
     def fits(self, message: Message, grant: Grant) -> bool:
         """Whether it takes packets as large as this message."""
         ...
+
+
+class Times(Protocol):
+    """Who wakes a group when something is due."""
+
+    def retry_at(self, group: str, at: Monotonic) -> None:
+        """A retry of the group is due then."""
+
+    def lease_over_at(self, at: Monotonic) -> None:
+        """Somebody was leased something until then."""
+
+
+class RedeliveryUser(Protocol):
+    """The group that this is for."""
+
+    def wake(self) -> None:
+        """Something is ready."""
+
+    def failed(self, error: Exception) -> None:
+        """What is to be tried again cannot be read."""
 
 
 class Operator(Owner):

@@ -32,9 +32,9 @@ from broker.errors import StoreError, StoreUnavailable
 from broker.log.log import Log
 from broker.message import Grant, Lease, Message, Monotonic, Offset, Outgoing
 from broker.registry.cutting_off import CuttingOff
-from broker.registry.faces import Member, Owner
+from broker.registry.faces import Member, Owner, Times
 from broker.registry.readership import FOR_NOBODY, fits, is_for_nobody
-from broker.registry.redelivery import Failure, Redelivery, Times
+from broker.registry.redelivery import Failure, Redelivery
 from broker.registry.retries import Retry
 from broker.registry.unplaced import Unplaced
 from broker.session.grants import merge_grants
@@ -69,7 +69,7 @@ class Group(Owner, Recipient):
         self._turns: OrderedDict[Session, None] = OrderedDict()
         """The members that may have room, in their turn."""
         self._drained: set[Session] = set()
-        """Members that may have room for what is unplaced."""
+        """Members that may have room for what is unplaced or is to be tried again."""
         self._not_sent: set[int] = set()
         """Packet Identifiers of returned leases that nobody was sent."""
         self._unplaced = Unplaced()
@@ -115,13 +115,22 @@ class Group(Owner, Recipient):
         self._drained.clear()
         self._unplaced.take_all()
 
-    def add(self, session: Session, subscription: SubscriptionDocument, subscriber: Member) -> None:
+    async def add(
+        self, member: Session, subscription: SubscriptionDocument, subscriber: Member
+    ) -> None:
+        """It has its turn when it has what it had when the broker stopped. Raises StoreError."""
         grant = merge_grants([subscription])
         assert grant is not None
-        self.members[session] = (grant, subscriber)
-        self.leaving.discard(session)
-        self.redelivery.comes(session)
-        self.drained(session)
+        self.members[member] = (grant, subscriber)
+        self.leaving.discard(member)
+        self.redelivery.comes()
+        for message, retry in await self.redelivery.held_by(member.client_id):
+            here = member in self.members and self._fits(member, message)
+            if here and self.redelivery.take(retry):
+                self._lease_again(member, message, retry)
+        if member.aside:
+            self._delivery.wake(member)
+        self.drained(member)
 
     def leave(self, session: Session, waiting: Sequence[Lease]) -> None:
         """A member gets no more and returns these, which are leased again."""
@@ -138,8 +147,6 @@ class Group(Owner, Recipient):
         """Whether it was a member."""
         self._turns.pop(member, None)
         self._member_left = True
-        if self.sender is not None and self.redelivery.awaiting:
-            self.redelivery.leaves(member)
         return self.members.pop(member, None) is not None
 
     def return_leases(self, waiting: Sequence[Lease], sent: Sequence[Lease] = ()) -> None:
@@ -186,7 +193,7 @@ class Group(Owner, Recipient):
         """The member's client has sent something, or may send more: it may have room."""
         if member in self.members:
             self._turns.setdefault(member)
-            if self._unplaced:
+            if self._unplaced or self.redelivery.ready:
                 self._drained.add(member)
         self.wake()
 
@@ -249,8 +256,6 @@ class Group(Owner, Recipient):
     def _room_of(self, member: Session) -> int:
         """What was handed to it goes first: so a member whose client does not read holds little."""
         _, client = self.members[member]
-        if self.redelivery.awaiting and member.client_id in self.redelivery.awaiting:
-            return 0  # What it had when the broker stopped comes first.
         return 0 if member.aside or not client.takes_more else min(member.room(), WAITING_MAX)
 
     def send_again(self, outgoing: list[Outgoing], packet_ids: list[int]) -> None:
@@ -277,47 +282,36 @@ class Group(Owner, Recipient):
                 self._lease([out], [packet_id])
 
     def _lease_ready(self) -> None:
-        """What is to be tried again, to members that had not this message before."""
+        """What is to be tried again, to members that do not have this message still."""
         redelivery = self.redelivery
-        if not redelivery.ready:
-            redelivery.look()
-            return
         ready, redelivery.ready = redelivery.ready, []
         room: dict[Session, int] = {}
+        leased: set[Session] = set()
         for message, retry in ready:
-            member = self._whose_turn_again(message, retry, room)
-            if member is None:
-                if self.members and not any(self._fits(m, message) for m in self.members):
-                    for_nobody = is_for_nobody(self.members, message)
-                    redelivery.too_large(message, retry, FOR_NOBODY if for_nobody else TOO_LARGE)
-                else:
-                    redelivery.ready.append((message, retry))
-                continue
-            room[member] = room.get(member, self._room_of(member)) - 1
-            now = redelivery.now()
-            lease = Lease(self.name, 0, message.offset, retry.attempts + 1, now)
-            redelivery.leased(retry, lease)
-            self._times.lease_over_at(Monotonic(now + redelivery.policy.lease_s))
-            member.offer_aside([(message, replace(self.members[member][0], lease=lease))])
-            self._turns.setdefault(member)
+            member = self._whose_turn(message, room, redelivery.has_had)
+            if member is not None:
+                room[member] -= 1
+                self._lease_again(member, message, retry)
+                leased.add(member)
+            elif self.members and not any(self._fits(each, message) for each in self.members):
+                for_nobody = is_for_nobody(self.members, message)
+                redelivery.too_large(message, retry, FOR_NOBODY if for_nobody else TOO_LARGE)
+            elif self.members and all(
+                redelivery.has_had(each, message.offset) for each in self.members
+            ):
+                redelivery.wait_for_another(retry)
+            else:
+                redelivery.ready.append((message, retry))
+        for member in leased:
             self._delivery.wake(member)
-        if len(redelivery.ready) < len(ready):
-            redelivery.look()
+        redelivery.look()
 
-    def _whose_turn_again(
-        self, message: Message, retry: Retry, room: dict[Session, int]
-    ) -> Session | None:
-        redelivery = self.redelivery
-        if redelivery.for_holder_only(retry):
-            for member in self.members:
-                if member.client_id == retry.holder:
-                    _, client = self.members[member]
-                    has_room = client.takes_more and member.room() > len(member.aside)
-                    if has_room and self._fits(member, message):
-                        return member
-                    self._wait_for(member)
-            return None
-        return self._whose_turn(message, room, redelivery.has_had)
+    def _lease_again(self, member: Session, message: Message, retry: Retry) -> None:
+        now = self.redelivery.now()
+        lease = Lease(self.name, 0, message.offset, retry.attempts + 1, now)
+        self.redelivery.leased(retry, lease)
+        self._times.lease_over_at(Monotonic(now + self.redelivery.policy.lease_s))
+        member.offer_aside([(message, replace(self.members[member][0], lease=lease))])
 
     def _lease(self, outgoing: Sequence[Outgoing], packet_ids: Sequence[int]) -> None:
         """Hand these to the members in turn, passing over who has no room or takes no packets of

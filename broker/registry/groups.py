@@ -166,7 +166,7 @@ class Groups:
                     raise
                 if session.attached:
                     self._memberships.setdefault(session, set()).add(group)
-                    group.add(session, subscription, subscriber)
+                    await group.add(session, subscription, subscriber)
                 elif group.empty:
                     self._close(group)
                 return

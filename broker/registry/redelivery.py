@@ -6,9 +6,11 @@
 - A message that failed leaves the group's window, in the commit that stores its row: so the rest of
   the queue goes on, however many messages wait to be tried again.
 - A lease that was taken back from a member that is still there is never given to that member while
-  it has the message. If it acknowledges late, the message is done, whoever has it by then.
-- What members had when the broker stopped waits HOLD_S for each of them to come back: a worker that
-  finished its job meanwhile can say so, and nobody does it twice.
+  it has the message. If it acknowledges late, the message is done, whoever has it by then. One that
+  all members have still waits for another member, and holds up nothing.
+- What members had when the broker stopped waits HOLD_S for each of them to come back, which has it
+  before anything else: a worker that finished its job meanwhile can say so, and nobody does it
+  twice. It is among what is due later until somebody has it, so that its time comes in any case.
 """
 
 from __future__ import annotations
@@ -17,7 +19,6 @@ import asyncio
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from broker import tasks
 from broker.clock import Clock
@@ -31,6 +32,7 @@ from broker.log.log import Log
 from broker.message import Lease, Message, Monotonic, Offset
 from broker.queue_documents import DeadNoticeDocument, RetryDocument
 from broker.registry.dead_letters import DeadLetters
+from broker.registry.faces import RedeliveryUser, Times
 from broker.registry.policy import Policy
 from broker.registry.retries import Retries, Retry
 from broker.registry.taken_back import TakenBack
@@ -44,6 +46,8 @@ READY_BYTES_MAX = 256 * 1024
 """Messages that are due, read from the log and wait for a member with room."""
 HOLD_S = 30.0
 HELD_PER_MEMBER_MAX = 16
+HELD_BYTES_MAX = 512 * 1024
+"""Of what is held for a member, it is given so much when it comes back."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -55,26 +59,6 @@ class Failure:
     worker: str
     counts: bool = True
     final: bool = False
-
-
-class Times(Protocol):
-    """Who wakes a group when something is due."""
-
-    def retry_at(self, group: str, at: Monotonic) -> None:
-        """A retry of the group is due then."""
-
-    def lease_over_at(self, at: Monotonic) -> None:
-        """Somebody was leased something until then."""
-
-
-class RedeliveryUser(Protocol):
-    """The group that this is for."""
-
-    def wake(self) -> None:
-        """Something is ready."""
-
-    def failed(self, error: Exception) -> None:
-        """What is to be tried again cannot be read."""
 
 
 class Nobody:
@@ -113,26 +97,26 @@ class Redelivery:
         self._user: RedeliveryUser = user
         self._looks = Looks(clock)
         self._retries = Retries()
+        self._fetching: dict[Offset, Retry] = {}
+        """Those that are due, and are read from the log just now."""
         self.ready: list[tuple[Message, Retry]] = []
+        """And have been read: they are for the first member that may have them."""
         self._leased: dict[Offset, tuple[Retry, Lease]] = {}
         """The retries that a member has now."""
         self._taken_back = TakenBack()
-        self.awaiting: dict[str, set[Offset]] = {}
-        """What a client that came back had when the broker stopped: that goes to it first."""
         self._reading: asyncio.Task[None] | None = None
-        self._fetching: set[asyncio.Task[None]] = set()
-        """For clients that came back."""
 
     def close(self) -> None:
         """The group is not open any more, and is not known from here on: they knew each other."""
         self._user = Nobody()
-        for task in (*self._fetching, *filter(None, [self._reading])):
-            task.cancel()
+        if self._reading is not None:
+            self._reading.cancel()
 
     @property
     def waiting(self) -> int:
         """How many messages are to be tried again, as far as memory has them."""
-        return len(self._retries) + len(self.ready)
+        idle = self._taken_back.waiting
+        return len(self._retries) + len(self._fetching) + len(self.ready) + idle
 
     def now(self) -> Monotonic:
         return self._clock.monotonic()
@@ -239,7 +223,9 @@ class Redelivery:
     def let_go(self, member: Session, offsets: Iterable[Offset]) -> None:
         """The member does not have these any more."""
         for offset in offsets:
-            self._taken_back.let_go(member, offset)
+            if (retry := self._taken_back.let_go(member, offset)) is not None:
+                self._retries.add(retry)
+        self._set_alarm()
 
     def done(self, member: Session, leases: Iterable[Lease]) -> None:
         """The member acknowledged these retries, or what was taken back from it."""
@@ -252,11 +238,12 @@ class Redelivery:
                 del self._leased[offset]
                 operations.append(self._delete(leased[0]))
             elif known is not None and not lease.attempt:
-                self._retries.remove(known)
+                self._fetching.pop(offset, None)
                 self.ready = [entry for entry in self.ready if entry[1].offset != offset]
                 operations.append(self._delete(known))
-            self.let_go(member, [offset])
+            self._taken_back.forget(offset)
         self._store(operations, [])
+        self.look()
 
     # What is tried again
 
@@ -269,17 +256,25 @@ class Redelivery:
         """The group's session is open."""
         self._session = session
 
-    def comes(self, member: Session) -> None:
-        """A member is there: what it had when the broker stopped is for it."""
-        held = self._retries.take_held(member.client_id, READY_MAX)
-        if held:
-            self.awaiting[member.client_id] = {retry.offset for retry in held}
-            task = tasks.start(self._fetch(held), self._user.failed)
-            self._fetching.add(task)
-            task.add_done_callback(self._fetching.discard)
+    def comes(self) -> None:
+        """A member that was not there: it may have what all others have still."""
+        for retry in self._taken_back.take_waiting():
+            self._retries.add(retry)
 
-    def leaves(self, member: Session) -> None:
-        self.awaiting.pop(member.client_id, None)
+    async def held_by(self, client_id: str) -> list[tuple[Message, Retry]]:
+        """What this client had when the broker stopped, to be leased to it if it is still there to
+        `take`. The rest of it waits until the hold is over. Raises StoreError."""
+        held = {retry.offset: retry for retry in self._retries.held_by(client_id)}
+        if not held:
+            return []
+        read, _ = await self._delivery.fetch(self._session, sorted(held), HELD_BYTES_MAX)
+        now_us = self._log.time.aged_us()
+        fit = [m for m in read.messages if not (unfit(m) or m.has_expired(now_us))]
+        return [(message, held[message.offset]) for message in fit]
+
+    def take(self, retry: Retry) -> bool:
+        """Whether this one still waited for its time; it does no more."""
+        return self._retries.take(retry)
 
     def look(self) -> None:
         """Get what is due ready, if there is anything and it has room."""
@@ -293,7 +288,8 @@ class Redelivery:
         now_us = self._log.time.served_at(self.now())
         due = self._retries.take_due(now_us, READY_MAX - len(self.ready))
         if due:
-            self._reading = tasks.start(self._fetch_due(due), self._user.failed)
+            self._fetching = {retry.offset: retry for retry in due}
+            self._reading = tasks.start(self._fetch(), self._user.failed)
         else:
             self._set_alarm()
 
@@ -301,27 +297,24 @@ class Redelivery:
         """This retry, which was ready, is a member's now."""
         self._leased[retry.offset] = retry, lease
         self._counters.redeliveries += 1
-        awaited = self.awaiting.get(retry.holder)
-        if awaited is not None:
-            awaited.discard(retry.offset)
-            if not awaited:
-                del self.awaiting[retry.holder]
 
-    def for_holder_only(self, retry: Retry) -> bool:
-        """Whether nobody but the holder may have it yet."""
-        return bool(retry.holder) and retry.due_at_us > self._log.time.served_at(self.now())
+    def wait_for_another(self, retry: Retry) -> None:
+        """This retry, which was ready, waits until a member lets it go, or another comes: all that
+        are there have it still."""
+        self._taken_back.wait(retry.offset)
 
     def too_large(self, message: Message, retry: Retry, reason: str) -> None:
         """A retry that no member can take."""
         buried = self._dead_letters.bury(self._group, message.offset, retry.attempts, reason, "")
+        self._taken_back.forget(retry.offset)
         self._store([self._delete(retry), *buried], [])
 
-    async def _fetch_due(self, due: Sequence[Retry]) -> None:
+    async def _fetch(self) -> None:
         try:
-            await self._fetch(due)
+            await self._fetch_part()
         finally:
             self._reading = None
-        self.look()
+        self._user.wake()  # Which looks for more.
 
     async def _read_on(self) -> None:
         try:
@@ -330,29 +323,30 @@ class Redelivery:
             self._reading = None
         self.look()
 
-    async def _fetch(self, due: Sequence[Retry]) -> None:
-        offsets = sorted([retry.offset for retry in due])
+    async def _fetch_part(self) -> None:
+        offsets = sorted(self._fetching)
         read, looked_at = await self._delivery.fetch(self._session, offsets, READY_BYTES_MAX)
+        due, self._fetching = self._fetching, {}
         found = {message.offset: message for message in read.messages}
         seen = {*offsets[:looked_at]}
         now_us = self._log.time.aged_us()
         operations: list[Operation] = []
-        for retry in due:
-            message = found.get(retry.offset)
-            if retry.offset not in seen:
+        for offset, retry in due.items():
+            if offset not in seen:
                 self._retries.add(retry)
                 continue
-            damaged = any(retry.offset in lost for lost in read.damaged)
+            message = found.get(offset)
+            damaged = any(offset in lost for lost in read.damaged)
             gone = "damaged" if damaged else "removed by retention"
             if message is not None:
                 gone = unfit(message) or ("expired" if message.has_expired(now_us) else "")
             if gone or message is None:
                 self._counters.dropped[gone] += 1
+                self._taken_back.forget(offset)
                 operations.append(self._delete(retry))
             else:
                 self.ready.append((message, retry))
         self._store(operations, [])
-        self._user.wake()
 
     async def _read_part(self) -> None:
         after = self._retries.read_begins()
@@ -368,7 +362,8 @@ class Redelivery:
         except BaseException:
             self._retries.not_read()
             raise
-        self._retries.read(found, complete=len(found) < PART_MAX)
+        taken = {*self._leased, *self._fetching, *[retry.offset for _, retry in self.ready]}
+        self._retries.read(found, complete=len(found) < PART_MAX, taken=taken)
         self._set_alarm()
 
     def _set_alarm(self) -> None:
@@ -384,6 +379,7 @@ class Redelivery:
         return Put(retry.document(self._group))
 
     def _delete(self, retry: Retry) -> Operation:
+        self._retries.remove(retry)
         return Delete(RetryDocument, (self._group, *retry.place))
 
     def _store(self, operations: Sequence[Operation], of_window: Sequence[int]) -> None:

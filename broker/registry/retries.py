@@ -8,7 +8,7 @@ group that 100,000 messages wait in costs no more than one with a thousand.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import NamedTuple
 
 from broker.message import Offset, ServedUs
@@ -64,9 +64,13 @@ class Retries:
         """Its row is on its way into the store."""
         if self._added is not None:
             self._added.append(retry)
-        if retry.place <= self._through:
+        if retry.place <= self._through and self._index(retry) is None:
             insort(self._waiting, retry)
             self._cut()
+
+    def _index(self, retry: Retry) -> int | None:
+        at = bisect_left(self._waiting, retry)
+        return at if self._waiting[at : at + 1] == [retry] else None
 
     def _cut(self) -> None:
         if len(self._waiting) > RETRIES_MAX:
@@ -79,29 +83,38 @@ class Retries:
         taken, self._waiting = self._waiting[:end], self._waiting[end:]
         return taken
 
-    def take_held(self, holder: str, limit: int) -> list[Retry]:
-        """Up to `limit` of those that this client had when the broker stopped, due or not."""
-        taken = [retry for retry in self._waiting if retry.holder == holder][:limit]
-        if taken:
-            places = {retry.place for retry in taken}
-            self._waiting = [retry for retry in self._waiting if retry.place not in places]
-        return taken
+    def take(self, retry: Retry) -> bool:
+        """Whether it waits here; it does no more."""
+        at = self._index(retry)
+        if at is None:
+            return False
+        del self._waiting[at]
+        return True
+
+    def held_by(self, holder: str) -> list[Retry]:
+        """Those that this client had when the broker stopped, due or not."""
+        return [retry for retry in self._waiting if retry.holder == holder]
 
     def remove(self, retry: Retry) -> None:
         """It is over. Its row goes, too."""
         if self._added is not None:
             self._removed.add(retry.place)
-        at = bisect_left(self._waiting, retry)
-        if at < len(self._waiting) and self._waiting[at].place == retry.place:
-            del self._waiting[at]
+        self.take(retry)
 
     def read_begins(self) -> Place | None:
         """A part of the store is to be read, behind this; None: from the beginning."""
         self._added, self._removed = [], set()
         return self._through if self._through[0] >= 0 else None
 
-    def read(self, documents: Sequence[RetryDocument], *, complete: bool) -> None:
-        """These are the next in the store. `complete`: there are no more."""
+    def read(
+        self,
+        documents: Sequence[RetryDocument],
+        *,
+        complete: bool,
+        taken: Container[Offset] = (),
+    ) -> None:
+        """These are the next in the store. `complete`: there are no more; `taken`: from here, and
+        not over."""
         found: dict[Place, Retry] = {}
         for document in documents:
             retry = Retry(document.due_at_us, document.offset, document.attempts, document.holder)
@@ -111,7 +124,8 @@ class Retries:
         for retry in self._added or ():
             if before < retry.place <= through:
                 found[retry.place] = retry
-        new = [retry for place, retry in found.items() if place not in self._removed]
+        over = self._removed
+        new = [r for place, r in found.items() if place not in over and r.offset not in taken]
         self._waiting = sorted({*self._waiting, *new})
         self._through = through
         self._added, self._removed = None, set()

@@ -14,6 +14,8 @@ class _Entry:
     members: set[Session]
     retry: Retry
     """Where it is tried again."""
+    waits: bool = False
+    """Until one of the members lets it go, or another comes."""
 
 
 class TakenBack:
@@ -37,13 +39,31 @@ class TakenBack:
         entry = self._entries.get(offset)
         return entry is not None and member in entry.members
 
-    def let_go(self, member: Session, offset: Offset) -> None:
-        """The member acknowledged it, or is gone."""
+    def let_go(self, member: Session, offset: Offset) -> Retry | None:
+        """The member refused it, or is gone: what is not to wait any longer, if it did."""
         entry = self._entries.get(offset)
-        if entry is not None:
-            entry.members.discard(member)
-            if not entry.members:
-                del self._entries[offset]
+        if entry is None or member not in entry.members:
+            return None
+        entry.members.discard(member)
+        if not entry.members:
+            del self._entries[offset]
+        waited, entry.waits = entry.waits, False
+        return entry.retry if waited else None
+
+    def wait(self, offset: Offset) -> None:
+        """It is not tried again until a member lets it go, or another comes."""
+        self._entries[offset].waits = True
+
+    @property
+    def waiting(self) -> int:
+        return sum([entry.waits for entry in self._entries.values()])
+
+    def take_waiting(self) -> list[Retry]:
+        """Another member has come: what waited, and does not any longer."""
+        waiting = [entry for entry in self._entries.values() if entry.waits]
+        for entry in waiting:
+            entry.waits = False
+        return [entry.retry for entry in waiting]
 
     def goes_on(self, retry: Retry) -> None:
         """The message is tried again there."""
@@ -56,5 +76,5 @@ class TakenBack:
         return None if entry is None else entry.retry
 
     def forget(self, offset: Offset) -> None:
-        """It is not tried again."""
+        """It is over, for whoever has it still."""
         self._entries.pop(offset, None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tests.support.messages import message
 from tests.support.world import Subscriber, World, payloads, subscription
 
@@ -15,7 +17,7 @@ async def member(
     window: int = 100,
     expiry_s: int = 0,
     qos: int = 1,
-    kind: type[Subscriber] = Subscriber,
+    kind: Callable[[World], Subscriber] = Subscriber,
 ) -> Subscriber:
     """Comes and joins; one that was there before is attached to what it had."""
     joining = kind(world)

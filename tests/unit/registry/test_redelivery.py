@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+import pytest
+
 from broker.config import Config
 from broker.documents import CursorDocument
 from broker.message import Offset
@@ -39,6 +41,14 @@ async def wait(world: World, seconds: float) -> None:
     for _ in range(4):
         world.clock.advance(seconds / 4)
         await world.settled()
+
+
+async def stop(world: World, *members: Subscriber) -> None:
+    """The broker stops."""
+    world.sessions.absent_groups.stopping = True
+    for each in members:
+        each.close()
+    await world.settled()
 
 
 async def dead(world: World) -> list[DeadLetterDocument]:
@@ -209,9 +219,7 @@ async def test_what_a_worker_had_when_the_broker_stopped_comes_back_to_it_first(
     async with running(disk) as world:
         one = await member(world, "one", window=1)
         await publish(world, 1, 3)
-        world.sessions.absent_groups.stopping = True
-        one.close()
-        await world.settled()
+        await stop(world, one)
         assert [r.holder for r in await disk.scan(RetryDocument)] == ["one"]
     async with running(disk) as world:
         two = await member(world, "two", window=9)
@@ -228,15 +236,112 @@ async def test_what_nobody_comes_back_for_goes_to_another() -> None:
     async with running(disk) as world:
         one = await member(world, "one")
         await publish(world, 1, 1)
-        world.sessions.absent_groups.stopping = True
-        one.close()
-        await world.settled()
+        await stop(world, one)
     async with running(disk) as world:
         two = await member(world, "two")
         await wait(world, 29)
         assert two.got == []
         await wait(world, 2)
         assert numbers(two) == [1]
+
+
+class DoesNotRead(Subscriber):
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.takes_more, self.limit = False, 0
+
+
+async def test_what_a_worker_had_is_for_others_when_it_came_and_left_again() -> None:
+    disk = Disk()
+    async with running(disk) as world:
+        one = await member(world, "one")
+        await publish(world, 1, 3)
+        await stop(world, one)
+    async with running(disk) as world:
+        two = await member(world, "two")
+        one = await member(world, "one", kind=DoesNotRead)
+        await world.settled()
+        one.close()
+        await wait(world, 29)
+        assert two.got == []
+        await wait(world, 2)
+        assert numbers(two) == [1, 2, 3]
+
+
+async def test_what_is_held_for_workers_that_left_again_holds_up_nothing_that_is_due() -> None:
+    """However many they are."""
+    disk = Disk()
+    async with running(disk) as world:
+        created(world)
+        workers = [await member(world, f"w{n}", window=16) for n in range(6)]
+        await publish(world, 1, 96)
+        await stop(world, *workers)
+    async with running(disk) as world:
+        created(world)
+        staying = await member(world, "staying")
+        workers = [await member(world, f"w{n}", kind=DoesNotRead) for n in range(6)]
+        await world.settled()
+        for each in workers:
+            each.close()
+        await publish(world, 97, 97)
+        await refuse(world, staying, staying.packet_ids)
+        await wait(world, 2)
+        assert attempts(staying) == [(b"97", 1), (b"97", 2)]
+        await wait(world, 31)
+        assert numbers(staying) == [*range(1, 97), 97, 97]
+
+
+async def test_what_expired_while_the_broker_was_down_keeps_its_worker_from_nothing() -> None:
+    disk = Disk()
+    async with running(disk) as world:
+        one = await member(world, "one", window=2)
+        expires = world.log.time.aged_us() + 500_000
+        await world.publish(message("1", "jobs/a", expires_at_us=expires), message("2", "jobs/a"))
+        await stop(world, one)
+    async with running(disk) as world:
+        world.clock.advance(1)
+        one = await member(world, "one", window=2)
+        await publish(world, 3, 3)
+        assert numbers(one) == [2, 3]
+        await wait(world, 31)
+        assert world.counters.dropped["expired"] == 1
+        assert [r.offset for r in await disk.scan(RetryDocument)] == [2]
+
+
+async def test_a_worker_that_had_large_messages_gets_others_before_the_last_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """P7: the first part is for it at once, the rest when the hold is over."""
+    monkeypatch.setattr("broker.registry.redelivery.HELD_BYTES_MAX", 150)
+    disk = Disk()
+    async with running(disk) as world:
+        one = await member(world, "one")
+        await world.publish(*[message(str(n).zfill(99), "jobs/a") for n in (1, 2, 3)])
+        await stop(world, one)
+    async with running(disk) as world:
+        one = await member(world, "one")
+        await publish(world, 4, 4)
+        assert numbers(one) == [1, 2, 4]
+        await wait(world, 31)
+        assert numbers(one) == [1, 2, 3, 4]
+
+
+async def test_what_everybody_hangs_at_holds_up_no_other_retry(world: World) -> None:
+    """And goes to the next that comes, or back to who refuses it at last."""
+    created(world, lease_s=60, attempts=9)
+    hanging = await member(world, "hanging", window=101)
+    await publish(world, 1, 100)
+    await wait(world, 61)
+    await publish(world, 101, 101)
+    await refuse(world, hanging, hanging.packet_ids[-1:])
+    await wait(world, 2)
+    assert attempts(hanging)[100:] == [(b"101", 1), (b"101", 2)]
+    await refuse(world, hanging, hanging.packet_ids[5:6])
+    await wait(world, 1)
+    assert attempts(hanging)[102:] == [(b"6", 1)]
+    other = await member(world, "other")
+    await wait(world, 1)
+    assert numbers(other) == [n for n in range(1, 101) if n != 6]
 
 
 async def test_what_fits_no_member_is_a_dead_letter(world: World) -> None:

@@ -45,7 +45,16 @@ def test_a_client_that_comes_back_takes_what_it_had() -> None:
     retries = loaded()
     for one in (retry(10, 1, "a"), retry(10, 2, "b"), retry(20, 3, "a")):
         retries.add(one)
-    assert [r.offset for r in retries.take_held("a", 9)] == [1, 3]
+    assert [r.offset for r in retries.held_by("a")] == [1, 3]
+    assert len(retries) == 3
+    assert [retries.take(retry(10, 1, "a")) for _ in range(2)] == [True, False]
+    assert len(retries) == 2
+
+
+def test_what_is_put_back_twice_is_there_once() -> None:
+    retries = loaded()
+    for _ in range(2):
+        retries.add(retry(10, 1))
     assert len(retries) == 1
 
 
@@ -66,30 +75,45 @@ def test_what_comes_and_goes_while_the_store_is_read_counts() -> None:
 
 
 def test_none_is_forgotten_or_had_twice_however_many_there_are() -> None:
-    """Beside a store that has every row: what is taken is what is due first."""
+    """Beside a store that has every row until it is over: somebody has what was taken, also out of
+    its turn, for some time, and puts some back."""
     rng = random.Random(5)
     store: set[Retry] = set()
+    had: dict[Offset, Retry] = {}
     retries = Retries()
-    offset = 0
-    taken: list[Retry] = []
-    for _ in range(400):
-        for _ in range(rng.randrange(40)):
-            offset += 1
-            one = retry(rng.randrange(100_000), offset)
+
+    def read() -> None:
+        after = retries.read_begins()
+        rows = sorted(r for r in store if not after or r.place > after)
+        part: list[RetryDocument] = [r.document(G) for r in rows[:PART_MAX]]
+        retries.read(part, complete=len(rows) < PART_MAX, taken=had)
+
+    for number in range(400):
+        for offset in range(100 * number, 100 * number + rng.randrange(40)):
+            holder = rng.choice(("", "", "", "a"))
+            one = retry(rng.randrange(100_000), offset, holder)
             store.add(one)
             retries.add(one)
         if retries.used_up:
-            after = retries.read_begins()
-            rows = sorted(r for r in store if r not in taken and (not after or r.place > after))
-            part: list[RetryDocument] = [r.document(G) for r in rows[:PART_MAX]]
-            retries.read(part, complete=len(rows) < PART_MAX)
-        taken += retries.take_due(ServedUs(100_000), rng.randrange(30))
+            read()
+        taken = retries.take_due(ServedUs(100_000), rng.randrange(30))
+        taken += [one for one in retries.held_by("a")[-2:] if retries.take(one)]
+        for one in taken:
+            assert one.offset not in had
+            assert one in store
+            had[one.offset] = one
+        for one in rng.sample([*had.values()], min(len(had), rng.randrange(25))):
+            del had[one.offset]
+            if rng.random() < 0.2:
+                retries.add(one)
+            else:
+                store.remove(one)
+                retries.remove(one)
         assert len(retries) <= RETRIES_MAX
     while len(retries) or retries.used_up:
         if retries.used_up:
-            after = retries.read_begins()
-            rows = sorted(r for r in store if r not in taken and (not after or r.place > after))
-            retries.read([r.document(G) for r in rows[:PART_MAX]], complete=len(rows) < PART_MAX)
-        taken += retries.take_due(ServedUs(100_000), 500)
-    assert len(taken) == len(store) == offset
-    assert {*taken} == store
+            read()
+        for one in retries.take_due(ServedUs(100_000), 500):
+            assert one.offset not in had
+            had[one.offset] = one
+    assert {*had.values()} == store

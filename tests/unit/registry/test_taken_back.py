@@ -33,3 +33,19 @@ def test_it_knows_where_the_message_is_tried_again() -> None:
     assert taken.retry(Offset(7)) == again
     taken.forget(Offset(7))
     assert taken.retry(Offset(7)) is None
+
+
+def test_what_everybody_has_waits_until_one_lets_it_go_or_another_comes() -> None:
+    one, two, taken = session("one"), session("two"), TakenBack()
+    again = Retry(ServedUs(5), Offset(7), 4)
+    for member in (one, two):
+        taken.add(member, Lease("g", 0, Offset(7), 3))
+    taken.goes_on(again)
+    assert taken.let_go(session("other"), Offset(7)) is None
+    taken.wait(Offset(7))
+    assert (taken.waiting, taken.let_go(session("other"), Offset(7))) == (1, None)
+    assert (taken.let_go(one, Offset(7)), taken.waiting) == (again, 0)
+    taken.wait(Offset(7))
+    assert (taken.take_waiting(), taken.take_waiting()) == ([again], [])
+    taken.wait(Offset(7))
+    assert taken.let_go(two, Offset(7)) == again
