@@ -65,6 +65,9 @@ class RedeliveryUser(Protocol):
     def wake(self) -> None:
         """Something is ready."""
 
+    def cursor_moved(self) -> None:
+        """Messages have left its window: once that is stored, more may be leased (P4)."""
+
     def failed(self, error: Exception) -> None:
         """What is to be tried again cannot be read."""
 

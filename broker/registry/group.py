@@ -169,9 +169,13 @@ class Group(Owner, Recipient):
         packet_ids = [lease.packet_id for lease in leases if lease.packet_id]
         if packet_ids:
             self.sender.session.in_flight.puback(packet_ids)
-            self.sender.cursor_moved(with_others=True)
+            self.cursor_moved()
         if len(packet_ids) < len(leases):
             self.redelivery.done(member, [lease for lease in leases if not lease.packet_id])
+
+    def cursor_moved(self) -> None:
+        if self.sender is not None:
+            self.sender.cursor_moved(with_others=True)
 
     def failed_at(self, failures: Sequence[Failure]) -> None:
         """These leases did not end well."""

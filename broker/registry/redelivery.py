@@ -66,6 +66,8 @@ class Nobody:
 
     def wake(self) -> None: ...
 
+    def cursor_moved(self) -> None: ...
+
     def failed(self, error: Exception) -> None:
         logger.critical("what is to be tried again", exc_info=error)
 
@@ -386,6 +388,7 @@ class Redelivery:
         """In the commit of the group's cursor, or a crash would lose a message or repeat it."""
         if of_window:
             self._session.in_flight.puback(of_window)
+            self._user.cursor_moved()
         if operations:
             buried = DeadNoticeDocument in [
                 type(operation.document) for operation in operations if isinstance(operation, Put)

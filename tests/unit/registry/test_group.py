@@ -166,6 +166,18 @@ async def test_what_is_too_large_for_who_has_room_waits_for_who_takes_it(world: 
     assert (world.counters.dropped, world.counters.groups.dead_letters) == ({}, 2)
 
 
+async def test_many_dead_letters_make_room_for_what_follows_once_they_are_stored() -> None:
+    """And nothing else has to happen. (P4)"""
+    async with running(Disk(), Config(inflight_max=3)) as world:
+        small = await member(world, "small")
+        small.payload_bytes_max = 10
+        await world.publish(
+            *[message(bytes(11), "jobs/a") for _ in range(9)], message("1", "jobs/a")
+        )
+        assert numbers(small) == [1]
+        assert world.counters.groups.dead_letters == 9
+
+
 async def test_what_waits_for_who_takes_it_is_bounded(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
