@@ -68,7 +68,8 @@ class GroupTimes:
         self._retries.remove(group)
 
     def deadline(self) -> Monotonic | None:
-        at = min(self._check_at, self._retries.soonest() or NEVER)
+        retry_at = self._retries.soonest()
+        at = self._check_at if retry_at is None else min(self._check_at, retry_at)
         return None if at == NEVER else at
 
     def expire(self, now: Instant) -> None:

@@ -35,3 +35,8 @@ async def test_a_retry_of_a_closed_group_is_not_waited_for(world: World) -> None
     assert times.deadline() == 50.0
     times.closed("g")
     assert times.deadline() is None
+
+
+async def test_what_was_due_when_the_monotonic_clock_began_is_due(world: World) -> None:
+    world.groups.times.retry_at("g", Monotonic(0.0))
+    assert world.groups.times.deadline() == 0.0
