@@ -25,6 +25,8 @@ NICENESS = 5
 """Beside that of the broker."""
 THREADS_MAX = 4
 
+STOPS = "the broker stops"
+
 T = TypeVar("T")
 _Waiter = tuple[asyncio.Future[None], int]
 
@@ -37,10 +39,13 @@ class Hashing:
         """By address, whose turn comes first first."""
         self.waiting_count = 0
         self._waiting_bytes = 0
+        self._stopped = False
 
     async def run(self, address: str, size: int, call: Callable[[], T]) -> T:
         """What `call` returns, in a thread. `size`: bytes that are kept meanwhile. Raises
         TooManyLogins."""
+        if self._stopped:
+            raise TooManyLogins(STOPS)
         if self._free:
             self._free -= 1
         else:
@@ -85,7 +90,14 @@ class Hashing:
         self._free += 1
 
     def stop(self) -> None:
-        """Without waiting: a hash that is being made is of no use any more."""
+        """Whoever waits is refused. A hash that is being made is of no use any more."""
+        self._stopped = True
+        while self._waiting:
+            _, waiters = self._waiting.popitem()
+            for turn, _ in waiters:
+                if not turn.done():
+                    turn.set_exception(TooManyLogins(STOPS))
+        self.waiting_count = self._waiting_bytes = 0
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 

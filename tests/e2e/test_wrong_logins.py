@@ -1,4 +1,4 @@
-"""Many wrong logins beside a bystander: each is refused, and the bystander does not notice."""
+"""Many wrong logins: each is refused, a bystander does not notice, and the broker can be stopped."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from broker.mqtt.encode import encode
 from broker.mqtt.packets import MQTT_5, Ack, Connack, Connect, Publish
 from tests.support.broker_process import BrokerProcess
 from tests.support.command_line import succeed
-from tests.support.raw_client import RawClient
+from tests.support.raw_client import RawClient, connect_packet
 
 LOGINS = int(os.environ.get("WRONG_LOGINS", "100"))
 """`WRONG_LOGINS=100000` for a night."""
@@ -98,3 +98,25 @@ def test_a_bystander_does_not_notice_them(tmp_path: Path) -> None:
         )
         assert max(latencies) < LATENCY_S_MAX
         assert statistics.median(latencies) < LATENCY_S_MAX / 10
+
+
+def test_the_broker_stops_while_logins_wait(tmp_path: Path) -> None:
+    broker = BrokerProcess(tmp_path)
+    add = ("user", "add", "ann", "--admin", "--password-stdin", "--data-dir", broker.data_dir)
+    succeed(*add, stdin=b"secret\n")
+    with broker:
+        attackers = [RawClient(broker.port) for _ in range(AT_ONCE)]
+        for number, attacker in enumerate(attackers):
+            packet = connect_packet(f"attacker-{number}")
+            packet.username, packet.password = f"user{number}", b"wrong"
+            attacker.socket.sendall(encode(packet, MQTT_5))
+        with RawClient(broker.port) as late:
+            packet = connect_packet("late")
+            packet.username, packet.password = "ann", b"secret"
+            late.socket.sendall(encode(packet, MQTT_5))
+            assert broker.stop() == 0
+        for attacker in attackers:
+            attacker.socket.close()
+    told = broker.stderr.read_text()
+    assert "Traceback" not in told
+    assert "CRITICAL" not in told

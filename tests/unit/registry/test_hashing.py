@@ -18,11 +18,11 @@ class Held:
 
     def __init__(self) -> None:
         self.may_end = threading.Event()
-        self.began = 0
+        self.has_begun = threading.Event()
         self.order: list[str] = []
 
     def __call__(self, name: str = "") -> str:
-        self.began += 1
+        self.has_begun.set()
         assert self.may_end.wait(60)
         self.order.append(name)
         return name
@@ -58,7 +58,7 @@ def begin(hashing: Hashing, held: Held, *addresses: str, size: int = 1) -> list[
 async def test_addresses_have_turns(hashing: Hashing, held: Held) -> None:
     tasks = begin(hashing, held, "a", "a", "a", "a", "b")
     await turns()
-    assert (held.began, hashing.waiting_count) == (1, 4)
+    assert hashing.waiting_count == 4
     held.may_end.set()
     assert await asyncio.gather(*tasks) == ["a", "a", "a", "a", "b"]
     assert held.order == ["a", "a", "b", "a", "a"]
@@ -111,3 +111,16 @@ async def test_what_fails_makes_room(hashing: Hashing) -> None:
     for _ in range(3):
         with pytest.raises(ZeroDivisionError):
             await hashing.run("a", 1, fail)
+
+
+async def test_who_waits_when_the_broker_stops_is_refused(hashing: Hashing, held: Held) -> None:
+    first, second = begin(hashing, held, "a", "b")
+    await turns()
+    assert await asyncio.to_thread(held.has_begun.wait, 60)
+    hashing.stop()
+    with pytest.raises(TooManyLogins, match="stops"):
+        await second
+    with pytest.raises(TooManyLogins, match="stops"):
+        await hashing.run("c", 1, held)
+    held.may_end.set()
+    assert await first == "a"
