@@ -1,4 +1,4 @@
-"""Many wrong logins: each is refused, a bystander does not notice, and the broker can be stopped."""
+"""Wrong logins: each is refused, a bystander does not notice, and the broker can be stopped."""
 
 from __future__ import annotations
 
