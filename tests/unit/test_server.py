@@ -486,6 +486,7 @@ def test_a_hang_up_is_asked_about_and_may_stop_it(config: Config) -> None:
             while not read:  # noqa: ASYNC110
                 await asyncio.sleep(0)
 
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # Ignored where the tests run under nohup.
     using: list[asyncio.Task[None]] = []
     run(
         config,

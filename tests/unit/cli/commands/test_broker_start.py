@@ -64,8 +64,8 @@ def test_the_data_directory_of_the_environment_and_the_short_port(
 
 
 def test_a_setting_that_cannot_work_is_refused(start: Start) -> None:
-    with pytest.raises(ConfigError, match="--allow-anonymous"):
-        start("--host", "0.0.0.0")
+    with pytest.raises(ConfigError, match="durability"):
+        start("--durability", "hope")
     assert start("--host", "0.0.0.0", "--allow-anonymous").allow_anonymous
 
 
