@@ -1,9 +1,9 @@
 -- What users and roles may use. NULL: no limit of its own.
 --
--- The way back, with the broker stopped, to a program that knows only schema 15:
+-- The way back, with the broker stopped, to a program that knows only schema 16:
 --   DROP TABLE quotas;
---   DELETE FROM schema_migrations WHERE version = 16;
---   PRAGMA user_version = 15;
+--   DELETE FROM schema_migrations WHERE version = 17;
+--   PRAGMA user_version = 16;
 CREATE TABLE quotas (
     kind                TEXT NOT NULL,
     name                TEXT NOT NULL,

@@ -8,12 +8,15 @@ from broker import errors
 from broker.errors import (
     CommandRefused,
     ConfigError,
+    LoginRefused,
     MessageRefused,
     PeerError,
     PubSubError,
+    QuotaExceeded,
     StoreError,
     StoreFull,
     StoreUnavailable,
+    TooManyLogins,
     TopicNameInvalid,
     TopicNameRefused,
 )
@@ -39,8 +42,11 @@ def test_what_a_peer_did_has_a_reason_code_that_says_it_failed(error: type[PeerE
 
 
 def test_no_two_faults_of_a_peer_share_a_reason_code() -> None:
-    kinds = [error for error in PEER_ERRORS if error not in (MessageRefused, TopicNameRefused)]
+    """But for those that only say who tells the operator."""
+    shared = MessageRefused, TopicNameRefused, LoginRefused, TooManyLogins
+    kinds = [error for error in PEER_ERRORS if error not in shared]
     assert len({error.reason_code for error in kinds}) == len(kinds)
+    assert TooManyLogins.reason_code == QuotaExceeded.reason_code
     assert TopicNameRefused.reason_code == TopicNameInvalid.reason_code
 
 

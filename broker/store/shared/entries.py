@@ -31,6 +31,7 @@ from broker.documents import (
     OwnerDocument,
     Place,
     Put,
+    QuotaDocument,
     ReceivedQos2Document,
     RuleDocument,
     SessionDocument,
@@ -56,7 +57,7 @@ CLASSES: tuple[type[Document], ...] = (
     *(ReceivedQos2Document, WillDocument, WillDeadlineDocument, DelayedDocument),
     *(DelayedDeadlineDocument, DedupDocument, GroupDocument, RetryDocument, DeadLetterDocument),
     *(DeadNoticeDocument, TimeDocument, MarkDocument, UserDocument, RuleDocument),
-    OwnerDocument,
+    *(OwnerDocument, QuotaDocument),
 )
 """By their numbers in the log: new ones come last, and none goes."""
 _NUMBERS = {kind: number for number, kind in enumerate(CLASSES)}

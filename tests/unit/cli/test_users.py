@@ -88,11 +88,11 @@ def test_a_password_is_asked_for_twice_and_never_without_a_terminal(
         add(tmp_path, "anna", None)
     assert failed.value.code == Exit.USAGE
 
-    class Terminal(io.StringIO):
+    class AskedFor(io.StringIO):
         def isatty(self) -> bool:
             return True
 
-    monkeypatch.setattr("sys.stdin", Terminal())
+    monkeypatch.setattr("sys.stdin", AskedFor())
     typed = iter(["", "secret", "sceret", "secret", "secret"])
     asked: list[str] = []
 

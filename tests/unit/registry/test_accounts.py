@@ -11,7 +11,7 @@ from tests.support.passwords import ARGON2ID, PBKDF2, SHA512
 from tests.support.world import World
 
 
-class Connected:
+class Online:
     def __init__(self) -> None:
         self.dismissed: list[PeerError] = []
 
@@ -28,7 +28,7 @@ async def test_users_are_listed_by_name_as_they_were_made(world: World, accounts
     first = await accounts.add("bob", ARGON2ID)
     await accounts.add("anna", SHA512, roles=["admin", "admin"])
     assert first.first
-    world.users.enter(Connected(), Login("bob"))
+    world.users.enter(Online(), Login("bob"))
     anna, bob = accounts.all()
     assert (anna.name, anna.roles, anna.kept_as, anna.first) == ("anna", ("admin",), "6", False)
     assert (bob.name, bob.roles, bob.kept_as, bob.connections) == (
@@ -54,7 +54,7 @@ async def test_what_cannot_be_is_refused_and_changes_nothing(accounts: Accounts)
 
 async def test_who_is_connected_feels_the_change(world: World, accounts: Accounts) -> None:
     await accounts.add("anna", ARGON2ID)
-    by_password, by_certificate = Connected(), Connected()
+    by_password, by_certificate = Online(), Online()
     world.users.enter(by_password, Login("anna", by_password=True))
     world.users.enter(by_certificate, Login("anna"))
     world.clock.advance(5)

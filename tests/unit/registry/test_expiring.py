@@ -7,7 +7,7 @@ from broker.message import Monotonic
 from broker.registry.expiring import STALE_MAX, TAKEN_AT_ONCE_MAX, Expiring
 
 
-class Connected:
+class Present:
     def dismiss(self, error: PeerError) -> None: ...
 
 
@@ -17,7 +17,7 @@ def at(second: float) -> Monotonic:
 
 def test_the_soonest_is_the_deadline_and_is_taken_once() -> None:
     told: list[int] = []
-    expiring, one, other = Expiring(lambda: told.append(1)), Connected(), Connected()
+    expiring, one, other = Expiring(lambda: told.append(1)), Present(), Present()
     assert expiring.deadline() is None
     expiring.add(one, at(20))
     expiring.add(other, at(10))
@@ -33,7 +33,7 @@ def test_the_soonest_is_the_deadline_and_is_taken_once() -> None:
 def test_who_is_gone_is_not_taken_and_leaves_nothing_behind() -> None:
     expiring = Expiring(lambda: None)
     for _ in range(3 * STALE_MAX):
-        one = Connected()
+        one = Present()
         expiring.add(one, at(10))
         expiring.remove(one)
     assert len(expiring._heap) <= STALE_MAX + 1
@@ -42,7 +42,7 @@ def test_who_is_gone_is_not_taken_and_leaves_nothing_behind() -> None:
 
 
 def test_who_comes_again_has_the_later_time() -> None:
-    expiring, one = Expiring(lambda: None), Connected()
+    expiring, one = Expiring(lambda: None), Present()
     expiring.add(one, at(10))
     expiring.add(one, at(20))
     assert expiring.deadline() == at(20)
@@ -52,6 +52,6 @@ def test_who_comes_again_has_the_later_time() -> None:
 def test_many_are_taken_in_parts() -> None:
     expiring = Expiring(lambda: None)
     for _ in range(2 * TAKEN_AT_ONCE_MAX):
-        expiring.add(Connected(), at(10))
+        expiring.add(Present(), at(10))
     assert len(expiring.take_due(at(10))) == TAKEN_AT_ONCE_MAX
     assert expiring.deadline() == at(10)

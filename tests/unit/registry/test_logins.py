@@ -31,7 +31,7 @@ from tests.support.world import World
 ANNA = Login("anna", by_password=True)
 
 
-class Connected:
+class LoggedIn:
     def __init__(self) -> None:
         self.dismissed: list[PeerError] = []
 
@@ -120,7 +120,7 @@ async def test_what_was_right_is_remembered_for_a_while(
 async def test_who_is_connected_is_remembered(
     world: World, logins: Logins, made: list[str]
 ) -> None:
-    one = Connected()
+    one = LoggedIn()
     logins.came(one, await logins.login(who()))
     world.clock.advance(10 * REMEMBERED_S)
     await logins.login(who())
@@ -151,7 +151,7 @@ async def test_an_older_form_is_kept_in_ours_from_the_first_login_on(
     world: World, logins: Logins, kept: str
 ) -> None:
     await world.users.put(user("anna", kept))
-    guest = Connected()
+    guest = LoggedIn()
     world.users.enter(guest, ANNA)
     await fails(logins, who(password=b"wrong"))
     assert world.users.by_name["anna"].password == kept
@@ -286,10 +286,10 @@ async def test_a_token_is_taken_as_a_password(world: World, by_token: Logins) ->
 
 
 async def test_who_came_by_a_token_goes_when_that_runs_out(world: World, by_token: Logins) -> None:
-    guests = {lasts_s: Connected() for lasts_s in (60, 120)}
+    guests = {lasts_s: LoggedIn() for lasts_s in (60, 120)}
     for lasts_s, guest in guests.items():
         by_token.came(guest, await by_token.login(who(None, token(world, "zoe", lasts_s))))
-    left = Connected()
+    left = LoggedIn()
     login = await by_token.login(who(None, token(world, "zoe", 30)))
     by_token.came(left, login)
     by_token.left(left, login)

@@ -63,12 +63,12 @@ async def test_a_change_counts_at_once_and_is_told() -> None:
         assert not anna.may_publish("a")
         told: list[bool] = []
 
-        class Watching:
+        class Hearing:
             def rights_changed(self, *, limited: bool) -> None:
                 assert limited
                 told.append(anna.may_publish("a"))
 
-        await world.permissions.start(Watching())
+        await world.permissions.start(Hearing())
         await world.permissions.add([rule("allow publish a")])
         await world.permissions.remove([rule("allow publish a")])
         assert told == [False, True, False]

@@ -71,7 +71,7 @@ async def test_what_is_no_quota_is_refused(world: World) -> None:
 async def test_too_many_connections_are_refused_but_not_one_that_takes_anothers_place(
     world: World,
 ) -> None:
-    class Guest:
+    class AnyGuest:
         def dismiss(self, error: Exception) -> None:
             raise AssertionError
 
@@ -81,7 +81,7 @@ async def test_too_many_connections_are_refused_but_not_one_that_takes_anothers_
     world.quotas.refuse_connection("ann")
     await world.quotas.put(USER, "ann", Quota(connections=1))
     world.quotas.refuse_connection("ann")
-    world.users.enter(Guest(), Login("ann"))
+    world.users.enter(AnyGuest(), Login("ann"))
     with pytest.raises(QuotaExceeded, match="ann may have 1 connections, and has 1"):
         world.quotas.refuse_connection("ann")
     world.quotas.refuse_connection("ann", replaces_one=True)

@@ -310,7 +310,7 @@ async def test_a_disk_that_cannot_be_read_is_not_called_damage(
 ) -> None:
     """Neither by a read, nor by a commit, a check or a start."""
 
-    def malformed(*_: object) -> None:
+    def malformed(*_: object, **__: object) -> None:
         error = sqlite3.DatabaseError("database disk image is malformed")
         error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
         raise error
