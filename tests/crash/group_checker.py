@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from math import inf
 
@@ -72,8 +73,8 @@ def exclusive(history: History, group: str, repeats_max: int) -> Iterator[str]:
     copies = copies_owed(history, group)
     connects = connections(history)
     earlier: defaultdict[Key, list[tuple[Delivery, Connected]]] = defaultdict(list)
-    cut_off: Counter[tuple[str, int]] = Counter()
-    with_kill: Counter[int] = Counter()
+    cut_off: defaultdict[tuple[str, int], set[Key]] = defaultdict(set)
+    with_kill: defaultdict[int, set[Key]] = defaultdict(set)
     for member, delivery in arrivals(history, group):
         if not delivery.qos or delivery.held_for is not None:
             continue
@@ -94,15 +95,15 @@ def exclusive(history: History, group: str, repeats_max: int) -> Iterator[str]:
         elif len(acknowledged) >= copies[delivery.key]:
             epoch, connect = acknowledged[-1]
             if epoch in history.killed and epoch < delivery.epoch:
-                with_kill[epoch] += 1
+                with_kill[epoch].add(delivery.key)
             else:
-                cut_off[connect.client, connect.connection] += 1
+                cut_off[connect.client, connect.connection].add(delivery.key)
         before.append((delivery, connects[member, delivery.connection]))
-    for epoch, number in with_kill.items():
-        if number > repeats_max * len(history.groups[group]):
+    for epoch, keys in with_kill.items():
+        if (number := len(keys)) > repeats_max * len(history.groups[group]):
             yield f"{group}: {number} messages came again that were acknowledged in epoch {epoch}"
-    for (member, connection), number in cut_off.items():
-        if number > repeats_max:
+    for (member, connection), keys in cut_off.items():
+        if (number := len(keys)) > repeats_max:
             yield (
                 f"{group}: {number} messages came again that {member} had acknowledged in its "
                 f"connection {connection}"
@@ -167,15 +168,17 @@ def caught_up(history: History, group: str) -> Iterator[str]:
 
 
 def arrivals(history: History, group: str) -> list[tuple[str, Delivery]]:
-    """What came to the members, in the order in which it came."""
-    return sorted(
-        (
-            (member, delivery)
-            for member in history.groups[group]
-            for delivery in history.deliveries[member]
-        ),
-        key=lambda arrival: arrival[1].at,
-    )
+    """What came to the members, in the order in which it came. What a client reads after it ended
+    the connection came before that: its broker knows of the end by then, the client may be slow."""
+    connects = connections(history)
+    arrived: list[tuple[str, Delivery]] = []
+    for member in history.groups[group]:
+        for delivery in history.deliveries[member]:
+            ended_at = connects[member, delivery.connection].ended_at
+            if ended_at is not None and ended_at < delivery.at:
+                delivery = replace(delivery, at=ended_at)
+            arrived.append((member, delivery))
+    return sorted(arrived, key=lambda arrival: arrival[1].at)
 
 
 def connections(history: History) -> dict[tuple[str, int], Connected]:

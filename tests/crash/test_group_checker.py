@@ -175,6 +175,25 @@ def test_a_kill_repeats_a_window_for_each_member(history: History) -> None:
     ]
 
 
+def test_what_nobody_acknowledges_is_repeated_once_however_often_it_comes(
+    history: History,
+) -> None:
+    history.deliveries["m"][2].acknowledged_in = None
+    for _ in range(3):
+        end(history, last(history, "m"))
+        number = connect(history, "m").connection
+        delivery = deliver(history, ONE, "m", connection=number, acknowledged=False)
+    delivery.acknowledged_in = history.epoch
+    assert check_groups(history, repeats_max=1) == []
+
+
+def test_what_a_client_reads_after_it_left_may_be_anothers_by_then(history: History) -> None:
+    end(history, last(history, "n"))
+    history.deliveries["m"][-1].at = history.now()
+    deliver(history, FOUR, "n", connection=2, acknowledged=False)
+    assert check_groups(history, repeats_max=1) == []
+
+
 def test_a_connection_that_is_cut_off_repeats_no_more_than_its_window(history: History) -> None:
     end(history, last(history, "m"))
     deliver(history, FOUR, "n", connection=2)
