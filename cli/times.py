@@ -1,6 +1,6 @@
 """TIME as people say it, and as the commands say it back.
 
-    11:00   11:00:30   today   yesterday   2026-11-28   2026-11-28 11:00   -10min   -1h30m   -2w
+    11:00   11:00:30   today   yesterday   tomorrow 08:00   2026-11-28   2026-11-28 11:00   -1h30m
 
 A time without a zone is local, as `pubsub log` shows times on a terminal; everything that
 `broker/replay/spec.py` takes is a TIME here, too. The broker gets them with their zone.
@@ -17,7 +17,7 @@ from broker.replay import spec
 from cli.failure import CommandFailed, Exit
 
 _CLOCK = re.compile(r"([01]?[0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]{1,6})?)?")
-_DAYS = {"today": 0, "yesterday": 1}
+_DAYS = {"yesterday": -1, "today": 0, "tomorrow": 1}
 _WITHOUT_ZONE = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?)?", re.IGNORECASE
 )
@@ -32,7 +32,8 @@ _EPOCH_DIGITS_MIN = 6
 """Shorter numbers are no time of any log, but parts of one: `@11:00:12:00` is 11:00 to 12:00."""
 
 HELP = (
-    "TIME is like 11:00, today, yesterday, 2026-11-28, '2026-11-28 11:00' (local without a zone),"
+    "TIME is like 11:00, yesterday, 'tomorrow 08:00', 2026-11-28, '2026-11-28 11:00' (local"
+    " without a zone),"
     " 2026-11-28T10:00:00Z, 1741948200 (epoch) or -10min, -1d2h (ago)"
 )
 
@@ -41,12 +42,8 @@ def time_us(text: str, now_us: int) -> int | None:
     """Microseconds since the epoch, not below 0; None: `text` is no TIME."""
     now = datetime.fromtimestamp(now_us / 1e6)
     moment: datetime | None = None
-    if text in _DAYS:
-        moment = datetime(now.year, now.month, now.day) - timedelta(days=_DAYS[text])
-    elif _CLOCK.fullmatch(text):
-        hour, minute, *second = text.split(":")
-        moment = datetime(now.year, now.month, now.day, int(hour), int(minute))
-        moment += timedelta(seconds=float(second[0]) if second else 0)
+    if (of_day := _of_day(text)) is not None:
+        moment = datetime(now.year, now.month, now.day) + of_day
     elif _WITHOUT_ZONE.fullmatch(text):
         try:
             moment = datetime.fromisoformat(text.upper())
@@ -71,6 +68,20 @@ def time_us(text: str, now_us: int) -> int | None:
     except ReplaySpecInvalid:
         pass
     return None
+
+
+def _of_day(text: str) -> timedelta | None:
+    """Of `tomorrow`, `11:00` or `yesterday 11:00`: how long after midnight that is; None: neither
+    is meant."""
+    day, _, clock = text.partition(" ") if text.split(" ")[0] in _DAYS else ("today", "", text)
+    after = timedelta(days=_DAYS[day])
+    if text == day:
+        return after
+    if not _CLOCK.fullmatch(clock):
+        return None
+    hour, minute, *second = clock.split(":")
+    seconds = float(second[0]) if second else 0
+    return after + timedelta(hours=int(hour), minutes=int(minute), seconds=seconds)
 
 
 def required_us(option: str, text: str, now_us: int) -> int:
@@ -108,9 +119,11 @@ def canonical(option: str, text: str, now_us: int) -> tuple[str, str]:
         span = spec.parse(text, now_us)
     except ReplaySpecInvalid as error:
         if times is None:
+            forms = f"use earliest, latest, N (offset), -N (last N), N:M, @TIME or @T1:T2; {HELP}"
+            is_time = time_us(text, now_us) is not None or _times(f"@{text}", now_us) is not None
             raise CommandFailed(
                 f"{option} {text!r} is no place in the log",
-                f"use earliest, latest, N (offset), -N (last N), N:M, @TIME or @T1:T2; {HELP}",
+                f"a time is written with @ before it: {option} @{text}" if is_time else forms,
                 Exit.USAGE,
             ) from error
     else:
@@ -142,7 +155,7 @@ def _is_same_everywhere(text: str, times: tuple[int, int | None], now_us: int) -
 def _times(text: str, now_us: int) -> tuple[int, int | None] | None:
     """One TIME or two; None: something else is meant."""
     if not text.startswith("@"):
-        plain = text in _DAYS or _WITHOUT_ZONE.fullmatch(text) or _AGO.fullmatch(text)
+        plain = text.split(" ")[0] in _DAYS or _WITHOUT_ZONE.fullmatch(text) or _AGO.fullmatch(text)
         found = time_us(text, now_us) if plain else None
         return None if found is None else (found, None)
     text = text[1:]

@@ -32,6 +32,9 @@ def _zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         ("23:59:30.5", "2026-11-28T22:59:30.500000Z"),
         ("today", "2026-11-27T23:00:00.000000Z"),
         ("yesterday", "2026-11-26T23:00:00.000000Z"),
+        ("tomorrow", "2026-11-28T23:00:00.000000Z"),
+        ("tomorrow 08:00", "2026-11-29T07:00:00.000000Z"),
+        ("yesterday 23:59:30", "2026-11-27T22:59:30.000000Z"),
         ("2026-11-28", "2026-11-27T23:00:00.000000Z"),
         ("2026-11-28 11:00", "2026-11-28T10:00:00.000000Z"),
         ("2026-11-28t11:00:00.25", "2026-11-28T10:00:00.250000Z"),
@@ -48,7 +51,9 @@ def test_what_a_time_means(text: str, means: str) -> None:
     assert rfc3339(found) == means
 
 
-@pytest.mark.parametrize("text", ["", "24:00", "11", "2026-13-01", "tomorrow", "-", "11:00:00:00"])
+@pytest.mark.parametrize(
+    "text", ["", "24:00", "11", "2026-13-01", "tomorrow noon", "tomorrow ", "-", "11:00:00:00"]
+)
 def test_what_is_no_time(text: str) -> None:
     assert time_us(text, NOW_US) is None
     with pytest.raises(CommandFailed, match=r"--as-of .* is no TIME; TIME is like 11:00") as failed:
@@ -61,6 +66,7 @@ def test_what_is_no_time(text: str) -> None:
     [
         ("@11:00", "@2026-11-28T10:00:00.000000Z", "2026-11-28 11:00:00 +01:00"),
         ("today", "@2026-11-27T23:00:00.000000Z", "2026-11-28 00:00:00 +01:00"),
+        ("yesterday 11:00", "@2026-11-27T10:00:00.000000Z", "2026-11-27 11:00:00 +01:00"),
         ("-10min", "@2026-11-28T10:20:00.000000Z", "2026-11-28 11:20:00 +01:00"),
         ("@-1h", "@-1h", "2026-11-28 10:30:00 +01:00"),
         ("@-1h:-5m", "@-1h:-5m", "2026-11-28 10:30:00 +01:00 to 2026-11-28 11:25:00 +01:00"),
@@ -88,6 +94,12 @@ def test_what_is_no_time(text: str) -> None:
 )
 def test_a_spec_gets_the_zone_that_was_meant(text: str, spec: str, understood: str) -> None:
     assert canonical("--from", text, NOW_US) == (spec, understood)
+
+
+@pytest.mark.parametrize("text", ["11:00", "11:00:12:00", "11:00..12:00"])
+def test_a_time_of_day_that_is_no_spec_is_said_with_what_it_lacks(text: str) -> None:
+    with pytest.raises(CommandFailed, match=f"written with @ before it: --from @{text}$"):
+        canonical("--from", text, NOW_US)
 
 
 @pytest.mark.parametrize("text", ["@", "@noon", "@12:00:11:00", "5:4", "soon"])
