@@ -23,8 +23,12 @@ Properties = list[tuple[str, str]]
 def duration(option: str, text: str) -> int:
     """Seconds. Raises BadParameter: it is none, or more than MQTT has room for."""
     seconds = duration_s(text)
-    if seconds is None or seconds > DELAY_MAX_S:
+    if seconds is None:
         raise typer.BadParameter(f"{option} {text!r} is no duration: use 90s, 15m or 1d2h")
+    if seconds > DELAY_MAX_S:
+        raise typer.BadParameter(
+            f"{option} {text!r} is too long: MQTT has room for {DELAY_MAX_S // 86_400:,} days"
+        )
     return seconds
 
 
