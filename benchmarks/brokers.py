@@ -118,17 +118,21 @@ DATABASES = {
 
 @contextmanager
 def running(
-    name: str, directory: Path | None = None, environment: Mapping[str, str] | None = None
+    name: str,
+    directory: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    command: Command | None = None,
 ) -> Iterator[BrokerProcess]:
     """A broker that is stopped at the end: a fresh one, whose data is then removed, or one with the
-    data that is in `directory`. `environment` is added to ours."""
+    data that is in `directory`. `environment` is added to ours. `command`: of another than those of
+    `BROKERS`."""
     with (
         scratch(name) if directory is None else nullcontext(directory) as data,
         tempfile.TemporaryFile() as diagnostics,
     ):
         port = free_port()
         process = subprocess.Popen(
-            BROKERS[name](port, data),
+            (command or BROKERS[name])(port, data),
             cwd=ROOT,
             env={**os.environ, **(environment or {})},
             stdin=subprocess.DEVNULL,

@@ -14,16 +14,13 @@ import ssl
 import statistics
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.brokers import RESULTS, ROOT, TICKS_PER_S
+from benchmarks.brokers import ROOT, BrokerProcess, free_port, running, scratch
 from cli.bench.packets import packet, text
-from tests.support.broker_process import BrokerProcess
-from tests.support.tls_broker import TlsBroker
 
 ROUNDS = 5
 SECONDS = 4.0
@@ -56,31 +53,55 @@ def main() -> None:
         print(idle(measured), flush=True)
 
 
+@dataclass(frozen=True)
+class TlsBroker:
+    """It listens twice: with TLS, and on `port` without."""
+
+    process: BrokerProcess
+    port: int
+    tls_port: int
+    ca: Path
+
+    @property
+    def cpu_s(self) -> float:
+        return self.process.cpu_s()
+
+    def context(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=self.ca)
+
+
 @contextmanager
 def broker(*, rsa: bool) -> Iterator[TlsBroker]:
-    RESULTS.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=RESULTS) as directory:
-        measured = TlsBroker(Path(directory))
-        if rsa:
-            _make_rsa(measured)
-        with measured:
-            yield measured
+    with scratch("tls") as directory:
+        (make_rsa if rsa else make)(directory)
+        tls_port = free_port()
+
+        def command(port: int, data: Path) -> list[str]:
+            settings = data / "pubsub.toml"
+            settings.write_text(
+                f"[[listeners]]\nport = {tls_port}\n"
+                f'tls_certificate = "{data}/server.crt"\ntls_key = "{data}/server.key"\n'
+                f"[[listeners]]\nport = {port}\n"
+            )
+            start = [sys.executable, "-m", "cli.main", "broker", "start"]
+            return [*start, "--config", str(settings), "--data-dir", str(data / "data")]
+
+        with running("pubsub", directory, command=command) as process:
+            port = process.address.port
+            yield TlsBroker(process, port, tls_port, directory / "ca.crt")
 
 
-def _make_rsa(measured: TlsBroker) -> None:
-    server = measured.network.server
+def make(directory: Path) -> None:
+    create = [sys.executable, "-m", "cli.main", "cert", "create", "localhost", "127.0.0.1"]
+    subprocess.run([*create, "--dir", str(directory)], check=True, capture_output=True, cwd=ROOT)
+
+
+def make_rsa(directory: Path) -> None:
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"]
     command += ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-days", "2"]
-    command += ["-keyout", str(server.key), "-out", str(server.certificate)]
+    command += ["-keyout", str(directory / "server.key"), "-out", str(directory / "server.crt")]
     subprocess.run(command, check=True, capture_output=True)
-    measured.network.ca.write_bytes(server.certificate.read_bytes())
-
-
-def cpu_s(measured: BrokerProcess) -> float:
-    """User and system time of all its threads so far."""
-    assert measured._process is not None
-    stat = Path(f"/proc/{measured._process.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(stat[11]) + int(stat[12])) / TICKS_PER_S
+    (directory / "ca.crt").write_bytes((directory / "server.crt").read_bytes())
 
 
 def compared(name: str, measured: TlsBroker, rounds: int, more: tuple[str, ...]) -> str:
@@ -88,7 +109,7 @@ def compared(name: str, measured: TlsBroker, rounds: int, more: tuple[str, ...])
     for _ in range(rounds):
         plain.append(rate(measured, f"mqtt://127.0.0.1:{measured.port}", more))
         where = f"mqtts://127.0.0.1:{measured.tls_port}"
-        secure.append(rate(measured, where, ("--cafile", str(measured.network.ca), *more)))
+        secure.append(rate(measured, where, ("--cafile", str(measured.ca), *more)))
     faster = statistics.median(s.per_s / p.per_s for p, s in zip(plain, secure, strict=True))
     dearer = statistics.median(s.cpu_us / p.cpu_us for p, s in zip(plain, secure, strict=True))
     return (
@@ -105,24 +126,24 @@ def _median(rates: list[Rate]) -> str:
 
 def rate(measured: TlsBroker, url: str, more: tuple[str, ...]) -> Rate:
     command = [sys.executable, "-m", "cli.main", "bench", "-L", url, "--seconds", str(SECONDS)]
-    before_s = cpu_s(measured)
+    before_s = measured.cpu_s
     done = subprocess.run([*command, "--json", *more], capture_output=True, cwd=ROOT, check=True)
     told = json.loads(done.stdout)
     return Rate(
-        told["delivered_per_s"], (cpu_s(measured) - before_s) * 1e6 / told["delivered_messages"]
+        told["delivered_per_s"], (measured.cpu_s - before_s) * 1e6 / told["delivered_messages"]
     )
 
 
 def handshakes(measured: TlsBroker) -> str:
     """One after the other: connect, shake hands, leave."""
-    context = measured.network.client_context()
-    before_s = cpu_s(measured)
+    context = measured.context()
+    before_s = measured.cpu_s
     for _ in range(HANDSHAKES):
         plain(measured.port).close()
-    middle_s = cpu_s(measured)
+    middle_s = measured.cpu_s
     for _ in range(HANDSHAKES):
         secure(measured.tls_port, context).close()
-    each_s = (cpu_s(measured) - middle_s) / HANDSHAKES
+    each_s = (measured.cpu_s - middle_s) / HANDSHAKES
     without_s = (middle_s - before_s) / HANDSHAKES
     return (
         f"connection and CONNECT: {without_s * 1e6:.0f} us of CPU; with a handshake"
@@ -148,7 +169,7 @@ def _connected(connection: socket.socket) -> socket.socket:
 
 def idle(measured: TlsBroker) -> str:
     """What it holds in memory for connections that say nothing."""
-    context = measured.network.client_context()
+    context = measured.context()
     without = grown_kib(measured, lambda: plain(measured.port))
     with_tls = grown_kib(measured, lambda: secure(measured.tls_port, context))
     return f"idle connection: {without:.1f} KiB; with TLS {with_tls:.1f} KiB"
@@ -159,10 +180,10 @@ def grown_kib(measured: TlsBroker, connect: Callable[[], socket.socket]) -> floa
     with ExitStack() as connections:
         for _ in range(IDLE // 10):
             connections.enter_context(connect())
-        before = measured.resident_bytes()
+        before_mb = measured.process.memory_mb()
         for _ in range(IDLE):
             connections.enter_context(connect())
-        return (measured.resident_bytes() - before) / IDLE / 1024
+        return (measured.process.memory_mb() - before_mb) * 1024 / IDLE
 
 
 if __name__ == "__main__":
