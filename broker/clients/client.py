@@ -57,7 +57,7 @@ class Client(Owner):
         self._transport = transport
         self.peer, self.address = peer, peer.address
         traffic = services.counters.packets
-        self._gate = Gate(services, peer, self)
+        self._gate = Gate(services, peer)
         self._connection = Connection(now, services.limits, self._gate.methods(), traffic)
         self._output = Output(
             self._connection, transport, services.log, self._connection_ended, self.failed
@@ -269,9 +269,9 @@ class Client(Owner):
         services.counters.connects += 1
         self._client_id = connecting.identifier(packet)
         try:
-            await self._gate.enter(packet)
+            await self._gate.enter(packet, self)
             if self._output.closed:
-                self._gate.leave()
+                self._gate.leave(self)
                 return
             session, present = await connecting.open_session(
                 services, packet, self._client_id, self, self._gate
@@ -386,7 +386,7 @@ class Client(Owner):
         if self._output.closed:
             return
         self._output.leave()
-        self._gate.leave()
+        self._gate.leave(self)
         if self._sending is not None and self._publishing is not None:
             self._sending.stop()
             self._publishing.stop()

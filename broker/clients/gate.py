@@ -25,19 +25,19 @@ from broker.security.scram import ScramExchange
 
 
 class Gate:
-    """Of one connection. `login` is None until it has come in."""
+    """Of one connection. `login` is None until it has come in. It does not keep the `guest`, its
+    client, which would then outlive the connection until the cycle collector comes."""
 
-    __slots__ = ("_guest", "_peer", "_publishing", "_services", "login")
+    __slots__ = ("_peer", "_publishing", "_services", "login")
 
-    def __init__(self, services: Services, peer: Peer, guest: Guest) -> None:
+    def __init__(self, services: Services, peer: Peer) -> None:
         self._services = services
         self._peer = peer
-        self._guest = guest
         self.login: Login | None = None
         self._publishing: Rights | None = None
         """Of its lines, once they are asked for."""
 
-    async def enter(self, packet: Connect) -> Login:
+    async def enter(self, packet: Connect, guest: Guest) -> Login:
         """Raises LoginRefused, QuotaExceeded. Waiting for it counts as no silence of the client."""
         services, client_id, will = self._services, packet.client_id, packet.will
         if client_id:
@@ -48,7 +48,8 @@ class Gate:
         who = self._applicant(packet.username, packet.password, size)
         who.authenticated_user = packet.authenticated_user
         login = await services.logins.login(who)
-        return self._came_in(login, replaces_one=client_id in services.sessions.owners)
+        replaces_one = client_id in services.sessions.owners
+        return self._came_in(login, guest, replaces_one=replaces_one)
 
     def methods(self) -> Methods:
         """Of enhanced authentication."""
@@ -60,11 +61,12 @@ class Gate:
     def _scram(self) -> ScramExchange:
         return self._services.logins.scram(self._peer.host, again=self.login is not None)
 
-    async def log_in(self, name: str | None, password: bytes | None) -> Login:
+    async def log_in(self, name: str | None, password: bytes | None, guest: Guest) -> Login:
         """As `enter`. Who had come in as somebody else is this one now."""
-        return self._came_in(await self._services.logins.login(self._applicant(name, password)))
+        login = await self._services.logins.login(self._applicant(name, password))
+        return self._came_in(login, guest)
 
-    def refusal(self, event: LineEvent) -> str:
+    def refusal(self, event: LineEvent, guest: Guest) -> str:
         """Why a line is not obeyed; empty: it is. Who has not logged in may be `anonymous`."""
         if self.login is None and not isinstance(event, LineLogin | LineConfirm | LineError):
             try:
@@ -73,7 +75,7 @@ class Gate:
                 return "log in first: LOGIN <user> <password>"
             assert login is not None
             try:
-                self._came_in(login)
+                self._came_in(login, guest)
             except QuotaExceeded as error:
                 return error.reason
         if isinstance(event, LinePublish) and not self.may_publish(event.topic):
@@ -95,13 +97,13 @@ class Gate:
         allowed, peer = self._services.config.allow_anonymous, self._peer
         return Applicant(name, password, peer.host, allowed, peer.certificate_user, size)
 
-    def _came_in(self, login: Login, *, replaces_one: bool = False) -> Login:
+    def _came_in(self, login: Login, guest: Guest, *, replaces_one: bool = False) -> Login:
         """`replaces_one`: another connection ends for it. Raises QuotaExceeded."""
-        self.leave()
+        self.leave(guest)
         if self._services.users.exist:
             self._services.quotas.refuse_connection(login.user, replaces_one=replaces_one)
         self.login, self._publishing = login, None
-        self._services.logins.came(self._guest, login)
+        self._services.logins.came(guest, login)
         return login
 
     @property
@@ -115,7 +117,7 @@ class Gate:
         login = self.login
         return self._services.permissions.rights(login.user, login.roles, client_id)
 
-    def leave(self) -> None:
+    def leave(self, guest: Guest) -> None:
         if self.login is not None:
-            self._services.logins.left(self._guest, self.login)
+            self._services.logins.left(guest, self.login)
             self.login = None

@@ -80,7 +80,7 @@ class LineClient:
         )
         self._subscribers: dict[str, LineSubscriber] = {}
         self._answers = Answers(self._connection, services, now)
-        self._gate = Gate(services, peer, self)
+        self._gate = Gate(services, peer)
         self._events: deque[LineEvent] = deque()
         self._step: asyncio.Task[None] | None = None
         self._half_open = HalfOpen(transport)
@@ -179,7 +179,7 @@ class LineClient:
     def _perform(self) -> None:
         """Obey in order. A SUBSCRIBE may wait for the log; later commands wait for it."""
         while self._events and self._step is None:
-            if why := self._gate.refusal(self._events[0]):
+            if why := self._gate.refusal(self._events[0], self):
                 self._events.popleft()
                 self._answer(self._answers.place(), why)
                 continue
@@ -208,7 +208,7 @@ class LineClient:
         try:
             if self._subscribers:
                 raise QuotaExceeded("LOGIN comes before the first subscriber")
-            await self._gate.log_in(event.user, event.password)
+            await self._gate.log_in(event.user, event.password, self)
             self._transport.deadline_moved()  # It is no stranger any more.
             self._answer(answer)
         except PeerError as error:
@@ -393,7 +393,7 @@ class LineClient:
             self._transport.resume_reading(reason)
 
     def _leave(self) -> None:
-        self._gate.leave()
+        self._gate.leave(self)
         with ExitStack() as leaving:  # If one of them raises, the others leave all the same.
             for subscriber in self._subscribers.values():
                 leaving.callback(subscriber.leave)
