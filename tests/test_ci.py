@@ -57,9 +57,9 @@ def test_all_that_runs_alone_is_where_the_makefile_looks_for_it() -> None:
 
 
 def test_every_test_is_in_one_place_that_make_test_runs() -> None:
-    """Beside what runs alone."""
+    """Or `make test-cluster`; beside what runs alone."""
     would_run = subprocess.run(
-        ["make", "--dry-run", "test"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["make", "--dry-run", "test", "test-cluster"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
     places = [
         ROOT / word

@@ -288,7 +288,9 @@ class Group(Owner, Recipient):
     def _lease_ready(self) -> None:
         """What is to be tried again, to members that do not have this message still."""
         redelivery = self.redelivery
-        ready, redelivery.ready = redelivery.ready, []
+        ready: list[tuple[Message, Retry]] = []
+        if self._turns:  # Else nobody can have any, nor does it matter who could.
+            ready, redelivery.ready = redelivery.ready, []
         room: dict[Session, int] = {}
         leased: set[Session] = set()
         for message, retry in ready:

@@ -8,11 +8,13 @@ import gc
 import time
 from collections.abc import Awaitable, Callable
 from functools import wraps
+from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
 from typing import ParamSpec, Self
 
 LOOKS = 3
+REFERENCE_MS = 45.0
 
 P = ParamSpec("P")
 
@@ -22,9 +24,22 @@ class LongTurn(AssertionError):
 
 
 def short(most_ms: float, *took_ms: float) -> None:
-    """Raises LongTurn: one of these took more."""
-    if max(took_ms) >= most_ms:
-        raise LongTurn(f"took {max(took_ms):.1f} ms, may take {most_ms}")
+    """Raises LongTurn: one of these took more, on a machine that does a piece of work in
+    REFERENCE_MS. A slower one has as much more time."""
+    longest_ms = max(took_ms)
+    if longest_ms >= most_ms and longest_ms >= (may_ms := most_ms * _slowness()):
+        raise LongTurn(f"took {longest_ms:.1f} ms, may take {may_ms:.1f}")
+
+
+def _slowness() -> float:
+    """1, or more where the machine is slow just now."""
+    took_ms = []
+    for _ in range(3):
+        began = time.thread_time()
+        made = {number: (number, str(number)) for number in range(200_000)}
+        sorted(made.values(), key=itemgetter(1))
+        took_ms.append((time.thread_time() - began) * 1000)
+    return max(1.0, min(took_ms) / REFERENCE_MS)
 
 
 def again_if_long(test: Callable[P, Awaitable[None]]) -> Callable[P, Awaitable[None]]:
