@@ -48,7 +48,7 @@ def test_each_event_is_a_plain_line_with_its_time_and_client(own_broker: BrokerP
         f"{client}disconnected: taken over by another connection with its client identifier",
         f"{client}connected (MQTT 5, new session, keep alive 60 s)",
         f"{client}disconnected: the connection was lost",
-        "connection from 127.0.0.1:PORT closed: it speaks TLS, and the broker does not",
+        "connection from 127.0.0.1:PORT closed: it speaks TLS, and its listener does not",
         "stopping: 0 connections are closed",
         "stopped",
     ]
