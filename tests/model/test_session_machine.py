@@ -66,12 +66,11 @@ from broker.store.memory import MemoryStore
 from broker.store.sqlite.store import SqliteStore
 from broker.topics import matches
 from tests.support.clock import FakeClock
+from tests.support.patience import PATIENCE_S
 from tests.support.quick_disk import quick_disk
 
 INFLIGHT_MAX = 4
 EXPIRY_S = 1000
-PATIENCE_S = 10.0
-"""For what has to happen. It is a lost wake-up if it does not."""
 TOPICS = ("t/a", "t/b", "u")
 FILTERS = {"t/+": 1, "t/a": 2, "#": 1, "u": 2, "t/b": 0}
 """And the QoS that each is subscribed with."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from broker.message import Message, Offset
 from broker.store import Skipped, Store
+from tests.support.patience import PATIENCE_S
 
 END = Offset(1 << 62)
 """Above every offset."""
@@ -35,7 +36,7 @@ async def retained(store: Store, filters: Sequence[str]) -> list[Message]:
 async def tail_until(store: Store, start: int, last: int) -> list[Message | Skipped]:
     """What `tail` yields from `start` on, flat, until it came to offset `last`."""
     found: list[Message | Skipped] = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         async for batch in store.tail(Offset(start)):
             if isinstance(batch, Skipped):
                 found.append(batch)

@@ -40,6 +40,7 @@ from broker.session.session import Session
 from broker.store import Read
 from broker.store.memory import MemoryStore
 from tests.support.clock import FakeClock
+from tests.support.patience import PATIENCE_S
 
 T = TypeVar("T")
 
@@ -254,7 +255,7 @@ class World:
 
     async def passing_time(self, awaited: Awaitable[T]) -> T:
         """Wait for this; time passes as far as that needs it."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             future = asyncio.ensure_future(awaited)
             while not future.done():
                 for _ in range(20):
@@ -269,7 +270,7 @@ class World:
 
     async def settled(self) -> None:
         await self.flushed()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             while self.delivery.live.through < self.disk.high_watermark:  # noqa: ASYNC110  No event.
                 await asyncio.sleep(0)
         for _ in range(20):  # What readers do takes turns, and none of it waits for anything else.

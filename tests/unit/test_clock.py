@@ -10,6 +10,7 @@ from broker.clock import FAILED_RETRY_S, US, Alarm, Instant, SystemClock
 from broker.log.deadlines import Deadlines
 from broker.message import Monotonic, WallUs
 from tests.support.clock import FakeClock
+from tests.support.patience import PATIENCE_S
 
 
 def test_the_type_checker_refuses_a_time_of_the_other_clock() -> None:
@@ -35,7 +36,7 @@ async def test_the_system_s_timers_fire_unless_cancelled() -> None:
     clock, fired = SystemClock(), asyncio.Event()
     clock.call_later(0, lambda: pytest.fail("was cancelled")).cancel()
     clock.call_later(0.001, fired.set)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         await fired.wait()
         await clock.sleep(0.001)
 
@@ -111,7 +112,7 @@ async def test_what_is_due_already_is_done_in_parts_with_turns_between(
     rule = Rule(-1, -1, -1)
     alarm.watch(rule)
     others = 0
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while rule.left:
             others += 1
             await asyncio.sleep(0)

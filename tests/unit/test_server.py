@@ -29,6 +29,7 @@ from broker.reloading import Source
 from broker.server import GC_THRESHOLDS, SWITCH_INTERVAL_S, Server, run
 from broker.store.sqlite.store import SqliteStore
 from tests.support.clock import FakeClock
+from tests.support.patience import PATIENCE_S
 from tests.support.raw_client import connect_packet
 from tests.support.sqlite import ask
 
@@ -70,7 +71,7 @@ async def connect(
     """Returns when it is accepted."""
     reader, writer = await asyncio.open_connection(*server.address)
     writer.write(encode(packet or connect_packet("client"), MQTT_5))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         assert (await reader.readexactly(2))[0] == 0x20
         await reader.read(1000)
     return reader, writer
@@ -181,7 +182,7 @@ async def test_messages_flow_and_the_broker_tells_about_itself(config: Config) -
     writer.write(encode(Subscribe(1, filters), MQTT_5))
     writer.write(encode(Publish("t", b"payload", 1, False, False, 1), MQTT_5))
     received = b""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while b"payload" not in received or b"$SYS/broker/messages/stored" not in received:
             received += await reader.read(1000)
     writer.close()
@@ -191,7 +192,7 @@ async def test_messages_flow_and_the_broker_tells_about_itself(config: Config) -
 async def test_status_is_a_snapshot(server: Server, config: Config) -> None:
     reader, writer = await connect(server)
     writer.write(encode(Publish("t", b"", 1, False, False, 1), MQTT_5))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         assert (await reader.readexactly(2))[0] == 0x40
     status = server.status()
     writer.close()
@@ -247,7 +248,7 @@ async def test_what_was_received_is_acknowledged_before_it_stops(config: Config)
     await server.start()
     reader, writer = await connect(server)
     writer.write(encode(Publish("t", b"payload", 1, False, False, 1), MQTT_5))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while not server.counters.messages_in:  # noqa: ASYNC110  (it has no event)
             await asyncio.sleep(0)
         await server.stop()
@@ -262,7 +263,7 @@ async def test_it_waits_until_somebody_asks_it_to_stop(server: Server) -> None:
     await asyncio.sleep(0)
     assert not waiting.done()
     server.request_stop()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         await waiting
 
 
@@ -344,7 +345,7 @@ async def test_a_log_that_takes_nothing_holds_up_the_stop_for_so_long_only(
     server = Server(replace(config, drain_timeout_s=0.01))
     await server.start()
     monkeypatch.setattr("broker.log.log.Log.flushed", lambda log: asyncio.Event().wait())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         await server.stop()
     assert caplog.messages == [
         "in 0.01 s the log did not take 0 messages, and changes of 0 sessions"
@@ -367,7 +368,7 @@ async def test_a_log_that_failed_stops_the_broker_which_acknowledges_nothing_mor
     await server.start()
     reader, writer = await connect(server)
     writer.write(encode(Publish("t", b"payload", 1, False, False, 1), MQTT_5))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         await server.wait_stopped()
         with pytest.raises(type(error), match=str(error)):
             await server.stop()
@@ -395,7 +396,7 @@ async def test_a_disk_that_does_not_answer_does_not_keep_the_broker(
         patch.setattr("broker.log.log.Log.flushed", hang)
         patch.setattr("broker.web.admin.AdminServer.stop", hang)
         patch.setattr(SqliteStore, "close", hang)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             with pytest.raises(StoreUnavailable, match=r"does not answer: the log was not closed"):
                 await server.stop()
     assert not is_locked(config.data_dir)

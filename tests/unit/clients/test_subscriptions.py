@@ -33,6 +33,7 @@ from broker.store import Read
 from tests.support.clients import Dialogue, services
 from tests.support.messages import message
 from tests.support.passwords import user
+from tests.support.patience import PATIENCE_S
 from tests.support.raw_client import next_packet
 from tests.support.world import Disk, Subscriber, World, payloads, running, subscription
 
@@ -819,7 +820,7 @@ async def test_a_subscription_that_a_full_disk_holds_up_holds_up_nothing_else(
     await world.publish(*values(1, 2))
     world.disk.full = True
     client.client(subscribing("#", 1))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while not world.counters.append_failures:  # noqa: ASYNC110  No event.
             await asyncio.sleep(0)
     client.peer.writable(yes=True)

@@ -16,6 +16,7 @@ from broker.message import Offset
 from broker.session import owed
 from broker.store import Read
 from tests.support.messages import message
+from tests.support.patience import PATIENCE_S
 from tests.support.world import Disk, Subscriber, World, payloads, placed, running, subscription
 
 
@@ -142,7 +143,7 @@ class LongSearch:
 
 
 async def got(sub: Subscriber, payload: bytes) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while payload not in payloads(sub.got):  # noqa: ASYNC110  It has no event.
             await asyncio.sleep(0.001)
 

@@ -16,6 +16,7 @@ from broker.message import Offset
 from broker.session.grants import merge_grants
 from broker.session.session import Session
 from broker.topics import matches
+from tests.support.patience import PATIENCE_S
 from tests.support.world import subscription
 
 NAMES = ("a", "a/b", "a/c", "b", "$x")
@@ -159,7 +160,7 @@ async def test_many_subscriptions_take_turns_also_of_who_is_back_before_they_are
     assert len(table) == 95
     assert [who for who, _, _ in table.of("t/94/x")] == [one]
     table.detach(one, failures.append)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while len(table):  # noqa: ASYNC110  No event.
             await asyncio.sleep(0)
     assert failures == []

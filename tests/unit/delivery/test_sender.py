@@ -16,6 +16,7 @@ from broker.registry.faces import Owner
 from broker.session.exchange import InFlight, Stage
 from broker.store import Read
 from tests.support.messages import message, numbered, texts
+from tests.support.patience import PATIENCE_S
 from tests.support.world import (
     Disk,
     World,
@@ -433,7 +434,7 @@ async def test_who_acknowledged_is_woken_also_when_the_disk_is_full(
     world.disk.full = True
     connection.session.in_flight.puback([1])
     connection.sender.cursor_moved()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while not world.counters.append_failures:
             world.clock.advance(CURSOR_COMMIT_DELAY_S)
             await asyncio.sleep(0)

@@ -12,6 +12,7 @@ from broker.delivery.waking import LITTLE_BYTES, WAKE_MESSAGES, Waking
 from broker.message import Grant, Offset
 from broker.session.session import Session
 from tests.support.messages import message
+from tests.support.patience import PATIENCE_S
 
 
 class Woken:
@@ -77,6 +78,6 @@ async def test_it_tells_when_all_were_woken(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(waking, "AT_ONCE_MAX", WAKE_MESSAGES)
     woken = Woken()
     woken.waking.wake(sessions(9))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         await woken.waking.finished()
     assert len(woken.names) == 9

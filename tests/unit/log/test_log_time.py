@@ -16,6 +16,7 @@ from broker.log.outage import FULL_RETRY_S
 from broker.message import Monotonic
 from tests.support.clock import FakeClock
 from tests.support.messages import message
+from tests.support.patience import PATIENCE_S
 from tests.support.world import Disk
 
 BORN_S = 1_700_000_000
@@ -200,7 +201,7 @@ async def test_a_full_disk_does_not_hold_up_the_end(disk: Disk) -> None:
     for _ in range(5):
         await asyncio.sleep(0)
     run.clock.advance(FULL_RETRY_S)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         await ending
 
 

@@ -21,6 +21,7 @@ from broker.store import Store
 from broker.store.removing import Order, Removed
 from tests.support.clock import FakeClock
 from tests.support.messages import message, numbered
+from tests.support.patience import PATIENCE_S
 from tests.support.retention import SIZE, Rules, four
 from tests.support.stores import END, read_all, retained
 
@@ -53,11 +54,10 @@ class LogWithRetention:
     async def passing_time(self, work: Coroutine[None, None, T]) -> T:
         """Its pauses pass."""
         running = asyncio.create_task(work)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while not running.done():
                 for timer in self.clock.timers[:1]:
-                    if timer < 1:
-                        self.clock.advance(timer)
+                    self.clock.advance(timer)
                 await asyncio.sleep(0)
         return await running
 

@@ -17,6 +17,7 @@ from broker.store.memory import MemoryStore
 from broker.store.sqlite.store import SqliteStore
 from tests.support.clock import FakeClock
 from tests.support.messages import message, numbered
+from tests.support.patience import PATIENCE_S
 from tests.support.sqlite import change
 
 BYTES_PER_S = 10_000
@@ -71,7 +72,7 @@ async def scrubbing(store: Store, clock: FakeClock) -> AsyncIterator[Scrub]:
 async def until(clock: FakeClock, reached: Callable[[], bool]) -> float:
     """Let time pass, as far as the scrub asks for it; how much that was, in seconds."""
     begun = clock.monotonic()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while not reached():
             if clock.timers:
                 clock.advance(clock.timers[0])

@@ -38,6 +38,7 @@ from tests.support.clients import NOTHING_TO_TELL, services
 from tests.support.clock import FakeClock
 from tests.support.dialled import dialled
 from tests.support.kernel import Kernel
+from tests.support.patience import PATIENCE_S
 from tests.support.raw_client import connect_packet
 from tests.support.websocket_client import handshake
 from tests.support.world import Disk, World, running
@@ -62,7 +63,7 @@ async def test_what_gets_no_answer_is_acknowledged_at_once_by_the_kernel(tmp_pat
         tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
         seen = server.counters.bytes_in
         writer.write(encode(Ack(PacketType.PUBACK, [1]), MQTT_5))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             while server.counters.bytes_in == seen:  # noqa: ASYNC110  (it has no event)
                 await asyncio.sleep(0)
         assert tcp.getsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK) == 1
@@ -72,7 +73,7 @@ async def test_who_says_nothing_is_cut_off(tmp_path: Path) -> None:
     clock = FakeClock()
     config = Config(port=0, data_dir=tmp_path)
     async with dialled(config, clock=clock) as (server, reader, _):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             while not server._connections:  # noqa: ASYNC110  (it has no event)
                 await asyncio.sleep(0)
             clock.advance(FIRST_BYTE_TIMEOUT_S - 1)

@@ -7,6 +7,7 @@ import asyncio
 from broker.message import Offset
 from broker.registry.cutting_off import CUT_OFF_AT_ONCE_MAX, CuttingOff
 from broker.session.session import Session
+from tests.support.patience import PATIENCE_S
 
 
 def session(number: int) -> Session:
@@ -22,7 +23,7 @@ async def test_few_are_cut_off_at_once_and_many_in_parts() -> None:
     many = [session(n) for n in range(2 * CUT_OFF_AT_ONCE_MAX + 1)]
     cutting.cut_off(many, gone.append)
     assert (len(gone), cutting.under_way) == (2 + CUT_OFF_AT_ONCE_MAX, True)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while cutting.under_way:  # noqa: ASYNC110  It takes its turns.
             await asyncio.sleep(0)
     assert gone[2:] == many

@@ -14,6 +14,7 @@ from broker.registry.retaining import Retaining
 from broker.registry.trims import AtRest, Trims
 from broker.store.removing import Order, Removed
 from tests.support.messages import message, numbered
+from tests.support.patience import PATIENCE_S
 from tests.support.sqlite import opened, problems
 from tests.support.stores import payloads, read_all
 from tests.support.world import Subscriber, World, subscription
@@ -33,7 +34,7 @@ async def trims(world: World, tmp_path: Path) -> Trims:
 
 
 async def done(trims: Trims) -> dict[str, object]:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while not trims.state()["done"]:  # noqa: ASYNC110  There is no event.
             await asyncio.sleep(0)
     return trims.state()

@@ -17,10 +17,11 @@ from broker.session.exchange import InFlight
 from broker.session.in_flight import InFlightWindow
 from broker.session.served import Served
 from tests.support.messages import message
+from tests.support.turns import short
 
 ALL = 1 << 30
 MANY = 2000
-TURN_S = 0.5
+TURN_MS = 500.0
 """Ten times what a turn of the loop may take, as the machine that tests may be busy. Without pages
 the first of these took 0.8 s on a quiet one."""
 
@@ -348,31 +349,30 @@ def test_sixty_four_thousand_leases_hold_up_nobody() -> None:
     kept = Kept()
     kept.window.keep_qos0()
     packet_ids = kept.take(64_000, qos=1)
-    longest_s = turn_s(kept.commit)
+    took_ms = [turn_ms(kept.commit)]
     for first in range(100):
         kept.window.puback(packet_ids[first::1000])
-        longest_s = max(longest_s, turn_s(kept.commit))
-    longest_s = max(longest_s, turn_s(kept.restored), turn_s(kept.window.unfinished))
-    assert longest_s < TURN_S
+        took_ms.append(turn_ms(kept.commit))
+    short(TURN_MS, *took_ms, turn_ms(kept.restored), turn_ms(kept.window.unfinished))
 
 
 def test_fifty_sessions_with_much_in_flight_hold_up_nobody() -> None:
     all_kept = [Kept() for _ in range(50)]
     for kept in all_kept:
         kept.take(1900)
-    longest_s = sum([turn_s(kept.commit) for kept in all_kept])
+    took_ms = [sum([turn_ms(kept.commit) for kept in all_kept])]
     for answered in (range(1, 2), range(1, 1901)):
         for kept in all_kept:
             kept.window.pubrec(answered, refused=False)
-        longest_s = max(longest_s, sum([turn_s(kept.commit) for kept in all_kept]))
-    assert longest_s < TURN_S
+        took_ms.append(sum([turn_ms(kept.commit) for kept in all_kept]))
+    short(TURN_MS, *took_ms)
 
 
-def turn_s(turn: Callable[[], object]) -> float:
-    """Seconds of this process's own time."""
+def turn_ms(turn: Callable[[], object]) -> float:
+    """Of this process's own time."""
     began = process_time()
     turn()
-    return process_time() - began
+    return (process_time() - began) * 1000
 
 
 # What was served ahead of the log

@@ -30,6 +30,7 @@ from broker.store import PART_MAX, Amount, Skipped, Store, Stretch
 from broker.store.removing import Cut, Order, Owed, updated
 from broker.topics import matches
 from tests.support.messages import message, numbered
+from tests.support.patience import PATIENCE_S
 from tests.support.stores import END, payloads, read_all, retained, tail_until
 
 
@@ -286,7 +287,7 @@ async def test_tail_ends_when_the_store_is_closed(store: Store) -> None:
             seen.extend(batch)
             arrived.set()
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         reading = asyncio.create_task(read_to_the_end())
         await store.append(numbered(3))
         await arrived.wait()

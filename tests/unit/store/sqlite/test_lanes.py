@@ -13,6 +13,7 @@ from broker.store.sqlite.lanes import MESSAGE_READERS
 from broker.store.sqlite.reader import Reader
 from broker.store.sqlite.store import SqliteStore
 from tests.support.messages import message
+from tests.support.patience import PATIENCE_S
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ async def busy(sqlite: SqliteStore, may_go_on: threading.Event) -> AsyncIterator
 
 
 async def test_a_session_is_found_while_messages_are_looked_for(busy: SqliteStore) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         assert await busy.get(SessionDocument, ("sub1",)) is not None
         assert await busy.revision(SessionDocument, ("sub1",)) == 1
 

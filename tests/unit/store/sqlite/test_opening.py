@@ -15,6 +15,7 @@ from broker.errors import SchemaMismatch, StoreUnavailable
 from broker.store.sqlite import opening, recovery, writer
 from broker.store.sqlite.store import SqliteStore
 from tests.support.messages import message
+from tests.support.patience import PATIENCE_S
 from tests.support.sqlite import ask
 
 
@@ -74,7 +75,7 @@ async def test_a_lock_of_another_program_is_said_once_and_waited_for(
         other.execute("BEGIN IMMEDIATE")
 
         async def said(times: int) -> None:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE_S):
                 while len(caplog.messages) < times:  # noqa: ASYNC110  (it has no event)
                     await asyncio.sleep(0.01)
 
@@ -88,7 +89,7 @@ async def test_a_lock_of_another_program_is_said_once_and_waited_for(
         await said(2)
         assert not waiting.done()
         other.execute("ROLLBACK")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         await waiting
     await store.append([message()])
     await store.close()
