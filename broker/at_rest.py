@@ -1,4 +1,4 @@
-"""At rest: what an operator does to the subscribers of a log that no broker runs on.
+"""At rest: what an operator does to the subscribers and queues of a log that no broker runs on.
 
 The same code does it as in a broker, with nobody connected: the log is opened and closed as a
 broker would, which is a run of it like any other. Who only looks writes nothing.
@@ -27,6 +27,7 @@ from broker.registry.administration import Administration
 from broker.registry.groups import Groups
 from broker.registry.overview import Overview, Source
 from broker.registry.permissions import Permissions
+from broker.registry.queues import Queues
 from broker.registry.sessions import Sessions
 from broker.registry.users import Users
 from broker.registry.wills import Wills
@@ -41,6 +42,19 @@ from broker.store.sqlite.tables import SELECTED_AT_ONCE_MAX, key_of
 @asynccontextmanager
 async def administration(data_dir: Path) -> AsyncIterator[Administration]:
     """Raises ConfigError: a broker has the data directory; StoreError."""
+    async with _registry(data_dir) as (administration, _):
+        yield administration
+
+
+@asynccontextmanager
+async def queues(data_dir: Path) -> AsyncIterator[Queues]:
+    """As `administration`, of groups and dead letters."""
+    async with _registry(data_dir) as (_, queues):
+        yield queues
+
+
+@asynccontextmanager
+async def _registry(data_dir: Path) -> AsyncIterator[tuple[Administration, Queues]]:
     config, clock, counters = Config(data_dir=data_dir), SystemClock(), Counters()
     async with _log(config, clock, counters) as log:
         delivery = Delivery(log, counters, config, clock)
@@ -51,7 +65,8 @@ async def administration(data_dir: Path) -> AsyncIterator[Administration]:
         await groups.start()
         await sessions.start(clock.now())
         await wills.start()
-        yield Administration(log, delivery, sessions, groups, counters, clock)
+        administration = Administration(log, delivery, sessions, groups, counters, clock)
+        yield administration, Queues(log, groups, clock)
         await wills.publish_due()
 
 

@@ -1,7 +1,8 @@
 """Every exception of the project, as one tree.
 
 - `ConfigError`: the operator asked for something impossible; the CLI prints it and exits with 2.
-- `CommandRefused`: the operator asked a broker for what cannot be done now.
+- `CommandRefused`: the operator asked a broker for what cannot be done now, or
+  (`CommandInvalid`) never.
 - `PeerError`: the other side broke a rule. It carries the MQTT 5 Reason Code that says which and
   ends at most the connection it came from. Bytes from outside can raise nothing else.
 - `StoreError`: the log cannot do its work now (`StoreUnavailable`, `StoreFull`,
@@ -34,6 +35,10 @@ class CommandRefused(PubSubError):
         super().__init__(f"{reason}; {remedy}" if remedy else reason)
         self.reason = reason
         self.remedy = remedy
+
+
+class CommandInvalid(CommandRefused):
+    """What was asked has no meaning, in whatever state a broker is: to a script, wrong usage."""
 
 
 class NotFound(CommandRefused):

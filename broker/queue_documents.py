@@ -6,6 +6,7 @@ filter, as its session has it; `group_name` is the same of documents that outliv
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -30,6 +31,18 @@ class GroupDocument:
     backoff_max_ms: int
     lease_ms: int
     created_at_us: int
+
+    @classmethod
+    def asked(cls, words: Mapping[str, str]) -> GroupDocument:
+        """As a request asks for it. Raises KeyError, ValueError."""
+        return cls(
+            words["name"],
+            int(words.get("attempts", ATTEMPTS_MAX)),
+            int(words.get("backoff_first_ms", BACKOFF_FIRST_MS)),
+            int(words.get("backoff_max_ms", BACKOFF_MAX_MS)),
+            int(words.get("lease_ms", LEASE_MS)),
+            created_at_us=0,
+        )
 
 
 @dataclass(slots=True)

@@ -33,6 +33,8 @@ REPLAY_PREFIX = "$replay/"
 """Begins a Topic Filter that names its place in the log (`replay.spec`)."""
 DELAYED_PREFIX = "$delayed/"
 """Begins the name to which a message is published that is to come later: `parse_delayed`."""
+WORD_PREFIXES = SHARE_PREFIX, REPLAY_PREFIX, DELAYED_PREFIX
+"""Words before a topic or a filter, and no part of it."""
 DELAY_MAX_S = 0xFFFF_FFFF
 REPLAY_ENDED = f"{REPLAY_PREFIX}ended"
 """Topic on which a client hears that a replay with an end is over; payload: its Topic Filter."""
@@ -216,6 +218,16 @@ def dead_topic(group: str, topic: str) -> str:
     if topic.partition("/")[0] == DEAD or len(told_on.encode()) > BYTES_MAX:
         return ""
     return told_on
+
+
+def refuse_words(filter: str, purpose: str) -> None:
+    """Raises TopicFilterInvalid: a word like `$replay/` is before what is to be a mere filter."""
+    for prefix in WORD_PREFIXES:
+        if filter.startswith(prefix):
+            raise TopicFilterInvalid(
+                f"Topic Filter begins with {prefix}: {purpose} is for topics, so leave that out, up"
+                " to the topic"
+            )
 
 
 class TopicTree(Generic[K, V]):

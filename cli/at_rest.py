@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from broker.errors import CommandRefused, NotFound, PeerError, QuotaExceeded
+from broker.errors import CommandInvalid, CommandRefused, NotFound, PeerError, QuotaExceeded
 from cli.failure import CommandFailed, Exit
 
 T = TypeVar("T")
@@ -28,7 +28,8 @@ def ran(do: Callable[[], Awaitable[T]]) -> T:
     except NotFound as error:
         raise CommandFailed(error.reason, error.remedy, Exit.NOTHING_THERE) from error
     except CommandRefused as error:
-        raise CommandFailed(error.reason, error.remedy) from error
+        code = Exit.USAGE if isinstance(error, CommandInvalid) else Exit.FAILED
+        raise CommandFailed(error.reason, error.remedy, code) from error
     except PeerError as error:
         code = Exit.FAILED if isinstance(error, QuotaExceeded) else Exit.USAGE
         raise CommandFailed(error.reason, code=code) from error

@@ -1,40 +1,36 @@
 """`pubsub group` and `pubsub dead-letters`: read from the database, changed by the broker.
 
 What is shown is read from the database itself, whether or not a broker runs. A broker that runs is
-asked over its Unix socket for what changes something; where none runs, dead letters are changed
-with the lock of the data directory held.
+asked over its Unix socket for what changes something; where none runs, it is done as a broker would
+do it, with the lock of the data directory held.
 
 A group is its name and its filter together. A bare name is enough where one filter has it.
 """
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from broker.config import DATABASE
-from broker.documents import Delete, Operation, Put, SessionDocument
-from broker.message import Offset, ServedUs
 from broker.plural import counted
 from broker.queue_documents import (
     ATTEMPTS_MAX,
     BACKOFF_FIRST_MS,
     BACKOFF_MAX_MS,
     LEASE_MS,
-    DeadLetterDocument,
-    RetryDocument,
+    GroupDocument,
 )
-from broker.store.directory import lock_data_dir
 from broker.store.sqlite.reader import Reader
-from broker.store.sqlite.store import SqliteStore
 from broker.topics import SHARE_PREFIX, is_shared, parse_shared
 from cli import database, output, times
 from cli.admin import is_running, request
+from cli.at_rest import ran
 from cli.failure import CommandFailed, Exit
 
 TIMEOUT_S = 300.0
@@ -91,13 +87,17 @@ def create(
     _check_name(name)
     parse_shared(group)
     query = {"name": group, **asked} | ({"from": start} if start is not None else {})
-    made = request("POST", "/groups/create", data_dir, query, timeout_s=TIMEOUT_S)
+    made = _done(data_dir, "/groups/create", query, lambda queues: _create(queues, query))
     if json:
         output.data(output.json_line(made))
         return
     how = "goes on" if made["taken_over"] else "begins"
     output.text(output.one_line(f"{group} {how} at offset {made['begins_at']}") + "\n")
     output.hint(f"its workers: pubsub sub '{topic_filter}' --group {name} --exec CMD")
+
+
+async def _create(queues: Any, asked: Mapping[str, str]) -> Record:
+    return asdict(await queues.create(GroupDocument.asked(asked), asked.get("from", "")))
 
 
 def ls(data_dir: Path, *, json: bool) -> None:
@@ -132,11 +132,16 @@ def show(data_dir: Path, name: str, topic_filter: str | None, *, json: bool) -> 
 def rm(data_dir: Path, name: str, topic_filter: str | None, *, json: bool) -> None:
     """Raises CommandFailed, StoreError."""
     group = named(data_dir, name, topic_filter)
-    request("POST", "/groups/rm", data_dir, {"name": group}, timeout_s=TIMEOUT_S)
+    _done(data_dir, "/groups/rm", {"name": group}, lambda queues: _remove(queues, group))
     if json:
         output.data(output.json_line({"group": group}))
     else:
         output.text(output.one_line(f"{group} is removed: it ends with its last member") + "\n")
+
+
+async def _remove(queues: Any, group: str) -> Record:
+    await queues.remove(group)
+    return {}
 
 
 def named(data_dir: Path, name: str, topic_filter: str | None) -> str:
@@ -260,22 +265,15 @@ def change_letters(
     *,
     json: bool,
 ) -> None:
-    """`what` is redrive or drop. Raises CommandFailed, StoreError."""
+    """`what` is redrive or drop, of `registry/queues.py`. Raises CommandFailed, StoreError."""
     with database.reading(data_dir / DATABASE) as connection:
         group = resolve(group, topic_filter, _named(connection))
-    if is_running(data_dir):
-        asked = {"group": group} | ({} if offset is None else {"offset": str(offset)})
-        path = f"/dead-letters/{what}"
-        count = request("POST", path, data_dir, asked, timeout_s=TIMEOUT_S)["count"]
-    else:
-        with lock_data_dir(data_dir):  # As a broker does: none can begin meanwhile.
-            count = asyncio.run(_change_at_rest(data_dir, what, group, offset))
-        if not count:
-            raise CommandFailed(
-                f"{output.escaped(group)} has no such dead letter",
-                "pubsub dead-letters lists them",
-                Exit.NOTHING_THERE,
-            )
+    asked = {"group": group} | ({} if offset is None else {"offset": str(offset)})
+
+    async def change(queues: Any) -> Record:
+        return {"count": await getattr(queues, what)(group, offset)}
+
+    count = _done(data_dir, f"/dead-letters/{what}", asked, change)["count"]
     if json:
         output.data(output.json_line({"group": group, "count": count}))
         return
@@ -284,38 +282,25 @@ def change_letters(
     output.text(output.one_line(said) + "\n")
 
 
-async def _change_at_rest(data_dir: Path, what: str, group: str, offset: int | None) -> int:
-    store = SqliteStore(data_dir / DATABASE)
-    await store.open()
-    try:
-        return await change(store, what, group, offset)
-    finally:
-        await store.close()
+def _done(
+    data_dir: Path,
+    path: str,
+    asked: Mapping[str, str],
+    at_rest_do: Callable[[Any], Awaitable[Record]],
+) -> Record:
+    """What the broker did, or what we did where none runs."""
+    if is_running(data_dir):
+        return request("POST", path, data_dir, asked, timeout_s=TIMEOUT_S)
+    from broker import at_rest
 
+    database.require_log(data_dir / DATABASE)
 
-async def change(store: Any, what: str, group: str, offset: int | None) -> int:
-    """As the broker does it: `registry/queues.py`. Raises CommandFailed: the group is gone."""
-    if what == "redrive" and await store.get(SessionDocument, (group,)) is None:
-        raise CommandFailed(
-            f"the group {output.escaped(group)} is gone",
-            "start the broker, and make it again: pubsub group create NAME --filter FILTER",
-        )
-    count = 0
-    while True:
-        after = None if offset is None else (group, offset - 1)
-        letters = await store.scan_part(DeadLetterDocument, (group,), after)
-        if offset is not None:
-            letters = [letter for letter in letters[:1] if letter.offset == offset]
-        if not letters:
-            return count
-        operations: list[Operation] = []
-        for letter in letters:
-            operations.append(Delete(DeadLetterDocument, (group, letter.offset)))
-            if what == "redrive":
-                again = RetryDocument(group, ServedUs(0), Offset(letter.offset), 0, "")
-                operations.append(Put(again))
-        await store.transact(operations)
-        count += len(letters)
+    async def do() -> Record:
+        async with at_rest.queues(data_dir) as queues:
+            return await at_rest_do(queues)
+
+    with output.waiting("opening the log"):
+        return ran(do)
 
 
 def _named(connection: sqlite3.Connection) -> list[str]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from broker.clock import Clock
 from broker.documents import UserDocument
-from broker.errors import CommandRefused, NotFound
+from broker.errors import CommandInvalid, CommandRefused, NotFound
 from broker.message import WallUs
 from broker.registry.users import Users
 from broker.security.names import ANONYMOUS, STANDARD
@@ -61,7 +61,7 @@ class Accounts:
         if (user := self._users.get(name)) is None:
             raise NotFound(f"there is no user {name}", LIST)
         if name == ANONYMOUS:
-            raise CommandRefused(f"{ANONYMOUS} is who gives no name, and so has no password")
+            raise CommandInvalid(f"{ANONYMOUS} is who gives no name, and so has no password")
         _check(password, scram)
         now_us = self._clock.wall_us()
         user = replace(user, password=password, scram=scram, changed_at_us=now_us)
@@ -112,8 +112,8 @@ def account_of(user: UserDocument, connections: int = 0, *, first: bool = False)
 
 
 def _check(password: str, scram: str = "") -> None:
-    """Raises CommandRefused. Empty: nothing fits, only a certificate lets the user in."""
+    """Raises CommandInvalid. Empty: nothing fits, only a certificate lets the user in."""
     if password and (why := refusal(password)):
-        raise CommandRefused(f"that is no hash of a password: {why}")
+        raise CommandInvalid(f"that is no hash of a password: {why}")
     if scram and (why := scram_refusal(scram)):
-        raise CommandRefused(why)
+        raise CommandInvalid(why)

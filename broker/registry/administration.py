@@ -24,7 +24,7 @@ from broker.clock import Clock
 from broker.counters import Counters
 from broker.delivery.delivery import Delivery
 from broker.documents import CursorDocument, Put, SessionDocument
-from broker.errors import CommandRefused, NotFound, ReplaySpecInvalid
+from broker.errors import CommandInvalid, CommandRefused, NotFound, ReplaySpecInvalid
 from broker.log.batch import awaited
 from broker.log.log import Log
 from broker.message import Offset
@@ -256,16 +256,16 @@ def own_filters(session: Session) -> list[str]:
 
 
 def validate_new(name: str, new: str) -> None:
-    """Raises CommandRefused: no subscriber can be made of that name, or not of this one."""
+    """Raises CommandInvalid: no subscriber can be made of that name, or not of this one."""
     if not new or len(new.encode()) > NAME_BYTES_MAX or has_control_character(new):
-        raise CommandRefused("this is no name for a subscriber", "use 1 to 65,535 bytes that print")
+        raise CommandInvalid("this is no name for a subscriber", "use 1 to 65,535 bytes that print")
     if not is_shared(new):
         return
     validate_filter(new)
     shared, of = parse_shared(new), parse_shared(name)
     if of is None or shared is None or shared[1] != of[1]:
         example = "<filter>" if of is None else of[1]
-        raise CommandRefused(
+        raise CommandInvalid(
             "a group is its name and its filter together, so only a group of the same filter can be"
             " made of a group",
             f"use {SHARE_PREFIX}<name>/{example}, or a name without {SHARE_PREFIX}",

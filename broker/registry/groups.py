@@ -80,7 +80,7 @@ class Groups:
         self._groups: dict[str, Group] = {}
         self.created: dict[str, GroupDocument] = {}
         """Those that were made by a command, by name."""
-        self._lingering = Lingering(log, sessions, counters, config, clock, self.created)
+        self.lingering = Lingering(log, sessions, counters, config, clock, self.created)
         self.dead_letters = DeadLetters(log, counters, config, clock)
         self.refusals = Refusals(self.refused)
         self.times = GroupTimes(self, deadline_moved)
@@ -116,7 +116,7 @@ class Groups:
 
     async def has_no_subscriber(self, name: str) -> bool:
         """Whether no session is subscribed to this absent group. Raises StoreError."""
-        return name in await self._lingering.without_subscriber([name])
+        return name in await self.lingering.without_subscriber([name])
 
     async def attach(self, session: Session, subscriber: Member) -> None:
         """A client came back to its session: it is a member of its groups again."""
@@ -181,7 +181,7 @@ class Groups:
         )
         await redelivery.begin()
         if not self._sessions.has_durable(group.name):
-            await self._lingering.make_room()
+            await self.lingering.make_room()
         session, _ = await self._sessions.open(
             group.name,
             group,
@@ -192,7 +192,7 @@ class Groups:
             now=self._clock.now(),
             user=user,
         )
-        self._lingering.opened(group.name)
+        self.lingering.opened(group.name)
         most = self._config.inflight_max
         group.opened(session, self._log, self._delivery, self._counters, most, redelivery)
         _, topic_filter = shared
@@ -235,7 +235,7 @@ class Groups:
         group = self._groups.get(name)
         if group is None:
             if self._sessions.is_absent(name):
-                self._lingering.unsubscribed(name)
+                self.lingering.unsubscribed(name)
             return None
         if group in self._memberships.get(session, ()):
             group.leave(session, session.waiting_leases(name))
@@ -258,7 +258,7 @@ class Groups:
                 for group in groups:  # None may be just opening.
                     await locks.enter_async_context(group.lock)
                 names = [group.name for group in groups]
-                free = await self._lingering.without_subscriber(names)
+                free = await self.lingering.without_subscriber(names)
         finally:
             for group in groups:
                 group.ending = None
@@ -290,7 +290,7 @@ class Groups:
         self.times.closed(group.name)
         session.set_expiry(0)
         self._sessions.close(session, group, self._clock.now())
-        self._lingering.ended(session, self._delivery.live.through, group.redelivery.waiting)
+        self.lingering.ended(session, self._delivery.live.through, group.redelivery.waiting)
 
     def _let_finished_go(self, group: Group, session: Session) -> None:
         """If one that unsubscribed has nothing in flight of this group any more."""
@@ -305,7 +305,7 @@ class Groups:
         self.refusals.flush()  # They count, whatever becomes of the group.
         groups = self._memberships.pop(session, ())
         self._without_room.pop(session, None)
-        stopping = self._lingering.stopping
+        stopping = self.lingering.stopping
         oldest = session.in_flight.leases.oldest() if lost and not stopping else None
         sent = by_group(session.in_flight.return_leases())
         for name, leases in sent.items():
@@ -313,7 +313,7 @@ class Groups:
                 part_with = open_group.redelivery.part_with
                 sent[name] = part_with(session, leases, oldest, hold=stopping)
         if ended := sent.pop(OF_NO_GROUP.group, ()):
-            self._lingering.lost(session, len(ended))
+            self.lingering.lost(session, len(ended))
         waiting = by_group(session.waiting_leases())
         for group in groups:
             group.forget(session)
@@ -362,7 +362,7 @@ class Groups:
             group.closed()
             self.times.closed(group.name)
             self._sessions.close(session, group, self._clock.now())
-            self._lingering.closed(group.name)
+            self.lingering.closed(group.name)
 
     def settle(self, session: Session) -> None:
         """Tell the groups which leases of this member ended."""

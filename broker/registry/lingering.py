@@ -160,6 +160,13 @@ class Lingering(AbsentGroups):
             if self._counting is None:
                 self._counting = tasks.start(self._count_and_tell(), self._failed)
 
+    async def ends_done(self) -> None:
+        """Return when the groups that are to end by now have ended, and what was unread is counted.
+        Raises StoreError."""
+        while tasks := [t for t in (self._looking, self._counting) if t is not None]:
+            await asyncio.wait(tasks)
+        await all_stored(self._log)
+
     def lost(self, session: Session, count: int) -> None:
         """Messages of groups that had ended, which this client was sent and did not acknowledge."""
         self._counters.dropped[UNREAD] += count

@@ -19,7 +19,7 @@ from broker.documents import (
     SessionDocument,
     SubscriptionDocument,
 )
-from broker.errors import CommandRefused, NotFound, StoreError
+from broker.errors import CommandInvalid, CommandRefused, NotFound, StoreError
 from broker.log.batch import awaited
 from broker.log.log import Log
 from broker.message import Message, Offset, Outgoing
@@ -32,7 +32,7 @@ from broker.replay.finding import begin_after
 from broker.replay.spec import parse
 from broker.session.session import Session
 from broker.store import PART_MAX, Store
-from broker.topics import parse_shared, validate_filter
+from broker.topics import has_control_character, parse_shared, refuse_words, validate_filter
 
 MOST_ATTEMPTS = 1_000_000
 PERIOD_MS_MAX = 365 * 86_400_000
@@ -60,10 +60,7 @@ class Queues:
         """`start`: where a new group begins, as `pubsub sub --from`; empty: at the end of the log.
         Raises CommandRefused, ReplaySpecInvalid, QuotaExceeded, TopicFilterInvalid, StoreError."""
         name = document.client_id
-        validate_filter(name)
-        shared = parse_shared(name)
-        if shared is None:
-            raise CommandRefused(f"{name} is no group", "give it a name and a filter")
+        topic_filter = _filter_of(name)
         _validate(document)
         if name in self._groups.created:
             raise CommandRefused(f"there is a group {name} already", "see: pubsub group show")
@@ -78,8 +75,8 @@ class Queues:
         if start:
             span = parse(start, document.created_at_us)
             if span.end is not None:
-                raise CommandRefused("a group begins at one place", "leave the end of it out")
-            store, filters = self._log.store, [shared[1]]
+                raise CommandInvalid("a group begins at one place", "leave the end of it out")
+            store, filters = self._log.store, [topic_filter]
             here = await begin_after(store, span.start, filters, here=here, cursor=here)
         self._groups.created[name] = document
         try:
@@ -109,6 +106,7 @@ class Queues:
         del self._groups.created[name]
         logger.info("group %s is removed, by command", name)
         self._groups.leave(Session("", created_at_us=0, start=Offset(0), inflight_max=1), name)
+        await self._groups.lingering.ends_done()
 
     async def redrive(self, group: str, offset: Offset | None) -> int:
         """Give the group these of its dead letters, None: all, back: how many. Raises
@@ -178,14 +176,26 @@ def subscription_of(name: str, start: Offset) -> SubscriptionDocument:
     return SubscriptionDocument("", name, 1, False, False, 2, None, start)
 
 
+def _filter_of(name: str) -> str:
+    """Of a group that is to be. Raises CommandInvalid, TopicFilterInvalid."""
+    validate_filter(name)
+    shared = parse_shared(name)
+    if shared is None:
+        raise CommandInvalid(f"{name} is no group", "give it a name and a filter")
+    if has_control_character(name):
+        raise CommandInvalid("the group has a control character", "leave it out")
+    refuse_words(shared[1], "a group")
+    return shared[1]
+
+
 def _validate(document: GroupDocument) -> None:
-    """Raises CommandRefused."""
+    """Raises CommandInvalid."""
     if not 1 <= document.attempts_max <= MOST_ATTEMPTS:
-        raise CommandRefused(f"--attempts must be 1..{MOST_ATTEMPTS}")
+        raise CommandInvalid(f"--attempts must be 1..{MOST_ATTEMPTS}")
     if not 0 <= document.backoff_first_ms <= document.backoff_max_ms <= PERIOD_MS_MAX:
-        raise CommandRefused("--backoff must be a shorter and a longer time, of a year at most")
+        raise CommandInvalid("--backoff must be a shorter and a longer time, of a year at most")
     if not 1000 <= document.lease_ms <= PERIOD_MS_MAX:
-        raise CommandRefused("--lease must be a second at least, and a year at most")
+        raise CommandInvalid("--lease must be a second at least, and a year at most")
 
 
 class _Nobody(Member):

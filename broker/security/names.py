@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from broker.errors import CommandRefused
+from broker.errors import CommandInvalid
 from broker.topics import has_control_character
 
 ANONYMOUS = "anonymous"
@@ -30,12 +30,12 @@ class Login:
 
 
 def validate_user(name: str) -> None:
-    """Raises CommandRefused: nobody can have that name. A colon would end it in a password file."""
+    """Raises CommandInvalid: nobody can have that name. A colon would end it in a password file."""
     _validate(name, "user", forbidden=":")
 
 
 def validate_role(name: str) -> None:
-    """Raises CommandRefused: no role can have that name. Spaces separate roles."""
+    """Raises CommandInvalid: no role can have that name. Spaces separate roles."""
     _validate(name, "role", forbidden=": ")
 
 
@@ -46,7 +46,7 @@ def _validate(name: str, what: str, forbidden: str) -> None:
         or has_control_character(name)
         or any(character in name for character in forbidden)
     ):
-        raise CommandRefused(
+        raise CommandInvalid(
             f"this is no name for a {what}",
             f"use 1 to {NAME_BYTES_MAX} bytes that print, without"
             f" {'a colon' if forbidden == ':' else 'colons and spaces'}",

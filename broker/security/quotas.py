@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
-from broker.errors import CommandRefused
+from broker.errors import CommandInvalid
 
 LIMIT_MAX = 10**12
 
@@ -50,11 +50,11 @@ def effective(own: Quota, of_roles: Iterable[Quota]) -> Quota:
 
 
 def validate(quota: Quota) -> None:
-    """Raises CommandRefused: a limit is none."""
+    """Raises CommandInvalid: a limit is none."""
     for name in LIMITS:
         limit, least = getattr(quota, name), LEAST.get(name, 1)
         if limit is not None and not least <= limit <= LIMIT_MAX:
-            raise CommandRefused(f"{name} must be {least} to {LIMIT_MAX:,}", "or leave it out")
+            raise CommandInvalid(f"{name} must be {least} to {LIMIT_MAX:,}", "or leave it out")
 
 
 class Pace:

@@ -21,17 +21,15 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from broker.documents import RuleDocument
-from broker.errors import CommandRefused, TopicFilterInvalid
+from broker.errors import CommandInvalid, TopicFilterInvalid
 from broker.security.names import ADMIN, STANDARD
 from broker.security.overlap import Levels, common, covers, levels_of
 from broker.topics import (
     DEAD,
-    DELAYED_PREFIX,
-    REPLAY_PREFIX,
-    SHARE_PREFIX,
     SYS,
     TopicTree,
     has_control_character,
+    refuse_words,
     validate_filter,
 )
 
@@ -123,22 +121,17 @@ below `$SYS` whether it is connected."""
 
 
 def validate(rule: Rule) -> None:
-    """Raises CommandRefused: the filter is none, or not one for rules."""
+    """Raises CommandInvalid: the filter is none, or not one for rules."""
     topic_filter = rule.filter
-    for prefix in (SHARE_PREFIX, REPLAY_PREFIX, DELAYED_PREFIX):
-        if topic_filter.startswith(prefix):
-            raise CommandRefused(
-                f"a rule is for topics, whoever begins them with {prefix}",
-                "leave that out, up to the topic",
-            )
     if topic_filter == EVERY_OTHER:
         return
     try:
+        refuse_words(topic_filter, "a rule")
         validate_filter(_PLACEHOLDER.sub("x", topic_filter))
     except TopicFilterInvalid as error:
-        raise CommandRefused(error.reason) from None
+        raise CommandInvalid(error.reason) from None
     if has_control_character(topic_filter):
-        raise CommandRefused("the filter has a control character", "leave it out")
+        raise CommandInvalid("the filter has a control character", "leave it out")
 
 
 def filled(topic_filter: str, user: str, client_id: str) -> str | None:

@@ -5,7 +5,7 @@
   allow, access and filter. `import` answers with the users that do not have the role `standard` any
   more.
 
-What cannot be done is answered as by `queues.py`.
+What cannot be done is answered as by `answers`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from broker.documents import RuleDocument
 from broker.registry.acl import Acl
 from broker.registry.permissions import Permissions
 from broker.registry.users import Users
-from broker.web.queues import answering
+from broker.web.answers import answering
 
 
 def routes_of(permissions: Permissions, users: Users) -> list[Route]:

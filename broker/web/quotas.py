@@ -4,7 +4,7 @@
 - POST /quotas/set?kind=&name=&connections=...   and the other limits of `broker/security/quotas.py`
 - POST /quotas/rm?kind=&name=   `kind` is "user" or "role"
 
-What cannot be done is answered as by `queues.py`.
+What cannot be done is answered as by `answers`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from broker.registry.quotas import ROLE, USER, Quotas
 from broker.security.quotas import LIMITS, Quota
-from broker.web.queues import answering
+from broker.web.answers import answering
 
 
 def routes(quotas: Quotas) -> list[Route]:

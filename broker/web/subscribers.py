@@ -4,13 +4,11 @@
 - GET /subscribers/one?id=
 - POST /subscribers/seek?id=&to=&dry_run=   /fork?id=&new=   /rm?id=
 
-What cannot be done is answered with `error` and `remedy`: 404, there is none of that name; 400, the
-question; 409, as things are now; 507, the disk is full; 503, the log cannot be used.
+What cannot be done is answered as by `answers`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 
 from starlette.requests import Request
@@ -20,14 +18,12 @@ from starlette.routing import Route
 from broker.clock import Clock
 from broker.counters import Counters
 from broker.delivery.delivery import Delivery
-from broker.errors import CommandRefused, NotFound, PeerError, QuotaExceeded, StoreError, StoreFull
 from broker.log.log import Log
 from broker.registry.administration import Administration
 from broker.registry.groups import Groups
 from broker.registry.overview import PAGE_MAX, Overview
 from broker.registry.sessions import Sessions
-
-Handler = Callable[[Request], Awaitable[JSONResponse]]
+from broker.web.answers import answering
 
 
 def routes_of(
@@ -80,31 +76,3 @@ def routes(administration: Administration, overview: Overview, clock: Clock) -> 
         Route("/subscribers/fork", answering(post_fork), methods=["POST"]),
         Route("/subscribers/rm", answering(post_rm), methods=["POST"]),
     ]
-
-
-def answering(handler: Handler) -> Handler:
-    """The same, with what it raises as an answer."""
-
-    async def answer(request: Request) -> JSONResponse:
-        try:
-            return await handler(request)
-        except NotFound as error:
-            return _refusal(404, error.reason, error.remedy)
-        except CommandRefused as error:
-            return _refusal(409, error.reason, error.remedy)
-        except QuotaExceeded as error:
-            return _refusal(409, error.reason, "")
-        except PeerError as error:
-            return _refusal(400, error.reason, "")
-        except StoreFull as error:
-            return _refusal(507, error.reason, "nothing was changed: make room, and try again")
-        except StoreError as error:
-            return _refusal(503, str(error), "")
-        except (KeyError, ValueError) as error:
-            return _refusal(400, f"the request is not complete: {error}", "")
-
-    return answer
-
-
-def _refusal(status: int, error: str, remedy: str) -> JSONResponse:
-    return JSONResponse({"error": error, "remedy": remedy}, status_code=status)

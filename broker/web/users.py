@@ -4,7 +4,7 @@
 - POST /users/add {name, password, scram, roles}   /passwd {name, password, scram}   /rm {name}
 - POST /users/import {passwords: {name: hash}}     answers with the names that were there before
 
-What cannot be done is answered as by `queues.py`.
+What cannot be done is answered as by `answers`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from broker.clock import Clock
 from broker.registry.accounts import Accounts
 from broker.registry.users import Users
 from broker.security.names import STANDARD
-from broker.web.queues import answering
+from broker.web.answers import answering
 
 
 def routes_of(users: Users, clock: Clock) -> list[Route]:

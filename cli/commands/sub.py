@@ -163,7 +163,7 @@ def run(
     if only and not filters:
         raise typer.BadParameter("--only needs the topics to keep")
     if group is not None:
-        _check_group(group)
+        _check_group(group, filters)
     if resume and start is not None:
         raise typer.BadParameter("--resume says where to begin, and so does --from: use one")
     if exit_at_end:
@@ -264,7 +264,11 @@ def _place(option: str, spec: str | None, *, quiet: bool, point: bool = False) -
     return place
 
 
-def _check_group(group: str) -> None:
-    """Raises BadParameter. [MQTT-4.8.2-1, 2]"""
+def _check_group(group: str, filters: list[str]) -> None:
+    """Raises BadParameter, TopicFilterInvalid. [MQTT-4.8.2-1, 2]"""
+    from broker.topics import refuse_words
+
+    for topic_filter in filters:
+        refuse_words(topic_filter, "a group")
     if not group or any(character in group for character in "/+#"):
         raise typer.BadParameter(f"--group {group!r} is no name of a group: leave /, + and # out")

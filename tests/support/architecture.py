@@ -50,7 +50,7 @@ REPLAY_SPEC = "broker.replay.spec"
 USED_BY_CLI = {
     "server": {"cli.commands.broker_start"},
     "reloading": {"cli.commands.broker_start"},
-    "at_rest": {"cli.acl", "cli.subscribers", "cli.users"},
+    "at_rest": {"cli.acl", "cli.queues", "cli.subscribers", "cli.users"},
     "security": {"cli.acl", "cli.users", "cli.commands.user"},
     "store": {
         *("cli.history", "cli.topics", "cli.database", "cli.check", "cli.salvage"),

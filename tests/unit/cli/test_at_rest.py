@@ -6,7 +6,14 @@ import logging
 
 import pytest
 
-from broker.errors import CommandRefused, NotFound, PubSubError, QuotaExceeded, ReplaySpecInvalid
+from broker.errors import (
+    CommandInvalid,
+    CommandRefused,
+    NotFound,
+    PubSubError,
+    QuotaExceeded,
+    ReplaySpecInvalid,
+)
 from cli.at_rest import ran
 from cli.failure import CommandFailed, Exit
 
@@ -23,6 +30,7 @@ def test_what_it_returns_is_returned_and_the_broker_is_silent() -> None:
     [
         (NotFound("none", "look"), Exit.NOTHING_THERE),
         (CommandRefused("no", "do"), Exit.FAILED),
+        (CommandInvalid("no", "do"), Exit.USAGE),
         (QuotaExceeded("many"), Exit.FAILED),
         (ReplaySpecInvalid("what"), Exit.USAGE),
     ],

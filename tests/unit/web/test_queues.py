@@ -33,7 +33,9 @@ async def test_what_cannot_be_done_is_said(world: World) -> None:
     async with client(world) as asking:
         for path, asked, status in (
             ("/groups/rm", {"name": GROUP}, 404),
-            ("/groups/create", {"name": "t"}, 409),
+            ("/groups/create", {"name": "t"}, 400),
+            ("/groups/create", {"name": GROUP, "lease_ms": "0"}, 400),
+            ("/groups/create", {"name": "$share/g/$share/h/t"}, 400),
             ("/groups/create", {}, 400),
             ("/groups/create", {"name": GROUP, "attempts": "x"}, 400),
             ("/groups/create", {"name": GROUP, "from": "nowhere"}, 400),

@@ -36,8 +36,8 @@ async def test_what_cannot_be_done_is_said(world: World) -> None:
     async with client(world) as asking:
         for path, asked, status in (
             ("/quotas/rm", {"kind": "user", "name": "ann"}, 404),
-            ("/quotas/set", {"kind": "user", "name": "a:b", "connections": "1"}, 409),
-            ("/quotas/set", {"kind": "user", "name": "ann", "connections": "0"}, 409),
+            ("/quotas/set", {"kind": "user", "name": "a:b", "connections": "1"}, 400),
+            ("/quotas/set", {"kind": "user", "name": "ann", "connections": "0"}, 400),
             ("/quotas/set", {"kind": "user", "name": "ann", "connections": "x"}, 400),
             ("/quotas/set", {"kind": "group", "name": "ann", "connections": "1"}, 400),
             ("/quotas/set", {"name": "ann"}, 400),
