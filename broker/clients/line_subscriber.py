@@ -122,7 +122,7 @@ class LineSubscriber(Owner, Recipient):
         sender, client = self._sender, self._client
         if sender is None or not client.delivers or not client.writable_now or sender.left:
             return False
-        if sender.session.aside or sender.session.outbox:
+        if sender.session.supply.aside or sender.session.outbox:
             return False
         if outgoing:
             client.services.counters.payload_bytes_out += sum(
@@ -217,7 +217,7 @@ def subscribe(
 ) -> asyncio.Future[Session]:
     """Done when that is in effect."""
     if session.grants.wants_retained(subscription):
-        session.offer_aside(services.sys_tree.matching([subscription], session))
+        session.supply.offer_aside(services.sys_tree.matching([subscription], session))
     done, in_effect = awaited(session)
     services.delivery.changes.subscribe(session, [subscription], in_effect)
     return done

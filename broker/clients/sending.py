@@ -203,9 +203,10 @@ class Sending(Recipient):
         if output.closed or output.connection.closed:
             return
         owed = session.owed
-        # This is `session.waiting` without a call. Most wakes find nothing to send: they follow an
+        supply = session.supply
+        # This is `supply.waiting` without a call. Most wakes find nothing to send: they follow an
         # acknowledgement, or the commit of a cursor.
-        while output.writable and (session.aside or session.outbox or owed.waiting or sender.left):
+        while output.writable and (supply.aside or supply.outbox or owed.waiting or sender.left):
             if self._held_size > HELD_BYTES_MAX:
                 break  # The next messages wait in the outbox, and then in the log.
             now_us = self._time.aged_us()
@@ -233,7 +234,7 @@ class Sending(Recipient):
         output, session = self._output, self._session
         if not output.writable or output.connection.closed or self._held or self._sender.left:
             return False
-        if session.aside or (session.outbox and not session.may_pass()):
+        if session.supply.aside or (session.outbox and not session.supply.may_pass()):
             return False
         if outgoing:
             payloads = [message.payload for message, _ in outgoing]

@@ -14,7 +14,6 @@ cut off between two parts leaves no subscription that only memory knows.
 
 A session that ends with its connection stores nothing. So while the disk is full, its
 subscriptions count at once, and messages that wait for the disk come after them.
-One object serves every MQTT client: each call brings its session.
 """
 
 from __future__ import annotations
@@ -309,7 +308,8 @@ class Subscriptions:
                 if METADATA in packet.user_properties and self._tries_again(made):
                     properties[Property.USER_PROPERTY] = [REFUSALS_RETRIED]
                 client.answer(Suback(packet.packet_id, granted.codes, properties))
-                session.offer_aside(self._sys_tree.matching(granted.wanting_retained, session))
+                figures = self._sys_tree.matching(granted.wanting_retained, session)
+                session.supply.offer_aside(figures)
             if complete or client.closed:
                 self._delivery.send_owed(session)
 

@@ -75,7 +75,7 @@ class AtOnce:
                 if session in self._later:
                     self._later[session].append(outgoing)
                 else:
-                    awaited |= session in self.back and not session.waiting
+                    awaited |= session in self.back and not session.supply.waiting
             elif (many and session.durable) or (standing.kept and len(standing.kept) > PARTS_MAX):
                 self.stay_back(session, number - 1)
                 awaited = True
@@ -116,7 +116,7 @@ class AtOnce:
     def catch_up(self, session: Session) -> None:
         """Let the session go ahead, if it has taken everything that was routed: it is handed what
         was not routed yet."""
-        if session not in self.back or session in self._later or not session.may_go_ahead:
+        if session not in self.back or session in self._later or not session.supply.may_go_ahead:
             return
         if not self._live.ahead.parts:
             self._go_ahead(session, [], 0)
@@ -167,7 +167,7 @@ class AtOnce:
                 asyncio.get_running_loop().call_soon(self._next_turn)
                 break
             runs = self._later.pop(session, [])
-            if session in self.back and session.may_go_ahead:
+            if session in self.back and session.supply.may_go_ahead:
                 outgoing = [*chain.from_iterable(runs)]
                 self._go_ahead(session, outgoing, size_of(outgoing))
 

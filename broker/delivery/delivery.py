@@ -225,7 +225,7 @@ class Delivery:
                 self._counters.dropped[readers.REMOVED] += len(removed)
                 session.tally.lacks(len(removed))
                 try:
-                    session.miss([removed])
+                    session.supply.miss([removed])
                 except Exception as error:
                     self.failed(session, error)
         self._recent = Recent(Offset(removed.stop - 1))
@@ -255,7 +255,7 @@ class Delivery:
                 ):
                     self._fall_behind(session)
                 else:
-                    session.offer(outgoing, size)
+                    session.supply.offer(outgoing, size)
                     woken.append(session)
             except Exception as error:
                 self.failed(session, error)
@@ -286,10 +286,10 @@ class Delivery:
             if session not in self.subscribers:
                 continue
             try:
-                if len(session.aside) >= ASIDE_MAX:
+                if len(session.supply.aside) >= ASIDE_MAX:
                     self._counters.dropped[TOO_SLOW] += len(outgoing)
                 else:
-                    session.offer_aside(outgoing)
+                    session.supply.offer_aside(outgoing)
                     woken.append(session)
             except Exception as error:
                 self.failed(session, error)
@@ -396,5 +396,5 @@ class Delivery:
             self._log.changed(session)
         payload = subscription.filter.encode()
         notice = Message(REPLAY_ENDED, payload, 0, False, "", 0)
-        session.offer_aside([(notice, Grant(0, missing=tuple(missing)))])
+        session.supply.offer_aside([(notice, Grant(0, missing=tuple(missing)))])
         self.wake(session)

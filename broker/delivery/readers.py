@@ -245,7 +245,7 @@ class CatchUp(Reader):
             )
             session.tally.lacks(sum(len(range(max(p.start, counted + 1), p.stop)) for p in missing))
             session.gaps.counted(missing)
-            session.miss(missing)
+            session.supply.miss(missing)
             messages = lasting(messages, self.absent_through)
             messages = standing.not_served(messages)
             outgoing = [
@@ -254,9 +254,9 @@ class CatchUp(Reader):
                 if (grant := session.grants.of(message)) is not None
             ]
             outgoing = readable(outgoing, session.grants.rights)
-            session.offer(outgoing, size_of(outgoing))
+            session.supply.offer(outgoing, size_of(outgoing))
             position.advance(through)
-            if session.waiting:
+            if session.supply.waiting:
                 delivery.waking.wake([session])
             await asyncio.sleep(0)
         delivery.caught_up(session)
@@ -280,7 +280,7 @@ class Replay(Reader):
         return Replay, self.subscription.filter
 
     def has_room(self) -> bool:
-        return not self.session.aside
+        return not self.session.supply.aside
 
     async def run(self) -> None:
         session, delivery, subscription = self.session, self.delivery, self.subscription
@@ -308,11 +308,11 @@ class Replay(Reader):
             ]
             if outgoing:
                 told, untold = with_missing(outgoing, untold)
-                session.offer_aside(told)
+                session.supply.offer_aside(told)
                 delivery.waking.wake([session])
             await asyncio.sleep(0)
         if until is None:
-            session.miss(untold)
+            session.supply.miss(untold)
             delivery.joined(session, subscription)
         else:
             delivery.ended(session, subscription, untold)

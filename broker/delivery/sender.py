@@ -104,7 +104,7 @@ class Sender:
         if session.grants.rights_changed() and (withheld := withhold(session)):
             self.count_withheld(withheld)
         while True:
-            taken = session.take(now_us, TAKE_BYTES_MAX)
+            taken = session.supply.take(now_us, TAKE_BYTES_MAX)
             if taken.expired:
                 self._counters.dropped["expired"] += len(taken.expired)
             if taken.outgoing:

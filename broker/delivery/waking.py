@@ -38,7 +38,9 @@ class Waking:
 
     def wake(self, sessions: Sequence[Session]) -> None:
         """Wake these: as many as there is time for at once, and the others in the next turns."""
-        if len(sessions) == 1 and not (sessions[0].outbox.size > LITTLE_BYTES or sessions[0].aside):
+        if len(sessions) == 1 and not (
+            sessions[0].outbox.size > LITTLE_BYTES or sessions[0].supply.aside
+        ):
             self._wake(sessions[0])  # As it is most of the time.
             return
         counters = self._counters

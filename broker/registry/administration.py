@@ -130,7 +130,7 @@ class Administration:
             if owner is not OPERATOR and not session.attached:
                 raise CommandRefused(f"{name} has left just now", "try again")
             # Nothing is awaited from here until it has moved.
-            before = session.told_through()
+            before = session.supply.told_through()
             served = session.standing.served().ranges()
             in_flight = len(session.in_flight)
             if dry_run:
@@ -213,7 +213,7 @@ class Administration:
             if is_shared(name):
                 await self._refuse_subscribed(name, connected=owner is not OPERATOR)
             unread = len(session.in_flight)
-            before, through = session.told_through(), self._log.high_watermark
+            before, through = session.supply.told_through(), self._log.high_watermark
             now = self._clock.now()
             if owner is OPERATOR:
                 self._sessions.end(name, now)

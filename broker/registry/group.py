@@ -128,7 +128,7 @@ class Group(Owner, Recipient):
             here = member in self.members and self._fits(member, message)
             if here and self.redelivery.take(retry):
                 self._lease_again(member, message, retry)
-        if member.aside:
+        if member.supply.aside:
             self._delivery.wake(member)
         self.drained(member)
 
@@ -224,7 +224,7 @@ class Group(Owner, Recipient):
         session = sender.session
         sharing = len(self.members) + len(self.leaving)
         inflight_max = min(self._inflight_max * sharing, PACKET_IDENTIFIER_MAX)
-        while (session.waiting or sender.left) and (room := self.room()):
+        while (session.supply.waiting or sender.left) and (room := self.room()):
             # Nothing is taken that no member can have now.
             session.in_flight.allow(room, inflight_max=inflight_max)
             taken = sender.take(self._time.aged_us())
@@ -237,7 +237,7 @@ class Group(Owner, Recipient):
         """How many messages the members together can have now, as far as there are any."""
         if self._unplaced.full:
             return 0
-        waiting = 0 if self.sender is None else len(self.sender.session.outbox)
+        waiting = len(self.sender.session.outbox) if self.sender else 0
         enough = min(max(waiting, RESEND_MESSAGES_MAX), WAITING_MAX)
         room = 0
         without: list[Session] = []
@@ -260,7 +260,8 @@ class Group(Owner, Recipient):
     def _room_of(self, member: Session) -> int:
         """What was handed to it goes first: so a member whose client does not read holds little."""
         _, client = self.members[member]
-        return 0 if member.aside or not client.takes_more else min(member.room(), WAITING_MAX)
+        may = client.takes_more and not member.supply.aside
+        return min(member.in_flight.room(), WAITING_MAX) if may else 0
 
     def send_again(self, outgoing: list[Outgoing], packet_ids: list[int]) -> None:
         """What a member returned goes to others."""
@@ -317,7 +318,7 @@ class Group(Owner, Recipient):
         lease = Lease(self.name, 0, message.offset, retry.attempts + 1, now)
         self.redelivery.leased(retry, lease)
         self._times.lease_over_at(Monotonic(now + self.redelivery.policy.lease_s))
-        member.offer_aside([(message, replace(self.members[member][0], lease=lease))])
+        member.supply.offer_aside([(message, replace(self.members[member][0], lease=lease))])
 
     def _lease(self, outgoing: Sequence[Outgoing], packet_ids: Sequence[int]) -> None:
         """Hand these to the members in turn, passing over who has no room or takes no packets of
@@ -343,7 +344,7 @@ class Group(Owner, Recipient):
                 lease = Lease(self.name, packet_id, message.offset, 1)
                 too_large.append(Failure(lease, TOO_LARGE, "", counts=False, final=True))
         for member, its_share in leased.items():
-            member.offer_aside(its_share)
+            member.supply.offer_aside(its_share)
         if leased:
             self._times.lease_over_at(Monotonic(now + self.redelivery.policy.lease_s))
         if too_large:
@@ -386,8 +387,7 @@ class Group(Owner, Recipient):
         logger.critical("group %s is cut off", self.name, exc_info=error)
         if self.sender is not None:
             self.sender.session.end()
-        error = StoreUnavailable(f"group {self.name} cannot be served")
-        self._cut_off(error)
+        self._cut_off(StoreUnavailable(f"group {self.name} cannot be served"))
 
     def _cut_off(self, error: StoreError) -> None:
         def cut_one(member: Session) -> None:

@@ -238,7 +238,7 @@ class Groups:
                 self.lingering.unsubscribed(name)
             return None
         if group in self._memberships.get(session, ()):
-            group.leave(session, session.waiting_leases(name))
+            group.leave(session, session.supply.waiting_leases(name))
         stays = group.members or name in self.created
         if stays:
             self._let_finished_go(group, session)
@@ -283,7 +283,7 @@ class Groups:
         session = group.sender.session
         for member in group.leaving:
             self._memberships[member].discard(group)
-            if kept := member.in_flight.keep_leases(group.name, durable=member.durable):
+            if kept := member.in_flight.keep_leases(group.name):
                 session.in_flight.puback([e.packet_id for e in kept if e.packet_id])
                 self._log.changed(member)
         group.closed()
@@ -314,7 +314,7 @@ class Groups:
                 sent[name] = part_with(session, leases, oldest, hold=stopping)
         if ended := sent.pop(OF_NO_GROUP.group, ()):
             self.lingering.lost(session, len(ended))
-        waiting = by_group(session.waiting_leases())
+        waiting = by_group(session.supply.waiting_leases())
         for group in groups:
             group.forget(session)
         first, *more = [*parts(groups, LEFT_AT_ONCE_MAX)] or [[]]
@@ -381,8 +381,8 @@ class Groups:
 
     def stalled(self, session: Session) -> None:
         """The member's socket is full: leases that wait for it go to others."""
-        if session.aside and session in self._memberships:
-            for name, waiting in by_group(session.waiting_leases()).items():
+        if session.supply.aside and session in self._memberships:
+            for name, waiting in by_group(session.supply.waiting_leases()).items():
                 self._groups[name].return_leases(waiting)
 
     def drained(self, session: Session) -> None:
@@ -391,7 +391,7 @@ class Groups:
         for group in groups:
             # It leases, which wakes the member, and so comes here again: with no group to go on to.
             group.drained(session)
-            if session.aside or not session.room():
+            if session.supply.aside or not session.in_flight.room():
                 break
         if left := dict.fromkeys(groups):
             self._without_room[session] = left | self._without_room.get(session, {})

@@ -53,7 +53,7 @@ class Unread:
 def unread_of(session: Session) -> Unread:
     """Of this session, as it is now."""
     unread = Unread([entry.offset for entry in session.in_flight.unfinished()])
-    place = session.told_through()
+    place = session.supply.told_through()
     starts: dict[Offset, list[str]] = {}
     for topic_filter, subscription in session.subscriptions.items():
         start, until = subscription.start_offset, subscription.until_offset

@@ -37,6 +37,8 @@ class InFlightWindow:
         self.receive_maximum = inflight_max
         """The connected client's Receive Maximum, or `inflight_max` if that is less."""
         self.next_packet_id = 1
+        self.durable = False
+        """Whether its session is kept in the log."""
         self.keeps_qos0 = False
         """Whether QoS 0 is in flight as well: in the session of a group."""
         self._qos1: dict[int, Offset] = {}
@@ -72,7 +74,7 @@ class InFlightWindow:
         self.inflight_max = inflight_max
         self.receive_maximum = len(self) + more
 
-    def room(self, *, durable: bool) -> int:
+    def room(self) -> int:
         """How many more QoS 1 and 2 messages may go: Receive Maximum bounds them. [MQTT-3.3.4-9]
 
         For a durable session `inflight_max` bounds what a crash of the broker could repeat (P4),
@@ -80,7 +82,7 @@ class InFlightWindow:
         """
         unfinished = len(self._qos1) + len(self._qos2) + len(self._released)
         known = self.repeatable
-        bound = durable and known.committing
+        bound = self.durable and known.committing
         repeatable = known.sent - (known.acknowledged_committed if bound else known.acknowledged)
         return max(0, min(self.receive_maximum - unfinished, self.inflight_max - repeatable))
 
@@ -90,7 +92,6 @@ class InFlightWindow:
         now_us: int,
         bytes_max: int,
         *,
-        durable: bool,
         aside: bool,
         through: Offset = OFFSET_MAX,
     ) -> Taken:
@@ -100,7 +101,7 @@ class InFlightWindow:
         offset above `through`. A message that finds no room holds up the messages after it, which
         keeps the order. Hot: `make bench`.
         """
-        room = could_go = self.room(durable=durable)
+        room = could_go = self.room()
         packet_id = self.next_packet_id
         qos1, qos2, released = self._qos1, self._qos2, self._released
         qos2_before = len(qos2)
@@ -147,7 +148,7 @@ class InFlightWindow:
         if self._changed is not None:
             self._note_changed(packet_ids)
         payload_bytes = sum(map(len, [message.payload for message, _ in outgoing]))
-        held = durable and len(qos2) > qos2_before
+        held = self.durable and len(qos2) > qos2_before
         return Taken(outgoing, packet_ids, expired, payload_bytes, size + expired_size, held)
 
     # Acknowledgements
@@ -259,12 +260,12 @@ class InFlightWindow:
         self._finished(len(returned), returned)
         return list(returned.values())
 
-    def keep_leases(self, group: str, *, durable: bool) -> list[Lease]:
+    def keep_leases(self, group: str) -> list[Lease]:
         """The group ended: what it leased is the session's own, or of no group. [MQTT-3.10.4-3]"""
         held = self.leases.held
         kept = {p: lease for p, lease in held.items() if lease.group == group}
         others = {p: lease for p, lease in held.items() if p not in kept}
-        self.leases.held = others | ({} if durable else dict.fromkeys(kept, OF_NO_GROUP))
+        self.leases.held = others | ({} if self.durable else dict.fromkeys(kept, OF_NO_GROUP))
         if self._changed is not None:
             self._note_changed(kept)
         return list(kept.values())

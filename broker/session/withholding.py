@@ -43,7 +43,7 @@ def _withhold_aside(session: Session, rights: Rights) -> int:
     kept: deque[Outgoing] = deque()
     withheld = 0
     untold: Sequence[range] = ()
-    for message, grant in session.aside:
+    for message, grant in session.supply.aside:
         may = rights.may_replay if grant.replay else rights.may_receive
         if grant.lease is None and not may(message.topic):
             withheld += 1
@@ -53,6 +53,6 @@ def _withhold_aside(session: Session, rights: Rights) -> int:
             untold = ()
         else:
             kept.append((message, grant))
-    session.aside = kept
-    session.miss(untold)
+    session.supply.aside = kept
+    session.supply.miss(untold)
     return withheld

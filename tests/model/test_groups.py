@@ -88,7 +88,7 @@ class Worker(Subscriber):
         return self.session is not None and GROUP in self.session.subscriptions
 
     def wake(self) -> None:
-        while self.takes_more and (taken := placed(self).take(0, 1 << 20)).outgoing:
+        while self.takes_more and (taken := placed(self).supply.take(0, 1 << 20)).outgoing:
             for (sent, _), packet_id in zip(taken.outgoing, taken.packet_ids, strict=True):
                 self.queue.sent(int(sent.payload))
                 self.has[packet_id] = int(sent.payload)

@@ -330,8 +330,8 @@ class Link(Owner):
         session, log = self.session, self.broker.log
         if session is None or not self.resent:
             return
-        while session.waiting:
-            taken = session.take(0, 100)
+        while session.supply.waiting:
+            taken = session.supply.take(0, 100)
             outgoing, packet_ids = taken.outgoing, taken.packet_ids
             if not outgoing:
                 break
@@ -346,9 +346,9 @@ class Link(Owner):
 
     def hand_on(self, outgoing: list[Outgoing]) -> bool:
         session = self.session
-        if session is None or not self.resent or self.held or session.aside:
+        if session is None or not self.resent or self.held or session.supply.aside:
             return False
-        if session.outbox and not session.may_pass():
+        if session.outbox and not session.supply.may_pass():
             return False
         running = self.broker.log._running
         committing = [] if running is None else [m for a in running.appends for m in a.messages]

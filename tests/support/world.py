@@ -155,8 +155,8 @@ class Subscriber(Owner):
     def wake(self) -> None:
         session = self.session
         assert session is not None
-        while self.limit and session.waiting:
-            taken = session.take(0, self.limit)
+        while self.limit and session.supply.waiting:
+            taken = session.supply.take(0, self.limit)
             if not taken.outgoing:
                 break
             self.got += taken.outgoing
@@ -180,7 +180,11 @@ class Subscriber(Owner):
         session = self.session
         if session is None:
             return not outgoing
-        if not self.limit or session.aside or (session.outbox and not session.may_pass()):
+        if (
+            not self.limit
+            or session.supply.aside
+            or (session.outbox and not session.supply.may_pass())
+        ):
             return False
         self.got += outgoing
         return True

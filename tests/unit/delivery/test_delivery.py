@@ -268,7 +268,8 @@ async def test_a_mistake_while_messages_are_offered_is_told_to_that_one_alone(
     other = Subscriber(world)
     await other.open("other")
     other.subscribe(subscription(client_id="other"))
-    monkeypatch.setattr(placed(sub), where, mistake)
+    broken = placed(sub).supply if where == "offer" else placed(sub)
+    monkeypatch.setattr(broken, where, mistake)
     sub.limit = 0
     await world.publish(*numbered(6))
     await world.publish(*numbered(6, first=7))
@@ -279,7 +280,7 @@ async def test_a_mistake_while_messages_are_offered_is_told_to_that_one_alone(
 async def test_a_mistake_over_what_retention_removed_is_told_to_that_one_alone(
     world: World, sub: Subscriber, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(placed(sub), "miss", mistake)
+    monkeypatch.setattr(placed(sub).supply, "miss", mistake)
     world.delivery._skip(range(1, 3))
     assert [type(error) for error in sub.errors] == [ZeroDivisionError]
     assert world.delivery.live.through == 2
@@ -304,7 +305,7 @@ async def test_a_mistake_beside_the_log_is_told_to_that_one_alone(
     other = Subscriber(world)
     await other.open("other")
     other.subscribe(subscription(client_id="other"))
-    monkeypatch.setattr(placed(sub), "offer_aside", mistake)
+    monkeypatch.setattr(placed(sub).supply, "offer_aside", mistake)
     world.delivery.offer_beside([message("now", qos=0)])
     assert [type(error) for error in sub.errors] == [ZeroDivisionError]
     assert payloads(other.got) == [b"now"]
@@ -423,7 +424,7 @@ async def test_a_live_session_that_retention_passed_is_told_with_its_next_messag
     world.delivery._skip(range(3, 6))
     assert world.counters.dropped == {"removed by retention": 3}
     assert world.delivery.live.through == 5
-    placed(sub).offer([(replace(message("6"), offset=Offset(6)), Grant(1))], 1)
+    placed(sub).supply.offer([(replace(message("6"), offset=Offset(6)), Grant(1))], 1)
     sub.wake()
     assert sub.got[-1][1].missing == (range(3, 6),)
     assert placed(slow).outbox.first() is None

@@ -43,7 +43,7 @@ def sessions(number: int, *, size: int = 0) -> list[Session]:
         Session(f"sub{n}", created_at_us=1, start=Offset(0), inflight_max=1) for n in range(number)
     ]
     for session in made:
-        session.offer([(message(), Grant(0))], size)
+        session.supply.offer([(message(), Grant(0))], size)
     return made
 
 

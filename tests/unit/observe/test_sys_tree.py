@@ -124,7 +124,7 @@ async def test_a_slow_subscriber_misses_values_instead_of_gathering_them(
     slow.limit = 0
     for second in range(ASIDE_MAX + 5):
         await tree.publish(at(100.0 + second))
-    assert len(session.aside) == ASIDE_MAX
+    assert len(session.supply.aside) == ASIDE_MAX
     assert world.counters.dropped.total() == 5
 
 

@@ -10,7 +10,7 @@ from broker.config import Config
 from broker.documents import CursorDocument, Put
 from broker.errors import StoreCorrupt, StoreError
 from broker.message import Lease, Offset, Outgoing
-from broker.session.session import Session
+from broker.session.in_flight import InFlightWindow
 from tests.support.groups import GROUP, member, numbers, publish
 from tests.support.messages import message
 from tests.support.world import Disk, Subscriber, World, payloads, placed, running
@@ -127,14 +127,14 @@ async def test_a_member_that_takes_nothing_is_handed_no_more(
     stuck.limit = 0
     await publish(world, 1, 200, qos=qos)
     assert stuck.session is not None
-    assert len(stuck.session.aside) == 50
+    assert len(stuck.session.supply.aside) == 50
     stuck.limit = 1 << 20
     stuck.wake()
     await world.settled()
     assert numbers(stuck) == list(range(1, 201))
     stuck.limit = 0
     await world.publish(*[message(bytes(6000), "jobs/a", qos=qos) for _ in range(9)])
-    assert len(stuck.session.aside) == 3
+    assert len(stuck.session.supply.aside) == 3
 
 
 async def test_a_member_whose_socket_is_full_returns_what_waits(world: World) -> None:
@@ -145,7 +145,7 @@ async def test_a_member_whose_socket_is_full_returns_what_waits(world: World) ->
     assert stuck.session is not None
     world.groups.stalled(stuck.session)
     await publish(world, 5, 6)
-    assert (numbers(stuck), len(stuck.session.aside)) == ([], 0)
+    assert (numbers(stuck), len(stuck.session.supply.aside)) == ([], 0)
     while len(other.got) < 6:
         await other.acknowledge()
     assert numbers(other) == [1, 2, 3, 4, 5, 6]
@@ -209,8 +209,8 @@ async def test_what_a_member_is_to_send_is_not_overtaken_by_what_that_makes_room
         def wake(self) -> None:
             session = self.session
             assert session is not None
-            while session.aside and self.limit:
-                taken = session.take(0, self.limit)
+            while session.supply.aside and self.limit:
+                taken = session.supply.take(0, self.limit)
                 world.groups.settle(session)
                 self.got += taken.outgoing
             world.groups.drained(session)
@@ -273,7 +273,7 @@ async def test_a_group_holds_no_more_in_flight_than_its_members_have_room_for() 
             await publish(world, first, first + 8)
         assert numbers(slow) == [1, 2, 3]
         assert slow.session is not None
-        assert len(slow.session.aside) == 0
+        assert len(slow.session.supply.aside) == 0
         got = 0
         while len(slow.got) > got:
             got = len(slow.got)
@@ -424,14 +424,14 @@ async def test_an_acknowledgement_asks_no_member_but_the_next(
     members = [await member(world, f"m{n}", window=1) for n in range(100)]
     await publish(world, 1, 100 + waiting)
     asked = 0
-    room = Session.room
+    room = InFlightWindow.room
 
-    def counted(session: Session) -> int:
+    def counted(window: InFlightWindow) -> int:
         nonlocal asked
         asked += 1
-        return room(session)
+        return room(window)
 
-    monkeypatch.setattr(Session, "room", counted)
+    monkeypatch.setattr(InFlightWindow, "room", counted)
     for one in members[:20]:
         placed(one).in_flight.puback(one.packet_ids)
         world.groups.settle(placed(one))

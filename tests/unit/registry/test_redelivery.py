@@ -159,7 +159,7 @@ async def test_a_lease_that_lasts_too_long_goes_to_another_and_never_to_who_has_
     await wait(world, 5)
     assert numbers(slow) == [1]
     window = placed(slow).in_flight
-    assert window.room(durable=False) == 1, "it keeps its place in the Receive Maximum"
+    assert window.room() == 1, "it keeps its place in the Receive Maximum"
     other = await member(world, "other")
     await world.settled()
     assert attempts(other) == [(b"1", 2)]
@@ -168,7 +168,7 @@ async def test_a_lease_that_lasts_too_long_goes_to_another_and_never_to_who_has_
     await other.acknowledge()
     assert await world.disk.scan(RetryDocument) == []
     await slow.acknowledge()
-    assert window.room(durable=False) == 2
+    assert window.room() == 2
 
 
 async def test_who_acknowledges_late_has_done_it(world: World) -> None:

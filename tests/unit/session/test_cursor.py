@@ -31,6 +31,7 @@ class Kept:
 
     def __init__(self, inflight_max: int = 65_535) -> None:
         self.window = InFlightWindow(inflight_max)
+        self.window.durable = True
         self.cursor = Cursor("sub1", self.window)
         self.stored: CursorDocument | None = None
         self.pages: dict[int, InFlightDocument] = {}
@@ -44,7 +45,7 @@ class Kept:
         waiting: deque[Outgoing] = deque(
             (message("x", offset=n, qos=qos), Grant(2)) for n in range(first, first + count)
         )
-        return self.window.take(waiting, 0, ALL, durable=True, aside=aside).packet_ids
+        return self.window.take(waiting, 0, ALL, aside=aside).packet_ids
 
     def finish(self, packet_ids: Sequence[int]) -> None:
         self.window.pubrec(packet_ids, refused=False)

@@ -25,9 +25,9 @@ def test_what_was_acknowledged_is_forgotten() -> None:
     session = Session("a", created_at_us=0, start=Offset(0), inflight_max=10)
     session.attach(10)
     for offset in range(2, 4 * TOLD_MAX, 2):
-        session.miss([range(offset - 1, offset)])
-        session.offer([(message(offset=offset), Grant(1))], 1)
-        [packet_id] = session.take(NOW_US, 1).packet_ids
+        session.supply.miss([range(offset - 1, offset)])
+        session.supply.offer([(message(offset=offset), Grant(1))], 1)
+        [packet_id] = session.supply.take(NOW_US, 1).packet_ids
         told = session.gaps.told
         assert told[Offset(offset)] == (range(offset - 1, offset),)
         assert len(told) <= TOLD_MAX

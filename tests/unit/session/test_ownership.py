@@ -78,7 +78,7 @@ def test_nobody_outside_changes_what_belongs_to_a_session(place: str) -> None:
         "expiry, session.session_expiry_s = session.session_expiry_s, 0",
         "member.outbox.size += 1",
         "self.session.position.through = 3",
-        "session.aside.append(1)",
+        "session.supply.aside.append(1)",
         "session.grants.by_filter['a'] = 1",
         "del session.in_flight.leases.settled[0]",
         "del session.outbox",
@@ -93,9 +93,9 @@ def test_a_change_from_outside_is_found(source: str) -> None:
     "source",
     [
         "self.ended = True",
-        "session.offer_aside([])",
+        "session.supply.offer_aside([])",
         "session.in_flight.discard([])",
-        "room = len(session.aside)",
+        "room = len(session.supply.aside)",
         "aside.pop()",
     ],
 )

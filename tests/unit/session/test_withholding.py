@@ -38,14 +38,14 @@ def test_the_outbox_keeps_its_order_its_size_and_what_it_is_to_tell() -> None:
     session = session_with("allow subscribe a")
     entries = outgoing("b", "a", "b", "a", "b")
     entries[2] = (entries[2][0], Grant(1, missing=(range(20, 21),)))
-    session.offer(entries, 12345)
+    session.supply.offer(entries, 12345)
     session.outbox.tells = True
     size_of_one = session.outbox.size
     assert withhold(session) == 3
     assert topics([*session.outbox]) == ["a", "a"]
     assert 0 < session.outbox.size < size_of_one
     assert session.outbox.untold == [range(20, 21)], "the next message tells it"
-    session.offer(outgoing("a"), 1)
+    session.supply.offer(outgoing("a"), 1)
     assert withhold(session) == 0
 
 
@@ -53,7 +53,7 @@ def test_of_what_is_aside_leases_stay_and_a_replay_needs_its_own_right() -> None
     session = session_with("allow subscribe #", "allow read-history a", "deny subscribe c")
     lease = Grant(1, lease=Lease("$share/g/#", 1))
     session.subscribe(subscription("#", replaying=True))
-    session.offer_aside(
+    session.supply.offer_aside(
         [
             *outgoing("a", "b", grant=Grant(1, replay="#")),
             *outgoing("b", "c"),
@@ -61,16 +61,16 @@ def test_of_what_is_aside_leases_stay_and_a_replay_needs_its_own_right() -> None
         ]
     )
     assert withhold(session) == 2
-    assert topics([*session.aside]) == ["a", "b", "c"]
+    assert topics([*session.supply.aside]) == ["a", "b", "c"]
 
 
 def test_what_a_withheld_message_was_to_tell_the_next_one_tells() -> None:
     session = session_with("allow subscribe a")
-    session.offer_aside(
+    session.supply.offer_aside(
         [*outgoing("b", grant=Grant(1, missing=(range(1, 3),))), *outgoing("a"), *outgoing("a")]
     )
     assert withhold(session) == 1
-    assert [grant.missing for _, grant in session.aside] == [(range(1, 3),), ()]
+    assert [grant.missing for _, grant in session.supply.aside] == [(range(1, 3),), ()]
 
 
 def test_retained_messages_that_are_withheld_are_owed_no_more() -> None:
@@ -88,6 +88,6 @@ def test_retained_messages_that_are_withheld_are_owed_no_more() -> None:
 
 def test_nothing_is_taken_out_where_nothing_is_limited() -> None:
     session = Session("sub1", created_at_us=0, start=message("").offset, inflight_max=100)
-    session.offer(outgoing("a"), 1)
+    session.supply.offer(outgoing("a"), 1)
     assert withhold(session) == 0
     assert len(session.outbox) == 1
