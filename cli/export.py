@@ -6,7 +6,7 @@
 
 Payloads that are no UTF-8 are in base64, so what is read again is what was published, bit for bit.
 An export to a JSONL or CSV file that is there goes on behind its last whole message: one that was
-interrupted, or one of yesterday.
+interrupted, or one of yesterday. One of another log is refused.
 """
 
 from __future__ import annotations
@@ -16,22 +16,25 @@ import json
 import os
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 from broker.config import DATABASE
-from broker.message import Message
+from broker.message import Message, rfc3339
 from broker.plural import counted
 from broker.topics import validate_filter
 from cli import database, output
 from cli.failure import CommandFailed, Exit
-from cli.history import History, Options, Places
+from cli.history import History, Log, Options, Places
 from cli.log_lines import CSV_COLUMNS, csv_lines, json_lines
 from cli.long_work import LongWork, speed
 
 STANDARD_OUTPUT = "-"
 FORMATS = ("jsonl", "csv", "parquet")
+KNOWN_MAX = 20
+"""Of the last messages of a file: by them an export of another log is told."""
 HEADING = ",".join(CSV_COLUMNS).encode() + b"\r\n"
 
 
@@ -62,9 +65,10 @@ def export(options: Options, path: Path, format: str, *, as_json: bool) -> None:
             LongWork("exporting", f"the same command again goes on ({path})") as work,
             _target(path, format, history.age_us()) as target,
         ):
-            history.first = max(history.first, target.after + 1)
             if target.after:
+                _refuse_another_log(history, target.known, path)
                 output.note(f"{path} goes on after offset {target.after}")
+            history.first = max(history.first, target.after + 1)
             total = max(0, history.last - history.first + 1)
             looked = 0
 
@@ -96,10 +100,43 @@ def export(options: Options, path: Path, format: str, *, as_json: bool) -> None:
     history.raise_if_damaged()
 
 
+def _refuse_another_log(history: Log, known: Sequence[Known], path: Path) -> None:
+    """Raises CommandFailed (2): a file that ends with these messages is not of this log."""
+    last = known[-1].offset
+    another = f"{path} is an export of another log:"
+    remedy = "give another name, or remove it"
+    if last > (newest := history.last_given):
+        said = f"{another} it ends with offset {last:,}, and this log with {newest:,}"
+        raise CommandFailed(said, remedy, Exit.USAGE)
+    for row in reversed(known):
+        for message in history.at([row.offset]):
+            if row != Known.of(message):
+                said = f"{another} at offset {row.offset:,} it has another message"
+                raise CommandFailed(said, remedy, Exit.USAGE)
+            return
+    output.note(f"whether {path} is of this log cannot be told: its last messages are removed here")
+
+
+class Known(NamedTuple):
+    """What tells a message of a file from one of another log."""
+
+    offset: int
+    published_at: str
+    publisher: str
+    topic: str
+
+    @classmethod
+    def of(cls, message: Message) -> Known:
+        published_at = rfc3339(message.published_at_us)
+        return cls(message.offset, published_at, message.publisher, message.topic)
+
+
 class Target:
-    """Where the messages go. `after`: the newest offset that is there already."""
+    """Where the messages go. `after`: the newest offset that is there already; `known`: some of the
+    last messages that are, in their order."""
 
     def __init__(self) -> None:
+        self.known: Sequence[Known] = ()
         self.after = 0
         self.messages = self.first = self.last = self.bytes = 0
 
@@ -144,7 +181,8 @@ class Lines(Target):
         except OSError as error:
             raise CommandFailed(f"{path}: {error.strerror}") from error
         try:
-            self.after, end = (_last_json if format == "jsonl" else _last_csv)(self._file, path)
+            self.known, end = (_last_json if format == "jsonl" else _last_csv)(self._file, path)
+            self.after = self.known[-1].offset if self.known else 0
             self._file.seek(end)
             self._file.truncate()
         except BaseException:
@@ -194,8 +232,8 @@ def _is_no_export(path: Path) -> CommandFailed:
     )
 
 
-def _last_json(file: IO[bytes], path: Path) -> tuple[int, int]:
-    """The offset of its last whole line, and where that ends."""
+def _last_json(file: IO[bytes], path: Path) -> tuple[Sequence[Known], int]:
+    """What its last whole lines have, and where these end."""
     size = file.seek(0, os.SEEK_END)
     end, tail = size, b""
     while end > 0 and tail.count(b"\n") < 2:
@@ -205,26 +243,29 @@ def _last_json(file: IO[bytes], path: Path) -> tuple[int, int]:
     whole, newline, rest = tail.rpartition(b"\n")
     if not newline:
         if not tail or (tail.startswith(b"{") and end == 0):
-            return 0, 0  # Not one line is whole.
+            return (), 0  # Not one line is whole.
         raise _is_no_export(path)
+    lines = whole.split(b"\n")[0 if end == 0 else 1 :]
     try:
-        offset = json.loads(whole.rpartition(b"\n")[2])["offset"]
+        records = [json.loads(line) for line in lines[-KNOWN_MAX:]]
+        known = [Known(*[record[name] for name in Known._fields]) for record in records]
     except (ValueError, KeyError, TypeError) as error:
         raise _is_no_export(path) from error
-    if not isinstance(offset, int):
+    if not all(isinstance(row.offset, int) for row in known):
         raise _is_no_export(path)
-    return offset, size - len(rest)
+    return known, size - len(rest)
 
 
-def _last_csv(file: IO[bytes], path: Path) -> tuple[int, int]:
+def _last_csv(file: IO[bytes], path: Path) -> tuple[Sequence[Known], int]:
     """The same. A payload may have newlines, so it is read from its beginning."""
     csv.field_size_limit(sys.maxsize)
     file.seek(0)
     head = file.read(len(HEADING))
     if len(head) < len(HEADING) and HEADING.startswith(head):
-        return 0, 0  # Not even that is whole.
+        return (), 0  # Not even that is whole.
     file.seek(0)
-    position, offset, end = 0, 0, 0
+    position, end = 0, 0
+    known = deque[Known](maxlen=KNOWN_MAX)
 
     def whole_lines() -> Iterator[str]:
         nonlocal position
@@ -239,8 +280,15 @@ def _last_csv(file: IO[bytes], path: Path) -> tuple[int, int]:
         if len(row) != len(CSV_COLUMNS):
             break
         if number:
-            offset = int(row[0])
+            known.append(_known(row, path))
         end = position
     if end == 0:
         raise _is_no_export(path)
-    return offset, end
+    return known, end
+
+
+def _known(row: Sequence[str], path: Path) -> Known:
+    fields = dict(zip(CSV_COLUMNS, row, strict=True))
+    if not fields["offset"].isdecimal():
+        raise _is_no_export(path)
+    return Known(int(fields["offset"]), *[fields[name] for name in Known._fields[1:]])

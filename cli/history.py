@@ -150,6 +150,12 @@ class Log:
     def high_watermark(self) -> int:
         return self._select("SELECT ifnull(max(offset), 0) FROM messages")
 
+    @property
+    def last_given(self) -> int:
+        """The newest offset that was ever given to a message, whether or not that is there."""
+        given = "SELECT ifnull((SELECT seq FROM sqlite_sequence WHERE name = 'messages'), 0)"
+        return max(self._select(given), self.high_watermark)
+
     def at(self, offsets: Sequence[int]) -> list[Message]:
         """The messages at these offsets, oldest first; those that are not there are left out."""
         part = self._reader.fetch(offsets)

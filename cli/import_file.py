@@ -123,7 +123,7 @@ class _Work:
                 continue
             try:
                 self._publisher.send(fields, retain=self._retain)
-            except (ValueError, KeyError) as error:
+            except ValueError as error:
                 raise CommandFailed(
                     f"{self._path}: what ends at {end:,} is no message: {error}", "", Exit.USAGE
                 ) from error
@@ -214,24 +214,53 @@ def _json(path: Path, position: int) -> Iterator[tuple[Fields, int]]:
 def _csv(path: Path, position: int) -> Iterator[tuple[Fields, int]]:
     csv.field_size_limit(sys.maxsize)
     with path.open("rb") as file:
-        heading = next(csv.reader([file.readline().decode("utf-8-sig")]), [])
+        first = file.readline().decode("utf-8-sig", "replace")
+        heading = next(csv.reader([first]), [])
         if "topic" not in heading:
             raise CommandFailed(
                 f"{path}: its first line has no column topic", "see: pubsub export", Exit.USAGE
             )
         position = max(position, file.tell())
         file.seek(position, os.SEEK_SET)
+        rest = b""
 
         def lines() -> Iterator[str]:
-            nonlocal position
+            nonlocal position, rest
             for line in file:
+                rest = line
+                if not line.endswith(b"\n"):
+                    break
                 position += len(line)
                 yield line.decode()
+            else:
+                rest = b""
+            raise _Unfinished
 
-        for row in csv.reader(lines()):
-            if len(row) != len(heading):
-                return  # Of an export that goes on.
-            yield _of_row(dict(zip(heading, row, strict=True))), position
+        rows = csv.reader(lines())
+        while True:
+            before = position
+            try:
+                row = next(rows)
+                if not row:
+                    continue
+                if len(row) != len(heading):
+                    raise ValueError(f"it has {len(row)} columns, the heading {len(heading)}")
+                fields = _of_row(dict(zip(heading, row, strict=True)))
+            except _Unfinished:
+                if rest or position > before:
+                    output.note(f"{path}: its last row is not whole, and is left for later")
+                return
+            except (ValueError, csv.Error) as error:
+                raise CommandFailed(
+                    f"{path}: the row that ends at {position:,} is no message: {error}",
+                    "",
+                    Exit.USAGE,
+                ) from error
+            yield fields, position
+
+
+class _Unfinished(Exception):
+    """The file ends: in the middle of a row if any of it was read."""
 
 
 def _of_row(row: dict[str, str]) -> Fields:

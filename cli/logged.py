@@ -48,13 +48,14 @@ def packet_properties_of(
 ) -> Properties | None:
     """Of a PUBLISH, from fields as `cli/properties.py` names them; None: there are none.
 
-    Raises ValueError: correlation_data_base64 is no base64.
+    Raises ValueError: correlation_data_base64 is no base64, user_properties are no pairs.
     """
     pairs = fields.get("user_properties", ())
     present = [name for name in PAHO_NAMES if name in fields]
     if not (present or pairs or always):
         return None
-    assert isinstance(pairs, (list, tuple))
+    if not isinstance(pairs, (list, tuple)):
+        raise ValueError("its user_properties are no pairs")
     properties = packet_properties(PacketTypes.PUBLISH, [(name, text) for name, text in pairs])
     for name in present:
         value = fields[name]

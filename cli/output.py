@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import select
 import stat
@@ -101,8 +102,30 @@ def check_reader() -> None:
 
 
 def json_line(record: Mapping[str, object]) -> bytes:
-    """One line of NDJSON. On a terminal it is pure ASCII, so that nothing in it acts on it."""
-    return json.dumps(record, ensure_ascii=to_terminal(), separators=(",", ":")).encode() + b"\n"
+    """One line of NDJSON. On a terminal it is pure ASCII, so that nothing in it acts on it.
+
+    JSON has no number that is none, nor an infinite one: these become texts, as `"Infinity"`.
+    """
+    ascii_only = to_terminal()
+    try:
+        text = json.dumps(record, ensure_ascii=ascii_only, separators=(",", ":"), allow_nan=False)
+    except ValueError:
+        finite = _finite(record)
+        text = json.dumps(finite, ensure_ascii=ascii_only, separators=(",", ":"), allow_nan=False)
+    # Of a file's name that is no UTF-8, what JSON can say.
+    return text.encode("utf-8", "backslashreplace") + b"\n"
+
+
+def _finite(value: object) -> object:
+    match value:
+        case float() if not math.isfinite(value):
+            return json.dumps(value)
+        case Mapping():
+            return {name: _finite(each) for name, each in value.items()}
+        case list() | tuple():
+            return [*map(_finite, value)]
+        case _:
+            return value
 
 
 def payload_fields(payload: bytes) -> dict[str, object]:

@@ -7,10 +7,14 @@ broker's Receive Maximum; `done` says how many from the first on are acknowledge
 from __future__ import annotations
 
 import base64
+import struct
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
+
+from paho.mqtt import MQTTException
+from paho.mqtt.properties import Properties
 
 from cli.address import Address
 from cli.client import NOT_AUTHORIZED_CODES, Client
@@ -27,10 +31,13 @@ Fields = Mapping[str, object]
 
 
 def payload_of(fields: Fields) -> bytes:
-    """Raises ValueError: it is no base64."""
+    """Raises ValueError: it is no base64, or no text."""
     if "payload_base64" in fields:
         return base64.b64decode(str(fields["payload_base64"]), validate=True)
-    return str(fields.get("payload", "")).encode()
+    payload = fields.get("payload", "")
+    if not isinstance(payload, str):
+        raise ValueError("its payload is no text")
+    return payload.encode()
 
 
 class Republisher:
@@ -55,15 +62,13 @@ class Republisher:
     def send(self, fields: Fields, *, retain: bool | None = None) -> None:
         """Send it once there is room. `retain` goes before what the message has.
 
-        Raises CommandFailed: the broker refused one, or the connection is lost; KeyboardInterrupt.
+        Raises CommandFailed: the broker refused one, or the connection is lost; KeyboardInterrupt;
+        ValueError: a field is not as it should be.
         """
-        payload = payload_of(fields)
-        properties = packet_properties_of(fields)
-        if "expires_at" in fields:
-            lasts = _seconds(fields["expires_at"]) - _seconds(fields["published_at"])
-            properties = properties or packet_properties_of({}, always=True)
-            assert properties is not None
-            properties.MessageExpiryInterval = max(0, min(round(lasts), (1 << 32) - 1))
+        payload, properties = payload_of(fields), _properties_of(fields)
+        qos = max(1, int(str(fields.get("qos", 1))))
+        if qos > 2:
+            raise ValueError(f"its QoS is {qos}")
         size = len(payload) + len(str(fields["topic"]).encode()) + 64
         if (most := self._client.packet_bytes_max) is not None and size > most:
             raise CommandFailed(
@@ -75,7 +80,7 @@ class Republisher:
         sent = self._client.publish(
             str(fields["topic"]),
             payload,
-            max(1, int(str(fields.get("qos", 1)))),
+            qos,
             bool(fields.get("retain")) if retain is None else retain,
             properties,
         )
@@ -123,6 +128,24 @@ class Republisher:
         while self.done in self._early:
             self._early.discard(self.done)
             self.done += 1
+
+
+def _properties_of(fields: Fields) -> Properties | None:
+    """Raises ValueError."""
+    try:
+        properties = packet_properties_of(fields)
+        if "expires_at" in fields:
+            lasts = _seconds(fields["expires_at"]) - _seconds(fields["published_at"])
+            properties = properties or packet_properties_of({}, always=True)
+            assert properties is not None
+            properties.MessageExpiryInterval = max(0, min(round(lasts), (1 << 32) - 1))
+        if properties is not None:
+            properties.pack()  # type: ignore[no-untyped-call]  # It refuses what cannot be sent.
+    except KeyError as error:
+        raise ValueError(f"it has no {error.args[0]}") from error
+    except (TypeError, struct.error, MQTTException) as error:
+        raise ValueError(f"a property is not as it should be: {error}") from error
+    return properties
 
 
 def _seconds(moment: object) -> float:

@@ -20,13 +20,13 @@ TIME_US = 1_741_948_200_000_000
 PAYLOADS = [b"plain", b"\xff\x00\xfe", b'says "hi",\r\nand\nmore', "天気".encode(), b"", b"\x00\r"]
 
 
-async def append(directory: Path, payloads: list[bytes]) -> None:
+async def append(directory: Path, payloads: list[bytes], publisher: str = "p") -> None:
     store = SqliteStore(directory / "pubsub.db")
     await store.open()
     properties = b"\x09\x00\x01\xff\x26\x00\x01a\x00\x01b"
     await store.append(
         [
-            Message(f"t/{n % 2}", p, 1, False, "p", TIME_US, None, properties)
+            Message(f"t/{n % 2}", p, 1, False, publisher, TIME_US, None, properties)
             for n, p in enumerate(payloads)
         ]
     )
@@ -105,6 +105,40 @@ async def test_what_is_in_the_file_stays_though_the_log_has_it_no_more(
     await append(data_dir, [b"new"])
     run(data_dir, path)
     assert offsets(path) == [1, 2, 3, 4, 5, 6, 7]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+@pytest.mark.parametrize("count", [len(PAYLOADS), 3, 20])
+async def test_a_file_of_another_log_is_left_alone(
+    data_dir: Path, suffix: str, count: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Also where that is shorter or longer than this one."""
+    path = data_dir / f"all{suffix}"
+    run(data_dir, path)
+    whole = path.read_bytes()
+    other = tmp_path_factory.mktemp("other")
+    await append(other, [b"x"] * count, publisher="another")
+    with pytest.raises(CommandFailed, match="another log") as failed:
+        run(other, path)
+    assert "another name" in str(failed.value)
+    assert failed.value.code is Exit.USAGE
+    assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+async def test_it_is_said_where_it_cannot_be_told(
+    data_dir: Path, suffix: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = data_dir / f"all{suffix}"
+    run(data_dir, path)
+    assert "cannot be told" not in capfd.readouterr().err
+    store = SqliteStore(data_dir / DATABASE)
+    await store.open()
+    await store.trim(Offset(7))
+    await store.close()
+    run(data_dir, path)
+    assert "cannot be told" in capfd.readouterr().err
+    assert len(offsets(path)) == 6
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv"])

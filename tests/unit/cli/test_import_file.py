@@ -14,7 +14,7 @@ from cli.address import Address
 from cli.failure import CommandFailed, Exit
 from cli.import_file import import_file
 from cli.log_lines import csv_lines, json_lines
-from cli.republish import payload_of
+from cli.republish import Republisher, payload_of
 
 PAYLOADS = [b"plain", b"\xff\x00\xfe", b'says "hi",\r\nand\nmore', "天気".encode(), b"", b"\x00\r"]
 
@@ -159,13 +159,19 @@ def test_what_the_broker_says_of_itself_is_left_out(
         ("a.jsonl", "[1]\n", "is no message"),
         ("a.jsonl", '{"payload":"x"}\n', "has no topic"),
         ("a.csv", "a,b\n1,2\n", "no column topic"),
+        ("a.csv", "topic,payload\na\n", "ends at 16 is no message: it has 1 columns"),
+        ("a.csv", "topic,payload\na,b,c\n", "it has 3 columns"),
+        ("a.csv", "topic,payload_format\na,x\n", "is no message"),
+        ("a.csv", "topic,user_properties\na,x\n", "is no message"),
+        ("a.csv", b"topic,payload\na,\xff\n", "is no message"),
+        ("a.csv", b"\xff,topic\xff\n", "no column topic"),
     ],
 )
 def test_what_is_no_message_is_told(
-    broker: Broker, tmp_path: Path, name: str, content: str, says: str
+    broker: Broker, tmp_path: Path, name: str, content: str | bytes, says: str
 ) -> None:
     path = tmp_path / name
-    path.write_text(content)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(CommandFailed, match=says) as failed:
         run(path)
     assert failed.value.code is Exit.USAGE
@@ -180,6 +186,59 @@ def test_a_line_that_is_not_whole_yet_is_left_for_later(broker: Broker, tmp_path
     path.write_text('{"topic":"a","payload":"1"}\n{"topic":"b","payload":"2"}\n')
     run(path)
     assert [fields["topic"] for fields in broker.sent] == ["a", "b"]
+
+
+@pytest.mark.parametrize("content", ["a,1\n", "a,1\n\n", 'a,1\nb,"x\ny"\n', "a,1\r\nb,2\r\n"])
+def test_a_row_that_was_cut_anywhere_is_left_for_later(
+    broker: Broker, tmp_path: Path, content: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    whole = f"topic,payload\n{content}".encode()
+    path = tmp_path / "a.csv"
+    path.write_bytes(whole)
+    run(path)
+    expected, broker.sent = broker.sent, []
+    for size in range(len(b"topic,payload\n"), len(whole)):
+        path.write_bytes(whole[:size])
+        run(path, again=True)
+        assert broker.sent == expected[: len(broker.sent)], size
+        cut = whole[:size].endswith(b"\n") or "left for later" in capfd.readouterr().err
+        assert cut or not whole[:size].strip().endswith(b"\n"), size
+        path.write_bytes(whole)
+        run(path)
+        assert broker.sent == expected, size
+        broker.sent = []
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"payload": 5},
+        {"payload": {"a": 1}},
+        {"payload": "\ud800"},
+        {"payload_base64": "$"},
+        {"user_properties": 5},
+        {"user_properties": [5]},
+        {"user_properties": [[1, 2]]},
+        {"content_type": 5},
+        {"content_type": "x" * 70_000},
+        {"payload_format": 7},
+        {"payload_format": []},
+        {"correlation_data_base64": "$"},
+        {"qos": "x"},
+        {"qos": 3},
+        {"expires_at": "soon", "published_at": "2026-01-01T00:00:00Z"},
+        {"expires_at": "2026-01-01T00:00:00Z"},
+    ],
+)
+def test_a_field_that_is_not_as_it_should_be_is_told(
+    tmp_path: Path, fields: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Republisher, "open", lambda _: None)
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"topic": "a"} | fields) + "\n")
+    with pytest.raises(CommandFailed, match="is no message") as failed:
+        run(path)
+    assert failed.value.code is Exit.USAGE
 
 
 def test_no_file(tmp_path: Path) -> None:

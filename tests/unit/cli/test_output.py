@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -71,3 +72,19 @@ def test_a_long_wait_is_told_while_it_lasts_and_a_short_one_is_not(
     with output.waiting("waiting for the disk"):
         assert came.wait(10)
     assert told == ["waiting for the disk"]
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+def test_what_is_no_number_of_json_is_a_text(value: float) -> None:
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    record = {"a": value, "b": [value, {"c": value}], "d": 1.5}
+    read = json.loads(output.json_line(record), parse_constant=refuse)
+    word = json.dumps(value)
+    assert read == {"a": word, "b": [word, {"c": word}], "d": 1.5}
+
+
+def test_a_name_that_is_no_utf_8_is_json_all_the_same() -> None:
+    record = {"exported": b"a\xff.jsonl".decode("utf-8", "surrogateescape")}
+    assert json.loads(output.json_line(record)) == record

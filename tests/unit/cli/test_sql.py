@@ -205,3 +205,10 @@ def test_damage_is_told(data_dir: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(StoreError):
         ask(data_dir, QUERY)
+
+
+def test_json_has_what_is_infinite_as_a_text(
+    data_dir: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    ask(data_dir, "SELECT 9e999 AS a, -9e999 AS b, 9e999 - 9e999 AS c", json=True)
+    assert capfd.readouterr().out == '{"a":"Infinity","b":"-Infinity","c":null}\n'
