@@ -12,11 +12,13 @@ from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
+from nats.aio.client import Client
+
 from broker.errors import StoreUnavailable
 from broker.store.shared.jetstream import JetStreamLog, make_stream
+from tests.support.patience import PATIENCE_S
 
 SERVER = Path(sys.executable).parent / "nats-server"
-START_TRIES = 100
 
 _numbers = count(1)
 
@@ -100,12 +102,25 @@ def running_nodes(directory: Path) -> Iterator[Nodes]:
 async def new_log(nodes: Nodes) -> JetStreamLog:
     """A log that is empty, as soon as the nodes have found each other."""
     name = f"t{next(_numbers)}"
-    for tries in range(START_TRIES):
-        try:
-            await make_stream(nodes.servers, name, replicas=3)
-            break
-        except StoreUnavailable:
-            if tries == START_TRIES - 1:
-                raise
-            await asyncio.sleep(0.2)
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            try:
+                await make_stream(nodes.servers, name, replicas=3)
+                break
+            except StoreUnavailable:
+                await asyncio.sleep(0.2)
     return JetStreamLog(nodes.servers, name)
+
+
+async def remove_log(log: JetStreamLog) -> None:
+    """So that the nodes are not busy with what no test needs any more."""
+    client = Client()
+    await client.connect([*log.servers], error_cb=_ignored)
+    try:
+        await client.jsm().delete_stream(f"PUBSUB_{log.name}")
+    finally:
+        await client.close()
+
+
+async def _ignored(error: Exception) -> None:
+    """What goes on with another node."""

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
 
 from broker.documents import (
     BEFORE_ALL,
@@ -165,12 +166,13 @@ class Follower:
 
     async def run(self) -> None:
         """Follow the log until cancelled. Raises StoreError."""
-        async for records in self._log.follow(self.position + 1):
-            for record in records:
-                if (entry := self._whole(record)) is not None:
-                    await self._decide(entry, record.position)
-                self.position = record.position
-            await self._apply()
+        async with aclosing(self._log.follow(self.position + 1)) as following:
+            async for records in following:
+                for record in records:
+                    if (entry := self._whole(record)) is not None:
+                        await self._decide(entry, record.position)
+                    self.position = record.position
+                await self._apply()
 
     def failed(self, error: Exception) -> None:
         """Nothing more is read."""

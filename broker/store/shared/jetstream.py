@@ -16,10 +16,9 @@ import asyncio
 import json
 import logging
 import secrets
-from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing, suppress
 
-import nats
 import nats.errors
 import nats.js.errors
 from nats.aio.client import Client
@@ -43,6 +42,10 @@ FOLLOWED_BYTES_MAX = 8 << 20
 """... and their bytes."""
 RETRY_S = 0.2
 PENDING_BYTES_MAX = 64 << 20
+CLOSE_TIMEOUT_S = 2.0
+"""For bytes that a node does not take any more."""
+GONE = (nats.errors.Error, nats.js.errors.Error, OSError)
+"""What ends with a connection that is lost. (TimeoutError is an OSError.)"""
 STREAM_FULL = (10047, 10077)
 """Error codes of JetStream: no storage left, the stream has its maximum."""
 
@@ -72,7 +75,7 @@ async def make_stream(
     else:
         return log_id
     finally:
-        await client.close()
+        await _close(client)
 
 
 class JetStreamLog:
@@ -92,14 +95,13 @@ class JetStreamLog:
         try:
             info = await self._info()
         except BaseException:
-            await self.client.close()
+            await _close(self.client)
             raise
         self._log_id = (info.config.metadata or {}).get("log_id", "")
         return LogInfo(self._log_id, info.state.last_seq)
 
     async def close(self) -> None:
-        with suppress(nats.errors.Error):
-            await self.client.close()
+        await _close(self.client)
 
     async def append(self, body: bytes) -> int:
         try:
@@ -122,18 +124,19 @@ class JetStreamLog:
             raise StoreFull(f"the shared log is full: {told['error'].get('description')}")
         raise Undecided(f"the log refused a record: {told['error']}")
 
-    async def follow(self, start: int) -> AsyncIterator[Sequence[Logged]]:
+    async def follow(self, start: int) -> AsyncGenerator[Sequence[Logged], None]:
         position = start
         while True:
             try:
-                async for part in self._follow_one(position):
-                    position = part[-1].position + 1
-                    yield part
-            except (nats.errors.Error, nats.js.errors.Error, OSError, Undecided) as error:
+                async with aclosing(self._follow_one(position)) as parts:
+                    async for part in parts:
+                        position = part[-1].position + 1
+                        yield part
+            except (*GONE, Undecided) as error:
                 logger.info("the shared log is followed anew from %d: %s", position, error)
             await asyncio.sleep(RETRY_S)
 
-    async def _follow_one(self, start: int) -> AsyncIterator[Sequence[Logged]]:
+    async def _follow_one(self, start: int) -> AsyncGenerator[Sequence[Logged], None]:
         """With one consumer, as long as nothing is missing."""
         info = await self._info()
         if (info.config.metadata or {}).get("log_id") != self._log_id:
@@ -159,17 +162,18 @@ class JetStreamLog:
         )
         ask = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer.name}"
         try:
-            async for part in self._requested(subscription, ask, inbox, start):
-                yield part
+            async with aclosing(self._requested(subscription, ask, inbox, start)) as parts:
+                async for part in parts:
+                    yield part
         finally:
-            with suppress(nats.errors.Error):
+            with suppress(*GONE):
                 await subscription.unsubscribe()
-            with suppress(nats.errors.Error, nats.js.errors.Error):
+            with suppress(*GONE):
                 await manager.delete_consumer(stream, consumer.name)
 
     async def _requested(
         self, subscription: Subscription, ask: str, inbox: str, start: int
-    ) -> AsyncIterator[Sequence[Logged]]:
+    ) -> AsyncGenerator[Sequence[Logged], None]:
         request = {
             "batch": FOLLOWED_AT_ONCE,
             "max_bytes": FOLLOWED_BYTES_MAX,
@@ -224,12 +228,13 @@ async def _connect(servers: Sequence[str]) -> Client:
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
             while True:
+                client = Client()
                 try:
-                    return await nats.connect(
+                    await client.connect(
                         [*servers],
                         allow_reconnect=True,
                         max_reconnect_attempts=-1,
-                        reconnect_time_wait=RETRY_S,
+                        reconnect_time_wait=RETRY_S,  # type: ignore[arg-type]  # It may be a part.
                         connect_timeout=2,
                         ping_interval=2,
                         max_outstanding_pings=2,
@@ -237,9 +242,22 @@ async def _connect(servers: Sequence[str]) -> Client:
                         error_cb=_error,
                     )
                 except (nats.errors.Error, OSError):
+                    await _close(client)
                     await asyncio.sleep(RETRY_S)
+                except BaseException:
+                    await _close(client)
+                    raise
+                else:
+                    return client
     except TimeoutError as error:
         raise StoreUnavailable(f"no node of the log answers at {', '.join(servers)}") from error
+
+
+async def _close(client: Client) -> None:
+    """Whatever became of the node that it was connected to."""
+    with suppress(*GONE):
+        async with asyncio.timeout(CLOSE_TIMEOUT_S):
+            await client.close()
 
 
 async def _error(error: Exception) -> None:

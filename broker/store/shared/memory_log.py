@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from enum import Enum, auto
 
 from broker.store.shared.shared_log import Logged, LogInfo, Undecided
@@ -76,7 +76,7 @@ class MemoryLog:
         changed.set()
         return position
 
-    async def follow(self, start: int) -> AsyncIterator[Sequence[Logged]]:
+    async def follow(self, start: int) -> AsyncGenerator[Sequence[Logged], None]:
         position = start
         while True:
             while position > len(self.records):

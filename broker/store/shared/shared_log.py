@@ -7,7 +7,7 @@ who owns what are decided by `follower.py`, at every broker alike. `memory_log.p
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import NamedTuple, Protocol
 
 from broker.errors import StoreError
@@ -46,7 +46,7 @@ class SharedLog(Protocol):
         """The position, once a majority keeps it on disk. Raises Undecided, StoreFull."""
         ...
 
-    def follow(self, start: int) -> AsyncIterator[Sequence[Logged]]:
+    def follow(self, start: int) -> AsyncGenerator[Sequence[Logged], None]:
         """Every record from `start` on that a majority keeps, in order, once, without a gap, for
-        ever. Raises LogReplaced."""
+        ever. Raises LogReplaced. Whoever stops following closes it."""
         ...

@@ -13,7 +13,7 @@ from broker.store.memory import MemoryStore
 from broker.store.shared.cluster import ClusterStore
 from broker.store.shared.memory_log import MemoryLog
 from broker.store.sqlite.store import SqliteStore
-from tests.support.nodes import Nodes, new_log, running_nodes
+from tests.support.nodes import Nodes, new_log, remove_log, running_nodes
 from tests.support.quick_disk import AtOnce
 
 
@@ -43,6 +43,11 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     elif request.param == "shared, jetstream":
         log = await new_log(request.getfixturevalue("nodes"))
         store = ClusterStore(log, SqliteStore(path, is_copy=True))
+        await store.open()
+        yield store
+        await store.close()
+        await remove_log(log)
+        return
     elif request.param == "sqlite":
         store = SqliteStore(path)
     else:
