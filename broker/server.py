@@ -164,7 +164,7 @@ class Server:
             logins := Logins(users, clock, config, moved),
             quotas := Quotas(self._log, users, moved),
         )
-        alarm.watch(wills, sessions, groups.times, asking.delayed, asking.dedup)
+        alarm.watch(wills, sessions.expiry, groups.times, asking.delayed, asking.dedup)
         alarm.watch(logins, quotas.slowing)
         sessions.kept.quota_of = services.subscriptions.quota_of = quotas.of
         sys_tree.more += [care.retaining.values, logins.values]

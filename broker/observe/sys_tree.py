@@ -123,7 +123,7 @@ class SysTree:
             "clients/active": connected,
             "clients/disconnected": disconnected,
             "clients/inactive": disconnected,
-            "clients/expired": sessions.expired_count,
+            "clients/expired": sessions.expiry.count,
             "clients/maximum": self._connected_most,
             "subscriptions/count": self._delivery.subscription_count,
             "shared_subscriptions/count": self._groups.open_count,

@@ -10,8 +10,6 @@ committed any more, and its client finds it as after a crash.
 from __future__ import annotations
 
 import asyncio
-import logging
-import math
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -28,6 +26,7 @@ from broker.message import Message, Monotonic
 from broker.registry.faces import OPERATOR, AbsentGroups, Owner
 from broker.registry.kept import Kept
 from broker.registry.loading import commit_opening, document_of, load, refuse_another
+from broker.registry.session_expiry import SessionExpiry
 from broker.registry.takeovers import Takeovers
 from broker.registry.wills import Wills
 from broker.security.rights import Rights
@@ -36,9 +35,6 @@ from broker.topics import is_shared
 
 SESSION_EXPIRY_NEVER = 0xFFFF_FFFF
 """A Session Expiry Interval that means: does not expire. [MQTT 5, section 3.1.2.11.2]"""
-ENDED_AT_ONCE_MAX = 500
-"""Sessions that expired and are ended in one commit; the next ones when that is done."""
-logger = logging.getLogger(__name__)
 
 
 class Sessions:
@@ -64,10 +60,7 @@ class Sessions:
         self.kept = Kept(config)
         """Every durable session: when it expires (NEVER while it is connected)."""
         self.absent_groups = AbsentGroups()
-        self.expired_count = 0
-        """Since the broker started."""
-        self._ending = False
-        """Whether the end of sessions that expired is being committed."""
+        self.expiry = SessionExpiry(log, self, deadline_moved)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     @property
@@ -319,7 +312,7 @@ class Sessions:
         """End an absent session. `ended` is called when that is stored."""
         self.kept.remove(client_id)
         self._log.append([], ended, operations=[Delete(SessionDocument, (client_id,))])
-        self._absent_ended(client_id, now)
+        self.absent_ended(client_id, now)
         if not is_shared(client_id):
             self.absent_groups.sessions_ended()
 
@@ -334,39 +327,11 @@ class Sessions:
         topics = {message.topic for message in messages}
         return {topic for topic in topics if not self._delivery.is_wanted(topic)}
 
-    def deadline(self) -> Monotonic | None:
-        """When the next session expires, in whole seconds: those of one second share a commit."""
-        soonest = self.kept.soonest(clients=not self._ending)
-        return None if soonest is None else Monotonic(math.ceil(soonest))
-
-    def expire(self, now: Instant) -> None:
-        """End sessions whose Session Expiry Interval has passed. [MQTT-3.1.2-23]"""
-        if groups := self.kept.take_due_groups(now.monotonic, ENDED_AT_ONCE_MAX):
-            self.absent_groups.due(groups)
-        if self._ending:
-            return
-        expired = self.kept.take_due(now.monotonic, ENDED_AT_ONCE_MAX)
-        if not expired:
-            return
-        ended: list[Operation] = [Delete(SessionDocument, (client_id,)) for client_id in expired]
-        self._ending = True
-        self._log.append([], self._expired_ended, operations=ended)
-        self.absent_groups.sessions_ended()
-        for client_id in expired:
-            try:
-                self._absent_ended(client_id, now)
-            except Exception as error:
-                logger.critical("the end of session %r", client_id, exc_info=error)
-        self.expired_count += len(expired)
-
-    def _absent_ended(self, client_id: str, now: Instant) -> None:
+    def absent_ended(self, client_id: str, now: Instant) -> None:
+        """It is over; that is being stored."""
         self.kept.is_not_absent(client_id)
         self._forget(client_id)
         self.wills.session_ended(client_id, now)
-
-    def _expired_ended(self, error: StoreError | None) -> None:
-        self._ending = False
-        self._deadline_moved()
 
     def _expire_at(self, client_id: str, expires_at: Monotonic) -> None:
         self.kept.set(client_id, expires_at)

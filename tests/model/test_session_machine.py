@@ -502,7 +502,7 @@ class BrokerUnderTest:
         moved = self.alarm.deadline_moved
         self.wills = Wills(self.log, Counters(), clock, moved, restart_grace_s=0)
         self.sessions = Sessions(self.log, self.delivery, self.wills, config, moved)
-        self.alarm.watch(self.wills, self.sessions)
+        self.alarm.watch(self.wills, self.sessions.expiry)
         self.tasks: list[asyncio.Task[None]] = []
         self.links: dict[str, Link] = {}
 

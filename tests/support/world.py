@@ -242,7 +242,9 @@ class World:
             self.log, self.delivery, self.sessions, self.counters, config, clock, moved
         )
         asking = self.asking
-        self.alarm.watch(self.wills, self.sessions, self.groups.times, asking.delayed, asking.dedup)
+        self.alarm.watch(
+            self.wills, self.sessions.expiry, self.groups.times, asking.delayed, asking.dedup
+        )
         self.alarm.watch(self.logins, self.quotas.slowing)
         self.sessions.kept.quota_of = self.quotas.of
         self.administration = Administration(

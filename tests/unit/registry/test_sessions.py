@@ -9,7 +9,6 @@ import pytest
 from broker.config import Config
 from broker.documents import (
     CursorDocument,
-    Delete,
     Document,
     Put,
     SessionDocument,
@@ -17,7 +16,6 @@ from broker.documents import (
     WillDocument,
 )
 from broker.errors import QuotaExceeded, StoreFull
-from broker.registry.sessions import ENDED_AT_ONCE_MAX
 from tests.support.clock import FakeClock
 from tests.support.groups import member
 from tests.support.messages import message
@@ -167,7 +165,7 @@ async def test_an_unused_session_expires(world: World, clock: FakeClock) -> None
     clock.advance(1)
     await world.settled()
     assert world.sessions.durable_count == 0
-    assert world.sessions.expired_count == 1
+    assert world.sessions.expiry.count == 1
     assert await world.disk.scan(SessionDocument) == []
     assert not await Subscriber(world).open()
 
@@ -375,7 +373,7 @@ async def test_a_session_that_could_not_be_opened_expires_when_it_would_have(
     world.disk.full = False
     clock.advance(51)
     await world.settled()
-    assert world.sessions.expired_count == 1
+    assert world.sessions.expiry.count == 1
 
 
 def will_of(client_id: str = "sub1", *, delay_s: int = 50) -> WillDocument:
@@ -481,45 +479,6 @@ async def test_the_end_of_a_session_publishes_the_will_that_waited(
     clock.advance(101)
     await world.settled()
     assert [batch for batch, _, _ in world.disk.commits if batch] == [[b"gone"]]
-
-
-async def test_sessions_that_expire_in_one_second_share_a_commit() -> None:
-    async with running(Disk()) as world:
-        for n in range(9):
-            (await subscribed(world, str(n), expiry_s=100)).close()
-            world.clock.advance(0.1)
-        await world.settled()
-        world.disk.commits.clear()
-        world.clock.advance(98)
-        for _ in range(40):
-            world.clock.advance(0.1)
-            await world.settled()
-        assert world.sessions.expired_count == 9
-        assert len(world.disk.commits) <= 2
-
-
-async def test_of_many_that_expire_at_once_a_part_is_ended_in_each_turn() -> None:
-    """Or everybody would wait for all of them."""
-    many = 2 * ENDED_AT_ONCE_MAX + 1
-    async with running(Disk(), Config(sessions_max=many)) as world:
-        for n in range(many):
-            subscriber = Subscriber(world)
-            await subscriber.open(str(n), expiry_s=100)
-            subscriber.close()
-        await world.settled()
-        world.clock.advance(100)
-        ended = []
-        while world.sessions.durable_count:
-            before = world.sessions.durable_count
-            await asyncio.sleep(0)
-            ended.append(before - world.sessions.durable_count)
-            deletes = [o for _, made, _ in world.disk.commits for o in made if type(o) is Delete]
-            assert many - world.sessions.durable_count - len(deletes) <= ENDED_AT_ONCE_MAX
-        assert max(ended) == ENDED_AT_ONCE_MAX
-        await world.settled()
-        commits = [[type(o) for o in made].count(Delete) for _, made, _ in world.disk.commits]
-        assert max(commits) == ENDED_AT_ONCE_MAX
-        assert world.sessions.expired_count == many
 
 
 async def test_a_clean_start_publishes_the_will_that_waited(world: World) -> None:

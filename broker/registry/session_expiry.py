@@ -1,0 +1,75 @@
+"""Session expiry: ends the sessions whose Session Expiry Interval has passed. [MQTT-3.1.2-23]"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from typing import Protocol
+
+from broker.clock import Instant
+from broker.documents import Delete, Operation, SessionDocument
+from broker.errors import StoreError
+from broker.log.log import Log
+from broker.message import Monotonic
+from broker.registry.faces import AbsentGroups
+from broker.registry.kept import Kept
+
+ENDED_AT_ONCE_MAX = 500
+"""Sessions that expired and are ended in one commit; the next ones when that is done."""
+
+logger = logging.getLogger(__name__)
+
+
+class Sessions(Protocol):
+    """Those that may expire."""
+
+    kept: Kept
+    absent_groups: AbsentGroups
+
+    def absent_ended(self, client_id: str, now: Instant) -> None:
+        """An absent session is over; that is being stored."""
+        ...
+
+
+class SessionExpiry:
+    """`deadline_moved` is called when a deadline may be earlier than it was."""
+
+    def __init__(self, log: Log, sessions: Sessions, deadline_moved: Callable[[], None]) -> None:
+        self._log = log
+        self._sessions = sessions
+        self._deadline_moved = deadline_moved
+        self.count = 0
+        """Of sessions that have expired since the broker started."""
+        self._ending = False
+        """Whether the end of some is being committed."""
+
+    def deadline(self) -> Monotonic | None:
+        """When the next session expires, in whole seconds: those of one second share a commit."""
+        soonest = self._sessions.kept.soonest(clients=not self._ending)
+        return None if soonest is None else Monotonic(math.ceil(soonest))
+
+    def expire(self, now: Instant) -> None:
+        """End what is due."""
+        kept, absent_groups = self._sessions.kept, self._sessions.absent_groups
+        if groups := kept.take_due_groups(now.monotonic, ENDED_AT_ONCE_MAX):
+            absent_groups.due(groups)
+        if self._ending:
+            return
+        expired = kept.take_due(now.monotonic, ENDED_AT_ONCE_MAX)
+        if not expired:
+            return
+        ended: list[Operation] = [Delete(SessionDocument, (client_id,)) for client_id in expired]
+        self._ending = True
+        self._log.append([], self._ended, operations=ended)
+        absent_groups.sessions_ended()
+        for client_id in expired:
+            try:
+                self._sessions.absent_ended(client_id, now)
+            except Exception as error:
+                logger.critical("the end of session %r", client_id, exc_info=error)
+        self.count += len(expired)
+
+    def _ended(self, error: StoreError | None) -> None:
+        self._ending = False
+        self._deadline_moved()
