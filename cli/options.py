@@ -123,3 +123,14 @@ class ClientOptions:
 def unique() -> str:
     """What makes a name that nobody gave differ from all others. (`secrets` imports OpenSSL.)"""
     return os.urandom(6).hex()
+
+
+SeekTo = Annotated[
+    str,
+    typer.Option(
+        "--to",
+        metavar="SPEC",
+        help="earliest, latest, N (offset), -N (its last N), @TIME: as `pubsub sub --from`.",
+    ),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be sent, or skipped.")]

@@ -34,6 +34,9 @@ Examples:
 """,
 }
 
+OneOffset = Annotated[int | None, typer.Argument(metavar="[OFFSET]", help="Of one.")]
+AllOfThem = Annotated[bool, typer.Option("--all", help="All of the group.")]
+
 
 def ls(
     group: Annotated[str | None, typer.Option("--group", help="Only of this group.")] = None,
@@ -62,8 +65,8 @@ def show(
 
 def redrive(
     group: GroupName,
-    offset: Annotated[int | None, typer.Argument(metavar="[OFFSET]", help="Of one.")] = None,
-    all_of_them: Annotated[bool, typer.Option("--all", help="All of the group.")] = False,
+    offset: OneOffset = None,
+    all_of_them: AllOfThem = False,
     topic_filter: GroupFilter = None,
     data_dir: DataDir = Path("data"),
     json: Annotated[bool, typer.Option("--json", help="As one line of JSON.")] = False,
@@ -71,15 +74,14 @@ def redrive(
     """Give dead letters back to their group, as if they had never been tried."""
     from cli import queues
 
-    if (offset is None) != all_of_them:
-        raise typer.BadParameter("say which: an OFFSET, or --all")
+    _say_which(offset, all_of_them)
     queues.change_letters(data_dir, "redrive", group, offset, topic_filter, json=json)
 
 
 def drop(
     group: GroupName,
-    offset: Annotated[int | None, typer.Argument(metavar="[OFFSET]", help="Of one.")] = None,
-    all_of_them: Annotated[bool, typer.Option("--all", help="All of the group.")] = False,
+    offset: OneOffset = None,
+    all_of_them: AllOfThem = False,
     topic_filter: GroupFilter = None,
     data_dir: DataDir = Path("data"),
     json: Annotated[bool, typer.Option("--json", help="As one line of JSON.")] = False,
@@ -87,6 +89,10 @@ def drop(
     """Drop dead letters: their messages are not kept for them any more."""
     from cli import queues
 
+    _say_which(offset, all_of_them)
+    queues.change_letters(data_dir, "drop", group, offset, topic_filter, json=json)
+
+
+def _say_which(offset: int | None, all_of_them: bool) -> None:
     if (offset is None) != all_of_them:
         raise typer.BadParameter("say which: an OFFSET, or --all")
-    queues.change_letters(data_dir, "drop", group, offset, topic_filter, json=json)

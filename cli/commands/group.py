@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cli.options import DataDir, GroupFilter, GroupName
+from cli.options import DataDir, DryRun, GroupFilter, GroupName, SeekTo
 
 EXAMPLES = {
     "create": """\b
@@ -98,17 +98,8 @@ def show(
 
 def seek(
     name: GroupName,
-    to: Annotated[
-        str,
-        typer.Option(
-            "--to",
-            metavar="SPEC",
-            help="earliest, latest, N (offset), -N (its last N), @TIME: as `pubsub sub --from`.",
-        ),
-    ],
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what would be sent, or skipped.")
-    ] = False,
+    to: SeekTo,
+    dry_run: DryRun = False,
     topic_filter: GroupFilter = None,
     data_dir: DataDir = Path("data"),
     json: Annotated[bool, typer.Option("--json", help="As one line of JSON.")] = False,

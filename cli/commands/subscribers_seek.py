@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cli.options import DataDir, SubscriberId
+from cli.options import DataDir, DryRun, SeekTo, SubscriberId
 
 EXAMPLES = """\b
 Examples:
@@ -18,17 +18,8 @@ Examples:
 
 def run(
     name: SubscriberId,
-    to: Annotated[
-        str,
-        typer.Option(
-            "--to",
-            metavar="SPEC",
-            help="earliest, latest, N (offset), -N (its last N), @TIME: as `pubsub sub --from`.",
-        ),
-    ],
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what would be sent, or skipped.")
-    ] = False,
+    to: SeekTo,
+    dry_run: DryRun = False,
     data_dir: DataDir = Path("data"),
     json: Annotated[bool, typer.Option("--json", help="As one line of JSON.")] = False,
 ) -> None:
