@@ -87,9 +87,6 @@ class Rights:
         """Whether something of what was published to the filter before may be read again."""
         return self._may_some(Right.READ_HISTORY, topic_filter) and self.may_subscribe(topic_filter)
 
-    def may_administer(self) -> bool:
-        return self._may_some(Right.ADMINISTER, "#")
-
     def verdict(self, right: Right, topic: str) -> Verdict:
         """What the rules say of a Topic Name, and which rule decided."""
         rules = self._current()

@@ -5,11 +5,14 @@
 - Every user has the role `everyone`, which allows nothing until it is given rules.
 - `%u` and `%c` in a filter stand for the user and for the client identifier. A name with `+`, `#`
   or `/` matches no such rule, nor does one that begins with `$` where it would begin the filter:
-  whoever may choose a name must not choose what it matches.
+  whoever may choose a name must not choose what it matches. For the same reason neither stands in a
+  first level that begins with `$`.
 - As in MQTT, a filter that begins with a wildcard is not for names that begin with `$`. `$#`, which
   only rules have, stands for all of these but those of `$SYS`.
 - A rule is for the topic itself: `$share/<name>/F` and `$replay/<spec>/F` are checked by F, and
   `$delayed/<seconds>/T` is by T. `$dead/<group>/T` is by both: who may read T may read that too.
+- The right `admin` is asked by nothing, so no rule can have it: who may open the admin socket
+  administers. Rules with it that an older program took are listed, and can be removed.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from typing import NamedTuple
 from broker.documents import RuleDocument
 from broker.errors import CommandInvalid, TopicFilterInvalid
 from broker.security.names import ADMIN, STANDARD
-from broker.security.overlap import Levels, common, covers, levels_of
+from broker.security.overlap import ANY_LEVEL, OTHER_LEVEL, Levels, common, covers, levels_of, names
 from broker.topics import (
     DEAD,
     SYS,
@@ -37,6 +40,10 @@ EVERY_OTHER = "$#"
 DECIDED_MAX = 10_000
 DECIDED_LENGTH_MAX = 1 << 20
 """Topics of which is remembered what the rules say, for each right, and their characters."""
+NO_ADMINISTRATION = (
+    "nothing asks for the right admin: whoever may open the broker's admin socket administers, and"
+    " nobody by the network"
+)
 _PLACEHOLDER = re.compile("%[uc]")
 _DEAD_PREFIX = f"{DEAD}/"
 
@@ -113,7 +120,12 @@ BUILT_IN: dict[str, tuple[Rule, ...]] = {
         (Right.SUBSCRIBE, f"{SYS}/#"),
     ),
     ADMIN: _built_in(
-        ADMIN, *[(right, name) for right in Right for name in ("#", EVERY_OTHER, f"{SYS}/#")]
+        ADMIN,
+        *[
+            (right, name)
+            for right in (Right.PUBLISH, Right.SUBSCRIBE, Right.READ_HISTORY)
+            for name in ("#", EVERY_OTHER, f"{SYS}/#")
+        ],
     ),
 }
 """The rules that these roles have, whatever others they are given. A bridge says on its own topic
@@ -121,10 +133,14 @@ below `$SYS` whether it is connected."""
 
 
 def validate(rule: Rule) -> None:
-    """Raises CommandInvalid: the filter is none, or not one for rules."""
+    """Raises CommandInvalid: the filter is none, or not one for rules; or nothing asks for that."""
     topic_filter = rule.filter
+    if rule.right is Right.ADMINISTER:
+        raise CommandInvalid(NO_ADMINISTRATION)
     if topic_filter == EVERY_OTHER:
         return
+    if _names_lead_below_dollar(topic_filter):
+        raise CommandInvalid("a name cannot choose what is in a level that begins with $")
     try:
         refuse_words(topic_filter, "a rule")
         validate_filter(_PLACEHOLDER.sub("x", topic_filter))
@@ -138,6 +154,8 @@ def filled(topic_filter: str, user: str, client_id: str) -> str | None:
     """The filter with the names in place of `%u` and `%c`; None: it matches nothing."""
     if "%" not in topic_filter:
         return topic_filter
+    if _names_lead_below_dollar(topic_filter):
+        return None
     names = {"%u": user, "%c": client_id}
     for placeholder in set(_PLACEHOLDER.findall(topic_filter)):
         name = names[placeholder]
@@ -150,6 +168,12 @@ def filled(topic_filter: str, user: str, client_id: str) -> str | None:
     except TopicFilterInvalid:
         return None
     return replaced
+
+
+def _names_lead_below_dollar(topic_filter: str) -> bool:
+    """Whether a placeholder is in the first level, which begins with `$`."""
+    first = topic_filter.partition("/")[0]
+    return first.startswith("$") and _PLACEHOLDER.search(first) is not None
 
 
 class Rules:
@@ -180,7 +204,7 @@ class Rules:
                 for each in self._decided.values():
                     each.clear()
                 self._decided_length = len(topic)
-            verdict = known[topic] = self._decide(right, topic)
+            verdict = known[topic] = self.decide(right, topic)
         return verdict
 
     def denies(self, right: Right) -> bool:
@@ -190,7 +214,8 @@ class Rules:
     def listed(self, right: Right, *, allow: bool) -> Sequence[tuple[Levels, Rule]]:
         return self._lists.get((right, allow), ())
 
-    def _decide(self, right: Right, topic: str) -> Verdict:
+    def decide(self, right: Right, topic: str) -> Verdict:
+        """As `verdict`, and nothing is remembered."""
         topics = [topic]
         if topic.startswith(_DEAD_PREFIX) and (inner := topic.split("/", 2)[2:]) != [""]:
             topics += inner
@@ -210,27 +235,53 @@ class Rules:
 
 
 def verdict_of_filter(of: Sequence[Rules], right: Right, topic_filter: str) -> Verdict:
-    """Whether these together allow something of a Topic Filter: a part of it that one rule allows,
-    and that no single rule denies altogether. Several that do so together are not seen: then it is
-    granted, and nothing comes."""
+    """Whether these together allow something of a Topic Filter: a name that matches it, that some
+    rule allows and none denies."""
     asked = levels_of(topic_filter)
-    parts = [asked]
-    if asked[0] == DEAD and (inner := asked[2:] or (("#",) if asked[1:] == ("#",) else ())):
-        parts.append(inner)
-    denied: Rule | None = None
-    for part in parts:
-        for levels, rule in _listed(of, right, allow=True):
-            shared = _common(levels, part)
-            if shared is None:
+    denies = [*_listed(of, right, allow=False)]
+    for wide, deny in denies:
+        if _covers(wide, asked):
+            return Verdict(False, deny)
+    exact = {len(levels) for levels, _ in denies if levels[-1] != "#"}
+    lengths = {n + beside for n in exact for beside in (-2, 0, 2)}  # Of dead letters, too.
+    denied = SILENCE
+    tried: set[str] = set()
+    for before, part in _parts(asked):
+        for levels, _ in _listed(of, right, allow=True):
+            if (shared := _common(levels, part, is_inner=bool(before))) is None:
                 continue
-            deny = next(
-                (deny for wide, deny in _listed(of, right, allow=False) if _covers(wide, shared)),
-                None,
-            )
-            if deny is None:
-                return Verdict(True, rule)
-            denied = denied or deny
-    return SILENCE if denied is None else Verdict(False, denied)
+            for name in names(shared, lengths):
+                whole = "/".join((*before, *name))
+                if whole in tried:
+                    continue
+                tried.add(whole)
+                verdict = _together([rules.decide(right, whole) for rules in of])
+                if verdict.allowed:
+                    return verdict
+                denied = verdict if denied is SILENCE else denied
+    return denied
+
+
+def _parts(asked: Levels) -> Iterable[tuple[Levels, Levels]]:
+    """A filter; and of a filter of dead letters what it says of their own topics, too, with what
+    comes before that."""
+    yield (), asked
+    if asked[0] == DEAD and len(asked) > 1:
+        group, inner = asked[1], asked[2:] or (("#",) if asked[1] == "#" else ())
+        before = DEAD, ANY_LEVEL if group in ("+", "#") else group
+        if inner:
+            yield before, inner
+        if inner and inner[0] in ("+", "#"):  # Its topics are also such as `#` is not for.
+            yield (), (*before, OTHER_LEVEL, *(inner[1:] if inner[0] == "+" else inner))
+
+
+def _together(verdicts: Sequence[Verdict]) -> Verdict:
+    """A denial wins."""
+    for allowed in (False, True):
+        for verdict in verdicts:
+            if verdict.allowed is allowed:
+                return verdict
+    return SILENCE
 
 
 def _listed(of: Sequence[Rules], right: Right, *, allow: bool) -> Iterable[tuple[Levels, Rule]]:
@@ -246,10 +297,12 @@ def _is_every_other(levels: Levels) -> bool:
     return levels[0].startswith("$") and levels[0] != SYS
 
 
-def _common(rule: Levels, asked: Levels) -> Levels | None:
-    if rule == _EVERY_OTHER:
-        return asked if _is_every_other(asked) else None
-    return common(rule, asked)
+def _common(rule: Levels, asked: Levels, *, is_inner: bool) -> Levels | None:
+    if rule != _EVERY_OTHER:
+        return common(rule, asked, is_inner=is_inner)
+    if is_inner and asked[0] in ("+", "#"):
+        return OTHER_LEVEL, *(asked[1:] if asked[0] == "+" else asked)
+    return asked if _is_every_other(asked) else None
 
 
 def _covers(rule: Levels, asked: Levels) -> bool:

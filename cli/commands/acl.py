@@ -39,7 +39,7 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="Of a user, or with --
 Effect = Annotated[str, typer.Argument(metavar="allow|deny", help="A denial wins.")]
 Right = Annotated[
     str,
-    typer.Argument(metavar="RIGHT", help="publish, subscribe, read-history or admin."),
+    typer.Argument(metavar="RIGHT", help="publish, subscribe or read-history."),
 ]
 Filter = Annotated[
     str,

@@ -19,7 +19,6 @@ def test_all_may_do_everything() -> None:
     assert all_of_it.may_receive("a")
     assert all_of_it.may_subscribe("#")
     assert all_of_it.may_read_history("#")
-    assert all_of_it.may_administer()
 
 
 def test_it_follows_the_rules_and_asks_for_them_once() -> None:
@@ -81,8 +80,3 @@ def test_rules_with_the_client_identifier_count_beside_the_others() -> None:
     book.write("deny publish c1/#", "allow publish %c/x")
     assert anna.verdict(Right.PUBLISH, "c1/x") == Verdict(False, book.written[0])
     assert anna.explain(Right.PUBLISH, "c1/+").allowed is False
-
-
-def test_administration_is_a_right_of_its_own() -> None:
-    assert not rights(Rulebook("allow publish #", "allow subscribe #")).may_administer()
-    assert rights(Rulebook("allow admin #")).may_administer()
