@@ -42,14 +42,26 @@ def rule(name: str, effect: str, right: str, topic_filter: str, *, role: bool) -
 
 def add(data_dir: Path, added: RuleDocument) -> None:
     """Raises CommandFailed, StoreError."""
-    count = _changed(data_dir, "add", [added], lambda acl: acl.add([added]))
-    said = "from now on" if count else "there already"
+
+    async def at_rest(acl: Any) -> Record:
+        count = await acl.add([added])
+        return {"count": count, "unknown": [*map(asdict, acl.unknown([added]))]}
+
+    done = _done(data_dir, "add", [added], at_rest)
+    said = "from now on" if done["count"] else "there already"
     output.text(output.one_line(f"{said}: {_told(asdict(added))}") + "\n")
+    if done["unknown"]:
+        nobody = "no user here has the role" if added.is_role else "there is no user"
+        output.note(output.one_line(f"{nobody} {added.name} yet: pubsub user ls"))
 
 
 def rm(data_dir: Path, removed: RuleDocument) -> None:
     """Raises CommandFailed, StoreError."""
-    _changed(data_dir, "rm", [removed], lambda acl: acl.remove([removed]))
+
+    async def at_rest(acl: Any) -> Record:
+        return {"count": await acl.remove([removed])}
+
+    _done(data_dir, "rm", [removed], at_rest)
     output.text(output.one_line(f"not any more: {_told(asdict(removed))}") + "\n")
 
 
@@ -85,6 +97,8 @@ def check(
         checked = _at_rest(data_dir, at_rest)
     what = f"{user}: {right} {topic_filter}"
     by = "no rule says so" if checked["rule"] is None else _told(checked["rule"])
+    if not checked["allowed"] and checked["access"] != right:
+        by = f"it takes {checked['access']}, too: {by}"
     if json:
         output.data(output.json_line(asked | checked))
     elif checked["allowed"]:
@@ -143,17 +157,6 @@ def _records(data_dir: Path) -> list[Record]:
     else:
         found = _at_rest(data_dir, at_rest)["rules"]
     return found
-
-
-def _changed(
-    data_dir: Path, what: str, rules: Rules, at_rest_do: Callable[[Any], Awaitable[int]]
-) -> int:
-    async def at_rest(acl: Any) -> Record:
-        return {"count": await at_rest_do(acl)}
-
-    count = _done(data_dir, what, rules, at_rest)["count"]
-    assert isinstance(count, int)
-    return count
 
 
 def _done(

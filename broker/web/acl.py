@@ -35,7 +35,9 @@ def routes_of(permissions: Permissions, users: Users) -> list[Route]:
         return JSONResponse(asdict(checked))
 
     async def add(request: Request) -> JSONResponse:
-        return JSONResponse({"count": await acl.add(await _rules(request))})
+        rules = await _rules(request)
+        count = await acl.add(rules)
+        return JSONResponse({"count": count, "unknown": [*map(asdict, acl.unknown(rules))]})
 
     async def remove(request: Request) -> JSONResponse:
         return JSONResponse({"count": await acl.remove(await _rules(request))})

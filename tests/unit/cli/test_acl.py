@@ -65,6 +65,29 @@ def test_rules_are_made_asked_for_and_removed(data_dir: Path, capsys: OUTPUT) ->
     assert gone.value.code == Exit.NOTHING_THERE
 
 
+def test_a_rule_of_nobody_is_told(data_dir: Path, capsys: OUTPUT) -> None:
+    capsys.readouterr()
+    acl.add(data_dir, acl.rule("anan", "allow", "pub", "a", role=False))
+    assert "there is no user anan yet" in capsys.readouterr().err
+    acl.add(data_dir, acl.rule("nigth", "allow", "pub", "a", role=True))
+    assert "no user here has the role nigth yet" in capsys.readouterr().err
+    acl.add(data_dir, acl.rule("anna", "allow", "pub", "a", role=False))
+    assert capsys.readouterr().err == ""
+
+
+def test_a_check_names_the_other_right_that_it_takes(data_dir: Path, capsys: OUTPUT) -> None:
+    acl.add(data_dir, acl.rule("anna", "allow", "read", "#", role=False))
+    acl.check(data_dir, "anna", "read", "a", client_id="", json=False)
+    acl.add(data_dir, acl.rule("anna", "deny", "sub", "a", role=False))
+    with pytest.raises(CommandFailed, match="it takes subscribe, too: deny subscribe a"):
+        acl.check(data_dir, "anna", "read", "a", client_id="", json=False)
+
+
+def test_a_right_that_nothing_asks_for_is_refused(data_dir: Path) -> None:
+    with pytest.raises(CommandFailed, match="admin socket"):
+        acl.add(data_dir, acl.rule("anna", "allow", "admin", "#", role=False))
+
+
 @pytest.mark.parametrize(
     ("effect", "right", "says"), [("permit", "pub", "permit"), ("allow", "swim", "swim")]
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from broker.documents import RuleDocument, UserDocument
-from broker.errors import NotFound
+from broker.errors import CommandRefused, NotFound
 from broker.message import WallUs
 from broker.registry.acl import Acl, Listed
 from tests.support.permitted import make_user
@@ -50,6 +50,60 @@ async def test_a_check_tells_which_rule_decided() -> None:
         assert (denied.allowed, denied.rule) == (False, None)
         with pytest.raises(NotFound, match="there is no user ben"):
             acl(world).check("ben", "publish", "a", "")
+
+
+@pytest.mark.parametrize(
+    ("right", "topic_filter", "missing"),
+    [
+        ("publish", "$delayed/5/a/1", ""),
+        ("publish", "$delayed/5/b", "publish"),
+        ("subscribe", "$share/g/a/#", ""),
+        ("subscribe", "$share/g/b", "subscribe"),
+        ("subscribe", "$replay/earliest/a/1", ""),
+        ("subscribe", "$replay/-1/a/2", "read-history"),
+        ("subscribe", "$replay/-1/b", "subscribe"),
+        ("read-history", "a/1", ""),
+        ("read-history", "b", "subscribe"),
+    ],
+)
+async def test_a_check_judges_as_a_client_is_judged(
+    right: str, topic_filter: str, missing: str
+) -> None:
+    async with running(Disk()) as world:
+        await make_user(
+            *(world, "anna", "allow publish a/#", "allow publish $#", "allow subscribe $#"),
+            *("deny publish b", "allow subscribe a/#", "allow read-history a/1"),
+            "allow read-history b",
+        )
+        checked = acl(world).check("anna", right, topic_filter, "")
+        assert checked.allowed == (not missing)
+        assert checked.access == (missing or right)
+
+
+@pytest.mark.parametrize(
+    ("right", "topic_filter"),
+    [
+        ("publish", ""),
+        ("subscribe", "a/b/##"),
+        ("subscribe", "$replay/earliest/"),
+        ("publish", "$delayed/soon/a"),
+        ("admin", "#"),
+    ],
+)
+async def test_what_no_client_can_ask_for_is_not_judged(right: str, topic_filter: str) -> None:
+    async with running(Disk()) as world:
+        await make_user(world, "anna")
+        with pytest.raises(CommandRefused):
+            acl(world).check("anna", right, topic_filter, "")
+
+
+async def test_rules_that_nobody_has_are_told() -> None:
+    async with running(Disk()) as world:
+        await make_user(world, "anna", roles="night")
+        names = [("anna", False), ("anan", False), ("anonymous", False), ("night", True)]
+        names += [("nigth", True), ("standard", True), ("everyone", True)]
+        rules = [RuleDocument(name, role, True, "publish", "a") for name, role in names]
+        assert [rule.name for rule in acl(world).unknown(rules)] == ["anan", "nigth"]
 
 
 async def test_with_imported_rules_nobody_has_the_role_that_allows_all() -> None:

@@ -29,7 +29,7 @@ async def test_rules_are_added_asked_for_and_removed(world: World) -> None:
         rules = {"rules": [RULE]}
         question = {"user": "anna", "right": "publish", "filter": "a/1", "client_id": ""}
         added = await world.passing_time(asking.post("/acl/add", json=rules))
-        assert added.json() == {"count": 1}
+        assert added.json() == {"count": 1, "unknown": []}
         assert RULE | {"built_in": False} in (await asking.get("/acl")).json()["rules"]
         checked = (await asking.get("/acl/check", params=question)).json()
         assert (checked["allowed"], checked["rule"]["filter"]) == (True, "a/#")
@@ -38,9 +38,12 @@ async def test_rules_are_added_asked_for_and_removed(world: World) -> None:
         removed = await world.passing_time(asking.post("/acl/rm", json=rules))
         assert removed.json() == {"count": 1}
         assert not (await asking.get("/acl/check", params=question)).json()["allowed"]
+        no_topic = await asking.get("/acl/check", params=question | {"filter": ""})
+        assert no_topic.status_code == 400
         for path, body, status in (
             ("/acl/rm", rules, 404),
             ("/acl/add", {"rules": [RULE | {"filter": "a#"}]}, 400),
+            ("/acl/add", {"rules": [RULE | {"access": "admin"}]}, 400),
             ("/acl/add", {"rules": [RULE | {"access": "swim"}]}, 400),
             ("/acl/add", {}, 400),
         ):
