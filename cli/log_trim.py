@@ -15,7 +15,7 @@ from broker.config import DATABASE
 from broker.plural import counted
 from broker.registry.trims import AtRest
 from broker.store.directory import lock_data_dir
-from cli import output
+from cli import output, times
 from cli.admin import is_running, request
 from cli.database import require_log
 from cli.failure import CommandFailed, Exit
@@ -35,8 +35,11 @@ def trim(
     yes: bool,
     json: bool,
 ) -> None:
-    """Raises CommandFailed, ConfigError, ReplaySpecInvalid, StoreError."""
+    """Raises CommandFailed, ConfigError, TopicFilterInvalid, ReplaySpecInvalid, StoreError."""
     require_log(data_dir / DATABASE)
+    before, understood = times.canonical("--before", before, time.time_ns() // 1000)
+    if understood:
+        output.hint(f"--before: {understood}")
     if not (dry_run or yes):
         if not (sys.stdin.isatty() and output.to_terminal()):
             raise CommandFailed(

@@ -10,6 +10,9 @@ from typing import Annotated
 import typer
 
 DATA_DIR = "PUBSUB_DATA_DIR"
+FRACTION_MAX = 1_000_000_000
+"""Of seconds 31 years; the system's calls take no more for ever."""
+OFFSET_MAX = (1 << 63) - 1
 DataDir = Annotated[
     Path, typer.Option("--data-dir", envvar=DATA_DIR, help="Where the broker keeps its log.")
 ]
@@ -118,6 +121,13 @@ class ClientOptions:
     will_payload: Annotated[str | None, typer.Option(help="What that says.")] = None
     will_qos: Annotated[int, typer.Option(min=0, max=2, help="Its quality of service.")] = 0
     will_retain: Annotated[bool, typer.Option("--will-retain", help="Retain it.")] = False
+
+
+def finite(number: float | None) -> float | None:
+    """The callback of an option with a fraction. Raises BadParameter: NaN, infinite, or of ages."""
+    if number is not None and not number <= FRACTION_MAX:
+        raise typer.BadParameter(f"{number} is more than {FRACTION_MAX:,}, or no number")
+    return number
 
 
 def unique() -> str:

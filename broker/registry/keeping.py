@@ -24,7 +24,7 @@ from broker.session.cursor import listed
 from broker.session.position import LivePosition
 from broker.session.session import Session
 from broker.store import Store
-from broker.topics import SYS, TopicTree, is_shared, matches, validate_filter
+from broker.topics import SYS, TopicTree, is_shared, matches, refuse_words, validate_filter
 
 EVENT = f"{SYS}/broker/gaps"
 JUDGED_MAX = 50_000
@@ -175,7 +175,10 @@ class Selected(Keeping):
     why = "the operator wanted that"
 
     def __init__(self, filters: Sequence[str], of: Keeping) -> None:
-        """Raises ConfigError."""
+        """Raises TopicFilterInvalid."""
+        for topic_filter in filters:
+            validate_filter(topic_filter)
+            refuse_words(topic_filter, "removal")
         rules = [RetentionRule(topic_filter) for topic_filter in filters] or [RetentionRule(None)]
         super().__init__(rules, of._store, of._delivery, of._counters, of._clock)
 

@@ -41,7 +41,7 @@ class Trims:
         on all topics. `unread`: also what a durable subscriber has not acknowledged; it is told.
         `dry_run`: only find out what that is.
 
-        Raises ConfigError, ReplaySpecInvalid, QuotaExceeded: one is under way; StoreError.
+        Raises TopicFilterInvalid, ReplaySpecInvalid, QuotaExceeded: one is under way; StoreError.
         """
         if self._running is not None:
             raise QuotaExceeded("messages are being removed already: wait until that is done")

@@ -44,7 +44,7 @@ def answering(handler: Handler) -> Handler:
             return _refusal(507, error.reason, "nothing was changed: make room, and try again")
         except StoreError as error:
             return _refusal(503, str(error), "")
-        except (KeyError, ValueError) as error:
+        except (KeyError, ValueError, OverflowError) as error:
             return _refusal(400, f"the request is not complete: {error}", "")
 
     return answer

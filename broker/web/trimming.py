@@ -3,6 +3,8 @@
 - POST /log/trim?before=SPEC&filter=F&filter=G&unread=1&dry_run=1   begins it
 - GET /log/trim     how far it is
 - DELETE /log/trim  ends it
+
+What cannot be done is answered as by `answers`.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from broker.errors import ConfigError, PeerError, QuotaExceeded, StoreError
+from broker.web.answers import answering
 
 PATH = "/log/trim"
 
@@ -32,21 +34,12 @@ class Trims(Protocol):
 def routes(trims: Trims) -> list[Route]:
     async def post(request: Request) -> JSONResponse:
         asked = request.query_params
-        try:
-            await trims.begin(
-                asked.get("before", ""),
-                asked.getlist("filter"),
-                unread=asked.get("unread") == "1",
-                dry_run=asked.get("dry_run") == "1",
-            )
-        except QuotaExceeded as error:
-            return JSONResponse({"error": error.reason}, status_code=409)
-        except PeerError as error:
-            return JSONResponse({"error": error.reason}, status_code=400)
-        except ConfigError as error:
-            return JSONResponse({"error": str(error)}, status_code=400)
-        except StoreError as error:
-            return JSONResponse({"error": error.reason}, status_code=503)
+        await trims.begin(
+            asked.get("before", ""),
+            asked.getlist("filter"),
+            unread=asked.get("unread") == "1",
+            dry_run=asked.get("dry_run") == "1",
+        )
         return JSONResponse(trims.state(), status_code=202)
 
     async def get(_: Request) -> JSONResponse:
@@ -57,7 +50,7 @@ def routes(trims: Trims) -> list[Route]:
         return JSONResponse(trims.state())
 
     return [
-        Route(PATH, post, methods=["POST"]),
+        Route(PATH, answering(post), methods=["POST"]),
         Route(PATH, get, methods=["GET"]),
         Route(PATH, delete, methods=["DELETE"]),
     ]

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from cli.address import check_string
+from cli.address import check_client_id
 from cli.blocks import with_blocks
-from cli.options import BrokerOptions, Qos, unique
+from cli.options import BrokerOptions, Qos, finite, unique
 from cli.sources import find
 
 EXAMPLES = """\b
@@ -43,7 +43,9 @@ def run(
     ] = None,
     seconds: Annotated[
         float | None,
-        typer.Option("--seconds", min=0.01, help="End after so many. [5, or as -n takes]"),
+        typer.Option(
+            "--seconds", min=0.01, callback=finite, help="End after so many. [5, or as -n takes]"
+        ),
     ] = None,
     size: Annotated[
         int, typer.Option("--size", min=10, max=1 << 20, help="Bytes of a payload.")
@@ -62,7 +64,12 @@ def run(
     ] = 1000,
     rate: Annotated[
         float,
-        typer.Option("--rate", min=0, help="Messages a second in all; 0: as fast as possible."),
+        typer.Option(
+            "--rate",
+            min=0,
+            callback=finite,
+            help="Messages a second in all; 0: as fast as possible.",
+        ),
     ] = 0.0,
     backlog: Annotated[
         bool, typer.Option("--backlog", help="Subscribers are away until all is published.")
@@ -82,7 +89,7 @@ def run(
         raise typer.BadParameter("bench speaks no WebSocket: use mqtt:// or mqtts://")
     name = unique()
     if client_id is not None:
-        check_string("--id", f"{client_id}-pub{publishers}")
+        check_client_id(f"{client_id}-pub{publishers}")
     options = Options(
         address=address,
         client_id=client_id or f"pubsub-bench-{name}",

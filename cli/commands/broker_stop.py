@@ -10,7 +10,7 @@ import typer
 
 from cli import output
 from cli.failure import CommandFailed
-from cli.options import DataDir
+from cli.options import DataDir, finite
 
 EXAMPLES = """\b
 Example:
@@ -23,7 +23,9 @@ LOOK_S = 1.0
 
 def run(
     data_dir: DataDir = Path("data"),
-    timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait for its end.")] = 30.0,
+    timeout: Annotated[
+        float, typer.Option(min=0, callback=finite, help="Seconds to wait for its end.")
+    ] = 30.0,
 ) -> None:
     """Stop the broker on a data directory, and wait until it has."""
     from cli.admin import is_running, request

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cli.options import DataDir, GroupFilter, GroupName
+from cli.options import OFFSET_MAX, DataDir, GroupFilter, GroupName
 
 EXAMPLES = {
     "ls": """\b
@@ -34,7 +34,9 @@ Examples:
 """,
 }
 
-OneOffset = Annotated[int | None, typer.Argument(metavar="[OFFSET]", help="Of one.")]
+OneOffset = Annotated[
+    int | None, typer.Argument(min=1, max=OFFSET_MAX, metavar="[OFFSET]", help="Of one.")
+]
 AllOfThem = Annotated[bool, typer.Option("--all", help="All of the group.")]
 
 
@@ -52,7 +54,9 @@ def ls(
 
 def show(
     group: GroupName,
-    offset: Annotated[int, typer.Argument(metavar="OFFSET", help="Of its message.")],
+    offset: Annotated[
+        int, typer.Argument(min=1, max=OFFSET_MAX, metavar="OFFSET", help="Of its message.")
+    ],
     topic_filter: GroupFilter = None,
     data_dir: DataDir = Path("data"),
     json: Annotated[bool, typer.Option("--json", help="As one line of JSON.")] = False,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cli.options import DataDir
+from cli.options import OFFSET_MAX, DataDir
 
 EXAMPLES = """\b
 Examples:
@@ -18,7 +18,9 @@ Examples:
 
 
 def run(
-    offsets: Annotated[list[int], typer.Argument(min=1, help="Where they are in the log.")],
+    offsets: Annotated[
+        list[int], typer.Argument(min=1, max=OFFSET_MAX, help="Where they are in the log.")
+    ],
     data_dir: DataDir = Path("data"),
     json: Annotated[bool, typer.Option("--json", help="A line of JSON per message.")] = False,
     raw: Annotated[bool, typer.Option("--raw", help="The bytes of the payload only.")] = False,

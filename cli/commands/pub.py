@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from cli.address import check_string
+from cli.address import check_client_id, check_string
 from cli.blocks import with_blocks
 from cli.connecting import address_of
-from cli.options import BrokerOptions, ClientOptions, Qos, unique
+from cli.options import BrokerOptions, ClientOptions, Qos, finite, unique
 
 EXAMPLES = """\b
 Examples:
@@ -77,7 +77,13 @@ def run(
     ] = False,
     timeout: Annotated[
         float | None,
-        typer.Option("--timeout", "-W", min=0, help="-l: end (27) if the broker is away so long."),
+        typer.Option(
+            "--timeout",
+            "-W",
+            min=0,
+            callback=finite,
+            help="-l: end (27) if the broker is away so long.",
+        ),
     ] = None,
     json: Annotated[
         bool, typer.Option("--json", help="A line of JSON per message acknowledged.")
@@ -101,7 +107,7 @@ def run(
         raise typer.BadParameter("give one TOPIC and one of MESSAGE, -l, -s, -f and -n")
     if timeout is not None and not stdin_lines:
         raise typer.BadParameter("--timeout is for -l: the others end when the connection does")
-    check_string("--id", client_id)
+    check_client_id(client_id)
     if dedup is not None and (stdin_lines or client_id is None):
         raise typer.BadParameter(
             "--dedup is for one message, and needs --id: a key is one publisher's on one topic"

@@ -9,10 +9,10 @@ from typing import Annotated
 import typer
 
 from cli import output
-from cli.address import check_string
+from cli.address import check_client_id
 from cli.blocks import with_blocks
 from cli.connecting import address_of
-from cli.options import BrokerOptions, ClientOptions, OptionalQos, unique
+from cli.options import BrokerOptions, ClientOptions, OptionalQos, finite, unique
 
 EXAMPLES = """\b
 Examples:
@@ -79,7 +79,10 @@ def run(
         int | None, typer.Option("--count", "-C", min=1, help="End after so many messages.")
     ] = None,
     timeout: Annotated[
-        float | None, typer.Option("--timeout", "-W", min=0, help="End (27) after so many seconds.")
+        float | None,
+        typer.Option(
+            "--timeout", "-W", min=0, callback=finite, help="End (27) after so many seconds."
+        ),
     ] = None,
     format: Annotated[
         str | None, typer.Option("--format", "-F", help="How to write a message.")
@@ -94,11 +97,19 @@ def run(
     ] = None,
     exec_timeout: Annotated[
         float | None,
-        typer.Option("--exec-timeout", metavar="S", min=0.1, help="End CMD after so many seconds."),
+        typer.Option(
+            "--exec-timeout",
+            metavar="S",
+            min=0.1,
+            callback=finite,
+            help="End CMD after so many seconds.",
+        ),
     ] = None,
     grace: Annotated[
         float,
-        typer.Option("--grace", metavar="S", min=0, help="How long a stop waits for CMD."),
+        typer.Option(
+            "--grace", metavar="S", min=0, callback=finite, help="How long a stop waits for CMD."
+        ),
     ] = 30.0,
     no_newline: Annotated[
         bool, typer.Option("--no-newline", "-N", help="Write payloads without a newline.")
@@ -156,7 +167,7 @@ def run(
             raise typer.BadParameter(f"{name} needs the --id of a durable subscriber")
     if client_id == "":
         raise typer.BadParameter("--id is empty")
-    check_string("--id", client_id)
+    check_client_id(client_id)
     resume |= bool(unsubscribe) and not filters
     if resume and fresh:
         raise typer.BadParameter("--resume goes on and --fresh begins anew: use one")

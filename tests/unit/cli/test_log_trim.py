@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.errors import ReplaySpecInvalid
+from broker.errors import TopicFilterInvalid
 from cli.failure import CommandFailed, Exit
 from cli.log_trim import trim
 from tests.support.messages import numbered
@@ -81,8 +81,26 @@ def test_a_person_is_asked(
 
 
 def test_what_is_no_place_or_no_log_is_said(data_dir: Path) -> None:
-    with pytest.raises(ReplaySpecInvalid):
+    with pytest.raises(CommandFailed) as raised:
         run(data_dir, "soon", yes=True)
+    assert raised.value.code is Exit.USAGE
     with pytest.raises(CommandFailed) as raised:
         run(data_dir / "none", "5", yes=True)
     assert raised.value.code is Exit.NOTHING_THERE
+
+
+@pytest.mark.parametrize("topic_filter", ["a#", "$share/g/a", "$replay/5/a", "$delayed/1/a"])
+def test_a_filter_that_is_none_is_told_in_its_words(data_dir: Path, topic_filter: str) -> None:
+    with pytest.raises(TopicFilterInvalid) as refused:
+        run(data_dir, "51", topic_filter, yes=True)
+    assert str(refused.value).startswith("Topic Filter ")
+    assert left(data_dir) == 100
+
+
+def test_a_time_is_said_as_to_other_commands(
+    data_dir: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run(data_dir, "1971-01-01", dry_run=True, json=True)
+    assert json.loads(capfd.readouterr().out)["before"] == 1
+    run(data_dir, "tomorrow 00:00", dry_run=True, json=True)
+    assert json.loads(capfd.readouterr().out)["before"] == 101

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 import typer
 
@@ -19,6 +22,15 @@ MOSQUITTO = {
 }
 
 
+def every_parameter() -> Iterator[tuple[Any, Any]]:
+    """Of every command, with it."""
+    waiting: list[Any] = [typer.main.get_command(app)]
+    while waiting:
+        command = waiting.pop()
+        waiting += getattr(command, "commands", {}).values()
+        yield from ((command, parameter) for parameter in command.params)
+
+
 @pytest.mark.parametrize("command", ["pub", "sub", "bench"])
 def test_the_letters_are_mosquittos(command: str) -> None:
     group = typer.main.get_command(app)
@@ -32,3 +44,22 @@ def test_the_letters_are_mosquittos(command: str) -> None:
 
 def test_names_that_nobody_gave_differ() -> None:
     assert len({unique() for _ in range(1000)}) == 1000
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "1e10", "-inf"])
+def test_a_number_that_is_none_is_wrong_usage_of_every_command(text: str) -> None:
+    """Else it is what a command waits for, in vain or for ever."""
+    fractions = [(c, p) for c, p in every_parameter() if p.type.name.startswith("float")]
+    assert len(fractions) >= 7
+    for command, parameter in fractions:
+        with pytest.raises(typer.BadParameter):
+            parameter.process_value(command.make_context("x", [], resilient_parsing=True), text)
+
+
+def test_an_offset_beyond_all_is_wrong_usage_of_every_command() -> None:
+    offsets = [(c, p) for c, p in every_parameter() if p.name in ("offset", "offsets")]
+    assert len(offsets) >= 4
+    for command, parameter in offsets:
+        beyond = [str(1 << 63)] if parameter.nargs == -1 else str(1 << 63)
+        with pytest.raises(typer.BadParameter):
+            parameter.process_value(command.make_context("x", [], resilient_parsing=True), beyond)

@@ -32,6 +32,7 @@ from broker.web.answers import answering
         (StoreUnavailable("gone"), 503, ""),
         (KeyError("name"), 400, ""),
         (ValueError("no number"), 400, ""),
+        (OverflowError("too large for SQLite"), 400, ""),
     ],
 )
 async def test_each_error_has_its_answer(error: Exception, status: int, remedy: str) -> None:

@@ -16,6 +16,9 @@ TOO_LONG = "x" * 65_536
         (["pub", "a", "b", "--id", TOO_LONG], "--id must"),
         (["sub", "a", "--id", TOO_LONG], "--id must"),
         (["sub", "a", "--id", "\udcff"], "--id is not valid UTF-8"),
+        (["sub", "a", "--id", "a\tb"], "--id has a control character"),
+        (["pub", "a", "b", "--id", "\x85"], "--id has a control character"),
+        (["bench", "--id", "\x1b"], "--id has a control character"),
         # It makes names of it: "-pub1" comes after.
         (["bench", "--id", "x" * 65_531], "--id must"),
         (["pub", "a", "b", "-D", f"{TOO_LONG}=1"], "the name in --property must"),
