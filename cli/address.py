@@ -6,7 +6,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from broker.topics import has_control_character
 from cli.failure import CommandFailed, ConnectionLost, Exit
 
 PORT, TLS_PORT = 9000, 8883
@@ -121,6 +120,8 @@ class Address:
 
 def check_client_id(text: str | None) -> None:
     """Of `--id`. Raises CommandFailed (2)."""
+    from broker.topics import has_control_character
+
     check_string("--id", text)
     if text is not None and not text.isprintable() and has_control_character(text):
         raise CommandFailed("--id has a control character", "leave it out", Exit.USAGE)
