@@ -177,7 +177,7 @@ class Server:
             await later.start()
         dead = groups.dead_letters
         for forever in (
-            *(self._log.commit_forever(), self._log.note_time_forever()),
+            *(self._log.commit_forever(), self._log.time.note_forever(self._log.append)),
             *(delivery.deliver_forever(), alarm.expire_forever(), wills.publish_forever()),
             *(asking.delayed.publish_forever(), dead.tell_forever(), dead.forget_old_forever()),
         ):

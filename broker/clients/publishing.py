@@ -300,6 +300,7 @@ class Publishing:
             keep_if_full=keep_if_full,
             operations=asked.operations,
             place=asked.place,
+            source=session,
         )
         if qos == 2 and session.durable:
             log.changed(session)

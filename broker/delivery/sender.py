@@ -157,7 +157,7 @@ class Sender:
         if with_others:
             log.changed(session)
         elif 2 * window.repeatable.uncommitted < window.inflight_max:
-            log.changed_unhurriedly(session, self._cursor_committed, self._failed)
+            log.unhurried.add(session, self._cursor_committed, self._failed)
             return
         log.changed(session, self._cursor_committed, self._failed, urgent=False)
 

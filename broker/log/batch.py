@@ -33,6 +33,9 @@ OnFailed = Callable[[Exception], None]
 class StateSource(Protocol):
     """Has state that is stored in the log's commits: a session."""
 
+    @property
+    def client_id(self) -> str: ...
+
     def take_changes(self) -> list[Operation]:
         """The changes for the next commit. It returns each of them once."""
         ...
@@ -63,8 +66,10 @@ class Append:
     on_committed: OnCommitted | None
     failed: OnFailed = nobody_waits
     place: Place | None = None
+    source: StateSource | None = None
+    """Whose it is, where that is not to be seen otherwise."""
     unhurried: StateSource | None = None
-    """The source of a call of `changed` that was not urgent."""
+    """Whose, of a call of `changed` that was not urgent."""
     handed: HandedOn | None = None
     """The messages, if they were delivered already."""
 
@@ -159,20 +164,23 @@ class Batch:
             after += len(append.messages)
         return places
 
-    def put_back(self, later: Batch, *, locked: bool) -> list[Append]:
-        """It was not stored: let it wait, and then what came later. Returns what is not to wait."""
-        kept: list[Append] = []
-        refused: list[Append] = []
-        for append in self.appends:
-            waits = append.keep_if_full or (locked and append.messages)
-            (kept if waits else refused).append(append)
-        self.appends = kept + later.appends
+    def put_before(self, later: Batch) -> None:
+        """It was not stored: let it wait, and then what came later."""
+        self.appends += later.appends
         for source, must in later.sources.items():
             self.sources[source] = must or self.sources.get(source, False)
         self.publishers += later.publishers
         self.has_places = any(append.place is not None for append in self.appends)
         self._count()
-        return refused
+
+    def take_out(self, refused: Callable[[Append], bool]) -> list[Append]:
+        """What is not to wait."""
+        kept: list[Append] = []
+        out: list[Append] = []
+        for append in self.appends:
+            (out if refused(append) else kept).append(append)
+        self.appends = kept
+        return out
 
     def _count(self) -> None:
         self.durable = True in [append.durable for append in self.appends]

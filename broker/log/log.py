@@ -19,6 +19,7 @@ topics or sessions: whoever has state to commit is a `StateSource`.
 - QoS 0 waits for nobody and keeps nobody waiting, see `qos0.py`.
 - Whoever waits for an acknowledgement is held when more waits for the next commit than the disk
   writes quickly, and released when that commit begins.
+- Where another broker has a session by now, what is of that fails, and the rest is committed.
 - Any other failure of the store ends the log (P6): it acknowledges nothing more, and the broker
   stops. A mistake of ours in a callback or a `StateSource` does not: whom it concerns is told, and
   cut off, before anything is acknowledged to it that is not stored.
@@ -32,7 +33,7 @@ from collections.abc import Sequence
 from broker.clock import Clock
 from broker.counters import Counters
 from broker.documents import Operation, Place
-from broker.errors import StoreBusy, StoreError, StoreFull
+from broker.errors import StoreBusy, StoreConflict, StoreError, StoreFull
 from broker.log.acknowledgements import Acknowledgements
 from broker.log.batch import (
     APPEND_BYTES,
@@ -48,11 +49,12 @@ from broker.log.batch import (
 )
 from broker.log.commit import Commit, SourceFailed, leave_out
 from broker.log.cursor_sync import CursorSync
-from broker.log.log_time import IDLE_NOTE_INTERVAL_S, LogTime
+from broker.log.log_time import LogTime
 from broker.log.outage import FULL_RETRY_S, Outage
 from broker.log.pace import FEW_MESSAGES, LEARN_BYTES_MIN, TURNS_FOR_COMPANY, Pace
 from broker.log.publishers import HeldPublishers, Publisher
 from broker.log.qos0 import LAZY_COMMIT_S, Qos0
+from broker.log.refused import SessionsLost, nobody_has_any, take_refused
 from broker.log.unhurried import Unhurried
 from broker.log.waiting import Waiting
 from broker.log.waking import Waking
@@ -81,7 +83,7 @@ class Log:
         """What is being committed."""
         self.qos0 = Qos0(counters, clock, self._wake, lazy_commit_s, bytes_max=append_bytes_max)
         self._sync = CursorSync(clock, self._wake)
-        self._unhurried = Unhurried(clock, self._wake)
+        self.unhurried = Unhurried(clock, self._wake)
         self._waking = Waking(clock, self._commit_in_turn)
         self._idle = asyncio.Event()
         self._idle.set()
@@ -91,6 +93,7 @@ class Log:
         self.outage = Outage(clock)
         self.publishers = HeldPublishers()
         self.source_failed: SourceFailed = leave_out
+        self.sessions_lost: SessionsLost = nobody_has_any
 
     async def start(self) -> None:
         """Let the log's time go on where it ended. Raises StoreError."""
@@ -110,6 +113,7 @@ class Log:
         keep_if_full: bool = True,
         operations: Sequence[Operation] = (),
         place: Place | None = None,
+        source: StateSource | None = None,
     ) -> None:
         """Put messages and operations into the next commit, which sets the offset of `place`: right
         after everything appended before. `failed` is called with what `on_committed` raises.
@@ -117,7 +121,8 @@ class Log:
         `durable=False` where nobody waits for the disk. Without callback and operations that is
         QoS 0: delivered at once, and committed later, or not logged. `keep_if_full=False`: if the
         store is full then, nothing of this append is stored and the callback gets StoreFull. If it
-        is locked, only an append without messages fails like that, with StoreBusy.
+        is locked, only an append without messages fails like that, with StoreBusy. `source`: whose
+        this is, where neither messages nor operations tell.
         """
         pending = self._pending
         if not durable and on_committed is None and not operations:
@@ -128,9 +133,8 @@ class Log:
             return
         if self.qos0.waiting and (messages or place is not None):
             self.qos0.go_before(messages, place, pending, self._pace.batch_bytes_max)
-        pending.appends.append(
-            Append(messages, operations, 0, durable, keep_if_full, on_committed, failed, place)
-        )
+        rest = on_committed, failed, place, source
+        pending.appends.append(Append(messages, operations, 0, durable, keep_if_full, *rest))
         pending.awaited_size += cost_of(messages) + APPEND_BYTES
         pending.durable |= durable
         if place is not None:
@@ -165,7 +169,7 @@ class Log:
         if on_committed is not None:
             unhurried = None if urgent else source
             pending.appends.append(
-                Append((), (), size, urgent, urgent, on_committed, failed, None, unhurried)
+                Append((), (), size, urgent, urgent, on_committed, failed, None, source, unhurried)
             )
             pending.awaited_size += size + APPEND_BYTES
             pending.durable |= urgent
@@ -173,12 +177,6 @@ class Log:
             self._wake()
         else:
             self._wake_soon()
-
-    def changed_unhurriedly(
-        self, source: StateSource, on_committed: OnCommitted, failed: OnFailed
-    ) -> None:
-        """As `changed` where nothing is urgent, but it waits for company, see `unhurried.py`."""
-        self._unhurried.add(source, on_committed, failed)
 
     def changed_with_qos0(self, source: StateSource) -> None:
         """It was handed QoS 0 messages: its state goes into their commit, or a later one."""
@@ -236,7 +234,7 @@ class Log:
 
         Raises the StoreError that ended the log.
         """
-        self._unhurried.hasten()
+        self.unhurried.hasten()
         self.qos0.hasten()
         while not self._idle.is_set():
             await self._idle.wait()
@@ -287,9 +285,9 @@ class Log:
         if self._waking.timer is not None:
             self._waking.cancel_timer()
         batch, self._pending = self._pending, Batch()
-        due = self._sync.due or self._unhurried.due
-        if self._unhurried.ride and (due or batch.durable):
-            self._unhurried.take(batch)
+        due = self._sync.due or self.unhurried.due
+        if self.unhurried.ride and (due or batch.durable):
+            self.unhurried.take(batch)
         if self.outage.why is None and len(batch.sources) > SOURCES_MAX:
             self._pending = batch.put_off(SOURCES_MAX)
             self._wake_soon()
@@ -305,12 +303,6 @@ class Log:
         if commit.durable and self._sync.timer is not None:
             commit.writes = True  # Be it the fsync alone.
         return commit
-
-    async def note_time_forever(self) -> None:
-        """Note the log's time also while there is nothing to commit."""
-        while True:
-            await self._clock.sleep(IDLE_NOTE_INTERVAL_S)
-            self.append([], durable=False, keep_if_full=False)
 
     async def end(self) -> None:
         """Return when all is committed, and with it when this run ended, unless the store is full.
@@ -353,14 +345,17 @@ class Log:
                 took_s = self._clock.monotonic() - began
                 self._pace.learn(size, took_s, durable=commit.durable)
         except (StoreFull, StoreBusy) as error:
-            if commit.noted:
-                self.time.not_noted()
             self._counters.append_failures += 1
             self.outage.goes_on(error)
             self._keep(commit, error)
             await self._clock.sleep(FULL_RETRY_S)
             self._wake()
         except StoreError as error:
+            if isinstance(error, StoreConflict) and error.of:
+                self._keep(commit, error)
+                self.sessions_lost(error.of)
+                self._wake()
+                return
             self.failure = error
             tell(commit.batch.appends, error)
             self._idle.set()
@@ -385,15 +380,15 @@ class Log:
                 self.outage.over()
             self.publishers.release()
 
-    def _keep(self, commit: Commit, error: StoreFull | StoreBusy) -> None:
-        """The store is full or locked: put the batch back before everything that came meanwhile.
-
-        Appends that are not to be kept fail instead.
-        """
-        locked, batch = isinstance(error, StoreBusy), commit.batch
+    def _keep(self, commit: Commit, error: StoreFull | StoreBusy | StoreConflict) -> None:
+        """Put the batch back before everything that came meanwhile, but for what fails."""
+        if commit.noted:
+            self.time.not_noted()
+        batch = commit.batch
+        refused = take_refused(batch, error)
         later, self._pending, self._running = self._pending, batch, None
-        refused = batch.put_back(later, locked=locked)
+        batch.put_before(later)
         commit.not_committed()  # Whoever is cut off now changes in this batch.
-        if not locked:
+        if isinstance(error, StoreFull):
             self.qos0.not_stored(batch)
         tell(refused, error)

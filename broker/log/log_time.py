@@ -16,6 +16,8 @@ makes the log forget no more of served time than that.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from broker.clock import NEVER, US, Clock
 from broker.documents import NEVER_US, Operation, Put, TimeDocument
 from broker.message import AgedUs, Monotonic, ServedUs, WallUs
@@ -89,6 +91,12 @@ class LogTime:
         aged_us, wall_us = self.aged_us() + ahead_us, now.wall_us + ahead_us
         served_us = self.served_at(now.monotonic)
         return Put(TimeDocument(_KEY, served_us, AgedUs(aged_us), WallUs(wall_us)))
+
+    async def note_forever(self, append: Callable[..., None]) -> None:
+        """Note it also while there is nothing to commit, with `Log.append`."""
+        while True:
+            await self._clock.sleep(IDLE_NOTE_INTERVAL_S)
+            append([], durable=False, keep_if_full=False)
 
     def not_noted(self) -> None:
         """The commit with the note failed."""

@@ -48,7 +48,7 @@ class Unhurried:
         for source, (on_committed, failed) in waiting.items():
             batch.sources.setdefault(source, False)
             batch.appends.append(
-                Append((), (), 0, False, False, on_committed, failed, None, source)
+                Append((), (), 0, False, False, on_committed, failed, None, source, source)
             )
 
     def _may_ride(self) -> None:

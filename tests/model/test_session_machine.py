@@ -383,7 +383,7 @@ class Link(Owner):
             session.in_flight.pubcomp([packet_id])
         window = session.in_flight
         if session.durable and 2 * window.repeatable.uncommitted < window.inflight_max:
-            log.changed_unhurriedly(session, lambda error: self.wake(), nobody_waits)
+            log.unhurried.add(session, lambda error: self.wake(), nobody_waits)
         elif session.durable:
             log.changed(session, lambda error: self.wake(), urgent=False)
         self.wake()

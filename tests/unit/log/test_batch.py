@@ -71,7 +71,8 @@ def test_what_is_put_back_comes_first_and_qos_0_can_be_taken_out_of_it() -> None
     batch.appends += [of_topics("kept", awaited=True), refused]
     batch.add_qos0([message("", "light")])
     later.add_qos0([message("", "late")])
-    assert batch.put_back(later, locked=False) == [refused]
+    assert batch.take_out(lambda append: not append.keep_if_full) == [refused]
+    batch.put_before(later)
     kept = message("", "kept").cost + 7 + APPEND_BYTES
     assert (batch.awaited_size, batch.qos0_size) == (kept, 2 * message("", "late").cost + 1)
     part = handed_on("handed on")

@@ -14,6 +14,8 @@ OTHER = Put(SessionDocument("sub2", 60, 1, None))
 
 
 class GivesOne:
+    client_id = "sub1"
+
     def __init__(self, *, fails: str = "") -> None:
         self.calls: list[str] = []
         self._fails = fails

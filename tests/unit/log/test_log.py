@@ -57,6 +57,8 @@ class SlowDisk(Disk):
 class Source:
     """Counts what is asked of it."""
 
+    client_id = "sub1"
+
     def __init__(self) -> None:
         self.calls: list[str] = []
         self.packet_ids = b""

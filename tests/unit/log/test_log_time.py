@@ -165,7 +165,7 @@ async def test_it_is_noted_once_a_second_and_in_commits_that_happen_anyway(disk:
 
 async def test_it_is_noted_without_a_sync_while_nothing_is_committed(disk: Disk) -> None:
     run = await begun(disk)
-    noting = asyncio.create_task(run.log.note_time_forever())
+    noting = asyncio.create_task(run.log.time.note_forever(run.log.append))
     for _ in range(3):
         for _ in range(5):
             await asyncio.sleep(0)

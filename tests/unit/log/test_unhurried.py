@@ -11,6 +11,8 @@ from tests.support.clock import FakeClock
 
 
 class GivesNothing:
+    client_id = "sub1"
+
     def take_changes(self) -> list[Operation]:
         return []
 

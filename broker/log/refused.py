@@ -1,0 +1,50 @@
+"""Refused: what of a commit fails, and does not wait for the next, when the store did not take it.
+
+Where several brokers share a log, one that has lost a session hears of that with its next commit,
+at the latest. What is of the session does not count then, and the rest is committed without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+from broker.documents import Operation, Put
+from broker.errors import StoreBusy, StoreConflict, StoreFull
+from broker.log.batch import Append, Batch
+
+CLIENT = "client_id"
+"""The first field of the key of whatever belongs to a session."""
+
+SessionsLost = Callable[[Collection[str]], None]
+"""Called with the client identifiers whose sessions another broker has now. Raises nothing."""
+
+
+def nobody_has_any(client_ids: Collection[str]) -> None:
+    raise AssertionError(f"who else could have the sessions of {client_ids}?")
+
+
+def take_refused(batch: Batch, error: StoreFull | StoreBusy | StoreConflict) -> list[Append]:
+    """Take it out of the batch."""
+    if isinstance(error, StoreConflict):
+        of = error.of
+        for source in [source for source in batch.sources if source.client_id in of]:
+            del batch.sources[source]
+        return batch.take_out(lambda append: is_of(append, of))
+    locked = isinstance(error, StoreBusy)
+    return batch.take_out(lambda a: not (a.keep_if_full or (locked and a.messages)))
+
+
+def is_of(append: Append, of: Collection[str]) -> bool:
+    """Also messages alone, that one of these clients has sent: it sends them again, elsewhere."""
+    if append.source is not None:
+        return append.source.client_id in of
+    if append.operations:
+        return any(_client_of(operation) in of for operation in append.operations)
+    return bool(append.messages) and append.messages[0].publisher in of
+
+
+def _client_of(operation: Operation) -> str | None:
+    """Whose session it changes."""
+    if isinstance(operation, Put):
+        return getattr(operation.document, CLIENT, None)
+    return str(operation.key[0]) if operation.key and operation.kind.KEY[0] == CLIENT else None
