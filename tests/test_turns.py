@@ -98,7 +98,7 @@ async def test_many_sessions_that_expire_at_once(tmp_path: Path) -> None:
     disk = await stored(tmp_path, *[SessionDocument(n, 100, 1, expires_at_us) for n in names])
     async with running(disk, Config(), clock) as world, LongestTurn() as longest:
         clock.advance(11)
-        await until(lambda: world.sessions.durable_count == 0, clock)
+        await until(lambda: world.sessions.kept.client_count == 0, clock)
         await world.log.flushed()
     await disk.close()
     short(TURN_MS_MAX, longest.ms)
@@ -210,7 +210,7 @@ async def test_many_groups_that_end_at_once(tmp_path: Path) -> None:
     config = Config(session_expiry_default_s=3600)
     async with running(disk, config, clock) as world, LongestTurn() as longest:
         clock.advance(11)
-        await until(lambda: world.sessions.group_count == 0, clock)
+        await until(lambda: world.sessions.kept.group_count == 0, clock)
         await world.log.flushed()
         await until(lambda: world.counters.dropped[UNREAD] == len(names) // 2, clock)
     await disk.close()

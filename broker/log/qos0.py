@@ -69,6 +69,11 @@ class Qos0:
         self._losses = Losses(counters, clock)
         self._bytes_max = bytes_max
 
+    def log_first(self) -> None:
+        """Nothing is handed on before it is in the log: others may append before it."""
+        self.hand_on = self.give_up = self.leaves_out = None
+        self._lazy_commit_s = 0.0
+
     def add(
         self,
         messages: Sequence[Message],

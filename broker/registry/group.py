@@ -397,4 +397,4 @@ class Group(Owner, Recipient):
         self._cutting.cut_off([*self.members, *self.leaving], cut_one)
 
     def taken_over(self) -> None:
-        raise AssertionError("clients cannot have the name of a group")
+        self._cut_off(StoreUnavailable(f"another broker has the group {self.name}"))

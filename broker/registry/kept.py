@@ -60,10 +60,12 @@ class Kept:
 
     @property
     def client_count(self) -> int:
+        """Durable sessions of clients."""
         return len(self._clients)
 
     @property
     def group_count(self) -> int:
+        """Groups of Shared Subscriptions, also those that nobody is a member of now."""
         return len(self._groups)
 
     def __len__(self) -> int:

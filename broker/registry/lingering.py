@@ -123,7 +123,7 @@ class Lingering(AbsentGroups):
     async def make_room(self) -> None:
         """For a new group, as far as there are any that linger."""
         most = self._config.groups_max
-        while self._sessions.group_count >= most and (name := self._in_use_s.first_due(NEVER)):
+        while self._sessions.kept.group_count >= most and (name := self._in_use_s.first_due(NEVER)):
             self._in_use_s.remove(name)
             find = partial(self._log.store.get, SessionDocument, (name,))
             document = await self._looks.until_answered(find)

@@ -22,10 +22,11 @@ from broker.documents import Delete, Operation, Place, Put, SessionDocument, Wil
 from broker.errors import StoreError
 from broker.log.batch import OnCommitted
 from broker.log.log import Log
-from broker.message import Message, Monotonic
+from broker.message import Message, Monotonic, WallUs
 from broker.registry.faces import OPERATOR, AbsentGroups, Owner
 from broker.registry.kept import Kept
 from broker.registry.loading import commit_opening, document_of, load, refuse_another
+from broker.registry.ownership import Alone, Ownership, Taken
 from broker.registry.session_expiry import SessionExpiry
 from broker.registry.takeovers import Takeovers
 from broker.registry.wills import Wills
@@ -47,8 +48,10 @@ class Sessions:
         wills: Wills,
         config: Config,
         deadline_moved: Callable[[], None],
+        ownership: Ownership | None = None,
     ) -> None:
         self._log = log
+        self.ownership = ownership or Alone(log.store)
         self._delivery = delivery
         self.wills = wills
         self._config = config
@@ -67,27 +70,23 @@ class Sessions:
     def connected_count(self) -> int:
         return len(self.owners)
 
-    @property
-    def durable_count(self) -> int:
-        """Of clients."""
-        return self.kept.client_count
-
-    @property
-    def group_count(self) -> int:
-        """Groups of Shared Subscriptions, also those that nobody is a member of now."""
-        return self.kept.group_count
-
     def has_durable(self, client_id: str) -> bool:
         """Whether the client's session outlives its connection, and is stored."""
         return client_id in self.kept
 
     async def start(self, now: Instant) -> None:
-        """Take up the stored sessions: none has a client yet, so each begins to expire."""
+        """Take up the stored sessions."""
+        documents = await self.ownership.inherited(SessionDocument)
+        self.adopt(documents, now, seen_us=self._log.time.noted_us)
+
+    def adopt(self, documents: Sequence[SessionDocument], now: Instant, *, seen_us: WallUs) -> None:
+        """Take up sessions that have no client yet: each begins to expire. Those that had one have
+        last seen it then."""
         orphans: list[Operation] = []
-        for document in await self._log.store.scan(SessionDocument):
+        for document in documents:
             if document.expires_at_us is None:
                 expires_at = _expires_at(document.session_expiry_s, now)
-                due_us, seen_us = self._log.time.served_at(expires_at), self._log.time.noted_us
+                due_us = self._log.time.served_at(expires_at)
                 document = replace(document, expires_at_us=due_us, last_seen_us=seen_us)
                 orphans.append(Put(document))
             else:
@@ -119,7 +118,11 @@ class Sessions:
         this returns. Raises QuotaExceeded, StoreError: then nothing has changed but that the other
         connection is gone. Raises NotAuthorized: it is not `user`'s. ("": there are no users.)
         """
-        async with self._locks.setdefault(client_id, asyncio.Lock()):
+        async with self.lock(client_id):
+            if client_id not in self.kept:
+                taken = await self.ownership.take(client_id, user)
+                self.arrived(taken, now)
+                clean_start |= any(each.has_ended for each in taken)
             if user and (client_id in self.kept or client_id in self.in_memory):
                 await refuse_another(self._log.store, client_id, self.in_memory, user)
             previous = self.owners.get(client_id)
@@ -139,12 +142,12 @@ class Sessions:
                 )
             except Exception:
                 del self.owners[client_id]
-                if expires_at is not None:
+                if expires_at is not None and client_id in self.kept:
                     self._expire_at(client_id, expires_at)
-                if client_id in self.in_memory:
-                    self._save(self.in_memory[client_id])
+                    if client_id in self.in_memory:
+                        self._save(self.in_memory[client_id])
                 raise
-            if session.durable:
+            if self.ownership.keeps(session):
                 self.kept.set(client_id, NEVER)
                 self.kept.belongs(client_id, user)
             else:
@@ -162,6 +165,31 @@ class Sessions:
                 self.close(session, owner, now)
                 raise
             return session, present
+
+    def lock(self, client_id: str) -> asyncio.Lock:
+        """Whoever opens the session, or changes it while its client is away, has it meanwhile."""
+        return self._locks.setdefault(client_id, asyncio.Lock())
+
+    def arrived(self, taken: Sequence[Taken], now: Instant) -> None:
+        """These are here now, and nobody is connected to them."""
+        self.adopt([each.document for each in taken], now, seen_us=now.wall_us)
+        for each in taken:
+            self.wills.taken(each, now)
+
+    def lost(self, client_ids: Collection[str]) -> None:
+        """Another broker has these now: let go of them, and of the clients that are here."""
+        for client_id in client_ids:
+            owner, session = self.owners.get(client_id), self.in_memory.pop(client_id, None)
+            if self.kept.remove(client_id) and owner is None:
+                self.kept.is_not_absent(client_id)
+            self.wills.lost(client_id)
+            if session is not None:
+                session.end()
+            if owner is not None and session is not None and session.attached:
+                try:
+                    owner.taken_over()
+                except Exception as error:
+                    owner.failed(error)
 
     async def _take_up(
         self,
@@ -191,8 +219,9 @@ class Sessions:
         if stored and not (present and session.durable):
             # Without expiry it lasts as long as this connection: a crash must not bring it back.
             state.append(Delete(SessionDocument, (client_id,)))
-        if session.durable:
+        if self.ownership.keeps(session):
             state.append(Put(document_of(session, expires_at_us=None)))
+            state += self.ownership.claim(client_id)
         try:
             messages, operations = await self.wills.connecting(
                 client_id, will, session_ends=clean_start, now=now
@@ -226,7 +255,7 @@ class Sessions:
 
     def _end_or_keep(self, session: Session, now: Instant) -> None:
         client_id = session.client_id
-        if session.durable:
+        if session.durable and client_id in self.kept:
             self.kept.is_absent(client_id, subscribed=bool(session.subscriptions))
             self._expire_at(client_id, _expires_at(session.session_expiry_s, now))
             self._save(session)
@@ -256,7 +285,7 @@ class Sessions:
     @property
     def absent_may_subscribe(self) -> bool:
         """Whether any session may have a subscription though nobody is connected to it."""
-        return self.kept.absent_may_subscribe
+        return self.ownership.others_may_subscribe or self.kept.absent_may_subscribe
 
     def is_absent(self, client_id: str) -> bool:
         """Whether the session is stored, and nobody is connected to it."""
@@ -275,7 +304,8 @@ class Sessions:
         Whoever connects waits, and it does not expire meanwhile. But a client that is connected may
         leave at any time. Raises StoreError.
         """
-        async with self._locks.setdefault(client_id, asyncio.Lock()):
+        async with self.lock(client_id):
+            await self.ownership.require_here(client_id)
             owner, expires_at = self.owners.get(client_id), self.kept.get(client_id)
             if owner is not None:
                 session = self.in_memory.get(client_id)
@@ -304,7 +334,8 @@ class Sessions:
         self.kept.refuse_if_full(client_id := document.client_id, document.user)
         expires_at = _expires_at(document.session_expiry_s, now)
         document.expires_at_us = self._log.time.served_at(expires_at)
-        await self._log.commit_now([Put(document), *state], keep_if_full=False)
+        new = [Put(document), *self.ownership.claim(client_id), *state]
+        await self._log.commit_now(new, keep_if_full=False)
         self.kept.found(client_id, document.user, expires_at)
         self._deadline_moved()
 

@@ -27,6 +27,7 @@ from broker.errors import StoreUnavailable
 from broker.log.deadlines import Deadlines
 from broker.log.log import Log
 from broker.message import Message, Monotonic
+from broker.registry.ownership import Alone, Ownership, Taken
 from broker.security.rights import Rights
 
 AT_ONCE = Monotonic(0)
@@ -74,9 +75,9 @@ class Wills:
         self._reading = asyncio.Lock()
         """One will is read at a time, and the log has room for it."""
 
-    async def start(self) -> None:
+    async def start(self, ownership: Ownership | None = None) -> None:
         """Learn of the wills that an earlier run left. Raises StoreError."""
-        for will in await self._log.store.scan(WillDeadlineDocument):
+        for will in await (ownership or Alone(self._log.store)).inherited(WillDeadlineDocument):
             self._wills[will.client_id] = will
             self._of_earlier_run.add(will.client_id)
 
@@ -87,15 +88,49 @@ class Wills:
         """
         self._grace_until = now.after(self._restart_grace_s)
         for client_id in self._of_earlier_run:
-            will = self._wills[client_id]
-            due_at = now.monotonic
-            if has_session(client_id):
-                if will.due_at_us is None and will.delay_s:
-                    self._delay(will, will.delay_s, now)
-                if will.due_at_us is not None:
-                    due_at = self._log.time.monotonic_at(will.due_at_us)
-            self._delayed.set(client_id, max(due_at, self._grace_until))
+            self._is_left(self._wills[client_id], now, has_session=has_session(client_id))
         self._deadline_moved()
+
+    def _is_left(self, will: WillDeadlineDocument, now: Instant, *, has_session: bool) -> None:
+        due_at = now.monotonic
+        if has_session:
+            if will.due_at_us is None and will.delay_s:
+                self._delay(will, will.delay_s, now)
+            if will.due_at_us is not None:
+                due_at = self._log.time.monotonic_at(will.due_at_us)
+        self._delayed.set(will.client_id, max(due_at, self._grace_until))
+
+    def taken(self, taken: Taken, now: Instant) -> None:
+        """A client has left this to another broker, and its session is here now: the client, too,
+        or it was cut off by the end of that broker, and may come back."""
+        if (will := taken.will) is None:
+            return
+        client_id = will.client_id
+        self._wills[client_id] = will
+        if taken.cut_off:
+            self._of_earlier_run.add(client_id)
+            self._grace_until = max(self._grace_until, now.after(self._restart_grace_s))
+            self._is_left(will, now, has_session=not taken.has_ended)
+            # So that whoever takes it from here knows how long its client may come back.
+            will.due_at_us = self._log.time.served_at(self._delayed.get(client_id) or AT_ONCE)
+            self._log.append([], operations=[Put(will)])
+            self._deadline_moved()
+        elif will.due_at_us is None:
+            expiry_s = taken.document.session_expiry_s
+            self.client_lost(client_id, session_expiry_s=expiry_s, now=now)
+        else:
+            due_at = self._log.time.monotonic_at(will.due_at_us)
+            if taken.has_ended:  # No will waits longer than its session, but for who may come back.
+                self._of_earlier_run.add(client_id)
+                self._grace_until = max(self._grace_until, due_at)
+            self._publish_at(client_id, due_at)
+
+    def lost(self, client_id: str) -> None:
+        """Another broker has the session, and with it the will."""
+        self._delayed.remove(client_id)
+        self._held.pop(client_id, None)
+        self._of_earlier_run.discard(client_id)
+        self._forget(client_id)
 
     def broker_stops(self) -> None:
         """Who is lost from now on is lost because of that, and may come back to the next run."""

@@ -685,12 +685,12 @@ class SessionMachine(RuleBasedStateMachine):
         for other in away:
             if self.devices[other].session:
                 self.connect(other, clean_start=False)
-        before = self.broker.sessions.durable_count
+        before = self.broker.sessions.kept.client_count
 
         async def gone() -> None:
             self.clock.advance(EXPIRY_S + 1)  # Sessions expire on whole seconds.
             async with asyncio.timeout(PATIENCE_S):
-                while self.broker.sessions.durable_count == before:  # noqa: ASYNC110  No event.
+                while self.broker.sessions.kept.client_count == before:  # noqa: ASYNC110  No event.
                     await asyncio.sleep(0.001)
                 await self.broker.log.flushed()
 

@@ -27,10 +27,12 @@ from broker.log.log import Log
 from broker.log.waking import CURSOR_COMMIT_DELAY_S
 from broker.message import Grant, Message, Offset, Outgoing
 from broker.registry.administration import Administration
+from broker.registry.brokers import Brokers
 from broker.registry.faces import Owner
 from broker.registry.groups import Groups
 from broker.registry.leased_again import LeasedAgain
 from broker.registry.logins import Logins
+from broker.registry.ownership import Shared
 from broker.registry.permissions import Permissions
 from broker.registry.quotas import Quotas
 from broker.registry.sessions import Sessions
@@ -39,6 +41,7 @@ from broker.registry.wills import Wills
 from broker.session.session import Session
 from broker.store import Read
 from broker.store.memory import MemoryStore
+from broker.store.shared.cluster import ClusterStore
 from tests.support.clock import FakeClock
 from tests.support.patience import PATIENCE_S
 
@@ -222,12 +225,16 @@ def placed(of: Subscriber) -> Session:
 class World:
     """What `Server` puts together, on a `Disk` and on a clock that stands still."""
 
-    def __init__(self, disk: Disk, config: Config, clock: FakeClock) -> None:
+    def __init__(
+        self, disk: Disk, config: Config, clock: FakeClock, shared: ClusterStore | None = None
+    ) -> None:
         self.disk = disk
         self.clock = clock
         self.alarm = Alarm(clock)
         self.counters = Counters()
-        self.log = Log(disk, self.counters, clock, append_bytes_max=config.append_bytes_max)
+        store = shared or disk
+        ownership = None if shared is None else Shared(shared, clock)
+        self.log = Log(store, self.counters, clock, append_bytes_max=config.append_bytes_max)
         self.users = Users(self.log)
         self.permissions = Permissions(self.log, self.users)
         self.logins = Logins(self.users, clock, config, self.alarm.deadline_moved)
@@ -236,7 +243,7 @@ class World:
         moved = self.alarm.deadline_moved
         grace_s = config.will_restart_grace_s
         self.wills = Wills(self.log, self.counters, clock, moved, restart_grace_s=grace_s)
-        self.sessions = Sessions(self.log, self.delivery, self.wills, config, moved)
+        self.sessions = Sessions(self.log, self.delivery, self.wills, config, moved, ownership)
         self.asking = asking_of(config, self.log, clock, self.counters, moved)
         self.groups = Groups(
             self.log, self.delivery, self.sessions, self.counters, config, clock, moved
@@ -247,6 +254,9 @@ class World:
         )
         self.alarm.watch(self.logins, self.quotas.slowing)
         self.sessions.kept.quota_of = self.quotas.of
+        self.brokers = None
+        if shared is not None:
+            self.brokers = Brokers(shared, self.log, self.sessions, clock)
         self.administration = Administration(
             self.log, self.delivery, self.sessions, self.groups, self.counters, clock
         )
@@ -285,18 +295,22 @@ class World:
 
 @asynccontextmanager
 async def running(
-    disk: Disk, config: Config | None = None, clock: FakeClock | None = None
+    disk: Disk,
+    config: Config | None = None,
+    clock: FakeClock | None = None,
+    shared: ClusterStore | None = None,
 ) -> AsyncIterator[World]:
-    """A broker from start to crash: nothing is saved at the end that was not before."""
-    await disk.open()
+    """A broker from start to crash: nothing is saved at the end that was not before. Where the log
+    is `shared`, `disk` is the copy."""
+    await (shared or disk).open()
     clock = clock or FakeClock()
-    world = World(disk, config or Config(), clock)
+    world = World(disk, config or Config(), clock, shared)
     await world.log.start()
     await world.users.start()
     await world.permissions.start(world.delivery, LeasedAgain(world.groups))
     await world.groups.start()
     await world.sessions.start(clock.now())
-    await world.wills.start()
+    await world.wills.start(world.sessions.ownership)
     await world.asking.delayed.start()
     await world.asking.dedup.start()
     world.wills.listening(world.sessions.has_durable, clock.now())

@@ -27,7 +27,7 @@ from broker.message import Message, Offset
 from broker.store import Amount, Read, Skipped, Store, StoreStats, Stretch, TakeAtOnce
 from broker.store.removing import Removing
 from broker.store.shared.entries import APPEND, CLOSED, encode, encode_closed, records_of
-from broker.store.shared.follower import Follower, Pending
+from broker.store.shared.follower import ChangedElsewhere, Follower, Pending, nobody_listens
 from broker.store.shared.removing import CopyRemoving
 from broker.store.shared.shared_log import RECORD_BYTES_MAX, SharedLog, Undecided
 
@@ -59,6 +59,8 @@ class ClusterStore:
         self._append_timeout_s = append_timeout_s
         self._monotonic = monotonic
         self._sleep = sleep
+        self.changed_elsewhere: ChangedElsewhere = nobody_listens
+        """Set it before `open`, or after."""
         self._follower: Follower
         self._following: asyncio.Task[None] | None = None
         self._appending = asyncio.Lock()
@@ -74,6 +76,19 @@ class ClusterStore:
     def broker_id(self) -> str:
         """Of this broker, from `open` on."""
         return self._follower.broker_id
+
+    @property
+    def others(self) -> dict[str, int]:
+        """The other brokers that are not dead, and where the newest append of each is."""
+        writers = self._follower.writers.values()
+        return {
+            w.broker: w.position for w in writers if not w.closed and w.broker != self.broker_id
+        }
+
+    @property
+    def dead(self) -> set[str]:
+        """The brokers that were taken for dead."""
+        return {writer.broker for writer in self._follower.writers.values() if writer.closed}
 
     @property
     def failure(self) -> StoreError | None:
@@ -98,6 +113,7 @@ class ClusterStore:
         try:
             info = await self._log.open()
             self._follower = Follower(self._log, self.copy, self._new_id(), self._sleep)
+            self._follower.changed_elsewhere = self._changed_elsewhere
             await self._follower.open(info)
             self._number = self._stored_at = 0
             self._stored_through = Offset(0)
@@ -165,6 +181,9 @@ class ClusterStore:
             return False
         await self._append(CLOSED, encode_closed(broker_id, writer.position))
         return writer.closed
+
+    def _changed_elsewhere(self, operations: Sequence[Operation]) -> None:
+        self.changed_elsewhere(operations)
 
     async def _append(
         self,

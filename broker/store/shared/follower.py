@@ -32,6 +32,8 @@ from broker.documents import (
     ReceivedQos2Document,
     SessionDocument,
     SubscriptionDocument,
+    WillDeadlineDocument,
+    WillDocument,
     WriterDocument,
     fill_in,
 )
@@ -69,10 +71,21 @@ OF_A_SESSION = (
     *(SubscriptionDocument, CursorDocument, InFlightDocument, ReceivedQos2Document),
     *(GroupDocument, RetryDocument),
 )
-"""Documents that only the broker that has their session changes."""
+"""Documents that only the broker that has their session changes ..."""
+
+OF_A_CLIENT = (WillDocument, WillDeadlineDocument)
+"""... if there is a session: these may outlive it."""
 
 NOBODY = ""
 """The owner of a session that no broker has."""
+
+ChangedElsewhere = Callable[[Sequence[Operation]], None]
+"""Called with what other brokers have changed, once that is in the copy. Raises nothing."""
+
+
+def nobody_listens(operations: Sequence[Operation]) -> None:
+    pass
+
 
 Owners = dict[str, str | None]
 """By client identifier; None: there is no such session."""
@@ -127,6 +140,7 @@ class Follower:
         self.failure: StoreError | None = None
         """Why nothing more is read."""
         self.writers: dict[str, WriterDocument] = {}
+        self.changed_elsewhere: ChangedElsewhere = nobody_listens
         self._log = log
         self._copy = copy
         self._sleep = sleep
@@ -138,6 +152,8 @@ class Follower:
         self._operations: list[Operation] = []
         self._wrote: set[str] = set()
         """What counts, by whom, and is not in the copy yet; ..."""
+        self._others: list[Operation] = []
+        """... what of it is not our own; ..."""
         self._told: list[asyncio.Event] = []
         """... and what must have happened before it is."""
         self._moved = asyncio.Event()
@@ -255,6 +271,8 @@ class Follower:
         if strangers := await self._strangers(operations, entry.broker, owners):
             names = ", ".join(map(repr, sorted(strangers)[:3]))
             return StoreConflict(f"the session of {names} is not here", frozenset(strangers))
+        if entry.broker != self.broker_id:
+            self._others += operations
         before = self.offset
         messages = decode(entry.content, before)[1] if pending is None else [*pending.batch]
         if alone_at is None:
@@ -264,6 +282,7 @@ class Follower:
             try:
                 await self._put(messages, [*operations, *self._notes(alone_at)])
             except StoreConflict as error:
+                self._others.clear()
                 return error
             self._is_applied(alone_at)
         self._owners |= owners
@@ -301,6 +320,10 @@ class Follower:
             elif kind in OF_A_SESSION:
                 owner = await self._owner(client_id, owners)
                 if owner not in (NOBODY, writer) and not (owner is None and document is None):
+                    strangers.add(client_id)
+            elif kind in OF_A_CLIENT:
+                owner = await self._owner(client_id, owners)
+                if owner not in (None, NOBODY, writer):
                     strangers.add(client_id)
         return strangers
 
@@ -350,6 +373,9 @@ class Follower:
     def _is_applied(self, position: int) -> None:
         self._wrote.clear()
         self.applied = position
+        others, self._others = self._others, []
+        if others:
+            self.changed_elsewhere(others)
         self._wake()
 
     def _wake(self) -> None:

@@ -298,7 +298,7 @@ async def test_a_session_is_made_only_for_a_subscription(
     lines.says(command)
     [answer] = await lines.gets()
     assert answer == "OK" or answer.startswith("ERROR ")
-    assert (world.sessions.durable_count, world.sessions.connected_count) == (0, 0)
+    assert (world.sessions.kept.client_count, world.sessions.connected_count) == (0, 0)
     assert await world.disk.scan(SessionDocument) == []
 
 
@@ -319,7 +319,7 @@ async def test_a_connection_has_a_limited_number_of_subscribers(world: World) ->
     lines.says("SUBSCRIBE t a", "SUBSCRIBE t b", "SUBSCRIBE t c", "SUBSCRIBE u a")
     refused = "ERROR this connection has 2 subscribers already; use another"
     assert await lines.gets() == ["OK", "OK", refused, "OK"]
-    assert (world.sessions.durable_count, world.sessions.connected_count) == (2, 2)
+    assert (world.sessions.kept.client_count, world.sessions.connected_count) == (2, 2)
     other = Lines(world, replace(NOTHING_TO_TELL, subscribers_per_connection_max=2))
     other.says("SUBSCRIBE t c", "SUBSCRIBE t a")
     assert await other.gets() == ["OK", "OK"]

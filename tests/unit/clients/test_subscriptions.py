@@ -475,7 +475,7 @@ async def test_a_client_shares_in_so_many_groups(caplog: pytest.LogCaptureFixtur
             await world.settled()
         assert client.answers == [[1, 1, 0x97, 1], [0x97, 1]]
         assert "Shared Subscriptions above groups_per_session_max, 2" in caplog.text
-        assert world.sessions.group_count == 2
+        assert world.sessions.kept.group_count == 2
         subscriptions.unsubscribe(session_of(client), Unsubscribe(7, ["$share/g/a"]), client)
         await world.settled()
         waiting = subscriptions.subscribe(session_of(client), subscribe("$share/g/c"), client)
@@ -533,7 +533,7 @@ async def test_no_group_is_opened_for_a_subscription_too_many(
     assert waiting is not None
     await asyncio.gather(waiting, world.settled())
     assert client.answers[-1] == [0x97]
-    assert world.sessions.group_count == 0
+    assert world.sessions.kept.group_count == 0
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from tests.support.world import Disk, running
 LOST = StoreConflict("the session of 'x' is not here", frozenset({"x"}))
 
 
-class Source:
+class Whose:
     def __init__(self, client_id: str) -> None:
         self.client_id = client_id
         self.calls: list[str] = []
@@ -40,7 +40,7 @@ class Source:
 
 def append(*operations: Operation, publisher: str = "", source: str = "") -> Append:
     messages = [message("", publisher=publisher)] if publisher else []
-    whose = Source(source) if source else None
+    whose = Whose(source) if source else None
     return Append(messages, operations, 0, True, True, None, source=whose)
 
 
@@ -68,7 +68,7 @@ def test_what_is_of_a_session_that_another_broker_has_fails() -> None:
     batch = Batch()
     batch.appends = [one for pair in zip(OF_X, OF_OTHERS, strict=False) for one in pair]
     batch.appends += OF_OTHERS[len(OF_X) :]
-    batch.sources = {Source("x"): True, Source("y"): False}
+    batch.sources = {Whose("x"): True, Whose("y"): False}
     assert [id(one) for one in take_refused(batch, LOST)] == [id(one) for one in OF_X]
     assert [id(one) for one in batch.appends] == [id(one) for one in OF_OTHERS]
     assert [source.client_id for source in batch.sources] == ["y"]
@@ -112,7 +112,7 @@ async def test_the_rest_is_committed_and_everybody_hears_what_came_of_it() -> No
                 [message(name, publisher=name)],
                 lambda error, name=name: heard.append((name, error)),  # type: ignore[misc]
             )
-        ours, theirs, place = Source("y"), Source("x"), Place()
+        ours, theirs, place = Whose("y"), Whose("x"), Place()
         world.log.changed(theirs)
         world.log.changed(ours)
         world.log.append([], place=place)

@@ -261,10 +261,10 @@ async def test_groups_do_not_use_up_the_sessions_of_clients() -> None:
             await world.groups.join(placed(guest), document, guest)
         guest.close()
         await world.settled()
-        assert (world.sessions.durable_count, world.sessions.group_count) == (0, 2)
+        assert (world.sessions.kept.client_count, world.sessions.kept.group_count) == (0, 2)
         await Subscriber(world).open("durable")
     async with running(world.disk, Config(sessions_max=1, groups_max=2)) as world:
-        assert (world.sessions.durable_count, world.sessions.group_count) == (1, 2)
+        assert (world.sessions.kept.client_count, world.sessions.kept.group_count) == (1, 2)
 
 
 @pytest.mark.parametrize("window", [1, 100, 65_535])

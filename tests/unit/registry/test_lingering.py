@@ -39,7 +39,7 @@ async def has_group(world: World) -> bool:
     """Whether it is there, in memory and in the log, which agree."""
     await world.settled()
     stored = await world.disk.get(SessionDocument, (GROUP,)) is not None
-    assert stored == (world.sessions.group_count == 1)
+    assert stored == (world.sessions.kept.group_count == 1)
     return stored
 
 
@@ -343,7 +343,7 @@ async def test_a_group_of_an_older_program_ends_when_that_said_if_nobody_is_subs
     )
     async with running(disk) as world:
         await pass_time(world, 110)
-        assert world.sessions.group_count == 1
+        assert world.sessions.kept.group_count == 1
         await pass_time(world, 9_000)
         assert await disk.get(SessionDocument, ("$share/others/t",)) is not None
 
@@ -439,9 +439,9 @@ async def test_who_makes_many_groups_and_leaves_uses_up_their_number_for_an_hour
         await member(world, "one")
         greedy.close()
         await world.settled()
-        assert world.sessions.group_count == 3
+        assert world.sessions.kept.group_count == 3
         await pass_time(world, LINGER_S + 1)
-        assert world.sessions.group_count == 1
+        assert world.sessions.kept.group_count == 1
 
 
 async def make_groups(world: World, client_id: str, *names: str) -> None:
@@ -469,7 +469,7 @@ async def test_a_new_group_takes_the_place_of_one_that_was_made_in_passing(
         workers.close()
         await make_groups(world, "guest", "a", "b")
         await pass_time(world, LINGER_S + 1)
-        assert world.sessions.group_count == 3, "each has unread messages"
+        assert world.sessions.kept.group_count == 3, "each has unread messages"
         if not restarted:
             for name in "cdef":
                 await make_groups(world, name, name)
@@ -485,7 +485,7 @@ async def test_a_new_group_takes_the_place_of_one_that_was_made_in_passing(
             workers = await member(world, "worker")
             await world.settled()
             assert numbers(workers) == [1]
-            assert world.sessions.group_count == 3
+            assert world.sessions.kept.group_count == 3
     assert "group $share/guests/a makes room: there are groups_max, 3" in caplog.text
 
 
@@ -498,7 +498,7 @@ async def test_groups_that_somebody_is_subscribed_to_make_no_room(world: World) 
         await world.groups.join(placed(here), subscription("$share/a/t"), here)
         with pytest.raises(QuotaExceeded):
             await world.groups.join(placed(here), subscription("$share/b/t"), here)
-        assert world.sessions.group_count == 2
+        assert world.sessions.kept.group_count == 2
 
 
 async def test_of_many_that_end_at_once_some_are_named(caplog: pytest.LogCaptureFixture) -> None:
@@ -514,7 +514,7 @@ async def test_of_many_that_end_at_once_some_are_named(caplog: pytest.LogCapture
         world.groups.leave(placed(one), *names)
         await world.settled()
         assert world.counters.dropped[UNREAD] == 60
-        assert world.sessions.group_count == 0
+        assert world.sessions.kept.group_count == 0
     assert caplog.text.count("ended with 2 unread messages") == 10
     assert "20 more groups ended, with 40 unread messages" in caplog.text
     assert await world.disk.scan(SubscriptionDocument) == []

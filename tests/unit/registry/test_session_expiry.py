@@ -36,12 +36,12 @@ async def test_of_many_that_expire_at_once_a_part_is_ended_in_each_turn() -> Non
         await world.settled()
         world.clock.advance(100)
         ended = []
-        while world.sessions.durable_count:
-            before = world.sessions.durable_count
+        while world.sessions.kept.client_count:
+            before = world.sessions.kept.client_count
             await asyncio.sleep(0)
-            ended.append(before - world.sessions.durable_count)
+            ended.append(before - world.sessions.kept.client_count)
             deletes = [o for _, made, _ in world.disk.commits for o in made if type(o) is Delete]
-            assert many - world.sessions.durable_count - len(deletes) <= ENDED_AT_ONCE_MAX
+            assert many - world.sessions.kept.client_count - len(deletes) <= ENDED_AT_ONCE_MAX
         assert max(ended) == ENDED_AT_ONCE_MAX
         await world.settled()
         commits = [[type(o) for o in made].count(Delete) for _, made, _ in world.disk.commits]

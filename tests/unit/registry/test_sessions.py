@@ -90,7 +90,7 @@ async def test_only_connected_sessions_are_in_memory(world: World) -> None:
     await again.open()
     assert again.session is not session
     assert world.sessions.connected_count == 1
-    assert world.sessions.durable_count == 1
+    assert world.sessions.kept.client_count == 1
 
 
 async def test_who_takes_over_has_the_session_and_the_other_nothing(world: World) -> None:
@@ -161,10 +161,10 @@ async def test_an_unused_session_expires(world: World, clock: FakeClock) -> None
     (await subscribed(world, expiry_s=100)).close()
     clock.advance(99)
     await world.settled()
-    assert world.sessions.durable_count == 1
+    assert world.sessions.kept.client_count == 1
     clock.advance(1)
     await world.settled()
-    assert world.sessions.durable_count == 0
+    assert world.sessions.kept.client_count == 0
     assert world.sessions.expiry.count == 1
     assert await world.disk.scan(SessionDocument) == []
     assert not await Subscriber(world).open()
@@ -181,14 +181,14 @@ async def test_a_session_in_use_does_not_expire_nor_one_that_was_used_since(
     subscriber.close()
     clock.advance(60)
     await world.settled()
-    assert world.sessions.durable_count == 1
+    assert world.sessions.kept.client_count == 1
 
 
 async def test_the_longest_expiry_is_for_ever(world: World, clock: FakeClock) -> None:
     (await subscribed(world, expiry_s=0xFFFF_FFFF)).close()
     clock.advance(1 << 40)
     await world.settled()
-    assert world.sessions.durable_count == 1
+    assert world.sessions.kept.client_count == 1
 
 
 async def test_a_session_does_not_expire_while_it_is_being_opened(
@@ -338,7 +338,7 @@ async def test_what_was_connected_at_a_power_cut_is_kept_whatever_the_clock_boot
             clock.set_wall(1_000_100_000)
             clock.advance(60)
             await world.settled()
-            assert (world.sessions.durable_count, world.sessions.group_count) == (2, 1)
+            assert (world.sessions.kept.client_count, world.sessions.kept.group_count) == (2, 1)
     async with running(disk) as world:
         back = Subscriber(world)
         assert await back.open(expiry_s=expiry_s)
@@ -355,10 +355,10 @@ async def test_a_session_does_not_expire_when_somebody_sets_the_wall_clock(
     clock.set_wall(wall_s)
     clock.advance(90)
     await world.settled()
-    assert world.sessions.durable_count == 1
+    assert world.sessions.kept.client_count == 1
     clock.advance(10)
     await world.settled()
-    assert world.sessions.durable_count == 0
+    assert world.sessions.kept.client_count == 0
 
 
 async def test_a_session_that_could_not_be_opened_expires_when_it_would_have(
@@ -516,7 +516,7 @@ async def test_of_no_topic_it_is_known_that_nobody_gets_it_while_a_subscriber_is
     await world.settled()
     clock.advance(101)
     await world.settled()
-    assert world.sessions.durable_count == world.sessions.kept.absent_count == 0
+    assert world.sessions.kept.client_count == world.sessions.kept.absent_count == 0
     assert set(world.sessions.nobody_gets(batch)) == {"t", "x"}
 
 
@@ -623,6 +623,6 @@ async def test_a_mistake_at_the_end_of_one_session_leaves_the_others_to_end(
     monkeypatch.setattr(world.wills, "session_ended", mistake)
     world.clock.advance(200)
     await world.settled()
-    assert world.sessions.durable_count == 0
+    assert world.sessions.kept.client_count == 0
     assert await world.disk.scan(SessionDocument) == []
     assert [record.levelname for record in caplog.records] == ["CRITICAL"] * 2

@@ -1,0 +1,142 @@
+"""Brokers: who else shares the log: what they change, who of them is dead, and what the dead left.
+
+- Each broker appends something every HEARTBEAT_S, be it nothing. One of which the log shows nothing
+  for `timeout_s` is taken for dead by whoever says so first; if it lives, it hears of that and has
+  to start anew. Nobody compares clocks, and nobody counts while its own appends take long.
+- What a dead broker left is taken up by whoever comes to it first: its sessions go on expiring, and
+  its clients' wills go out, here; each of them at one broker, as it is one append that takes it.
+- A client whose session another broker takes is told so, and let go of.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+
+from broker.clock import Clock
+from broker.documents import Key, Operation, OwnerDocument, Put, WillDeadlineDocument
+from broker.log.log import Log
+from broker.message import Monotonic
+from broker.plural import counted
+from broker.registry.ownership import Shared
+from broker.registry.sessions import Sessions
+from broker.store import PART_MAX
+from broker.store.shared.cluster import ClusterStore
+
+HEARTBEAT_S = 2.0
+BROKER_TIMEOUT_S = 8.0
+SLOW_S = 1.0
+"""An append of our own that takes longer says that it is not the others who are slow."""
+LOOK_AGAIN_S = 30.0
+"""After this long it is seen whether whoever took a broker for dead has taken up what it left."""
+TAKEN_AT_ONCE_MAX = 100
+"""Sessions that one append takes."""
+
+logger = logging.getLogger(__name__)
+
+
+class Brokers:
+    def __init__(
+        self,
+        store: ClusterStore,
+        log: Log,
+        sessions: Sessions,
+        clock: Clock,
+        *,
+        timeout_s: float = BROKER_TIMEOUT_S,
+    ) -> None:
+        self._store = store
+        self._log = log
+        self._sessions = sessions
+        self._clock = clock
+        self._timeout_s = timeout_s
+        self._ownership = Shared(store, clock)
+        self._heard: dict[str, tuple[int, Monotonic]] = {}
+        """The newest append of each, and when that was seen."""
+        self._known_dead: set[str] = set()
+        self._look_at = clock.monotonic()
+        """When to see what the dead have left."""
+        log.sessions_lost = sessions.lost
+        log.qos0.log_first()
+        store.changed_elsewhere = self._changed_elsewhere
+
+    def _changed_elsewhere(self, operations: Sequence[Operation]) -> None:
+        """Other brokers have, and that is in the copy."""
+        here = self._store.broker_id
+        lost = [
+            operation.document.client_id
+            for operation in operations
+            if isinstance(operation, Put)
+            and isinstance(operation.document, OwnerDocument)
+            and operation.document.broker != here
+        ]
+        if lost:
+            self._sessions.lost(lost)
+
+    async def watch_forever(self) -> None:
+        """Raises StoreError: the broker cannot go on."""
+        while True:
+            await self.look()
+            await self._clock.sleep(HEARTBEAT_S)
+
+    async def look(self) -> None:
+        """Say that we live, see who does, take up what the dead have left. Raises StoreError."""
+        began = self._clock.monotonic()
+        await self._store.sync()
+        now = self._clock.monotonic()
+        if now - began > SLOW_S:
+            self._heard.clear()
+        others = self._store.others
+        for broker in self._heard.keys() - others.keys():
+            del self._heard[broker]
+        for broker, position in others.items():
+            at, since = self._heard.get(broker, (-1, now))
+            if at != position:
+                self._heard[broker] = position, now
+            elif now - since >= self._timeout_s and await self._store.declare_dead(broker):
+                silent_s = now - since
+                logger.warning("broker %s is taken for dead: silent for %.0f s", broker, silent_s)
+                self._known_dead.add(broker)
+                self._look_at = now
+        if new := self._store.dead - self._known_dead:
+            self._known_dead |= new
+            self._look_at = min(self._look_at, self._clock.now().after(LOOK_AGAIN_S))
+        if now >= self._look_at:
+            self._look_at = Monotonic(float("inf"))
+            await self.take_up()
+
+    async def take_up(self) -> None:
+        """What the dead have left. Raises StoreError."""
+        dead, store, count = self._store.dead, self._store, 0
+        after: Key | None = None
+        while dead:
+            part = await store.scan_part(OwnerDocument, (), after)
+            left = [owner.client_id for owner in part if owner.broker in dead]
+            for begin in range(0, len(left), TAKEN_AT_ONCE_MAX):
+                count += await self._take_up(left[begin : begin + TAKEN_AT_ONCE_MAX])
+            if len(part) < PART_MAX:
+                break
+            after = (part[-1].client_id,)
+        after = None
+        while True:  # Those whose session has ended before.
+            wills = await store.scan_part(WillDeadlineDocument, (), after)
+            for will in wills:
+                if await store.get(OwnerDocument, (will.client_id,)) is None:
+                    count += await self._take_up([will.client_id])
+            if len(wills) < PART_MAX:
+                break
+            after = (wills[-1].client_id,)
+        if count:
+            sessions = counted(count, "session")
+            logger.info("%s of brokers that are dead: taken up", sessions)
+
+    async def _take_up(self, client_ids: Sequence[str]) -> int:
+        """How many of these sessions are here now."""
+        async with AsyncExitStack() as locks:
+            for client_id in sorted(client_ids):
+                await locks.enter_async_context(self._sessions.lock(client_id))
+            absent = [each for each in client_ids if each not in self._sessions.kept]
+            taken = await self._ownership.take_all(absent)
+            self._sessions.arrived(taken, self._clock.now())
+            return len(taken)

@@ -1,0 +1,204 @@
+"""Ownership: which broker has a session, where several share a log.
+
+A session is one broker's: of the one that its client connected to last. That broker alone changes
+it, ends it when it expires, and publishes its will. Who connects elsewhere takes it along: that is
+one append, and from there on nothing counts that the former owner appends of the session.
+
+A session that ends with its connection is stored, too, and so is whose it is: else nobody would
+hear that its client has connected elsewhere. A group goes to another broker only while it has no
+member.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from broker.clock import Clock
+from broker.documents import (
+    D,
+    Operation,
+    OwnerDocument,
+    Put,
+    SessionDocument,
+    WillDeadlineDocument,
+)
+from broker.errors import QuotaExceeded, StoreConflict, StoreError, StoreUnavailable
+from broker.session.session import Session
+from broker.session.tally import Tally
+from broker.store import Store
+from broker.store.shared.cluster import ClusterStore
+from broker.topics import is_shared
+
+TAKE_TIMEOUT_S = 10.0
+"""How long others may be quicker."""
+
+
+@dataclass(slots=True, frozen=True)
+class Taken:
+    """A session that was another broker's, and the will that its client has left. `cut_off`: by the
+    end of that broker, so that it may come back."""
+
+    document: SessionDocument
+    will: WillDeadlineDocument | None
+    cut_off: bool
+
+    @property
+    def has_ended(self) -> bool:
+        """With its connection."""
+        return not self.document.session_expiry_s
+
+
+class Ownership(Protocol):
+    others_may_subscribe: bool
+    """Whether there may be subscriptions that this broker knows nothing of."""
+
+    async def inherited(self, kind: type[D]) -> list[D]:
+        """What an earlier run left to this one. Raises StoreError."""
+        ...
+
+    async def take(self, client_id: str, user: str) -> list[Taken]:
+        """Let a session that is not here be here; none: no other broker has it. Raises StoreError;
+        NotAuthorized: it is not `user`'s; QuotaExceeded: it is a group with members elsewhere."""
+        ...
+
+    async def require_here(self, client_id: str) -> None:
+        """Raises StoreConflict: another broker has the session; StoreError."""
+        ...
+
+    def keeps(self, session: Session) -> bool:
+        """Whether the session is stored."""
+        ...
+
+    def claim(self, client_id: str) -> list[Operation]:
+        """What to store with a new session."""
+        ...
+
+
+class Alone:
+    """Of a broker that has its log for itself."""
+
+    others_may_subscribe = False
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def inherited(self, kind: type[D]) -> list[D]:
+        return await self._store.scan(kind)
+
+    async def take(self, client_id: str, user: str) -> list[Taken]:
+        return []
+
+    async def require_here(self, client_id: str) -> None:
+        return
+
+    def keeps(self, session: Session) -> bool:
+        return session.durable
+
+    def claim(self, client_id: str) -> list[Operation]:
+        return []
+
+
+class Shared:
+    """Of one of several brokers."""
+
+    others_may_subscribe = True
+
+    def __init__(self, store: ClusterStore, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+
+    async def inherited(self, kind: type[D]) -> list[D]:
+        """Nothing: each run is another broker, and takes up what the dead have left."""
+        return []
+
+    async def take(self, client_id: str, user: str) -> list[Taken]:
+        deadline = self._clock.monotonic() + TAKE_TIMEOUT_S
+        while True:
+            claim = await self._claim(client_id, user)
+            if claim is None:
+                return []
+            operations, cut_off = claim
+            try:
+                await self._store.transact(operations)
+            except StoreConflict as error:
+                if self._clock.monotonic() > deadline:
+                    raise StoreUnavailable(f"others take {client_id!r} as well") from error
+                await self._store.current()
+            else:
+                return [await self._taken(client_id, cut_off=cut_off)]
+
+    async def take_all(self, client_ids: Sequence[str]) -> list[Taken]:
+        """Those that nobody else has taken meanwhile. Raises StoreError."""
+        claims = [(each, await self._claim(each, "")) for each in client_ids]
+        there = [(client_id, claim) for client_id, claim in claims if claim is not None]
+        if not there:
+            return []
+        try:
+            await self._store.transact([one for _, (claim, _) in there for one in claim])
+        except StoreConflict:
+            taken: list[Taken] = []
+            for client_id, (claim, cut_off) in there:
+                try:
+                    await self._store.transact(claim)
+                except StoreConflict:
+                    continue
+                taken.append(await self._taken(client_id, cut_off=cut_off))
+            return taken
+        return [await self._taken(each, cut_off=cut_off) for each, (_, cut_off) in there]
+
+    async def require_here(self, client_id: str) -> None:
+        owner = await self._store.get(OwnerDocument, (client_id,))
+        if owner is not None and owner.broker != self._store.broker_id:
+            raise StoreConflict(
+                f"another broker has {client_id}: give the command there", frozenset({client_id})
+            )
+
+    def keeps(self, session: Session) -> bool:
+        return True
+
+    def claim(self, client_id: str) -> list[Operation]:
+        return [Put(OwnerDocument(client_id, self._store.broker_id, 1))]
+
+    async def _claim(self, client_id: str, user: str) -> tuple[list[Operation], bool] | None:
+        """What takes it, if nothing has changed until then; None: there is nothing to take."""
+        store, key = self._store, (client_id,)
+        revisions = [
+            await store.revision(kind, key)
+            for kind in (OwnerDocument, SessionDocument, WillDeadlineDocument)
+        ]
+        document = await store.get(SessionDocument, key)
+        owner = await store.get(OwnerDocument, key)
+        will = await store.get(WillDeadlineDocument, key)
+        if owner is not None and owner.broker == store.broker_id:
+            return None
+        if document is None and will is None:
+            return None
+        living = owner is not None and owner.broker in store.others
+        operations: list[Operation] = []
+        if document is None:
+            # What its session has left: whoever has made a session first, publishes it.
+            document = SessionDocument(client_id, 0, self._clock.wall_us(), None)
+            operations.append(Put(document, 0))
+        elif user:
+            Tally(document.created_at_us, user=document.user).refuse_another(user)
+        epoch = 1 if owner is None else owner.epoch + 1
+        operations.append(Put(OwnerDocument(client_id, store.broker_id, epoch), revisions[0]))
+        if is_shared(client_id):
+            if living and document.expires_at_us is None:
+                raise QuotaExceeded(
+                    f"the members of {client_id} are connected to another broker of this log:"
+                    " connect there"
+                )
+            operations.append(Put(replace(document, expires_at_us=None), revisions[1]))
+        if will is not None:
+            operations.append(Put(will, revisions[2]))
+        return operations, not living
+
+    async def _taken(self, client_id: str, *, cut_off: bool) -> Taken:
+        document = await self._store.get(SessionDocument, (client_id,))
+        if document is None:
+            raise StoreError(f"{client_id!r} is taken already")
+        will = await self._store.get(WillDeadlineDocument, (client_id,))
+        return Taken(document, will, cut_off)

@@ -1,0 +1,245 @@
+"""A session is one broker's: of the one that its client connected to last."""
+
+from __future__ import annotations
+
+import pytest
+
+from broker.config import Config
+from broker.documents import (
+    Delete,
+    OwnerDocument,
+    SessionDocument,
+    WillDeadlineDocument,
+    WillDocument,
+)
+from broker.errors import QuotaExceeded, StoreConflict
+from broker.store.shared.follower import nobody_listens
+from broker.store.shared.memory_log import MemoryLog
+from tests.support.messages import message
+from tests.support.two_brokers import (
+    both_settled,
+    id_of,
+    logged,
+    one_more,
+    opened,
+    pass_away,
+    store_of,
+    subscribed,
+    two_brokers,
+    will_of,
+)
+from tests.support.world import Subscriber, World, payloads, placed
+
+
+async def owner(world: World, client_id: str = "sub1") -> str:
+    found = await world.disk.get(OwnerDocument, (client_id,))
+    return "" if found is None else found.broker
+
+
+async def test_a_session_made_at_one_goes_on_at_the_other() -> None:
+    async with two_brokers() as (a, b):
+        first = await subscribed(a)
+        await a.publish(message("1"), message("2"))
+        await first.acknowledge()
+        first.close()
+        await both_settled(a, b)
+        await a.publish(message("3"))
+        await both_settled(a, b)
+        second = Subscriber(b)
+        assert await second.open(), "Session Present"
+        await both_settled(a, b)
+        assert payloads(second.got) == [b"3"]
+        assert await owner(a) == await owner(b) == id_of(b)
+        assert ("sub1" in a.sessions.kept, "sub1" in b.sessions.kept) == (False, True)
+
+
+async def test_what_was_in_flight_at_one_is_sent_again_by_the_other() -> None:
+    async with two_brokers() as (a, b):
+        first = await subscribed(a)
+        await a.publish(message("1"), message("2"))
+        await both_settled(a, b)
+        assert payloads(first.got) == [b"1", b"2"]
+        second = await opened(b)
+        await both_settled(a, b)
+        assert payloads(second.got) == [b"1", b"2"]
+
+
+async def test_a_client_that_connects_elsewhere_is_let_go_where_it_was() -> None:
+    """[MQTT-3.1.4-3]"""
+    async with two_brokers() as (a, b):
+        first = await subscribed(a)
+        second = await opened(b)
+        await both_settled(a, b)
+        assert first.lost
+        assert a.sessions.connected_count == 0
+        await b.publish(message("1"))
+        await both_settled(a, b)
+        assert payloads(second.got) == [b"1"]
+        assert await owner(a) == id_of(b)
+        back = await opened(a)
+        await both_settled(a, b)
+        assert second.lost
+        assert payloads(back.got) == [b"1"], "it was not acknowledged"
+
+
+@pytest.mark.parametrize("expiry_s", [0, 100])
+async def test_of_two_that_connect_at_once_one_stays(expiry_s: int) -> None:
+    """Also where the session ends with its connection, and is new."""
+    async with two_brokers() as (a, b):
+        for _ in range(20):
+            both = [Subscriber(a), Subscriber(b)]
+            done = []
+            for subscriber in both:
+                try:
+                    await subscriber.open(expiry_s=expiry_s)
+                    done.append(True)
+                except StoreConflict:
+                    done.append(False)
+            await both_settled(a, b)
+            assert any(done)
+            there = [world for world in (a, b) if "sub1" in world.sessions.owners]
+            assert [id_of(world) for world in there] == [await owner(a)]
+            for subscriber in both:
+                subscriber.close()
+            await both_settled(a, b)
+
+
+async def test_a_former_owner_changes_nothing_any_more() -> None:
+    """Though it has not heard of it yet: others that are in the same commit go on."""
+    async with two_brokers() as (a, b):
+        mine, other = await subscribed(a), await subscribed(a, "sub2")
+        await a.publish(message("1"))
+        await both_settled(a, b)
+        store_of(a).changed_elsewhere = nobody_listens
+        await b.sessions.ownership.take("sub1", "")
+        for subscriber in (mine, other):
+            placed(subscriber).in_flight.puback(subscriber.packet_ids)
+            a.log.changed(placed(subscriber))
+        a.log.append([message("of sub1", publisher="sub1")])
+        a.log.append([message("of another", publisher="y")])
+        await both_settled(a, b)
+        assert a.log.failure is None
+        assert mine.lost
+        assert not other.lost
+        assert b"of another" in logged(b)
+        assert len((await opened(a, "sub2")).got) == 0
+        await both_settled(a, b)
+        assert len((await opened(b, "sub2")).got) == 0
+
+
+async def test_a_broker_that_starts_takes_nothing_from_the_living() -> None:
+    """Neither their sessions, nor their clients' wills."""
+    log = MemoryLog()
+    async with two_brokers(log=log) as (a, b):
+        there = await subscribed(a, will=will_of())
+        (await subscribed(a, "away")).close()
+        await both_settled(a, b)
+        async with one_more(log, "c", a.clock) as c:
+            await pass_away(a, b, c)
+            assert logged(c) == []
+            assert not there.lost
+            document = await c.disk.get(SessionDocument, ("sub1",))
+            assert document is not None
+            assert document.expires_at_us is None
+            assert await owner(c, "away") == id_of(a)
+
+
+async def test_a_session_that_ends_with_its_connection_is_new_elsewhere() -> None:
+    async with two_brokers() as (a, b):
+        first = await subscribed(a, expiry_s=0)
+        second = Subscriber(b)
+        assert not await second.open(expiry_s=0)
+        await both_settled(a, b)
+        assert first.lost
+        second.close()
+        await both_settled(a, b)
+        for world in (a, b):
+            assert await world.disk.scan(SessionDocument) == []
+            assert len(world.sessions.kept) == 0
+
+
+async def test_a_will_goes_out_when_its_client_connects_elsewhere() -> None:
+    """Once. With a delay it does not. [MQTT-3.1.3-9]"""
+    async with two_brokers() as (a, b):
+        await opened(a, "at once", will=will_of("at once"))
+        await opened(a, "later", will=will_of("later", delay_s=10))
+        await both_settled(a, b)
+        for name in ("at once", "later"):
+            await opened(b, name)
+        await both_settled(a, b)
+        a.clock.advance(11)
+        await both_settled(a, b)
+        assert logged(a) == logged(b) == [b"at once"]
+        assert await b.disk.scan(WillDocument) == []
+
+
+async def test_a_will_whose_session_has_ended_is_published_by_who_finds_it() -> None:
+    """Its broker has ended the session, and died before it published the will."""
+    log = MemoryLog()
+    async with two_brokers(Config(will_restart_grace_s=0), log=log) as (a, b):
+        async with one_more(log, "c", a.clock) as c:
+            await opened(c, will=will_of())
+            await c.log.store.transact([Delete(SessionDocument, ("sub1",))])
+        await pass_away(a, b)
+        assert logged(a) == logged(b) == [b"sub1"]
+        assert await a.disk.scan(WillDeadlineDocument) == []
+
+
+async def test_who_comes_back_before_a_left_will_is_published_has_none_of_it_later() -> None:
+    log = MemoryLog()
+    async with two_brokers(Config(will_restart_grace_s=30), log=log) as (a, b):
+        async with one_more(log, "c", a.clock) as c:
+            await opened(c, will=will_of())
+            await c.log.store.transact([Delete(SessionDocument, ("sub1",))])
+        await pass_away(a, b)
+        await opened(b)
+        a.clock.advance(60)
+        await both_settled(a, b)
+        assert logged(a) == []
+
+
+async def test_only_the_broker_that_has_a_session_ends_it() -> None:
+    async with two_brokers() as (a, b):
+        (await subscribed(a, expiry_s=100)).close()
+        await both_settled(a, b)
+        a.clock.advance(50)
+        (await opened(b, expiry_s=100)).close()
+        await both_settled(a, b)
+        a.clock.advance(60)
+        await both_settled(a, b)
+        assert len(await a.disk.scan(SessionDocument)) == 1
+        a.clock.advance(50)
+        await both_settled(a, b)
+        assert await a.disk.scan(SessionDocument) == []
+        assert (a.sessions.expiry.count, b.sessions.expiry.count) == (0, 1)
+
+
+async def test_nobody_is_certain_that_nobody_is_subscribed() -> None:
+    async with two_brokers() as (a, b):
+        await subscribed(b)
+        await both_settled(a, b)
+        assert a.sessions.nobody_gets([message("1")]) == ()
+
+
+async def test_a_group_with_members_stays_where_they_are() -> None:
+    async with two_brokers() as (a, b):
+        group = Subscriber(a)
+        await group.open("$share/g/t")
+        await both_settled(a, b)
+        with pytest.raises(QuotaExceeded, match="connected to another broker"):
+            await Subscriber(b).open("$share/g/t")
+        await both_settled(a, b)
+        assert not group.lost
+        group.close()
+        await both_settled(a, b)
+        assert await Subscriber(b).open("$share/g/t")
+
+
+async def test_a_command_for_a_session_elsewhere_is_refused() -> None:
+    async with two_brokers() as (a, b):
+        (await subscribed(a)).close()
+        await both_settled(a, b)
+        with pytest.raises(StoreConflict, match="give the command there"):
+            await b.administration.remove("sub1")
+        with pytest.raises(StoreConflict, match="give the command there"):
+            await b.administration.seek("sub1", "earliest")
