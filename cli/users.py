@@ -101,6 +101,20 @@ def set_password(
     output.text(output.one_line(f"user {name} has another password{cut_off}") + "\n")
 
 
+def set_roles(data_dir: Path, name: str, roles: Sequence[str]) -> None:
+    """Raises CommandFailed, StoreError."""
+    from broker.security.names import validate_role
+
+    try:
+        for role in roles:
+            validate_role(role)
+    except CommandRefused as error:
+        raise CommandFailed(error.reason, error.remedy, Exit.USAGE) from error
+    asked = {"name": name, "roles": [*roles]}
+    record = _done(data_dir, "roles", asked, lambda accounts: accounts.set_roles(name, roles))
+    output.text(output.one_line(f"user {name} has {_roles(record)} from now on") + "\n")
+
+
 def rm(data_dir: Path, name: str) -> None:
     """Raises CommandFailed, StoreError."""
     record = _done(data_dir, "rm", {"name": name}, lambda accounts: accounts.remove(name))

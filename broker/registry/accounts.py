@@ -1,10 +1,12 @@
-"""Accounts: what an operator does to users: add, another password, remove, list, import.
+"""Accounts: what an operator does to users: add, another password, other roles, remove, list,
+import.
 
 Passwords come as what is kept of them: who asks has hashed them.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -13,9 +15,11 @@ from broker.documents import UserDocument
 from broker.errors import CommandInvalid, CommandRefused, NotFound
 from broker.message import WallUs
 from broker.registry.users import Users
-from broker.security.names import ANONYMOUS, STANDARD
+from broker.security.names import ANONYMOUS, STANDARD, validate_role
 from broker.security.passwords import refusal
 from broker.security.scram import refusal as scram_refusal
+
+logger = logging.getLogger(__name__)
 
 LIST = "`pubsub user ls` lists them"
 
@@ -52,7 +56,7 @@ class Accounts:
             raise CommandRefused(f"there is a user {name} already", f"pubsub user passwd {name}")
         _check(password, scram)
         now_us, first = self._clock.wall_us(), not self._users.exist
-        user = UserDocument(name, password, scram, " ".join(dict.fromkeys(roles)), now_us, now_us)
+        user = UserDocument(name, password, scram, _joined(roles), now_us, now_us)
         await self._users.put(user)
         return self._account(user, first=first)
 
@@ -66,6 +70,17 @@ class Accounts:
         now_us = self._clock.wall_us()
         user = replace(user, password=password, scram=scram, changed_at_us=now_us)
         await self._users.put(user)
+        return self._account(user)
+
+    async def set_roles(self, name: str, roles: Sequence[str]) -> Account:
+        """In place of those that it has; who is connected has them at once. Raises CommandRefused,
+        StoreError."""
+        if (user := self._users.get(name)) is None:
+            raise NotFound(f"there is no user {name}", LIST)
+        now_us = self._clock.wall_us()
+        user = replace(user, roles=_joined(roles), changed_at_us=now_us)
+        await self._users.put(user)
+        logger.info("user %r has %s, by command", name, user.roles or "no role")
         return self._account(user)
 
     async def remove(self, name: str) -> Account:
@@ -109,6 +124,13 @@ def account_of(user: UserDocument, connections: int = 0, *, first: bool = False)
         user.changed_at_us,
         first,
     )
+
+
+def _joined(roles: Sequence[str]) -> str:
+    """Raises CommandRefused: one is none."""
+    for role in roles:
+        validate_role(role)
+    return " ".join(dict.fromkeys(roles))
 
 
 def _check(password: str, scram: str = "") -> None:

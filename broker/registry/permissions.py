@@ -52,7 +52,7 @@ class Permissions:
     def __init__(self, log: Log, users: Users) -> None:
         self._log = log
         self._users = users
-        users.watch(self._user_changed)
+        users.watch(self._users_changed)
         self.version = 1
         self._watching: list[Watcher] = []
         self._rules: dict[Holder, dict[Rule, None]] = {}
@@ -72,10 +72,11 @@ class Permissions:
         one that is not among the users here."""
         return Rights(self, user, roles, client_id)
 
-    def _user_changed(self, name: str) -> None:
-        if self._users.get(name) is None:
-            for rule in [*self._rules.get(Holder(name), ())]:
-                self._remove(rule)
+    def _users_changed(self, names: Sequence[str]) -> None:
+        for name in names:
+            if self._users.get(name) is None:
+                for rule in [*self._rules.get(Holder(name), ())]:
+                    self._remove(rule)
         self._renew()
 
     def _renew(self) -> None:

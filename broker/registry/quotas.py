@@ -10,7 +10,7 @@ is there already stays, also where it is more than the new quota.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from broker.documents import Delete, Put, QuotaDocument
 from broker.errors import NotFound, QuotaExceeded
@@ -37,7 +37,7 @@ class Quotas:
         self._known: dict[str, Quota] = {}
         """Of users that were asked for, since something changed."""
         self._paces: dict[str, Pace] = {}
-        users.watch(self._user_changed)
+        users.watch(self._users_changed)
 
     async def start(self) -> None:
         """Raises StoreError."""
@@ -92,9 +92,10 @@ class Quotas:
         del self._documents[kind, name]
         self._changed()
 
-    def _user_changed(self, user: str) -> None:
-        if self._users.get(user) is None:
-            self._documents.pop((USER, user), None)
+    def _users_changed(self, names: Sequence[str]) -> None:
+        for user in names:
+            if self._users.get(user) is None:
+                self._documents.pop((USER, user), None)
         self._changed()
 
     def _changed(self) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from broker.config import Config
@@ -51,14 +51,15 @@ class Users:
         """Who is connected, by user."""
         self.must_exist: Callable[[], bool] = lambda: False
         """Whether others could connect without a password if there was no user."""
-        self._watching: list[Callable[[str], None]] = []
+        self._watching: list[Callable[[Sequence[str]], None]] = []
 
     async def start(self) -> None:
         """Raises StoreError."""
         self._by_name |= {user.name: user for user in await self._log.store.scan(UserDocument)}
 
-    def watch(self, changed: Callable[[str], None]) -> None:
-        """Call it with the name of a user that is new, or another than before, or gone."""
+    def watch(self, changed: Callable[[Sequence[str]], None]) -> None:
+        """Call it with the names of users that are new, or others than before, or gone; once for
+        all that change together."""
         self._watching.append(changed)
 
     @property
@@ -134,9 +135,8 @@ class Users:
         await self.dismiss(name, UserRemoved("the user was removed"))
 
     def _tell(self, *names: str) -> None:
-        for name in names:
-            for changed in self._watching:
-                changed(name)
+        for changed in self._watching:
+            changed(names)
 
     # Who is connected
 

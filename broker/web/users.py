@@ -2,6 +2,7 @@
 
 - GET /users
 - POST /users/add {name, password, scram, roles}   /passwd {name, password, scram}   /rm {name}
+- POST /users/roles {name, roles}
 - POST /users/import {passwords: {name: hash}}     answers with the names that were there before
 
 What cannot be done is answered as by `answers`.
@@ -43,6 +44,10 @@ def routes(accounts: Accounts) -> list[Route]:
         changed = accounts.set_password(asked["name"], asked["password"], asked.get("scram", ""))
         return JSONResponse(asdict(await changed))
 
+    async def set_roles(request: Request) -> JSONResponse:
+        asked = await _asked(request)
+        return JSONResponse(asdict(await accounts.set_roles(asked["name"], asked["roles"])))
+
     async def remove(request: Request) -> JSONResponse:
         return JSONResponse(asdict(await accounts.remove((await _asked(request))["name"])))
 
@@ -54,6 +59,7 @@ def routes(accounts: Accounts) -> list[Route]:
         Route("/users", answering(get), methods=["GET"]),
         Route("/users/add", answering(add), methods=["POST"]),
         Route("/users/passwd", answering(set_password), methods=["POST"]),
+        Route("/users/roles", answering(set_roles), methods=["POST"]),
         Route("/users/rm", answering(remove), methods=["POST"]),
         Route("/users/import", answering(take), methods=["POST"]),
     ]

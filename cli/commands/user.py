@@ -19,6 +19,11 @@ Examples:
 Example:
   pubsub user passwd anna
 """,
+    "roles": """\b
+Examples:
+  pubsub user roles anna standard night
+  pubsub user roles anna --none
+""",
     "rm": """\b
 Example:
   pubsub user rm sensors
@@ -97,6 +102,26 @@ def passwd(
         password_file=password_file,
         password_stdin=password_stdin,
     )
+
+
+def roles(
+    name: UserName,
+    role: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="ROLE...", help="All that it has then; `admin` may do everything."),
+    ] = None,
+    none: Annotated[bool, typer.Option("--none", help="No role: only rules of its own.")] = False,
+    data_dir: DataDir = Path("data"),
+) -> None:
+    """Give a user other roles, in place of those that it has. They count at once.
+
+    The rules of a role, and its quota, are for all who have it; `pubsub acl ls` lists the rules.
+    """
+    from cli import users
+
+    if bool(role) == none:
+        raise typer.BadParameter("name the roles that it has from now on, or --none")
+    users.set_roles(data_dir, name, role or [])
 
 
 def rm(name: UserName, data_dir: DataDir = Path("data")) -> None:

@@ -68,6 +68,8 @@ def test_what_cannot_be_has_its_exit_code(tmp_path: Path, password: Path) -> Non
         (lambda: add(tmp_path, "bob", password, roles=["a b"]), Exit.USAGE),
         (lambda: add(tmp_path, "bob", tmp_path / "none"), Exit.USAGE),
         (lambda: users.rm(tmp_path, "zoe"), Exit.NOTHING_THERE),
+        (lambda: users.set_roles(tmp_path, "zoe", ["night"]), Exit.NOTHING_THERE),
+        (lambda: users.set_roles(tmp_path, "anna", ["a b"]), Exit.USAGE),
         (lambda: change(tmp_path, "zoe", password), Exit.NOTHING_THERE),
         (lambda: users.take(tmp_path, tmp_path / "none"), Exit.USAGE),
     ]
@@ -116,6 +118,20 @@ def test_a_password_is_changed_and_a_user_removed(
     assert after["changed_at_us"] > before["changed_at_us"]
     users.rm(tmp_path, "anna")
     assert listed(tmp_path, capsys) == []
+
+
+def test_roles_are_changed(tmp_path: Path, password: Path, capsys: OUTPUT) -> None:
+    add(tmp_path, "anna", password)
+    for roles, told in (
+        (["night", "day", "night"], "the roles night, day"),
+        (["night"], "the role night"),
+        ([], "no role"),
+    ):
+        capsys.readouterr()
+        users.set_roles(tmp_path, "anna", roles)
+        assert capsys.readouterr().out == f"user anna has {told} from now on\n"
+        [anna] = listed(tmp_path, capsys)
+        assert anna["roles"] == [*dict.fromkeys(roles)]
 
 
 def test_the_users_of_mosquitto_come_with_their_passwords(tmp_path: Path, capsys: OUTPUT) -> None:

@@ -66,6 +66,25 @@ async def test_who_is_connected_feels_the_change(world: World, accounts: Account
     assert [error.reason_code for error in by_certificate.dismissed] == [0x98]
 
 
+async def test_other_roles_count_at_once_and_end_no_connection(
+    world: World, accounts: Accounts
+) -> None:
+    await accounts.add("anna", ARGON2ID)
+    guest = Online()
+    world.users.enter(guest, Login("anna", by_password=True))
+    rights = world.permissions.rights("anna", None, "c1")
+    assert rights.may_publish("a")
+    changed = await accounts.set_roles("anna", ["night", "night"])
+    assert (changed.roles, changed.connections, changed.kept_as) == (("night",), 1, "argon2id")
+    assert not rights.may_publish("a")
+    assert guest.dismissed == []
+    with pytest.raises(NotFound):
+        await accounts.set_roles("zoe", [])
+    with pytest.raises(CommandRefused):
+        await accounts.set_roles("anna", ["a b"])
+    assert accounts.all()[0].roles == ("night",)
+
+
 async def test_of_an_import_those_that_are_there_stay(world: World, accounts: Accounts) -> None:
     await accounts.add("anna", ARGON2ID)
     assert await accounts.take({"anna": SHA512, "bob": PBKDF2}) == ["anna"]

@@ -161,3 +161,12 @@ async def test_what_is_wrong_or_too_much_is_refused_as_a_whole(
         with pytest.raises(NotFound, match="has no rule"):
             await permissions.remove(of_two[:1])
         assert permissions.listed() == []
+
+
+async def test_users_that_change_together_are_one_change() -> None:
+    """Each change lets go of all that is remembered, and asks every group."""
+    async with running(Disk()) as world:
+        before = world.permissions.version
+        users = [UserDocument(f"u{n}", "", "", "", WallUs(1), WallUs(1)) for n in range(50)]
+        await world.users.put(*users)
+        assert world.permissions.version == before + 1

@@ -30,6 +30,8 @@ async def test_users_are_added_changed_listed_and_removed(world: World) -> None:
             ("bob", ["standard"]),
         ]
         assert SHA512 not in str(listed)
+        others = {"name": "anna", "roles": ["day", "night"]}
+        assert (await asking.post("/users/roles", json=others)).json()["roles"] == ["day", "night"]
         await asking.post("/users/rm", json={"name": "bob"})
         assert [*world.users.by_name] == ["anna"]
 
@@ -43,6 +45,9 @@ async def test_what_cannot_be_done_is_said(world: World) -> None:
             ("/users/add", {"name": "a:b", "password": ARGON2ID}, 400),
             ("/users/add", {"name": 5, "password": ARGON2ID}, 400),
             ("/users/add", {"name": "anna", "password": ARGON2ID, "roles": [1]}, 400),
+            ("/users/roles", {"name": "anna", "roles": []}, 404),
+            ("/users/roles", {"name": "anna"}, 400),
+            ("/users/roles", {"name": "anna", "roles": "night"}, 400),
             ("/users/import", {"passwords": {"a": 1}}, 400),
             ("/users/add", {}, 400),
         ):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
 from cli import users
 from cli.commands import user
@@ -29,7 +30,13 @@ def test_a_new_user_has_the_roles_that_were_asked_for(
     assert asked["roles"] == roles
 
 
+@pytest.mark.parametrize(("named", "none"), [([], False), (None, False), (["night"], True)])
+def test_roles_are_named_or_none_is_said(named: list[str] | None, none: bool) -> None:
+    with pytest.raises(typer.BadParameter, match="--none"):
+        user.roles("anna", named, none=none, data_dir=Path("x"))
+
+
 def test_every_command_has_an_example() -> None:
-    assert user.EXAMPLES.keys() == {"add", "passwd", "rm", "ls", "import"}
+    assert user.EXAMPLES.keys() == {"add", "passwd", "roles", "rm", "ls", "import"}
     for name, text in user.EXAMPLES.items():
         assert f"pubsub user {name} " in text or f"pubsub user {name}\n" in text
