@@ -48,7 +48,7 @@ _FROM_FIRST_WILDCARD = re.compile(r"\+|/?#")
 _LAST_OF_PLANES = "".join(
     chr(plane << 16 | 0xFFFE) + chr(plane << 16 | 0xFFFF) for plane in range(17)
 )
-_CONTROL_CHARACTERS = re.compile(f"[\0-\x1f\x7f-\x9f\ufdd0-\ufdef{_LAST_OF_PLANES}]")
+_CONTROL_CHARACTERS = re.compile(f"[\0-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef{_LAST_OF_PLANES}]")
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -95,8 +95,9 @@ def parse_delayed(topic: str) -> tuple[int, str] | None:
 
 
 def has_control_character(text: str) -> bool:
-    """Whether there is a control character (U+0000-001F, U+007F-009F) or a non-character (U+FDD0-
-    FDEF, U+xxFFFE, U+xxFFFF).
+    """Whether there is a control character (U+0000-001F, U+007F-009F), a non-character (U+FDD0-
+    FDEF, U+xxFFFE, U+xxFFFF) or half of a surrogate pair: JSON and a command line can bring one,
+    and no UTF-8 can hold it.
 
     MQTT permits to refuse these in any text. [MQTT 5, 1.5.4] Some clients close the connection on
     which they receive them (libmosquitto), so no name or filter may have one.

@@ -6,7 +6,7 @@ import contextlib
 import fcntl
 import json
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ def request(
     long.
     """
     if asked:
-        path = f"{path}?{urlencode(asked)}"
+        path = f"{path}?{query(asked)}"
     connection = _Connection(unix.reachable(data_dir / ADMIN_SOCKET), timeout_s)
     try:
         with output.waiting(f"waiting for the broker on {data_dir}/ to answer"):
@@ -66,6 +66,14 @@ def request(
         raise _silent(data_dir, f"{answer.status} {answer.reason}")
     assert isinstance(content, dict)
     return content
+
+
+def query(asked: Mapping[str, str] | Sequence[tuple[str, str]]) -> str:
+    """As the query of a path. Raises CommandFailed: a byte of the command line is no UTF-8."""
+    try:
+        return urlencode(asked)
+    except UnicodeEncodeError as error:
+        raise CommandFailed(f"{error.object!r} is not valid UTF-8", code=Exit.USAGE) from error
 
 
 def _silent(data_dir: Path, why: str) -> CommandFailed:

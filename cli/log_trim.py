@@ -9,14 +9,13 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
 
 from broker.config import DATABASE
 from broker.plural import counted
 from broker.registry.trims import AtRest
 from broker.store.directory import lock_data_dir
 from cli import output, times
-from cli.admin import is_running, request
+from cli.admin import is_running, query, request
 from cli.database import require_log
 from cli.failure import CommandFailed, Exit
 
@@ -73,7 +72,7 @@ def _by_broker(
 ) -> dict[str, Any]:
     asked = [("before", before), *[("filter", each) for each in filters]]
     asked += [(name, "1") for name, given in (("dry_run", dry_run), ("unread", unread)) if given]
-    state = request("POST", f"{PATH}?{urlencode(asked)}", data_dir)
+    state = request("POST", f"{PATH}?{query(asked)}", data_dir)
     try:
         while not state.get("done"):
             time.sleep(LOOK_S)

@@ -257,7 +257,7 @@ def own_filters(session: Session) -> list[str]:
 
 def validate_new(name: str, new: str) -> None:
     """Raises CommandInvalid: no subscriber can be made of that name, or not of this one."""
-    if not new or len(new.encode()) > NAME_BYTES_MAX or has_control_character(new):
+    if not new or has_control_character(new) or len(new.encode()) > NAME_BYTES_MAX:
         raise CommandInvalid("this is no name for a subscriber", "use 1 to 65,535 bytes that print")
     if not is_shared(new):
         return

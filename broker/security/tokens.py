@@ -1,19 +1,21 @@
 """Tokens: a JSON Web Token in place of a password (RFC 7519), signed with a key that we were given.
 
 The keys are a JWK Set in a file: RSA for RS256, P-256 for ES256, `oct` for HS256. Each key signs by
-its own algorithm alone, whatever a token says. A token has to say when it runs out.
+its own algorithm alone, whatever a token says, and is as long as RFC 7518 asks. A token has to say
+when it runs out.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from broker.errors import ConfigError
-from broker.security.names import Login
+from broker.errors import CommandRefused, ConfigError
+from broker.security.names import Login, validate_role, validate_user
 
 if TYPE_CHECKING:
     from jwt import PyJWK
@@ -23,6 +25,9 @@ KEYS_MAX = 100
 KEYS_BYTES_MAX = 1_000_000
 TOKEN_BYTES_MAX = 16_384
 ROLES_MAX = 100
+SECRET_BYTES_MIN = 32
+"""Of HS256; a shorter one can be guessed from a single token."""
+RSA_BITS_MIN = 2048
 LEEWAY_S = 30.0
 """How far the clock of who signs may be off."""
 
@@ -77,7 +82,7 @@ class Tokens:
                     "verify_sub": False,
                 },
             )
-        except (jwt.InvalidTokenError, jwt.InvalidKeyError) as error:
+        except (jwt.InvalidTokenError, jwt.InvalidKeyError, RecursionError) as error:
             raise TokenRefused(f"the token is not valid: {error}") from error
         return self._login(claims, now_s)
 
@@ -94,7 +99,7 @@ class Tokens:
         user, roles = claims.get(self._claims.user), claims.get(self._claims.roles)
         if isinstance(roles, str):
             roles = roles.split()
-        if not isinstance(user, str) or not user:
+        if not isinstance(user, str):
             raise TokenRefused(f"the token has no text as {self._claims.user}")
         if roles is not None and not (
             isinstance(roles, list)
@@ -102,6 +107,12 @@ class Tokens:
             and all(isinstance(role, str) for role in roles)
         ):
             raise TokenRefused(f"the token's {self._claims.roles} are no list of texts")
+        try:
+            validate_user(user)
+            for role in roles or ():
+                validate_role(role)
+        except CommandRefused as error:
+            raise TokenRefused(f"of what the token names, {error.reason}") from error
         expires_at_s, begins_at_s = _time(claims, "exp"), _time(claims, "nbf")
         if expires_at_s is None or now_s >= expires_at_s:
             raise TokenRefused("the token has run out")
@@ -119,7 +130,13 @@ def _time(claims: Mapping[str, Any], name: str) -> float | None:
     value = claims.get(name)
     if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
         raise TokenRefused(f"the token's {name} is no number")
-    return value
+    try:
+        moment = None if value is None else float(value)
+    except OverflowError:
+        moment = math.inf
+    if moment is not None and not math.isfinite(moment):
+        raise TokenRefused(f"the token's {name} is no moment")
+    return moment
 
 
 def _read(path: Path) -> list[PyJWK]:
@@ -131,18 +148,28 @@ def _read(path: Path) -> list[PyJWK]:
         if len(content) > KEYS_BYTES_MAX:
             raise ConfigError("jwt_keys", str(path), "is too large for a JWK Set")
         listed = json.loads(content)["keys"]
-        keys = [jwt.PyJWK.from_dict(key) for key in listed]
+        keys = [jwt.PyJWK.from_dict(key) for key in listed if key.get("use") != "enc"]
     except OSError as error:
         raise ConfigError("jwt_keys", str(path), f"cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError, jwt.PyJWTError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise ConfigError("jwt_keys", str(path), f"is no JWK Set: {error}") from error
+    except jwt.PyJWTError as error:
         raise ConfigError("jwt_keys", str(path), f"is no JWK Set: {error}") from error
     if not 1 <= len(keys) <= KEYS_MAX:
         raise ConfigError("jwt_keys", str(path), f"must have 1..{KEYS_MAX} keys")
     for key in keys:
-        if key.algorithm_name not in ALGORITHMS:
-            raise ConfigError(
-                "jwt_keys",
-                str(path),
-                f"has a key for {key.algorithm_name}: use one of {', '.join(ALGORITHMS)}",
-            )
+        if why := _unfit(key):
+            raise ConfigError("jwt_keys", str(path), why)
     return keys
+
+
+def _unfit(key: PyJWK) -> str:
+    """Why nothing it signs can be trusted; "": it can."""
+    algorithm = key.algorithm_name
+    if algorithm not in ALGORITHMS:
+        return f"has a key for {algorithm}: use one of {', '.join(ALGORITHMS)}"
+    if algorithm == "HS256" and len(key.key) < SECRET_BYTES_MIN:
+        return f"has a key for HS256 of {len(key.key)} bytes: use {SECRET_BYTES_MIN} or more"
+    if algorithm == "RS256" and key.key.key_size < RSA_BITS_MIN:
+        return f"has a key for RS256 of {key.key.key_size} bits: use {RSA_BITS_MIN} or more"
+    return ""

@@ -14,7 +14,7 @@ def test_a_user_may_be_called_almost_anything(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "a:b", "a\nb", "a\0b", "x" * (NAME_BYTES_MAX + 1), "ö" * NAME_BYTES_MAX]
+    "name", ["", "a:b", "a\nb", "a\0b", "\udcff", "x" * (NAME_BYTES_MAX + 1), "ö" * NAME_BYTES_MAX]
 )
 def test_but_not_what_a_password_file_cannot_hold(name: str) -> None:
     with pytest.raises(CommandRefused, match="no name for a user"):

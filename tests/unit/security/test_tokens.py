@@ -21,6 +21,7 @@ from broker.security.tokens import Claims, TokenRefused, Tokens, is_token
 NOW_S = 1_700_000_000.0
 SECRET = b"a secret of thirty-two bytes or so"
 RSA = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+SHORT_RSA = rsa.generate_private_key(public_exponent=65537, key_size=1024)
 EC = ec.generate_private_key(ec.SECP256R1())
 KEYS = [
     {"kty": "oct", "kid": "h", "alg": "HS256", "k": base64.urlsafe_b64encode(SECRET).decode()},
@@ -81,6 +82,17 @@ def test_claims_may_have_other_names_and_roles_may_be_the_users_own(path: Path) 
         jwt.encode(ANNA, SECRET * 2, "HS512").encode(),
         jwt.encode(ANNA, "", "none").encode(),
         signed(ANNA | {"x": "y" * 20_000}),
+        signed(ANNA | {"exp": float("inf")}),
+        signed(ANNA | {"exp": float("nan")}),
+        signed(ANNA | {"exp": 10**400}),
+        signed(ANNA | {"exp": 10**4000}),
+        signed(ANNA | {"nbf": float("nan")}),
+        signed(ANNA | {"sub": "half a surrogate pair \ud800"}),
+        signed(ANNA | {"sub": "two\nlines"}),
+        signed(ANNA | {"sub": "a" * 257}),
+        signed(ANNA | {"roles": ["\udfff"]}),
+        signed(ANNA | {"roles": [""]}),
+        base64.urlsafe_b64encode(b'{"alg": "HS256", "x":' + b"[" * 9_000) + b".e30.e30",
     ],
 )
 def test_a_token_that_is_not_right_is_refused(path: Path, token: bytes) -> None:
@@ -100,7 +112,10 @@ def test_the_issuer_and_the_audience_count(path: Path, claims: Claims) -> None:
 @pytest.mark.parametrize(
     "content",
     ["", "{}", '{"keys": []}', '{"keys": [{}]}', '{"keys": 5}', "[]", '{"keys": [5]}',
-     '{"keys": [{"kty": "oct", "k": "YWJj", "alg": "HS512"}]}'],
+     '{"keys": [{"kty": "oct", "k": "YWJj", "alg": "HS512"}]}',
+     '{"keys": [{"kty": "oct", "k": "YWJj", "alg": "HS256"}]}',
+     json.dumps({"keys": [RSAAlgorithm.to_jwk(SHORT_RSA.public_key(), as_dict=True)]}),
+     '{"keys": {"a": 1}}', '{"keys":' + "[" * 100_000],
 )  # fmt: skip
 def test_a_file_that_is_no_key_set_is_refused_and_the_old_keys_stay(
     path: Path, content: str
@@ -112,6 +127,13 @@ def test_a_file_that_is_no_key_set_is_refused_and_the_old_keys_stay(
     with pytest.raises(ConfigError):
         tokens.read_again()
     assert tokens.login(signed(), NOW_S).user == "anna"
+
+
+def test_keys_that_encrypt_are_passed_over(path: Path) -> None:
+    """Keycloak and others publish them in the same set."""
+    encrypts = {"kty": "RSA", "use": "enc", "alg": "RSA-OAEP", "n": "AQAB", "e": "AQAB"}
+    path.write_text(json.dumps({"keys": [encrypts, *KEYS]}))
+    assert Tokens(path, Claims()).login(signed(), NOW_S).user == "anna"
 
 
 def test_keys_are_read_again(path: Path) -> None:
