@@ -307,7 +307,7 @@ class Config:
                 raise ConfigError(
                     "config", str(path), f"cannot be read: {error.strerror}"
                 ) from error
-            except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
                 raise ConfigError("config", str(path), f"is not TOML: {error}") from error
         values |= {key: value for key, value in overrides.items() if value is not None}
         for key in ("host", "port") if "listeners" in values else ():
@@ -340,6 +340,8 @@ def _converted(key: str, value: object, wanted: Any) -> object:
     if wanted in (int, str, bool) and type(value) is wanted:
         return value
     if wanted is Path and isinstance(value, str | Path):
+        if "\0" in str(value):
+            raise ConfigError(key, str(value), "must be a path, without NUL")
         return Path(value)
     if wanted == tuple[DedupRule, ...]:
         return _tables(key, value, DedupRule)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -25,20 +25,16 @@ logger = logging.getLogger(__name__)
 LOOK_S = 10.0
 """How often to look whether a certificate's file has changed. It counts when it has not changed any
 more at the next look, as a certificate and its key are two files."""
-LIVE = frozenset(
-    {
-        *("websocket_origins", "allow_anonymous", "packet_bytes_max", "unfinished_bytes_max"),
-        *("connect_timeout_s", "keep_alive_max_s", "response_information", "connections_max"),
-        *("topic_bytes_max", "topic_levels_max", "properties_per_packet_max"),
-        *("filters_per_packet_max", "subscriptions_per_session_max", "session_expiry_default_s"),
-        *("session_expiry_max_s", "sessions_max", "groups_max", "groups_per_session_max"),
-        *("wildcard_patterns_per_session_max", "subscribers_per_connection_max"),
-        *("group_linger_s", "receive_max", "inflight_max", "topic_alias_max"),
-        *("outbox_messages_max", "outbox_bytes_max", "write_buffer_bytes_max"),
-        *("drain_timeout_s", "log_level"),
-    }
+AFTER_A_RESTART = (
+    *("data_dir", "durability", "will_restart_grace_s", "append_bytes_max", "lazy_commit_ms"),
+    *("sys_interval_s", "scrub_bytes_per_s"),
 )
-"""Settings that can change while the broker runs: who needs them looks them up each time."""
+"""Settings that are looked at once. For all others, who needs them looks them up each time, or is
+one of `Reloading.also`."""
+
+Renewal = Callable[[Config], Awaitable[Callable[[], None]]]
+"""Gets ready for the settings to come, and returns what puts them in force, which never fails.
+Raises ConfigError, and has changed nothing then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +62,13 @@ class Reloaded:
 class Reloading:
     def __init__(self, source: Source, asked: Config, config: Config) -> None:
         """`asked` is what the source gave at the start, and `config` what the broker made of it."""
-        self.also: list[Callable[[], Awaitable[None]]] = []
-        """What else is read again; each raises ConfigError, and has changed nothing then."""
+        self.also: list[Renewal] = []
         self._source = source
         self._asked = asked
         self._config = config
         self._one_at_a_time = asyncio.Lock()
+        self._wanted = False
+        """Whether `try_reload` waits for its turn: what it reads then is new enough for others."""
 
     def of(self, listening: Listening, connections: Connections) -> None:
         """Before anything else: whose listeners and connections are concerned."""
@@ -81,33 +78,34 @@ class Reloading:
     async def reload(self) -> Reloaded:
         """Raises ConfigError: nothing has changed."""
         async with self._one_at_a_time:
-            try:
+            with _nothing_changes("what was in force stays in force"):
                 return await self._reload()
-            except ConfigError as error:
-                logger.error("what was in force stays in force: %s", error)
-                raise
 
     async def try_reload(self) -> None:
         """The same, for whom nobody waits: the diagnostics tell."""
-        with suppress(ConfigError):
-            await self.reload()
+        if self._wanted:
+            return
+        self._wanted = True
+        async with self._one_at_a_time:
+            self._wanted = False
+            with suppress(ConfigError), _nothing_changes("what was in force stays in force"):
+                await self._reload()
 
     async def _reload(self) -> Reloaded:
         new = await asyncio.to_thread(self._source.read)
         names = [field.name for field in fields(Config)]
         different = [name for name in names if getattr(new, name) != getattr(self._asked, name)]
-        changed = [name for name in different if name in LIVE]
-        same_places = _places(new) == _places(self._asked)
-        if "listeners" in different and same_places:
-            changed.append("listeners")
+        changed = [name for name in different if name not in AFTER_A_RESTART]
         in_force = replace(self._asked, **{name: getattr(new, name) for name in changed})
+        ready = [await prepare(in_force) for prepare in self.also]
         certified = await self._listening.certified(in_force.every_listener)
-        for read_again in self.also:
-            await read_again()
+        await self._listening.open(certified)
         self._asked = in_force
         possible = connections_possible(in_force.connections_max)
         self._config.renew(replace(in_force, connections_max=possible))
         self._connections.unfinished.bytes_max = in_force.unfinished_bytes_max
+        for put_in_force in ready:
+            put_in_force()
         doubts = self._listening.renew(certified)
         self._source.tell_from(in_force.log_level)
         restart = [name for name in different if name not in changed]
@@ -129,19 +127,29 @@ class Reloading:
 
     async def _certificates_changed(self) -> None:
         async with self._one_at_a_time:
-            try:
+            said = "certificates have changed, and the old stay in force"
+            with suppress(ConfigError), _nothing_changes(said):
                 listeners = self._asked.every_listener
                 self._listening.renew(await self._listening.certified(listeners))
                 logger.info("certificates have changed and are read again")
-            except ConfigError as error:
-                logger.error("certificates have changed, and the old stay in force: %s", error)
 
     def _files(self) -> list[Path]:
         return [path for each in self._asked.every_listener for path in each.tls_files]
 
 
-def _places(config: Config) -> set[tuple[object, ...]]:
-    return {listener.place for listener in config.every_listener}
+@contextmanager
+def _nothing_changes(said: str) -> Iterator[None]:
+    """What goes wrong is told, and raised as ConfigError. What nobody thought of, in a file that
+    somebody has edited, does not end a broker either."""
+    try:
+        yield
+    except ConfigError as error:
+        logger.error("%s: %s", said, error)
+        raise
+    except Exception as error:
+        logger.critical("%s", said, exc_info=error)
+        why = f"{type(error).__name__}, see the broker's diagnostics"
+        raise ConfigError("settings", str(error)[:200], why) from error
 
 
 def _looks(paths: Sequence[Path]) -> list[tuple[int, ...]]:

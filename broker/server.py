@@ -43,7 +43,7 @@ from broker.registry.permissions import Permissions
 from broker.registry.queues import Queues
 from broker.registry.quotas import Quotas
 from broker.registry.sessions import Sessions
-from broker.registry.users import Users, expect_users
+from broker.registry.users import Users, expect_users, renewal_of
 from broker.registry.wills import Wills
 from broker.reloading import Reloading, Source
 from broker.store.directory import lock_data_dir
@@ -95,7 +95,7 @@ class Server:
         self._methods = methods or {}
         self._given_clock = clock
         self._accept_loss = accept_loss
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
         self._stop_requested = asyncio.Event()
         self._failure: BaseException | None = None
 
@@ -186,13 +186,12 @@ class Server:
         if config.sys_interval_s:
             self._spawn(sys_tree.publish_forever(clock, config.sys_interval_s))
         more = subscribers.routes_of(self._log, delivery, sessions, groups, self.counters, clock)
-        more += trimming.routes(care.retaining.trims) + queues.routes(
-            Queues(self._log, groups, clock)
-        )
+        more += trimming.routes(care.retaining.trims)
+        more += queues.routes(Queues(self._log, groups, clock))
         more += [*acl.routes_of(permissions, users), *web_users.routes_of(users, clock)]
         self._listening = Listening(services, self._connections)
         self.reloading.of(self._listening, self._connections)
-        self.reloading.also.append(logins.read_again)
+        self.reloading.also += [renewal_of(users), logins.renewal, care.renewal, asking.renewal]
         more += reload.routes(self.reloading.reload) + web_quotas.routes(quotas)
         app = create_app(self.status, self.request_stop, more)
         self._admin = AdminServer(app, config.data_dir / ADMIN_SOCKET)
@@ -311,7 +310,9 @@ class Server:
         }
 
     def _spawn(self, coroutine: Coroutine[None, None, None]) -> None:
-        self._tasks.append(tasks.start(coroutine, self._task_failed))
+        task = tasks.start(coroutine, self._task_failed)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _task_failed(self, error: Exception) -> None:
         """Without one of its own tasks the broker cannot go on."""
@@ -324,9 +325,9 @@ class Server:
             self._failure = error
 
     async def _cancel_tasks(self) -> None:
-        for task in self._tasks:
+        for task in (ending := [*self._tasks]):
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*ending, return_exceptions=True)
 
 
 def _unexpected(error: BaseException) -> BaseException | None:

@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 import broker
 from broker.config import BOUNDS, Config
 from broker.listeners import Listener
-from broker.reloading import LIVE
+from broker.reloading import AFTER_A_RESTART
 from broker.store.sqlite import schema
 from cli.failure import Exit
 from cli.main import app
@@ -69,9 +69,11 @@ def test_every_setting_is_listed(setting: str) -> None:
     assert f"`{setting}`" in section("Settings", REFERENCE)
 
 
-def test_what_a_reload_brings_into_force_is_listed() -> None:
-    listed = set(re.findall(r"`(\w+)`", section("Reload", REFERENCE).partition("In force")[2]))
-    assert listed == LIVE
+def test_what_waits_for_a_restart_is_listed() -> None:
+    (said,) = re.findall(
+        r"^Only after a restart: (.*)$", section("Reload", REFERENCE), re.MULTILINE
+    )
+    assert re.findall(r"`(\w+)`", said) == [*AFTER_A_RESTART]
 
 
 @pytest.mark.parametrize("key", [field.name for field in fields(Listener)])

@@ -69,6 +69,18 @@ class Asking:
         self._windows_s: dict[str, float] = {}
         """By topic; 0: none. Bounded: it forgets all when full."""
 
+    async def renewal(self, config: Config) -> Callable[[], None]:
+        """Call what it returns to have other settings. Keys that are in their windows stay."""
+
+        def renew() -> None:
+            self._filters = windows_s(config)
+            self._windows_s.clear()
+            self.dedup.keys_max = config.dedup_keys_max
+            self.delayed.messages_max = config.delayed_messages_max
+            self.delayed.bytes_max = config.delayed_bytes_max
+
+        return renew
+
     def asks(self, topic: str, properties: bytes) -> bool:
         """Whether a message is to be given to `accept`. Most are not: cheap."""
         if topic[0] == "$" and topic.startswith(DELAYED_PREFIX):
@@ -157,10 +169,15 @@ def asking_of(
         bytes_max=config.delayed_bytes_max,
     )
     dedup = Dedup(log, clock, deadline_moved, keys_max=config.dedup_keys_max)
-    windows_s: dict[str, float] = {}
+    return Asking(clock, counters, delayed, dedup, windows_s(config))
+
+
+def windows_s(config: Config) -> dict[str, float]:
+    """How long keys are kept, by Topic Filter; the first of them counts."""
+    windows: dict[str, float] = {}
     for rule in config.dedup:
-        windows_s.setdefault(rule.filter, rule.window_s)
-    return Asking(clock, counters, delayed, dedup, windows_s)
+        windows.setdefault(rule.filter, rule.window_s)
+    return windows
 
 
 def receipt_of(asked: Asked) -> UserProperties:

@@ -48,7 +48,7 @@ class Dedup:
         self._log = log
         self._clock = clock
         self._deadline_moved = deadline_moved
-        self._keys_max = keys_max
+        self.keys_max = keys_max
         self._known: dict[str, Known] = {}
         self._ends = Deadlines[Monotonic]()
         self._not_before = Monotonic(0)
@@ -75,7 +75,7 @@ class Dedup:
 
         `place` is right after the message, None if it has no offset yet. Raises QuotaExceeded.
         """
-        if len(self._known) >= self._keys_max:
+        if len(self._known) >= self.keys_max:
             raise QuotaExceeded(
                 f"{len(self._known)} deduplication keys are in their windows: no more are taken "
                 "until some are over (dedup_keys_max)"

@@ -67,8 +67,8 @@ class Delayed:
         self._log = log
         self._clock = clock
         self._deadline_moved = deadline_moved
-        self._messages_max = messages_max
-        self._bytes_max = bytes_max
+        self.messages_max = messages_max
+        self.bytes_max = bytes_max
         self._last = 0
         self._costs: dict[str, int] = {}
         """Of each message that waits or is being stored, by its number."""
@@ -103,7 +103,7 @@ class Delayed:
         self, message: Message, expiry_s: int | None, due_at_us: int, *, by_wall: bool
     ) -> Accepted:
         cost = message.cost
-        if len(self._costs) >= self._messages_max or self.bytes + cost > self._bytes_max:
+        if len(self._costs) >= self.messages_max or self.bytes + cost > self.bytes_max:
             raise QuotaExceeded(
                 f"{len(self._costs)} delayed messages wait ({self.bytes} bytes): no more are taken "
                 "until some are due (delayed_messages_max, delayed_bytes_max)"

@@ -47,11 +47,12 @@ class DiskSpace:
         usage: Callable[[Path], tuple[int, int]] = usage_of,
     ) -> None:
         """`least`: so many bytes, or a twentieth of the file system if that is less; 0: none."""
+        self.most = least
+        """The `least` of a large file system. May be set while it runs."""
         self.free = 0
         """Bytes, those in the database included, when it was last looked at."""
         self.least = 0
         self._directory = directory
-        self._most = least
         self._store = store
         self._outage = outage
         self._clock = clock
@@ -71,7 +72,7 @@ class DiskSpace:
         """Raises OSError, StoreError."""
         # A disk that hangs must not hold up the loop.
         size, free = await asyncio.to_thread(self._usage, self._directory)
-        self.least = min(self._most, size // PART)
+        self.least = min(self.most, size // PART)
         self.free = free
         if free < NEAR * self.least:  # Else it does not matter.
             self.free += await self._store.removing.free_bytes()

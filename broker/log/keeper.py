@@ -24,6 +24,10 @@ class Keeper(Protocol):
     @property
     def rules(self) -> Sequence[RetentionRule]: ...
 
+    def hold_to(self, rules: Sequence[RetentionRule]) -> None:
+        """These are the rules from now on."""
+        ...
+
     async def look(self) -> Offset:
         """A pass begins: see who wants what. Returns the offset up to which messages were
         delivered to whoever is there: nothing above it may go. Raises StoreError."""

@@ -78,8 +78,10 @@ class Retention:
         self._clock = clock
         self._keeper = keeper
         self._commit = commit
-        self._interval_s = interval_s
+        self.interval_s = interval_s
         self._lock = asyncio.Lock()
+        self._renewed: Sequence[RetentionRule] | None = None
+        """Rules that the next pass is to begin with."""
         self._marks: Marks | None = None
         self._amounts = Amounts(store, keeper)
         self._from: dict[int, Offset] = {}
@@ -100,7 +102,7 @@ class Retention:
     async def run_forever(self) -> None:
         """Pass after pass, until cancelled. Not at once: a broker that has just come up has other
         work."""
-        await self._clock.sleep(self._interval_s)
+        await self._clock.sleep(self.interval_s)
         while True:
             try:
                 await self.run_once()
@@ -109,15 +111,20 @@ class Retention:
             except Exception as error:
                 logger.critical("a pass of retention failed", exc_info=error)
             look_s = self.last_pass_s - self._removing_s
-            await self._clock.sleep(max(self._interval_s, min(REST * look_s, REST_S_MAX)))
+            await self._clock.sleep(max(self.interval_s, min(REST * look_s, REST_S_MAX)))
 
     async def run_once(self) -> None:
         """One pass over all rules. Raises StoreError."""
         async with self._lock:
             began = self._clock.monotonic()
             self._removing_s = 0.0
-            await self._note_marks()
             sweep = began >= self._swept_at + SWEEP_S
+            if self._renewed is not None:
+                sweep = True
+                self._keeper.hold_to(self._renewed)
+                self._amounts = Amounts(self._store, self._keeper)
+                self._marks = self._renewed = None
+            await self._note_marks()
             if sweep:
                 self._from.clear()
                 self._swept_at = began
@@ -131,6 +138,10 @@ class Retention:
                 await self._tidy(forget_names=sweep or self.removed.total() - before > SEGMENT)
             self.last_pass_s = self._clock.monotonic() - began
             self.last_pass_at = self._clock.wall_us()
+
+    def renew(self, rules: Sequence[RetentionRule]) -> None:
+        """From the next pass on, hold to these."""
+        self._renewed = rules
 
     async def _tidy(self, *, forget_names: bool) -> None:
         removing = self._store.removing

@@ -42,30 +42,64 @@ class Listening:
         self._services = services
         self._connections = connections
         self._open: list[tuple[Entrance, asyncio.Server]] = []
+        self._stopped = False
 
     async def start(self, listeners: Sequence[Listener]) -> None:
         """Accept connections. Raises ConfigError, and then accepts none: where one listener cannot
         listen."""
-        try:
-            for certified in await self.certified(listeners):
-                entrance = Entrance(self._services, certified.listener, certified.context)
-                self._open.append((entrance, await self._listen(entrance)))
-                _tell(certified)
-        except BaseException:
-            self.stop()
-            raise
+        certified = await self.certified(listeners)
+        await self.open(certified)
+        for each in certified:
+            _tell(each)
 
     async def certified(self, listeners: Sequence[Listener]) -> list[Certified]:
         """With what the files of their TLS say now. Raises ConfigError: they cannot be used."""
         return await asyncio.to_thread(lambda: [_certified(listener) for listener in listeners])
 
+    async def open(self, listeners: Sequence[Certified]) -> None:
+        """Listen where nobody listens yet; who comes there waits for `renew`, at other places
+        nothing changes. Raises ConfigError: one cannot listen, and then none of them does."""
+        if self._stopped:
+            return  # While a reload read its files.
+        wanted = [each.listener for each in listeners]
+        there = {entrance.listener.place for entrance, _ in self._open}
+        new = [each for each in listeners if each.listener.place not in there]
+        ports = {each.listener.port for each in new} - {None, 0}
+        places = {listener.place for listener in wanted}
+        in_the_way = [
+            number
+            for number, (entrance, _) in enumerate(self._open)
+            if entrance.listener.port in ports and entrance.listener.place not in places
+        ]
+        opened: list[tuple[Entrance, asyncio.Server]] = []
+        try:
+            for number in in_the_way:
+                await _close(self._open[number][1])
+            for each in new:
+                entrance = Entrance(self._services, each.listener, each.context)
+                opened.append((entrance, await self._listen(entrance)))
+        except BaseException:
+            for entrance, server in opened:
+                await _close(server)
+                _remove_socket(entrance)
+            for number in in_the_way:
+                entrance = self._open[number][0]
+                self._open[number] = entrance, await self._listen(entrance)
+            raise
+        self._open += opened
+
     def renew(self, listeners: Sequence[Certified]) -> list[str]:
-        """Let these hold for the connections to come, each where it listens already. Returns why
-        their certificates are doubtful."""
+        """Let these hold for the connections to come, once they are open, and listen nowhere else.
+        Connections that came in elsewhere stay. Returns why certificates are doubtful."""
         by_place = {each.listener.place: each for each in listeners}
-        for entrance, _ in self._open:
-            renewed = by_place[entrance.listener.place]
-            entrance.renew(self._services, renewed.listener, renewed.context)
+        for entrance, server in [*self._open]:
+            renewed = by_place.get(entrance.listener.place)
+            if renewed is None:
+                server.close()
+                _remove_socket(entrance)
+                self._open.remove((entrance, server))
+            else:
+                entrance.renew(self._services, renewed.listener, renewed.context)
         return [doubt for each in listeners if (doubt := _tell(each))]
 
     async def _listen(self, entrance: Entrance) -> asyncio.Server:
@@ -104,11 +138,11 @@ class Listening:
         return TlsConnection(entrance, self._connections, entrance.context)
 
     def stop(self) -> None:
-        """Accept no more connections."""
+        """Accept no more connections, for good."""
+        self._stopped = True
         for entrance, server in self._open:
             server.close()
-            if entrance.listener.unix_socket is not None:
-                unix.remove(entrance.listener.unix_socket)
+            _remove_socket(entrance)
         self._open.clear()
 
     @property
@@ -121,6 +155,17 @@ class Listening:
                 host, port = name[:2]
                 return host, port
         return str(self._open[0][0].listener.unix_socket), 0
+
+
+async def _close(server: asyncio.Server) -> None:
+    """So that another may listen there."""
+    server.close()
+    await asyncio.sleep(0)  # uvloop closes its sockets in the next turn.
+
+
+def _remove_socket(entrance: Entrance) -> None:
+    if entrance.listener.unix_socket is not None:
+        unix.remove(entrance.listener.unix_socket)
 
 
 def _certified(listener: Listener) -> Certified:

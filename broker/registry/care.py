@@ -30,13 +30,22 @@ class Care:
         ]
         if config.scrub_bytes_per_s:
             self._work.append(self._scrub.run_forever)
-        if config.disk_free_min:
-            self._work.append(self._space.watch_forever)
+        self._work.append(self._space.watch_forever)
 
     def begin(self, spawn: Callable[[Coroutine[None, None, None]], None]) -> None:
         """Each runs until it is cancelled."""
         for work in self._work:
             spawn(work())
+
+    async def renewal(self, config: Config) -> Callable[[], None]:
+        """Gets ready for other settings; call what it returns to have them. Raises ConfigError."""
+        retain = self.retaining.renewal(config)
+
+        def renew() -> None:
+            retain()
+            self._space.most = config.disk_free_min
+
+        return renew
 
     def status(self) -> dict[str, object]:
         scrub = self._scrub

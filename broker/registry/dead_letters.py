@@ -40,7 +40,7 @@ class DeadLetters:
     def __init__(self, log: Log, counters: Counters, config: Config, clock: Clock) -> None:
         self._log = log
         self._counters = counters
-        self._age_s = config.dead_letter_age_s
+        self._config = config
         self._clock = clock
         self._looks = Looks(clock)
         self._buried = asyncio.Event()
@@ -137,9 +137,10 @@ class DeadLetters:
 
     async def forget_old_forever(self) -> None:
         """Drop those that are too old. 0: none is."""
-        while self._age_s:
+        while True:
             await self._clock.sleep(AGE_CHECK_S)
-            await self.forget_old()
+            if self._config.dead_letter_age_s:
+                await self.forget_old()
 
     async def forget_old(self) -> None:
         """Once."""
@@ -149,7 +150,7 @@ class DeadLetters:
             letters = await self._looks.until_answered(
                 partial(store.scan_part, DeadLetterDocument, (), after)
             )
-            before_us = self._log.time.aged_us() - round(self._age_s * US)
+            before_us = self._log.time.aged_us() - round(self._config.dead_letter_age_s * US)
             old = [letter for letter in letters if letter.died_at_us < before_us]
             if old:
                 await self.drop(old, "dead letter too old")

@@ -79,8 +79,11 @@ class Keeping:
         self._told = False
         """Whether it was said in this pass that something goes unread."""
         self._wanted = Wanted()
-        for number, rule in enumerate(rules, 1):
-            require_filter(f"retention[{number}].filter", rule.filter)
+        require_filters(rules)
+
+    def hold_to(self, rules: Sequence[RetentionRule]) -> None:
+        self.rules = rules
+        self._rules.clear()
 
     async def look(self) -> Offset:
         through = self._delivery.live.through
@@ -238,6 +241,12 @@ class Wanted:
             for topic_filter in self._filters:
                 self._tree.add(topic_filter, None, topic_filter)
         return self._tree.match(topic)
+
+
+def require_filters(rules: Sequence[RetentionRule]) -> None:
+    """Raises ConfigError: one of their filters is none."""
+    for number, rule in enumerate(rules, 1):
+        require_filter(f"retention[{number}].filter", rule.filter)
 
 
 def require_filter(key: str, topic_filter: str | None) -> None:

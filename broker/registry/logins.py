@@ -139,10 +139,14 @@ class Logins:
             raise self._refused(who, who.name or "", str(error)) from error
         return login
 
-    async def read_again(self) -> None:
-        """The keys of tokens. Raises ConfigError: the old ones stay."""
-        if self._tokens is not None:
-            await asyncio.to_thread(self._tokens.read_again)
+    async def renewal(self, config: Config) -> Callable[[], None]:
+        """Reads the keys of tokens; what it returns puts them in force. Raises ConfigError."""
+        tokens = await asyncio.to_thread(_tokens, config)
+
+        def renew() -> None:
+            self._tokens = tokens
+
+        return renew
 
     async def _by_password(self, who: Applicant, name: str, password: bytes) -> Login:
         user = self._users.get(name)

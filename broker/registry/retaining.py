@@ -7,9 +7,10 @@ each start says so.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from broker.clock import Clock
 from broker.config import Config
@@ -19,7 +20,7 @@ from broker.documents import Operation
 from broker.log.log import Log
 from broker.log.retention import Retention
 from broker.message import rfc3339
-from broker.registry.keeping import Keeping
+from broker.registry.keeping import Keeping, require_filters
 from broker.registry.trims import Trims
 from broker.retention_rules import RetentionRule
 from broker.topics import matches
@@ -46,33 +47,52 @@ class Retaining:
     ) -> None:
         """Raises ConfigError: a filter of the rules is none."""
         store = log.store
-        self._config = config
         self._log = log
-        self._counters = counters
-        size = shutil.disk_usage(config.data_dir).total
-        rules = rules_for(config, size, keeps_all=store.removing.keeps_all)
-        self._keeping = Keeping(rules, store, delivery, counters, clock)
+        self._size = shutil.disk_usage(config.data_dir).total
+        self._rules = rules_for(config, self._size, keeps_all=store.removing.keeps_all)
+        self._limited = asyncio.Event()
+        """Whether anything is ever removed."""
+        self._keeping = Keeping(self._rules, store, delivery, counters, clock)
         self._retention = Retention(
             *(store, log.time, clock, self._keeping, self._commit),
             interval_s=config.retention_interval_s,
         )
         self.trims = Trims(store, self._retention, self._keeping, clock)
         self._left_out: dict[str, bool] = {}
-        if not all(rule.log for rule in rules):
-            log.qos0.leaves_out = self._leaves_out
+        self._hold_to(self._rules)
 
     async def run_forever(self) -> None:
         """Until cancelled. First say what is kept for ever."""
-        stats = await self._log.store.stats()
-        if not any(rule.limits for rule in self._keeping.rules):
-            if self._log.store.removing.keeps_all:
-                logger.warning(
-                    "nothing is ever removed from this log of %s (%s messages), which an older"
-                    " pubsub has made: set [[retention]] for what may go",
-                    *(_size(stats.bytes_on_disk), f"{stats.messages:,}"),
-                )
-            return
+        if not self._limited.is_set() and self._log.store.removing.keeps_all:
+            stats = await self._log.store.stats()
+            logger.warning(
+                "nothing is ever removed from this log of %s (%s messages), which an older"
+                " pubsub has made: set [[retention]] for what may go",
+                *(_size(stats.bytes_on_disk), f"{stats.messages:,}"),
+            )
+        await self._limited.wait()
         await self._retention.run_forever()
+
+    def renewal(self, config: Config) -> Callable[[], None]:
+        """Gets ready for other settings; call what it returns to have them. Messages go by them
+        from the next pass on. Raises ConfigError: a filter is none."""
+        rules = rules_for(config, self._size, keeps_all=self._log.store.removing.keeps_all)
+        require_filters(rules)
+
+        def renew() -> None:
+            self._retention.interval_s = config.retention_interval_s
+            if rules != self._rules:
+                self._retention.renew(rules)
+                self._hold_to(rules)
+
+        return renew
+
+    def _hold_to(self, rules: list[RetentionRule]) -> None:
+        self._rules = rules
+        self._left_out.clear()
+        self._log.qos0.leaves_out = None if all(rule.log for rule in rules) else self._leaves_out
+        if any(rule.limits for rule in rules):
+            self._limited.set()
 
     def _commit(self, operations: Sequence[Operation]) -> None:
         self._log.append([], durable=False, keep_if_full=False, operations=operations)
@@ -82,8 +102,7 @@ class Retaining:
         if topic not in self._left_out:
             if len(self._left_out) >= LEFT_OUT_MAX:
                 self._left_out.clear()
-            rules = self._keeping.rules
-            found = (r for r in rules if r.filter is None or matches(r.filter, topic))
+            found = (r for r in self._rules if r.filter is None or matches(r.filter, topic))
             rule = next(found, None)
             self._left_out[topic] = rule is not None and not rule.log
         return self._left_out[topic]
@@ -110,7 +129,7 @@ class Retaining:
             "last_pass_s": round(retention.last_pass_s, 3),
             "removed": {"bytes": retention.bytes_removed, **retention.removed},
             "damaged_segments": len(retention.damaged),
-            "rules": {rule.filter or "all else": str(rule) for rule in self._keeping.rules},
+            "rules": {rule.filter or "all else": str(rule) for rule in self._rules},
         }
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 from broker.config import Config
@@ -167,6 +167,16 @@ class Users:
                 await asyncio.sleep(0)
 
 
+def renewal_of(users: Users) -> Callable[[Config], Awaitable[Callable[[], None]]]:
+    """Refuses settings with which others could connect without a password. Raises ConfigError."""
+
+    async def prepare(config: Config) -> Callable[[], None]:
+        _require_users(users, config)
+        return lambda: None
+
+    return prepare
+
+
 def dismiss_one(guest: Guest, error: PeerError) -> None:
     """What goes wrong with one of them is told, and keeps no other."""
     try:
@@ -177,8 +187,12 @@ def dismiss_one(guest: Guest, error: PeerError) -> None:
 
 def expect_users(users: Users, config: Config) -> None:
     """Raises ConfigError: others could connect without a password. Otherwise one user stays."""
-    host = config.open_host
     users.must_exist = lambda: config.open_host is not None  # A reload may change that.
+    _require_users(users, config)
+
+
+def _require_users(users: Users, config: Config) -> None:
+    host = config.open_host
     if host is not None and not users.exist:
         raise ConfigError(
             "listeners.host" if config.listeners else "host",

@@ -51,13 +51,8 @@ class Tokens:
 
     def __init__(self, path: Path, claims: Claims) -> None:
         """Raises ConfigError."""
-        self._path = path
         self._claims = claims
         self._keys = _read(path)
-
-    def read_again(self) -> None:
-        """Raises ConfigError: then the old keys stay in force."""
-        self._keys = _read(self._path)
 
     def login(self, token: bytes, now_s: float) -> Login:
         """Who brings it, at this Unix time. Raises TokenRefused."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -11,13 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from broker.config import Config
+from broker.config import Config, DedupRule
 from broker.errors import ConfigError
 from broker.listeners import Listener
 from broker.mqtt.encode import encode
 from broker.mqtt.packets import MQTT_5, Disconnect, Publish
 from broker.reloading import LOOK_S, Source
+from broker.retention_rules import RetentionRule
 from broker.server import Server
+from tests.support.broker_process import free_port
 from tests.support.certificates import Network
 from tests.support.clock import FakeClock
 from tests.support.raw_client import connect_packet
@@ -30,8 +33,14 @@ class Settings:
         self.now = config
         self.level = ""
         self.error: ConfigError | None = None
+        self.fault: Exception | None = None
+        """What nobody thought of."""
+        self.reads = 0
 
     def read(self) -> Config:
+        self.reads += 1
+        if self.fault is not None:
+            raise self.fault
         if self.error is not None:
             raise self.error
         return self.now
@@ -52,6 +61,14 @@ async def running(settings: Settings) -> AsyncIterator[Server]:
             yield server
         finally:
             await server.stop()
+
+
+async def ended(server: Server) -> None:
+    """What reloads were asked for."""
+    name = "Reloading.try_reload"
+    asked = [t for t in server._tasks if getattr(t.get_coro(), "__qualname__", "") == name]
+    await asyncio.gather(*asked)
+    await asyncio.sleep(0)
 
 
 @pytest.fixture
@@ -112,10 +129,97 @@ async def test_a_listeners_terms_change_and_its_place_does_not(settings: Setting
         writer.write(b"CONFIRM\n")
         assert await reader.read() == b""
         writer.close()
-        settings.edit(listeners=(replace(plain, port=1), tls))
-        assert (await server.reloading.reload()).restart == ["listeners"]
-        settings.edit(listeners=(plain, tls, Listener(unix_socket=Path("s"))))
-        assert (await server.reloading.reload()).restart == ["listeners"]
+
+
+async def test_listeners_come_and_go_and_nobody_is_lost(settings: Settings, tmp_path: Path) -> None:
+    _, tls = settings.now.listeners
+    one, more = Listener(port=free_port()), Listener(unix_socket=tmp_path / "more.sock")
+    settings.edit(listeners=(one, tls))
+    async with running(settings) as server:
+        reader, writer = await asyncio.open_connection(*server.address)
+        settings.edit(listeners=(more, tls))
+        assert (await server.reloading.reload()).changed == ["listeners"]
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", one.port)
+        _, other = await asyncio.open_unix_connection(more.unix_socket)
+        other.close()
+        writer.write(b"CONFIRM\n")
+        assert await reader.readline() == b"OK\n"
+        writer.close()
+        elsewhere = replace(one, host="0.0.0.0", allow_anonymous=True)
+        settings.edit(listeners=(one, tls))
+        await server.reloading.reload()
+        assert not (tmp_path / "more.sock").exists()
+        settings.edit(listeners=(elsewhere, tls))
+        await server.reloading.reload()
+        assert server._listening.address[0] in ("0.0.0.0", "127.0.0.1")
+        _, other = await asyncio.open_connection("127.0.0.1", one.port)
+        other.close()
+
+
+async def test_if_one_cannot_listen_all_stay_where_they_are(settings: Settings) -> None:
+    _, tls = settings.now.listeners
+    one = Listener(port=free_port())
+    settings.edit(listeners=(one, tls))
+    async with running(settings) as server:
+        with socket.create_server(("127.0.0.2", one.port or 0)):
+            moved = replace(one, host="127.0.0.2"), tls, Listener(port=free_port())
+            settings.edit(listeners=moved, keep_alive_max_s=30)
+            with pytest.raises(ConfigError, match="is in use"):
+                await server.reloading.reload()
+            assert server.config.keep_alive_max_s == 0
+            _, writer = await asyncio.open_connection("127.0.0.1", one.port)
+            writer.close()
+        await server.reloading.reload()
+        _, writer = await asyncio.open_connection("127.0.0.2", one.port)
+        writer.close()
+
+
+async def test_without_users_nobody_is_let_in_from_elsewhere(settings: Settings) -> None:
+    plain, tls = settings.now.listeners
+    async with running(settings) as server:
+        settings.edit(listeners=(replace(plain, host="0.0.0.0"), tls))
+        with pytest.raises(ConfigError, match="others could connect without a password"):
+            await server.reloading.reload()
+        assert server.address[0] == "127.0.0.1"
+
+
+async def test_retention_dedup_and_the_disks_rest_change_at_once(settings: Settings) -> None:
+    async with running(settings) as server:
+        settings.edit(
+            retention=(RetentionRule("a", count=2),),
+            disk_free_min=5,
+            dedup=(DedupRule(filter="orders/#", window="10m"),),
+            dead_letter_age_s=9,
+        )
+        reloaded = await server.reloading.reload()
+        assert reloaded.restart == []
+        assert "a" in server._care.retaining.status()["rules"]  # type: ignore[operator]
+        assert server._services.asking._window_s("orders/1") == 600
+        assert server._care._space.most == 5
+
+
+async def test_what_nobody_thought_of_ends_no_broker(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(settings) as server:
+        settings.fault = ValueError("embedded null byte")
+        with pytest.raises(ConfigError, match="embedded null byte"):
+            await server.reloading.reload()
+        server.reload()
+        await ended(server)
+        assert caplog.text.count("what was in force stays in force") == 2
+        assert not server._stop_requested.is_set()
+
+
+async def test_many_hang_ups_are_one_or_two(settings: Settings) -> None:
+    async with running(settings) as server:
+        reads, before = settings.reads, len(server._tasks)
+        for _ in range(100):
+            server.reload()
+        await ended(server)
+        assert len(server._tasks) == before
+        assert 1 <= settings.reads - reads <= 2
 
 
 async def test_a_new_certificate_is_shown_to_who_comes_and_nobody_is_lost(
@@ -175,7 +279,7 @@ async def test_if_anything_is_wrong_all_stays_as_it_was(
 
 
 async def test_what_else_is_read_again_can_refuse_too(settings: Settings) -> None:
-    async def refuse() -> None:
+    async def refuse(config: Config) -> Callable[[], None]:
         raise ConfigError("jwks", "file", "is none")
 
     async with running(settings) as server:
@@ -246,3 +350,13 @@ class WatchersClock(FakeClock):
         self.asleep.clear()
         self.advance(LOOK_S)
         await self.asleep.wait()
+
+
+async def test_a_reload_while_the_broker_stops_listens_nowhere(settings: Settings) -> None:
+    async with running(settings) as server:
+        _, port = server.address
+        server.reload()
+        await asyncio.sleep(0)
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", port)
+    assert server._listening._open == []

@@ -302,12 +302,19 @@ async def test_who_came_by_a_token_goes_when_that_runs_out(world: World, by_toke
     assert guests[120].dismissed == left.dismissed == []
 
 
-async def test_keys_that_cannot_be_read_again_stay(world: World, by_token: Logins) -> None:
-    assert by_token._tokens is not None
-    by_token._tokens._path.write_text("nonsense")
-    with pytest.raises(ConfigError):
-        await by_token.read_again()
+async def test_keys_that_cannot_be_read_again_stay(
+    world: World, by_token: Logins, tmp_path: Path
+) -> None:
+    bad, none = tmp_path / "bad.json", tmp_path / "none.json"
+    bad.write_text("nonsense")
+    for path in (bad, none):
+        with pytest.raises(ConfigError):
+            await by_token.renewal(Config(jwt_keys=path))
     assert (await by_token.login(who(None, token(world, "zoe")))).user == "zoe"
+    renew = await by_token.renewal(Config())
+    assert (await by_token.login(who(None, token(world, "zoe")))).user == "zoe", "not in force yet"
+    renew()
+    await fails(by_token, who("zoe", token(world, "zoe")))
 
 
 async def test_without_users_nobody_comes_in_where_others_could(world: World) -> None:

@@ -23,6 +23,13 @@ def retaining(world: World, tmp_path: Path, *rules: RetentionRule) -> Retaining:
     return Retaining(config, world.log, world.delivery, world.counters, world.clock)
 
 
+async def passed(world: World) -> None:
+    """A pass of retention."""
+    for _ in range(40):
+        world.clock.advance(1)
+        await world.settled()
+
+
 def test_a_new_log_keeps_what_no_rule_matches_for_30_days_up_to_10_gib() -> None:
     config = Config(retention=(LIMITED,))
     assert rules_for(config, 1 << 50, keeps_all=False) == [
@@ -38,9 +45,44 @@ async def test_a_log_that_was_there_before_keeps_everything_and_says_so(
 ) -> None:
     world.disk.removing.keeps_all = True
     await world.publish(*numbered(5))
+    of = retaining(world, tmp_path)
+    running = asyncio.create_task(of.run_forever())
     with caplog.at_level(logging.WARNING):
-        await retaining(world, tmp_path).run_forever()
+        for _ in range(10):
+            await world.settled()
     assert "0.0 MB (5 messages), which an older pubsub has made: set [[retention]]" in caplog.text
+    of.renewal(Config(retention=(RetentionRule("#", count=2),), data_dir=tmp_path))()
+    await passed(world)
+    running.cancel()
+    assert payloads(await read_all(world.disk)) == [b"4", b"5"], "until a rule is set"
+
+
+async def test_other_rules_count_from_the_next_pass_on(world: World, tmp_path: Path) -> None:
+    await world.publish(*numbered(5, "a/b"))
+    of = retaining(world, tmp_path, LIMITED)
+    running = asyncio.create_task(of.run_forever())
+    await asyncio.sleep(0)
+    await passed(world)
+    assert payloads(await read_all(world.disk)) == [b"4", b"5"]
+    await world.publish(*numbered(3, "b"))
+    only = (RetentionRule("b", count=1), RetentionRule("a/#", age_s=1))
+    of.renewal(Config(retention=only, data_dir=tmp_path))()
+    await passed(world)
+    running.cancel()
+    assert payloads(await read_all(world.disk)) == [b"3"]
+    assert of.status()["messages"] == 1
+
+
+async def test_whether_qos_0_is_logged_changes_at_once(world: World, tmp_path: Path) -> None:
+    of = retaining(world, tmp_path)
+    assert world.log.qos0.leaves_out is None
+    of.renewal(Config(retention=(RetentionRule("fast/#", log=False),), data_dir=tmp_path))()
+    assert world.log.qos0.leaves_out is not None
+    assert world.log.qos0.leaves_out("fast/a")
+    of.renewal(Config(retention=(RetentionRule("slow/#", log=False),), data_dir=tmp_path))()
+    assert not world.log.qos0.leaves_out("fast/a")
+    of.renewal(Config(data_dir=tmp_path))()
+    assert world.log.qos0.leaves_out is None
 
 
 async def test_it_runs_and_tells(world: World, tmp_path: Path) -> None:
@@ -48,9 +90,7 @@ async def test_it_runs_and_tells(world: World, tmp_path: Path) -> None:
     of = retaining(world, tmp_path, LIMITED)
     running = asyncio.create_task(of.run_forever())
     await asyncio.sleep(0)
-    for _ in range(40):
-        world.clock.advance(1)
-        await world.settled()
+    await passed(world)
     running.cancel()
     assert payloads(await read_all(world.disk)) == [b"4", b"5"]
     status = of.status()
