@@ -32,6 +32,9 @@ class Rules:
         self.told: list[Offset] = []
         self._store = store
 
+    def hold_to(self, rules: Sequence[RetentionRule]) -> None:
+        self.rules = rules
+
     async def look(self) -> Offset:
         return self._store.high_watermark
 
