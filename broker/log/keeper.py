@@ -24,8 +24,8 @@ class Keeper(Protocol):
     @property
     def rules(self) -> Sequence[RetentionRule]: ...
 
-    def hold_to(self, rules: Sequence[RetentionRule]) -> None:
-        """These are the rules from now on."""
+    def take_new_rules(self) -> bool:
+        """A pass begins: whether the rules are others from here on."""
         ...
 
     async def look(self) -> Offset:

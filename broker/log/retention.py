@@ -80,8 +80,6 @@ class Retention:
         self._commit = commit
         self.interval_s = interval_s
         self._lock = asyncio.Lock()
-        self._renewed: Sequence[RetentionRule] | None = None
-        """Rules that the next pass is to begin with."""
         self._marks: Marks | None = None
         self._amounts = Amounts(store, keeper)
         self._from: dict[int, Offset] = {}
@@ -119,11 +117,9 @@ class Retention:
             began = self._clock.monotonic()
             self._removing_s = 0.0
             sweep = began >= self._swept_at + SWEEP_S
-            if self._renewed is not None:
+            if self._keeper.take_new_rules():
                 sweep = True
-                self._keeper.hold_to(self._renewed)
-                self._amounts = Amounts(self._store, self._keeper)
-                self._marks = self._renewed = None
+                self._amounts, self._marks = Amounts(self._store, self._keeper), None
             await self._note_marks()
             if sweep:
                 self._from.clear()
@@ -138,10 +134,6 @@ class Retention:
                 await self._tidy(forget_names=sweep or self.removed.total() - before > SEGMENT)
             self.last_pass_s = self._clock.monotonic() - began
             self.last_pass_at = self._clock.wall_us()
-
-    def renew(self, rules: Sequence[RetentionRule]) -> None:
-        """From the next pass on, hold to these."""
-        self._renewed = rules
 
     async def _tidy(self, *, forget_names: bool) -> None:
         removing = self._store.removing

@@ -65,6 +65,7 @@ class Keeping:
     ) -> None:
         """Raises ConfigError: a filter of the rules is none."""
         self.rules = rules
+        self._new_rules: Sequence[RetentionRule] | None = None
         self.held: set[Offset] = set()
         self.unread_from = Offset(0)
         self._store = store
@@ -81,9 +82,16 @@ class Keeping:
         self._wanted = Wanted()
         require_filters(rules)
 
-    def hold_to(self, rules: Sequence[RetentionRule]) -> None:
-        self.rules = rules
+    def renew(self, rules: Sequence[RetentionRule]) -> None:
+        """From the next pass on, these are the rules."""
+        self._new_rules = rules
+
+    def take_new_rules(self) -> bool:
+        if self._new_rules is None:
+            return False
+        self.rules, self._new_rules = self._new_rules, None
         self._rules.clear()
+        return True
 
     async def look(self) -> Offset:
         through = self._delivery.live.through

@@ -82,7 +82,7 @@ class Retaining:
         def renew() -> None:
             self._retention.interval_s = config.retention_interval_s
             if rules != self._rules:
-                self._retention.renew(rules)
+                self._keeping.renew(rules)
                 self._hold_to(rules)
 
         return renew
