@@ -93,6 +93,14 @@ class BadUserNameOrPassword(LoginRefused):
     reason_code = 0x86
 
 
+class ProofFailed(BadUserNameOrPassword):
+    """The proof of `user` is wrong. Not told yet: who comes from its address may have to wait."""
+
+    def __init__(self, user: str) -> None:
+        super().__init__("wrong user name or password")
+        self.user = user
+
+
 class TooManyLogins(LoginRefused):
     """Its password was not even looked at."""
 

@@ -32,6 +32,9 @@ class Backlog:
         self._events.extend(events)
         self.cost += sum(map(_cost, events))
 
+    def __len__(self) -> int:
+        return len(self._events)
+
     def take(self) -> list[Event]:
         """All events, in order; nothing is left."""
         events, self._events, self.cost = self._events, [], 0

@@ -269,7 +269,7 @@ class Client(Owner):
         services.counters.connects += 1
         self._client_id = connecting.identifier(packet)
         try:
-            await self._gate.enter(packet, self)
+            await self._gate.enter(packet, self, self._transport, self._backlog)
             if self._output.closed:
                 self._gate.leave(self)
                 return

@@ -46,6 +46,11 @@ class Transport(Protocol):
 
     def resume_reading(self, reason: str) -> None: ...
 
+    def has_left(self) -> bool:
+        """Whether the peer is gone, or has ended its side and left nothing to be read but a
+        farewell."""
+        ...
+
     def deadline_moved(self) -> None:
         """The client's deadline may be earlier than it was."""
         ...

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from broker.clients.faces import Peer
+from collections.abc import Callable, Sized
+
+from broker.clients.faces import Peer, Transport
 from broker.clients.permitted import FORBIDDEN, NO_RIGHT, missing_right
 from broker.clients.services import Services
 from broker.errors import LoginRefused, QuotaExceeded
@@ -37,19 +39,25 @@ class Gate:
         self._publishing: Rights | None = None
         """Of its lines, once they are asked for."""
 
-    async def enter(self, packet: Connect, guest: Guest) -> Login:
-        """Raises LoginRefused, QuotaExceeded. Waiting for it counts as no silence of the client."""
+    async def enter(
+        self, packet: Connect, guest: Guest, transport: Transport, later: Sized
+    ) -> None:
+        """Raises LoginRefused, QuotaExceeded. Waiting for it counts as no silence of the client. It
+        ends when the client has left the `transport`, and no packets came `later`."""
         services, client_id, will = self._services, packet.client_id, packet.will
-        if client_id:
-            wait_s = services.quotas.flapping.wait_s(client_id, services.clock.monotonic())
-            if wait_s:
-                await services.clock.sleep(wait_s)
         size = 1000 if will is None else 1000 + len(will.payload) + len(will.properties)
         who = self._applicant(packet.username, packet.password, size)
         who.authenticated_user = packet.authenticated_user
+        who.failed_proof_of = packet.failed_proof_of
+        who.has_left = lambda: not later and transport.has_left()
         login = await services.logins.login(who)
         replaces_one = client_id in services.sessions.owners
-        return self._came_in(login, guest, replaces_one=replaces_one)
+        self._came_in(login, guest, replaces_one=replaces_one)
+        if client_id:
+            now = services.clock.monotonic()
+            wait_s = services.quotas.flapping.wait_s(login.user, client_id, now)
+            if wait_s:
+                await services.clock.sleep(wait_s)
 
     def methods(self) -> Methods:
         """Of enhanced authentication."""
@@ -61,10 +69,12 @@ class Gate:
     def _scram(self) -> ScramExchange:
         return self._services.logins.scram(self._peer.host, again=self.login is not None)
 
-    async def log_in(self, name: str | None, password: bytes | None, guest: Guest) -> Login:
-        """As `enter`. Who had come in as somebody else is this one now."""
-        login = await self._services.logins.login(self._applicant(name, password))
-        return self._came_in(login, guest)
+    async def log_in(self, line: LineLogin, guest: Guest, is_gone: Callable[[], bool]) -> None:
+        """As `enter`; but a line client may end its side and still read. Who had come in as
+        somebody else is this one now."""
+        who = self._applicant(line.user, line.password)
+        who.has_left = is_gone
+        self._came_in(await self._services.logins.login(who), guest)
 
     def refusal(self, event: LineEvent, guest: Guest) -> str:
         """Why a line is not obeyed; empty: it is. Who has not logged in may be `anonymous`."""
@@ -97,14 +107,13 @@ class Gate:
         allowed, peer = self._services.config.allow_anonymous, self._peer
         return Applicant(name, password, peer.host, allowed, peer.certificate_user, size)
 
-    def _came_in(self, login: Login, guest: Guest, *, replaces_one: bool = False) -> Login:
+    def _came_in(self, login: Login, guest: Guest, *, replaces_one: bool = False) -> None:
         """`replaces_one`: another connection ends for it. Raises QuotaExceeded."""
         self.leave(guest)
         if self._services.users.exist:
             self._services.quotas.refuse_connection(login.user, replaces_one=replaces_one)
         self.login, self._publishing = login, None
         self._services.logins.came(guest, login)
-        return login
 
     @property
     def user(self) -> str:

@@ -208,7 +208,7 @@ class LineClient:
         try:
             if self._subscribers:
                 raise QuotaExceeded("LOGIN comes before the first subscriber")
-            await self._gate.log_in(event.user, event.password, self)
+            await self._gate.log_in(event, self, self._transport.is_gone)
             self._transport.deadline_moved()  # It is no stranger any more.
             self._answer(answer)
         except PeerError as error:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from broker.errors import BadAuthenticationMethod, NotAuthorized, ProtocolViolation
+from broker.errors import BadAuthenticationMethod, NotAuthorized, ProofFailed, ProtocolViolation
 from broker.mqtt.packets import Auth, Connect, Disconnect, Properties
 from broker.mqtt.properties import Property
 from broker.mqtt.reasons import ReasonCode
@@ -29,7 +29,8 @@ class Exchange(Protocol):
     def step(self, data: bytes) -> tuple[bytes | None, bool]:
         """Take the client's data (empty if it sent none); what to answer, and whether it is done.
 
-        Raises NotAuthorized: the client is not who it says.
+        Raises NotAuthorized: the client is not who it says. ProofFailed: the same, but where that
+        ends the exchange of a CONNECT, the Connect event carries it.
         """
         ...
 
@@ -110,7 +111,14 @@ class Authentication:
 
     def _step(self, exchange: Exchange, data: bytes | None) -> Auth | Connect:
         """Ask the client for more [MQTT-4.12.0-2, 3], or let it in."""
-        answer, done = exchange.step(data or b"")
+        try:
+            answer, done = exchange.step(data or b"")
+        except ProofFailed as failure:
+            if self._held is None:
+                raise
+            refused, self._held = self._held, None
+            refused.failed_proof_of = failure.user
+            return refused
         if not done:
             return Auth(ReasonCode.CONTINUE_AUTHENTICATION, self._method, answer)
         self._exchange = None

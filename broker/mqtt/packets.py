@@ -72,8 +72,8 @@ class Will:
 @dataclass(slots=True)
 class Connect:
     """`clean_start` is Clean Session in 3.1.1. None: the client did not say. `bridge`: the client
-    said that it is a bridge. `authenticated_user` is no part of it: who that is, where an
-    Authentication Method has shown it."""
+    said that it is a bridge. The last two are no part of it: who that is, where an Authentication
+    Method has shown it, and who it only said to be."""
 
     version: int
     client_id: str
@@ -93,6 +93,7 @@ class Connect:
     user_properties: UserProperties = field(default_factory=list)
     bridge: bool = False
     authenticated_user: str | None = None
+    failed_proof_of: str | None = None
 
 
 @dataclass(slots=True)

@@ -89,7 +89,10 @@ def connack_refusal(code: int) -> int:
 
 
 def disconnect_reason(code: int) -> int:
-    """`code`, or 0x80 if a server's DISCONNECT may not carry it. [MQTT-3.14.2-1]"""
+    """`code`, or what comes next to it if a server's DISCONNECT may not carry it: 0x87 for 0x86,
+    else 0x80. [MQTT-3.14.2-1]"""
+    if code == ReasonCode.BAD_USER_NAME_OR_PASSWORD:
+        return ReasonCode.NOT_AUTHORIZED
     return code if code in _DISCONNECT_FROM_SERVER else 0x80
 
 

@@ -22,6 +22,9 @@ PROBE_S = 5
 """How often a peer that is silent and half closed is asked whether it is there; after three
 questions without an answer it is not."""
 
+_ENDED: int = getattr(select, "POLLRDHUP", 0)
+"""Only Linux tells that the peer has ended its side."""
+
 
 def acknowledge_at_once(transport: asyncio.Transport) -> None:
     """Send the TCP acknowledgement that the kernel keeps back, where `HAS_QUICK_ACK`.
@@ -74,3 +77,21 @@ def is_gone(transport: asyncio.Transport) -> bool:
     poll = select.poll()
     poll.register(transport.get_extra_info("socket").fileno(), 0)
     return bool(poll.poll(0))  # POLLHUP, POLLERR
+
+
+def has_left(transport: asyncio.Transport, *, farewell_bytes: int) -> bool:
+    """Whether it `is_gone`, or the peer has ended its side, where the system tells, and not more
+    than so many bytes of it are unread."""
+    if transport.is_closing():
+        return True
+    poll = select.poll()
+    poll.register(transport.get_extra_info("socket").fileno(), _ENDED)
+    found = poll.poll(0)
+    if not found:
+        return False
+    _, events = found[0]
+    if events & (select.POLLHUP | select.POLLERR):
+        return True
+    count = array.array("i", [0])
+    fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.FIONREAD, count)
+    return count[0] <= farewell_bytes

@@ -75,6 +75,9 @@ def _guarded(
 class TcpConnection(asyncio.Protocol):
     """One socket. It is also the `Transport` that its client writes to."""
 
+    farewell_bytes = 2
+    """Of a DISCONNECT; a PUBLISH, or a line, has more."""
+
     def __init__(self, entrance: Entrance, connections: Connections) -> None:
         self.entrance = entrance
         self._services = services = entrance.services
@@ -372,6 +375,10 @@ class TcpConnection(asyncio.Protocol):
 
     def is_gone(self) -> bool:
         return self._transport is None or sockets.is_gone(self._transport)
+
+    def has_left(self) -> bool:
+        most = self.farewell_bytes
+        return self._transport is None or sockets.has_left(self._transport, farewell_bytes=most)
 
     def pause_reading(self, reason: str) -> None:
         self.reading_paused_by |= {reason}

@@ -128,6 +128,9 @@ class TlsStream:
 class TlsConnection(TcpConnection):
     """One socket that speaks TLS."""
 
+    farewell_bytes = 24
+    """Of a DISCONNECT, or of `close_notify`, in TLS 1.3; of 1.2 both have more."""
+
     def __init__(
         self, entrance: Entrance, connections: Connections, context: ssl.SSLContext
     ) -> None:
@@ -146,6 +149,8 @@ class TlsConnection(TcpConnection):
                 super().receive(plain, now)
             if tls.has_to_send:  # What TLS itself answers.
                 self._flush()
+                if self._full:  # Each record can ask for new keys.
+                    self._pause_reading_if_clogged()
             if tls.kept_bytes or self._counted:
                 self._account_for(0 if self.client is None else self.client.kept_bytes, len(data))
             if tls.ended and not super().eof_received():

@@ -244,6 +244,9 @@ class WebSocket:
     def resume_reading(self, reason: str) -> None:
         self._socket.resume_reading(reason)
 
+    def has_left(self) -> bool:
+        return self._socket.has_left()
+
     def deadline_moved(self) -> None:
         self._socket.deadline_moved()
 

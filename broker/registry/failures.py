@@ -52,28 +52,14 @@ class Failures:
 
     def wait_s(self, address: str, now: Monotonic) -> float | None:
         """How long a login from there has to wait; None: it is refused."""
-        if (known := self._slowed(address, now)) is None:
+        known = self._by_address.get(address)
+        if known is None or known.count < FREE or now - known.last_at > FORGOTTEN_AFTER_S:
             return 0.0
         at = max(now, known.next_at) + _pause_s(known)
         if at - now > WAIT_MAX_S:
             return None
         known.next_at = Monotonic(at)
         return at - now
-
-    def may_try(self, address: str, now: Monotonic) -> bool:
-        """Whether a login from there that cannot wait may go on now; the next has to pause then."""
-        if (known := self._slowed(address, now)) is None:
-            return True
-        if now < known.next_at:
-            return False
-        known.next_at = Monotonic(now + _pause_s(known))
-        return True
-
-    def _slowed(self, address: str, now: Monotonic) -> _Address | None:
-        known = self._by_address.get(address)
-        if known is None or known.count < FREE or now - known.last_at > FORGOTTEN_AFTER_S:
-            return None
-        return known
 
 
 def _pause_s(known: _Address) -> float:

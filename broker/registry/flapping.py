@@ -1,4 +1,5 @@
 """Flapping: a client identifier that connects over and over, as two clients do that fight over one.
+It counts for the user alone who comes with it: others cannot make its owner wait.
 
 After FREE connections within FORGOTTEN_AFTER_S each waits until PAUSE_S after the one before.
 """
@@ -29,15 +30,15 @@ class _Comings:
 
 class Flapping:
     def __init__(self) -> None:
-        self._by_identifier: dict[str, _Comings] = {}
+        self._by_identifier: dict[tuple[str, str], _Comings] = {}
         """The one that came last comes last."""
 
-    def wait_s(self, client_id: str, now: Monotonic) -> float:
+    def wait_s(self, user: str, client_id: str, now: Monotonic) -> float:
         """It connects: how long that has to wait."""
-        known = self._by_identifier.pop(client_id, None)
+        known = self._by_identifier.pop((user, client_id), None)
         if known is None or now - known.since > FORGOTTEN_AFTER_S:
             known = _Comings(now, now)
-        self._by_identifier[client_id] = known
+        self._by_identifier[user, client_id] = known
         if len(self._by_identifier) > IDENTIFIERS_MAX:
             del self._by_identifier[next(iter(self._by_identifier))]
         known.count += 1

@@ -1,8 +1,8 @@
 """Hashing: password hashes are made in threads, so many at a time, and the rest waits in a queue.
 
 The queue is bounded. Addresses have their turns in it, so one that sends a thousand logins does not
-hold up the one login of another; and no address has more than half of it. The threads have a lower
-priority than the loop: messages go on.
+hold up the one login of another; and no address has more than half of it. Who has left by its turn
+costs no hash. The threads have a lower priority than the loop: messages go on.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TypeVar
 
-from broker.errors import TooManyLogins
+from broker.errors import LoginRefused, TooManyLogins
 
 WAITING_MAX = 5000
 WAITING_BYTES_MAX = 64 * 1024 * 1024
@@ -41,9 +41,15 @@ class Hashing:
         self._waiting_bytes = 0
         self._stopped = False
 
-    async def run(self, address: str, size: int, call: Callable[[], T]) -> T:
-        """What `call` returns, in a thread. `size`: bytes that are kept meanwhile. Raises
-        TooManyLogins."""
+    async def run(
+        self,
+        address: str,
+        size: int,
+        call: Callable[[], T],
+        has_left: Callable[[], bool] = lambda: False,
+    ) -> T:
+        """What `call` returns, in a thread. `size`: bytes that are kept meanwhile. `has_left`:
+        whether nobody needs it any more. Raises TooManyLogins, LoginRefused."""
         if self._stopped:
             raise TooManyLogins(STOPS)
         if self._free:
@@ -51,6 +57,8 @@ class Hashing:
         else:
             await self._turn(address, size)
         try:
+            if has_left():
+                raise LoginRefused("the client has left")
             return await asyncio.get_running_loop().run_in_executor(self._pool, call)
         finally:
             self._next()

@@ -50,7 +50,8 @@ logger = logging.getLogger(__name__)
 class Applicant:
     """Who wants to come in. `host`: the IP address, "": a Unix socket. `size`: bytes that are kept
     of the connection while it waits. `certificate_user`: whom its TLS certificate names;
-    `authenticated_user`: who proved to be that."""
+    `authenticated_user`: who proved to be that; `failed_proof_of`: and who did not. `has_left`:
+    whether nobody waits for the answer any more."""
 
     name: str | None
     password: bytes | None
@@ -59,6 +60,8 @@ class Applicant:
     certificate_user: str | None = None
     size: int = 0
     authenticated_user: str | None = None
+    failed_proof_of: str | None = None
+    has_left: Callable[[], bool] = lambda: False
 
 
 @dataclass(slots=True)
@@ -99,6 +102,12 @@ class Logins:
 
     async def login(self, who: Applicant) -> Login:
         """Raises LoginRefused."""
+        if who.authenticated_user is not None or who.failed_proof_of is not None:
+            address = address_of(who.host)
+            await self._wait(who, address)
+            if who.failed_proof_of is not None:
+                self._failures.failed(address, self._clock.monotonic())
+                raise self._refused(who, who.failed_proof_of, "wrong proof")
         login = self.at_once(who)
         return login or await self._by_password(who, who.name or "", who.password or b"")
 
@@ -157,7 +166,10 @@ class Logins:
         kept = user.password if user is not None else ""
         try:
             fits = await self.hashing.run(
-                address, who.size, lambda: passwords.fits(password, kept or passwords.NOBODYS)
+                address,
+                who.size,
+                lambda: passwords.fits(password, kept or passwords.NOBODYS),
+                who.has_left,
             )
         except TooManyLogins:
             self.counts.refused += 1
@@ -201,18 +213,15 @@ class Logins:
         return BadUserNameOrPassword("wrong user name or password")
 
     def scram(self, host: str, *, again: bool = False) -> ScramExchange:
-        """For a client that proves to know its password. Raises TooManyLogins: others from its
-        address had failed, and it does not do it `again`."""
+        """For a client that proves to know its password. `again`: it has come in already, and is
+        not kept waiting."""
         address = address_of(host)
-        if not again and not self._failures.may_try(address, self._clock.monotonic()):
-            self.counts.refused += 1
-            raise TooManyLogins(TOO_MANY_FAILED)
 
         def failed(name: str) -> None:
             self._failures.failed(address, self._clock.monotonic())
             self._refused(Applicant(name, None, host, False), name, "wrong proof")
 
-        return ScramExchange(self._scram_keys, failed, self._key)
+        return ScramExchange(self._scram_keys, failed, self._key, at_once=again)
 
     def _scram_keys(self, name: str) -> str:
         user = self._users.get(name)

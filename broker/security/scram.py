@@ -12,7 +12,7 @@ import binascii
 import hmac
 from collections.abc import Callable
 
-from broker.errors import BadUserNameOrPassword
+from broker.errors import BadUserNameOrPassword, ProofFailed
 
 METHOD = "SCRAM-SHA-256"
 ITERATIONS = 10_000
@@ -52,10 +52,12 @@ class ScramExchange:
     """One run for one client. An `Exchange` of `mqtt.authentication`: it computes two HMACs.
 
     Who is not there is asked for a proof like anybody else, with a salt that stays the same as long
-    as `secret` does.
+    as `secret` does. A wrong proof is `failed` `at_once`, or ProofFailed is raised.
     """
 
-    def __init__(self, find: FindKeys, failed: Failed, secret: bytes) -> None:
+    def __init__(
+        self, find: FindKeys, failed: Failed, secret: bytes, *, at_once: bool = False
+    ) -> None:
         from scramp import ScramMechanism
 
         self.user: str | None = None
@@ -66,6 +68,9 @@ class ScramExchange:
         self._name = ""
         self._known = False
         self._begun = False
+        self._at_once = at_once
+        self._asked = False
+        """Whether the client was asked for its proof."""
         self._server = ScramMechanism(METHOD).make_server(self._keys_of)
 
     def step(self, data: bytes) -> tuple[bytes | None, bool]:
@@ -85,7 +90,9 @@ class ScramExchange:
         if not self._begun:
             self._begun = True
             self._server.set_client_first(data.decode())
-            return self._server.get_server_first().encode(), False
+            challenge = self._server.get_server_first().encode()
+            self._asked = True
+            return challenge, False
         self._server.set_client_final(data.decode())
         final = self._server.get_server_final().encode()
         if not self._known:
@@ -94,6 +101,8 @@ class ScramExchange:
         return final, True
 
     def _refused(self) -> BadUserNameOrPassword:
+        if self._asked and not self._at_once:
+            return ProofFailed(self._name)
         self._failed(self._name)
         return BadUserNameOrPassword("wrong user name or password")
 

@@ -72,6 +72,11 @@ class Transport:
     def deadline_moved(self) -> None:
         self.deadlines_moved += 1
 
+    left = False
+
+    def has_left(self) -> bool:
+        return self.left
+
     # Only of a line client's transport.
 
     tells_arrival = True

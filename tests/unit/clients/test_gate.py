@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -10,12 +11,14 @@ import pytest
 from broker.config import Config
 from broker.documents import SessionDocument
 from broker.mqtt.encode import encode
-from broker.mqtt.packets import MQTT_3_1_1, MQTT_5, Connect
+from broker.mqtt.packets import MQTT_3_1_1, MQTT_5, Connect, Publish
+from broker.registry.flapping import FREE, PAUSE_S, WAIT_MAX_S
 from broker.security import passwords
 from broker.security.quotas import Quota
 from tests.support.clients import NOTHING_TO_TELL, Dialogue
 from tests.support.lines import Lines
 from tests.support.passwords import user
+from tests.support.patience import PATIENCE_S
 from tests.support.world import World
 
 OPEN = replace(NOTHING_TO_TELL, allow_anonymous=True)
@@ -42,12 +45,17 @@ def connecting(
 
 async def answer(world: World, dialogue: Dialogue) -> bytes:
     """What the broker has written when all is done."""
-    async with asyncio.timeout(60):
-        while not dialogue.transport.written and not dialogue.peer.closed:  # noqa: ASYNC110
-            await asyncio.sleep(0.001)
-    await world.settled()
+    await seen(world, lambda: bool(dialogue.transport.written) or dialogue.peer.closed)
     written, dialogue.transport.written = dialogue.transport.written, b""
     return written
+
+
+async def seen(world: World, come: Callable[[], bool]) -> None:
+    """It has come, and all is done."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not come():  # noqa: ASYNC110  It comes from a thread.
+            await asyncio.sleep(0.001)
+    await world.settled()
 
 
 def code(written: bytes) -> tuple[int, int]:
@@ -59,6 +67,20 @@ async def connected(world: World, name: str, *, client_id: str = "a") -> Dialogu
     dialogue = connecting(world, name, b"secret", client_id=client_id)
     assert code(await answer(world, dialogue)) == (2, 0)
     return dialogue
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The hashes that were compared."""
+    made: list[str] = []
+    real = passwords.fits
+
+    def counted(password: bytes, kept: str) -> bool:
+        made.append(kept)
+        return real(password, kept)
+
+    monkeypatch.setattr(passwords, "fits", counted)
+    return made
 
 
 @pytest.fixture
@@ -101,6 +123,62 @@ async def test_waiting_for_our_hash_is_no_silence_of_the_client(world: World) ->
     dialogue.peer.expire(world.clock.monotonic())
     assert code(await answer(world, dialogue)) == (2, 0)
     assert dialogue.peer.deadline() is not None
+
+
+@pytest.mark.parametrize("rest", [b"", encode(Publish("t", b"x", 1, False, False, 1), MQTT_5)])
+@pytest.mark.usefixtures("users")
+async def test_who_has_left_while_it_waits_costs_no_hash(
+    world: World, made: list[str], rest: bytes
+) -> None:
+    """But who has sent all that it had to say, and ended its side, is heard."""
+    dialogue = Dialogue(world)
+    dialogue.transport.left = True
+    packet = Connect(MQTT_5, "a", True, 60, username="anna", password=b"secret")
+    dialogue.peer.receive(encode(packet, MQTT_5) + rest, world.clock.monotonic())
+    await answer(world, dialogue)
+    assert len(made) == bool(rest)
+    assert dialogue.peer.closed == (not rest)
+
+
+@pytest.mark.parametrize("gone", [True, False])
+@pytest.mark.usefixtures("users")
+async def test_a_line_client_is_heard_also_when_it_has_ended_its_side(
+    world: World, made: list[str], gone: bool
+) -> None:
+    lines = Lines(world)
+    lines.transport.left, lines.transport.gone = True, gone
+    lines.says("LOGIN anna secret")
+    await seen(world, lambda: lines.transport.written != b"")
+    assert len(made) == (not gone)
+
+
+@pytest.mark.usefixtures("users")
+async def test_a_stranger_cannot_make_a_client_wait(world: World) -> None:
+    for _ in range(FREE + 1):
+        world.quotas.flapping.wait_s("mallory", "a", world.clock.monotonic())
+    await answer(world, connecting(world, "anna", b"wrong"))
+    assert code(await answer(world, connecting(world, "anna", b"secret"))) == (2, 0)
+
+
+@pytest.mark.usefixtures("users")
+async def test_who_connects_over_and_over_waits_and_may_be_sent_away_meanwhile(
+    world: World,
+) -> None:
+    for _ in range(FREE):
+        world.quotas.flapping.wait_s("anna", "a", world.clock.monotonic())
+    first = connecting(world, "anna", b"secret")
+    await seen(world, lambda: world.users.is_connected("anna"))
+    assert first.transport.written == b""
+    world.clock.advance(PAUSE_S)
+    assert code(await answer(world, first)) == (2, 0)
+    second = connecting(world, "anna", b"secret")
+    await world.settled()
+    assert second.transport.written == b""
+    await world.users.remove("anna")
+    world.clock.advance(WAIT_MAX_S)
+    await answer(world, second)
+    assert second.peer.closed
+    assert not world.users.is_connected("anna")
 
 
 # Changes

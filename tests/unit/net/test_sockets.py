@@ -13,6 +13,7 @@ from broker.net.sockets import (
     TELLS_ARRIVAL,
     acknowledge_at_once,
     has_arrived,
+    has_left,
     has_unread_bytes,
     is_gone,
     probe,
@@ -86,3 +87,19 @@ async def test_a_connection_that_is_closing_is_gone(ends: Ends) -> None:
     transport.abort()
     assert is_gone(transport)
     assert not has_arrived(transport)
+
+
+@pytest.mark.skipif(not TELLS_ARRIVAL, reason="only Linux tells that a peer has ended its side")
+@pytest.mark.parametrize(
+    ("last", "left"), [(b"", True), (b"\xe0\0", True), (b"\x30\3\0\1t", False)]
+)
+async def test_who_has_ended_its_side_has_left_if_it_said_no_more(
+    ends: Ends, last: bytes, left: bool
+) -> None:
+    transport, theirs = ends
+    theirs.sendall(last)
+    assert not has_left(transport, farewell_bytes=2)
+    theirs.shutdown(socket.SHUT_WR)
+    assert has_left(transport, farewell_bytes=2) == left
+    transport.abort()
+    assert has_left(transport, farewell_bytes=0)

@@ -78,11 +78,3 @@ def test_only_so_many_addresses_are_known(monkeypatch: pytest.MonkeyPatch) -> No
 )
 def test_a_customer_is_one_address(host: str, address: str) -> None:
     assert address_of(host) == address
-
-
-def test_who_cannot_wait_may_try_once_in_a_pause() -> None:
-    failures = failed(FREE)
-    assert failures.may_try("b", NOW)
-    assert failures.may_try("a", NOW)
-    assert not failures.may_try("a", NOW)
-    assert failures.may_try("a", Monotonic(NOW + PAUSE_FIRST_S))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from broker.errors import TooManyLogins
+from broker.errors import LoginRefused, TooManyLogins
 from broker.registry import hashing as module
 from broker.registry.hashing import Hashing
 
@@ -124,3 +124,23 @@ async def test_who_waits_when_the_broker_stops_is_refused(hashing: Hashing, held
         await hashing.run("c", 1, held)
     held.may_end.set()
     assert await first == "a"
+
+
+async def test_who_has_left_by_its_turn_costs_none(hashing: Hashing, held: Held) -> None:
+    (first,) = begin(hashing, held, "a")
+    await turns()
+    gone = [
+        asyncio.create_task(hashing.run("a", 1, lambda: held("gone"), lambda: True))
+        for _ in range(3)
+    ]
+    (last,) = begin(hashing, held, "a")
+    await turns()
+    assert hashing.waiting_count == 4
+    held.may_end.set()
+    assert await last == "a"
+    assert await first == "a"
+    for task in gone:
+        with pytest.raises(LoginRefused):
+            await task
+    assert held.order == ["a", "a"]
+    assert hashing.waiting_count == 0

@@ -18,6 +18,7 @@ from broker.errors import (
     ConfigError,
     LoginRefused,
     PeerError,
+    ProofFailed,
     TooManyLogins,
 )
 from broker.registry import logins as module
@@ -239,20 +240,47 @@ async def test_who_proved_to_be_a_user_comes_in_as_that(logins: Logins) -> None:
             await logins.login(one)
 
 
-async def test_proofs_that_fail_count_like_passwords(world: World, logins: Logins) -> None:
+def proof(logins: Logins, *, again: bool = False) -> None:
+    """A wrong one."""
+    exchange = logins.scram("192.0.2.1", again=again)
+    exchange.step(b"n,,n=anna,r=x")
+    exchange.step(b"c=biws,r=x,p=eA==")
+
+
+async def test_proofs_that_fail_count_and_wait_like_passwords(world: World, logins: Logins) -> None:
+    with pytest.raises(ProofFailed) as raised:
+        proof(logins)
+    wrong = replace(who(None, None), host="192.0.2.1", failed_proof_of=raised.value.user)
+    right = replace(wrong, failed_proof_of=None, authenticated_user="anna")
     for _ in range(FREE):
-        exchange = logins.scram("192.0.2.1")
-        exchange.step(b"n,,n=anna,r=x")
-        with pytest.raises(BadUserNameOrPassword):
-            exchange.step(b"c=biws,r=x,p=eA==")
+        await fails(logins, wrong)
     assert logins.counts.failed == FREE
-    logins.scram("192.0.2.1")
-    with pytest.raises(TooManyLogins):
-        logins.scram("192.0.2.1")
-    logins.scram("192.0.2.1", again=True)
-    logins.scram("192.0.2.2")
-    world.clock.advance(PAUSE_FIRST_S)
-    logins.scram("192.0.2.1")
+    for one in (right, wrong):
+        waits = asyncio.create_task(logins.login(one))
+        await world.settled()
+        assert not waits.done()
+        world.clock.advance(PAUSE_FIRST_S)
+        if one is right:
+            assert await waits == ANNA
+        else:
+            with pytest.raises(BadUserNameOrPassword):
+                await waits
+    assert logins.counts.delayed == 2
+    assert await logins.login(replace(right, host="192.0.2.2")) == ANNA
+
+
+async def test_who_is_in_and_fails_to_prove_it_again_is_counted_at_once(logins: Logins) -> None:
+    with pytest.raises(BadUserNameOrPassword) as raised:
+        proof(logins, again=True)
+    assert not isinstance(raised.value, ProofFailed)
+    assert logins.counts.failed == 1
+
+
+async def test_who_has_left_costs_no_hash(logins: Logins, made: list[str]) -> None:
+    with pytest.raises(LoginRefused, match="has left"):
+        await logins.login(replace(who(), has_left=lambda: True))
+    assert made == []
+    assert logins.counts.failed == 0
 
 
 # Tokens

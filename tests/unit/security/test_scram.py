@@ -19,7 +19,9 @@ class Side:
 
     def __init__(self, secret: bytes = SECRET) -> None:
         self.failed: list[str] = []
-        self.exchange = ScramExchange(lambda name: KEPT.get(name, ""), self.failed.append, secret)
+        self.exchange = ScramExchange(
+            lambda name: KEPT.get(name, ""), self.failed.append, secret, at_once=True
+        )
 
     def run(self, client: ScramClient) -> bytes | None:
         challenge, done = self.exchange.step(client.first())
