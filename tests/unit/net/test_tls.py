@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broker.clients.faces import NOT_PAUSED
 from broker.clock import SystemClock
 from broker.config import Config
 from broker.listeners import Listener
@@ -416,6 +417,41 @@ def entered(
     connection = TlsConnection(entrance, connections, context)
     connection.connection_made(kernel)
     return connection
+
+
+class Answering(TlsStream):
+    """TLS that answers whatever comes, as it does to who asks for new keys all the time."""
+
+    def receive(self, data: bytes) -> bytes:
+        return b""
+
+    @property
+    def has_to_send(self) -> bool:
+        return True
+
+    def data_to_send(self) -> bytes:
+        return b"new keys"
+
+
+async def test_who_has_tls_answer_and_does_not_read_is_not_read_from(
+    world: World, network: Network
+) -> None:
+    with socket.socket() as its_socket:
+        kernel = Kernel(its_socket)
+        connections = Connections(world.clock, unfinished_bytes_max=1 << 30)
+        connection = entered(world, network, connections, kernel)
+        context = context_of(network.listener())
+        assert context is not None
+        connection._tls = Answering(context)
+        connection._tls.established = True
+        connection.data_received(b"\x17")
+        assert kernel.written == b"new keys"
+        assert connection.reading_paused_by == NOT_PAUSED
+        connection.pause_writing()
+        kernel.get_write_buffer_size = lambda: 1 << 30  # type: ignore[method-assign]
+        connection.data_received(b"\x17")
+        assert connection.reading_paused_by == {"clogged"}
+        connection.connection_lost(None)
 
 
 def kernel_of(connection: TlsConnection) -> Kernel:
