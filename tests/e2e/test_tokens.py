@@ -91,7 +91,7 @@ def test_who_brings_one_has_its_roles_and_no_others(
         assert client.expect(Suback).reason_codes == [0x87 if version == MQTT_5 else 0x80]
 
 
-FORGED = {
+FORGED: dict[str, str | bytes] = {
     "another's secret": jwt.encode({"sub": "anna", "iss": "us", "exp": 1 << 40}, b"?" * 32),
     "no signature": jwt.encode({"sub": "anna", "iss": "us", "exp": 1 << 40}, "", "none"),
     "the public key as the secret": jwt.encode(
