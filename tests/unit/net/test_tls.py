@@ -419,7 +419,7 @@ def entered(
     return connection
 
 
-class Answering(TlsStream):
+class Talkative(TlsStream):
     """TLS that answers whatever comes, as it does to who asks for new keys all the time."""
 
     def receive(self, data: bytes) -> bytes:
@@ -442,7 +442,7 @@ async def test_who_has_tls_answer_and_does_not_read_is_not_read_from(
         connection = entered(world, network, connections, kernel)
         context = context_of(network.listener())
         assert context is not None
-        connection._tls = Answering(context)
+        connection._tls = Talkative(context)
         connection._tls.established = True
         connection.data_received(b"\x17")
         assert kernel.written == b"new keys"
