@@ -11,6 +11,7 @@ A PUBLISH goes along the upper line; once its commit is durable the publisher is
 the message goes along the lower line to every session that wants it. A session that is behind, or
 was away, is fed from the store. Nothing on the way calls back to the stage before it.
 
+    open_store.py  SQLite, or a log that several brokers share, as the settings say
     server.py    builds all of this from a Config, starts it, stops it; one timer for all deadlines
     reloading.py settings and certificates read again, while the broker runs
     ending.py    the signals that ask it to stop, and the end of a process that cannot stop

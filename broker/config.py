@@ -16,6 +16,8 @@ from broker.retention_rules import RetentionRule, bytes_of, rules_of
 from broker.topics import validate_filter
 
 DATABASE = "pubsub.db"
+SQLITE = "sqlite"
+"""The `store` of a broker alone."""
 ADMIN_SOCKET = "admin.sock"
 LOCK = "broker.lock"
 """The files of a data directory. A broker that uses it holds a lock on `LOCK`."""
@@ -57,6 +59,7 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "receive_max": (1, 65_535),
     "inflight_max": (1, 65_535),
     "topic_alias_max": (0, 65_535),
+    "store_replicas_min": (1, 5),
     "outbox_messages_max": (1, 10_000_000),
     "outbox_bytes_max": (1, TIB),
     "write_buffer_bytes_max": (1, TIB),
@@ -132,6 +135,11 @@ class Config:
     durability: str = "fsync"
     """"fsync": acknowledged means on the disk. "os": acknowledged means handed to the kernel, which
     survives a kill of the broker and not a power cut."""
+    store: str = SQLITE
+    """Or `nats://host:port,host:port,host:port`: a log that several brokers share; in `data_dir` is
+    a copy of it. See docs/cluster.md."""
+    store_replicas_min: int = 3
+    """A shared log that fewer nodes keep is refused. Less than 3 survives the loss of none."""
     allow_anonymous: bool = False
     """Who gives no user name is the user `anonymous`. Needed to listen on anything but loopback
     while there are no users."""

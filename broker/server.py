@@ -34,7 +34,9 @@ from broker.net.entrance import Connections
 from broker.net.listening import Listening
 from broker.net.open_files import connections_possible
 from broker.observe.sys_tree import SysTree
+from broker.open_store import open_store
 from broker.plural import counted
+from broker.registry.brokers import Brokers
 from broker.registry.care import Care
 from broker.registry.groups import Groups
 from broker.registry.leased_again import LeasedAgain
@@ -48,7 +50,6 @@ from broker.registry.wills import Wills
 from broker.reloading import Reloading, Source
 from broker.store.directory import lock_data_dir
 from broker.store.sqlite.checkpoint import COPIES_BESIDE
-from broker.store.sqlite.store import SqliteStore
 from broker.store.sqlite.wal_growth import COST
 from broker.web import acl, queues, reload, subscribers, trimming
 from broker.web import quotas as web_quotas
@@ -108,18 +109,13 @@ class Server:
         self._connections = Connections(clock, unfinished_bytes_max=config.unfinished_bytes_max)
         self._lock = lock_data_dir(config.data_dir)
         try:
-            self._store = SqliteStore(
-                config.data_dir / DATABASE,
-                durability=config.durability,
-                accept_loss=self._accept_loss,
-            )
-            await self._store.open()
+            self._opened = await open_store(config, clock, accept_loss=self._accept_loss)
             try:
                 await self._start_on_store()
             except BaseException:
                 self._alarm.stop()
                 await self._cancel_tasks()
-                await self._store.close()
+                await self._opened.store.close()
                 raise
         except BaseException:
             self._lock.close()
@@ -133,14 +129,16 @@ class Server:
     async def _start_on_store(self) -> None:
         config, clock, alarm = self.config, self._clock, self._alarm
         self._log = Log(
-            *(self._store, self.counters, clock),
+            *(self._opened.store, self.counters, clock),
             append_bytes_max=config.append_bytes_max,
             lazy_commit_s=config.lazy_commit_ms / 1000,
         )
         delivery = Delivery(self._log, self.counters, config, clock)
         grace_s, moved = config.will_restart_grace_s, alarm.deadline_moved
         wills = Wills(self._log, self.counters, clock, moved, restart_grace_s=grace_s)
-        sessions = Sessions(self._log, delivery, wills, config, moved)
+        shared = self._opened.shared
+        ownership = self._opened.ownership(clock)
+        sessions = Sessions(self._log, delivery, wills, config, moved, ownership)
         asking = asking_of(config, self._log, clock, self.counters, moved)
         groups = Groups(self._log, delivery, sessions, self.counters, config, clock, moved)
         self._care = care = Care(config, self._log, delivery, self.counters, clock)
@@ -173,7 +171,8 @@ class Server:
         await permissions.start(delivery, LeasedAgain(groups))
         expect_users(users, config)
         await sessions.start(clock.now())
-        for later in (wills, asking.delayed, asking.dedup):
+        await wills.start(ownership)
+        for later in (asking.delayed, asking.dedup):
             await later.start()
         dead = groups.dead_letters
         for forever in (
@@ -183,6 +182,8 @@ class Server:
         ):
             self._spawn(forever)
         care.begin(self._spawn)
+        if shared is not None:
+            self._spawn(Brokers(shared, self._log, sessions, clock).watch_forever())
         if config.sys_interval_s:
             self._spawn(sys_tree.publish_forever(clock, config.sys_interval_s))
         more = subscribers.routes_of(self._log, delivery, sessions, groups, self.counters, clock)
@@ -244,7 +245,7 @@ class Server:
         await self._stop_tasks()
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                await self._store.close()
+                await self._opened.store.close()
         except TimeoutError:
             raise StoreUnavailable(
                 f"the disk under {self.config.data_dir} does not answer: the log was not closed"
@@ -291,11 +292,10 @@ class Server:
             "uptime_s": round(self._clock.monotonic() - self._started_at, 1),
             "data_dir": str(self.config.data_dir.absolute()),
             "durability": self.config.durability,
-            "sqlite_version": self._store.sqlite_version,
             "high_watermark": self._log.high_watermark,
             "waiting": asdict(self._log.waiting()),
-            "log_start": self._store.log_start,
-            "damaged_offsets": self._store.damaged_offsets,
+            "log_start": self._opened.store.log_start,
+            **self._opened.status(),
             **self._care.status(),
             **self._services.logins.status(),
             "connections": len(self._connections),

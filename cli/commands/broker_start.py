@@ -35,6 +35,10 @@ def run(
         str | None,
         typer.Option(help="fsync: acknowledged means on the disk; os: with the kernel. [fsync]"),
     ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(help="sqlite, or a log of several brokers: nats://host:port,... [sqlite]"),
+    ] = None,
     allow_anonymous: Annotated[
         bool | None,
         typer.Option("--allow-anonymous", help="Let clients connect without a user name."),
@@ -69,6 +73,7 @@ def run(
         "unix_socket": unix_socket,
         "data_dir": data_dir,
         "durability": durability,
+        "store": store,
         "allow_anonymous": allow_anonymous,
         "log_level": "debug" if verbose else log_level,
     }

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 ROWS = (
-    ("cli", "server", "reloading", "at_rest", "ending"),
+    ("cli", "server", "open_store", "reloading", "at_rest", "ending"),
     ("web", "bridge", "net"),
     ("clients", "observe", "registry", "delivery"),
     ("log", "replay", "clock"),

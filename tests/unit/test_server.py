@@ -363,7 +363,7 @@ async def test_a_log_that_failed_stops_the_broker_which_acknowledges_nothing_mor
     """P6. Only what nobody thought of is shown with its traceback."""
     error = BrokenStore.error if expected else ZeroDivisionError("a mistake")
     monkeypatch.setattr(BrokenStore, "error", error)
-    monkeypatch.setattr("broker.server.SqliteStore", BrokenStore)
+    monkeypatch.setattr("broker.open_store.SqliteStore", BrokenStore)
     server = Server(config)
     await server.start()
     reader, writer = await connect(server)
@@ -401,7 +401,7 @@ async def test_a_disk_that_does_not_answer_does_not_keep_the_broker(
                 await server.stop()
     assert not is_locked(config.data_dir)
     await server._admin.stop()
-    await server._store.close()
+    await server._opened.store.close()
 
 
 async def test_a_socket_that_cannot_be_removed_does_not_keep_the_broker(

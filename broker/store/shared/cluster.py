@@ -63,6 +63,7 @@ class ClusterStore:
         """Set it before `open`, or after."""
         self._follower: Follower
         self._following: asyncio.Task[None] | None = None
+        self._newest: int | None = None
         self._appending = asyncio.Lock()
         self._number = 0
         """Of the newest append."""
@@ -91,6 +92,20 @@ class ClusterStore:
         return {writer.broker for writer in self._follower.writers.values() if writer.closed}
 
     @property
+    def progress(self) -> tuple[int, int] | None:
+        """How far the copy has come, and how far the log went when it was opened; None: it is not
+        known yet."""
+        return None if self._newest is None else (self._follower.applied, self._newest)
+
+    def status(self) -> dict[str, object]:
+        """For people and monitoring."""
+        return {
+            "broker": self.broker_id,
+            "position": self._follower.applied,
+            "other_brokers": sorted(self.others),
+        }
+
+    @property
     def failure(self) -> StoreError | None:
         """Why nothing can be appended any more, or None."""
         return self._follower.failure
@@ -115,6 +130,7 @@ class ClusterStore:
             self._follower = Follower(self._log, self.copy, self._new_id(), self._sleep)
             self._follower.changed_elsewhere = self._changed_elsewhere
             await self._follower.open(info)
+            self._newest = info.newest
             self._number = self._stored_at = 0
             self._stored_through = Offset(0)
             self._following = tasks.start(self._follower.run(), self._follower.failed)

@@ -16,6 +16,7 @@ import asyncio
 import json
 import logging
 import secrets
+import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
 
@@ -85,23 +86,27 @@ class JetStreamLog:
         """`servers` as `nats://host:port`. A stream with fewer replicas is refused."""
         self.servers = servers
         self.name = name
-        self.client: Client
-        """From `open` on."""
+        self.client = Client()
+        """Connected from `open` on."""
         self._replicas_min = replicas_min
         self._log_id = ""
+        self._is_open = False
 
     async def open(self) -> LogInfo:
         self.client = await _connect(self.servers)
+        self._is_open = True
         try:
-            info = await self._info()
+            info = await self._first_info()
         except BaseException:
-            await _close(self.client)
+            await self.close()
             raise
         self._log_id = (info.config.metadata or {}).get("log_id", "")
         return LogInfo(self._log_id, info.state.last_seq)
 
     async def close(self) -> None:
-        await _close(self.client)
+        if self._is_open:
+            self._is_open = False
+            await _close(self.client)
 
     async def append(self, body: bytes) -> int:
         try:
@@ -203,6 +208,17 @@ class JetStreamLog:
                 message = await subscription.next_msg(timeout=SILENCE_MAX_S)
             if part:
                 yield part
+
+    async def _first_info(self) -> api.StreamInfo:
+        """Nodes that have just started have no leader yet. Raises as `_info`."""
+        deadline = time.monotonic() + CONNECT_TIMEOUT_S
+        while True:
+            try:
+                return await self._info()
+            except Undecided as error:
+                if time.monotonic() > deadline:
+                    raise StoreUnavailable(str(error)) from error
+            await asyncio.sleep(RETRY_S)
 
     async def _info(self) -> api.StreamInfo:
         """Raises Undecided, StoreUnavailable, SchemaMismatch."""

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from broker import __version__
-from broker.errors import StoreBusy, StoreUnavailable
+from broker.errors import SchemaMismatch, StoreBusy, StoreUnavailable
 from broker.message import Offset
 from broker.store.sqlite import figures, recovery, schema
 from broker.store.sqlite.damaged import Damage
@@ -111,6 +111,11 @@ def _make_writer(
     _set(database, "cache_size", -WRITER_CACHE_KIB)
     _set(database, "secure_delete", "fast", reads=2)  # ON writes every page that `trim` frees.
     schema.migrate(database, path, schema.migrations())
+    if not is_copy and database.execute("SELECT 1 FROM copies").fetchone():
+        raise SchemaMismatch(
+            f"{path} is a copy of a log that several brokers share: only a broker that has the"
+            " setting `store` of that log may write into it"
+        )
     writer = Writer(database, path)
     writer.start(boot_id(), __version__, noted, is_copy=is_copy)
     newest = writer.high_watermark >> BLOCK_SHIFT

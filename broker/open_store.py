@@ -1,0 +1,81 @@
+"""The store that the settings ask for: SQLite, or a log that several brokers share."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import NamedTuple
+
+from broker import tasks
+from broker.clock import Clock
+from broker.config import DATABASE, SQLITE, Config
+from broker.errors import ConfigError
+from broker.registry.ownership import Alone, Ownership, Shared
+from broker.store import Store
+from broker.store.shared.address import parse
+from broker.store.shared.cluster import ClusterStore
+from broker.store.sqlite.store import SqliteStore
+
+TELL_INTERVAL_S = 5.0
+"""How often it is told how far the copy of a shared log has come."""
+
+logger = logging.getLogger(__name__)
+
+
+class Opened(NamedTuple):
+    """`database`: the log itself, or the copy of the log that is `shared`."""
+
+    store: Store
+    database: SqliteStore
+    shared: ClusterStore | None = None
+
+    def ownership(self, clock: Clock) -> Ownership:
+        return Alone(self.store) if self.shared is None else Shared(self.shared, clock)
+
+    def status(self) -> dict[str, object]:
+        """For people and monitoring."""
+        found: dict[str, object] = {
+            "sqlite_version": self.database.sqlite_version,
+            "damaged_offsets": self.database.damaged_offsets,
+        }
+        if self.shared is not None:
+            found["shared_log"] = self.shared.status()
+        return found
+
+
+async def open_store(config: Config, clock: Clock, *, accept_loss: bool) -> Opened:
+    """Raises ConfigError, StoreError."""
+    path = config.data_dir / DATABASE
+    if config.store == SQLITE:
+        database = SqliteStore(path, durability=config.durability, accept_loss=accept_loss)
+        await database.open()
+        return Opened(database, database)
+    servers, name = parse(config.store)
+    try:
+        from broker.store.shared.jetstream import JetStreamLog
+    except ImportError as error:
+        raise ConfigError(
+            "store", config.store, "needs more: pip install 'pubsub-broker[cluster]'"
+        ) from error
+    log = JetStreamLog(servers, name, replicas_min=config.store_replicas_min)
+    copy = SqliteStore(path, is_copy=True, accept_loss=accept_loss)
+    shared = ClusterStore(log, copy)
+    telling = tasks.start(_tell(shared, clock), _not_told)
+    try:
+        await shared.open()
+    finally:
+        telling.cancel()
+        await asyncio.wait([telling])
+    logger.info("broker %s has all of the shared log %s", shared.broker_id, name)
+    return Opened(shared, copy, shared)
+
+
+async def _tell(shared: ClusterStore, clock: Clock) -> None:
+    while True:
+        await clock.sleep(TELL_INTERVAL_S)
+        if (progress := shared.progress) is not None:
+            logger.info("the copy of the shared log has come to %d of %d records", *progress)
+
+
+def _not_told(error: Exception) -> None:
+    logger.error("nobody is told how far the copy has come: %r", error)
