@@ -122,8 +122,7 @@ class Client(Owner):
 
     def lost(self) -> None:
         """The connection is gone, whoever ended it. Packets that came before still count."""
-        self._output.lost = True
-        self._output.writable = False
+        self._output.lose()
         if self._step is None:
             self._leave()
 
@@ -142,8 +141,7 @@ class Client(Owner):
         self._transport.abort()  # Bytes that are not sent yet may be wrong.
         if self._session is not None and not self._output.closed:
             self._session.end()
-        self._output.lost = True
-        self._output.writable = False
+        self._output.lose()
         try:
             self._leave()
         except Exception as later:
@@ -260,6 +258,7 @@ class Client(Owner):
         if session is not None and packet.session_expiry_s is not None and session.durable:
             longest_s = self._services.config.session_expiry_max_s
             session.set_expiry(min(packet.session_expiry_s, longest_s))
+        self._gate.disconnects(self._client_id)
         self._will_withdrawn = packet.reason_code == ReasonCode.SUCCESS
         self._why = connecting.farewell(packet)
         self._end()

@@ -126,6 +126,11 @@ class Gate:
         login = self.login
         return self._services.permissions.rights(login.user, login.roles, client_id)
 
+    def disconnects(self, client_id: str) -> None:
+        """It has sent DISCONNECT."""
+        if self.login is not None:
+            self._services.quotas.flapping.left(self.login.user, client_id)
+
     def leave(self, guest: Guest) -> None:
         if self.login is not None:
             self._services.logins.left(guest, self.login)

@@ -83,6 +83,10 @@ class Output:
         self.closed = False
         """Whether the client has left: nothing more is sent, and the session may be another's."""
 
+    def lose(self) -> None:
+        """The socket is gone."""
+        self.lost, self.writable = True, False
+
     def send(self, *packets: FromServer) -> None:
         """Send these; of no effect once the client has left.
 

@@ -133,6 +133,7 @@ def publish_many(port: int, topic: str, payloads: Iterable[bytes], *, client_id:
     with RawClient(port) as client:
         client.connect(connect_packet(client_id))
         client.publish_all(topic, payloads)
+        client.send(Disconnect())
 
 
 class Dial(Protocol):

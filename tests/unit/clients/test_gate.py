@@ -11,7 +11,7 @@ import pytest
 from broker.config import Config
 from broker.documents import SessionDocument
 from broker.mqtt.encode import encode
-from broker.mqtt.packets import MQTT_3_1_1, MQTT_5, Connect, Publish
+from broker.mqtt.packets import MQTT_3_1_1, MQTT_5, Connect, Disconnect, Publish
 from broker.registry.flapping import FREE, PAUSE_S, WAIT_MAX_S
 from broker.security import passwords
 from broker.security.quotas import Quota
@@ -179,6 +179,13 @@ async def test_who_connects_over_and_over_waits_and_may_be_sent_away_meanwhile(
     await answer(world, second)
     assert second.peer.closed
     assert not world.users.is_connected("anna")
+
+
+@pytest.mark.usefixtures("users")
+async def test_who_leaves_with_disconnect_does_not_wait(world: World) -> None:
+    for _ in range(2 * FREE):
+        dialogue = await connected(world, "anna")
+        dialogue.peer.receive(encode(Disconnect(), MQTT_5), world.clock.monotonic())
 
 
 # Changes

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from broker.message import Monotonic
@@ -37,6 +39,24 @@ def test_who_comes_as_another_user_makes_nobody_wait() -> None:
 def test_who_connects_now_and_then_never_waits() -> None:
     flapping = Flapping()
     assert not any(flapping.wait_s("u", "a", Monotonic(0.5 * n)) for n in range(1000))
+
+
+def test_who_leaves_with_disconnect_never_waits() -> None:
+    """A loop of commands, each under the same name."""
+    flapping, now = Flapping(), Monotonic(0)
+    for _ in range(3 * FREE):
+        assert flapping.wait_s("u", "a", now) == 0
+        flapping.left("u", "a")
+    flapping.left("u", "unknown")
+    assert not any(flapping.wait_s("u", "a", now) for _ in range(FREE))
+    assert flapping.wait_s("u", "a", now) > 0, "no more than it came is taken back"
+
+
+def test_a_long_identifier_is_not_kept() -> None:
+    flapping, long = Flapping(), "x" * 65_535
+    before = sys.getrefcount(long)
+    flapping.wait_s("u", long, Monotonic(0))
+    assert sys.getrefcount(long) == before
 
 
 def test_what_is_kept_of_identifiers_is_bounded() -> None:
