@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, TypeVar
+from typing import ClassVar, NamedTuple, TypeVar
 
 from broker.message import NOT_SEEN, AgedUs, Offset, ServedUs, WallUs
 from broker.queue_documents import (
@@ -148,9 +148,19 @@ class ReceivedQos2Document:
     packet_ids: bytes
 
 
+class Author(NamedTuple):
+    """Who left a message that is published later: whose right to do so is asked for then. `user`
+    None: an older program kept it, and not from whom. `roles`: of a token, with spaces between;
+    None for those that the user has. `client_id` is empty for a line."""
+
+    user: str | None = None
+    roles: str | None = None
+    client_id: str = ""
+
+
 @dataclass(slots=True)
 class WillDocument:
-    """A Will Message, as its CONNECT has it."""
+    """A Will Message, as its CONNECT has it, and whose."""
 
     KEY: ClassVar[tuple[str, ...]] = ("client_id",)
     client_id: str
@@ -161,6 +171,12 @@ class WillDocument:
     properties: bytes
     expiry_s: int | None
     delay_s: int
+    user: str | None = None
+    roles: str | None = None
+
+    @property
+    def author(self) -> Author:
+        return Author(self.user, self.roles, self.client_id)
 
 
 @dataclass(slots=True)
@@ -187,6 +203,13 @@ class DelayedDocument:
     publisher: str
     properties: bytes
     expiry_s: int | None
+    user: str | None = None
+    roles: str | None = None
+    client_id: str = ""
+
+    @property
+    def author(self) -> Author:
+        return Author(self.user, self.roles, self.client_id)
 
 
 @dataclass(slots=True)

@@ -165,6 +165,7 @@ class Server:
         alarm.watch(wills, sessions.expiry, groups.times, asking.delayed, asking.dedup)
         alarm.watch(logins, quotas.slowing)
         sessions.kept.quota_of = services.subscriptions.quota_of = quotas.of
+        wills.may_publish = asking.delayed.may_publish = permissions.may_publish
         sys_tree.more += [care.retaining.values, logins.values]
         for part in (self._log, users, quotas, groups):
             await part.start()
@@ -172,8 +173,7 @@ class Server:
         expect_users(users, config)
         await sessions.start(clock.now())
         await wills.start(ownership)
-        for later in (asking.delayed, asking.dedup):
-            await later.start()
+        await asking.start()
         dead = groups.dead_letters
         for forever in (
             *(self._log.commit_forever(), self._log.time.note_forever(self._log.append)),

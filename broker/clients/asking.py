@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from broker.clock import Clock
 from broker.config import Config
 from broker.counters import Counters
-from broker.documents import Operation, Place
+from broker.documents import Author, Operation, Place
 from broker.errors import QuotaExceeded, StoreError
 from broker.log.dedup import Dedup, Known
 from broker.log.delayed import Accepted, Delayed
@@ -81,6 +81,11 @@ class Asking:
 
         return renew
 
+    async def start(self) -> None:
+        """Learn what an earlier run left. Raises StoreError."""
+        await self.delayed.start()
+        await self.dedup.start()
+
     def asks(self, topic: str, properties: bytes) -> bool:
         """Whether a message is to be given to `accept`. Most are not: cheap."""
         if topic[0] == "$" and topic.startswith(DELAYED_PREFIX):
@@ -89,7 +94,7 @@ class Asking:
             _DELIVER_AT in properties or (bool(self._filters) and _DEDUP_KEY in properties)
         )
 
-    def accept(self, message: Message, expiry_s: int | None) -> Asked:
+    def accept(self, message: Message, expiry_s: int | None, author: Author) -> Asked:
         """What to append of a message as it came. Raises QuotaExceeded: it is refused."""
         delay_s = at_us = None
         topic = message.topic
@@ -108,9 +113,10 @@ class Asking:
         if later:
             try:
                 if delay_s:
-                    asked.delayed = self.delayed.after(message, delay_s, expiry_s)
+                    asked.delayed = self.delayed.after(message, delay_s, expiry_s, author)
                 else:
-                    asked.delayed = self.delayed.at(message, WallUs(at_us or 0), expiry_s)
+                    at_us = WallUs(at_us or 0)
+                    asked.delayed = self.delayed.at(message, at_us, expiry_s, author)
             except QuotaExceeded:
                 if asked.known is not None:
                     self.dedup.forget(asked.known)
@@ -163,6 +169,7 @@ def asking_of(
     """With the limits and the windows of `config`."""
     delayed = Delayed(
         log,
+        counters,
         clock,
         deadline_moved,
         messages_max=config.delayed_messages_max,

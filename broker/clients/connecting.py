@@ -15,6 +15,7 @@ from broker.mqtt.packets import MQTT_5, Connack, Connect, Disconnect, Properties
 from broker.mqtt.properties import Property
 from broker.mqtt.reasons import ReasonCode
 from broker.registry.faces import Owner
+from broker.security.rights import Rights
 from broker.session.session import Session
 
 
@@ -40,7 +41,7 @@ async def open_session(
         clean_start=packet.clean_start,
         session_expiry_s=session_expiry_s(packet, services.config),
         receive_maximum=packet.receive_maximum,
-        will=_will(packet, client_id),
+        will=_will(packet, rights),
         now=services.clock.now(),
         hears_of_gaps=packet.version == MQTT_5,
         rights=rights,
@@ -129,10 +130,11 @@ def _properties_asked_for(packet: Connect, config: Config) -> Properties:
     return properties
 
 
-def _will(packet: Connect, client_id: str) -> WillDocument | None:
+def _will(packet: Connect, rights: Rights) -> WillDocument | None:
     will = packet.will
     if will is None:
         return None
+    user, roles, client_id = rights.author
     return WillDocument(
         client_id,
         will.topic,
@@ -142,4 +144,6 @@ def _will(packet: Connect, client_id: str) -> WillDocument | None:
         will.properties,
         will.message_expiry_s,
         will.delay_s,
+        user,
+        roles,
     )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sized
 from broker.clients.faces import Peer, Transport
 from broker.clients.permitted import FORBIDDEN, NO_RIGHT, missing_right
 from broker.clients.services import Services
+from broker.documents import Author
 from broker.errors import LoginRefused, QuotaExceeded
 from broker.lines.connection import (
     LineConfirm,
@@ -99,9 +100,18 @@ class Gate:
     def may_publish(self, topic: str) -> bool:
         """Whether a line may. Its publisher is only a word in it: no rule with a client identifier
         counts."""
+        rights = self._of_lines()
+        return not rights.limited or rights.may_publish(topic)
+
+    @property
+    def author(self) -> Author:
+        """Who publishes by its lines."""
+        return self._of_lines().author
+
+    def _of_lines(self) -> Rights:
         if self._publishing is None:
             self._publishing = self.rights("")
-        return not self._publishing.limited or self._publishing.may_publish(topic)
+        return self._publishing
 
     def _applicant(self, name: str | None, password: bytes | None, size: int = 1000) -> Applicant:
         allowed, peer = self._services.config.allow_anonymous, self._peer

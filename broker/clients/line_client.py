@@ -220,12 +220,12 @@ class LineClient:
     def _publish(self) -> None:
         """Append all consecutive messages at once, but for those that are to come later."""
         asking, log = self.services.asking, self.services.log
-        now_us, may = self.services.clock.wall_us(), self._gate.may_publish
-        messages, asks = take_publishes(self._events, asking, now_us, may)
+        now_us, gate = self.services.clock.wall_us(), self._gate
+        messages, asks = take_publishes(self._events, asking, now_us, gate.may_publish)
         answer = self._answers.place(len(messages))
         try:
             log.outage.require_room(len(messages), self.services.counters)
-            asked = asking.accept(messages[0], None) if asks else Asked(messages)
+            asked = asking.accept(messages[0], None, gate.author) if asks else Asked(messages)
         except QuotaExceeded as error:
             self._answer(answer, error.reason)
             return

@@ -267,7 +267,7 @@ class Publishing:
             packet.properties,
         )
         try:
-            asked = asking.accept(message, expiry_s)
+            asked = asking.accept(message, expiry_s, session.grants.rights.author)
         except QuotaExceeded as error:
             session.received.release([packet_id] if qos == 2 else ())
             refused = RefusedPublish(qos, packet_id, error.reason_code, error.reason, NO_ROOM)

@@ -6,6 +6,8 @@
 - A message leaves for the log in the commit that removes it here: a crash neither loses nor repeats
   it. It gets its offset, its time and the start of its Message Expiry Interval then.
 - Messages that are due at the same moment keep the order in which they came.
+- Whoever left it needs the right to publish again when it is due: what may not be published any
+  more is dropped and counted. (P5)
 - Memory keeps of each only when it is due and what it costs; the message is read when it is due.
   How many may wait, and how many bytes they may have, is limited: more are refused.
 """
@@ -18,7 +20,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from broker.clock import US, Clock, Instant
+from broker.counters import Counters
 from broker.documents import (
+    Author,
     DelayedDeadlineDocument,
     DelayedDocument,
     Delete,
@@ -39,6 +43,9 @@ READ_MESSAGES_MAX = 64
 READ_BYTES_MAX = 1 << 20
 """So much of what is due is read, and handed to the log, together."""
 
+NO_RIGHT = "delayed: no right to publish any more"
+"""Why a message is dropped that was permitted when it came."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -58,6 +65,7 @@ class Delayed:
     def __init__(
         self,
         log: Log,
+        counters: Counters,
         clock: Clock,
         deadline_moved: Callable[[], None],
         *,
@@ -65,6 +73,9 @@ class Delayed:
         bytes_max: int,
     ) -> None:
         self._log = log
+        self._counters = counters
+        self.may_publish: Callable[[Author, str], bool] = lambda author, topic: True
+        """Whether this author may publish to the topic now."""
         self._clock = clock
         self._deadline_moved = deadline_moved
         self.messages_max = messages_max
@@ -90,17 +101,25 @@ class Delayed:
             self._wait(document.number, document.due_at_us, by_wall=document.by_wall)
             self._last = max(self._last, int(document.number, 16))
 
-    def after(self, message: Message, delay_s: int, expiry_s: int | None) -> Accepted:
+    def after(
+        self, message: Message, delay_s: int, expiry_s: int | None, author: Author
+    ) -> Accepted:
         """Accept a message that is due in `delay_s` seconds. Raises QuotaExceeded."""
-        due_at = self._clock.now().after(delay_s)
-        return self._accept(message, expiry_s, self._log.time.served_at(due_at), by_wall=False)
+        due_at_us = self._log.time.served_at(self._clock.now().after(delay_s))
+        return self._accept(message, expiry_s, author, due_at_us, by_wall=False)
 
-    def at(self, message: Message, at_us: WallUs, expiry_s: int | None) -> Accepted:
+    def at(self, message: Message, at_us: WallUs, expiry_s: int | None, author: Author) -> Accepted:
         """Accept a message that is due when the wall clock has `at_us`. Raises QuotaExceeded."""
-        return self._accept(message, expiry_s, at_us, by_wall=True)
+        return self._accept(message, expiry_s, author, at_us, by_wall=True)
 
     def _accept(
-        self, message: Message, expiry_s: int | None, due_at_us: int, *, by_wall: bool
+        self,
+        message: Message,
+        expiry_s: int | None,
+        author: Author,
+        due_at_us: int,
+        *,
+        by_wall: bool,
     ) -> Accepted:
         cost = message.cost
         if len(self._costs) >= self.messages_max or self.bytes + cost > self.bytes_max:
@@ -120,6 +139,7 @@ class Delayed:
             message.publisher,
             message.properties,
             expiry_s,
+            *author,
         )
         deadline = DelayedDeadlineDocument(number, due_at_us, by_wall, cost)
         return Accepted(number, due_at_us, by_wall, [Put(document), Put(deadline)])
@@ -194,6 +214,9 @@ class Delayed:
         for number, document in zip(numbers, documents, strict=True):
             if document is None:
                 logger.error("delayed message %s is not in the log's file any more", number)
+            elif not self.may_publish(document.author, document.topic):
+                self._counters.dropped[NO_RIGHT] += 1
+                logger.info("a delayed message of %r is dropped: %s", document.publisher, NO_RIGHT)
             else:
                 messages.append(self._message(document, now_us))
         durable = any(message.qos for message in messages)

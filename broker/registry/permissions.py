@@ -11,7 +11,7 @@ import logging
 from collections.abc import Sequence
 from typing import Protocol
 
-from broker.documents import Delete, Operation, Put, RuleDocument
+from broker.documents import Author, Delete, Operation, Put, RuleDocument
 from broker.errors import NotFound, QuotaExceeded
 from broker.log.log import Log
 from broker.registry.users import Users
@@ -71,6 +71,13 @@ class Permissions:
         """Those of a connection. `roles`: None for those that the user has, at any time; others for
         one that is not among the users here."""
         return Rights(self, user, roles, client_id)
+
+    def may_publish(self, author: Author, topic: str) -> bool:
+        """Whether who left a message to this topic, to be published later, may publish it now."""
+        if author.user is None:
+            return True
+        roles = None if author.roles is None else author.roles.split()
+        return self.rights(author.user, roles, author.client_id).may_publish(topic)
 
     def _users_changed(self, names: Sequence[str]) -> None:
         for name in names:

@@ -153,7 +153,6 @@ class Sessions:
             else:
                 self.kept.remove(client_id)
             self.in_memory[client_id] = session
-            self.wills.is_left_by(client_id, rights)
             try:
                 try:
                     session.attach(receive_maximum, rights, hears_of_gaps=hears_of_gaps)

@@ -22,13 +22,12 @@ from collections.abc import Callable
 from broker.clock import NEVER, Clock, Instant
 from broker.counters import Counters
 from broker.delivery.readers import sendable
-from broker.documents import Delete, Operation, Put, WillDeadlineDocument, WillDocument
+from broker.documents import Author, Delete, Operation, Put, WillDeadlineDocument, WillDocument
 from broker.errors import StoreUnavailable
 from broker.log.deadlines import Deadlines
 from broker.log.log import Log
 from broker.message import Message, Monotonic
 from broker.registry.ownership import Alone, Ownership, Taken
-from broker.security.rights import Rights
 
 AT_ONCE = Monotonic(0)
 """The deadline of a will that is due, whatever `now` the caller has."""
@@ -36,8 +35,7 @@ RETRY_S = 1.0
 """How often a will that the store cannot give or take now is tried again."""
 
 NO_RIGHT = "will: no right to publish any more"
-"""Why a will is dropped that was permitted when it came. Not after a restart: then it is not known
-who left it."""
+"""Why a will is dropped that was permitted when it came."""
 
 logger = logging.getLogger(__name__)
 
@@ -65,8 +63,8 @@ class Wills:
         self._stopping = False
         self._wills: dict[str, WillDeadlineDocument] = {}
         """Of each will in the log."""
-        self._rights: dict[str, Rights] = {}
-        """Of the clients that left theirs in this run."""
+        self.may_publish: Callable[[Author, str], bool] = lambda author, topic: True
+        """Whether this author may publish to the topic now."""
         self._delayed = Deadlines[Monotonic]()
         """When to publish the wills of clients that are lost already."""
         self._held: dict[str, Monotonic] = {}
@@ -158,11 +156,6 @@ class Wills:
             return messages, [Put(will), Put(WillDeadlineDocument(client_id, will.delay_s, None))]
         return messages, _removal(client_id) if previous else []
 
-    def is_left_by(self, client_id: str, rights: Rights) -> None:
-        """A client with these rights has just left it, if there is one."""
-        if client_id in self._wills:
-            self._rights[client_id] = rights
-
     def connected(self, client_id: str, will: WillDocument | None) -> None:
         """What `connecting` returned is committed."""
         self._of_earlier_run.discard(client_id)
@@ -244,7 +237,6 @@ class Wills:
 
     def _forget(self, client_id: str) -> bool:
         """Whether it had a will."""
-        self._rights.pop(client_id, None)
         return self._wills.pop(client_id, None) is not None
 
     def _may_come_back(self, client_id: str, now: Instant) -> bool:
@@ -267,7 +259,7 @@ class Wills:
         if will is None:
             logger.error("the will of %r is not in the log any more", client_id)
             return []
-        if not self._rights.get(client_id, Rights.ALL).may_publish(will.topic):
+        if not self.may_publish(will.author, will.topic):
             self._counters.dropped[NO_RIGHT] += 1
             logger.info("the will of %r is not published: %s", client_id, NO_RIGHT)
             return []

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, Protocol
 
+from broker.documents import Author
 from broker.security.rules import Right, Rules, Verdict, verdict_of_filter
 from broker.topics import (
     DELAYED_PREFIX,
@@ -50,6 +51,12 @@ class Rights:
         self._roles = roles
         self._version = -1
         self._rules: tuple[Rules, Rules | None] | None = None
+
+    @property
+    def author(self) -> Author:
+        """Whose they are, for a message that is published later."""
+        roles = None if self._roles is None else " ".join(self._roles)
+        return Author(self.user, roles, self.client_id)
 
     @property
     def version(self) -> int:

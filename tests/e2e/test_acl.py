@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.broker_process import BrokerProcess
+from tests.support.broker_process import BrokerProcess, wait_until
 from tests.support.command_line import fail, pubsub, running, succeed
 
 NEEDS_MOSQUITTO = pytest.mark.skipif(
@@ -55,6 +55,20 @@ def test_a_rule_that_was_made_at_rest_counts(broker: BrokerProcess, directory: P
     succeed("pub", "home/door", "open", *where)
     assert "the right to publish is missing" in fail(77, "pub", "office/door", "open", *where)
     assert "subscribe" in fail(77, "sub", "home/#", *where)
+
+
+def test_what_is_to_come_later_needs_the_right_then(broker: BrokerProcess, directory: Path) -> None:
+    where = at(broker, directory, "anna")
+    acl(broker, "add", "anna", "allow", "publish", "later")
+    succeed("pub", "later", "x", "--delay", "2s", *where)
+    acl(broker, "rm", "anna", "allow", "publish", "later")
+
+    def dropped() -> object:
+        (status,) = succeed("broker", "status", "--json", "--data-dir", broker.data_dir)
+        return json.loads(status)["dropped"].get("delayed: no right to publish any more")
+
+    wait_until(lambda: dropped() == 1)
+    assert broker.query("SELECT count(*) FROM history WHERE topic = 'later'") == [(0,)]
 
 
 def test_a_right_is_given_and_taken_away_while_a_client_is_there(

@@ -254,6 +254,7 @@ class World:
         )
         self.alarm.watch(self.logins, self.quotas.slowing)
         self.sessions.kept.quota_of = self.quotas.of
+        self.wills.may_publish = asking.delayed.may_publish = self.permissions.may_publish
         self.brokers = None
         if shared is not None:
             self.brokers = Brokers(shared, self.log, self.sessions, clock)
@@ -311,8 +312,7 @@ async def running(
     await world.groups.start()
     await world.sessions.start(clock.now())
     await world.wills.start(world.sessions.ownership)
-    await world.asking.delayed.start()
-    await world.asking.dedup.start()
+    await world.asking.start()
     world.wills.listening(world.sessions.has_durable, clock.now())
     before = asyncio.all_tasks()
     for work in (

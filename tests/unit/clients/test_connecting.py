@@ -165,7 +165,7 @@ async def test_a_will_is_stored_as_it_came_before_the_client_is_accepted(world: 
     world.disk.may_commit.set()
     await dialogue.broker("20 03 00 00 00")
     assert await world.disk.scan(WillDocument) == [
-        WillDocument("a", "w", b"gone", 2, True, b"\x26\x00\x01k\x00\x01v", 30, 7)
+        WillDocument("a", "w", b"gone", 2, True, b"\x26\x00\x01k\x00\x01v", 30, 7, "anonymous")
     ]
 
 

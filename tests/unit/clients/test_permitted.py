@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 
 import pytest
 
 from broker.clients.faces import Peer
 from broker.clients.permitted import FORBIDDEN, NO_RIGHT, missing_right
 from broker.config import CLOSE
+from broker.log import delayed
 from broker.message import Offset
 from broker.mqtt.packets import MQTT_3_1_1, MQTT_5, Ack, Suback, Will
 from broker.mqtt.properties import Property
@@ -181,6 +183,53 @@ async def test_a_will_is_not_published_without_the_right(world: World, version: 
     await world.settled()
     assert await stored(world) == []
     assert world.counters.dropped == {wills.NO_RIGHT: 1}
+
+
+@both
+@pytest.mark.parametrize("crashed", [False, True])
+async def test_what_is_published_later_needs_the_right_then(
+    clock: FakeClock, version: int, crashed: bool
+) -> None:
+    """A Will and delayed messages, also by a line, and also those of an earlier run."""
+    disk, story = Disk(), AsyncExitStack()
+    world = await story.enter_async_context(running(disk, clock=clock))
+    await make_user(world, "anna", *[f"allow publish {topic}" for topic in "abcdef"])
+    clients = [PermittedClient(world, "anna", version, client_id) for client_id in ("c1", "c2")]
+    for client, topic in zip(clients, "ab", strict=True):
+        assert await client.connected(will=Will(topic, b"gone", 1, False)) == 0
+    for topic in "cd":
+        assert await clients[0].published(f"$delayed/50/{topic}") in (0, 0x10)
+    lines = Lines(world, peer=Peer("here", certificate_user="anna"))
+    lines.says(*[f"PUBLISH $delayed/50/{topic} x c1" for topic in "ef"])
+    assert await lines.gets() == ["OK", "OK"]
+    if crashed:
+        await story.aclose()
+        world = await story.enter_async_context(running(disk, clock=clock))
+    await take_back(world, "anna", *[f"allow publish {topic}" for topic in "ace"])
+    if not crashed:
+        for client in clients:
+            client.leave(lost=True)
+    clock.advance(60)
+    await world.settled()
+    assert sorted(await stored(world)) == ["b", "d", "f"]
+    assert world.counters.dropped == {wills.NO_RIGHT: 1, delayed.NO_RIGHT: 2}
+    await story.aclose()
+
+
+@both
+async def test_what_a_removed_user_left_is_not_published(
+    world: World, version: int, clock: FakeClock
+) -> None:
+    client = PermittedClient(world, "anna", version)
+    await allow(world, "anna", "allow publish #")
+    assert await client.connected(will=Will("a", b"gone", 1, False)) == 0
+    await client.published("$delayed/50/b")
+    await world.passing_time(world.users.remove("anna"))
+    assert client.transport.closed.is_set()
+    clock.advance(60)
+    await world.settled()
+    assert await stored(world) == []
+    assert world.counters.dropped == {wills.NO_RIGHT: 1, delayed.NO_RIGHT: 1}
 
 
 # Subscribing

@@ -9,14 +9,16 @@ import pytest
 
 from broker.clock import US
 from broker.counters import Counters
-from broker.documents import DelayedDeadlineDocument, DelayedDocument, Delete
+from broker.documents import Author, DelayedDeadlineDocument, DelayedDocument, Delete
 from broker.errors import QuotaExceeded, StoreFull, StoreUnavailable
-from broker.log.delayed import LOOK_S, RETRY_S, Delayed
+from broker.log.delayed import LOOK_S, NO_RIGHT, RETRY_S, Delayed
 from broker.log.log import Log
 from broker.message import Message, Offset, WallUs
 from tests.support.clock import FakeClock
 from tests.support.messages import message
 from tests.support.world import Disk, World, running
+
+ANNA = Author("anna")
 
 
 @pytest.fixture
@@ -43,9 +45,9 @@ async def delay(
     delayed = world.asking.delayed
     at_us = WallUs(world.clock.wall_us() + seconds * US)
     if by_wall:
-        accepted = delayed.at(sent, at_us, expiry_s)
+        accepted = delayed.at(sent, at_us, expiry_s, ANNA)
     else:
-        accepted = delayed.after(sent, seconds, expiry_s)
+        accepted = delayed.after(sent, seconds, expiry_s, ANNA)
     world.log.append(
         [], lambda error: delayed.settle(accepted, error), operations=accepted.operations
     )
@@ -134,7 +136,7 @@ async def test_a_crash_neither_loses_nor_repeats_it(disk: Disk, clock: FakeClock
 
 
 async def test_what_cannot_be_stored_does_not_wait(world: World) -> None:
-    accepted = world.asking.delayed.after(message("x"), 5, None)
+    accepted = world.asking.delayed.after(message("x"), 5, None, ANNA)
     world.asking.delayed.settle(accepted, StoreFull("full"))
     assert len(world.asking.delayed) == world.asking.delayed.bytes == 0
     world.clock.advance(6)
@@ -169,16 +171,16 @@ async def test_one_that_is_lost_keeps_no_other(world: World, disk: Disk) -> None
 async def test_how_many_wait_and_how_many_bytes_is_limited(disk: Disk, clock: FakeClock) -> None:
     log = Log(disk, Counters(), clock, append_bytes_max=1 << 20)
     most = 2 * message("x" * 800).cost
-    delayed = Delayed(log, clock, lambda: None, messages_max=3, bytes_max=most)
+    delayed = Delayed(log, Counters(), clock, lambda: None, messages_max=3, bytes_max=most)
     for _ in range(2):
-        delayed.after(message("x" * 800), 5, None)
+        delayed.after(message("x" * 800), 5, None, ANNA)
     with pytest.raises(QuotaExceeded, match="delayed_bytes_max"):
-        delayed.after(message("x" * 800), 5, None)
-    delayed = Delayed(log, clock, lambda: None, messages_max=3, bytes_max=most)
+        delayed.after(message("x" * 800), 5, None, ANNA)
+    delayed = Delayed(log, Counters(), clock, lambda: None, messages_max=3, bytes_max=most)
     for _ in range(3):
-        delayed.after(message(""), 5, None)
+        delayed.after(message(""), 5, None, ANNA)
     with pytest.raises(QuotaExceeded, match="delayed_messages_max"):
-        delayed.at(message(""), WallUs(0), None)
+        delayed.at(message(""), WallUs(0), None, ANNA)
 
 
 async def test_many_that_are_due_are_not_all_in_memory(world: World, disk: Disk) -> None:
@@ -189,3 +191,23 @@ async def test_many_that_are_due_are_not_all_in_memory(world: World, disk: Disk)
     sizes = [sum(map(len, payloads)) for payloads, _, _ in disk.commits if payloads]
     assert sum(sizes) == 6 << 19
     assert max(sizes) <= 2 << 19
+
+
+async def test_what_its_author_may_not_publish_any_more_is_dropped_and_counted(
+    world: World, disk: Disk
+) -> None:
+    asked: list[tuple[Author, str]] = []
+
+    def may_publish(author: Author, topic: str) -> bool:
+        asked.append((author, topic))
+        return topic != "b"
+
+    world.asking.delayed.may_publish = may_publish
+    for topic in ("a", "b", "c"):
+        await delay(world, message(topic, topic), 5)
+    world.clock.advance(5)
+    assert await logged(world) == [b"a", b"c"]
+    assert asked == [(ANNA, "a"), (ANNA, "b"), (ANNA, "c")]
+    assert world.counters.dropped == {NO_RIGHT: 1}
+    assert await disk.scan(DelayedDocument) == []
+    assert len(world.asking.delayed) == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from broker.documents import RuleDocument, UserDocument
+from broker.documents import Author, RuleDocument, UserDocument
 from broker.errors import CommandRefused, NotFound, QuotaExceeded, StoreFull
 from broker.log.outage import FULL_RETRY_S
 from broker.message import WallUs
@@ -161,6 +161,27 @@ async def test_what_is_wrong_or_too_much_is_refused_as_a_whole(
         with pytest.raises(NotFound, match="has no rule"):
             await permissions.remove(of_two[:1])
         assert permissions.listed() == []
+
+
+async def test_who_left_a_message_for_later_is_asked_for_its_right_then() -> None:
+    async with running(Disk()) as world:
+        may_publish = world.permissions.may_publish
+        assert may_publish(Author("anna"), "a"), "there are no users"
+        await with_users(world, anna="")
+        await world.permissions.add(
+            [rule("allow publish a"), rule("allow publish d/%c"), rule("allow publish n", STAFF)]
+        )
+        assert may_publish(Author("anna"), "a")
+        assert not may_publish(Author("anna"), "b")
+        assert may_publish(Author("anna", None, "c1"), "d/c1")
+        assert not may_publish(Author("anna", None, "c2"), "d/c1")
+        assert not may_publish(Author("anna"), "n")
+        assert may_publish(Author("anna", "night staff"), "n"), "a token said so"
+        assert not may_publish(Author("ben"), "a")
+        assert may_publish(Author(), "b"), "an older program kept it"
+        await world.users.remove("anna")
+        await with_users(world, ben="")
+        assert not may_publish(Author("anna"), "a")
 
 
 async def test_users_that_change_together_are_one_change() -> None:
