@@ -235,7 +235,7 @@ async def broker(directory: Path, store: Store | None = None) -> AsyncIterator[B
         if store is None:
             await server.start()
         else:
-            with mock.patch("broker.server.SqliteStore", return_value=store):
+            with mock.patch("broker.open_store.SqliteStore", return_value=store):
                 await server.start()
         try:
             yield Broker(server, clock, loop.protocols[-1])

@@ -40,7 +40,7 @@ class FillingStore(SqliteStore):
 
 @pytest.fixture
 async def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Server]:
-    monkeypatch.setattr("broker.server.SqliteStore", FillingStore)
+    monkeypatch.setattr("broker.open_store.SqliteStore", FillingStore)
     monkeypatch.setattr("broker.log.log.FULL_RETRY_S", 0.01)
     server = Server(Config(port=0, data_dir=tmp_path))
     await server.start()
