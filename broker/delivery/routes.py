@@ -23,8 +23,10 @@ from broker.session.session import Session
 from broker.topics import TopicTree
 
 REMEMBERED_MAX = 100_000
-"""Topics whose routes are remembered; also the number of different routes that are kept. Routes
-keep sessions in memory that have left, but nothing that waited in them."""
+REMEMBERED_LENGTH_MAX = 16 << 20
+"""Topics whose routes are remembered, and their characters; the first is also the number of
+different routes that are kept. Routes keep sessions in memory that have left, but nothing that
+waited in them."""
 CHANGED_MAX = 256
 """Filters that changed, beyond which all routes, doubtful or interned, are forgotten instead."""
 
@@ -57,6 +59,8 @@ class RouteTable:
         """Routes that were remembered before the newest change."""
         self._changed: TopicTree[None, str] = TopicTree()
         """Filters that changed since there were no doubtful routes."""
+        self._length = 0
+        """Characters of the topics that are remembered."""
         self._interned: dict[Routes, Routes] = {}
         """Each different route once, also those that no topic has any more."""
         self._limited = False
@@ -113,8 +117,12 @@ class RouteTable:
             if routes is None or self._changed.match(topic):
                 routes = self._find(topic)
             remembered = len(self._routes) + len(self._doubtful)
-            if max(remembered, len(self._interned)) >= REMEMBERED_MAX:
+            if (
+                max(remembered, len(self._interned)) >= REMEMBERED_MAX
+                or self._length > REMEMBERED_LENGTH_MAX
+            ):
                 self._forget()
+            self._length += len(topic)
             routes = self._routes[topic] = self._interned.setdefault(routes, routes)
         return routes
 
@@ -150,6 +158,7 @@ class RouteTable:
             self._changed.add(topic_filter, None, topic_filter)
 
     def _forget(self) -> None:
+        self._length = 0
         self._routes.clear()
         self._doubtful.clear()
         self._changed = TopicTree()

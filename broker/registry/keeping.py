@@ -28,7 +28,8 @@ from broker.topics import SYS, TopicTree, is_shared, matches, refuse_words, vali
 
 EVENT = f"{SYS}/broker/gaps"
 JUDGED_MAX = 50_000
-"""Topics that are remembered."""
+NAMES_LENGTH_MAX = 8 << 20
+"""Topics that are remembered, and their characters."""
 FILTERS_MAX = 100_000
 """Filters whose subscribers are told apart. With more, all is kept that any of the rest wants."""
 HELD_MAX = 100_000
@@ -77,6 +78,7 @@ class Keeping:
         self._unread: dict[int, Offset] = {}
         """The same of what is wanted of it, in this pass."""
         self._names: dict[int, str] = {}
+        self._names_length = 0
         self._told = False
         """Whether it was said in this pass that something goes unread."""
         self._wanted = Wanted()
@@ -132,13 +134,15 @@ class Keeping:
             return ()  # Whoever opens the session is told.
 
     async def judge(self, topic_ids: Collection[int]) -> Mapping[int, Judged]:
-        if len(self._rules) + len(topic_ids) > JUDGED_MAX:
+        if len(self._rules) + len(topic_ids) > JUDGED_MAX or self._names_length > NAMES_LENGTH_MAX:
             self._rules.clear()
             self._unread.clear()
             self._names.clear()
+            self._names_length = 0
         unknown = [t for t in topic_ids if t not in self._unread or t not in self._rules]
         if unknown:
             names = await self._store.removing.topic_names(unknown)
+            self._names_length += sum(len(names[t]) for t in names.keys() - self._names.keys())
             self._names |= names
             for topic_id, name in names.items():
                 if topic_id not in self._rules:

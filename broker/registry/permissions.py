@@ -20,6 +20,7 @@ from broker.security.rights import Rights
 from broker.security.rules import (
     BUILT_IN,
     EVERYONE,
+    Decided,
     Holder,
     Rule,
     Rules,
@@ -59,6 +60,8 @@ class Permissions:
         self._filters_bytes = 0
         self._ready: dict[tuple[str, tuple[str, ...]], tuple[Rules, list[Rule]]] = {}
         """The rules without a client identifier, ready to be asked, and those with one."""
+        self._same: dict[tuple[Rule, ...], Rules] = {}
+        self._decided = Decided()
 
     async def start(self, *watchers: Watcher) -> None:
         """`watchers` are told of every change. Raises StoreError."""
@@ -90,6 +93,7 @@ class Permissions:
         """Rules or users are others now."""
         self.version += 1
         self._ready.clear()
+        self._same.clear()
         for watcher in self._watching:
             watcher.rights_changed(limited=self._users.exist)
 
@@ -105,11 +109,22 @@ class Permissions:
         if key not in self._ready:
             if len(self._ready) >= KEPT_TOGETHER_MAX:
                 self._ready.clear()
+                self._same.clear()
             rules = self.of(user, roles)
-            shared = Rules([rule for rule in rules if not rule.of_client], user)
-            self._ready[key] = shared, [rule for rule in rules if rule.of_client]
+            of_client = [rule for rule in rules if rule.of_client]
+            self._ready[key] = self._for_all_clients(rules, user), of_client
         shared, of_client = self._ready[key]
-        return shared, Rules(of_client, user, client_id) if of_client else None
+        own = Rules(of_client, user, client_id, self._decided) if of_client else None
+        return shared, own
+
+    def _for_all_clients(self, rules: Sequence[Rule], user: str) -> Rules:
+        """Users whose rules are the same, and do not name them, have the same object."""
+        kept = tuple(rule for rule in rules if not rule.of_client)
+        if any(rule.of_user for rule in kept):
+            return Rules(kept, user, decided=self._decided)
+        if kept not in self._same:
+            self._same[kept] = Rules(kept, "", decided=self._decided)
+        return self._same[kept]
 
     def of(self, user: str, roles: Sequence[str]) -> list[Rule]:
         """All that count for a user with these roles."""

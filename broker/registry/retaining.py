@@ -12,6 +12,7 @@ import logging
 import shutil
 from collections.abc import Callable, Sequence
 
+from broker.cache import Cache
 from broker.clock import Clock
 from broker.config import Config
 from broker.counters import Counters
@@ -27,9 +28,6 @@ from broker.topics import matches
 
 DEFAULT_AGE_S = 30 * 86_400
 DEFAULT_BYTES_MAX = 10 << 30
-LEFT_OUT_MAX = 20_000
-"""Topics of which is remembered whether their QoS 0 is logged."""
-
 logger = logging.getLogger(__name__)
 
 
@@ -58,7 +56,7 @@ class Retaining:
             interval_s=config.retention_interval_s,
         )
         self.trims = Trims(store, self._retention, self._keeping, clock)
-        self._left_out: dict[str, bool] = {}
+        self._left_out: Cache[str, bool] = Cache()
         self._hold_to(self._rules)
 
     async def run_forever(self) -> None:
@@ -99,13 +97,13 @@ class Retaining:
 
     def _leaves_out(self, topic: str) -> bool:
         """Whether QoS 0 messages of this topic are not logged."""
-        if topic not in self._left_out:
-            if len(self._left_out) >= LEFT_OUT_MAX:
-                self._left_out.clear()
+        left_out = self._left_out.get(topic)
+        if left_out is None:
             found = (r for r in self._rules if r.filter is None or matches(r.filter, topic))
             rule = next(found, None)
-            self._left_out[topic] = rule is not None and not rule.log
-        return self._left_out[topic]
+            left_out = rule is not None and not rule.log
+            self._left_out.keep(topic, left_out, len(topic))
+        return left_out
 
     def values(self) -> dict[str, object]:
         """Under `$SYS`."""

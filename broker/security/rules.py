@@ -37,9 +37,10 @@ from broker.topics import (
 )
 
 EVERY_OTHER = "$#"
-DECIDED_MAX = 10_000
-DECIDED_LENGTH_MAX = 1 << 20
-"""Topics of which is remembered what the rules say, for each right, and their characters."""
+DECIDED_MAX = 200_000
+DECIDED_LENGTH_MAX = 16 << 20
+"""Answers that are remembered, of all users together, and the characters of their topics: about
+40 MB, and 20 ms to forget."""
 NO_ADMINISTRATION = (
     "nothing asks for the right admin: whoever may open the broker's admin socket administers, and"
     " nobody by the network"
@@ -81,6 +82,11 @@ class Rule:
         """Whether it depends on the client identifier."""
         return "%c" in self.filter
 
+    @property
+    def of_user(self) -> bool:
+        """Whether it depends on the name of the user."""
+        return "%u" in self.filter
+
     def __str__(self) -> str:
         return f"{'allow' if self.allow else 'deny'} {self.right} {self.filter}"
 
@@ -103,6 +109,8 @@ class Verdict(NamedTuple):
 
 
 SILENCE = Verdict(None, None)
+Answers = dict[Right, dict[str, Verdict]]
+"""By Topic Name."""
 
 
 def _built_in(role: str, *rights: tuple[Right, str]) -> tuple[Rule, ...]:
@@ -176,14 +184,39 @@ def _names_lead_below_dollar(topic_filter: str) -> bool:
     return first.startswith("$") and _PLACEHOLDER.search(first) is not None
 
 
+class Decided:
+    """What rules have answered, remembered for all that share this: when it is too much, it is
+    forgotten."""
+
+    def __init__(self) -> None:
+        self._of: dict[int, Answers] = {}
+        """By the identity of each."""
+        self._count = self._length = 0
+
+    def add(self, of: Answers, right: Right, topic: str, verdict: Verdict) -> None:
+        """Remember it in `of`."""
+        if self._count >= DECIDED_MAX or self._length + len(topic) > DECIDED_LENGTH_MAX:
+            for answers in self._of.values():
+                for topics in answers.values():
+                    topics.clear()
+            self._of.clear()
+            self._count = self._length = 0
+        self._of[id(of)] = of
+        self._count += 1
+        self._length += len(topic)
+        of[right][topic] = verdict
+
+
 class Rules:
     """Those that count for somebody, with their filters filled."""
 
-    def __init__(self, rules: Iterable[Rule], user: str, client_id: str = "") -> None:
+    def __init__(
+        self, rules: Iterable[Rule], user: str, client_id: str = "", decided: Decided | None = None
+    ) -> None:
         self._trees: dict[tuple[Right, bool], TopicTree[Rule, Rule]] = {}
         self._lists: dict[tuple[Right, bool], list[tuple[Levels, Rule]]] = {}
-        self._decided: dict[Right, dict[str, Verdict]] = {right: {} for right in Right}
-        self._decided_length = 0
+        self._remembered = decided or Decided()
+        self._decided: Answers = {right: {} for right in Right}
         for rule in rules:
             topic_filter = filled(rule.filter, user, client_id)
             if topic_filter is not None:
@@ -196,15 +229,10 @@ class Rules:
 
     def verdict(self, right: Right, topic: str) -> Verdict:
         """What they say of a Topic Name."""
-        known = self._decided[right]
-        verdict = known.get(topic)
+        verdict = self._decided[right].get(topic)
         if verdict is None:
-            self._decided_length += len(topic)
-            if len(known) >= DECIDED_MAX or self._decided_length > DECIDED_LENGTH_MAX:
-                for each in self._decided.values():
-                    each.clear()
-                self._decided_length = len(topic)
-            verdict = known[topic] = self.decide(right, topic)
+            verdict = self.decide(right, topic)
+            self._remembered.add(self._decided, right, topic, verdict)
         return verdict
 
     def denies(self, right: Right) -> bool:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
+from broker.cache import Cache
 from broker.documents import NOT_YET, Operation, Place, Put, SubscriptionDocument
 from broker.message import Grant, Message, Offset, Outgoing
 from broker.security.rights import Rights
@@ -38,10 +39,9 @@ class SubscriptionSet:
         self._client_id = client_id
         self._tree: TopicTree[str, SubscriptionDocument] = TopicTree()
         """Without Shared Subscriptions: what these get is for their groups to say."""
-        self._cache: dict[str, tuple[list[SubscriptionDocument], Grant | None]] = {}
+        self._cache: Cache[str, tuple[list[SubscriptionDocument], Grant | None]]
+        self._cache = Cache(CACHED_TOPICS_MAX, CACHED_LENGTH_MAX)
         """By topic: the matching subscriptions that do not replay, and their grant if all count."""
-        self._cached_length = 0
-        """Characters of these topics."""
         self.joined: dict[str, None] = {}
         """Topic Filters that got no live message yet since their replay ended."""
         self.by_log: dict[str, None] = {}
@@ -209,16 +209,11 @@ class SubscriptionSet:
 
     def _find(self, topic: str) -> tuple[list[SubscriptionDocument], Grant | None]:
         matching = [s for s in self._tree.match(topic) if not s.replaying]
-        self._cached_length += len(topic)
-        if len(self._cache) >= CACHED_TOPICS_MAX or self._cached_length > CACHED_LENGTH_MAX:
-            self.forget()
-        entry = self._cache[topic] = (matching, merge_grants(matching))
-        return entry
+        return self._cache.keep(topic, (matching, merge_grants(matching)), len(topic))
 
     def forget(self) -> None:
         """Forget what is remembered of topics: the session has caught up."""
         self._cache.clear()
-        self._cached_length = 0
 
     # Replays
 

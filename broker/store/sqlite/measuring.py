@@ -18,11 +18,11 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from functools import partial
 
+from broker.cache import Cache
 from broker.message import WallUs
 from broker.store import Amount, Stretch
 from broker.store.sqlite.accounts import bounds
 from broker.store.sqlite.filters import Topics
-from broker.store.sqlite.names import Cache
 from broker.store.sqlite.rows import BLOCK_SHIFT
 from broker.store.sqlite.search import Search, TopicFilters
 from broker.topics import TopicTree

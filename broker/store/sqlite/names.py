@@ -4,37 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import TypeVar
 
+from broker.cache import Cache
 from broker.store.sqlite.rows import seed
-
-NAMES_MAX = 32_768
-NAMES_LENGTH_MAX = 8 << 20
-"""Most entries and characters in a cache of names (a client identifier may have 65,535). A full
-cache is emptied."""
 
 K = TypeVar("K")
 V = TypeVar("V")
-
-
-class Cache(dict[K, V], Generic[K, V]):
-    """Values are added by `keep`."""
-
-    def __init__(self) -> None:
-        self._length = 0
-
-    def keep(self, key: K, value: V, length: int) -> V:
-        """Returns the value. `length`: characters of the names in key and value."""
-        self._length += length
-        if len(self) >= NAMES_MAX or self._length > NAMES_LENGTH_MAX:
-            self.clear()
-            self._length = length
-        self[key] = value
-        return value
-
-    def clear(self) -> None:
-        super().clear()
-        self._length = 0
 
 
 class _Found(Cache[K, V]):

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from broker.cache import Cache
 from broker.documents import Document, Key
 from broker.errors import StoreCorrupt
 from broker.message import Message, Offset
@@ -36,7 +37,6 @@ from broker.store.sqlite.filters import Topics
 from broker.store.sqlite.hidden import Hidden
 from broker.store.sqlite.index import BLOCKS_PER_RUN, BLOCKS_PER_STEP_MIN, Run, TopicIndex
 from broker.store.sqlite.measuring import Measure
-from broker.store.sqlite.names import Cache
 from broker.store.sqlite.rows import BLOCK_SHIFT, COLUMNS, checksum, seed, text, without_offset
 from broker.store.sqlite.search import Search, TopicFilters
 from broker.store.sqlite.when import FirstAt, LastBefore, When

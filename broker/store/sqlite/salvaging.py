@@ -20,13 +20,13 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from broker.cache import Cache
 from broker.documents import CursorDocument, InFlightDocument
 from broker.errors import SchemaMismatch, StoreCorrupt
 from broker.message import Offset
 from broker.store.sqlite import figures, schema
 from broker.store.sqlite.checking import InFlight, cursors
 from broker.store.sqlite.lost import Lost, leave_gaps
-from broker.store.sqlite.names import Cache
 from broker.store.sqlite.pages import Row, Value
 from broker.store.sqlite.remains import Remains
 from broker.store.sqlite.rows import BLOCK_SHIFT, COLUMNS, checksum, seed, without_offset

@@ -129,6 +129,19 @@ def test_routes_that_no_topic_has_any_more_are_not_kept_without_end(
     assert len(table._interned) <= 50
 
 
+def test_routes_of_long_topics_are_bounded_by_what_they_take_in_memory() -> None:
+    """100,000 of 4 KiB took 400 MB."""
+    table = RouteTable()
+    table.add(SESSIONS[0], subscription("#"))
+    most = routes.REMEMBERED_LENGTH_MAX // 65_000 + 1
+    for n in range(1000):
+        assert table.of(f"{n}/{'x' * 65_000}") != ()
+        if n == 100:
+            table.add(SESSIONS[1], subscription("other"))  # All are in doubt.
+        assert len(table._routes) + len(table._doubtful) <= most
+    assert len(table._routes) > 50
+
+
 def test_equal_routes_are_the_same_object() -> None:
     table = RouteTable()
     table.add(SESSIONS[0], subscription("#"))

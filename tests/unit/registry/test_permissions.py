@@ -87,6 +87,17 @@ async def test_roles_are_those_of_now_or_those_that_were_shown() -> None:
         assert stranger.may_publish("a")
 
 
+async def test_users_with_the_same_rules_share_what_is_remembered_of_them() -> None:
+    async with running(Disk()) as world:
+        await with_users(world, anna="staff", ben="staff")
+        for text, shared in (("allow publish a", True), ("allow publish %u/#", False)):
+            await world.permissions.add([rule(text, STAFF)])
+            rules = [world.permissions.rules(name, None, "c1") for name in ("anna", "ben")]
+            anna, ben = [found[0] for found in rules if found is not None]
+            assert (anna is ben) == shared
+            assert anna.verdict(Right.PUBLISH, "ben/x").allowed is not True
+
+
 async def test_a_rule_of_the_client_identifier_is_for_that_one() -> None:
     async with running(Disk()) as world:
         await world.permissions.add([rule("allow publish d/%c"), rule("allow publish u/%u")])

@@ -14,6 +14,7 @@ from broker.security.names import ADMIN, STANDARD
 from broker.security.rules import (
     BUILT_IN,
     SILENCE,
+    Decided,
     Holder,
     Right,
     Rule,
@@ -266,3 +267,15 @@ def test_what_is_remembered_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None
     for n in range(100):
         found.verdict(Right.PUBLISH, f"{n}/{'x' * 20}")
     assert len(found._decided[Right.PUBLISH]) <= 3
+
+
+def test_what_many_remember_has_one_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "DECIDED_MAX", 50)
+    together, found = Decided(), [rule("allow publish %u/#")]
+    of_users = [Rules(found, f"u{n}", decided=together) for n in range(10)]
+    for topic in range(100):
+        for number, one in enumerate(of_users):
+            for user in (number, number + 1):
+                verdict = one.verdict(Right.PUBLISH, f"u{user}/{topic}")
+                assert (verdict.allowed is True) == (user == number)
+    assert sum(len(one._decided[Right.PUBLISH]) for one in of_users) <= 50

@@ -8,7 +8,7 @@ from contextlib import closing
 
 import pytest
 
-from broker.store.sqlite import names
+from broker import cache
 from broker.store.sqlite.names import Names
 from broker.store.sqlite.rows import seed
 
@@ -43,7 +43,7 @@ def test_what_was_rolled_back_gets_its_identifier_anew(database: sqlite3.Connect
 def test_the_names_in_memory_are_bounded(
     database: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(names, "NAMES_MAX", 10)
+    monkeypatch.setattr(cache, "COUNT_MAX", 10)
     pairs = Names(database).pairs
     for i in range(25):
         assert pairs[f"t/{i}", "x"][:2] == (i + 1, 1)
@@ -57,6 +57,6 @@ def test_long_names_are_bounded_by_what_they_take_in_memory(database: sqlite3.Co
     for i in range(500):
         publisher = f"{i:05}".ljust(65_535)
         assert known.pairs["t", publisher][:2] == (1, i + 1)
-        assert sum(len(topic) + len(of) for topic, of in known.pairs) <= names.NAMES_LENGTH_MAX
+        assert sum(len(topic) + len(of) for topic, of in known.pairs) <= cache.LENGTH_MAX
     assert len(known.pairs) > 50
     assert known.pairs["t", "00003".ljust(65_535)][:2] == (1, 4)
