@@ -15,6 +15,7 @@ VERSIONS = range(1, len(schema.migrations()) + 1)
 MESSAGES = 2500
 CHECKSUMS_HAVE_OFFSETS = 4
 """Since this schema; and since then blocks have figures."""
+PUBLISHERS_ARE_LISTED = 12
 
 
 def make(path: Path, version: int) -> list[Message]:
@@ -43,6 +44,12 @@ def make(path: Path, version: int) -> list[Message]:
         if version >= CHECKSUMS_HAVE_OFFSETS:
             for block in range(MESSAGES >> BLOCK_SHIFT):
                 figures.write_from_rows(connection, block)
+        if version >= PUBLISHERS_ARE_LISTED:
+            connection.execute(
+                f"INSERT INTO publisher_blocks SELECT DISTINCT offset >> {BLOCK_SHIFT},"
+                " publisher_id FROM messages"
+                f" WHERE offset < {MESSAGES >> BLOCK_SHIFT << BLOCK_SHIFT}"
+            )
         connection.execute(
             "INSERT INTO retained (topic_id, offset) SELECT topic_id, offset FROM messages"
             " WHERE retain = 1"

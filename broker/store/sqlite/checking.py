@@ -17,7 +17,7 @@ from itertools import groupby
 from broker.documents import CursorDocument, InFlightDocument
 from broker.errors import StoreCorrupt
 from broker.message import Offset
-from broker.store.sqlite import figures, gaps, removed, schema
+from broker.store.sqlite import figures, gaps, removed, schema, unread
 from broker.store.sqlite.accounts import Accounts, Unsound, bounds
 from broker.store.sqlite.damaged import Damage
 from broker.store.sqlite.errors import is_damage
@@ -101,6 +101,18 @@ _QUESTIONS = {
 }
 """Each is one statement, and so of one moment."""
 
+_UNLISTED = f"""
+SELECT DISTINCT offset >> {BLOCK_SHIFT}, publisher_id FROM messages
+WHERE offset >= max(:first << {BLOCK_SHIFT}, (SELECT start FROM log),
+    (SELECT publishers_from FROM log) << {BLOCK_SHIFT})
+AND offset < min(:last + 1, (SELECT max(offset) >> {BLOCK_SHIFT} FROM messages)) << {BLOCK_SHIFT}
+EXCEPT SELECT block, publisher_id FROM publisher_blocks WHERE block BETWEEN :first AND :last
+"""
+_UNKNOWN = """
+SELECT block, publisher_id FROM publisher_blocks
+WHERE block BETWEEN :first AND :last AND publisher_id NOT IN (SELECT id FROM publishers)
+"""
+
 InFlight = Callable[[CursorDocument, Sequence[InFlightDocument]], object]
 """Looks at what a cursor and all pages of its session list. Raises StoreCorrupt."""
 
@@ -149,6 +161,7 @@ class Check:
             self._references,
             self._names,
             self._cursors,
+            self._unread,
             self._blocks,
             self._messages,
         ):
@@ -218,13 +231,21 @@ class Check:
             except StoreCorrupt as error:
                 yield Problem(str(error))
 
+    def _unread(self) -> Iterator[Problem]:
+        for said in unread.problems(self._connection):
+            yield Problem(said)
+
     def _blocks(self) -> Iterator[Problem]:
         """The index and the figures of each block, beside its messages."""
         block = messages = 0
         while (first := self._next_block(block)) is not None:
             block = first + BLOCKS_PER_LOOK
             with self._one_moment():
-                found = [*self._index(first, block - 1), *self._figures(first, block - 1)]
+                found = [
+                    *self._index(first, block - 1),
+                    *self._figures(first, block - 1),
+                    *self._publishers(first, block - 1),
+                ]
             yield from found
             yield from self._removed(first, block - 1)
             (count,) = self._connection.execute(
@@ -276,6 +297,14 @@ class Check:
         ).fetchall():
             for topic_id in figures.disagreeing(self._connection, block):
                 yield Problem(f"the figures of topic {topic_id} in block {block} do not add up")
+
+    def _publishers(self, first: int, last: int) -> Iterator[Problem]:
+        """A publisher that is not listed may lose its name, and with it its messages."""
+        blocks = {"first": first, "last": last}
+        for block, publisher in self._connection.execute(_UNLISTED, blocks):
+            yield Problem(f"publisher {publisher} is not listed in block {block}")
+        for block, publisher in self._connection.execute(_UNKNOWN, blocks):
+            yield Problem(f"publisher {publisher}, listed in block {block}, is not there")
 
     def _removed(self, first: int, last: int) -> Iterator[Problem]:
         """What retention says that it removed is not there."""

@@ -26,22 +26,18 @@ from broker.store.removing import (
     Picked,
     Row,
     Segment,
-    as_ranges,
     pick,
 )
 from broker.store.sqlite import removed
 from broker.store.sqlite.accounts import bounds
 from broker.store.sqlite.held import HELD
 from broker.store.sqlite.rows import BLOCK_SHIFT
-from broker.store.sqlite.search import TopicFilters
 from broker.topics import is_shared
 
 COUNTED_MAX = 8
 """Blocks without figures whose rows are counted in one look."""
 SUBSCRIPTIONS_AT_ONCE = 2000
 NAMES_AT_ONCE = 5000
-UNREAD_AT_ONCE = 2048
-"""Rows of `removed_unread`: those of two blocks at least."""
 
 _FIGURES = """
 SELECT block, topic_id, messages, bytes, newest_at_us FROM topic_blocks
@@ -152,27 +148,6 @@ def owed(
         if not is_shared(filter)
     ]
     return found, rows[-1][:2] if len(rows) == SUBSCRIPTIONS_AT_ONCE else None
-
-
-def unread(
-    connection: sqlite3.Connection, start: int, stop: int, filters: TopicFilters
-) -> tuple[list[range], Offset]:
-    """The offsets from `start` to `stop` - 1 that were removed unread, and whose topics match; and
-    how far that looked."""
-    rows = connection.execute(
-        "SELECT block, name, offsets FROM removed_unread LEFT JOIN topics ON id = topic_id"
-        " WHERE block BETWEEN ? AND ? ORDER BY block LIMIT ?",
-        (start >> BLOCK_SHIFT, stop - 1 >> BLOCK_SHIFT, UNREAD_AT_ONCE),
-    ).fetchall()
-    if len(rows) == UNREAD_AT_ONCE:  # Of the last block there may be more.
-        stop = rows[-1][0] << BLOCK_SHIFT
-    found = sorted(
-        (block << BLOCK_SHIFT) + int.from_bytes(places[at : at + 2], "big")
-        for block, name, places in rows
-        if filters.match(name)
-        for at in range(0, len(places), 2)
-    )
-    return as_ranges(offset for offset in found if start <= offset < stop), Offset(stop)
 
 
 class NamesInUse:

@@ -14,7 +14,7 @@ from broker.errors import StoreFull
 from broker.message import Offset
 from broker.store import Read
 from broker.store.removing import Order, Owed, Removed, Row, Segment, amounts, part_bytes
-from broker.store.sqlite import removable
+from broker.store.sqlite import removable, unread
 from broker.store.sqlite.checkpoint import Checkpoints
 from broker.store.sqlite.lanes import Lanes
 from broker.store.sqlite.search import TopicFilters
@@ -37,6 +37,8 @@ class SqliteRemoving:
         self.keeps_all = writer.keeps_all
         self.has_unread = writer.has_unread
         """Whether something was removed unread, and there may still be somebody to be told."""
+        self._told = set[int]()
+        """Blocks of which it was said that this is damaged."""
         self._thread = thread
         self._writer = writer
         self._trimming = Trimming(writer)
@@ -113,7 +115,7 @@ class SqliteRemoving:
         """Name in what was read from `start` on what was removed unread. If that is much, what was
         read ends sooner. Called afterwards: nothing is removed in between that nobody hears of."""
         wanted = TopicFilters(filters)
-        read.removed, stop = await self._look(removable.unread, start, read.next, wanted)
+        read.removed, stop = await self._look(unread.between, start, read.next, wanted, self._told)
         if stop < read.next:
             read.next = stop
             read.messages = [message for message in read.messages if message.offset < stop]

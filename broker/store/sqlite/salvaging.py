@@ -24,7 +24,7 @@ from broker.cache import Cache
 from broker.documents import CursorDocument, InFlightDocument
 from broker.errors import SchemaMismatch, StoreCorrupt
 from broker.message import Offset
-from broker.store.sqlite import figures, schema
+from broker.store.sqlite import figures, schema, unread
 from broker.store.sqlite.checking import InFlight, cursors
 from broker.store.sqlite.lost import Lost, leave_gaps
 from broker.store.sqlite.pages import Row, Value
@@ -115,6 +115,7 @@ class Salvage:
             self._result.lost = leave_gaps(
                 new, start, noted, lambda table: self._rows(table, roots)
             )
+            self._keep_unread(roots, start)
             self._mend_sessions()
         self._count()
         new.execute("DETACH scratch")
@@ -270,6 +271,16 @@ class Salvage:
                 " WHERE retain = 1 GROUP BY topic_id) WHERE length(payload) > 0"
                 " AND topic_id NOT IN (SELECT topic_id FROM retained)"
             )
+
+    def _keep_unread(self, roots: dict[str, int], start: int) -> None:
+        """What retention removed unread: who did not hear of it still does."""
+        for row in self._rows("removed_unread", roots):
+            topic_id = None
+            match row.values:
+                case [_, int(number), *_] if names := self._candidates(number):
+                    topic_id = self._intern("topics", "name", number, names[0])
+            if not unread.keep(self._new, row.values, topic_id, start):
+                self._result.refused += 1
 
     def _index(self, start: int) -> None:
         new = self._new

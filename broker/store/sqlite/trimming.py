@@ -17,6 +17,7 @@ from broker.store.removing import OVERHEAD_BYTES, Row
 from broker.store.sqlite import figures, gaps, removed
 from broker.store.sqlite.held import HELD
 from broker.store.sqlite.rows import BLOCK_SHIFT
+from broker.store.sqlite.unread import note
 from broker.store.sqlite.writer import Writer
 
 PASSED_AT_ONCE_MAX = 2000
@@ -73,7 +74,7 @@ class Trimming:
                 _forget_if_empty(connection, block)
             removed.add(connection, block, gone)
             told = [row[:2] for row in rows if row[0] in unread]
-            _note_unread(connection, block, told)
+            note(connection, block, told)
         writer.message_count -= len(gone)
         size = sum([size for _, _, size, _ in rows])
         writer.pages += 6 + (size + OVERHEAD_BYTES * len(rows)) // 4096
@@ -197,16 +198,3 @@ def _forget_index(connection: sqlite3.Connection, block: int) -> None:
     """Of the blocks before this one."""
     connection.execute("DELETE FROM topic_blocks WHERE block < ?", (block,))
     connection.execute("DELETE FROM publisher_blocks WHERE block < ?", (block,))
-
-
-def _note_unread(
-    connection: sqlite3.Connection, block: int, told: Sequence[tuple[int, int]]
-) -> None:
-    by_topic = sorted(told, key=lambda row: row[1])
-    for topic_id, group in groupby(by_topic, key=lambda row: row[1]):
-        places = b"".join((offset & removed.PLACE).to_bytes(2, "big") for offset, _ in group)
-        connection.execute(
-            "INSERT INTO removed_unread VALUES (?, ?, ?)"
-            " ON CONFLICT DO UPDATE SET offsets = CAST(offsets || excluded.offsets AS BLOB)",
-            (block, topic_id, places),
-        )

@@ -11,7 +11,7 @@ from broker.documents import Put, SessionDocument
 from broker.errors import StoreCorrupt
 from broker.message import Offset
 from broker.store.removing import SEGMENT, Cut, Order
-from broker.store.sqlite import removable
+from broker.store.sqlite import removable, unread
 from broker.store.sqlite.store import SqliteStore
 from tests.support.messages import message, numbered
 from tests.support.sqlite import ask, change, opened, problems
@@ -165,7 +165,7 @@ async def test_there_is_no_end_of_segments_that_an_older_program_wrote(
 async def test_much_that_went_unread_is_told_in_several_reads(
     sqlite: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(removable, "UNREAD_AT_ONCE", 2)
+    monkeypatch.setattr(unread, "ROWS_AT_ONCE", 2)
     await sqlite.append(numbered(9000))
     size = (await sqlite.removing.segments(Offset(0)))[0].topics[1].bytes * 8
     position = Offset(0)
