@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -9,6 +10,8 @@ from broker.delivery.subscribers import Subscriber
 from broker.documents import SessionDocument
 from broker.errors import StoreError
 from broker.message import Grant, Message, Monotonic
+
+logger = logging.getLogger(__name__)
 
 
 class Owner(Subscriber, Protocol):
@@ -70,6 +73,17 @@ class RedeliveryUser(Protocol):
 
     def failed(self, error: Exception) -> None:
         """What is to be tried again cannot be read."""
+
+
+class NobodyUsesIt(RedeliveryUser):
+    """In place of a group that is closed."""
+
+    def wake(self) -> None: ...
+
+    def cursor_moved(self) -> None: ...
+
+    def failed(self, error: Exception) -> None:
+        logger.critical("what is to be tried again", exc_info=error)
 
 
 class Operator(Owner):

@@ -16,7 +16,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -32,14 +31,12 @@ from broker.log.log import Log
 from broker.message import Lease, Message, Monotonic, Offset
 from broker.queue_documents import DeadNoticeDocument, RetryDocument
 from broker.registry.dead_letters import DeadLetters
-from broker.registry.faces import RedeliveryUser, Times
+from broker.registry.faces import NobodyUsesIt, RedeliveryUser, Times
 from broker.registry.policy import Policy
 from broker.registry.retries import Retries, Retry
 from broker.registry.taken_back import TakenBack
 from broker.session.session import Session
 from broker.store import PART_MAX
-
-logger = logging.getLogger(__name__)
 
 READY_MAX = 64
 READY_BYTES_MAX = 256 * 1024
@@ -59,17 +56,6 @@ class Failure:
     worker: str
     counts: bool = True
     final: bool = False
-
-
-class Nobody:
-    """The user of what is closed."""
-
-    def wake(self) -> None: ...
-
-    def cursor_moved(self) -> None: ...
-
-    def failed(self, error: Exception) -> None:
-        logger.critical("what is to be tried again", exc_info=error)
 
 
 class Redelivery:
@@ -110,7 +96,7 @@ class Redelivery:
 
     def close(self) -> None:
         """The group is not open any more, and is not known from here on: they knew each other."""
-        self._user = Nobody()
+        self._user = NobodyUsesIt()
         if self._reading is not None:
             self._reading.cancel()
 
@@ -275,8 +261,8 @@ class Redelivery:
         return [(message, held[message.offset]) for message in fit]
 
     def take(self, retry: Retry) -> bool:
-        """Whether this one still waited for its time; it does no more."""
-        return self._retries.take(retry)
+        """Whether this one still waited for its time, and is needed; it does no more."""
+        return self._retries.take(retry) and bool(self._once([retry]))
 
     def look(self) -> None:
         """Get what is due ready, if there is anything and it has room."""
@@ -288,12 +274,26 @@ class Redelivery:
             self._reading = tasks.start(self._read_on(), self._user.failed)
             return
         now_us = self._log.time.served_at(self.now())
-        due = self._retries.take_due(now_us, READY_MAX - len(self.ready))
-        if due:
-            self._fetching = {retry.offset: retry for retry in due}
-            self._reading = tasks.start(self._fetch(), self._user.failed)
-        else:
-            self._set_alarm()
+        while due := self._retries.take_due(now_us, READY_MAX - len(self.ready)):
+            self._fetching = self._once(due)
+            if self._fetching:
+                self._reading = tasks.start(self._fetch(), self._user.failed)
+                return
+        self._set_alarm()
+
+    def _once(self, due: Sequence[Retry]) -> dict[Offset, Retry]:
+        """Those of a message that a member has, or is to have, already are not needed: it waits
+        twice where the group went back over it."""
+        once: dict[Offset, Retry] = {}
+        out = {*self._leased, *[retry.offset for _, retry in self.ready]}
+        twice = []
+        for retry in due:
+            if retry.offset in out or retry.offset in once:
+                twice.append(self._delete(retry))
+            else:
+                once[retry.offset] = retry
+        self._store(twice, [])
+        return once
 
     def leased(self, retry: Retry, lease: Lease) -> None:
         """This retry, which was ready, is a member's now."""
@@ -364,7 +364,8 @@ class Redelivery:
         except BaseException:
             self._retries.not_read()
             raise
-        taken = {*self._leased, *self._fetching, *[retry.offset for _, retry in self.ready]}
+        out = [*[retry for retry, _ in self._leased.values()], *[retry for _, retry in self.ready]]
+        taken = {retry.place for retry in (*out, *self._fetching.values())}
         self._retries.read(found, complete=len(found) < PART_MAX, taken=taken)
         self._set_alarm()
 

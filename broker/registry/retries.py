@@ -111,7 +111,7 @@ class Retries:
         documents: Sequence[RetryDocument],
         *,
         complete: bool,
-        taken: Container[Offset] = (),
+        taken: Container[Place] = (),
     ) -> None:
         """These are the next in the store. `complete`: there are no more; `taken`: from here, and
         not over."""
@@ -125,7 +125,7 @@ class Retries:
             if before < retry.place <= through:
                 found[retry.place] = retry
         over = self._removed
-        new = [r for place, r in found.items() if place not in over and r.offset not in taken]
+        new = [r for place, r in found.items() if place not in over and place not in taken]
         self._waiting = sorted({*self._waiting, *new})
         self._through = through
         self._added, self._removed = None, set()

@@ -6,7 +6,8 @@ sooner or later, and the broker stops or crashes, and starts again. At last some
 all that comes: then each message was acknowledged or is a dead letter, and nothing waits (P3).
 
 On the way nobody is sent what another has and was not taken from it, nor what was acknowledged, but
-after a crash (P4). Each seed is one run; it draws what happens when.
+after a crash (P4). In some runs an operator lets the group go on elsewhere in the log, and gives
+back dead letters; then these may come again. Each seed is one run; it draws what happens when.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ import pytest
 
 from broker.config import Config
 from broker.documents import Delete, SubscriptionDocument
+from broker.errors import NotFound
 from broker.queue_documents import DeadLetterDocument, GroupDocument, RetryDocument
+from broker.registry.administration import Administration
+from broker.registry.queues import Queues
 from tests.support.groups import GROUP, member
 from tests.support.messages import message
 from tests.support.trials import trials
@@ -45,9 +49,15 @@ class Queue:
         self.acknowledged: set[int] = set()
         self.crashed_with: set[int] = set()
         """Acknowledged before a crash."""
+        self.has_operator = rng.random() < 0.3
+        self.again: set[int] = set()
+        """An operator let the group go over these again, or over them."""
+        self.skipped: set[int] = set()
         self.workers: dict[str, Worker] = {}
 
     def sent(self, number: int) -> None:
+        if number in self.again:
+            return
         assert number not in self.acknowledged - self.crashed_with, f"{number} was acknowledged"
         for name, worker in self.workers.items():
             assert number not in worker.leased(), f"{number} is {name}'s"
@@ -57,6 +67,27 @@ class Queue:
         width = self.rng.choice((1, 1, SMALL + 1))
         numbers = range(first, self.published + 1)
         await world.publish(*[message(str(n).zfill(width), "jobs/a") for n in numbers])
+
+    async def seek(self, world: World) -> None:
+        to = self.rng.choice(("earliest", "-5", "latest"))
+        operator = Administration(
+            *(world.log, world.delivery, world.sessions, world.groups),
+            *(world.counters, world.clock),
+        )
+        published = {*range(1, self.published + 1)}
+        self.again |= published
+        if to != "earliest":
+            self.skipped |= published
+        await world.passing_time(operator.seek(GROUP, to))
+
+    async def redrive(self, world: World) -> None:
+        try:
+            await world.passing_time(
+                Queues(world.log, world.groups, world.clock).redrive(GROUP, None)
+            )
+        except NotFound:
+            return
+        self.again |= {*range(1, self.published + 1)}
 
     async def join(self, world: World, name: str) -> None:
         """If it is not there."""
@@ -159,6 +190,8 @@ async def one_step(world: World, queue: Queue) -> None:
         case 11 if worker is not None and worker.is_member:
             if sum(other.is_member for other in queue.workers.values()) > 1:
                 worker.unsubscribe()
+        case 12 if queue.has_operator and world.disk.may_commit.is_set():
+            await (queue.seek(world) if rng.random() < 0.5 else queue.redrive(world))
         case _:
             world.clock.advance(rng.choice((0.1, 0.1, 2, 12)))
     if rng.random() < 0.1:
@@ -224,7 +257,7 @@ async def nobody_ended(world: World, queue: Queue) -> set[int]:
     dead = [letter.offset for letter in await world.disk.scan(DeadLetterDocument)]
     read = await world.disk.fetch(sorted(dead))
     buried = {int(each.payload) for each in read.messages}
-    return {*range(1, queue.published + 1)} - queue.acknowledged - buried
+    return {*range(1, queue.published + 1)} - queue.acknowledged - buried - queue.skipped
 
 
 @pytest.mark.parametrize("block", range(BLOCKS))

@@ -433,3 +433,59 @@ async def test_who_has_given_back_what_it_held_too_long_may_have_it_again(world:
     await refuse(world, slow, slow.packet_ids)
     await wait(world, 1)
     assert attempts(slow) == [(b"1", 1), (b"1", 2)]
+
+
+async def seek_back(world: World, member: Subscriber) -> None:
+    """What the group was sent goes out again, beside what it is to try again."""
+    group = world.groups.get(GROUP)
+    assert group is not None
+    assert group.sender is not None
+    world.delivery.seek(group.sender.session, Offset(0))
+    await world.settled()
+    member.wake()
+    await world.settled()
+
+
+@pytest.mark.parametrize("again_after_s", [0.5, 2])
+async def test_of_a_message_that_is_to_be_tried_twice_nothing_stays_behind(
+    world: World, again_after_s: float
+) -> None:
+    """As an operator has let the group go back: it is refused, and waits, once more."""
+    created(world, attempts=10)
+    one = await member(world, "one", window=100)
+    await publish(world, 1, 5)
+    await refuse(world, one, one.packet_ids)
+    await wait(world, again_after_s)
+    await seek_back(world, one)
+    await refuse(world, one, one.packet_ids)
+    assert len(await world.disk.scan(RetryDocument)) > 5
+    two = await member(world, "two", window=3)
+    for _ in range(20):
+        await wait(world, 9)
+        for each in (one, two):
+            await each.acknowledge()
+        await world.settled()
+    assert await world.disk.scan(RetryDocument) == []
+    assert await dead(world) == []
+
+
+async def test_of_many_that_wait_in_the_store_too() -> None:
+    """While some that were read from there are members', others are read."""
+    disk = Disk()
+    async with running(disk) as world:
+        created(world, attempts=10)
+        one = await member(world, "one", window=100)
+        await publish(world, 1, 10)
+        await refuse(world, one, one.packet_ids)
+        await wait(world, 0.5)
+        await seek_back(world, one)
+        await refuse(world, one, one.packet_ids)
+        assert len(await world.disk.scan(RetryDocument)) == 20
+    async with running(disk) as world:
+        created(world, attempts=10)
+        one = await member(world, "one", window=3)
+        for _ in range(20):
+            await wait(world, 9)
+            await one.acknowledge()
+            await world.settled()
+        assert await world.disk.scan(RetryDocument) == []

@@ -79,7 +79,7 @@ def test_none_is_forgotten_or_had_twice_however_many_there_are() -> None:
     its turn, for some time, and puts some back."""
     rng = random.Random(5)
     store: set[Retry] = set()
-    had: dict[Offset, Retry] = {}
+    had: dict[tuple[int, int], Retry] = {}
     retries = Retries()
 
     def read() -> None:
@@ -99,11 +99,11 @@ def test_none_is_forgotten_or_had_twice_however_many_there_are() -> None:
         taken = retries.take_due(ServedUs(100_000), rng.randrange(30))
         taken += [one for one in retries.held_by("a")[-2:] if retries.take(one)]
         for one in taken:
-            assert one.offset not in had
+            assert one.place not in had
             assert one in store
-            had[one.offset] = one
+            had[one.place] = one
         for one in rng.sample([*had.values()], min(len(had), rng.randrange(25))):
-            del had[one.offset]
+            del had[one.place]
             if rng.random() < 0.2:
                 retries.add(one)
             else:
@@ -114,6 +114,6 @@ def test_none_is_forgotten_or_had_twice_however_many_there_are() -> None:
         if retries.used_up:
             read()
         for one in retries.take_due(ServedUs(100_000), 500):
-            assert one.offset not in had
-            had[one.offset] = one
+            assert one.place not in had
+            had[one.place] = one
     assert {*had.values()} == store
