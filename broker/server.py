@@ -227,7 +227,7 @@ class Server:
         """Acknowledge what was received, keep every session's state, close.
 
         Ends within `drain_timeout_s` + 5 s, whatever the disk does. Raises the error with which the
-        log failed, if it did; StoreUnavailable: the disk does not answer.
+        log failed, if it did; StoreUnavailable: the disk does not answer, or takes nothing.
         """
         closed = counted(len(self._connections), "connection is", "connections are")
         logger.info("stopping: %s closed", closed)
@@ -238,8 +238,8 @@ class Server:
             async with asyncio.timeout(self.config.drain_timeout_s):
                 await self._drain()
         except TimeoutError:
-            most_s = self.config.drain_timeout_s
-            logger.error("in %s s the log did not take %s", most_s, self._log.waiting())
+            most_s, log = self.config.drain_timeout_s, self._log
+            self._failed(log.outage.not_taken(log.waiting(), most_s))
         except Exception as error:
             self._failed(error)
         await self._stop_tasks()

@@ -11,7 +11,8 @@ from collections.abc import Callable
 
 from broker.clock import Clock
 from broker.counters import Counters
-from broker.errors import QuotaExceeded, StoreBusy, StoreError, StoreFull
+from broker.errors import QuotaExceeded, StoreBusy, StoreError, StoreFull, StoreUnavailable
+from broker.log.waiting import Waiting
 from broker.message import Monotonic
 
 FULL_RETRY_S = 1.0
@@ -44,6 +45,11 @@ class Outage:
         """Something was stored."""
         self.why = None
         logger.warning("messages are stored and acknowledged again")
+
+    def not_taken(self, waiting: Waiting, within_s: float) -> StoreError:
+        """What a stop ends with that waited so long: to whoever asked for it that is no success."""
+        error = self.why or StoreUnavailable
+        return error(f"in {within_s:g} s the log did not take {waiting}")
 
     @property
     def is_full(self) -> bool:

@@ -18,7 +18,9 @@ Example:
 """
 POLL_S = 0.05
 LOOK_S = 1.0
-"""A stop that takes longer is asked, so often, what it waits for."""
+"""A stop that takes longer is asked what it waits for."""
+LOOK_AGAIN_S = 0.2
+"""How often, while its disk takes nothing: the last answer is what the command ends with."""
 
 
 def run(
@@ -44,20 +46,19 @@ def run(
                     "it finishes what it has acknowledged; look again with: pubsub broker status",
                 )
             if now >= look_at:
-                look_at = now + LOOK_S
                 waiting = _waiting(data_dir) or waiting
+                look_at = now + (LOOK_AGAIN_S if waiting.get("disk") else LOOK_S)
                 if waiting.get("disk") and told != (told := _what(waiting)):
                     output.note(
                         f"the broker waits: its disk is {waiting['disk']}, {told} not stored"
                     )
             time.sleep(POLL_S)
     if waiting.get("disk"):
-        output.note(
+        raise CommandFailed(
             f"stopped; {_what(waiting)} not stored, as the disk was {waiting['disk']}:"
             " no client was told that they are"
         )
-    else:
-        output.note("stopped")
+    output.note("stopped")
 
 
 def _waiting(data_dir: Path) -> dict[str, Any]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import signal
 import socket
+import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from broker.config import DATABASE
 from tests.support.broker_process import BrokerProcess, wait_until
 from tests.support.failing_disk import FailingDisk
 
@@ -56,6 +59,22 @@ def test_a_disk_that_is_lost_ends_the_broker(
         assert broker.stop() == 74
     assert time.monotonic() - begun < MOST_S + BUSY_MACHINE_S
     assert says in last_words(broker)
+
+
+def test_a_stop_while_another_program_has_the_log_locked_is_no_success(
+    broker: BrokerProcess,
+) -> None:
+    """Nobody was told that the message is stored, and the log is whole."""
+    broker.start()
+    other = sqlite3.connect(broker.data_dir / DATABASE, isolation_level=None)
+    with closing(other), socket.create_connection(("127.0.0.1", broker.port)) as publisher:
+        other.execute("BEGIN IMMEDIATE")
+        publisher.sendall(b"PUBLISH t 1 p\n")
+        wait_until(lambda: "locked" in broker.stderr.read_text())
+        assert broker.stop() == 1
+        assert "the log did not take 1 message" in last_words(broker)
+    broker.start()
+    assert broker.query("SELECT count(*) FROM messages") == [(0,)]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.failure import CommandFailed
+from cli.failure import CommandFailed, Exit
 from cli.main import app
 
 
@@ -68,13 +68,18 @@ def test_what_it_waits_for_and_what_was_not_stored_is_said(
 
     monkeypatch.setattr("cli.admin.request", request)
     monkeypatch.setattr("cli.commands.broker_stop.LOOK_S", 0)
-    app(["broker", "stop"], standalone_mode=False)
+    monkeypatch.setattr("cli.commands.broker_stop.LOOK_AGAIN_S", 0)
+    with pytest.raises(CommandFailed) as failed:
+        app(["broker", "stop"], standalone_mode=False)
     assert capsys.readouterr().err.splitlines() == [
         "the broker waits: its disk is full, 1 message and changes of 0 sessions are not stored",
         "the broker waits: its disk is full, 2 messages and changes of 1 session are not stored",
-        "stopped; 2 messages and changes of 1 session are not stored, as the disk was full:"
-        " no client was told that they are",
     ]
+    assert failed.value.code is Exit.FAILED
+    assert str(failed.value) == (
+        "stopped; 2 messages and changes of 1 session are not stored, as the disk was full:"
+        " no client was told that they are"
+    )
 
 
 def test_it_does_not_wait_longer_than_it_is_told(broker: Callable[[int], list[str]]) -> None:
