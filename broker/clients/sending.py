@@ -368,10 +368,10 @@ class Sending(Recipient):
         return True
 
     def _refused(self, ack: Ack) -> None:
-        """What is leased is for its group to try again or to give up; all else is dropped. (P5)"""
-        leases = self._session.in_flight.leases.refuse(ack.packet_ids)
-        count = len(ack.packet_ids) - len(leases)
-        if count:
+        """What is of a group is for that to try again, or to give up; all else is dropped. (P5)"""
+        of, qos2 = self._session.in_flight.leases, ack.type == PacketType.PUBREC
+        leases = (of.refuse_qos2 if qos2 else of.refuse)(ack.packet_ids)
+        if count := len(ack.packet_ids) - len(leases):
             self._counters.dropped["refused by the client"] += count
         said = counted(len(ack.packet_ids), "message")
         logger.info(
@@ -380,7 +380,10 @@ class Sending(Recipient):
         )
         if leases:
             why = ack.reason_string or f"refused with Reason Code 0x{ack.reason_code:02X}"
-            self._groups.refusals.add(self._session, leases, why)
+            if qos2:
+                self._groups.dead_letters.refused(leases, why, self._session.client_id)
+            else:
+                self._groups.refusals.add(self._session, leases, why)
 
     def _release(self, packet_ids: Sequence[int], known: list[int]) -> None:
         """PUBREC is answered by PUBREL. [MQTT-4.3.3-4]"""

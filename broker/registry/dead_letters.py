@@ -22,7 +22,7 @@ from broker.delivery.looks import Looks
 from broker.documents import Delete, Operation, Put
 from broker.errors import StoreError
 from broker.log.log import Log
-from broker.message import AgedUs, Message, Offset, with_user_properties
+from broker.message import AgedUs, Lease, Message, Offset, with_user_properties
 from broker.queue_documents import DeadLetterDocument, DeadNoticeDocument
 from broker.store import PART_MAX
 from broker.topics import dead_topic
@@ -54,6 +54,16 @@ class DeadLetters:
         clean = "".join([c if c.isprintable() else " " for c in reason[:REASON_MAX]])
         document = DeadLetterDocument(group, offset, attempts, clean, worker, died_at_us)
         return [Put(document), Put(DeadNoticeDocument(group, offset))]
+
+    def refused(self, leases: Sequence[Lease], reason: str, worker: str) -> None:
+        """This worker refuses these, which it was sent at QoS 2: nobody else gets them.
+        [MQTT-4.8.2-6] They are stored with the worker's cursor, or before it."""
+        operations = [
+            operation
+            for lease in leases
+            for operation in self.bury(lease.group, lease.offset, lease.attempt, reason, worker)
+        ]
+        self._log.append([], self.stored, operations=operations)
 
     def stored(self, error: StoreError | None) -> None:
         """Some that were buried are stored."""

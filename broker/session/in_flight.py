@@ -184,6 +184,7 @@ class InFlightWindow:
                     self._released_as[packet_id] = number
             elif packet_id in self._released and not refused:
                 known.append(packet_id)
+        self.leases.taken_qos2(known)
         if refused:
             self._finished(len(known), known)
         elif self._changed is not None:
@@ -214,6 +215,7 @@ class InFlightWindow:
             for packet_id in packet_ids if flight else ():
                 flight.pop(packet_id, None)
                 self._released_as.pop(packet_id, None)
+        self.leases.taken_qos2(packet_ids)
         self._finished(before - len(self), packet_ids)
 
     def _finished(self, count: int, packet_ids: Iterable[int]) -> None:

@@ -12,10 +12,13 @@ class Leases:
     """By the Packet Identifier under which the member has the message, in the order in which they
     were sent: a lease lasts while its message is in flight at QoS 1."""
 
-    __slots__ = ("held", "settled")
+    __slots__ = ("held", "of_qos2", "settled")
 
     def __init__(self) -> None:
         self.held: dict[int, Lease] = {}
+        self.of_qos2: dict[int, Lease] = {}
+        """Leases that ended when their message was sent at QoS 2, until the member has said whether
+        it takes it, or has left."""
         self.settled: list[Lease] = []
         """Leases that ended; the groups fetch them with `take_settled`."""
 
@@ -27,6 +30,8 @@ class Leases:
                 self.held[packet_id] = lease
             else:
                 self.settled.append(lease)
+                if packet_id:
+                    self.of_qos2[packet_id] = lease
 
     def has(self, group: str) -> bool:
         """Whether anything in flight is leased from this group."""
@@ -47,6 +52,16 @@ class Leases:
         """The leases of these, which the client refuses: they have not ended well."""
         held = self.held
         return [held.pop(packet_id) for packet_id in packet_ids if packet_id in held]
+
+    def refuse_qos2(self, packet_ids: Iterable[int]) -> list[Lease]:
+        """The same of messages at QoS 2, as far as it is known from which group they were."""
+        known = self.of_qos2
+        return [known.pop(packet_id) for packet_id in packet_ids if packet_id in known]
+
+    def taken_qos2(self, packet_ids: Iterable[int]) -> None:
+        """The member takes these, or they are over."""
+        for packet_id in packet_ids if self.of_qos2 else ():
+            self.of_qos2.pop(packet_id, None)
 
     def current(self) -> Iterator[tuple[int, Lease]]:
         """All but what was taken back, those leased first in front."""

@@ -18,6 +18,7 @@ from broker.message import Monotonic, Offset
 from broker.mqtt.connection import Connection
 from broker.mqtt.encode import encode
 from broker.mqtt.packets import MQTT_3_1_1, MQTT_5, Ack, Connect, PacketType, Suback
+from broker.queue_documents import DeadLetterDocument, GroupDocument, RetryDocument
 from broker.store import Read
 from tests.support.clients import NOTHING_TO_TELL, Dialogue, Transport
 from tests.support.clock import FakeClock
@@ -452,6 +453,28 @@ async def test_what_the_client_refuses_is_over_and_counted(
     assert await cursor(world) == 3
     assert world.counters.dropped == {"refused by the client": 2}
     dialogue.written("")
+
+
+@pytest.mark.parametrize("made_by_command", [False, True])
+async def test_what_a_member_of_a_group_refuses_at_qos_2_is_a_dead_letter(
+    world: World, made_by_command: bool
+) -> None:
+    """[MQTT-4.8.2-6] It goes to nobody else."""
+    if made_by_command:
+        world.groups.created[GROUP] = GroupDocument(GROUP, 5, 1000, 1000, 60_000, 1)
+    dialogue = Dialogue(world)
+    await dialogue.connect(expiry_s=100, receive_maximum=4)
+    await dialogue.subscribe(GROUP, 2)
+    await world.publish(*[message(str(n), "jobs/a", qos=2) for n in (1, 2, 3)])
+    await dialogue.broker("*'3'")
+    dialogue.client("50 02 0002")
+    await dialogue.broker("62 02 0002")
+    dialogue.client("50 09 0001 83 05 1F 0002 'no'")
+    await world.settled()
+    [letter] = await world.disk.scan(DeadLetterDocument)
+    assert (letter.offset, letter.attempts, letter.worker) == (1, 1, "a")
+    assert letter.reason == "no"
+    assert await world.disk.scan(RetryDocument) == []
 
 
 async def test_an_acknowledged_message_makes_room_for_the_next(

@@ -33,3 +33,14 @@ def test_what_is_taken_back_stays_and_is_passed_over() -> None:
     assert [packet_id for packet_id, _ in leases.current()] == [8]
     leases.end([7])
     assert leases.take_settled() == [Lease("a", 0, attempt=0)]
+
+
+def test_what_was_sent_at_qos_2_may_be_refused_until_it_is_taken() -> None:
+    """[MQTT-4.8.2-6]"""
+    leases = Leases()
+    leases.add([(n, Lease("a", n)) for n in (1, 2, 3)] + [(0, Lease("a", 4))], ())
+    leases.taken_qos2([2])
+    assert leases.refuse_qos2([1, 2, 0]) == [Lease("a", 1)]
+    assert leases.refuse_qos2([1, 3]) == [Lease("a", 3)]
+    assert leases.of_qos2 == {}
+    assert len(leases.take_settled()) == 4
