@@ -107,6 +107,7 @@ class Reloading:
         for put_in_force in ready:
             put_in_force()
         doubts = self._listening.renew(certified)
+        await self._listening.end_revoked(certified)
         self._source.tell_from(in_force.log_level)
         restart = [name for name in different if name not in changed]
         said = f"settings are read again; in force now: {', '.join(changed) or 'nothing new'}"
@@ -130,7 +131,9 @@ class Reloading:
             said = "certificates have changed, and the old stay in force"
             with suppress(ConfigError), _nothing_changes(said):
                 listeners = self._asked.every_listener
-                self._listening.renew(await self._listening.certified(listeners))
+                certified = await self._listening.certified(listeners)
+                self._listening.renew(certified)
+                await self._listening.end_revoked(certified)
                 logger.info("certificates have changed and are read again")
 
     def _files(self) -> list[Path]:

@@ -16,12 +16,15 @@ from cli.certificates import (
     authority,
     client,
     read_authority,
+    revocations,
     server,
 )
 from cli.failure import CommandFailed, Exit
 
 PORT = 8883
 """The registered port of MQTT over TLS."""
+CRL = "crl.pem"
+"""The list of revocations."""
 USER = re.compile(r"[^/\\\0+#]{1,64}")
 """A Common Name has at most 64 characters; the files are called like the user."""
 
@@ -49,8 +52,10 @@ def create(directory: Path, names: list[str], user: str | None, days: int, *, fo
             )
         except ValueError as error:
             raise CommandFailed(f"no certificate can be made: {error}", code=Exit.USAGE) from error
-        _write(directory / f"{stem}.key", made.key_pem, 0o600)
-        _write(directory / f"{stem}.crt", made.certificate_pem, 0o644)
+        if user is not None:
+            _prepare_revocations(directory, stem, signer, now)
+        write(directory / f"{stem}.key", made.key_pem, 0o600)
+        write(directory / f"{stem}.crt", made.certificate_pem, 0o644)
     except OSError as error:
         raise CommandFailed(f"{error.filename or directory}: {error.strerror}") from error
     if user is None:
@@ -81,18 +86,35 @@ def _authority(directory: Path, now: datetime) -> Certified:
     """The one that is there, or a new one."""
     certificate, key = directory / "ca.crt", directory / "ca.key"
     if certificate.exists() or key.exists():
-        try:
-            return read_authority(certificate.read_bytes(), key.read_bytes())
-        except NotACertificate as error:
-            raise CommandFailed(
-                f"{certificate} and {key} cannot sign: {error}", "choose another --dir"
-            ) from error
+        return existing_authority(directory)
     made = authority(f"pubsub CA of {socket.gethostname()}"[:64], now)
-    _write(key, made.key_pem, 0o600)
-    _write(certificate, made.certificate_pem, 0o644)
+    write(key, made.key_pem, 0o600)
+    write(certificate, made.certificate_pem, 0o644)
     output.note(f"made an authority: {certificate}, and its key {key}, which signs for it:")
     output.note("  keep the key where nobody else reads it; the broker does not need it")
     return made
+
+
+def _prepare_revocations(directory: Path, stem: str, signer: Certified, now: datetime) -> None:
+    """An empty list, so that a listener can read it from the first day on. A certificate that is
+    replaced is kept: it stays good, and whoever wants that ended needs it."""
+    if not (directory / CRL).exists():
+        write(directory / CRL, revocations(signer, {}, now), 0o644)
+    if (before := directory / f"{stem}.crt").exists():
+        old = directory / f"{stem}.old.crt"
+        before.replace(old)
+        output.note(f"the certificate before it stays good, unless: pubsub cert revoke {old}")
+
+
+def existing_authority(directory: Path) -> Certified:
+    """Raises CommandFailed, OSError."""
+    certificate, key = directory / "ca.crt", directory / "ca.key"
+    try:
+        return read_authority(certificate.read_bytes(), key.read_bytes())
+    except NotACertificate as error:
+        raise CommandFailed(
+            f"{certificate} and {key} cannot sign: {error}", "choose another --dir"
+        ) from error
 
 
 def _refuse_to_overwrite(key: Path, *, force: bool) -> None:
@@ -102,7 +124,7 @@ def _refuse_to_overwrite(key: Path, *, force: bool) -> None:
         )
 
 
-def _write(path: Path, content: bytes, mode: int) -> None:
+def write(path: Path, content: bytes, mode: int) -> None:
     """Whole or not at all; nobody else can read a key at any moment."""
     beside = path.with_name(f".{path.name}.new")
     with contextlib.suppress(FileNotFoundError):
@@ -137,6 +159,7 @@ def _explain_client(directory: Path, user: str, made: Certified) -> None:
     output.text(
         f'tls_client_ca = "{(directory / "ca.crt").absolute()}"\n'
         'tls_client_certificates = "required"\n'
+        f'tls_crl = "{(directory / CRL).absolute()}"\n'
     )
     output.note(f"give {certificate.name}, {key.name} and ca.crt to the client:")
     output.note(f"  mosquitto_sub --cafile ca.crt --cert {certificate.name} --key {key.name} ...")

@@ -7,11 +7,12 @@ tenth of one with RSA.
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -96,6 +97,42 @@ def read_authority(certificate: bytes, key: bytes) -> Certified:
     if private.public_key() != loaded.public_key():
         raise NotACertificate("the key is not that of the certificate")
     return Certified(loaded, private)
+
+
+def revocations(signer: Certified, revoked: Mapping[int, datetime], now: datetime) -> bytes:
+    """The list of revocations, as PEM: serial numbers, and when each was revoked. It is in force as
+    long as the authority, since a list that has run out would keep every client out."""
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(signer.certificate.subject)
+        .last_update(now - SLOW_CLOCKS)
+        .next_update(signer.until)
+    )
+    for serial, at in revoked.items():
+        entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(at)
+        builder = builder.add_revoked_certificate(entry.build())
+    return builder.sign(signer.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+def read_revocations(signer: Certified, content: bytes) -> dict[int, datetime]:
+    """What `revocations` made. Raises NotACertificate: it is no list of this authority."""
+    try:
+        listed = x509.load_pem_x509_crl(content)
+    except ValueError as error:
+        raise NotACertificate(f"the list of revocations is damaged: {error}") from error
+    if not listed.is_signature_valid(signer.key.public_key()):
+        raise NotACertificate("the list of revocations is of another authority")
+    return {each.serial_number: each.revocation_date_utc for each in listed}
+
+
+def serial_of(signer: Certified, content: bytes) -> int:
+    """Of a certificate that the authority has signed, as PEM. Raises NotACertificate."""
+    try:
+        certificate = x509.load_pem_x509_certificate(content)
+        certificate.verify_directly_issued_by(signer.certificate)
+    except (ValueError, TypeError, InvalidSignature) as error:
+        raise NotACertificate(f"the authority has not signed it: {error}") from error
+    return certificate.serial_number
 
 
 def _signed(

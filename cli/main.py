@@ -29,6 +29,7 @@ from cli.commands import (
     broker_status,
     broker_stop,
     cert_create,
+    cert_revoke,
     check,
     compact,
     context,
@@ -177,6 +178,7 @@ certificates = typer.Typer(
 )
 app.add_typer(certificates, name="cert")
 certificates.command("create", epilog=cert_create.EXAMPLES)(cert_create.run)
+certificates.command("revoke", epilog=cert_revoke.EXAMPLES)(cert_revoke.run)
 app.command("bench", epilog=bench.EXAMPLES)(bench.run)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from broker.errors import PeerError
 from broker.message import Monotonic
 
 NOT_PAUSED: frozenset[str] = frozenset()
@@ -25,6 +26,8 @@ class Peer:
     """Its IP address; "": it came by a Unix socket."""
     certificate_user: str | None = None
     """The user whom its client certificate names; None: it showed none."""
+    certificate: bytes | None = None
+    """That certificate, as DER."""
 
 
 class Transport(Protocol):
@@ -91,6 +94,10 @@ class NetworkClient(Protocol):
 
     def shut_down(self) -> None:
         """The broker stops: say so and close."""
+        ...
+
+    def dismiss(self, error: PeerError) -> None:
+        """Say why, and close."""
         ...
 
     def evict(self, reason: str) -> None:

@@ -12,13 +12,14 @@ from pathlib import Path
 from ssl import SSLContext
 
 from broker.clients.services import Services
-from broker.errors import ConfigError
+from broker.errors import ConfigError, NotAuthorized
 from broker.listeners import Listener
 from broker.net import unix
 from broker.net.entrance import Connections, Entrance
 from broker.net.tcp import TcpConnection
 from broker.net.tls import TlsConnection
-from broker.security.tls import context_of, doubts
+from broker.registry.users import DISMISSED_AT_ONCE_MAX
+from broker.security.tls import Revocations, context_of, doubts
 
 BACKLOG = 1024
 
@@ -31,6 +32,7 @@ class Certified:
 
     listener: Listener
     context: SSLContext | None
+    revocations: Revocations
     doubt: str
     """Why a careful client would not trust its certificate; "": nothing is known against it."""
 
@@ -102,6 +104,24 @@ class Listening:
                 entrance.renew(self._services, renewed.listener, renewed.context)
         return [doubt for each in listeners if (doubt := _tell(each))]
 
+    async def end_revoked(self, listeners: Sequence[Certified]) -> None:
+        """End connections whose client certificate was revoked, a few in each turn of the loop."""
+        for each in listeners:
+            shown = [
+                (connection, connection.peer.certificate)
+                for connection in self._connections
+                if isinstance(connection, TlsConnection)
+                and connection.entrance.listener == each.listener
+                and connection.peer.certificate is not None
+            ]
+            certificates = {certificate for _, certificate in shown}
+            revoked = await asyncio.to_thread(each.revocations.among, certificates)
+            gone = [connection for connection, certificate in shown if certificate in revoked]
+            for number, connection in enumerate(gone, 1):
+                connection.dismiss(NotAuthorized("its certificate was revoked"))
+                if number % DISMISSED_AT_ONCE_MAX == 0:
+                    await asyncio.sleep(0)
+
     async def _listen(self, entrance: Entrance) -> asyncio.Server:
         listener = entrance.listener
         if listener.unix_socket is not None:
@@ -170,7 +190,8 @@ def _remove_socket(entrance: Entrance) -> None:
 
 def _certified(listener: Listener) -> Certified:
     context = context_of(listener)
-    return Certified(listener, context, "" if context is None else doubts(listener, context))
+    doubt = "" if context is None else doubts(listener, context)
+    return Certified(listener, context, Revocations(listener), doubt)
 
 
 def _tell(certified: Certified) -> str:

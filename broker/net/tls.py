@@ -19,6 +19,7 @@ import logging
 import ssl
 from dataclasses import replace
 
+from broker.errors import PeerError
 from broker.message import Monotonic
 from broker.net.entrance import Connections, Entrance
 from broker.net.first_bytes import TLS_HANDSHAKE, why_not_tls
@@ -116,6 +117,11 @@ class TlsStream:
         """What both sides have named before the first byte."""
         return self._tls.selected_alpn_protocol()
 
+    @property
+    def certificate(self) -> bytes | None:
+        """The client's, as DER; None: it showed none."""
+        return self._tls.getpeercert(binary_form=True)
+
     def certificate_user(self, named_by: str) -> str | None:
         """Whom the client's certificate names: see `user_of`. Raises TlsFailed: what is in it is no
         text."""
@@ -169,9 +175,21 @@ class TlsConnection(TcpConnection):
         if tls.established:
             self._little_bytes = LITTLE_BYTES
             user = tls.certificate_user(self.entrance.listener.tls_user)
-            self.peer = replace(self.peer, certificate_user=user)
+            certificate = tls.certificate
+            self.peer = replace(self.peer, certificate_user=user, certificate=certificate)
             self._say_something_within(FIRST_BYTE_TIMEOUT_S)
         return plain
+
+    def dismiss(self, error: PeerError) -> None:
+        """It may be here no more."""
+        logger.warning("connection from %s closed: %s", self.peer.address, error.reason)
+        try:
+            if self.client is None:
+                self.abort()
+            else:
+                self.client.dismiss(error)
+        except Exception as failure:
+            self.failed(failure)
 
     def _account_for(self, kept: int, new: int) -> None:
         super()._account_for(kept + self._tls.kept_bytes, new)

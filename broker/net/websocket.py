@@ -35,6 +35,7 @@ from websockets.typing import Origin, Subprotocol
 from broker.clients.client import Client
 from broker.clients.faces import Peer, Transport
 from broker.clients.services import Services
+from broker.errors import PeerError
 from broker.message import Monotonic
 from broker.net.frames import CLOSE, PING, FrameReader, Refused
 
@@ -172,6 +173,12 @@ class WebSocket:
         if self._client is not None:
             self._client.shut_down()
         self._socket.close()
+
+    def dismiss(self, error: PeerError) -> None:
+        if self._client is not None:
+            self._client.dismiss(error)
+        else:
+            self.abort()
 
     def evict(self, reason: str) -> None:
         if self._client is not None:

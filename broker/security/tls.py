@@ -9,13 +9,17 @@ certificate to a user.
 from __future__ import annotations
 
 import logging
+import re
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from broker.errors import ConfigError
 from broker.listeners import Listener
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 CIPHERS = "@SECLEVEL=2:ECDHE+AESGCM:ECDHE+CHACHA20"
 """Of TLS 1.2; those of 1.3 are all of this kind."""
@@ -28,6 +32,7 @@ VERIFY = {
 }
 MODE_OF_OTHERS = 0o026
 """Read or write for everybody, write for the group: what a key is not to have."""
+CRLS = re.compile(rb"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----\n?", re.DOTALL)
 PARTIAL_CHAIN = 0x80000
 """Trust a certificate that is no CA's. (`ssl.VERIFY_X509_PARTIAL_CHAIN`, untyped in 3.11)"""
 
@@ -89,6 +94,38 @@ def _shake_hands(client: ssl.SSLContext, server: ssl.SSLContext) -> None:
             side.do_handshake()
         except ssl.SSLWantReadError:
             continue
+
+
+class Revocations:
+    """What the lists of revocations of a listener have."""
+
+    def __init__(self, listener: Listener) -> None:
+        """Reads its file. Raises ConfigError."""
+        self._serials: dict[x509.Name, set[int]] = {}
+        if (path := listener.tls_crl) is None:
+            return
+        from cryptography import x509
+
+        try:
+            for pem in CRLS.findall(path.read_bytes()):
+                listed = x509.load_pem_x509_crl(pem)
+                serials = self._serials.setdefault(listed.issuer, set())
+                serials.update([entry.serial_number for entry in listed])
+        except (OSError, ValueError) as error:
+            raise ConfigError("listeners.tls_crl", str(path), f"cannot be used: {error}") from error
+
+    def among(self, certificates: Iterable[bytes]) -> set[bytes]:
+        """Those that are revoked, of certificates that were verified, as DER."""
+        revoked: set[bytes] = set()
+        if not self._serials:
+            return revoked
+        from cryptography import x509
+
+        for der in certificates:
+            certificate = x509.load_der_x509_certificate(der)
+            if certificate.serial_number in self._serials.get(certificate.issuer, ()):
+                revoked.add(der)
+        return revoked
 
 
 def _load_certificate(context: ssl.SSLContext, certificate: Path, key: Path) -> None:

@@ -21,7 +21,7 @@ from broker.reloading import LOOK_S, Source
 from broker.retention_rules import RetentionRule
 from broker.server import Server
 from tests.support.broker_process import free_port
-from tests.support.certificates import Network
+from tests.support.certificates import Files, Network
 from tests.support.clock import FakeClock
 from tests.support.raw_client import connect_packet
 
@@ -360,3 +360,45 @@ async def test_a_reload_while_the_broker_stops_listens_nowhere(settings: Setting
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection("127.0.0.1", port)
     assert server._listening._open == []
+
+
+async def test_whose_certificate_is_revoked_must_go_and_nobody_else(
+    tmp_path: Path, network: Network
+) -> None:
+    lost, kept = network.client("lost"), network.client("kept")
+    crl = network.revocations()
+    asks = network.listener(
+        tls_client_ca=network.ca, tls_client_certificates="optional", tls_crl=crl
+    )
+    settings = Settings(
+        Config(
+            data_dir=tmp_path / "data",
+            listeners=(Listener(port=0), replace(asks, host="localhost")),
+        )
+    )
+
+    async def came(client_id: str, shown: Files | None) -> asyncio.StreamReader:
+        reader, writer = await asyncio.open_connection(
+            "localhost", tls_port(server), ssl=network.client_context(shown)
+        )
+        if client_id:
+            writer.write(encode(connect_packet(client_id), MQTT_5))
+            assert (await reader.readexactly(1)) == b"\x20"
+            await reader.read(1000)
+        writers.append(writer)
+        return reader
+
+    writers: list[asyncio.StreamWriter] = []
+    async with running(settings) as server:
+        goes, says_nothing = await came("a", lost), await came("", lost)
+        stays, shows_none = await came("b", kept), await came("c", None)
+        await server.reloading.reload()
+        network.revocations(lost)
+        await server.reloading.reload()
+        assert (await goes.read())[:3:2] == b"\xe0\x87"
+        assert await says_nothing.read() == b""
+        for reader, writer in zip((stays, shows_none), writers[2:], strict=True):
+            writer.write(b"\xc0\0")
+            assert await reader.readexactly(2) == b"\xd0\0"
+        for writer in writers:
+            writer.close()

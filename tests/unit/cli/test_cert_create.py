@@ -47,7 +47,7 @@ def test_keys_are_their_owners_alone_whatever_the_umask(certs: Path) -> None:
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in certs.iterdir()}
     assert modes == {
         **dict.fromkeys(("ca.key", "server.key", "kitchen.key"), 0o600),
-        **dict.fromkeys(("ca.crt", "server.crt", "kitchen.crt"), 0o644),
+        **dict.fromkeys(("ca.crt", "server.crt", "kitchen.crt", "crl.pem"), 0o644),
     }
     assert stat.S_IMODE(certs.stat().st_mode) == 0o700
 
@@ -62,9 +62,12 @@ def test_no_key_is_overwritten_without_force_and_the_authoritys_never(
         create(certs, [], user, 30, force=False)
     assert {path.name: path.read_bytes() for path in certs.iterdir()} == before
     create(certs, [], user, 30, force=True)
-    changed = {path.name for path in certs.iterdir() if path.read_bytes() != before[path.name]}
+    after = {path.name: path.read_bytes() for path in certs.iterdir()}
     stem = user or "server"
+    old = {} if user is None else {f"{stem}.old.crt": before[f"{stem}.crt"]}
+    changed = {name for name in after if name not in old and after[name] != before[name]}
     assert changed == {f"{stem}.key", f"{stem}.crt"}
+    assert {name: after[name] for name in old} == old, "it may have to be revoked"
 
 
 def test_an_authority_that_cannot_sign_is_left_alone(certs: Path) -> None:
