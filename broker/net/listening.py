@@ -18,10 +18,11 @@ from broker.net import unix
 from broker.net.entrance import Connections, Entrance
 from broker.net.tcp import TcpConnection
 from broker.net.tls import TlsConnection
-from broker.registry.users import DISMISSED_AT_ONCE_MAX
 from broker.security.tls import Revocations, context_of, doubts
 
 BACKLOG = 1024
+ENDED_AT_ONCE_MAX = 50
+"""Connections that one turn of the loop ends: about 5 ms."""
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +120,7 @@ class Listening:
             gone = [connection for connection, certificate in shown if certificate in revoked]
             for number, connection in enumerate(gone, 1):
                 connection.dismiss(NotAuthorized("its certificate was revoked"))
-                if number % DISMISSED_AT_ONCE_MAX == 0:
+                if number % ENDED_AT_ONCE_MAX == 0:
                     await asyncio.sleep(0)
 
     async def _listen(self, entrance: Entrance) -> asyncio.Server:
