@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Coroutine
 from typing import NamedTuple
 
 from broker import tasks
+from broker.clients.services import Services
 from broker.clock import Clock
 from broker.config import DATABASE, SQLITE, Config
 from broker.errors import ConfigError
+from broker.registry.brokers import Brokers
+from broker.registry.elsewhere import Elsewhere
 from broker.registry.ownership import Alone, Ownership, Shared
 from broker.store import Store
 from broker.store.shared.address import parse
@@ -31,6 +35,20 @@ class Opened(NamedTuple):
 
     def ownership(self, clock: Clock) -> Ownership:
         return Alone(self.store) if self.shared is None else Shared(self.shared, clock)
+
+    def with_others(self, services: Services) -> list[Coroutine[None, None, None]]:
+        """What runs beside other brokers."""
+        if self.shared is None:
+            return []
+        groups, sessions, asking = services.groups, services.sessions, services.asking
+        elsewhere = Elsewhere(
+            *(self.shared, services.log, sessions, groups, asking.dedup),
+            *(services.users, services.permissions, services.quotas),
+        )
+        brokers = Brokers(
+            self.shared, services.clock, sessions, asking.delayed, groups.dead_letters
+        )
+        return [brokers.watch_forever(), elsewhere.read_accounts_forever()]
 
     def status(self) -> dict[str, object]:
         """For people and monitoring."""

@@ -36,7 +36,6 @@ from broker.net.open_files import connections_possible
 from broker.observe.sys_tree import SysTree
 from broker.open_store import open_store
 from broker.plural import counted
-from broker.registry.brokers import Brokers
 from broker.registry.care import Care
 from broker.registry.groups import Groups
 from broker.registry.leased_again import LeasedAgain
@@ -136,7 +135,6 @@ class Server:
         delivery = Delivery(self._log, self.counters, config, clock)
         grace_s, moved = config.will_restart_grace_s, alarm.deadline_moved
         wills = Wills(self._log, self.counters, clock, moved, restart_grace_s=grace_s)
-        shared = self._opened.shared
         ownership = self._opened.ownership(clock)
         sessions = Sessions(self._log, delivery, wills, config, moved, ownership)
         asking = asking_of(config, self._log, clock, self.counters, moved)
@@ -179,11 +177,10 @@ class Server:
             *(self._log.commit_forever(), self._log.time.note_forever(self._log.append)),
             *(delivery.deliver_forever(), alarm.expire_forever(), wills.publish_forever()),
             *(asking.delayed.publish_forever(), dead.tell_forever(), dead.forget_old_forever()),
+            *self._opened.with_others(services),
         ):
             self._spawn(forever)
         care.begin(self._spawn)
-        if shared is not None:
-            self._spawn(Brokers(shared, self._log, sessions, clock).watch_forever())
         if config.sys_interval_s:
             self._spawn(sys_tree.publish_forever(clock, config.sys_interval_s))
         more = subscribers.routes_of(self._log, delivery, sessions, groups, self.counters, clock)

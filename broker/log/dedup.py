@@ -60,9 +60,15 @@ class Dedup:
     async def start(self) -> None:
         """Learn of the keys that an earlier run left. Raises StoreError."""
         for document in await self._log.store.scan(DedupDocument):
+            self.heard(document)
+
+    def heard(self, document: DedupDocument) -> None:
+        """The key is stored: by an earlier run, or by another broker that shares the log."""
+        if document.digest not in self._known:
             known = Known(document.digest, document.offset, stored=True)
             self._known[document.digest] = known
             self._ends.set(document.digest, self._log.time.monotonic_at(document.ends_at_us))
+            self._deadline_moved()
 
     def find(self, publisher: str, topic: str, key: str) -> Known | None:
         """The first message with this key; it may not be stored yet."""

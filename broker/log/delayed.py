@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 
 from broker.clock import US, Clock, Instant
 from broker.counters import Counters
@@ -29,12 +29,15 @@ from broker.documents import (
     Operation,
     Put,
 )
-from broker.errors import QuotaExceeded, StoreError, StoreUnavailable
+from broker.errors import QuotaExceeded, StoreConflict, StoreError, StoreUnavailable
 from broker.log.deadlines import Deadlines
 from broker.log.log import Log
 from broker.message import Message, Monotonic, ServedUs, WallUs
+from broker.store import PART_MAX
 
 AT_ONCE = Monotonic(0)
+DIGITS = 16
+"""Of a number."""
 RETRY_S = 1.0
 """How often what the store cannot give now is tried again."""
 LOOK_S = 1.0
@@ -80,6 +83,9 @@ class Delayed:
         self._deadline_moved = deadline_moved
         self.messages_max = messages_max
         self.bytes_max = bytes_max
+        broker_id = log.store.broker_id
+        self._suffix = f".{broker_id}" if broker_id else ""
+        """Of the numbers of our messages, where other brokers have some, too."""
         self._last = 0
         self._costs: dict[str, int] = {}
         """Of each message that waits or is being stored, by its number."""
@@ -97,9 +103,48 @@ class Delayed:
     async def start(self) -> None:
         """Learn of the messages that an earlier run left. Raises StoreError."""
         for document in await self._log.store.scan(DelayedDeadlineDocument):
-            self._add(document.number, document.cost)
-            self._wait(document.number, document.due_at_us, by_wall=document.by_wall)
-            self._last = max(self._last, int(document.number, 16))
+            if document.number[DIGITS:] == self._suffix:
+                self._add(document.number, document.cost)
+                self._wait(document.number, document.due_at_us, by_wall=document.by_wall)
+                self._last = max(self._last, int(document.number[:DIGITS], 16))
+
+    async def take_up(self, dead: Collection[str]) -> int:
+        """Let what waits at brokers that are dead be ours, unless others were first; how many that
+        are. Raises StoreError."""
+        store, after, count = self._log.store, None, 0
+        while True:
+            part = await store.scan_part(DelayedDeadlineDocument, (), after)
+            for deadline in part:
+                key = (deadline.number,)
+                if deadline.number[DIGITS + 1 :] not in dead:
+                    continue
+                revision = await store.revision(DelayedDeadlineDocument, key)
+                document = await store.get(DelayedDocument, key)
+                if document is None:
+                    continue
+                number = self._next_number()
+                ours = replace(deadline, number=number)
+                operations: list[Operation] = [
+                    Delete(DelayedDeadlineDocument, key, revision),
+                    Delete(DelayedDocument, key),
+                    *(Put(replace(document, number=number)), Put(ours)),
+                ]
+                try:
+                    await store.transact(operations)
+                except StoreConflict:
+                    continue
+                self._add(number, ours.cost)
+                self._wait(number, ours.due_at_us, by_wall=ours.by_wall)
+                count += 1
+            if len(part) < PART_MAX:
+                break
+            after = (part[-1].number,)
+        self._deadline_moved()
+        return count
+
+    def _next_number(self) -> str:
+        self._last += 1
+        return f"{self._last:0{DIGITS}x}{self._suffix}"  # In the order of texts, too.
 
     def after(
         self, message: Message, delay_s: int, expiry_s: int | None, author: Author
@@ -127,8 +172,7 @@ class Delayed:
                 f"{len(self._costs)} delayed messages wait ({self.bytes} bytes): no more are taken "
                 "until some are due (delayed_messages_max, delayed_bytes_max)"
             )
-        self._last += 1
-        number = f"{self._last:016x}"  # In the order of texts, too.
+        number = self._next_number()
         self._add(number, cost)
         document = DelayedDocument(
             number,

@@ -1,11 +1,10 @@
-"""Brokers: who else shares the log: what they change, who of them is dead, and what the dead left.
+"""Brokers: who else shares the log, who of them is dead, and what the dead have left.
 
 - Each broker appends something every HEARTBEAT_S, be it nothing. One of which the log shows nothing
   for `timeout_s` is taken for dead by whoever says so first; if it lives, it hears of that and has
   to start anew. Nobody compares clocks, and nobody counts while its own appends take long.
 - What a dead broker left is taken up by whoever comes to it first: its sessions go on expiring, and
   its clients' wills go out, here; each of them at one broker, as it is one append that takes it.
-- A client whose session another broker takes is told so, and let go of.
 """
 
 from __future__ import annotations
@@ -15,10 +14,11 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
 from broker.clock import Clock
-from broker.documents import Key, Operation, OwnerDocument, Put, WillDeadlineDocument
-from broker.log.log import Log
+from broker.documents import Key, OwnerDocument, WillDeadlineDocument
+from broker.log.delayed import Delayed
 from broker.message import Monotonic
 from broker.plural import counted
+from broker.registry.dead_letters import DeadLetters
 from broker.registry.ownership import Shared
 from broker.registry.sessions import Sessions
 from broker.store import PART_MAX
@@ -40,16 +40,18 @@ class Brokers:
     def __init__(
         self,
         store: ClusterStore,
-        log: Log,
-        sessions: Sessions,
         clock: Clock,
+        sessions: Sessions,
+        delayed: Delayed,
+        dead_letters: DeadLetters,
         *,
         timeout_s: float = BROKER_TIMEOUT_S,
     ) -> None:
         self._store = store
-        self._log = log
-        self._sessions = sessions
         self._clock = clock
+        self._sessions = sessions
+        self._delayed = delayed
+        self._dead_letters = dead_letters
         self._timeout_s = timeout_s
         self._ownership = Shared(store, clock)
         self._heard: dict[str, tuple[int, Monotonic]] = {}
@@ -57,22 +59,6 @@ class Brokers:
         self._known_dead: set[str] = set()
         self._look_at = clock.monotonic()
         """When to see what the dead have left."""
-        log.sessions_lost = sessions.lost
-        log.qos0.log_first()
-        store.changed_elsewhere = self._changed_elsewhere
-
-    def _changed_elsewhere(self, operations: Sequence[Operation]) -> None:
-        """Other brokers have, and that is in the copy."""
-        here = self._store.broker_id
-        lost = [
-            operation.document.client_id
-            for operation in operations
-            if isinstance(operation, Put)
-            and isinstance(operation.document, OwnerDocument)
-            and operation.document.broker != here
-        ]
-        if lost:
-            self._sessions.lost(lost)
 
     async def watch_forever(self) -> None:
         """Raises StoreError: the broker cannot go on."""
@@ -101,7 +87,10 @@ class Brokers:
                 self._look_at = now
         if new := self._store.dead - self._known_dead:
             self._known_dead |= new
-            self._look_at = min(self._look_at, self._clock.now().after(LOOK_AGAIN_S))
+            # One that has taken leave: the first of those left takes up what it has left.
+            first = self._store.broker_id <= min(others, default="~")
+            later = self._clock.now().after(LOOK_AGAIN_S)
+            self._look_at = min(self._look_at, now if first else later)
         if now >= self._look_at:
             self._look_at = Monotonic(float("inf"))
             await self.take_up()
@@ -127,6 +116,11 @@ class Brokers:
             if len(wills) < PART_MAX:
                 break
             after = (wills[-1].client_id,)
+        if dead:
+            self._dead_letters.look()
+            if messages := await self._delayed.take_up(dead):
+                waiting = counted(messages, "delayed message")
+                logger.info("%s of brokers that are dead: taken up", waiting)
         if count:
             sessions = counted(count, "session")
             logger.info("%s of brokers that are dead: taken up", sessions)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from broker.clock import US, Clock
@@ -44,6 +44,8 @@ class DeadLetters:
         self._clock = clock
         self._looks = Looks(clock)
         self._buried = asyncio.Event()
+        self.is_ours: Callable[[str], bool] = lambda group: True
+        """Where several brokers share the log: whether it is for us to tell of a group's."""
 
     def bury(
         self, group: str, offset: Offset, attempts: int, reason: str, worker: str
@@ -72,6 +74,10 @@ class DeadLetters:
 
     # Telling
 
+    def look(self) -> None:
+        """There may be some to tell of."""
+        self._buried.set()
+
     async def start(self) -> None:
         """Go on where the last run ended. Raises StoreError."""
         if await self._log.store.scan_part(DeadNoticeDocument):
@@ -89,7 +95,7 @@ class DeadLetters:
         """Whether there may be more."""
         store = self._log.store
         notices = await self._looks.until_answered(lambda: store.scan_part(DeadNoticeDocument))
-        part = notices[:TOLD_AT_ONCE_MAX]
+        part = [one for one in notices if self.is_ours(one.group_name)][:TOLD_AT_ONCE_MAX]
         if not part:
             return False
         offsets = sorted({notice.offset for notice in part})

@@ -66,7 +66,14 @@ class Permissions:
     async def start(self, *watchers: Watcher) -> None:
         """`watchers` are told of every change. Raises StoreError."""
         self._watching += watchers
-        for document in await self._log.store.scan(RuleDocument):
+        await self.read_again()
+
+    async def read_again(self) -> None:
+        """Another broker that shares the log may have changed rules. Raises StoreError."""
+        documents = await self._log.store.scan(RuleDocument)
+        self._rules.clear()
+        self._filters_bytes = 0
+        for document in documents:
             self._add(rule_of(document))
         self._renew()
 

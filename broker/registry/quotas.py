@@ -41,8 +41,12 @@ class Quotas:
 
     async def start(self) -> None:
         """Raises StoreError."""
-        for document in await self._log.store.scan(QuotaDocument):
-            self._documents[document.kind, document.name] = document
+        documents = await self._log.store.scan(QuotaDocument)
+        self._documents = {(document.kind, document.name): document for document in documents}
+        self._changed()
+
+    read_again = start
+    """When another broker that shares the log has changed some."""
 
     def of(self, user: str) -> Quota:
         """What holds for the user now; "" is nobody's, and has no limits."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 from broker.clock import Instant
 from broker.documents import Delete, Operation, SessionDocument
-from broker.errors import StoreError
+from broker.errors import StoreConflict, StoreError
 from broker.log.log import Log
 from broker.message import Monotonic
 from broker.registry.faces import AbsentGroups
@@ -59,9 +60,8 @@ class SessionExpiry:
         expired = kept.take_due(now.monotonic, ENDED_AT_ONCE_MAX)
         if not expired:
             return
-        ended: list[Operation] = [Delete(SessionDocument, (client_id,)) for client_id in expired]
         self._ending = True
-        self._log.append([], self._ended, operations=ended)
+        self._store_end(expired)
         absent_groups.sessions_ended()
         for client_id in expired:
             try:
@@ -70,6 +70,16 @@ class SessionExpiry:
                 logger.critical("the end of session %r", client_id, exc_info=error)
         self.count += len(expired)
 
-    def _ended(self, error: StoreError | None) -> None:
+    def _store_end(self, client_ids: Sequence[str]) -> None:
+        ended: list[Operation] = [Delete(SessionDocument, (client_id,)) for client_id in client_ids]
+        self._log.append([], partial(self._ended, client_ids), operations=ended)
+
+    def _ended(self, client_ids: Sequence[str], error: StoreError | None) -> None:
+        if isinstance(error, StoreConflict):  # Another broker has some, and none has ended.
+            kept = self._sessions.kept
+            rest = [each for each in client_ids if each not in error.of and each not in kept]
+            if rest:
+                self._store_end(rest)
+                return
         self._ending = False
         self._deadline_moved()

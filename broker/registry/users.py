@@ -35,6 +35,12 @@ DISMISSED_AT_ONCE_MAX = 50
 logger = logging.getLogger(__name__)
 
 
+CHANGED = NotAuthorized("the user has another password now")
+NOT_ALONE = NotAuthorized("there are users now: say who you are")
+REMOVED = UserRemoved("the user was removed")
+"""Why a connection ends."""
+
+
 class Guest(Protocol):
     """A connection that has logged in."""
 
@@ -56,6 +62,21 @@ class Users:
     async def start(self) -> None:
         """Raises StoreError."""
         self._by_name |= {user.name: user for user in await self._log.store.scan(UserDocument)}
+
+    async def read_again(self) -> None:
+        """Another broker that shares the log has changed some. Raises StoreError."""
+        before, now = self._by_name, {u.name: u for u in await self._log.store.scan(UserDocument)}
+        self._by_name = now
+        changed = sorted(n for n in before.keys() | now.keys() if before.get(n) != now.get(n))
+        if changed:
+            self._tell(*changed)
+        for name in changed:
+            if (user := now.get(name)) is None:
+                await self.dismiss(name, REMOVED)
+            elif (old := before.get(name)) is not None and old.password != user.password:
+                await self.dismiss(name, CHANGED, lambda login: login.by_password)
+        if now and not before:
+            await self.dismiss(ANONYMOUS, NOT_ALONE, lambda login: not login.may_stay)
 
     def watch(self, changed: Callable[[Sequence[str]], None]) -> None:
         """Call it with the names of users that are new, or others than before, or gone; once for
@@ -95,17 +116,9 @@ class Users:
         self._by_name |= {user.name: user for user in users}
         self._tell(*[user.name for user in users])
         for name in other:
-            await self.dismiss(
-                name,
-                NotAuthorized("the user has another password now"),
-                lambda login: login.by_password,
-            )
+            await self.dismiss(name, CHANGED, lambda login: login.by_password)
         if first:
-            await self.dismiss(
-                ANONYMOUS,
-                NotAuthorized("there are users now: say who you are"),
-                lambda login: not login.may_stay,
-            )
+            await self.dismiss(ANONYMOUS, NOT_ALONE, lambda login: not login.may_stay)
 
     async def rehashed(self, before: UserDocument, user: UserDocument) -> None:
         """The same user with the same password, kept in another form. Of no effect if it is another
@@ -132,7 +145,7 @@ class Users:
         await self._log.commit_now(operations, keep_if_full=False)
         self._by_name.pop(name, None)
         self._tell(name)
-        await self.dismiss(name, UserRemoved("the user was removed"))
+        await self.dismiss(name, REMOVED)
 
     def _tell(self, *names: str) -> None:
         for changed in self._watching:

@@ -103,6 +103,11 @@ class Store(Protocol):
     """See the module. Every call may raise StoreUnavailable; `open` also SchemaMismatch."""
 
     @property
+    def broker_id(self) -> str:
+        """Of this broker, where several share the store; a new one at each `open`. Else empty."""
+        ...
+
+    @property
     def high_watermark(self) -> Offset:
         """The newest committed offset; 0 for a log that never held one."""
         ...

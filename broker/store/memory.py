@@ -52,6 +52,7 @@ class MemoryStore:
     def __init__(self, *, gaps: int = 0) -> None:
         """`gaps`: offsets left out before each append, as S2 allows."""
         self._gaps = gaps
+        self.broker_id = ""
         self._log: list[Message] = []
         self._retained: dict[str, Message] = {}
         self._documents: Documents = {}

@@ -28,6 +28,7 @@ from broker.log.waking import CURSOR_COMMIT_DELAY_S
 from broker.message import Grant, Message, Offset, Outgoing
 from broker.registry.administration import Administration
 from broker.registry.brokers import Brokers
+from broker.registry.elsewhere import Elsewhere
 from broker.registry.faces import Owner
 from broker.registry.groups import Groups
 from broker.registry.leased_again import LeasedAgain
@@ -257,7 +258,12 @@ class World:
         self.wills.may_publish = asking.delayed.may_publish = self.permissions.may_publish
         self.brokers = None
         if shared is not None:
-            self.brokers = Brokers(shared, self.log, self.sessions, clock)
+            dead_letters = self.groups.dead_letters
+            self.brokers = Brokers(shared, clock, self.sessions, asking.delayed, dead_letters)
+            self.elsewhere = Elsewhere(
+                *(shared, self.log, self.sessions, self.groups, asking.dedup),
+                *(self.users, self.permissions, self.quotas),
+            )
         self.administration = Administration(
             self.log, self.delivery, self.sessions, self.groups, self.counters, clock
         )
@@ -322,6 +328,7 @@ async def running(
         world.wills.publish_forever(),
         world.asking.delayed.publish_forever(),
         world.groups.dead_letters.tell_forever(),
+        *([world.elsewhere.read_accounts_forever()] if shared is not None else []),
     ):
         asyncio.create_task(work)  # noqa: RUF006  `before` and the end of this hold them.
     try:

@@ -241,7 +241,7 @@ class Follower:
         if writer.closed:
             error = StoreFenced("the other brokers took this one for dead")
         elif entry.kind == CLOSED:
-            self._close(*decode_closed(entry.content))
+            self._close(*decode_closed(entry.content), by=entry.broker)
         else:
             error = await self._append(entry, operations, position if alone else None, pending)
         if pending is not None:
@@ -249,10 +249,10 @@ class Follower:
                 self._told.append(pending.told)
             pending.settle(error)
 
-    def _close(self, broker: str, heard_of_at: int) -> None:
-        """It is dead, unless it has appended since."""
+    def _close(self, broker: str, heard_of_at: int, *, by: str) -> None:
+        """It is dead, if it says so itself, or has not appended since."""
         writer = self.writers.get(broker)
-        if writer is not None and writer.position == heard_of_at:
+        if writer is not None and (broker == by or writer.position == heard_of_at):
             writer.closed = True
             self._wrote.add(broker)
             self._parts.pop(broker, None)  # The rest of it would not count.

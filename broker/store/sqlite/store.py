@@ -78,6 +78,7 @@ class SqliteStore:
         self.sqlite_version = sqlite3.sqlite_version
         self._fsync = durability == "fsync"
         self._accept_loss = accept_loss
+        self.broker_id = ""
         self._is_copy = is_copy
         self._file: DatabaseFile
         self._is_open = False

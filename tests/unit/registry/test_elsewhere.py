@@ -1,0 +1,128 @@
+"""What other brokers that share the log have changed."""
+
+from __future__ import annotations
+
+from broker.config import Config, DedupRule
+from broker.documents import (
+    DedupDocument,
+    DelayedDocument,
+    Delete,
+    Put,
+    QuotaDocument,
+    UserDocument,
+)
+from broker.message import Offset, WallUs
+from broker.queue_documents import DeadLetterDocument, DeadNoticeDocument, GroupDocument
+from broker.security.quotas import Quota
+from broker.store.shared.memory_log import MemoryLog
+from tests.support.messages import message
+from tests.support.two_brokers import (
+    both_settled,
+    logged,
+    one_more,
+    opened,
+    pass_away,
+    two_brokers,
+)
+from tests.support.world import World
+
+HOUR = Config(dedup=(DedupRule(filter="#", window="1h"),), will_restart_grace_s=0)
+
+
+def user(name: str, password: str = "p") -> UserDocument:
+    return UserDocument(name, password, "", "", WallUs(1), WallUs(1))
+
+
+async def test_users_quotas_and_rules_are_in_force_everywhere() -> None:
+    async with two_brokers() as (a, b):
+        for world in (a, b):
+            await world.permissions.start()
+        await a.passing_time(a.users.put(user("u")))
+        await a.passing_time(a.quotas.put("user", "u", Quota(connections=3)))
+        await both_settled(a, b)
+        assert b.users.get("u") == user("u")
+        assert b.quotas.of("u").connections == 3
+        version = b.permissions.version
+        await a.passing_time(a.users.remove("u"))
+        await both_settled(a, b)
+        assert not b.users.exist
+        assert b.quotas.of("u").connections is None
+        assert await b.disk.scan(QuotaDocument) == []
+        assert b.permissions.version > version
+
+
+async def test_messages_that_wait_at_two_brokers_do_not_replace_each_other() -> None:
+    async with two_brokers() as (a, b):
+        for world, name in ((a, "a"), (b, "b")):
+            await delay(world, name, 10)
+        await both_settled(a, b)
+        assert len(await a.disk.scan(DelayedDocument)) == 2
+        assert (len(a.asking.delayed), len(b.asking.delayed)) == (1, 1)
+        a.clock.advance(11)
+        await both_settled(a, b)
+        assert sorted(logged(a)) == sorted(logged(b)) == [b"a", b"b"]
+        assert await a.disk.scan(DelayedDocument) == []
+
+
+async def delay(world: World, name: str, delay_s: int) -> None:
+    accepted = world.asking.delayed.after(message(name), delay_s, None)
+    await world.passing_time(world.log.commit_now(accepted.operations))
+    world.asking.delayed.settle(accepted, None)
+
+
+async def test_what_waits_at_a_broker_that_dies_comes_once() -> None:
+    log = MemoryLog()
+    async with two_brokers(log=log) as (a, b):
+        async with one_more(log, "c", a.clock) as c:
+            for n in range(5):
+                await delay(c, str(n), 60)
+            await both_settled(a, b, c)
+        await pass_away(a, b)
+        assert len(a.asking.delayed) + len(b.asking.delayed) == 5
+        a.clock.advance(60)
+        await both_settled(a, b)
+        assert sorted(logged(a)) == [b"%d" % n for n in range(5)]
+
+
+async def test_a_key_that_came_at_one_is_known_at_the_other() -> None:
+    async with two_brokers(HOUR) as (a, b):
+        known, operation = a.asking.dedup.add("p", "t", "k", 100, None)
+        await a.passing_time(a.log.commit_now([operation]))
+        a.asking.dedup.settle(known, None, None)
+        await both_settled(a, b)
+        found = b.asking.dedup.find("p", "t", "k")
+        assert found is not None
+        assert found.stored
+        a.clock.advance(101)
+        await both_settled(a, b)
+        assert b.asking.dedup.find("p", "t", "k") is None
+        assert await b.disk.scan(DedupDocument) == []
+
+
+async def test_a_group_that_a_command_made_is_known_everywhere() -> None:
+    async with two_brokers() as (a, b):
+        name = "$share/g/t"
+        await opened(a, name)
+        a.log.append([], operations=[Put(GroupDocument.asked({"name": name}))])
+        await both_settled(a, b)
+        assert name in b.groups.created
+        a.log.append([], operations=[Delete(GroupDocument, (name,))])
+        await both_settled(a, b)
+        assert name not in b.groups.created
+
+
+async def test_only_the_broker_that_has_a_group_tells_of_its_dead_letters() -> None:
+    async with two_brokers() as (a, b):
+        name = "$share/g/t"
+        await opened(a, name)
+        await a.publish(message("poison", "t"))
+        letter = DeadLetterDocument(name, Offset(1), 1, "why", "worker", a.log.time.aged_us())  # type: ignore[arg-type]
+        a.log.append([], operations=[Put(letter), Put(DeadNoticeDocument(name, Offset(1)))])
+        await both_settled(a, b)
+        b.groups.dead_letters.look()
+        await both_settled(a, b)
+        assert logged(b) == [b"poison"]
+        for world in (a, b):
+            world.groups.dead_letters.look()
+        await both_settled(a, b)
+        assert logged(b) == [b"poison", b"poison"], "and one that tells of it"
