@@ -164,10 +164,7 @@ class Shared:
     async def _claim(self, client_id: str, user: str) -> tuple[list[Operation], bool] | None:
         """What takes it, if nothing has changed until then; None: there is nothing to take."""
         store, key = self._store, (client_id,)
-        revisions = [
-            await store.revision(kind, key)
-            for kind in (OwnerDocument, SessionDocument, WillDeadlineDocument)
-        ]
+        revisions = [await store.revision(kind, key) for kind in (OwnerDocument, SessionDocument)]
         document = await store.get(SessionDocument, key)
         owner = await store.get(OwnerDocument, key)
         will = await store.get(WillDeadlineDocument, key)
@@ -192,8 +189,6 @@ class Shared:
                     " connect there"
                 )
             operations.append(Put(replace(document, expires_at_us=None), revisions[1]))
-        if will is not None:
-            operations.append(Put(will, revisions[2]))
         return operations, not living
 
     async def _taken(self, client_id: str, *, cut_off: bool) -> Taken:

@@ -243,3 +243,55 @@ async def test_a_command_for_a_session_elsewhere_is_refused() -> None:
             await b.administration.remove("sub1")
         with pytest.raises(StoreConflict, match="give the command there"):
             await b.administration.seek("sub1", "earliest")
+
+
+async def test_a_former_owner_publishes_no_will() -> None:
+    """Though it has not heard of it yet."""
+    async with two_brokers() as (a, b):
+        await opened(a, will=will_of())
+        await both_settled(a, b)
+        store_of(a).changed_elsewhere = nobody_listens
+        await opened(b, will=will_of())
+        await both_settled(a, b)
+        assert logged(b) == [b"sub1"]
+        a.wills.client_lost("sub1", session_expiry_s=100, now=a.clock.now())
+        await both_settled(a, b)
+        assert logged(a) == logged(b) == [b"sub1"]
+
+
+async def test_a_will_that_waits_goes_with_its_session() -> None:
+    async with two_brokers() as (a, b):
+        there = await opened(a, will=will_of(delay_s=50))
+        a.wills.client_lost("sub1", session_expiry_s=100, now=a.clock.now())
+        there.close()
+        await both_settled(a, b)
+        assert a.wills.deadline() is not None
+        await b.sessions.ownership.take("sub1", "")
+        await both_settled(a, b)
+        assert a.wills.deadline() is None
+
+
+async def test_a_session_that_another_has_keeps_no_other_from_ending() -> None:
+    async with two_brokers() as (a, b):
+        for name in ("sub1", "sub2"):
+            (await subscribed(a, name, expiry_s=100)).close()
+        await both_settled(a, b)
+        store_of(a).changed_elsewhere = nobody_listens
+        await opened(b, expiry_s=1000)
+        await both_settled(a, b)
+        a.clock.advance(101)
+        await both_settled(a, b)
+        assert [d.client_id for d in await b.disk.scan(SessionDocument)] == ["sub1"]
+
+
+async def test_qos_0_is_in_the_log_before_anybody_gets_it() -> None:
+    """Or what another broker has appended before would come after it."""
+    async with two_brokers() as (a, b):
+        there = await subscribed(a)
+        await both_settled(a, b)
+        a.log.append([message("1", qos=0)], durable=False)
+        assert there.got == []
+        b.log.append([message("2", qos=0)], durable=False)
+        await both_settled(a, b)
+        assert payloads(there.got) == logged(b)
+        assert [m.offset for m, _ in there.got] == [1, 2]
