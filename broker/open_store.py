@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import NamedTuple
 
 from broker import tasks
@@ -26,6 +26,9 @@ TELL_INTERVAL_S = 5.0
 logger = logging.getLogger(__name__)
 
 
+Forever = Callable[[], Coroutine[None, None, None]]
+
+
 class Opened(NamedTuple):
     """`database`: the log itself, or the copy of the log that is `shared`."""
 
@@ -36,8 +39,9 @@ class Opened(NamedTuple):
     def ownership(self, clock: Clock) -> Ownership:
         return Alone(self.store) if self.shared is None else Shared(self.shared, clock)
 
-    def with_others(self, services: Services) -> list[Coroutine[None, None, None]]:
-        """What runs beside other brokers."""
+    def with_others(self, services: Services) -> list[Forever]:
+        """What is to run beside other brokers. Call it before the parts start, so that nothing
+        changes elsewhere between what they read and what they are told."""
         if self.shared is None:
             return []
         groups, sessions, asking = services.groups, services.sessions, services.asking
@@ -48,7 +52,7 @@ class Opened(NamedTuple):
         brokers = Brokers(
             self.shared, services.clock, sessions, asking.delayed, groups.dead_letters
         )
-        return [brokers.watch_forever(), elsewhere.read_accounts_forever()]
+        return [brokers.watch_forever, elsewhere.read_accounts_forever]
 
     def status(self) -> dict[str, object]:
         """For people and monitoring."""

@@ -165,6 +165,7 @@ class Server:
         sessions.kept.quota_of = services.subscriptions.quota_of = quotas.of
         wills.may_publish = asking.delayed.may_publish = permissions.may_publish
         sys_tree.more += [care.retaining.values, logins.values]
+        beside_others = self._opened.with_others(services)
         for part in (self._log, users, quotas, groups):
             await part.start()
         await permissions.start(delivery, LeasedAgain(groups))
@@ -177,7 +178,7 @@ class Server:
             *(self._log.commit_forever(), self._log.time.note_forever(self._log.append)),
             *(delivery.deliver_forever(), alarm.expire_forever(), wills.publish_forever()),
             *(asking.delayed.publish_forever(), dead.tell_forever(), dead.forget_old_forever()),
-            *self._opened.with_others(services),
+            *[run() for run in beside_others],
         ):
             self._spawn(forever)
         care.begin(self._spawn)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from broker.config import Config, DedupRule
 from broker.documents import (
+    Author,
     DedupDocument,
     DelayedDocument,
     Delete,
@@ -65,7 +66,7 @@ async def test_messages_that_wait_at_two_brokers_do_not_replace_each_other() -> 
 
 
 async def delay(world: World, name: str, delay_s: int) -> None:
-    accepted = world.asking.delayed.after(message(name), delay_s, None)
+    accepted = world.asking.delayed.after(message(name), delay_s, None, Author())
     await world.passing_time(world.log.commit_now(accepted.operations))
     world.asking.delayed.settle(accepted, None)
 
