@@ -286,7 +286,7 @@ class Server:
         return {
             "version": __version__,
             "pid": os.getpid(),
-            "address": f"{host}:{port}",
+            "address": f"{host}:{port}" if host else "not listening yet",
             "uptime_s": round(self._clock.monotonic() - self._started_at, 1),
             "data_dir": str(self.config.data_dir.absolute()),
             "durability": self.config.durability,

@@ -46,6 +46,7 @@ class Listening:
         self._connections = connections
         self._open: list[tuple[Entrance, asyncio.Server]] = []
         self._stopped = False
+        self._known = "", 0
 
     async def start(self, listeners: Sequence[Listener]) -> None:
         """Accept connections. Raises ConfigError, and then accepts none: where one listener cannot
@@ -160,6 +161,7 @@ class Listening:
 
     def stop(self) -> None:
         """Accept no more connections, for good."""
+        self._known = self.address
         self._stopped = True
         for entrance, server in self._open:
             server.close()
@@ -169,12 +171,20 @@ class Listening:
     @property
     def address(self) -> tuple[str, int]:
         """Host and port of the first listener that has them; the port is the real one also if 0
-        was asked for. Of a broker that listens on Unix sockets only: the path of one, and 0."""
+        was asked for. Of a broker that listens on Unix sockets only: the path of one, and 0.
+
+        An operator may ask at any time: before `start` it is "" and 0, after `stop` and while a
+        reload moves listeners what it was.
+        """
+        if self._open and all(server.sockets for _, server in self._open):
+            self._known = self._first()
+        return self._known
+
+    def _first(self) -> tuple[str, int]:
         for _, server in self._open:
             name = server.sockets[0].getsockname()
             if isinstance(name, tuple):
-                host, port = name[:2]
-                return host, port
+                return name[0], name[1]
         return str(self._open[0][0].listener.unix_socket), 0
 
 

@@ -61,6 +61,22 @@ async def test_all_are_listened_on_and_the_first_that_has_a_port_is_told(
     writer.close()
 
 
+async def test_the_address_is_told_before_the_start_and_after_a_stop_too(
+    listening: Listening, tmp_path: Path
+) -> None:
+    """An operator asks for the status of a broker that reads certificates, or stops."""
+    path = tmp_path / "s.sock"
+    assert listening.address == ("", 0)
+    await listening.start([HERE, Listener(unix_socket=path)])
+    before = listening.address
+    listening._open[0][1].close()  # As a reload does with one that is in the way.
+    assert listening.address == before
+    listening.stop()
+    assert listening.address == before
+    listening.stop()
+    assert listening.address == before
+
+
 async def test_if_one_cannot_be_listened_on_none_is(listening: Listening, tmp_path: Path) -> None:
     path = tmp_path / "s.sock"
     with pytest.raises(ConfigError):
