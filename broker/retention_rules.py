@@ -50,10 +50,26 @@ class RetentionRule:
         return (self.age_s, self.bytes, self.count) != (None, None, None)
 
     def __str__(self) -> str:
-        said = [f"age {self.age_s:,} s"] if self.age_s is not None else []
-        said += [f"{self.bytes:,} bytes"] if self.bytes is not None else []
+        said = [_age(self.age_s)] if self.age_s is not None else []
+        said += [_size(self.bytes)] if self.bytes is not None else []
         said += [counted(self.count, "message")] if self.count is not None else []
         return ", ".join(said) or "all is kept"
+
+
+def _age(seconds: int) -> str:
+    """In the largest unit of which it is a whole number."""
+    units = {"day": 86_400, "hour": 3_600, "minute": 60}
+    for unit, length in units.items():
+        if seconds and seconds % length == 0:
+            return counted(seconds // length, unit)
+    return counted(seconds, "second")
+
+
+def _size(count: int) -> str:
+    for unit, length in {"GiB": 2**30, "GB": 10**9, "MiB": 2**20, "MB": 10**6}.items():
+        if count and count % length == 0:
+            return f"{count // length:,} {unit}"
+    return counted(count, "byte")
 
 
 def rules_of(value: object) -> tuple[RetentionRule, ...]:

@@ -1,8 +1,9 @@
-"""`pubsub broker status`: what the broker tells about itself, a line for each figure or as JSON."""
+"""`pubsub broker status`: what the broker tells of itself: a summary, all figures, or JSON."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated
@@ -13,25 +14,37 @@ from cli import output
 from cli.options import DataDir
 
 EXAMPLES = """\b
-Example:
+Examples:
+  pubsub broker status
+  pubsub broker status --all | grep disk
   pubsub broker status --json
+
+On a terminal: what is wrong, if anything is, and what it is doing. A pipe
+gets all figures, as --all does.
 """
 
 
 def run(
     data_dir: DataDir = Path("data"),
+    everything: Annotated[
+        bool, typer.Option("--all", help="All figures, a line for each.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="As one line of JSON.")] = False,
 ) -> None:
     """What the broker on a data directory is doing."""
+    from cli import status
     from cli.admin import request
 
-    status = request("GET", "/status", data_dir)
+    told = request("GET", "/status", data_dir)
     if as_json:
-        output.text(json.dumps(status) + "\n")
-        return
-    rows = list(_flat(status))
-    width = max(len(name) for name, _ in rows)
-    output.text("".join(f"{name:<{width}}  {output.escaped(value)}\n" for name, value in rows))
+        output.text(json.dumps(told) + "\n")
+    elif everything or not output.to_terminal():
+        rows = list(_flat(told))
+        width = max(len(name) for name, _ in rows)
+        output.text("".join(f"{name:<{width}}  {output.escaped(value)}\n" for name, value in rows))
+    else:
+        columns = shutil.get_terminal_size().columns
+        output.text("".join(f"{line}\n" for line in status.lines(told, columns)))
 
 
 def _flat(status: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:

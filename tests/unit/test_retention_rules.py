@@ -33,7 +33,15 @@ def test_a_rule_without_limits_keeps_everything() -> None:
     assert not RetentionRule("#", keep_last=3).limits
     assert RetentionRule("#", bytes=0).limits
     assert str(RetentionRule("#")) == "all is kept"
-    assert str(RetentionRule("#", 60, 5000, 7)) == "age 60 s, 5,000 bytes, 7 messages"
+
+
+def test_a_rule_says_what_it_keeps_in_the_units_that_a_person_wrote() -> None:
+    assert str(RetentionRule("#", 60, 5000, 7)) == "1 minute, 5,000 bytes, 7 messages"
+    assert str(RetentionRule(None, 30 * 86_400, 10 * 2**30)) == "30 days, 10 GiB"
+    assert str(RetentionRule("a", 5 * 3_600, 3 * 10**9, 1)) == "5 hours, 3 GB, 1 message"
+    assert str(RetentionRule("a", 61, 64 * 2**20)) == "61 seconds, 64 MiB"
+    assert str(RetentionRule("a", 0, 500 * 10**6)) == "0 seconds, 500 MB"
+    assert str(RetentionRule("a", bytes=0)) == "0 bytes"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""`pubsub broker status`: the same figures for people, in columns, and for programs."""
+"""`pubsub broker status`: a summary on a terminal, else all figures, in columns or as JSON."""
 
 from __future__ import annotations
 
@@ -23,16 +23,30 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, Path]]:
     return asked
 
 
-def test_people_get_a_line_for_each_figure(
-    asked: list[tuple[str, str, Path]], capsysbinary: pytest.CaptureFixture[bytes]
+@pytest.mark.parametrize(("terminal", "options"), [(False, []), (True, ["--all"])])
+def test_a_pipe_and_who_asks_for_all_get_a_line_for_each_figure(
+    asked: list[tuple[str, str, Path]],
+    capsysbinary: pytest.CaptureFixture[bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    terminal: bool,
+    options: list[str],
 ) -> None:
-    app(["broker", "status", "--data-dir", "d"], standalone_mode=False)
+    monkeypatch.setattr("cli.output.to_terminal", lambda: terminal)
+    app(["broker", "status", "--data-dir", "d", *options], standalone_mode=False)
     assert asked == [("GET", "/status", Path("d"))]
     assert capsysbinary.readouterr().out.decode().splitlines() == [
         r"version            1\x1b[2J",
         "clients.connected  2",
         "sqlite             3.45",
     ]
+
+
+def test_a_terminal_gets_a_summary(
+    capsysbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cli.output.to_terminal", lambda: True)
+    app(["broker", "status"], standalone_mode=False)
+    assert capsysbinary.readouterr().out.decode().startswith(r"pubsub 1\x1b[2J on ")
 
 
 def test_programs_get_one_line_of_json(capsysbinary: pytest.CaptureFixture[bytes]) -> None:

@@ -1,0 +1,125 @@
+"""What a broker tells about itself, for a person: what is wrong first, then what it is doing.
+
+This answers what an operator asks at night: does it take messages, is there room, who is there,
+what was lost. `broker/server.py` `Server.status` has all figures. Those that count what goes wrong
+are left out while they are 0, and those that a broker of another version does not tell always.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from broker.plural import counted
+from cli import output
+from cli.subscribers import duration, size
+
+Status = Mapping[str, Any]
+
+NAME_WIDTH = 12
+COUNTED = {
+    "append_failures": "writes of the log that failed",
+    "removed_unread": "messages removed that a subscriber had not read",
+    "dead_letters": "dead letters; pubsub dead-letters lists them",
+    "attempts_failed": "attempts of workers that failed",
+    "logins_failed": "logins that failed",
+    "logins_refused": "logins refused, as too many failed",
+    "refused_connects": "connections refused",
+    "evicted": "clients disconnected, as they did not read",
+    "protocol_errors": "errors of clients in their protocol",
+    "redeliveries": "messages sent again",
+    "repeats": "messages recognised as sent twice, and stored once",
+    "line_errors_left_out": "errors not told to line clients, as they did not read",
+    "gaps_left_out": "gaps not told to line subscribers, as they did not read",
+}
+"""What they count, since the start, worst first."""
+
+
+def lines(status: Status, width: int) -> Iterator[str]:
+    """Raises nothing for what is missing or new in `status`."""
+    said = f"pubsub {status.get('version', '')} on {status.get('address', '')}"
+    yield output.one_line(
+        f"{said}, pid {status.get('pid')}, up {duration(status.get('uptime_s', 0))}"
+    )
+    for trouble in troubles(status):
+        yield from textwrap.wrap(
+            output.one_line(trouble), width, initial_indent="! ", subsequent_indent="  "
+        )
+    for name, value in (*_doing(status), *_counted(status)):
+        yield from textwrap.wrap(
+            output.one_line(value),
+            max(width, 2 * NAME_WIDTH),
+            initial_indent=f"{name:<{NAME_WIDTH}}",
+            subsequent_indent=" " * NAME_WIDTH,
+            break_on_hyphens=False,
+        )
+
+
+def troubles(status: Status) -> Iterator[str]:
+    """What an operator has to do something about, and what."""
+    disk, why = status.get("disk", {}), status.get("waiting", {}).get("disk")
+    if why not in (None, "full"):
+        yield f"the log is {why}: no messages are taken until that ends"
+    elif why or disk.get("low"):
+        yield (
+            f"the disk is {why or 'nearly full'}: no messages are taken until"
+            f" {size(disk.get('least', 0))} and more are free; make room there, or remove old"
+            " messages: pubsub log trim --before SPEC"
+        )
+    if damaged := status.get("damaged_offsets"):
+        yield (
+            f"{counted(damaged, 'message is', 'messages are')} damaged: pubsub check says which;"
+            " keep your last backup"
+        )
+    if damaged := status.get("retention", {}).get("damaged_segments"):
+        yield f"{counted(damaged, 'damaged part')} of the log cannot be removed: pubsub check"
+    if status.get("connections", 0) >= status.get("connections_max", 1) > 0:
+        yield "all connections that connections_max allows are taken: others are refused"
+
+
+def _doing(status: Status) -> Iterator[tuple[str, str]]:
+    if "connections" in status:
+        yield (
+            "clients",
+            f"{status['connections']:,} of {status.get('connections_max', 0):,} connections;"
+            f" {counted(status.get('sessions_durable', 0), 'durable session')},"
+            f" {counted(status.get('groups', 0), 'group')}",
+        )
+    if "messages_in" in status:
+        said = f"{status['messages_in']:,} came, {status.get('messages_out', 0):,} were sent"
+        if delayed := status.get("delayed_messages"):
+            said += f"; {delayed:,} wait until they are due"
+        yield "messages", f"{said} since the start"
+    waiting = status.get("waiting", {})
+    if waiting.get("messages") or waiting.get("sessions"):
+        yield (
+            "waiting",
+            f"{counted(waiting.get('messages', 0), 'message')} and changes of"
+            f" {counted(waiting.get('sessions', 0), 'session')} for the disk",
+        )
+    if "high_watermark" in status:
+        offsets = "no messages yet"
+        if last := status["high_watermark"]:
+            offsets = f"offsets {status.get('log_start', 0):,} to {last:,}"
+        yield "log", f"{offsets} in {status.get('data_dir', '')}"
+    retention = status.get("retention", {})
+    rules = retention.get("rules", {})
+    for number, (topics, rule) in enumerate(rules.items()):
+        yield ("" if number else "kept"), f"{topics}: {rule}" if len(rules) > 1 else str(rule)
+    if "disk" in status:
+        disk = status["disk"]
+        free = size(max(0, disk.get("free", 0)))
+        yield "disk", f"{free} free; below {size(disk.get('least', 0))} no messages are taken"
+    if shared := status.get("shared_log"):
+        others = ", ".join(shared.get("other_brokers", ())) or "no other broker"
+        yield "shared log", f"as {shared.get('broker', '')}, with {others}"
+
+
+def _counted(status: Status) -> Iterator[tuple[str, str]]:
+    rows = [(count, reason) for reason, count in status.get("dropped", {}).items() if count]
+    for number, (count, reason) in enumerate(sorted(rows, reverse=True)):
+        yield ("" if number else "dropped"), f"{count:,}  {reason}"
+    rows = [(status[name], what) for name, what in COUNTED.items() if status.get(name)]
+    for number, (count, what) in enumerate(rows):
+        yield ("" if number else "counted"), f"{count:,}  {what}"
