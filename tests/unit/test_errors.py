@@ -6,11 +6,13 @@ import pytest
 
 from broker import errors
 from broker.errors import (
+    BadUserNameOrPassword,
     CommandRefused,
     ConfigError,
     LoginRefused,
     MessageRefused,
     PeerError,
+    ProofFailed,
     PubSubError,
     QuotaExceeded,
     StoreError,
@@ -43,10 +45,11 @@ def test_what_a_peer_did_has_a_reason_code_that_says_it_failed(error: type[PeerE
 
 def test_no_two_faults_of_a_peer_share_a_reason_code() -> None:
     """But for those that only say who tells the operator."""
-    shared = MessageRefused, TopicNameRefused, LoginRefused, TooManyLogins
+    shared = MessageRefused, TopicNameRefused, LoginRefused, TooManyLogins, ProofFailed
     kinds = [error for error in PEER_ERRORS if error not in shared]
     assert len({error.reason_code for error in kinds}) == len(kinds)
     assert TooManyLogins.reason_code == QuotaExceeded.reason_code
+    assert ProofFailed.reason_code == BadUserNameOrPassword.reason_code
     assert TopicNameRefused.reason_code == TopicNameInvalid.reason_code
 
 

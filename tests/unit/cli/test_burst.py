@@ -92,6 +92,7 @@ def test_close_sends_what_waits_and_reads_to_the_end(
     assert other.recv(9) == b""
 
 
+@pytest.mark.long
 def test_all_that_tls_has_is_read_record_by_record(tmp_path: Path) -> None:
     """Of what it has decrypted, `select` would not tell."""
     network = Network(tmp_path)
@@ -111,6 +112,7 @@ def test_all_that_tls_has_is_read_record_by_record(tmp_path: Path) -> None:
             assert received == data
 
 
+@pytest.mark.long
 def test_what_tls_does_not_take_at_once_is_sent_later_once(tmp_path: Path) -> None:
     network = Network(tmp_path)
     data = bytes(range(251)) * (1 << 16)

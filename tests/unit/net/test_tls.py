@@ -460,6 +460,7 @@ def kernel_of(connection: TlsConnection) -> Kernel:
 
 
 @again_if_long
+@pytest.mark.long
 async def test_a_thousand_handshakes_at_once_hold_up_nobody(
     network: Network, tmp_path: Path
 ) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ CHANGE_IN_PLACE = {
 }  # fmt: skip
 
 
+@cache
 def classes() -> dict[str, set[str]]:
     """Attributes of each class of `session/`."""
     return {

@@ -87,6 +87,7 @@ def test_what_the_socket_does_not_take_at_once_is_sent_later(
     assert received == data + b"end"
 
 
+@pytest.mark.long
 def test_a_connection_by_tls_is_written_and_read_as_any_other(loop: Loop, tmp_path: Path) -> None:
     """Also where more waits than the network takes at once, or than a record has."""
     network = Network(tmp_path)
