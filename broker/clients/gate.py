@@ -8,7 +8,7 @@ from broker.clients.faces import Peer, Transport
 from broker.clients.permitted import FORBIDDEN, NO_RIGHT, missing_right
 from broker.clients.services import Services
 from broker.documents import Author
-from broker.errors import LoginRefused, QuotaExceeded
+from broker.errors import LoginRefused, NotAuthorized, QuotaExceeded
 from broker.lines.connection import (
     LineConfirm,
     LineError,
@@ -131,9 +131,10 @@ class Gate:
         return self.login.user if self.login is not None and self._services.users.exist else ""
 
     def rights(self, client_id: str) -> Rights:
-        """Of its session with this client identifier."""
-        assert self.login is not None
-        login = self.login
+        """Of its session with this client identifier. Raises NotAuthorized: it has ended while it
+        waited."""
+        if (login := self.login) is None:
+            raise NotAuthorized("the connection has ended")
         return self._services.permissions.rights(login.user, login.roles, client_id)
 
     def disconnects(self, client_id: str) -> None:

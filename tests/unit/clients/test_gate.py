@@ -8,8 +8,10 @@ from dataclasses import replace
 
 import pytest
 
+from broker.clients.faces import Peer
 from broker.config import Config
 from broker.documents import SessionDocument
+from broker.errors import UserRemoved
 from broker.mqtt.encode import encode
 from broker.mqtt.packets import MQTT_3_1_1, MQTT_5, Connect, Disconnect, Publish
 from broker.registry.flapping import FREE, PAUSE_S, WAIT_MAX_S
@@ -306,6 +308,19 @@ async def test_a_line_peer_may_be_anonymous_where_that_is_allowed(world: World) 
     lines = Lines(world, OPEN)
     lines.says("PUBLISH t 1 p")
     assert await lines.gets() == ["OK"]
+
+
+@pytest.mark.usefixtures("users")
+async def test_who_is_removed_while_its_command_begins_leaves_without_trouble(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    lines = Lines(world, peer=Peer("here", certificate_user="anna"))
+    lines.says("SUBSCRIBE t sub1")
+    lines.client.dismiss(UserRemoved("the user was removed"))
+    assert await lines_get(world, lines) == ["ERROR the user was removed"]
+    assert lines.transport.closed.is_set()
+    assert "cut off" not in caplog.text
+    assert world.sessions.connected_count == 0
 
 
 # Quotas
