@@ -26,14 +26,14 @@ from dataclasses import replace
 
 from broker.counters import Counters
 from broker.delivery.delivery import Delivery
-from broker.delivery.sender import RESEND_MESSAGES_MAX, TOO_LARGE, Recipient, Sender
+from broker.delivery.sender import RESEND_MESSAGES_MAX, Recipient, Sender
 from broker.documents import SubscriptionDocument
 from broker.errors import StoreError, StoreUnavailable
 from broker.log.log import Log
 from broker.message import Grant, Lease, Message, Monotonic, Offset, Outgoing
 from broker.registry.cutting_off import CuttingOff
 from broker.registry.faces import Member, Owner, Times
-from broker.registry.readership import FOR_NOBODY, fits, is_for_nobody
+from broker.registry.readership import FOR_NOBODY, fits, why_not
 from broker.registry.redelivery import Failure, Redelivery
 from broker.registry.retries import Retry
 from broker.registry.unplaced import Unplaced
@@ -301,8 +301,7 @@ class Group(Owner, Recipient):
                 self._lease_again(member, message, retry)
                 leased.add(member)
             elif self.members and not any(self._fits(each, message) for each in self.members):
-                for_nobody = is_for_nobody(self.members, message)
-                redelivery.too_large(message, retry, FOR_NOBODY if for_nobody else TOO_LARGE)
+                redelivery.too_large(message, retry, why_not(self.members, message))
             elif self.members and all(
                 redelivery.has_had(each, message.offset) for each in self.members
             ):
@@ -325,8 +324,9 @@ class Group(Owner, Recipient):
         that size."""
         room: dict[Session, int] = {}
         leased: dict[Session, list[Outgoing]] = {}
-        too_large: list[Failure] = []
+        unfit: list[Failure] = []
         forbidden: list[int] = []
+        passes_over = self.redelivery.policy.refusals_are_final  # No operator made it.
         now = self.redelivery.now()
         for out, packet_id in zip(outgoing, packet_ids, strict=True):
             message, shared = out
@@ -338,17 +338,17 @@ class Group(Owner, Recipient):
                 leased.setdefault(member, []).append((message, grant))
             elif any(self._fits(member, message) for member in self.members):
                 self._unplaced.add(out, packet_id)
-            elif is_for_nobody(self.members, message):
+            elif (why := why_not(self.members, message)) == FOR_NOBODY and passes_over:
                 forbidden.append(packet_id)
             else:
                 lease = Lease(self.name, packet_id, message.offset, 1)
-                too_large.append(Failure(lease, TOO_LARGE, "", counts=False, final=True))
+                unfit.append(Failure(lease, why, "", counts=False, final=True))
         for member, its_share in leased.items():
             member.supply.offer_aside(its_share)
         if leased:
             self._times.lease_over_at(Monotonic(now + self.redelivery.policy.lease_s))
-        if too_large:
-            self.failed_at(too_large)
+        if unfit:
+            self.failed_at(unfit)
         if forbidden and self.sender is not None:
             self.sender.discard(forbidden, FOR_NOBODY)
         for member in leased:

@@ -1,7 +1,9 @@
 """Readership: which members of a group may have a message.
 
 A message that no member may read is passed over, as if the group's filter did not match it, and
-counted (P5): it must not hold up the others. One that a member had before is a dead letter.
+counted (P5): it must not hold up the others. One that a member had before is a dead letter. So is
+any in a group that a command made: that may have members of several users, and whoever may read
+least must not empty it for those that are away.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection
 
+from broker.delivery.sender import TOO_LARGE
 from broker.message import Grant, Message
 from broker.registry.faces import Member
 from broker.session.session import Session
@@ -39,6 +42,7 @@ def fits(
     return size_fits and may_read(member, message)
 
 
-def is_for_nobody(members: Collection[Session], message: Message) -> bool:
-    """Whether there are members, and none may read it."""
-    return bool(members) and not any(may_read(member, message) for member in members)
+def why_not(members: Collection[Session], message: Message) -> str:
+    """Why a message fits none of these."""
+    nobody = bool(members) and not any(may_read(member, message) for member in members)
+    return FOR_NOBODY if nobody else TOO_LARGE

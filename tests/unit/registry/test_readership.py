@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from broker.delivery.sender import TOO_LARGE
 from broker.message import Offset
-from broker.registry.readership import is_for_nobody, may_read
+from broker.registry.readership import FOR_NOBODY, may_read, why_not
 from broker.security.rights import Rights
 from broker.session.session import Session
 from tests.support.messages import message
@@ -20,7 +21,7 @@ def test_a_message_is_for_nobody_if_no_member_may_read_it() -> None:
     of_a, of_b, of_all = member("allow subscribe a"), member("allow subscribe b"), member()
     assert may_read(of_a, message("", "a"))
     assert not may_read(of_a, message("", "b"))
-    assert not is_for_nobody([of_a, of_b], message("", "b"))
-    assert is_for_nobody([of_a, of_b], message("", "c"))
-    assert not is_for_nobody([of_a, of_all], message("", "c"))
-    assert not is_for_nobody([], message("", "c")), "who is not there may"
+    assert why_not([of_a, of_b], message("", "b")) == TOO_LARGE
+    assert why_not([of_a, of_b], message("", "c")) == FOR_NOBODY
+    assert why_not([of_a, of_all], message("", "c")) == TOO_LARGE
+    assert why_not([], message("", "c")) == TOO_LARGE, "who is not there may read it"
