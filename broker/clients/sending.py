@@ -16,7 +16,6 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import compress
 
 from broker.clients.faces import Transport
 from broker.clients.services import Services
@@ -32,7 +31,7 @@ from broker.mqtt.reasons import ERROR, ReasonCode
 from broker.plural import counted
 from broker.session.exchange import Stage, Taken
 from broker.session.session import Session
-from broker.session.withholding import NOT_PERMITTED
+from broker.session.withholding import NOT_PERMITTED, still_permitted
 
 logger = logging.getLogger(__name__)
 
@@ -276,23 +275,14 @@ class Sending(Recipient):
             taken = self._held.pop(0)
             stopped = self._held_size > HELD_BYTES_MAX
             self._held_size -= taken.size
-            outgoing, packet_ids = self._permitted(taken.outgoing, taken.packet_ids)
+            outgoing, packet_ids, withheld, returned = still_permitted(taken, self._session)
+            if withheld:
+                self._sender.discard(withheld, NOT_PERMITTED)
+            if returned:  # Its group tries or buries it.
+                self._groups.refusals.add(self._session, returned, NOT_PERMITTED)
             self._send(outgoing, packet_ids, self._time.aged_us())
             if stopped:
                 self.wake()
-
-    def _permitted(
-        self, outgoing: list[Outgoing], packet_ids: list[int]
-    ) -> tuple[list[Outgoing], list[int]]:
-        """These, without what may not be read any more since they were taken."""
-        rights = self._session.grants.rights
-        if not rights.limited:
-            return outgoing, packet_ids
-        may = [rights.may_receive(message.topic) for message, _ in outgoing]
-        withheld = [packet_id for packet_id, yes in zip(packet_ids, may, strict=True) if not yes]
-        if withheld:
-            self._sender.discard(withheld, NOT_PERMITTED)
-        return [*compress(outgoing, may)], [*compress(packet_ids, may)]
 
     def room(self) -> int:
         """The client's Receive Maximum, less what this connection has in flight. [MQTT-3.3.4-9]"""

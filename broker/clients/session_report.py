@@ -63,6 +63,7 @@ async def _unread(session: Session, log: Log) -> tuple[int, bool]:
         if first > end:
             break
         read = await log.store.read(first, end, filters)
-        count += sum(session.grants.of(message) is not None for message in read.messages)
+        unread = [m for m in read.messages if session.grants.of(m) is not None]
+        count += sum([session.grants.rights.may_receive(message.topic) for message in unread])
         first = read.next
     return count, first > end

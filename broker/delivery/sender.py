@@ -20,7 +20,7 @@ from broker.delivery.delivery import Delivery
 from broker.delivery.readers import unfit
 from broker.errors import StoreBusy, StoreError, StoreFull
 from broker.log.log import Log
-from broker.message import Grant, Outgoing
+from broker.message import Grant, Message, Outgoing
 from broker.plural import counted
 from broker.session.exchange import InFlight, Stage, Taken
 from broker.session.session import Session
@@ -211,7 +211,7 @@ class Sender:
                 gone.setdefault(reason, []).append(entry.packet_id)
                 continue
             reason = unfit(message)
-            if not reason and not self.session.grants.rights.may_receive(message.topic):
+            if not reason and not self._may_go(entry, message):
                 reason = NOT_PERMITTED
             if reason:
                 gone.setdefault(reason, []).append(entry.packet_id)
@@ -226,3 +226,12 @@ class Sender:
             self.discard(gone_ids, reason)
         if outgoing:
             self._recipient.send_again(outgoing, packet_ids)
+
+    def _may_go(self, entry: InFlight, message: Message) -> bool:
+        """Whether what an earlier connection left may be read still; of a replay, read again."""
+        grants = self.session.grants
+        rights = grants.rights
+        if not rights.limited:
+            return True
+        replayed = entry.aside and not entry.retained and grants.is_history(message)
+        return (rights.may_replay if replayed else rights.may_receive)(message.topic)

@@ -200,6 +200,13 @@ class SubscriptionSet:
             s for s in subscriptions if s.start_offset < offset and not (own and s.no_local)
         )
 
+    def is_history(self, message: Message) -> bool:
+        """Whether only a replay can have brought it to the session, as far as its subscriptions of
+        now tell."""
+        return self.of(message) is None and any(
+            s.replaying or s.start_offset >= message.offset for s in self.matching(message.topic)
+        )
+
     def as_it_comes(self, message: Message) -> Grant | None:
         """As `of`, for one that has no offset yet: it is newer than every subscription."""
         subscriptions, merged = self._cache.get(message.topic) or self._find(message.topic)

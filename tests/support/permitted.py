@@ -116,7 +116,12 @@ class PermittedClient:
             self.peer.receive(encode(packet, self.version), self.world.clock.monotonic())
 
     def connect(
-        self, *, clean: bool = False, expiry_s: int = 600, will: Will | None = None
+        self,
+        *,
+        clean: bool = False,
+        expiry_s: int = 600,
+        will: Will | None = None,
+        user_properties: UserProperties | None = None,
     ) -> None:
         self.send(
             Connect(
@@ -126,6 +131,7 @@ class PermittedClient:
                 0,
                 will,
                 session_expiry_s=expiry_s if self.version == MQTT_5 else None,
+                user_properties=user_properties or [],
             )
         )
 

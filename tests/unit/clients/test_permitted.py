@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
@@ -12,16 +13,25 @@ from broker.clients.permitted import FORBIDDEN, NO_RIGHT, missing_right
 from broker.config import CLOSE
 from broker.log import delayed
 from broker.message import Offset
-from broker.mqtt.packets import MQTT_3_1_1, MQTT_5, Ack, Suback, Will
+from broker.mqtt.packets import MQTT_3_1_1, MQTT_5, Ack, Connack, Suback, Will
 from broker.mqtt.properties import Property
+from broker.queue_documents import GroupDocument
 from broker.registry import wills
+from broker.registry.queues import Queues
 from broker.registry.readership import FOR_NOBODY
 from broker.security.rights import Rights
+from broker.security.rules import Holder
 from broker.session.withholding import NOT_PERMITTED
 from tests.support.clock import FakeClock
 from tests.support.lines import Lines
-from tests.support.permitted import VERSIONS, PermittedClient, allow, make_user, take_back
+from tests.support.permitted import VERSIONS, PermittedClient, allow, make_user, rule, take_back
 from tests.support.world import Disk, World, running
+
+
+async def turns() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
 
 both = pytest.mark.parametrize("version", VERSIONS)
 FROM_THE_START = [("from", "earliest")]
@@ -409,6 +419,67 @@ async def test_it_stops_retained_messages(world: World, version: int) -> None:
     assert client.topics == ["a", "a"]
 
 
+@both
+async def test_it_stops_what_waits_for_the_disk(world: World, version: int) -> None:
+    """QoS 2 and what comes behind it: live, replayed, and leased from a group."""
+    rules = "allow subscribe a", "allow read-history b"
+    client = await anna(world, version, "c1", *rules, "allow subscribe b", "allow subscribe c")
+    publisher = await root(world)
+    await publisher.published("b", 2)
+    client.stall(yes=True)
+    await client.subscribed("+", qos=2)
+    await client.subscribed("$share/g/a")
+    await client.subscribed("$replay/earliest/b", qos=2)
+    for topic in ("a", "c"):
+        await publisher.published(topic, 2)
+    world.disk.may_commit.clear()
+    client.stall(yes=False)
+    await turns()
+    assert client.topics == []
+    for text in rules:  # As if the commit that runs was the one of these changes.
+        world.permissions._remove(rule(text, Holder("anna")))
+    world.permissions._renew()
+    world.disk.may_commit.set()
+    await world.settled()
+    assert client.topics == ["c"]
+    assert world.counters.dropped == {NOT_PERMITTED: 2}, "of `b` as history, of `a` as `+`"
+    assert world.counters.groups.dead_letters == 1
+
+
+@both
+async def test_history_that_was_not_acknowledged_is_not_sent_again(
+    world: World, version: int
+) -> None:
+    rules = [f"allow {right} {topic}" for right in ("subscribe", "read-history") for topic in "ab"]
+    client = await anna(world, version, "c1", *rules)
+    publisher = await root(world)
+    for topic in ("a", "b"):
+        await publisher.published(topic)
+    await client.subscribed("$replay/earliest/+")
+    await publisher.published("a")
+    assert client.topics == ["a", "b", "a"]
+    await take_back(world, "anna", "allow read-history a")
+    client.leave()
+    again = PermittedClient(world, "anna", version)
+    assert await again.connected() == 0
+    assert again.topics == ["b", "a"], "what came live is no history"
+    assert world.counters.dropped == {NOT_PERMITTED: 1}
+
+
+async def test_unread_is_what_may_be_read(world: World) -> None:
+    client = await anna(world, MQTT_5, "c1", "allow subscribe a")
+    await client.subscribed("#")
+    client.leave()
+    publisher = await root(world)
+    for topic in ("a", "b", "a"):
+        await publisher.published(topic)
+    again = PermittedClient(world, "anna")
+    again.connect(user_properties=[("tell", "unread")])
+    await world.settled()
+    (connack,) = [packet for packet in again.packets if isinstance(packet, Connack)]
+    assert connack.properties[Property.USER_PROPERTY] == [("unread", "2")]
+
+
 async def test_the_first_user_ends_that_everybody_may_do_everything() -> None:
     async with running(Disk()) as world:
         stranger = PermittedClient(world, "anonymous")
@@ -464,6 +535,22 @@ async def test_what_no_member_may_read_any_more_holds_up_nothing(
     assert group is not None
     assert group.sender is not None
     assert group.sender.session.cursor() == world.log.high_watermark
+
+
+async def test_who_may_read_little_does_not_empty_a_group_of_an_operator(world: World) -> None:
+    """It may have members of several users, and these may be away."""
+    made = GroupDocument("$share/g/#", 3, 1000, 8000, 60_000, 0)
+    await world.passing_time(Queues(world.log, world.groups, world.clock).create(made, ""))
+    await make_user(world, "eve", "allow subscribe eve/#")
+    eve = PermittedClient(world, "eve", client_id="e1")
+    assert await eve.connected() == 0
+    assert await eve.subscribed("$share/g/#") == [1]
+    publisher = await root(world)
+    for topic in ("a", "eve/1", "b"):
+        await publisher.published(topic)
+    assert eve.topics == ["eve/1"]
+    assert world.counters.dropped == {}
+    assert world.counters.groups.dead_letters == 2
 
 
 # The line protocol
