@@ -18,7 +18,7 @@ from broker.clock import Alarm, Clock, SystemClock
 from broker.config import DATABASE, Config
 from broker.counters import Counters
 from broker.delivery.delivery import Delivery
-from broker.documents import Document, SessionDocument, UserDocument
+from broker.documents import Document, QuotaDocument, SessionDocument, UserDocument
 from broker.log.log import Log
 from broker.message import Offset
 from broker.registry.accounts import Account, Accounts, account_of
@@ -28,6 +28,7 @@ from broker.registry.groups import Groups
 from broker.registry.overview import Overview, Source
 from broker.registry.permissions import Permissions
 from broker.registry.queues import Queues
+from broker.registry.quotas import Quotas
 from broker.registry.sessions import Sessions
 from broker.registry.users import Users
 from broker.registry.wills import Wills
@@ -93,6 +94,15 @@ async def acl(data_dir: Path) -> AsyncIterator[Acl]:
 
 
 @asynccontextmanager
+async def quotas(data_dir: Path) -> AsyncIterator[Quotas]:
+    """As `accounts`, of quotas."""
+    async with _log(Config(data_dir=data_dir), SystemClock(), Counters()) as log:
+        quotas = Quotas(log, Users(log), lambda: None)
+        await quotas.start()
+        yield quotas
+
+
+@asynccontextmanager
 async def _log(config: Config, clock: Clock, counters: Counters) -> AsyncIterator[Log]:
     with lock_data_dir(config.data_dir):
         store = SqliteStore(config.data_dir / DATABASE)
@@ -119,6 +129,12 @@ def accounts_of(connection: sqlite3.Connection) -> list[Account]:
     """Of the log that is open here, to be read only."""
     found = Reader(connection).documents([UserDocument], (), None)
     return [account_of(user) for user in found if isinstance(user, UserDocument)]
+
+
+def quotas_of(connection: sqlite3.Connection) -> list[QuotaDocument]:
+    """Of the log that is open here, to be read only."""
+    found = Reader(connection).documents([QuotaDocument], (), None)
+    return [quota for quota in found if isinstance(quota, QuotaDocument)]
 
 
 def overview(connection: sqlite3.Connection) -> Overview:

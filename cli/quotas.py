@@ -1,11 +1,17 @@
-"""Quotas of users and roles: sets, lists and removes them, with the broker running."""
+"""Quotas of users and roles: sets, lists and removes them. A broker that runs is asked; where none
+runs, the log is changed as a broker would, with the lock of the data directory held."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from cli import columns, output
-from cli.admin import request
+from broker.config import DATABASE
+from cli import columns, database, output
+from cli.admin import is_running, request
+from cli.at_rest import ran
 
 HEADINGS = {
     "connections": "CONNECTIONS",
@@ -20,19 +26,27 @@ HEADINGS = {
 
 
 def put(data_dir: Path, name: str, limits: dict[str, int | None], *, role: bool) -> None:
-    """Raises CommandFailed."""
+    """Raises CommandFailed, StoreError."""
+    from broker.security.quotas import Quota
+
     given = {limit: str(most) for limit, most in limits.items() if most is not None}
-    request("POST", "/quotas/set", data_dir, {**_subject(name, role), **given})
+    _done(
+        data_dir,
+        "set",
+        {**_subject(name, role), **given},
+        lambda quotas: quotas.put(*_subject(name, role).values(), Quota(**limits)),
+    )
 
 
 def remove(data_dir: Path, name: str, *, role: bool) -> None:
-    """Raises CommandFailed."""
-    request("POST", "/quotas/rm", data_dir, _subject(name, role))
+    """Raises CommandFailed, StoreError."""
+    subject = _subject(name, role)
+    _done(data_dir, "rm", subject, lambda quotas: quotas.remove(*subject.values()))
 
 
 def ls(data_dir: Path, *, as_json: bool) -> None:
-    """Raises CommandFailed."""
-    quotas = request("GET", "/quotas", data_dir)["quotas"]
+    """Raises CommandFailed, StoreError."""
+    quotas = _all(data_dir)
     if as_json:
         for quota in quotas:
             output.data(output.json_line(quota))
@@ -44,6 +58,36 @@ def ls(data_dir: Path, *, as_json: bool) -> None:
             for quota in quotas
         ],
     )
+
+
+def _all(data_dir: Path) -> list[dict[str, Any]]:
+    if is_running(data_dir):
+        found: list[dict[str, Any]] = request("GET", "/quotas", data_dir)["quotas"]
+        return found
+    if not (data_dir / DATABASE).exists():
+        return []
+    from broker import at_rest
+
+    with database.reading(data_dir / DATABASE) as connection:
+        return [asdict(quota) for quota in at_rest.quotas_of(connection)]
+
+
+def _done(
+    data_dir: Path, what: str, asked: dict[str, str], do: Callable[[Any], Awaitable[object]]
+) -> None:
+    if is_running(data_dir):
+        request("POST", f"/quotas/{what}", data_dir, asked)
+        return
+    from broker import at_rest
+
+    database.require_log(data_dir / DATABASE)
+
+    async def run() -> None:
+        async with at_rest.quotas(data_dir) as quotas:
+            await do(quotas)
+
+    with output.waiting("opening the log"):
+        ran(run)
 
 
 def _shown(limit: int | None) -> str:

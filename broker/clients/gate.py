@@ -121,6 +121,7 @@ class Gate:
         """`replaces_one`: another connection ends for it. Raises QuotaExceeded."""
         self.leave(guest)
         if self._services.users.exist:
+            self._services.quotas.came(login)
             self._services.quotas.refuse_connection(login.user, replaces_one=replaces_one)
         self.login, self._publishing = login, None
         self._services.logins.came(guest, login)

@@ -6,11 +6,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
-from broker.message import Monotonic
+from broker.clients.services import Services
+from broker.message import Message, Monotonic
 from broker.mqtt.packets import Ack, PacketType, Publish
 from broker.mqtt.reasons import ReasonCode
 from broker.plural import counted
-from broker.registry.slowing import REFUSED_ABOVE_S
+from broker.registry.slowing import REFUSED_ABOVE_S, Slowed
 from broker.security.quotas import Pace
 
 TOO_FAST = "publish quota exceeded"
@@ -52,3 +53,14 @@ def refusals(packets: Sequence[Publish], reason: str, client_id: str) -> list[Ac
         )
         for packet in packets
     ]
+
+
+def slow_down(messages: Sequence[Message], services: Services, user: str, by: Slowed) -> None:
+    """Take all of them, as lines cannot be refused one by one, and do not read from `by` while its
+    user is ahead."""
+    if (pace := services.quotas.pace_of(user)) is None:
+        return
+    now = services.clock.monotonic()
+    pace.take(len(messages), sum([len(m.topic) + len(m.payload) for m in messages]), now)
+    if (ahead_s := pace.ahead_s(now)) > 0:
+        services.quotas.slowing.slow(by, ahead_s, now)

@@ -24,6 +24,7 @@ from broker.clients.backlog import cost_of_lines, take_publishes
 from broker.clients.faces import Peer
 from broker.clients.gate import Gate
 from broker.clients.half_open import HalfOpen, TellingTransport
+from broker.clients.held_back import slow_down
 from broker.clients.line_answers import Answer, Answers
 from broker.clients.line_subscriber import (
     LineSubscriber,
@@ -209,6 +210,7 @@ class LineClient:
             if self._subscribers:
                 raise QuotaExceeded("LOGIN comes before the first subscriber")
             await self._gate.log_in(event, self, self._transport.is_gone)
+            self._connection.limit(self.services.quotas.of(self._gate.user).packet_bytes)
             self._transport.deadline_moved()  # It is no stranger any more.
             self._answer(answer)
         except PeerError as error:
@@ -219,12 +221,13 @@ class LineClient:
 
     def _publish(self) -> None:
         """Append all consecutive messages at once, but for those that are to come later."""
-        asking, log = self.services.asking, self.services.log
-        now_us, gate = self.services.clock.wall_us(), self._gate
+        services, gate = self.services, self._gate
+        asking, log, now_us = services.asking, services.log, services.clock.wall_us()
         messages, asks = take_publishes(self._events, asking, now_us, gate.may_publish)
+        slow_down(messages, services, gate.user, self)
         answer = self._answers.place(len(messages))
         try:
-            log.outage.require_room(len(messages), self.services.counters)
+            log.outage.require_room(len(messages), services.counters)
             asked = asking.accept(messages[0], None, gate.author) if asks else Asked(messages)
         except QuotaExceeded as error:
             self._answer(answer, error.reason)
@@ -253,7 +256,7 @@ class LineClient:
         if isinstance(event, LineUnsubscribe):
             return unsubscribe(services, session, event.filter)
         known = event.filter in session.subscriptions
-        if known or not is_plain(event.filter) or too_many(services.config, session, event.filter):
+        if known or not is_plain(event.filter) or too_many(services, session, event.filter):
             return None
         return subscribe(services, session, subscription_of(session, event.filter))
 
@@ -318,7 +321,7 @@ class LineClient:
             if subscriber.session is not session:
                 raise QuotaExceeded(TAKEN_OVER)
         known = subscription.filter in session.subscriptions
-        if not known and (why := too_many(services.config, session, subscription.filter)):
+        if not known and (why := too_many(services, session, subscription.filter)):
             raise QuotaExceeded(f"the subscriber has {why} already")
         return await subscribe(services, session, subscription)
 
@@ -335,18 +338,7 @@ class LineClient:
         if len(self._subscribers) >= most:
             raise QuotaExceeded(f"this connection has {most} subscribers already; use another")
         subscriber = LineSubscriber(self, client_id)
-        session, _ = await self.services.sessions.open(
-            client_id,
-            subscriber,
-            clean_start=False,
-            session_expiry_s=self.services.config.session_expiry_default_s,
-            receive_maximum=self.services.config.inflight_max,
-            will=None,
-            now=self.services.clock.now(),
-            hears_of_gaps=False,
-            rights=self._gate.rights(client_id),
-            user=self._gate.user,
-        )
+        session = await subscriber.open(self._gate)
         self._subscribers[client_id] = subscriber
         subscriber.begin(session)
         return subscriber

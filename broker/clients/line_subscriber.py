@@ -12,8 +12,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from broker.clients.gate import Gate
 from broker.clients.services import Services
-from broker.config import Config
 from broker.delivery.sender import RESEND_MESSAGES_MAX, Recipient, Sender
 from broker.documents import NOT_YET, SubscriptionDocument
 from broker.errors import StoreError
@@ -73,6 +73,23 @@ class LineSubscriber(Owner, Recipient):
     @property
     def session(self) -> Session | None:
         return None if self._sender is None else self._sender.session
+
+    async def open(self, gate: Gate) -> Session:
+        """The session of its name, which is its own now. Raises as `Sessions.open`."""
+        services = self._client.services
+        session, _ = await services.sessions.open(
+            self._client_id,
+            self,
+            clean_start=False,
+            session_expiry_s=services.config.session_expiry_default_s,
+            receive_maximum=services.config.inflight_max,
+            will=None,
+            now=services.clock.now(),
+            hears_of_gaps=False,
+            rights=gate.rights(self._client_id),
+            user=gate.user,
+        )
+        return session
 
     def begin(self, session: Session) -> None:
         """The session is ours: deliver again what an earlier connection may not have got."""
@@ -202,10 +219,12 @@ def subscription_of(session: Session, topic_filter: str) -> SubscriptionDocument
     )
 
 
-def too_many(config: Config, session: Session, topic_filter: str) -> str:
+def too_many(services: Services, session: Session, topic_filter: str) -> str:
     """What the subscriber has too much of for one more; empty: of nothing."""
-    count = len(session.subscriptions)
-    if count >= config.subscriptions_per_session_max:
+    config, count = services.config, len(session.subscriptions)
+    of_user = services.quotas.of(session.tally.user).subscriptions
+    most = config.subscriptions_per_session_max
+    if count >= min(most, of_user or most):
         return counted(count, "subscription")
     most = config.wildcard_patterns_per_session_max
     many = session.grants.has_patterns(most, topic_filter)

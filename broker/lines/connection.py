@@ -111,7 +111,7 @@ class LineConnection:
     def __init__(
         self, *, now: Monotonic, line_bytes_max: int, topic_bytes_max: int, topic_levels_max: int
     ) -> None:
-        self._line_bytes_max = line_bytes_max
+        self._line_bytes_max = self._most = line_bytes_max
         self._topic_bytes_max = topic_bytes_max
         self._topic_levels_max = topic_levels_max
         self._line = bytearray()
@@ -124,6 +124,10 @@ class LineConnection:
     def unfinished_bytes(self) -> int:
         """What is kept of a line that has not ended."""
         return len(self._line)
+
+    def limit(self, line_bytes_max: int | None) -> None:
+        """Of the lines to come; None, or more than at first: as at first."""
+        self._line_bytes_max = min(self._most, line_bytes_max or self._most)
 
     def forget(self) -> None:
         """Keep nothing of the line so far, and skip the rest of it."""

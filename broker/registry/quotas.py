@@ -18,7 +18,7 @@ from broker.log.log import Log
 from broker.registry.flapping import Flapping
 from broker.registry.slowing import Slowing
 from broker.registry.users import Users
-from broker.security.names import validate_role, validate_user
+from broker.security.names import Login, validate_role, validate_user
 from broker.security.quotas import LIMITS, UNLIMITED, Pace, Quota, effective, validate
 
 USER, ROLE = "user", "role"
@@ -34,6 +34,8 @@ class Quotas:
         self.slowing = Slowing(deadline_moved)
         self.flapping = Flapping()
         self._documents: dict[tuple[str, str], QuotaDocument] = {}
+        self._token_roles: dict[str, tuple[str, ...]] = {}
+        """Of users whose newest login was by a token that names roles."""
         self._known: dict[str, Quota] = {}
         """Of users that were asked for, since something changed."""
         self._paces: dict[str, Pace] = {}
@@ -56,8 +58,9 @@ class Quotas:
         if known is None:
             if len(self._known) >= KNOWN_MAX:
                 self._known.clear()
-            account = self._users.get(user)
-            roles = () if account is None else account.role_names
+            account, roles = self._users.get(user), self._token_roles.get(user)
+            if roles is None:
+                roles = () if account is None else account.role_names
             own, *of_roles = (
                 self._get(*one) for one in ((USER, user), *((ROLE, r) for r in roles))
             )
@@ -107,6 +110,19 @@ class Quotas:
         self._paces.clear()
 
     # Who comes
+
+    def came(self, login: Login) -> None:
+        """Of a user with tokens, the roles count that the newest of them names."""
+        user = login.user
+        if self._token_roles.get(user) == login.roles:
+            return
+        self._token_roles.pop(user, None)
+        if login.roles is not None:
+            if len(self._token_roles) >= KNOWN_MAX:
+                del self._token_roles[next(iter(self._token_roles))]
+            self._token_roles[user] = login.roles
+        self._known.pop(user, None)
+        self._paces.pop(user, None)
 
     def refuse_connection(self, user: str, *, replaces_one: bool = False) -> None:
         """Raises QuotaExceeded: the user has as many connections as it may. `replaces_one`: one of

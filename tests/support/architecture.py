@@ -50,8 +50,8 @@ REPLAY_SPEC = "broker.replay.spec"
 USED_BY_CLI = {
     "server": {"cli.commands.broker_start"},
     "reloading": {"cli.commands.broker_start"},
-    "at_rest": {"cli.acl", "cli.queues", "cli.subscribers", "cli.users"},
-    "security": {"cli.acl", "cli.users", "cli.commands.user"},
+    "at_rest": {"cli.acl", "cli.queues", "cli.quotas", "cli.subscribers", "cli.users"},
+    "security": {"cli.acl", "cli.quotas", "cli.users", "cli.commands.user"},
     "store": {
         *("cli.history", "cli.topics", "cli.database", "cli.check", "cli.salvage"),
         *("cli.copying", "cli.backup", "cli.restore", "cli.compact", "cli.log_trim", "cli.queues"),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
+from broker import at_rest
 from broker.security.quotas import LIMITS
+from cli.failure import CommandFailed
 from cli.quotas import HEADINGS, ls, put, remove
 
 Asked = list[tuple[object, ...]]
@@ -22,6 +25,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
         return {"quotas": [{"kind": "user", "name": "ann", **limits}]}
 
     monkeypatch.setattr("cli.quotas.request", request)
+    monkeypatch.setattr("cli.quotas.is_running", lambda data_dir: True)
     return asked
 
 
@@ -45,3 +49,30 @@ def test_a_limit_that_is_not_set_is_a_dash(
     assert capfd.readouterr().out == "ann\tuser\t-\t2000\t-\t-\t-\t-\t-\n"
     ls(tmp_path, as_json=True)
     assert '"sessions":2000,"groups":null' in capfd.readouterr().out
+
+
+def test_where_no_broker_runs_the_log_is_changed(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    ls(tmp_path, as_json=True)
+    with pytest.raises(CommandFailed, match="no log at"):
+        put(tmp_path, "ann", {"sessions": 3}, role=False)
+    assert [*tmp_path.iterdir()] == []
+    asyncio.run(made(tmp_path))
+    put(tmp_path, "ann", {"sessions": 3}, role=False)
+    put(tmp_path, "guests", {"connections": 1}, role=True)
+    capfd.readouterr()
+    ls(tmp_path, as_json=False)
+    told = capfd.readouterr().out
+    assert told == "guests\trole\t1" + "\t-" * 6 + "\nann\tuser\t-\t3" + "\t-" * 5 + "\n"
+    remove(tmp_path, "ann", role=False)
+    with pytest.raises(CommandFailed, match="user ann has no quota"):
+        remove(tmp_path, "ann", role=False)
+    with pytest.raises(CommandFailed, match="this is no name"):
+        put(tmp_path, "a:b", {"sessions": 3}, role=False)
+
+
+async def made(data_dir: Path) -> None:
+    """A log."""
+    async with at_rest.accounts(data_dir):
+        pass

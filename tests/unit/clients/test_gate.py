@@ -365,3 +365,26 @@ async def test_sessions_and_the_size_of_packets_are_the_users(world: World) -> N
     assert not old.peer.closed
     old.client("30 FE 01 0001 't' " + "00" * 251)
     assert old.peer.closed
+
+
+@pytest.mark.usefixtures("users")
+async def test_lines_are_held_to_the_quota_of_their_user(world: World) -> None:
+    quota = Quota(publish_per_s=10, packet_bytes=256, subscriptions=1)
+    await world.quotas.put("user", "anna", quota)
+    lines = Lines(world)
+    lines.says("LOGIN anna secret")
+    await seen(world, lambda: lines.transport.written != b"")
+    assert lines.written() == ["OK"]
+    lines.says("SUBSCRIBE a sub1")
+    lines.says("SUBSCRIBE b sub1")
+    assert await lines.gets() == ["OK", "ERROR the subscriber has 1 subscription already"]
+    lines.says(f"PUBLISH t {'x' * 256} p")
+    assert "ERROR" in (await lines.gets())[0]
+    lines.says(*["PUBLISH t x p"] * 10)
+    assert lines.transport.reading, "a second's worth may come at once"
+    lines.says(*["PUBLISH t x p"] * 5)
+    assert lines.transport.not_read_because == {"quota"}
+    assert await lines.gets() == ["OK"] * 15
+    world.clock.advance(0.6)
+    await world.settled()
+    assert lines.transport.reading

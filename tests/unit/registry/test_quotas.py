@@ -7,6 +7,7 @@ import pytest
 from broker.documents import QuotaDocument
 from broker.errors import CommandRefused, NotFound, QuotaExceeded
 from broker.registry.quotas import ROLE, USER, Quotas
+from broker.security.names import Login
 from broker.security.quotas import UNLIMITED, Quota
 from tests.support.passwords import user
 from tests.support.world import World
@@ -99,3 +100,22 @@ async def test_a_pace_is_shared_by_all_connections_of_a_user_until_it_is_changed
     assert world.quotas.pace_of("bob") is not pace
     await world.quotas.put(ROLE, "standard", Quota(publish_per_s=20))
     assert world.quotas.pace_of("ann") is not pace
+
+
+async def test_the_roles_of_a_token_count_for_its_user(world: World) -> None:
+    quotas = world.quotas
+    await world.users.put(user("ann"))
+    await quotas.put(ROLE, "sensors", Quota(connections=3, publish_per_s=5))
+    await quotas.put(ROLE, "standard", Quota(connections=9))
+    quotas.came(Login("kiln", ("sensors",)))
+    assert quotas.of("kiln").connections == 3
+    pace = quotas.pace_of("kiln")
+    assert pace is not None
+    quotas.came(Login("kiln", ("sensors",)))
+    assert quotas.pace_of("kiln") is pace, "a token like the one before is no new beginning"
+    quotas.came(Login("kiln", ()))
+    assert quotas.of("kiln") == UNLIMITED
+    quotas.came(Login("ann", ("sensors",)))
+    assert quotas.of("ann").connections == 3
+    quotas.came(Login("ann"))
+    assert quotas.of("ann").connections == 9
