@@ -94,6 +94,8 @@ class Address:
         said = f"the broker at {self} refused the connection: {reason}"
         if not_authorized:
             return CommandFailed(said, self._credentials_remedy(), Exit.NOT_AUTHORIZED)
+        if self.tls is None and "TLS" in reason:  # Our broker's words, or another's like them.
+            return CommandFailed(said, "ask for TLS with: -L mqtts://...", Exit.UNREACHABLE)
         return CommandFailed(said)
 
     def right_to(self, right: str, topic: str, *, reads_history: bool = False) -> str:

@@ -14,6 +14,19 @@ SHORTEST_COMMAND = len("PUBLISH ")
 NAMES = {"mqtt": "MQTT", "websocket": "HTTP", "lines": "text", "http": "HTTP without GET"}
 
 
+TLS_ONLY = "this port speaks TLS only"
+ANSWERS_WITHOUT_TLS = {
+    "mqtt": b"\x20\x1f\x00\x83\x1c\x1f\x00\x19" + TLS_ONLY.encode(),
+    "lines": f"ERROR {TLS_ONLY}\n".encode(),
+    "websocket": b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n"
+    b"Content-Length: 26\r\n\r\n" + f"{TLS_ONLY}\n".encode(),
+}
+"""For MQTT a CONNACK of MQTT 5: Implementation specific error, with a Reason String."""
+MQTT_5_CONNECT = b"\x00\x04MQTT\x05"
+MQTT_5_CONNECT_AT_MOST = 5
+"""Where that begins: after the type of the packet and its length."""
+
+
 def protocol_of(data: bytes) -> str:
     """Which of `broker.listeners.PROTOCOLS` they begin; "http": one that nobody may speak here; "":
     none."""
@@ -40,6 +53,16 @@ def why_refused(data: bytes, protocol: str) -> str:
     if data[0] == TLS_HANDSHAKE:
         return "it speaks TLS, and its listener does not"
     return f"its first byte, 0x{data[0]:02X}, begins neither MQTT nor HTTP nor text"
+
+
+def answer_without_tls(data: bytes) -> bytes:
+    """What whoever begins with these bytes can understand, in plain, from a listener that speaks
+    TLS; "": nothing. MQTT 3.1.1 has no words for it, and no code."""
+    protocol = protocol_of(data)
+    most = MQTT_5_CONNECT_AT_MOST + len(MQTT_5_CONNECT)
+    if protocol == "mqtt" and MQTT_5_CONNECT not in data[:most]:
+        return b""
+    return ANSWERS_WITHOUT_TLS.get("websocket" if protocol == "http" else protocol, b"")
 
 
 def why_not_tls(data: bytes) -> str:

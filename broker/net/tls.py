@@ -22,7 +22,7 @@ from dataclasses import replace
 from broker.errors import PeerError
 from broker.message import Monotonic
 from broker.net.entrance import Connections, Entrance
-from broker.net.first_bytes import TLS_HANDSHAKE, why_not_tls
+from broker.net.first_bytes import TLS_HANDSHAKE, answer_without_tls, why_not_tls
 from broker.net.tcp import FIRST_BYTE_TIMEOUT_S, TcpConnection
 from broker.net.turns import LITTLE_BYTES
 from broker.security.tls import ALPN, reason_of, user_of
@@ -170,6 +170,7 @@ class TlsConnection(TcpConnection):
     def _shake_hands(self, data: bytes) -> bytes:
         tls = self._tls
         if not tls.kept_bytes and data[0] != TLS_HANDSHAKE:
+            super().write(answer_without_tls(data))
             raise TlsFailed(why_not_tls(data))
         plain = tls.receive(data)
         if tls.established:

@@ -101,6 +101,13 @@ def test_what_does_not_answer_may_want_something_else_of_tls(tls: Tls | None, as
     assert f"(why); {asks}, does something else" in str(Address(tls=tls).silent("why"))
 
 
+def test_who_is_refused_for_want_of_tls_is_told_how_to_ask_for_it() -> None:
+    error = Address().refused("this port speaks TLS only", not_authorized=False)
+    assert (error.code, error.remedy) == (Exit.UNREACHABLE, "ask for TLS with: -L mqtts://...")
+    other = Address(tls=Tls()).refused("this port speaks TLS only", not_authorized=False)
+    assert other.code == Exit.FAILED
+
+
 def test_neither_password_nor_payload_is_in_what_is_shown_of_it() -> None:
     will = Will("t", b"secret", 0, retain=False)
     assert "secret" not in repr(Address(password="secret", will=will))

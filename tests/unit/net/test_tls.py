@@ -21,7 +21,9 @@ from broker.clock import SystemClock
 from broker.config import Config
 from broker.listeners import Listener
 from broker.mqtt.encode import encode
-from broker.mqtt.packets import MQTT_5, Publish
+from broker.mqtt.packets import MQTT_3_1_1, MQTT_5, Connack, Publish
+from broker.mqtt.properties import Property
+from broker.mqtt.reasons import ReasonCode
 from broker.net.entrance import Connections, Entrance
 from broker.net.tcp import FIRST_BYTE_TIMEOUT_S, TcpConnection
 from broker.net.tls import RECORD_BYTES_MAX, TlsConnection, TlsFailed, TlsStream
@@ -38,6 +40,14 @@ from tests.support.turns import LongestTurn, again_if_long, short
 from tests.support.world import Disk, World, running
 
 CONNECT = encode(connect_packet("a"), MQTT_5)
+CONNACK = encode(
+    Connack(
+        False,
+        ReasonCode.IMPLEMENTATION_SPECIFIC_ERROR,
+        {Property.REASON_STRING: "this port speaks TLS only"},
+    ),
+    MQTT_5,
+)
 PING = b"\xc0\0"
 
 
@@ -272,28 +282,33 @@ async def test_who_has_named_a_protocol_speaks_no_other(
 
 
 @pytest.mark.parametrize(
-    ("sent", "why"),
+    ("sent", "why", "answer"),
     [
-        (CONNECT, "it speaks MQTT without TLS, and its listener only with TLS"),
-        (b"GET / HTTP/1.1\r\n", "it speaks HTTP without TLS, and its listener only with TLS"),
-        (b"PUBLISH t x p\n", "it speaks text without TLS, and its listener only with TLS"),
-        (
-            b"\x00\x01",
-            "it speaks something that begins with 0x00 without TLS, and its listener only with TLS",
-        ),
-        (b"\x16\x03\x01\0\x05\x01\0\0\x01\0", "length too short"),
+        (CONNECT, "it speaks MQTT without TLS", CONNACK),
+        (encode(connect_packet("a", version=MQTT_3_1_1), MQTT_3_1_1), "it speaks MQTT w", b""),
+        (b"GET / HTTP/1.1\r\n", "it speaks HTTP without TLS", b"HTTP/1.1 400 Bad Request\r\n"),
+        (b"PUBLISH t x p\n", "it speaks text w", b"ERROR this port speaks TLS only\n"),
+        (b"\x00\x01", "it speaks something that begins with 0x00 without TLS", b""),
+        (b"\x16\x03\x01\0\x05\x01\0\0\x01\0", "length too short", b"\x15\x03"),
     ],
 )
-async def test_what_is_no_tls_is_told_to_the_operator(
-    network: Network, tmp_path: Path, sent: bytes, why: str, caplog: pytest.LogCaptureFixture
+async def test_what_is_no_tls_is_told_to_the_operator_and_in_plain_to_the_peer(
+    network: Network,
+    tmp_path: Path,
+    sent: bytes,
+    why: str,
+    answer: bytes,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level("INFO")
     async with served(network, tmp_path) as (server, reader, writer):
         writer.write(sent)
-        await reader.read()
+        answered = await reader.read()
+        assert answered.startswith(answer)
+        assert bool(answered) == bool(answer)
         assert server.counters.protocol_errors == 1
     (said,) = [text for text in caplog.messages if text.startswith("connection from")]
-    assert said.endswith(f"closed: {why}")
+    assert f"closed: {why}" in said
 
 
 async def test_a_handshake_has_to_end_in_time_and_the_first_byte_comes_after(
