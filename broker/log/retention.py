@@ -233,7 +233,7 @@ class Retention:
                 continue
             if found.unread_from <= segment.first and not sweep.takes_unread:
                 left = True
-                sweep.left += amount.messages
+                sweep.passes(amount.messages)
                 continue
             cuts[topic_id] = Cut(sweep.before, found.unread_from, most)
         if cuts:
@@ -267,7 +267,7 @@ class Retention:
                 self._count(sweep, order, result)
                 await self._pause(result.took_s, behind=sweep.is_behind)
             if result.done:
-                sweep.left += result.left
+                sweep.passes(result.left)
                 return result.left > 0
             order = updated(order, result)
 

@@ -80,6 +80,12 @@ class Sweep:
             return self.over_bytes > 0
         return first < self.before or self.over_messages > 0 or self.over_bytes > 0
 
+    def passes(self, messages: int) -> None:
+        """So many stay since somebody wants them. They are the oldest ones: by count nothing newer
+        goes for them, or fewer than the newest that a rule keeps would be left."""
+        self.left += messages
+        self.over_messages -= messages
+
     def count(self, result: Removed) -> None:
         amount = result.amount
         self.over_messages -= amount.messages

@@ -62,7 +62,8 @@ class Cut:
 class Order:
     """What to remove of a segment. What lies above the `before` of its topic goes only while there
     is too much: `over_messages` or `over_bytes`. What is unread goes only with `unread`, and only
-    while there are too many bytes, or below `before` with `unread_below`. `held` never goes."""
+    while there are too many bytes, or below `before` with `unread_below`. `held` never goes. What
+    stays for that is one of `over_messages` all the same: no newer message goes in its place."""
 
     first: Offset
     last: Offset
@@ -193,12 +194,11 @@ def pick(
         below = row.offset < cut.before
         if not (below or over_messages > 0 or over_bytes > 0):
             continue
-        if row.offset in order.held:
-            picked.left += 1
-            continue
         unread = row.offset >= cut.unread_from
-        if unread and not ((order.unread and over_bytes > 0) or (order.unread_below and below)):
+        may_go = (order.unread and over_bytes > 0) or (order.unread_below and below)
+        if row.offset in order.held or (unread and not may_go):
             picked.left += 1
+            over_messages -= 1
             continue
         if len(picked.rows) >= rows_max or (picked.rows and size + row.bytes > bytes_max):
             picked.done = False

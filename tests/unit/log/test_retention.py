@@ -18,7 +18,7 @@ from broker.log.sweep import ByHand
 from broker.message import Offset
 from broker.retention_rules import RetentionRule
 from broker.store import Store
-from broker.store.removing import Order, Removed
+from broker.store.removing import SEGMENT, Order, Removed
 from tests.support.clock import FakeClock
 from tests.support.messages import message, numbered
 from tests.support.patience import PATIENCE_S
@@ -186,6 +186,24 @@ async def test_only_so_many_messages_stay(store: Store, clock: FakeClock) -> Non
     assert await kept.run() == list(range(2906, 3006))
     assert +kept.retention.removed == {"count": 2905}
     assert (await store.stats()).messages == 100
+
+
+@pytest.mark.parametrize("unread_from", [1, 1500])
+async def test_for_what_is_unread_nothing_newer_goes_by_count(
+    store: Store, clock: FakeClock, unread_from: int
+) -> None:
+    """So the newest stay that the rule keeps, whatever stays before them."""
+    kept = LogWithRetention(store, clock, RetentionRule(None, count=1000))
+    await store.append(numbered(4000, lambda n: f"t/{n % 2}"))
+    kept.keeper.wanted = {"t/1": unread_from}
+    for _ in range(3):
+        left = await kept.run()
+        assert {*range(3001, 4001)} <= {*left}
+        assert {n for n in left if n % 2} == {*range(unread_from | 1, 4001, 2)}
+        assert len([n for n in left if n <= 3000 and n % 2 == 0]) < SEGMENT
+    kept.keeper.wanted = {}
+    clock.advance(SWEEP_S)
+    assert await kept.run() == list(range(3001, 4001))
 
 
 async def test_only_so_many_bytes_stay(store: Store, clock: FakeClock) -> None:

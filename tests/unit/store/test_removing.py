@@ -60,6 +60,17 @@ def test_what_is_unread_stays_unless_the_order_takes_it() -> None:
     assert pick(rows(10), wanted, 100).unread == {5, 7}
 
 
+def test_for_what_stays_nothing_newer_goes_by_count() -> None:
+    two = Order(Offset(0), Offset(9), {1: Cut(Offset(0), Offset(3)), 0: Cut(Offset(0), ALL)})
+    two.over_messages = 5
+    found = [Row(Offset(n), n % 2, 10, held=False) for n in range(1, 10)]
+    assert picked(found, two) == [1, 2, 4]
+    assert pick(found, two, 100).left == 2
+    first = pick(found, two, 2)
+    rest = [row for row in found if row not in first.rows]
+    assert picked(rest, updated(two, Removed(amounts(first.rows)))) == [4]
+
+
 def test_a_part_is_bounded_by_rows_and_bytes_and_the_rest_is_the_next() -> None:
     wanted = order(Cut(ALL, ALL, most=4))
     first = pick(rows(10), wanted, 3)
