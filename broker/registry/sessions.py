@@ -29,6 +29,7 @@ from broker.registry.loading import commit_opening, document_of, load, refuse_an
 from broker.registry.ownership import Alone, Ownership, Taken
 from broker.registry.session_expiry import SessionExpiry
 from broker.registry.takeovers import Takeovers
+from broker.registry.telling_again import tell_again
 from broker.registry.wills import Wills
 from broker.security.rights import Rights
 from broker.session.session import Session
@@ -378,7 +379,10 @@ class Sessions:
         if session is not None or client_id not in self.kept:
             return session
         inflight_max, gaps = self._config.inflight_max, self.kept.gaps_of(client_id)
-        return await load(self._log.store, client_id, inflight_max=inflight_max, gaps=gaps)
+        session = await load(self._log.store, client_id, inflight_max=inflight_max, gaps=gaps)
+        if session is not None and gaps is None:
+            await tell_again(self._log.store, session)
+        return session
 
     def _new(self, client_id: str, created_at_us: int) -> Session:
         start, most = self._log.high_watermark, self._config.inflight_max

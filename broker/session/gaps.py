@@ -1,6 +1,7 @@
 """Gaps: which missing offsets a session was told of, and which were counted for it.
 
-The log does not keep this: it is of one run of the broker, as its counters are.
+The log does not keep this: it is of one run of the broker, as its counters are. What was told and
+not acknowledged is found again by the next run (`registry/telling_again.py`).
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ TOLD_MAX = 64
 
 
 class Gaps:
-    __slots__ = ("counted_through", "heard", "told")
+    __slots__ = ("counted_through", "heard", "restored_at", "told")
 
     def __init__(self) -> None:
         self.heard = True
         """Whether the client's protocol can tell it."""
+        self.restored_at = Offset(0)
+        """The cursor that the log had: the client may not know what is missing above it."""
         self.counted_through = Offset(0)
         """What is missing up to here was counted. The cursor may stay before it: then the next
         connection reads it again."""

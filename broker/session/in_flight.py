@@ -49,6 +49,8 @@ class InFlightWindow:
         """The same order as numbers that rise, for pages, which are by Packet Identifier."""
         self._aside: dict[int, bool] = {}
         """Packet Identifiers of messages that came from aside, and whether as retained."""
+        self.tells: dict[int, int] = {}
+        """The first of the missing offsets that a message tells of, until the client has it."""
         self.leases = Leases()
         """QoS 1 messages leased from a group, which keeps them for the session."""
         self._changed: set[int] | None = None
@@ -164,6 +166,7 @@ class InFlightWindow:
         self.repeatable.acknowledged += before - len(self._qos1)
         if unknown:
             packet_ids = set(packet_ids).difference(unknown)
+        self._heard(packet_ids)
         if self._aside:
             self._end_aside(packet_ids)
         if self._changed is not None:
@@ -185,6 +188,7 @@ class InFlightWindow:
             elif packet_id in self._released and not refused:
                 known.append(packet_id)
         self.leases.taken_qos2(known)
+        self._heard(known)
         if refused:
             self._finished(len(known), known)
         elif self._changed is not None:
@@ -216,7 +220,13 @@ class InFlightWindow:
                 flight.pop(packet_id, None)
                 self._released_as.pop(packet_id, None)
         self.leases.taken_qos2(packet_ids)
+        self._heard(packet_ids)
         self._finished(before - len(self), packet_ids)
+
+    def _heard(self, packet_ids: Iterable[int]) -> None:
+        """The client knows what these told as missing."""
+        for packet_id in packet_ids if self.tells else ():
+            self.tells.pop(packet_id, None)
 
     def _finished(self, count: int, packet_ids: Iterable[int]) -> None:
         self.repeatable.acknowledged += count
@@ -235,6 +245,7 @@ class InFlightWindow:
         """The cursor waits for none of these any more: the session goes on elsewhere in the log."""
         sent = [packet_id for flight in self._by_stage().values() for packet_id in flight]
         self._aside = dict.fromkeys(sent, False) | self._aside
+        self.tells.clear()
         self._note_changed(sent)
 
     def is_at(self, entry: InFlight) -> bool:
@@ -348,8 +359,8 @@ class InFlightWindow:
 
     def acknowledged_through(self, taken_through: Offset) -> Offset:
         """Everything of the session's own place at or below is acknowledged, given that everything
-        up to `taken_through` was taken."""
-        oldest = taken_through + 1
+        up to `taken_through` was taken; of what is missing, that the client was told."""
+        oldest = min(taken_through + 1, min(self.tells.values(), default=OFFSET_MAX))
         aside = self._aside
         for flight in (self._qos1, self._qos2):
             for packet_id, offset in flight.items():

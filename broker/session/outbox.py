@@ -12,6 +12,13 @@ GAPS_MAX = 16
 """Ranges of missing offsets that one message tells of. What is more goes into the last of them."""
 
 
+def bounded(gaps: Sequence[range]) -> tuple[range, ...]:
+    """So many as one message tells of; in their order, one at least."""
+    kept = [*gaps[:GAPS_MAX]]
+    kept[-1] = range(kept[-1].start, gaps[-1].stop)
+    return tuple(kept)
+
+
 def with_missing(
     outgoing: Sequence[Outgoing], missing: Sequence[range]
 ) -> tuple[Sequence[Outgoing], list[range]]:
@@ -26,11 +33,8 @@ def with_missing(
         while here < len(left) and left[here].start < message.offset:
             here += 1
         if here:
-            gaps = [*left[:here], *grant.missing]
-            last = gaps[-1].stop
-            gaps = gaps[:GAPS_MAX]
-            gaps[-1] = range(gaps[-1].start, last)
-            grant, left = replace(grant, missing=tuple(gaps)), left[here:]
+            gaps = bounded([*left[:here], *grant.missing])
+            grant, left = replace(grant, missing=gaps), left[here:]
         told.append((message, grant))
     return told, left
 

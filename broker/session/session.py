@@ -27,6 +27,7 @@ from broker.documents import (
 from broker.message import Offset
 from broker.security.rights import Rights
 from broker.session.cursor import Cursor, served_beyond
+from broker.session.exchange import Stage
 from broker.session.gaps import Gaps
 from broker.session.grants import SubscriptionSet
 from broker.session.in_flight import InFlightWindow
@@ -122,6 +123,9 @@ class Session:
         self.attached = True
         self.grants.allow(rights)
         self.gaps.heard = hears_of_gaps
+        if not hears_of_gaps:
+            self.gaps.told.clear()
+            self.in_flight.tells.clear()
         self.in_flight.open(receive_maximum)
 
     def detach(self) -> None:
@@ -210,3 +214,15 @@ class Session:
             self.standing.position = Position(cursor.sent_through)
             self.standing.kept = served_beyond(cursor) if cursor.inflight else NOTHING
             self._cursor.restore(cursor, pages)
+            self.gaps.restored_at = cursor.offset
+            self.was_told({}, ())
+
+    def was_told(self, told: Mapping[Offset, tuple[range, ...]], missing: Sequence[range]) -> None:
+        """Messages that are in flight, by their offsets, tell of these missing ones, beside what is
+        known of that. `missing`: what was counted for the session."""
+        self.gaps.counted(missing)
+        self.gaps.told.update(told)
+        for entry in self.in_flight.unfinished():
+            tells = self.gaps.told.get(entry.offset)
+            if tells and not entry.aside and entry.stage is not Stage.RELEASED:
+                self.in_flight.tells[entry.packet_id] = tells[0].start

@@ -188,6 +188,7 @@ class Supply:
         for (message, grant), packet_id in zip(taken, packet_ids, strict=True):
             if grant.missing and packet_id:
                 self.gaps.told[message.offset] = grant.missing
+                self.in_flight.tells[packet_id] = grant.missing[0].start
         if len(self.gaps.told) > TOLD_MAX:
             self.gaps.forget({entry.offset for entry in self.in_flight.unfinished()})
 

@@ -309,7 +309,7 @@ class MemoryRemoving:
     """See `broker.store.removing.Removing`."""
 
     def __init__(self, store: MemoryStore) -> None:
-        self.keeps_all = False
+        self.keeps_all, self.has_unread = False, True  # Who asks finds out.
         self.unread: dict[Offset, str] = {}
         """Removed unread, and the topic that it had."""
         self._store = store

@@ -124,6 +124,11 @@ class Removing(Protocol):
         """Whether the log was there before there was retention."""
         ...
 
+    @property
+    def has_unread(self) -> bool:
+        """Whether something was removed unread, and there may still be somebody to be told."""
+        ...
+
     async def segments(self, start: Offset) -> list[Segment]:
         """The next segments that hold messages, from that of `start` on, in their order; none:
         there are no more. The messages below the log start do not count."""

@@ -22,6 +22,10 @@ class CopyRemoving:
     def keeps_all(self) -> bool:
         return self._copy.removing.keeps_all
 
+    @property
+    def has_unread(self) -> bool:
+        return self._copy.removing.has_unread
+
     async def segments(self, start: Offset) -> list[Segment]:
         await self._current()
         return await self._copy.removing.segments(start)

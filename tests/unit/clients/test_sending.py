@@ -857,5 +857,46 @@ async def test_a_message_that_is_sent_again_tells_of_the_same_gap(world: World, 
         first = f"3{2 * qos + duplicate:X}"
         await dialogue.broker(f"{first} 12 0001 't' 0001 0B 26 0003 'gap' 0003 '1-2' '3'")
         dialogue.client("E0 00")
-        assert await cursor(world) == 2
+        assert await cursor(world) == 0
     assert +world.counters.dropped == {"removed by retention": 2}
+    dialogue = Dialogue(world)
+    await dialogue.connect(expiry_s=100)
+    dialogue.client("40 02 0001" if qos == 1 else "50 02 0001")
+    assert await cursor(world) == (3 if qos == 1 else 2)
+
+
+@pytest.mark.usefixtures("from_the_log")
+@pytest.mark.parametrize("qos", [1, 2])
+@pytest.mark.parametrize("clean", [True, False])
+async def test_a_gap_that_was_told_and_not_acknowledged_is_told_by_the_next_run_too(
+    qos: int, clean: bool
+) -> None:
+    """P5. After a stop, and after a crash; and not once it is acknowledged."""
+    disk = Disk()
+    async with running(disk) as world:
+        await miss(world, log_start=3, qos=qos)
+        dialogue = Dialogue(world)
+        dialogue.peer.writable(yes=False)
+        await dialogue.connect(expiry_s=100)
+        dialogue.peer.writable(yes=True)
+        await world.settled()
+        await dialogue.broker("*'3'")
+        if clean:
+            dialogue.client("E0 00")
+        await world.settled()
+    async with running(disk) as world:
+        dialogue = Dialogue(world)
+        dialogue.peer.writable(yes=False)
+        await dialogue.connect(expiry_s=100)
+        dialogue.peer.writable(yes=True)
+        await dialogue.broker("* 12 0001 't' 0001 0B 26 0003 'gap' 0003 '1-2' '3'")
+        dialogue.client("40 02 0001" if qos == 1 else "50 02 0001")
+        await world.settled()
+        dialogue.client("E0 00")
+        await world.settled()
+    async with running(disk) as world:
+        dialogue = Dialogue(world)
+        await dialogue.connect(expiry_s=100)
+        await world.publish(message("4"))
+        await world.settled()
+        assert b"gap" not in dialogue.transport.written
