@@ -9,8 +9,10 @@ of it twice so, but in no case of nothing. (P5)
 
 from __future__ import annotations
 
+import logging
 from bisect import bisect_right
 
+from broker.errors import StoreError
 from broker.message import Offset
 from broker.session.exchange import Stage
 from broker.session.outbox import bounded
@@ -22,9 +24,11 @@ LOOKS_MAX = 20
 MESSAGES_PER_LOOK = 1000
 BYTES_PER_LOOK = 1 << 20
 
+logger = logging.getLogger(__name__)
+
 
 async def tell_again(store: Store, session: Session) -> None:
-    """The session was loaded, for the first time in this run. Raises StoreError."""
+    """The session was loaded, for the first time in this run."""
     cursor, sent_through = session.gaps.restored_at, session.position.through
     tellers = sorted(
         entry.offset
@@ -34,7 +38,11 @@ async def tell_again(store: Store, session: Session) -> None:
     lacks = store.missing_before > cursor + 1 or store.removing.has_unread
     if not tellers or not lacks or cursor >= sent_through:
         return
-    missing = await _missing(store, session, Offset(cursor + 1), sent_through)
+    try:
+        missing = await _missing(store, session, Offset(cursor + 1), sent_through)
+    except StoreError as error:  # No reason to refuse the client.
+        logger.error("client %r: nothing is told again as missing: %s", session.client_id, error)
+        return
     by_teller: dict[Offset, list[range]] = {}
     for part in missing:
         if (at := bisect_right(tellers, part.start)) < len(tellers):

@@ -72,7 +72,7 @@ async def test_counting_stops_where_it_would_read_too_much(
 async def test_a_log_that_cannot_be_read_is_no_reason_to_refuse_the_client(
     world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def failing(*_: object) -> None:
+    async def failing(*_: object, **__: object) -> None:
         raise StoreUnavailable("not now")
 
     await world.publish(*numbered(1))
