@@ -82,7 +82,8 @@ def test_a_right_is_given_and_taken_away_while_a_client_is_there(
         succeed("pub", "home/a", "1", *root)
         sub.wait_lines(1)
         acl(broker, "rm", "anna", "allow", "subscribe", "home/#")
-        succeed("pub", "home/a", "2", *root)
+        for _ in range(2):  # Also what comes after the first that is stopped.
+            succeed("pub", "home/a", "2", *root)
         acl(broker, "add", "anna", "allow", "subscribe", "home/#")
         succeed("pub", "home/a", "3", *root)
         sub.wait_lines(2)

@@ -187,6 +187,12 @@ class PermittedClient:
         for answer in answers:
             self.send(answer)
 
+    def refuse(self) -> None:
+        """All that came, of QoS 1."""
+        answers, self.unanswered = self.unanswered, []
+        for answer in answers:
+            self.send(Ack(answer.type, answer.packet_ids, 0x80))
+
     def stall(self, *, yes: bool) -> None:
         """Its socket is full, or has room again."""
         if not self.transport.closed.is_set():

@@ -25,6 +25,7 @@ from broker.session.withholding import NOT_PERMITTED
 from tests.support.clock import FakeClock
 from tests.support.lines import Lines
 from tests.support.permitted import VERSIONS, PermittedClient, allow, make_user, rule, take_back
+from tests.support.wire import script_bytes
 from tests.support.world import Disk, World, running
 
 
@@ -165,6 +166,24 @@ async def test_a_bridge_tells_its_own_state_and_no_other(world: World, version: 
     assert world.counters.dropped == {FORBIDDEN: 1}
 
 
+async def test_an_alias_publishes_to_no_other_topic_than_its_name(world: World) -> None:
+    """What is refused leaves its alias, and that is still for a topic without the right."""
+    await allow(world, "anna", "allow publish a")
+    client = PermittedClient(world, "anna", settings={"topic_alias_max": 5})
+    assert await client.connected() == 0
+    packets = "32 0A 0001'b' 0001 03 230001'x'  32 09 0000 0002 03 230001'x'"
+    packets += "32 0A 0001'a' 0003 03 230001'x'  32 09 0000 0004 03 230001'x'"
+    client.peer.receive(script_bytes(packets), world.clock.monotonic())
+    await world.settled()
+    await take_back(world, "anna", "allow publish a")
+    client.peer.receive(script_bytes("32 09 0000 0005 03 230001'x'"), world.clock.monotonic())
+    await world.settled()
+    acks = [packet for packet in client.packets if isinstance(packet, Ack)]
+    codes = {packet_id: ack.reason_code for ack in acks for packet_id in ack.packet_ids}
+    assert {n for n, code in codes.items() if code == 0x87} == {1, 2, 5}
+    assert await stored(world) == ["a", "a"]
+
+
 # Wills
 
 
@@ -201,29 +220,29 @@ async def test_what_is_published_later_needs_the_right_then(
     clock: FakeClock, version: int, crashed: bool
 ) -> None:
     """A Will and delayed messages, also by a line, and also those of an earlier run."""
-    disk, story = Disk(), AsyncExitStack()
-    world = await story.enter_async_context(running(disk, clock=clock))
-    await make_user(world, "anna", *[f"allow publish {topic}" for topic in "abcdef"])
-    clients = [PermittedClient(world, "anna", version, client_id) for client_id in ("c1", "c2")]
-    for client, topic in zip(clients, "ab", strict=True):
-        assert await client.connected(will=Will(topic, b"gone", 1, False)) == 0
-    for topic in "cd":
-        assert await clients[0].published(f"$delayed/50/{topic}") in (0, 0x10)
-    lines = Lines(world, peer=Peer("here", certificate_user="anna"))
-    lines.says(*[f"PUBLISH $delayed/50/{topic} x c1" for topic in "ef"])
-    assert await lines.gets() == ["OK", "OK"]
-    if crashed:
-        await story.aclose()
+    disk = Disk()
+    async with AsyncExitStack() as story:
         world = await story.enter_async_context(running(disk, clock=clock))
-    await take_back(world, "anna", *[f"allow publish {topic}" for topic in "ace"])
-    if not crashed:
-        for client in clients:
-            client.leave(lost=True)
-    clock.advance(60)
-    await world.settled()
-    assert sorted(await stored(world)) == ["b", "d", "f"]
-    assert world.counters.dropped == {wills.NO_RIGHT: 1, delayed.NO_RIGHT: 2}
-    await story.aclose()
+        await make_user(world, "anna", *[f"allow publish {topic}" for topic in "abcdef"])
+        clients = [PermittedClient(world, "anna", version, client_id) for client_id in ("c1", "c2")]
+        for client, topic in zip(clients, "ab", strict=True):
+            assert await client.connected(will=Will(topic, b"gone", 1, False)) == 0
+        for topic in "cd":
+            assert await clients[0].published(f"$delayed/50/{topic}") in (0, 0x10)
+        lines = Lines(world, peer=Peer("here", certificate_user="anna"))
+        lines.says(*[f"PUBLISH $delayed/50/{topic} x c1" for topic in "ef"])
+        assert await lines.gets() == ["OK", "OK"]
+        if crashed:
+            await story.aclose()
+            world = await story.enter_async_context(running(disk, clock=clock))
+        await take_back(world, "anna", *[f"allow publish {topic}" for topic in "ace"])
+        if not crashed:
+            for client in clients:
+                client.leave(lost=True)
+        clock.advance(60)
+        await world.settled()
+        assert sorted(await stored(world)) == ["b", "d", "f"]
+        assert world.counters.dropped == {wills.NO_RIGHT: 1, delayed.NO_RIGHT: 2}
 
 
 @both
@@ -323,6 +342,34 @@ async def test_what_is_granted_is_only_what_may_be_read(world: World, version: i
     await again.subscribed("$replay/earliest/a/#", "$replay/earliest/+/1")
     assert {*again.topics[2:]} == {"a/1"}
     assert world.counters.dropped == {}
+
+
+@both
+async def test_of_what_the_broker_tells_comes_what_may_be_read(world: World, version: int) -> None:
+    """`$SYS`, as retained and as it changes, and `$dead`."""
+    client = await anna(
+        *(world, version, "c1", "allow subscribe $SYS/#", "allow subscribe a"),
+        *("deny subscribe $SYS/broker/uptime", "allow subscribe $dead/g/c"),
+    )
+    await client.services.sys_tree.publish(world.clock.now())
+    await client.subscribed("$SYS/#", "$dead/#")
+    assert "$SYS/broker/version" in client.topics
+    assert "$SYS/broker/uptime" not in client.topics
+    before = len(client.topics)
+    world.clock.advance(7)
+    await client.services.sys_tree.publish(world.clock.now())
+    await world.settled()
+    assert len(client.topics) > before
+    assert "$SYS/broker/uptime" not in client.topics
+    made = GroupDocument("$share/g/#", 1, 1000, 8000, 60_000, 0)
+    await world.passing_time(Queues(world.log, world.groups, world.clock).create(made, ""))
+    worker = await root(world)
+    await worker.subscribed("$share/g/#")
+    for topic in "abc":
+        await worker.published(topic)
+    worker.refuse()
+    await world.settled()
+    assert [topic for topic in client.topics if "$dead" in topic] == ["$dead/g/a", "$dead/g/c"]
 
 
 # Rights that are taken away, or given
@@ -535,6 +582,40 @@ async def test_what_no_member_may_read_any_more_holds_up_nothing(
     assert group is not None
     assert group.sender is not None
     assert group.sender.session.cursor() == world.log.high_watermark
+
+
+async def test_what_waits_for_a_member_goes_to_one_that_has_the_right_now(world: World) -> None:
+    """Its own member has no room; the other may read it from then on."""
+    await allow(world, "anna", "allow subscribe %c/#")
+    full, other = [await anna(world, MQTT_5, client_id) for client_id in ("c1", "c2")]
+    for member in (full, other):
+        assert await member.subscribed("$share/g/#") == [1]
+    publisher = await root(world)
+    full.stall(yes=True)
+    await publisher.published("c1/x")
+    assert (full.topics, other.topics) == ([], [])
+    await allow(world, "anna", "allow subscribe c1/#")
+    await world.settled()
+    assert (full.topics, other.topics) == ([], ["c1/x"])
+
+
+@both
+@pytest.mark.parametrize("away", [False, True])
+async def test_a_group_is_its_users(world: World, version: int, away: bool) -> None:
+    client = await anna(world, version, "c1", "allow subscribe a")
+    assert await client.subscribed("$share/g/a") == [1]
+    if away:
+        client.leave()
+        await world.settled()
+    await make_user(world, "ben", "allow subscribe a")
+    ben = PermittedClient(world, "ben", version, "c2")
+    assert await ben.connected() == 0
+    assert await ben.subscribed("$share/g/a") == [0x87 if version == MQTT_5 else 0x80]
+    again = PermittedClient(world, "anna", version, "c1")
+    assert await again.connected() == 0
+    publisher = await root(world)
+    await publisher.published("a")
+    assert (again.topics, ben.topics) == (["a"], [])
 
 
 async def test_who_may_read_little_does_not_empty_a_group_of_an_operator(world: World) -> None:

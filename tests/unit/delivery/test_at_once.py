@@ -16,9 +16,11 @@ from broker.delivery.waking import WAKE_MESSAGES
 from broker.documents import NOT_YET, CursorDocument, SubscriptionDocument
 from broker.log.qos0 import LAZY_COMMIT_S
 from broker.message import Message
+from broker.security.rights import Rights
 from broker.session.cursor import served_beyond
 from tests.support.groups import member, numbers
 from tests.support.messages import message, numbered, texts
+from tests.support.rulebook import Rulebook
 from tests.support.world import Disk, Subscriber, World, payloads, placed, running, subscription
 
 
@@ -623,3 +625,41 @@ async def test_a_mistake_while_it_is_handed_on_is_told_to_that_one_alone(
     fire(world, "1")
     assert [type(error) for error in live.errors] == [ZeroDivisionError]
     assert payloads(other.got) == [b"1"]
+
+
+# Rights
+
+
+def may_read(world: World, of: Subscriber, *rules: str) -> None:
+    """From now on only that."""
+    placed(of).grants.allow(Rights(Rulebook(*rules), "anna", None, "c"))
+    world.delivery.rights_changed(limited=True)
+
+
+async def test_what_waits_for_a_turn_does_not_come_to_who_may_not_read_it_any_more(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(at_once, "AT_ONCE_MAX", WAKE_MESSAGES + 1)
+    many = [await subscriber(world, f"s{n}") for n in range(4)]
+    world.disk.may_commit.clear()
+    fire(world, "1")
+    assert [len(each.got) for each in many] == [1, 0, 0, 0]
+    for each in many[1:3]:
+        may_read(world, each)
+    for _ in range(4):
+        await asyncio.sleep(0)
+    world.disk.may_commit.set()
+    await world.settled()
+    assert [payloads(each.got) for each in many] == [[b"1"], [], [], [b"1"]]
+
+
+async def test_who_catches_up_gets_what_it_may_read_by_then(world: World, live: Subscriber) -> None:
+    live.limit = 0
+    fire(world, "1")
+    may_read(world, live)
+    live.limit = 1 << 20
+    live.wake()
+    assert live.got == []
+    world.disk.may_commit.set()
+    await world.settled()
+    assert live.got == []
