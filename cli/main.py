@@ -31,6 +31,7 @@ from cli.commands import (
     cert_create,
     cert_revoke,
     check,
+    cluster,
     compact,
     context,
     dead_letters,
@@ -94,6 +95,10 @@ groups = typer.Typer(
 app.add_typer(groups, name="group")
 quotas = typer.Typer(help="Limit what users may use.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(quotas, name="quota")
+shared_log = typer.Typer(
+    help="Let several brokers share a log.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(shared_log, name="cluster")
 contexts = typer.Typer(
     help="Name brokers, and select one.",
     no_args_is_help=True,
@@ -138,6 +143,10 @@ below_subscribers.command("seek", epilog=subscribers_seek.EXAMPLES)(subscribers_
 below_subscribers.command("fork", epilog=subscribers_fork.EXAMPLES)(subscribers_fork.run)
 below_subscribers.command("rm", epilog=subscribers_rm.EXAMPLES)(subscribers_rm.run)
 below_log.command("trim", epilog=log_trim.EXAMPLES)(log_trim.run)
+shared_log.command("up", epilog=cluster.EXAMPLES["up"])(cluster.up)
+shared_log.command("init", epilog=cluster.EXAMPLES["init"])(cluster.init)
+shared_log.command("status", epilog=cluster.EXAMPLES["status"])(cluster.status)
+shared_log.command("config", epilog=cluster.EXAMPLES["config"])(cluster.config)
 groups.command("create", epilog=group.EXAMPLES["create"])(group.create)
 groups.command("ls", epilog=group.EXAMPLES["ls"])(group.ls)
 groups.command("show", epilog=group.EXAMPLES["show"])(group.show)

@@ -55,6 +55,7 @@ USED_BY_CLI = {
     "store": {
         *("cli.history", "cli.topics", "cli.database", "cli.check", "cli.salvage"),
         *("cli.copying", "cli.backup", "cli.restore", "cli.compact", "cli.log_trim", "cli.queues"),
+        "cli.cluster",
     },
     "session": {"cli.check", "cli.salvage"},
     "net": {"cli.admin"},

@@ -6,7 +6,6 @@ import asyncio
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -16,9 +15,8 @@ from nats.aio.client import Client
 
 from broker.errors import StoreUnavailable
 from broker.store.shared.jetstream import JetStreamLog, make_stream
+from cli import nats_nodes
 from tests.support.patience import PATIENCE_S
-
-SERVER = Path(sys.executable).parent / "nats-server"
 
 _numbers = count(1)
 
@@ -49,20 +47,8 @@ class Nodes:
             self.start_one(i)
 
     def start_one(self, i: int) -> None:
-        routes = ", ".join(f'"nats://127.0.0.1:{port}"' for port in self._routes)
-        config = self.directory / f"n{i}.conf"
-        config.write_text(
-            f"""server_name: n{i}
-listen: "127.0.0.1:{self._ports[i]}"
-jetstream {{ store_dir: "{self.directory}/n{i}", sync_interval: always }}
-cluster {{ name: test, listen: "127.0.0.1:{self._routes[i]}", routes: [{routes}] }}
-""",
-            encoding="utf-8",
-        )
-        with (self.directory / f"n{i}.log").open("ab") as log:
-            self._processes[i] = subprocess.Popen(
-                [SERVER, "-c", config], stdout=log, stderr=subprocess.STDOUT
-            )
+        ports = self._ports[i], self._routes[i]
+        self._processes[i] = nats_nodes.start(f"n{i}", self.directory, *ports, self._routes)
 
     def kill(self, i: int) -> None:
         process = self._processes[i]

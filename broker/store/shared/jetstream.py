@@ -19,6 +19,7 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
+from dataclasses import dataclass
 
 import nats.errors
 import nats.js.errors
@@ -77,6 +78,53 @@ async def make_stream(
         return log_id
     finally:
         await _close(client)
+
+
+@dataclass(slots=True, frozen=True)
+class NodeFound:
+    """`behind`: records that it lacks."""
+
+    name: str
+    leads: bool
+    current: bool
+    behind: int
+
+
+@dataclass(slots=True, frozen=True)
+class LogFound:
+    """A log, for people. `nodes`: those that keep it."""
+
+    name: str
+    log_id: str
+    records: int
+    bytes: int
+    newest: int
+    nodes: list[NodeFound]
+
+
+async def look(servers: Sequence[str], name: str) -> LogFound:
+    """Raises StoreUnavailable: also if there is none."""
+    client = await _connect(servers)
+    try:
+        info = await client.jsm().stream_info(_stream(name))
+    except nats.js.errors.NotFoundError as error:
+        raise StoreUnavailable(_no_log(name)) from error
+    except GONE as error:
+        raise StoreUnavailable(f"the log {name} does not answer: {error}") from error
+    finally:
+        await _close(client)
+    state, cluster = info.state, info.cluster
+    nodes: list[NodeFound] = []
+    if cluster is not None:
+        if cluster.leader:
+            nodes.append(NodeFound(cluster.leader, leads=True, current=True, behind=0))
+        for replica in cluster.replicas or []:
+            current = bool(replica.current) and not replica.offline
+            nodes.append(
+                NodeFound(replica.name or "", leads=False, current=current, behind=replica.lag or 0)
+            )
+    log_id = (info.config.metadata or {}).get("log_id", "")
+    return LogFound(name, log_id, state.messages, state.bytes, state.last_seq, nodes)
 
 
 class JetStreamLog:
@@ -225,7 +273,9 @@ class JetStreamLog:
         try:
             info = await self.client.jsm().stream_info(_stream(self.name))
         except nats.js.errors.NotFoundError as error:
-            raise StoreUnavailable(f"there is no log {self.name}: make it first") from error
+            raise StoreUnavailable(
+                f"there is no log {self.name}: pubsub cluster init makes it"
+            ) from error
         except (nats.errors.Error, nats.js.errors.Error) as error:
             raise Undecided(f"the log did not answer: {error!r}") from error
         config = info.config
@@ -279,6 +329,10 @@ async def _close(client: Client) -> None:
 async def _error(error: Exception) -> None:
     """What the client would print a traceback of: a node that is down."""
     logger.debug("a node of the shared log: %r", error)
+
+
+def _no_log(name: str) -> str:
+    return f"there is no log {name}: pubsub cluster init makes it"
 
 
 def _stream(name: str) -> str:

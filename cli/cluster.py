@@ -1,0 +1,146 @@
+"""The log that several brokers share: makes it, looks at it, runs nodes to try it out."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Coroutine, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from broker.errors import StoreError, StoreUnavailable
+from broker.plural import counted
+from broker.store.shared.address import SCHEME, Address, parse
+from cli import columns, nats_nodes, output
+from cli.failure import CommandFailed, Exit
+
+if TYPE_CHECKING:
+    pass
+
+NODES = 3
+ROUTE_PORTS = 2000
+"""Between the port of a node for clients and its port for the others."""
+START_TIMEOUT_S = 30.0
+RETRY_S = 0.3
+LOOK_S = 0.5
+
+T = TypeVar("T")
+
+
+def up(directory: Path, port: int) -> None:
+    """Until interrupted. Raises CommandFailed."""
+    nats_nodes.program()
+    for ends in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ends, _end)
+    directory.mkdir(parents=True, exist_ok=True)
+    ports = [*range(port, port + NODES)]
+    routes = [each + ROUTE_PORTS for each in ports]
+    nodes: list[nats_nodes.Node] = []
+    try:
+        for number, (client, route) in enumerate(zip(ports, routes, strict=True), 1):
+            nodes.append(nats_nodes.start(f"n{number}", directory, client, route, routes))
+        address = SCHEME + ",".join(f"127.0.0.1:{each}" for each in ports)
+        _run(_make_when_there(parse(address), nodes, directory))
+        output.note(f"{NODES} nodes run, data in {directory}/; Ctrl-C stops them")
+        output.text(f"{address}\n")
+        while True:
+            _require_running(nodes, directory)
+            time.sleep(LOOK_S)
+    finally:
+        nats_nodes.stop(nodes)
+
+
+def _end(number: int, frame: object) -> None:
+    """The nodes are stopped on the way out."""
+    raise SystemExit(128 + number)
+
+
+async def _make_when_there(
+    address: Address, nodes: Sequence[nats_nodes.Node], directory: Path
+) -> None:
+    """The log, if it is not there from the last time. Nodes that start have no leader yet."""
+    jetstream = _jetstream()
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while True:
+        try:
+            await jetstream.look(*address)
+        except StoreUnavailable as error:
+            _require_running(nodes, directory)
+            if time.monotonic() > deadline:
+                raise CommandFailed(
+                    f"the nodes do not find each other: {error}", f"see {directory}/n1.log"
+                ) from error
+            try:
+                await jetstream.make_stream(*address, replicas=NODES)
+            except StoreUnavailable:
+                await asyncio.sleep(RETRY_S)
+        else:
+            return
+
+
+def _require_running(nodes: Sequence[nats_nodes.Node], directory: Path) -> None:
+    for number, node in enumerate(nodes, 1):
+        if (code := node.poll()) is not None:
+            raise CommandFailed(
+                f"node n{number} ended with code {code}", f"see {directory}/n{number}.log"
+            )
+
+
+def init(store: str, replicas: int, bytes_max: int | None) -> None:
+    """Raises ConfigError, CommandFailed."""
+    address = parse(store)
+    made = _jetstream().make_stream(
+        *address, replicas=replicas, bytes_max=-1 if bytes_max is None else bytes_max
+    )
+    log_id = _run(made)
+    nodes = counted(replicas, "node")
+    output.note(f"the log {address.name} is made, with id {log_id}, on {nodes}")
+
+
+def status(store: str, *, as_json: bool) -> None:
+    """Raises ConfigError, CommandFailed."""
+    found = _run(_jetstream().look(*parse(store)))
+    if as_json:
+        output.data(output.json_line(asdict(found)))
+        return
+    output.text(
+        f"log {found.name}, id {found.log_id}\n"
+        f"{found.records:,} records ({found.bytes:,} bytes), the newest is {found.newest:,}\n"
+    )
+    columns.write(
+        ["NODE", "IS", "BEHIND"],
+        [
+            [
+                node.name,
+                "leader" if node.leads else "replica" if node.current else "not current",
+                node.behind,
+            ]
+            for node in found.nodes
+        ],
+    )
+
+
+def config() -> None:
+    output.text(nats_nodes.SETTINGS)
+
+
+def _jetstream() -> Any:
+    """Raises CommandFailed: the client of NATS is not installed."""
+    try:
+        from broker.store.shared import jetstream
+    except ImportError as error:
+        raise CommandFailed(
+            "there is no client of NATS", "pip install 'pubsub-broker[cluster]'"
+        ) from error
+    return jetstream
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    try:
+        return asyncio.run(work)
+    except StoreUnavailable as error:
+        raise CommandFailed(str(error), code=Exit.UNREACHABLE) from error
+    except StoreError as error:
+        raise CommandFailed(str(error)) from error

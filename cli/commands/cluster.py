@@ -1,0 +1,74 @@
+"""`pubsub cluster`: the log that several brokers share: makes it, looks at it, tries it out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+EXAMPLES = {
+    "up": """\b
+Example:
+  pubsub cluster up --directory data/cluster
+""",
+    "init": """\b
+Example:
+  pubsub cluster init --store nats://a:4222,b:4222,c:4222
+""",
+    "status": """\b
+Example:
+  pubsub cluster status --store nats://a:4222,b:4222,c:4222
+""",
+    "config": """\b
+Example:
+  pubsub cluster config > nats-pubsub.conf
+""",
+}
+Store = Annotated[
+    str, typer.Option("--store", metavar="ADDRESS", help="nats://host:port,host:port,...[/name]")
+]
+Json = Annotated[bool, typer.Option("--json", help="As one line of JSON.")]
+
+
+def up(
+    directory: Annotated[
+        Path, typer.Option("--directory", "-d", help="Where the nodes keep their data.")
+    ] = Path("data/cluster"),
+    port: Annotated[
+        int, typer.Option("--port", "-p", min=1, max=65_532, help="Of the first node.")
+    ] = 4222,
+) -> None:
+    """Run three nodes on this machine, to try it out, until Ctrl-C."""
+    from cli import cluster
+
+    cluster.up(directory, port)
+
+
+def init(
+    store: Store,
+    replicas: Annotated[
+        int, typer.Option(min=1, max=5, help="Nodes that keep it. Fewer than 3: to try it out.")
+    ] = 3,
+    bytes_max: Annotated[
+        int | None, typer.Option("--bytes-max", min=1, help="More is not taken. [no limit]")
+    ] = None,
+) -> None:
+    """Make the log that brokers are to share."""
+    from cli import cluster
+
+    cluster.init(store, replicas, bytes_max)
+
+
+def status(store: Store, json: Json = False) -> None:
+    """Say which nodes keep the log, and how much there is."""
+    from cli import cluster
+
+    cluster.status(store, as_json=json)
+
+
+def config() -> None:
+    """Print what the configuration of each node needs to have."""
+    from cli import cluster
+
+    cluster.config()
