@@ -3,12 +3,17 @@ not work. `cli/sources.py` finds it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 from cli.failure import CommandFailed, ConnectionLost, Exit
 
 PORT, TLS_PORT = 9000, 8883
+T = TypeVar("T")
+HOST_AND_PORT = re.compile(r"(\[[^\]]*\]|[^:]*)(?::(\d{1,5}))?")
 STRING_BYTES_MAX = 65_535
 """Of a string in an MQTT packet, in UTF-8."""
 
@@ -45,12 +50,36 @@ class Address:
     """The path of the URL, where MQTT goes through a WebSocket."""
     keep_alive_s: int = 60
     will: Will | None = None
+    of_several: tuple[tuple[str, int], ...] = ()
+    """Hosts and ports of brokers that serve the same, with this one."""
     debug: bool = False
     """Tell on standard error which packets come and go."""
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
+
+    def brokers(self) -> list[Address]:
+        """Those that `host` names, with commas between: they serve the same, and any will do. Each
+        of them knows all. Raises CommandFailed (2)."""
+        if "," not in self.host and not self.of_several:
+            return [self]
+        hosts = self.of_several or self._hosts()
+        return [replace(self, host=host, port=port, of_several=hosts) for host, port in hosts]
+
+    def _hosts(self) -> tuple[tuple[str, int], ...]:
+        found: list[tuple[str, int]] = []
+        for each in map(str.strip, self.host.split(",")):
+            if parts := HOST_AND_PORT.fullmatch(each):
+                host, port = parts[1].strip("[]"), int(parts[2] or self.port)
+            else:  # An IPv6 address alone.
+                host, port = each, self.port
+            if not host or not 0 < port < 65_536:
+                raise CommandFailed(
+                    f"{self.host!r} does not name brokers", "use a,b or a:9000,b:9001", Exit.USAGE
+                )
+            found.append((host, port))
+        return tuple(found)
 
     def unanswered(self, error: OSError | ConnectionLost) -> CommandFailed:
         """There was no CONNACK; `error` says why."""
@@ -118,6 +147,19 @@ class Address:
             f"is the password of {self.username} right, and may {self.username} use this client"
             " identifier (--id)?"
         )
+
+
+def first_that_answers(address: Address, open_one: Callable[[Address], T]) -> T:
+    """What `open_one` returns, of one of the address's brokers. Raises what it raises, of the last
+    one if nobody is there."""
+    *others, last = address.brokers()
+    for broker in others:
+        try:
+            return open_one(broker)
+        except CommandFailed as error:
+            if error.code is not Exit.UNREACHABLE:
+                raise
+    return open_one(last)
 
 
 def check_client_id(text: str | None) -> None:

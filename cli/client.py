@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Literal, Protocol
 
 from paho.mqtt import client as mqtt
@@ -30,7 +30,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from cli import output
-from cli.address import Address
+from cli.address import Address, first_that_answers
 from cli.burst import BurstSocket, burst_of
 from cli.failure import ConnectionLost
 from cli.interrupt import Interrupt
@@ -80,7 +80,7 @@ class Client(mqtt.Client):
         """Received and not yet taken. Acknowledge what you take, in this order [MQTT-4.6.0-2]."""
         self.acknowledged: deque[Acknowledged] = deque()
         self._told: dict[str, Properties | None] = {}  # by the last CONNACK and SUBACK
-        self.address = address
+        self.address = address.brokers()[0]
         self._interrupt = interrupt
         self._burst: BurstSocket | None = None
         self._received: list[mqtt.MQTTMessage | int] = []  # an int: Packet Identifier, QoS 2
@@ -123,7 +123,8 @@ class Client(mqtt.Client):
         receive_max: int | None = None,
         user_properties: UserProperties = (),
     ) -> bool:
-        """Connect (again) and wait for CONNACK; whether the broker had a session for us.
+        """Connect (again) and wait for CONNACK; whether the broker had a session for us. Of several
+        brokers it is the first that answers.
 
         Raises CommandFailed: nobody there (69), not authorised (77), refused otherwise (1).
         """
@@ -131,21 +132,24 @@ class Client(mqtt.Client):
         properties.SessionExpiryInterval = session_expiry_s
         if receive_max is not None:
             properties.ReceiveMaximum = receive_max
+        return first_that_answers(self.address, partial(self._open, properties, clean_start))
+
+    def _open(self, properties: Properties, clean_start: bool, address: Address) -> bool:
+        self.address = address
         self._session_present = self._refused = self._lost = None
         self._received.clear()
         try:
             with self._told_waiting():
-                where = self.address.host, self.address.port, self.address.keep_alive_s
+                where = address.host, address.port, address.keep_alive_s
                 self.connect(*where, clean_start=clean_start, properties=properties)
                 self._wait(lambda: self._session_present is not None, "CONNECT")
         except (OSError, ConnectionLost) as error:
             if self._refused is not None:
                 why = getattr(self._told.get("CONNACK"), "ReasonString", None)
-                raise self.address.refused(
-                    f"{self._refused}: {why}" if why else str(self._refused),
-                    not_authorized=self._refused.value in NOT_AUTHORIZED_CODES,
-                ) from None
-            said = self._burst.failure if self._burst is not None else None
+                refused = f"{self._refused}: {why}" if why else str(self._refused)
+                no_right = self._refused.value in NOT_AUTHORIZED_CODES
+                raise self.address.refused(refused, not_authorized=no_right) from None
+            said = self._burst and self._burst.failure
             raise self.address.unanswered(said or error) from error
         if not self._session_present:
             self._taken.clear()

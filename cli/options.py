@@ -40,7 +40,8 @@ class BrokerOptions:
     """Which broker, and as whom: of each command that connects by MQTT. See `cli/sources.py`."""
 
     host: Annotated[
-        str | None, typer.Option("--host", "-h", help="The broker's host. [127.0.0.1]")
+        str | None,
+        typer.Option("--host", "-h", help="The broker's host, or several: a,b:9001. [127.0.0.1]"),
     ] = None
     port: Annotated[
         int | None,

@@ -32,9 +32,7 @@ async def test_sqlite_is_what_there_is_without_a_word(tmp_path: Path) -> None:
 async def test_without_the_client_of_nats_it_is_said_how_to_get_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "nats", None)
-    monkeypatch.setitem(sys.modules, "nats.errors", None)
-    monkeypatch.delitem(sys.modules, "broker.store.shared.jetstream", raising=False)
+    monkeypatch.setitem(sys.modules, "broker.store.shared.jetstream", None)
     with pytest.raises(ConfigError, match=r"pip install 'pubsub-broker\[cluster\]'"):
         await open_store(Config(data_dir=tmp_path, store=NOBODY), SystemClock(), accept_loss=False)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.address import Address, Tls, Will, check_string
+from cli.address import Address, Tls, Will, check_string, first_that_answers
 from cli.failure import CommandFailed, Exit
 
 ADDRESS = Address(host="h", port=1)
@@ -112,3 +112,40 @@ def test_who_is_refused_for_want_of_tls_is_told_how_to_ask_for_it() -> None:
 def test_neither_password_nor_payload_is_in_what_is_shown_of_it() -> None:
     will = Will("t", b"secret", 0, retain=False)
     assert "secret" not in repr(Address(password="secret", will=will))
+
+
+def test_several_brokers_are_named_with_commas() -> None:
+    several = Address(host="a, b:9001,::1,[::2],[::3]:1", port=7).brokers()
+    assert [(each.host, each.port) for each in several] == [
+        *(("a", 7), ("b", 9001)),
+        *(("::1", 7), ("::2", 7), ("::3", 1)),
+    ]
+    several = Address(host="a,b:9001").brokers()
+    assert several[0].brokers() == several[1].brokers() == several
+    assert Address(host="a", username="u").brokers() == [Address(host="a", username="u")]
+
+
+def test_the_first_broker_that_answers_is_it_and_a_refusal_is_an_answer() -> None:
+    asked: list[str] = []
+
+    def open_one(address: Address) -> str:
+        asked.append(address.host)
+        if address.host.startswith("down"):
+            raise address.unreachable("no")
+        if address.host == "refuses":
+            raise address.refused("Not authorized", not_authorized=True)
+        return address.host
+
+    assert first_that_answers(Address(host="down1,up,down2"), open_one) == "up"
+    assert asked == ["down1", "up"]
+    for hosts, code in (("down1,refuses,up", Exit.NOT_AUTHORIZED), ("down1,down2", 69)):
+        with pytest.raises(CommandFailed) as failed:
+            first_that_answers(Address(host=hosts), open_one)
+        assert failed.value.code == code
+
+
+@pytest.mark.parametrize("hosts", ["a,", ",", "a,b:0", "a,b:70000"])
+def test_what_names_no_broker_is_refused(hosts: str) -> None:
+    with pytest.raises(CommandFailed, match="does not name brokers") as failed:
+        Address(host=hosts).brokers()
+    assert failed.value.code == Exit.USAGE

@@ -15,9 +15,8 @@ from cli.failure import CommandFailed, Exit
 def test_without_the_extra_it_is_said_how_to_get_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    for name in ("nats", "nats.errors"):
-        monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.delitem(sys.modules, "broker.store.shared.jetstream", raising=False)
+    monkeypatch.delattr("broker.store.shared.jetstream", raising=False)
+    monkeypatch.setitem(sys.modules, "broker.store.shared.jetstream", None)
     with pytest.raises(CommandFailed, match=r"pip install 'pubsub-broker\[cluster\]'"):
         cluster.status("nats://a", as_json=False)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
