@@ -53,7 +53,8 @@ class Brokers:
         self._delayed = delayed
         self._dead_letters = dead_letters
         self._timeout_s = timeout_s
-        self._ownership = Shared(store, clock)
+        assert isinstance(sessions.ownership, Shared)
+        self._ownership = sessions.ownership
         self._heard: dict[str, tuple[int, Monotonic]] = {}
         """The newest append of each, and when that was seen."""
         self._known_dead: set[str] = set()

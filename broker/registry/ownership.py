@@ -25,6 +25,7 @@ from broker.documents import (
     WillDeadlineDocument,
 )
 from broker.errors import QuotaExceeded, StoreConflict, StoreError, StoreUnavailable
+from broker.log.log import Log
 from broker.session.session import Session
 from broker.session.tally import Tally
 from broker.store import Store
@@ -50,9 +51,19 @@ class Taken:
         return not self.document.session_expiry_s
 
 
+class KnownWills(Protocol):
+    def has(self, client_id: str) -> bool:
+        """Whether a will of the client is here, and will be dealt with."""
+        ...
+
+
 class Ownership(Protocol):
     others_may_subscribe: bool
     """Whether there may be subscriptions that this broker knows nothing of."""
+
+    def begin(self, log: Log, wills: KnownWills) -> None:
+        """It is for the broker that has these."""
+        ...
 
     async def inherited(self, kind: type[D]) -> list[D]:
         """What an earlier run left to this one. Raises StoreError."""
@@ -61,6 +72,10 @@ class Ownership(Protocol):
     async def take(self, client_id: str, user: str) -> list[Taken]:
         """Let a session that is not here be here; none: no other broker has it. Raises StoreError;
         NotAuthorized: it is not `user`'s; QuotaExceeded: it is a group with members elsewhere."""
+        ...
+
+    async def hear(self) -> None:
+        """Return when all is known that others have done before. Raises StoreError."""
         ...
 
     async def require_here(self, client_id: str) -> None:
@@ -84,11 +99,17 @@ class Alone:
     def __init__(self, store: Store) -> None:
         self._store = store
 
+    def begin(self, log: Log, wills: KnownWills) -> None:
+        return
+
     async def inherited(self, kind: type[D]) -> list[D]:
         return await self._store.scan(kind)
 
     async def take(self, client_id: str, user: str) -> list[Taken]:
         return []
+
+    async def hear(self) -> None:
+        return
 
     async def require_here(self, client_id: str) -> None:
         return
@@ -108,6 +129,10 @@ class Shared:
     def __init__(self, store: ClusterStore, clock: Clock) -> None:
         self._store = store
         self._clock = clock
+
+    def begin(self, log: Log, wills: KnownWills) -> None:
+        self._log = log
+        self._wills = wills
 
     async def inherited(self, kind: type[D]) -> list[D]:
         """Nothing: each run is another broker, and takes up what the dead have left."""
@@ -148,6 +173,9 @@ class Shared:
             return taken
         return [await self._taken(each, cut_off=cut_off) for each, (_, cut_off) in there]
 
+    async def hear(self) -> None:
+        await self._store.sync()
+
     async def require_here(self, client_id: str) -> None:
         owner = await self._store.get(OwnerDocument, (client_id,))
         if owner is not None and owner.broker != self._store.broker_id:
@@ -161,7 +189,9 @@ class Shared:
     def claim(self, client_id: str) -> list[Operation]:
         return [Put(OwnerDocument(client_id, self._store.broker_id, 1))]
 
-    async def _claim(self, client_id: str, user: str) -> tuple[list[Operation], bool] | None:
+    async def _claim(
+        self, client_id: str, user: str, *, settled: bool = False
+    ) -> tuple[list[Operation], bool] | None:
         """What takes it, if nothing has changed until then; None: there is nothing to take."""
         store, key = self._store, (client_id,)
         revisions = [await store.revision(kind, key) for kind in (OwnerDocument, SessionDocument)]
@@ -170,8 +200,12 @@ class Shared:
         will = await store.get(WillDeadlineDocument, key)
         if owner is not None and owner.broker == store.broker_id:
             return None
-        if document is None and will is None:
+        if document is None and (will is None or self._wills.has(client_id)):
             return None
+        if document is None and not settled:
+            # It may be ours, and be published by what is on its way into the log.
+            await self._log.commit_now([], keep_if_full=False)
+            return await self._claim(client_id, user, settled=True)
         living = owner is not None and owner.broker in store.others
         operations: list[Operation] = []
         if document is None:

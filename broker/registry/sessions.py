@@ -53,6 +53,7 @@ class Sessions:
     ) -> None:
         self._log = log
         self.ownership = ownership or Alone(log.store)
+        self.ownership.begin(log, wills)
         self._delivery = delivery
         self.wills = wills
         self._config = config

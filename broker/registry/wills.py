@@ -123,6 +123,9 @@ class Wills:
                 self._grace_until = max(self._grace_until, due_at)
             self._publish_at(client_id, due_at)
 
+    def has(self, client_id: str) -> bool:
+        return client_id in self._wills
+
     def lost(self, client_id: str) -> None:
         """Another broker has the session, and with it the will."""
         self._delayed.remove(client_id)

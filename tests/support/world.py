@@ -321,6 +321,7 @@ async def running(
     await world.asking.start()
     world.wills.listening(world.sessions.has_durable, clock.now())
     before = asyncio.all_tasks()
+    working: set[asyncio.Task[None]] = set()
     for work in (
         world.log.commit_forever(),
         world.delivery.deliver_forever(),
@@ -330,12 +331,14 @@ async def running(
         world.groups.dead_letters.tell_forever(),
         *([world.elsewhere.read_accounts_forever()] if shared is not None else []),
     ):
-        asyncio.create_task(work)  # noqa: RUF006  `before` and the end of this hold them.
+        working.add(asyncio.create_task(work))
     try:
         yield world
     finally:
         world.logins.stop()
         tasks = asyncio.all_tasks() - before - {asyncio.current_task()}
+        if shared is not None:
+            tasks &= working  # The others may be those of brokers that were started later.
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

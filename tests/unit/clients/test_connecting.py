@@ -12,7 +12,9 @@ from broker.documents import SessionDocument, WillDocument
 from broker.errors import QuotaExceeded, StoreConflict, StoreError, StoreFull, StoreUnavailable
 from broker.mqtt.encode import encode
 from broker.mqtt.packets import MQTT_3_1_1, MQTT_5, Connect, Will
+from broker.store.shared.follower import nobody_listens
 from tests.support.clients import NOTHING_TO_TELL, Dialogue
+from tests.support.two_brokers import both_settled, store_of, two_brokers
 from tests.support.world import Disk, World, running
 
 DAY_S = 86_400
@@ -209,3 +211,21 @@ async def test_who_would_have_one_session_too_many_is_refused(
         assert caplog.messages == [
             "client 'b' at here: refused: the broker keeps 1 session already"
         ]
+
+
+# Several brokers on one log
+
+
+async def test_who_comes_where_it_is_not_known_that_its_session_has_gone_is_let_in() -> None:
+    async with two_brokers() as (a, b):
+        lasting = Connect(MQTT_5, "a", False, 60, session_expiry_s=100)
+        connect(a, lasting)
+        await both_settled(a, b)
+        store_of(a).changed_elsewhere = nobody_listens
+        elsewhere = connect(b, lasting)
+        await both_settled(a, b)
+        assert "a" in a.sessions.kept
+        back = connect(a, lasting)
+        await both_settled(a, b)
+        await back.broker("20 03 01 00 00")
+        assert elsewhere.transport.closed.is_set()
