@@ -168,7 +168,7 @@ class Logins:
             fits = await self.hashing.run(
                 address,
                 who.size,
-                lambda: passwords.fits(password, kept or passwords.NOBODYS),
+                lambda: passwords.fits(password, kept),
                 who.has_left,
             )
         except TooManyLogins:

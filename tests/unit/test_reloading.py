@@ -370,16 +370,19 @@ async def test_whose_certificate_is_revoked_must_go_and_nobody_else(
     asks = network.listener(
         tls_client_ca=network.ca, tls_client_certificates="optional", tls_crl=crl
     )
+    asks = replace(asks, host="localhost")
+    lax = replace(asks, tls_crl=None, connections_max=99)
     settings = Settings(
         Config(
             data_dir=tmp_path / "data",
-            listeners=(Listener(port=0), replace(asks, host="localhost")),
+            listeners=(Listener(port=0), asks, replace(lax, host="127.0.0.1")),
         )
     )
 
-    async def came(client_id: str, shown: Files | None) -> asyncio.StreamReader:
+    async def came(client_id: str, shown: Files | None, *, where: int = 1) -> asyncio.StreamReader:
+        host, port = server._listening._open[where][1].sockets[0].getsockname()[:2]
         reader, writer = await asyncio.open_connection(
-            "localhost", tls_port(server), ssl=network.client_context(shown)
+            host, port, ssl=network.client_context(shown), server_hostname="localhost"
         )
         if client_id:
             writer.write(encode(connect_packet(client_id), MQTT_5))
@@ -392,12 +395,13 @@ async def test_whose_certificate_is_revoked_must_go_and_nobody_else(
     async with running(settings) as server:
         goes, says_nothing = await came("a", lost), await came("", lost)
         stays, shows_none = await came("b", kept), await came("c", None)
+        elsewhere = await came("d", lost, where=2)
         await server.reloading.reload()
         network.revocations(lost)
         await server.reloading.reload()
         assert (await goes.read())[:3:2] == b"\xe0\x87"
         assert await says_nothing.read() == b""
-        for reader, writer in zip((stays, shows_none), writers[2:], strict=True):
+        for reader, writer in zip((stays, shows_none, elsewhere), writers[2:], strict=True):
             writer.write(b"\xc0\0")
             assert await reader.readexactly(2) == b"\xd0\0"
         for writer in writers:

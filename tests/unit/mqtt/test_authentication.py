@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from broker.errors import BadAuthenticationMethod, NotAuthorized, ProtocolViolation
+from broker.errors import BadAuthenticationMethod, NotAuthorized, ProofFailed, ProtocolViolation
 from broker.mqtt.authentication import Authentication, Methods
 from broker.mqtt.packets import MQTT_5, Auth, Connect, Disconnect, Pingreq, Publish
 from broker.mqtt.properties import Property
@@ -141,3 +141,40 @@ def test_only_auth_and_disconnect_may_come_before(authentication: Authentication
     authentication.begin()
     authentication.receive(go_on(b"abc"), accepted=False)
     authentication.check([PUBLISH, Pingreq()])
+
+
+class Named(Count):
+    """Its client is the user that its data ends with, once it has three bytes."""
+
+    @property
+    def user(self) -> str | None:  # type: ignore[override]
+        return self.came[-1:].decode()
+
+    def step(self, data: bytes) -> tuple[bytes | None, bool]:
+        if data == b"???":
+            raise ProofFailed("c")
+        return super().step(data)
+
+
+def test_who_authenticates_again_is_the_same_user_or_is_refused() -> None:
+    authentication = Authentication(connect(b"aac"), {"count": Named})
+    packet = authentication.begin()
+    assert isinstance(packet, Connect)
+    assert packet.authenticated_user == "c"
+    assert authentication.receive(begin_again(b"bbc"), accepted=True) == Auth(
+        ReasonCode.SUCCESS, "count", b"bbc"
+    )
+    with pytest.raises(NotAuthorized, match="another user"):
+        authentication.receive(begin_again(b"aaa"), accepted=True)
+
+
+def test_a_wrong_proof_is_told_after_connect_and_at_once_later() -> None:
+    authentication = Authentication(connect(b"???"), {"count": Named})
+    packet = authentication.begin()
+    assert isinstance(packet, Connect)
+    assert (packet.authenticated_user, packet.failed_proof_of) == (None, "c")
+    assert not authentication.pending
+    again = Authentication(connect(b"abc"), {"count": Named})
+    again.begin()
+    with pytest.raises(ProofFailed):
+        again.receive(begin_again(b"???"), accepted=True)

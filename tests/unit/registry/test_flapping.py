@@ -30,6 +30,15 @@ def test_who_connects_over_and_over_comes_once_a_second(caplog: pytest.LogCaptur
     assert flapping.wait_s("u", "a", Monotonic(later + FORGOTTEN_AFTER_S + 0.1)) == 0
 
 
+def test_only_a_pause_ends_it() -> None:
+    flapping, now = Flapping(), 100.0
+    for _ in range(FREE):
+        flapping.wait_s("u", "a", Monotonic(now))
+    for _ in range(10):
+        now += FORGOTTEN_AFTER_S / 2
+        assert flapping.wait_s("u", "a", Monotonic(now)) == PAUSE_S
+
+
 def test_who_comes_as_another_user_makes_nobody_wait() -> None:
     flapping, now = Flapping(), Monotonic(100)
     assert [flapping.wait_s("mallory", "a", now) for _ in range(2 * FREE)][-1] > 0

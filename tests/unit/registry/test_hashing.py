@@ -11,6 +11,7 @@ import pytest
 from broker.errors import LoginRefused, TooManyLogins
 from broker.registry import hashing as module
 from broker.registry.hashing import Hashing
+from tests.support.patience import PATIENCE_S
 
 
 class Held:
@@ -102,6 +103,24 @@ async def test_who_gives_up_leaves_the_queue_to_others(hashing: Hashing, held: H
     held.may_end.set()
     assert (await first, await last) == ("a", "c")
     assert await hashing.run("d", 1, lambda: "in") == "in"
+
+
+async def test_who_gives_up_in_its_turn_leaves_that_to_others(
+    hashing: Hashing, held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, gone, last = begin(hashing, held, "a", "b", "c")
+    await turns()
+    turn = hashing._next
+
+    def given_and_not_taken() -> None:
+        monkeypatch.undo()
+        turn()
+        gone.cancel()
+
+    monkeypatch.setattr(hashing, "_next", given_and_not_taken)
+    held.may_end.set()
+    assert (await first, await asyncio.wait_for(last, PATIENCE_S)) == ("a", "c")
+    assert gone.cancelled()
 
 
 async def test_what_fails_makes_room(hashing: Hashing) -> None:

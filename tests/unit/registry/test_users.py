@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from broker.documents import UserDocument
@@ -9,6 +11,7 @@ from broker.errors import CommandRefused, NotFound, QuotaExceeded, StoreFull
 from broker.message import WallUs
 from broker.registry import users as module
 from broker.registry.users import Users
+from tests.support.passwords import PBKDF2, SHA512, user
 from tests.support.world import Disk, World, running
 
 ANNA = UserDocument("anna", "$argon2id$x", "", "standard night-shift", WallUs(1), WallUs(2))
@@ -77,3 +80,12 @@ async def test_a_name_that_cannot_be_is_refused(world: World, user: UserDocument
     with pytest.raises(CommandRefused):
         await users.put(user)
     assert not users.exist
+
+
+async def test_a_password_that_is_changed_while_the_old_is_kept_anew_stays(world: World) -> None:
+    before, after = user("anna"), user("anna", SHA512)
+    await world.users.put(before)
+    await world.users.put(after)
+    await world.users.rehashed(before, replace(before, password=PBKDF2))
+    assert world.users.by_name["anna"] == after
+    assert await world.disk.scan(UserDocument) == [after]
