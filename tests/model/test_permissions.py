@@ -65,11 +65,13 @@ class Story:
             await make_user(self.world, user)
             await self._rule(user, "allow subscribe #")
             await self._rule(user, "allow read-history a/#")
+            await self._rule(user, "allow publish a/1")  # For the Wills.
         await make_user(self.world, "root", roles="admin")
         self.publisher = PermittedClient(self.world, "root", client_id="p")
         assert await self.publisher.connected() == 0
         for number, client_id in enumerate(USERS):
             await self._connect(client_id, VERSIONS[number % 2], False, True)
+            assert not self.clients[client_id].transport.closed.is_set()
             await self._subscribe(client_id, "$share/g/#" if number else "#", 2)
 
     async def do(self, step: Step) -> None:
