@@ -191,7 +191,8 @@ class Group(Owner, Recipient):
     def rights_changed(self) -> None:
         """What fitted no member may fit one by now, or no member any more."""
         self._member_left = True
-        self.wake()
+        if self._unplaced or self.redelivery.ready:  # Few groups have any, and all are asked.
+            self.wake()
 
     def drained(self, member: Session) -> None:
         """The member's client has sent something, or may send more: it may have room."""
@@ -320,8 +321,7 @@ class Group(Owner, Recipient):
         member.supply.offer_aside([(message, replace(self.members[member][0], lease=lease))])
 
     def _lease(self, outgoing: Sequence[Outgoing], packet_ids: Sequence[int]) -> None:
-        """Hand these to the members in turn, passing over who has no room or takes no packets of
-        that size."""
+        """Hand these to the members in turn, passing over who has no room or cannot have them."""
         room: dict[Session, int] = {}
         leased: dict[Session, list[Outgoing]] = {}
         unfit: list[Failure] = []
