@@ -76,9 +76,13 @@ def ls(data_dir: Path, name: str | None, *, role: bool, json: bool) -> None:
         for record in records:
             output.data(output.json_line(record))
         return
-    columns.write(["OF", "", "EFFECT", "RIGHT", "FILTER", ""], [*map(_row, records)])
-    if not records:
-        output.note("no rule: then nothing is allowed")
+    columns.write(
+        ["OF", "", "EFFECT", "RIGHT", "FILTER", ""],
+        [*map(_row, records)],
+        empty=output.one_line(
+            f"no rules of {'role' if role else 'user'} {name}; all rules: pubsub acl ls"
+        ),
+    )
 
 
 def check(

@@ -119,6 +119,7 @@ def status(store: str, *, as_json: bool) -> None:
             ]
             for node in found.nodes
         ],
+        empty="no node tells that it has a copy",
     )
 
 

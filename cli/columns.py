@@ -12,14 +12,18 @@ GAP = "  "
 NAME_CELLS_MIN = 12
 
 
-def write(headings: Sequence[str], rows: Sequence[Sequence[str | int]]) -> None:
+def write(headings: Sequence[str], rows: Sequence[Sequence[str | int]], *, empty: str) -> None:
     """The first column is a name and is cut where the terminal is too narrow. Numbers are aligned
-    to the right, with their thousands apart. A pipe gets no heading, and numbers as they are."""
+    to the right, with their thousands apart. A pipe gets no heading, and numbers as they are.
+    `empty` is what a terminal gets where there are no rows."""
+    if not rows:
+        output.nothing(empty)
+        return
     if not output.to_terminal():
         output.text("".join("\t".join(map(str, row)) + "\n" for row in rows))
         return
     texts = [[f"{v:,}" if isinstance(v, int) else v for v in row] for row in rows]
-    numbers = [bool(rows) and isinstance(value, int) for value in (rows[0] if rows else headings)]
+    numbers = [isinstance(value, int) for value in rows[0]]
     widths = [max(map(width, column)) for column in zip(headings, *texts, strict=True)]
     missing = sum(widths) + len(GAP) * (len(widths) - 1) - shutil.get_terminal_size().columns
     widths[0] = max(min(widths[0], NAME_CELLS_MIN), widths[0] - max(0, missing))

@@ -139,6 +139,7 @@ def show(*, as_json: bool) -> None:
     columns.write(
         ("NAME", "URL", "USER", "SELECTED"),
         [(*row, "*" if row[0] == contexts.selected else "") for row in rows],
+        empty="no contexts; keep where a broker is with: pubsub context add NAME -L URL",
     )
 
 

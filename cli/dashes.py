@@ -30,7 +30,10 @@ class DashedArguments(KnowsMosquitto):
             elif OPTION.match(arg):
                 options.append(arg)
                 if _takes_the_next(arg, valued):
-                    options += [value for value in (next(left, None),) if value is not None]
+                    value = next(left, None)
+                    if value is None:  # Not to be taken for `--`.
+                        return super().parse_args(ctx, options)
+                    options.append(value)
             else:
                 arguments.append(arg)
         return super().parse_args(ctx, [*options, "--", *arguments])

@@ -24,6 +24,8 @@ from cli.record import record
 
 Lines = Callable[[Sequence[Message]], bytes]
 
+EMPTY = "the log is empty; publish with: pubsub pub TOPIC MESSAGE"
+
 OFFSET_CELLS = 6
 """At least, so that a table that goes on need not grow at 1000, 10,000, 100,000."""
 PUBLISHER_CELLS, TOPIC_CELLS, PAYLOAD_CELLS = 12, 16, 16

@@ -90,6 +90,12 @@ def to_terminal() -> bool:
     return sys.stdout.isatty()
 
 
+def nothing(sentence: str) -> None:
+    """In place of a table without rows, on a terminal; a program needs no words for nothing."""
+    if to_terminal():
+        note(sentence)
+
+
 def reader_gone() -> list[TextIO]:
     """What `select` reports as readable once the reader of our pipe has gone: [] if it is none."""
     return [sys.stdout] if stat.S_ISFIFO(os.fstat(sys.stdout.fileno()).st_mode) else []

@@ -14,12 +14,12 @@ from cli.admin import is_running, request
 from cli.at_rest import ran
 
 HEADINGS = {
-    "connections": "CONNECTIONS",
+    "connections": "CLIENTS",
     "sessions": "SESSIONS",
     "groups": "GROUPS",
-    "subscriptions": "SUBSCRIPTIONS",
-    "packet_bytes": "PACKET BYTES",
-    "publish_per_s": "MESSAGES/S",
+    "subscriptions": "FILTERS",
+    "packet_bytes": "PACKET",
+    "publish_per_s": "MSGS/S",
     "publish_bytes_per_s": "BYTES/S",
 }
 """Of the limits, in the order of the columns."""
@@ -51,12 +51,16 @@ def ls(data_dir: Path, *, as_json: bool) -> None:
         for quota in quotas:
             output.data(output.json_line(quota))
         return
+    limits = [*HEADINGS]
+    if output.to_terminal():  # Seven of them would not stand side by side.
+        limits = [each for each in HEADINGS if any(quota[each] is not None for quota in quotas)]
     columns.write(
-        ("NAME", "", *HEADINGS.values()),
+        ("NAME", "", *(HEADINGS[limit] for limit in limits)),
         [
-            (quota["name"], quota["kind"], *(_shown(quota[limit]) for limit in HEADINGS))
+            (quota["name"], quota["kind"], *(_shown(quota[limit]) for limit in limits))
             for quota in quotas
         ],
+        empty="no quotas: nobody has a limit but the broker's own; pubsub quota set NAME",
     )
 
 

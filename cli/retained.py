@@ -34,8 +34,11 @@ def show(options: Options) -> None:
     with database.reading(options.data_dir / DATABASE) as connection:
         log = Log(connection)
         write = lines(options, age_us=log.age_us(), high_watermark=log.high_watermark)
-        put(_pages(log, options.filters), write, Progress(0))
+        shown = put(_pages(log, options.filters), write, Progress(0))
         log.raise_if_damaged()
+        if not shown:
+            on = " on these topics" if options.filters else ""
+            output.nothing(f"nothing is retained{on}; pubsub pub TOPIC MESSAGE --retain")
 
 
 def of_topic(data_dir: Path, topic: str) -> Message:

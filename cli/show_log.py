@@ -23,6 +23,7 @@ from cli.log_lines import Lines, Table
 from cli.progress import Progress
 
 CONNECT_TIMEOUT_S = 2.0
+NOT_FOUND = "no such messages in the log; which topics there are: pubsub log topics"
 
 
 def show(options: Options) -> None:
@@ -49,14 +50,12 @@ def show(options: Options) -> None:
             output.text(f"{total}\n")
             return
         write = lines(options, age_us=history.age_us(), high_watermark=history.high_watermark)
-        if options.last is None:
-            put(history.pages(), write, progress)
-        else:
-            put(history.newest(options.last), write, progress)
+        pages = history.pages() if options.last is None else history.newest(options.last)
+        shown = put(pages, write, progress)
         progress.clear()
         history.raise_if_damaged()
-        if not history.high_watermark and output.to_terminal():
-            output.note("the log is empty; publish with: pubsub pub TOPIC MESSAGE")
+        if not shown:
+            output.nothing(NOT_FOUND if history.high_watermark else log_lines.EMPTY)
         if options.follow:
             with contextlib.suppress(KeyboardInterrupt):
                 for page in history.follow():
@@ -88,13 +87,9 @@ def _show_replayed(address: Address, options: Options, places: Places) -> None:
         if options.count:
             output.text(f"{sum(map(len, replayed.pages()))}\n")
             return
-        write = lines(options)
         with contextlib.suppress(KeyboardInterrupt):
-            for page in replayed.pages():
-                if page:
-                    output.data(write(page))
-                else:
-                    output.check_reader()
+            if not put(replayed.pages(), lines(options), Progress(0)):
+                output.nothing(NOT_FOUND)
 
 
 def lines(options: Options, *, age_us: int = 0, high_watermark: int = 0) -> Lines:
@@ -110,10 +105,14 @@ def lines(options: Options, *, age_us: int = 0, high_watermark: int = 0) -> Line
     return Table(follows=options.follow, high_watermark=high_watermark).lines
 
 
-def put(pages: Iterable[list[Message]], write: Lines, progress: Progress) -> None:
+def put(pages: Iterable[list[Message]], write: Lines, progress: Progress) -> int:
+    """How many messages there were."""
+    count = 0
     for page in pages:
         if page:
             progress.clear()
             output.data(write(page))
+            count += len(page)
         else:
             output.check_reader()
+    return count

@@ -10,7 +10,7 @@ from pathlib import Path
 from broker.config import DATABASE
 from broker.message import rfc3339
 from broker.topics import validate_filter
-from cli import columns, database, output, times
+from cli import columns, database, log_lines, output, times
 from cli.history import Options
 from cli.progress import Progress
 from cli.show_log import lines, put
@@ -46,6 +46,7 @@ def show(data_dir: Path, filters: Sequence[str], *, sort: str, json: bool) -> No
             )
             for of_topic in found
         ],
+        empty="no messages on these topics" if filters else log_lines.EMPTY,
     )
 
 
@@ -65,8 +66,10 @@ def show_latest(options: Options) -> None:
         progress = Progress(through)
         topics.looked = progress.looked
         write = lines(options, age_us=topics.log.age_us(), high_watermark=through)
-        put(topics.latest(through), write, progress)
+        shown = put(topics.latest(through), write, progress)
         progress.clear()
+        if not shown:
+            output.nothing("no messages on these topics" if options.filters else log_lines.EMPTY)
         topics.log.raise_if_damaged()
 
 

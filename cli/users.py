@@ -130,9 +130,11 @@ def ls(data_dir: Path, *, json: bool) -> None:
         for record in records:
             output.data(output.json_line(record))
         return
-    columns.write([name.upper().replace("_", " ") for name in COLUMNS], [*map(_row, records)])
-    if not records:
-        output.note("no users: everybody on this machine may connect; pubsub user add NAME --admin")
+    columns.write(
+        [name.upper().replace("_", " ") for name in COLUMNS],
+        [*map(_row, records)],
+        empty="no users: everybody on this machine may connect; pubsub user add NAME --admin",
+    )
 
 
 def take(data_dir: Path, path: Path) -> None:

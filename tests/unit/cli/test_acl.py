@@ -97,13 +97,18 @@ def test_what_is_no_rule_is_said(effect: str, right: str, says: str) -> None:
     assert refused.value.code == Exit.USAGE
 
 
-def test_the_list_names_roles_and_what_is_built_in(data_dir: Path, capsys: OUTPUT) -> None:
+def test_the_list_names_roles_and_what_is_built_in(
+    data_dir: Path, capsys: OUTPUT, monkeypatch: pytest.MonkeyPatch
+) -> None:
     capsys.readouterr()
     acl.ls(data_dir, "standard", role=True, json=False)
     lines = capsys.readouterr().out.splitlines()
     assert "standard\trole\tallow\tpublish\t#\tbuilt in" in lines
     acl.ls(data_dir, "nobody", role=False, json=False)
-    assert "nothing is allowed" in capsys.readouterr().err
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setattr("cli.output.to_terminal", lambda: True)
+    acl.ls(data_dir, "nobody", role=False, json=False)
+    assert capsys.readouterr() == ("", "no rules of user nobody; all rules: pubsub acl ls\n")
 
 
 def test_an_acl_file_is_all_that_is_allowed(data_dir: Path, tmp_path: Path, capsys: OUTPUT) -> None:

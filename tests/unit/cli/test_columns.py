@@ -14,7 +14,8 @@ def test_a_terminal_gets_a_table(
 ) -> None:
     monkeypatch.setattr("cli.output.to_terminal", lambda: True)
     monkeypatch.setenv("COLUMNS", "40")
-    write(HEADINGS, [("天気", 1_234_567, "today"), ("home/cellar/boiler/temperature", 5, "")])
+    rows = [("天気", 1_234_567, "today"), ("home/cellar/boiler/temperature", 5, "")]
+    write(HEADINGS, rows, empty="")
     assert capfd.readouterr().out.splitlines() == [
         "TOPIC                    MESSAGES  LAST",
         "天気                    1,234,567  today",
@@ -22,16 +23,16 @@ def test_a_terminal_gets_a_table(
     ]
 
 
-def test_nothing_is_a_heading_on_a_terminal_and_nothing_in_a_pipe(
+def test_nothing_is_said_in_words_on_a_terminal_and_not_at_all_in_a_pipe(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write(HEADINGS, [])
-    assert capfd.readouterr().out == ""
+    write(HEADINGS, [], empty="no topics")
+    assert capfd.readouterr() == ("", "")
     monkeypatch.setattr("cli.output.to_terminal", lambda: True)
-    write(HEADINGS, [])
-    assert capfd.readouterr().out == "TOPIC  MESSAGES  LAST\n"
+    write(HEADINGS, [], empty="no topics")
+    assert capfd.readouterr() == ("", "no topics\n")
 
 
 def test_a_pipe_gets_whole_values_with_tabs_between(capfd: pytest.CaptureFixture[str]) -> None:
-    write(HEADINGS, [("a" * 200, 1_234_567, "x")])
+    write(HEADINGS, [("a" * 200, 1_234_567, "x")], empty="")
     assert capfd.readouterr().out == f"{'a' * 200}\t1234567\tx\n"

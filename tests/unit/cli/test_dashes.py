@@ -48,3 +48,14 @@ def test_a_mistyped_option_is_not_published(
     with pytest.raises(SystemExit):
         app(["t", "m", mistyped])
     assert "No such option" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("last", ["-q", "--qos", "-rq"])
+def test_an_option_without_its_value_is_told_as_that(
+    last: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        app(["t", "m", last])
+    assert f"Option '{last if last != '-rq' else '-q'}' requires an argument" in (
+        capsys.readouterr().err
+    )

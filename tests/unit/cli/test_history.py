@@ -123,7 +123,8 @@ async def test_an_empty_log_on_a_terminal_says_so_and_how_to_publish(
     assert capfd.readouterr() == ("0\n", "")
     await write(tmp_path, [message("a", b"b")])
     show(options(tmp_path, "b"))
-    assert capfd.readouterr() == ("", "")
+    said = "no such messages in the log; which topics there are: pubsub log topics\n"
+    assert capfd.readouterr() == ("", said)
 
 
 def test_no_log_says_how_to_get_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

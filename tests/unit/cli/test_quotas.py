@@ -76,3 +76,26 @@ async def made(data_dir: Path) -> None:
     """A log."""
     async with at_rest.accounts(data_dir):
         pass
+
+
+def test_a_terminal_gets_only_the_limits_that_somebody_has(
+    asked: Asked,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("cli.output.to_terminal", lambda: True)
+    ls(tmp_path, as_json=False)
+    assert capfd.readouterr().out == "NAME        SESSIONS\nann   user  2,000\n"
+
+
+def test_all_limits_stand_side_by_side_in_80_columns(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    limits = dict.fromkeys(LIMITS, 100) | {"publish_bytes_per_s": 10_000_000}
+    quotas = {"quotas": [{"kind": "role", "name": "standard", **limits}]}
+    monkeypatch.setattr("cli.quotas.is_running", lambda _: True)
+    monkeypatch.setattr("cli.quotas.request", lambda *_: quotas)
+    monkeypatch.setattr("cli.output.to_terminal", lambda: True)
+    ls(tmp_path, as_json=False)
+    assert max(map(len, capfd.readouterr().out.splitlines())) <= 80

@@ -47,6 +47,33 @@ def options(data_dir: Path, *filters: str, **changes: object) -> Options:
     return Options(**{"data_dir": data_dir, "filters": filters, "last": None} | changes)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("filters", "said"),
+    [
+        (["nothing"], "nothing is retained on these topics; pubsub pub TOPIC MESSAGE --retain\n"),
+        ([], "nothing is retained; pubsub pub TOPIC MESSAGE --retain\n"),
+        (["b"], ""),
+    ],
+)
+async def test_a_terminal_is_told_that_nothing_is_retained(
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    filters: list[str],
+    said: str,
+) -> None:
+    store = SqliteStore(tmp_path / "pubsub.db")
+    await store.open()
+    if filters:
+        await store.append([retained("b", b"1")])
+    await store.close()
+    show(options(tmp_path, *filters))
+    assert capfd.readouterr().err == "", "nor is a pipe"
+    monkeypatch.setattr("cli.output.to_terminal", lambda: True)
+    show(options(tmp_path, *filters))
+    assert capfd.readouterr().err == said
+
+
 def test_what_is_retained_is_shown_by_topic(
     data_dir: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

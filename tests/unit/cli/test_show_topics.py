@@ -78,6 +78,18 @@ def test_the_last_of_each_topic_as_of_a_time(
     assert [(line[4], line[5]) for line in lines] == values
 
 
+def test_topics_that_are_not_there_are_told_on_a_terminal(
+    data_dir: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    latest = Options(data_dir=data_dir, filters=("nothing",), last=None)
+    for terminal, said in ((False, ""), (True, "no messages on these topics\n")):
+        monkeypatch.setattr("cli.output.to_terminal", lambda at=terminal: at)
+        show(data_dir, ["nothing"], sort="topic", json=False)
+        assert capfd.readouterr() == ("", said)
+        show_latest(latest)
+        assert capfd.readouterr() == ("", said)
+
+
 def test_what_is_no_time(data_dir: Path) -> None:
     with pytest.raises(CommandFailed, match="--as-of 'noon' is no TIME") as failed:
         show_latest(Options(data_dir=data_dir, filters=(), last=None, latest=True, as_of="noon"))
