@@ -12,6 +12,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 
 from broker.errors import ConfigError, TopicFilterInvalid
 from broker.listeners import Listener
+from broker.near import meant
 from broker.retention_rules import RetentionRule, bytes_of, rules_of
 from broker.topics import validate_filter
 
@@ -324,7 +325,7 @@ class Config:
         types = get_type_hints(cls)
         for key, value in values.items():
             if key not in types:
-                raise ConfigError(key, value, "is not a setting; `pubsub broker start --help`")
+                raise ConfigError(key, value, f"is not a setting; {meant(key, types)}")
             values[key] = _converted(key, value, types[key])
         return cls(**values)
 

@@ -45,11 +45,8 @@ def request(
             answer = connection.getresponse()
             answered = answer.read()
     except (FileNotFoundError, ConnectionRefusedError) as error:
-        start = "pubsub broker start"
-        if data_dir != Path("data"):
-            start += f" --data-dir {data_dir}"
         raise CommandFailed(
-            f"no broker is running on {data_dir}/", f"start it with: {start}", Exit.UNREACHABLE
+            f"no broker is running on {data_dir}/", how_to_start(data_dir), Exit.UNREACHABLE
         ) from error
     except (OSError, HTTPException) as error:
         raise _silent(data_dir, str(error)) from error
@@ -66,6 +63,14 @@ def request(
         raise _silent(data_dir, f"{answer.status} {answer.reason}")
     assert isinstance(content, dict)
     return content
+
+
+def how_to_start(data_dir: Path) -> str:
+    """Or where to look, as the broker may have been started in another directory."""
+    option = "" if data_dir == Path("data") else f" --data-dir {data_dir}"
+    return (
+        f"start it with: pubsub broker start{option}; or say where it keeps its log: --data-dir DIR"
+    )
 
 
 def query(asked: Mapping[str, str] | Sequence[tuple[str, str]]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from cli.mosquitto import KnowsMosquitto
+from cli.mosquitto import KnowsMosquitto, UsageError
 
 OPTION = re.compile(r"--?[A-Za-z]")
 """How options begin. A mistyped one is an error and never a message: `-- --retian` says it is."""
@@ -36,7 +36,14 @@ class DashedArguments(KnowsMosquitto):
                     options.append(value)
             else:
                 arguments.append(arg)
-        return super().parse_args(ctx, [*options, "--", *arguments])
+        ctx.allow_extra_args = True
+        if super().parse_args(ctx, [*options, "--", *arguments]):
+            raise UsageError(
+                f"{len(arguments)} arguments are too many: put quotes around a message of several"
+                " words",
+                ctx=ctx,
+            )
+        return []
 
 
 def _takes_the_next(option: str, valued: set[str]) -> bool:

@@ -118,8 +118,9 @@ def database_of(path: Path) -> Path:
 def require_log(path: Path) -> None:
     """Raises CommandFailed: none is there."""
     if not path.exists():
-        start = f"start the broker with: pubsub broker start --data-dir {path.parent}"
-        remedy = start if path.name == DATABASE else ""
+        from cli.admin import how_to_start
+
+        remedy = how_to_start(path.parent) if path.name == DATABASE else ""
         raise CommandFailed(f"no log at {path}", remedy, Exit.NOTHING_THERE)
 
 

@@ -121,10 +121,12 @@ def canonical(option: str, text: str, now_us: int) -> tuple[str, str]:
         if times is None:
             forms = f"use earliest, latest, N (offset), -N (last N), N:M, @TIME or @T1:T2; {HELP}"
             is_time = time_us(text, now_us) is not None or _times(f"@{text}", now_us) is not None
+            if is_time:
+                forms = f"a time is written with @ before it: {option} @{text}"
+            elif _AGO.fullmatch(f"-{text}"):
+                forms = f"so long ago is written with - before it: {option} -{text}"
             raise CommandFailed(
-                f"{option} {text!r} is no place in the log",
-                f"a time is written with @ before it: {option} @{text}" if is_time else forms,
-                Exit.USAGE,
+                f"{option} {text!r} is no place in the log", forms, Exit.USAGE
             ) from error
     else:
         if times is None:

@@ -13,10 +13,10 @@ from cli.sources import find
 
 EXAMPLES = """\b
 Examples:
-  pubsub bench                              publish and deliver as fast as it goes, for 5 s
-  pubsub bench --rate 1000                  latency, at 1,000 messages a second
+  pubsub bench                        as fast as it goes, for 5 s
+  pubsub bench --rate 1000            latency, at 1,000 messages a second
   pubsub bench --subscribers 0 --seconds 10     only publish
-  pubsub bench --backlog -n 100000          publish, then deliver: each by itself
+  pubsub bench --backlog -n 100000    publish, then deliver: each by itself
   pubsub bench -h 10.0.0.5 -p 1883 -q 0 --subscribers 100 --json
 
 Any MQTT broker will do. Each message is checked: if one is lost, repeated or out of order, the

@@ -30,9 +30,10 @@ def run(
         typer.Option("--force", help="Replace a key and its certificate, not the authority's."),
     ] = False,
 ) -> None:
-    """Make certificates for TLS: an authority, if there is none, and what it signs.
+    """Make certificates for TLS.
 
-    For the broker, or with --client for one of its clients. Keys get mode 0600.
+    An authority, if there is none, and what it signs: for the broker, or with --client for one of
+    its clients. Keys get mode 0600.
     """
     from cli.cert_create import create
 

@@ -12,8 +12,8 @@ from cli.options import BrokerOptions
 EXAMPLES = {
     "add": """\b
 Examples:
-  pubsub context add home -L mqtts://ann@broker.example --cafile ca.crt --password-stdin --select
-  pubsub context add work -L wss://work.example/mqtt -u ann --password-file ~/.mqtt-password
+  pubsub context add home -L mqtts://ann@broker.example --password-stdin
+  pubsub context add work -L wss://work.example/mqtt --cafile ca.crt --select
 """,
     "select": """\b
 Example:
@@ -40,9 +40,10 @@ def add(
         bool, typer.Option("--select", help="Let commands talk to it from now on.")
     ] = False,
 ) -> None:
-    """Keep where a broker is, and as whom to connect; what has the name is replaced.
+    """Keep where a broker is, and as whom to connect.
 
-    A password that is typed or piped in is kept in the file, which is for its owner alone.
+    What has the name is replaced. A password that is typed or piped in is kept in the file, which
+    is for its owner alone.
     """
     from cli import contexts, output
 
@@ -54,7 +55,10 @@ def add(
 
 
 def select(name: Name) -> None:
-    """Let commands talk to this one, where neither options nor PUBSUB_URL name another."""
+    """Let commands talk to this one.
+
+    They do, where neither options nor PUBSUB_URL name another.
+    """
     from cli import contexts
 
     contexts.save(contexts.load().selecting(name))

@@ -75,7 +75,10 @@ def redrive(
     data_dir: DataDir = Path("data"),
     json: Annotated[bool, typer.Option("--json", help="As one line of JSON.")] = False,
 ) -> None:
-    """Give dead letters back to their group, as if they had never been tried."""
+    """Give dead letters back to their group.
+
+    It tries them as if it had never done so.
+    """
     from cli import queues
 
     _say_which(offset, all_of_them)
@@ -90,7 +93,10 @@ def drop(
     data_dir: DataDir = Path("data"),
     json: Annotated[bool, typer.Option("--json", help="As one line of JSON.")] = False,
 ) -> None:
-    """Drop dead letters: their messages are not kept for them any more."""
+    """Drop dead letters.
+
+    Their messages are not kept for them any more.
+    """
     from cli import queues
 
     _say_which(offset, all_of_them)

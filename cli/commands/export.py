@@ -16,9 +16,9 @@ Examples:
   pubsub export - --format jsonl | gzip > all.jsonl.gz
   pubsub export all.parquet
 
-\b
 The same command again goes on behind the last message of a .jsonl or .csv file: after an
 interruption, or for what came since. Payloads that are no UTF-8 are in base64 (payload_base64).
+
 Parquet is an extra: pip install 'pubsub-broker[parquet]'
 """
 

@@ -13,7 +13,7 @@ EXAMPLES = {
     "create": """\b
 Examples:
   pubsub group create workers --filter 'jobs/#'
-  pubsub group create mailers --filter 'mail/#' --from earliest --attempts 10 --backoff 2s..10m
+  pubsub group create mailers --filter 'mail/#' --attempts 10 --from earliest
 """,
     "ls": """\b
 Example:
@@ -56,7 +56,7 @@ def create(
     data_dir: DataDir = Path("data"),
     json: Annotated[bool, typer.Option("--json", help="As one line of JSON.")] = False,
 ) -> None:
-    """Make a group that shares the messages of a filter among its workers.
+    """Make a group, whose workers share the messages of a filter.
 
     It keeps all of them from now on, stays until `pubsub group rm`, and tries again what a worker
     refuses.
@@ -78,7 +78,7 @@ def ls(
     data_dir: DataDir = Path("data"),
     json: Annotated[bool, typer.Option("--json", help="A line of JSON for each group.")] = False,
 ) -> None:
-    """Groups of workers, also those that clients made by Shared Subscriptions."""
+    """Groups of workers. Those of Shared Subscriptions of clients, too."""
     from cli import queues
 
     queues.ls(data_dir, json=json)
@@ -117,7 +117,9 @@ def rm(
     data_dir: DataDir = Path("data"),
     json: Annotated[bool, typer.Option("--json", help="As one line of JSON.")] = False,
 ) -> None:
-    """Remove a group that was made by `pubsub group create`, once its workers are stopped.
+    """Remove a group of `pubsub group create`.
+
+    Its workers have to be stopped.
 
     What it has not handed out is counted as dropped. Its dead letters stay.
     """

@@ -16,10 +16,10 @@ Examples:
   pubsub import all.jsonl
   pubsub import home.csv --no-retain --json
 
-\b
 Each message is published and acknowledged: the broker gives it a new offset and the time of now,
 and who is subscribed gets it. Payload, topic, RETAIN and properties are as they were; QoS 0 becomes
 1, since only that is acknowledged; a Message Expiry Interval begins anew.
+
 FILE.imported keeps how far it came: the same command again goes on there, and imports only what is
 new. What was on its way when it was killed (at most 1,000 messages) may come twice.
 """

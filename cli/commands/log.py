@@ -22,13 +22,15 @@ Examples:
   pubsub log 'home/#' --from -10min -h broker.example
 
 \b
-SPEC is earliest, latest, N (offset), -N (last N), N:M, @TIME or @T1:T2. TIME is like 11:00,
-  today, yesterday, 2026-11-28, '2026-11-28 11:00', 2026-11-28T10:00:00Z or -10min (ago);
-  without a zone it is local, as are the times of the table. Pipes, --json and --csv have UTC.
+SPEC is earliest, latest, N (offset), -N (last N), N:M, @TIME or @T1:T2.
+  TIME is like 11:00, today, yesterday, 2026-11-28, '2026-11-28 11:00',
+  2026-11-28T10:00:00Z or -10min (ago); without a zone it is local, as are
+  the times of the table. Pipes, --json and --csv have UTC.
 -F has the fields of `pubsub sub -F`; their times are those of publication.
-The log is read where it lies (--data-dir); with -h, -p, -L or --context, or where none is,
-  the broker is asked.
-A command's name as the first word is that command; for the Topic Filter: pubsub log -- get
+The log is read where it lies (--data-dir); with -h, -p, -L or --context, or
+  where none is, the broker is asked.
+A command's name as the first word is that command; for the Topic Filter:
+  pubsub log -- get
 """
 
 

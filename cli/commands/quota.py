@@ -12,7 +12,7 @@ from cli.options import DataDir
 EXAMPLES = {
     "set": """\b
 Examples:
-  pubsub quota set standard --role --connections 10 --sessions 20 --publish-rate 1000
+  pubsub quota set standard --role --connections 10 --publish-rate 1000
   pubsub quota set ann --connections 100
 
 What is not given has no limit but the broker's own. What the user itself has goes before what its

@@ -22,7 +22,10 @@ def run(
     json: Annotated[bool, typer.Option("--json", help="A line of JSON.")] = False,
     raw: Annotated[bool, typer.Option("--raw", help="The bytes of the payload only.")] = False,
 ) -> None:
-    """The retained message of a topic, with all properties; none: exit code 66."""
+    """The retained message of a topic, with all properties.
+
+    There is none: exit code 66.
+    """
     from cli.one_message import show
     from cli.retained import of_topic
 

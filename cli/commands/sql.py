@@ -13,11 +13,10 @@ from cli.options import DataDir
 EXAMPLES = """\b
 Examples:
   pubsub sql
-  pubsub sql "SELECT topic, count(*) FROM history GROUP BY topic ORDER BY 2 DESC"
+  pubsub sql "SELECT topic, count(*) FROM history GROUP BY topic"
   pubsub sql "SELECT * FROM subscribers" --json
   echo "SELECT count(*) AS messages FROM history" | pubsub sql - --csv
 
-\b
 The views are for people: their columns stay, and `docs/reference.md` describes them. The tables
 behind them may change with any version. What is asked is read, nothing can be written. While a
 query runs, the broker's write-ahead log cannot start over: so it ends after --timeout.

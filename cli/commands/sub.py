@@ -17,19 +17,21 @@ from cli.options import BrokerOptions, ClientOptions, OptionalQos, finite, uniqu
 EXAMPLES = """\b
 Examples:
   pubsub sub weather
-  pubsub sub weather 'home/#' --id sub1       durable: the same line again goes on
-  pubsub sub --id sub1 --resume               its subscriptions, where it stopped
-  pubsub sub weather --from @-1h --json       the last hour first
+  pubsub sub weather 'home/#' --id sub1   durable: again, it goes on
+  pubsub sub --id sub1 --resume           what it had, where it stopped
+  pubsub sub weather --from @-1h --json   the last hour first
   pubsub sub weather --from yesterday --exit-at-end
-  pubsub sub weather --from @-1h --speed 10x  the last hour in six minutes, then live
+  pubsub sub weather --from @-1h --speed 10x
   pubsub sub jobs --group workers --exec ./work.sh
 
 \b
--F fields are mosquitto_sub's (%t topic, %p payload, %q QoS, %r retain, %l length,
-  %x %X hex, %m packet identifier, %I %U time, %j %J JSON, %C %D %E %F %P %R %S properties)
-  and %{offset}, %{publisher}, %{published_at}.
-SPEC is earliest, latest, N (offset), -N (last N), N:M, @TIME or @T1:T2; TIME is like 11:00,
-  today, 2025-03-14T10:30:00Z, 1741948200 or -1d2h (ago), local without a zone.
+-F fields are mosquitto_sub's (%t topic, %p payload, %q QoS, %r retain,
+  %l length, %x %X hex, %m packet identifier, %I %U time, %j %J JSON,
+  %C %D %E %F %P %R %S properties) and %{offset}, %{publisher},
+  %{published_at}.
+SPEC is earliest, latest, N (offset), -N (last N), N:M, @TIME or @T1:T2;
+  TIME is like 11:00, today, 2025-03-14T10:30:00Z, 1741948200 or -1d2h (ago),
+  local without a zone.
 
 With a terminal and no topic it asks for lines: subscribe <TOPIC>, unsubscribe <TOPIC>.
 A message is acknowledged after it was written, so Ctrl-C loses none.

@@ -21,7 +21,7 @@ def run(
     data_dir: DataDir = Path("data"),
     json: Annotated[bool, typer.Option("--json", help="As one line of JSON.")] = False,
 ) -> None:
-    """Make a subscriber with the filters of another, at the place of that one.
+    """Make a subscriber with filters and place of another.
 
     What that one has in flight, the new one is sent, too.
     """

@@ -20,7 +20,7 @@ def run(
     data_dir: DataDir = Path("data"),
     json: Annotated[bool, typer.Option("--json", help="As one line of JSON.")] = False,
 ) -> None:
-    """End a subscriber: its session, its place, its connection if it has one.
+    """End a subscriber: its session, its place, its connection.
 
     A group ends when nobody is subscribed to it any more.
     """

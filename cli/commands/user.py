@@ -148,9 +148,10 @@ def take(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="As mosquitto_passwd makes it.")],
     data_dir: DataDir = Path("data"),
 ) -> None:
-    """Add the users of a password file of Mosquitto, with the passwords that they have.
+    """Add the users of a password file of Mosquitto.
 
-    Who is there already stays as it is. A hash of an older kind is replaced at the first login.
+    They have the same passwords. Who is there already stays as it is. A hash of an older kind is
+    replaced at the first login.
     """
     from cli import users
 

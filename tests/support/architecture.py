@@ -22,7 +22,7 @@ ROWS = (
     ("store", "tasks", "mqtt", "lines", "session", "security"),
     (
         *("config", "listeners", "handed_on", "documents", "queue_documents", "topics", "counters"),
-        *("message", "retention_rules", "errors", "plural", "cache", "__init__"),
+        *("message", "retention_rules", "errors", "plural", "near", "cache", "__init__"),
     ),
 )
 ORDER = [place for row in ROWS for place in row]

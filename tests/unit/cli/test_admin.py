@@ -71,7 +71,10 @@ def test_where_no_broker_is_the_way_to_start_one_is_said(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CommandFailed) as failed:
         request("GET", "/status", Path(data_dir))
-    assert str(failed.value) == f"no broker is running on {data_dir}/; start it with: {command}"
+    assert str(failed.value) == (
+        f"no broker is running on {data_dir}/; start it with: {command};"
+        " or say where it keeps its log: --data-dir DIR"
+    )
     assert failed.value.code is Exit.UNREACHABLE
 
 

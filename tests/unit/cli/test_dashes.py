@@ -59,3 +59,19 @@ def test_an_option_without_its_value_is_told_as_that(
     assert f"Option '{last if last != '-rq' else '-q'}' requires an argument" in (
         capsys.readouterr().err
     )
+
+
+def test_a_message_without_quotes_is_told_to_have_some(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        app(["weather", "Rainy", "day", "-q", "1"])
+    assert "3 arguments are too many: put quotes around" in capsys.readouterr().err
+
+
+def test_a_mistyped_option_with_a_value_is_told_before_an_argument_too_many(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        app(["t", "m", "--retian", "3"])
+    assert "No such option" in capsys.readouterr().err

@@ -129,7 +129,7 @@ async def test_an_empty_log_on_a_terminal_says_so_and_how_to_publish(
 
 def test_no_log_says_how_to_get_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PUBSUB_URL", "mqtt://127.0.0.1:1")  # Where no broker is either.
-    with pytest.raises(CommandFailed, match=r"no log at .*; start the broker with") as raised:
+    with pytest.raises(CommandFailed, match=r"no log at .*; start it with") as raised:
         show(options(tmp_path))
     assert raised.value.code is Exit.NOTHING_THERE
 

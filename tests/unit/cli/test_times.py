@@ -102,6 +102,12 @@ def test_a_time_of_day_that_is_no_spec_is_said_with_what_it_lacks(text: str) -> 
         canonical("--from", text, NOW_US)
 
 
+@pytest.mark.parametrize("text", ["2h", "90s", "1d2h"])
+def test_a_duration_is_said_with_the_sign_that_makes_it_a_time(text: str) -> None:
+    with pytest.raises(CommandFailed, match=f"so long ago is .*: --from -{text}$"):
+        canonical("--from", text, NOW_US)
+
+
 @pytest.mark.parametrize("text", ["@", "@noon", "@12:00:11:00", "5:4", "soon"])
 def test_what_is_no_spec(text: str) -> None:
     with pytest.raises(CommandFailed, match="--from") as failed:

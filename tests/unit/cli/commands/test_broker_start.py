@@ -69,6 +69,21 @@ def test_a_setting_that_cannot_work_is_refused(start: Start) -> None:
     assert start("--host", "0.0.0.0", "--allow-anonymous").allow_anonymous
 
 
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("prot = 1", "did you mean port"),
+        ("xyzzy = 1", "docs/reference.md has all"),
+    ],
+)
+def test_a_mistyped_setting_is_told_with_those_like_it(
+    start: Start, tmp_path: Path, setting: str, said: str
+) -> None:
+    (tmp_path / "pubsub.toml").write_text(f"{setting}\n")
+    with pytest.raises(ConfigError, match=f"is not a setting; {said}"):
+        start("--config", tmp_path / "pubsub.toml")
+
+
 def test_a_loss_is_accepted_for_this_start_only(start: Start, tmp_path: Path) -> None:
     """A setting would accept those of every later start too."""
     start("--accept-loss")
