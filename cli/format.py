@@ -21,9 +21,9 @@ from paho.mqtt.client import MQTTMessage
 
 from broker.message import rfc3339
 from cli import output
-from cli.client import user_properties_of
 from cli.failure import CommandFailed, Exit
 from cli.logged import LoggedMessage
+from cli.user_properties import user_properties_of
 
 METADATA_NAMES = {"offset": "offset", "publisher": "publisher", "published_at": "published-at"}
 """Our name for it, and the user property of the delivered message that carries it."""

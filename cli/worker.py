@@ -22,11 +22,12 @@ from paho.mqtt.client import PUBACK, MQTTMessage
 
 from broker.topics import is_shared
 from cli import output
-from cli.client import Client, user_properties_of
+from cli.client import Client
 from cli.execute import Command, Connection, Failed, execute, put_off
 from cli.failure import CommandFailed, ConnectionLost
 from cli.format import metadata
 from cli.interrupt import Interrupt
+from cli.user_properties import user_properties_of
 
 ATTEMPTS_MAX = 5
 RECONNECT_S = 2.0
