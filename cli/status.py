@@ -62,9 +62,11 @@ def troubles(status: Status) -> Iterator[str]:
     if why not in (None, "full"):
         yield f"the log is {why}: no messages are taken until that ends"
     elif why or disk.get("low"):
+        # What is removed is written first, so a full disk needs room before that.
+        then = "then remove" if why else "or remove"
         yield (
             f"the disk is {why or 'nearly full'}: no messages are taken until"
-            f" {size(disk.get('least', 0))} and more are free; make room there, or remove old"
+            f" {size(disk.get('least', 0))} and more are free; make room there, {then} old"
             " messages: pubsub log trim --before SPEC"
         )
     if damaged := status.get("damaged_offsets"):

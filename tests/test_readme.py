@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 import sqlite3
+from configparser import ConfigParser
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,22 @@ def test_what_waits_for_a_restart_is_listed() -> None:
 @pytest.mark.parametrize("key", [field.name for field in fields(Listener)])
 def test_every_key_of_a_listener_is_listed(key: str) -> None:
     assert f"`{key}`" in section("Listeners", REFERENCE)
+
+
+def test_the_unit_starts_a_broker_and_leaves_alone_what_a_person_must_look_at() -> None:
+    unit = ConfigParser(strict=True)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]  # as its documentation says
+    match = re.search(r"```ini\n(.*?)```", section("As a service", REFERENCE), re.DOTALL)
+    assert match
+    unit.read_string(match[1])
+    service = unit["Service"]
+    program, *words = service["ExecStart"].split()
+    assert program.endswith("/bin/pubsub")
+    *path, command = words[:2]
+    start = typer.main.get_command(app).commands[path[0]].commands[command]  # type: ignore[attr-defined]
+    assert str(start.make_context(command, words[2:]).params["data_dir"]) == "/var/lib/pubsub"
+    not_again = {int(code) for code in service["RestartPreventExitStatus"].split()}
+    assert not_again == {Exit.USAGE, Exit.STORE_DAMAGED, Exit.NOT_AUTHORIZED}
 
 
 def test_every_exit_code_is_listed() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from broker import tasks
 from broker.clock import Clock, SystemClock
 from broker.counters import Counters
-from broker.errors import QuotaExceeded, StoreError
+from broker.errors import QuotaExceeded, StoreError, StoreFull
 from broker.log.log_time import LogTime
 from broker.log.retention import Retention
 from broker.log.sweep import ByHand, Sweep
@@ -23,6 +23,8 @@ from broker.store import Store
 from broker.store.sqlite.store import SqliteStore
 
 logger = logging.getLogger(__name__)
+
+FULL = f"{StoreFull.reason}; removing needs room to write, too: make some there, then do it again"
 
 
 class Trims:
@@ -57,7 +59,8 @@ class Trims:
         try:
             sweep = await self._retention.trim(selected, wanted)
         except StoreError as error:
-            self._told |= {"done": True, "error": error.reason}
+            why = FULL if isinstance(error, StoreFull) else error.reason
+            self._told |= {"done": True, "error": why}
             logger.warning("not all is removed that was to be: %s", error)
         else:
             self._told |= {"done": True} | _amounts(sweep)

@@ -58,7 +58,7 @@ def test_what_is_wrong_comes_first_with_what_to_do() -> None:
     )
     assert full[1:5] == [
         "! the disk is full: no messages are taken until 629 kB and more are free; make",
-        "  room there, or remove old messages: pubsub log trim --before SPEC",
+        "  room there, then remove old messages: pubsub log trim --before SPEC",
         "! 3 messages are damaged: pubsub check says which; keep your last backup",
         "clients     3 of 19,900 connections; 1 durable session, 0 groups",
     ]

@@ -9,7 +9,7 @@ import pytest
 
 from broker.clock import SystemClock
 from broker.config import Config
-from broker.errors import QuotaExceeded, ReplaySpecInvalid, StoreUnavailable
+from broker.errors import QuotaExceeded, ReplaySpecInvalid, StoreError, StoreFull, StoreUnavailable
 from broker.registry.retaining import Retaining
 from broker.registry.trims import AtRest, Trims
 from broker.store.removing import Order, Removed
@@ -67,15 +67,23 @@ async def test_one_at_a_time_and_only_where_it_makes_sense(world: World, trims: 
     await done(trims)
 
 
-async def test_what_fails_is_told(
-    world: World, trims: Trims, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(StoreUnavailable, StoreUnavailable.reason), (StoreFull, "is full; removing needs room")],
+)
+async def test_what_fails_is_told_and_what_to_do_about_a_full_disk(
+    world: World,
+    trims: Trims,
+    monkeypatch: pytest.MonkeyPatch,
+    error: type[StoreError],
+    said: str,
 ) -> None:
     async def broken(order: Order, rows_max: int, **how: bool) -> Removed:
-        raise StoreUnavailable("the disk")
+        raise error("the disk")
 
     monkeypatch.setattr(world.disk.removing, "remove", broken)
     await trims.begin("3", [], unread=False, dry_run=False)
-    assert (await done(trims))["error"] == StoreUnavailable.reason
+    assert said in str((await done(trims))["error"])
 
 
 async def test_at_rest(tmp_path: Path) -> None:
