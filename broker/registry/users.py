@@ -13,7 +13,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
-from broker.config import Config
+from broker.config import Config, is_loopback
 from broker.documents import Delete, Operation, Put, QuotaDocument, RuleDocument, UserDocument
 from broker.errors import (
     CommandRefused,
@@ -205,11 +205,19 @@ def expect_users(users: Users, config: Config) -> None:
 
 
 def _require_users(users: Users, config: Config) -> None:
-    host = config.open_host
-    if host is not None and not users.exist:
+    """Says also where others may connect without one, as somebody wanted."""
+    if users.exist:
+        return
+    if (host := config.open_host) is not None:
         raise ConfigError(
             "listeners.host" if config.listeners else "host",
             host,
             "others could connect without a password; make a user with `pubsub user add NAME"
             f" --admin --data-dir {config.data_dir}`, or add --allow-anonymous if that is meant",
         )
+    for listener in config.every_listener:
+        if listener.port is not None and not is_loopback(listener.host):
+            logger.warning(
+                "whoever reaches %s:%d may read and publish everything: there is no user",
+                *(listener.host, listener.port),
+            )

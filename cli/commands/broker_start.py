@@ -95,7 +95,7 @@ def run(
 def _announce(server: Server) -> None:
     import logging
 
-    from broker.config import DATABASE, is_loopback
+    from broker.config import DATABASE
 
     logger = logging.getLogger(__name__)
 
@@ -108,9 +108,3 @@ def _announce(server: Server) -> None:
         "listening on %s:%d%s, data in %s/ (%s); Ctrl-C stops it",
         *(host, port, also, server.config.data_dir, DATABASE),
     )
-    if not is_loopback(server.config.host):
-        logger.warning(
-            "whoever reaches %s:%d may read and publish everything: there is no password",
-            host,
-            port,
-        )

@@ -6,11 +6,13 @@ from dataclasses import replace
 
 import pytest
 
+from broker.config import Config
 from broker.documents import UserDocument
 from broker.errors import CommandRefused, NotFound, QuotaExceeded, StoreFull
+from broker.listeners import Listener
 from broker.message import WallUs
 from broker.registry import users as module
-from broker.registry.users import Users
+from broker.registry.users import Users, expect_users, renewal_of
 from tests.support.passwords import PBKDF2, SHA512, user
 from tests.support.world import Disk, World, running
 
@@ -89,3 +91,18 @@ async def test_a_password_that_is_changed_while_the_old_is_kept_anew_stays(world
     await world.users.rehashed(before, replace(before, password=PBKDF2))
     assert world.users.by_name["anna"] == after
     assert await world.disk.scan(UserDocument) == [after]
+
+
+async def test_where_anybody_may_come_in_is_told_until_there_is_a_user(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    far = Listener(host="192.0.2.1", port=1883, allow_anonymous=True)
+    near = Listener(port=9000)
+    config = Config(listeners=(far, near))
+    expect_users(world.users, config)
+    told = "whoever reaches 192.0.2.1:1883 may read and publish everything: there is no user"
+    assert caplog.messages == [told]
+    await world.users.put(ANNA)
+    expect_users(world.users, config)
+    await renewal_of(world.users)(config)
+    assert caplog.messages == [told]

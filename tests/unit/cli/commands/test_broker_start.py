@@ -111,13 +111,6 @@ def told(capfd: pytest.CaptureFixture[str]) -> list[str]:
     return [line.partition(" ")[2] for line in lines if "SIGHUP" not in line]
 
 
-def test_a_listener_for_everybody_is_told(start: Start, capfd: pytest.CaptureFixture[str]) -> None:
-    start("--host", "0.0.0.0", "--allow-anonymous", address=("0.0.0.0", 9000))
-    assert told(capfd)[1] == (
-        "WARNING whoever reaches 0.0.0.0:9000 may read and publish everything: there is no password"
-    )
-
-
 @pytest.mark.parametrize(
     ("options", "level"),
     [
