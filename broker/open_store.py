@@ -54,6 +54,11 @@ class Opened(NamedTuple):
         )
         return [brokers.watch_forever, elsewhere.read_accounts_forever]
 
+    async def leave(self) -> None:
+        """Nothing more will be stored. Raises StoreError."""
+        if self.shared is not None:
+            await self.shared.leave()
+
     def status(self) -> dict[str, object]:
         """For people and monitoring."""
         found: dict[str, object] = {

@@ -270,6 +270,7 @@ class Server:
         if self._failure is None:
             await self._services.sessions.wills.publish_due()
             await self._log.end()
+            await self._opened.leave()
 
     async def _stop_tasks(self) -> None:
         try:

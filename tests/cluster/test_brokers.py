@@ -37,7 +37,7 @@ from tests.support.raw_client import RawClient, connect_packet
 WILLS = 100
 MESSAGES = 3000
 AT_ONCE = 50
-RACES = 10
+RACES = 6
 
 Pair = tuple[BrokerProcess, BrokerProcess]
 
@@ -245,3 +245,12 @@ def test_a_command_with_a_list_of_brokers_goes_on_at_another(brokers: Pair, tmp_
         subscriber.wait(PATIENCE_S)
     # The acknowledgement of the first may not have been stored when the broker was killed. (P4)
     assert [*dict.fromkeys(output.read_text().split())] == ["first", "second"]
+
+
+def test_a_broker_that_is_stopped_leaves_its_sessions_to_another_at_once(brokers: Pair) -> None:
+    a, b = brokers
+    with client_of(a) as client:
+        client.connect(connect_packet("x", durable=True))
+    assert a.stop() == 0
+    wait_until(lambda: "1 session of brokers" in b.stderr.read_text(), timeout_s=PATIENCE_S)
+    assert "taken for dead" not in b.stderr.read_text()

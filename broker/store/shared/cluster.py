@@ -18,11 +18,12 @@ import secrets
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from broker import tasks
 from broker.documents import D, Document, Key, Operation, Place, SessionDocument
-from broker.errors import StoreError, StoreUnavailable
+from broker.errors import StoreError, StoreFenced, StoreUnavailable
 from broker.message import Message, Offset
 from broker.store import Amount, Read, Skipped, Store, StoreStats, Stretch, TakeAtOnce
 from broker.store.removing import Removing
@@ -200,6 +201,12 @@ class ClusterStore:
 
     def _changed_elsewhere(self, operations: Sequence[Operation]) -> None:
         self.changed_elsewhere(operations)
+
+    async def leave(self) -> None:
+        """Say that we append nothing more: what is ours can be taken up at once. Raises StoreError,
+        but not of that."""
+        with suppress(StoreFenced):
+            await self.declare_dead(self.broker_id)
 
     async def _append(
         self,

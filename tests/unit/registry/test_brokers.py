@@ -161,3 +161,22 @@ async def test_it_is_told_who_is_taken_for_dead(caplog: pytest.LogCaptureFixture
         "broker c.0 is taken for dead: silent for 8 s",
         "1 session of brokers that are dead: taken up",
     ]
+
+
+async def test_what_a_broker_leaves_that_stops_is_taken_up_at_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    log = MemoryLog()
+    async with two_brokers(AT_ONCE, log=log) as (a, b):
+        async with one_more(log, "c", a.clock) as c:
+            for name in ("x", "y"):
+                await opened(c, name, will=will_of(name))
+            await both_settled(a, b, c)
+            await store_of(c).leave()
+            with pytest.raises(StoreFenced):
+                await store_of(c).append([message("too late")])
+        for world in (a, b):
+            await look(world)
+        await both_settled(a, b)
+        assert sorted(logged(a)) == sorted(logged(b)) == [b"x", b"y"]
+        assert "taken for dead" not in caplog.text
