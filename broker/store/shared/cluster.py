@@ -14,6 +14,7 @@ copy has every message in a table, and a broker that ends costs nobody anything 
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import sys
 import time
@@ -34,6 +35,14 @@ from broker.store.shared.shared_log import RECORD_BYTES_MAX, SharedLog, Undecide
 
 APPEND_TIMEOUT_S = 60.0
 RETRY_FIRST_S, RETRY_MAX_S = 0.02, 0.5
+TELL_AFTER_S = 3.0
+"""So long nobody is told that the log does not answer: it elects a leader."""
+SILENT = (
+    "the shared log does not answer, and nothing is acknowledged: %s; the broker stops if that"
+    " lasts for %.0f s"
+)
+
+logger = logging.getLogger(__name__)
 
 
 def new_broker_id() -> str:
@@ -239,18 +248,28 @@ class ClusterStore:
 
     async def _write(self, bodies: Sequence[bytes], pending: Pending) -> None:
         """Give it to the log, again and again while that may be in vain."""
-        deadline = self._monotonic() + self._append_timeout_s
+        began, told, answered = self._monotonic(), False, False
         wait_s = RETRY_FIRST_S
-        while True:
-            try:
-                for body in bodies:
-                    await self._log.append(body)
-                return
-            except Undecided as error:
-                if self._monotonic() >= deadline:
-                    raise StoreUnavailable("the shared log does not answer") from error
-            await self._sleep(wait_s)
-            wait_s = min(2 * wait_s, RETRY_MAX_S)
+        try:
+            while True:
+                try:
+                    for body in bodies:
+                        await self._log.append(body)
+                    answered = True
+                    return
+                except Undecided as error:
+                    waited_s = self._monotonic() - began
+                    if waited_s >= self._append_timeout_s:
+                        raise StoreUnavailable("the shared log does not answer") from error
+                    if waited_s >= TELL_AFTER_S and not told:
+                        told = True
+                        logger.warning(SILENT, error, self._append_timeout_s)
+                await self._sleep(wait_s)
+                wait_s = min(2 * wait_s, RETRY_MAX_S)
+        finally:
+            if told and (answered or (pending.settled.is_set() and pending.error is None)):
+                waited_s = self._monotonic() - began
+                logger.warning("the shared log answers again, after %.0f s", waited_s)
 
     async def current(self) -> None:
         """Return when the copy has what was appended here before. Raises StoreError."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -293,6 +294,22 @@ async def test_after_a_while_without_an_answer_it_gives_up() -> None:
         log.trouble = lambda: Trouble.CUT_OFF
         with pytest.raises(StoreUnavailable, match="does not answer"):
             await store.append([message()])
+
+
+async def test_a_log_that_does_not_answer_is_told_once_and_that_it_does_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    log, now = MemoryLog(), count()
+    store = ClusterStore(log, MemoryStore(), monotonic=lambda: next(now), sleep=a_moment)
+    async with opened(store):
+        log.trouble = troubles(*[Trouble.CUT_OFF] * 2)
+        await store.append([message("soon")])
+        assert caplog.messages == []
+        log.trouble = troubles(*[Trouble.CUT_OFF] * 20)
+        await store.append([message("late")])
+    silent, again = caplog.messages
+    assert silent.startswith("the shared log does not answer, and nothing is acknowledged: ")
+    assert again.startswith("the shared log answers again, after ")
 
 
 async def test_a_store_that_is_opened_again_is_another_broker_with_the_same_copy() -> None:
