@@ -127,7 +127,8 @@ def roles(
 def rm(name: UserName, data_dir: DataDir = Path("data")) -> None:
     """Remove a user, and end its connections.
 
-    Its sessions stay until they expire; `pubsub subscribers rm` ends one.
+    Its sessions stay until they expire, for who has its name then; `pubsub subscribers rm` ends
+    one.
     """
     from cli import users
 
