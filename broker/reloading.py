@@ -23,8 +23,8 @@ from broker.net.open_files import connections_possible
 logger = logging.getLogger(__name__)
 
 LOOK_S = 10.0
-"""How often to look whether a certificate's file has changed. It counts when it has not changed any
-more at the next look, as a certificate and its key are two files."""
+"""How often to look whether a file of certificates, or of the keys of tokens, has changed. It counts
+when it has not changed any more at the next look, as a certificate and its key are two files."""
 AFTER_A_RESTART = (
     *("data_dir", "durability", "will_restart_grace_s", "append_bytes_max", "lazy_commit_ms"),
     *("sys_interval_s", "scrub_bytes_per_s"),
@@ -117,7 +117,7 @@ class Reloading:
         return Reloaded(changed, restart, doubts)
 
     async def watch_forever(self, clock: Clock) -> None:
-        """Until cancelled: read certificates again when their files have changed."""
+        """Until cancelled: read certificates and keys again when their files have changed."""
         in_force = seen = await asyncio.to_thread(_looks, self._files())
         while True:
             await clock.sleep(LOOK_S)
@@ -128,16 +128,20 @@ class Reloading:
 
     async def _certificates_changed(self) -> None:
         async with self._one_at_a_time:
-            said = "certificates have changed, and the old stay in force"
+            said = "certificates or keys have changed, and the old stay in force"
             with suppress(ConfigError), _nothing_changes(said):
                 listeners = self._asked.every_listener
+                ready = [await prepare(self._asked) for prepare in self.also]
                 certified = await self._listening.certified(listeners)
+                for put_in_force in ready:
+                    put_in_force()
                 self._listening.renew(certified)
                 await self._listening.end_revoked(certified)
-                logger.info("certificates have changed and are read again")
+                logger.info("certificates or keys have changed and are read again")
 
     def _files(self) -> list[Path]:
-        return [path for each in self._asked.every_listener for path in each.tls_files]
+        keys = [] if self._asked.jwt_keys is None else [self._asked.jwt_keys]
+        return keys + [path for each in self._asked.every_listener for path in each.tls_files]
 
 
 @contextmanager

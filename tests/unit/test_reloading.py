@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -10,6 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import jwt
 import pytest
 
 from broker.config import Config, DedupRule
@@ -19,6 +22,7 @@ from broker.mqtt.encode import encode
 from broker.mqtt.packets import MQTT_5, Disconnect, Publish
 from broker.reloading import LOOK_S, Source
 from broker.retention_rules import RetentionRule
+from broker.security.tokens import TokenRefused
 from broker.server import Server
 from tests.support.broker_process import free_port
 from tests.support.certificates import Files, Network
@@ -327,10 +331,48 @@ async def test_a_certificate_that_was_replaced_is_read_when_its_file_has_come_to
         network.server.certificate.write_bytes(b"junk")
         for _ in range(5):
             await clock.looked()
-        told = [text for text in caplog.messages if "certificates have changed" in text]
-        assert told[0] == "certificates have changed and are read again"
+        told = [text for text in caplog.messages if "certificates or keys have changed" in text]
+        assert told[0] == "certificates or keys have changed and are read again"
         assert "the old stay in force" in told[1]
         assert len(told) == 2
+        watching.cancel()
+
+
+async def test_keys_of_tokens_that_were_replaced_are_read_too(
+    settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    clock, path = WatchersClock(), tmp_path / "keys.json"
+
+    def write(secret: bytes) -> None:
+        k = base64.urlsafe_b64encode(secret).decode()
+        path.write_text(json.dumps({"keys": [{"kty": "oct", "alg": "HS256", "k": k}]}))
+
+    def opens(secret: bytes) -> bool:
+        token = jwt.encode({"sub": "zoe", "exp": 1 << 40}, secret, "HS256").encode()
+        tokens = server._services.logins._tokens
+        assert tokens is not None
+        try:
+            return tokens.login(token, 0).user == "zoe"
+        except TokenRefused:
+            return False
+
+    old, new = b"o" * 32, b"n" * 40
+    write(old)
+    settings.edit(jwt_keys=path)
+    async with running(settings) as server:
+        watching = asyncio.create_task(server.reloading.watch_forever(clock))
+        await clock.asleep.wait()
+        assert opens(old)
+        write(new)
+        for _ in range(2):
+            await clock.looked()
+        assert (opens(old), opens(new)) == (False, True)
+        path.write_text("{")
+        for _ in range(3):
+            await clock.looked()
+        assert opens(new), "what is broken changes nothing"
+        assert "the old stay in force" in caplog.messages[-1]
         watching.cancel()
 
 
