@@ -23,7 +23,7 @@ from broker.net.open_files import connections_possible
 logger = logging.getLogger(__name__)
 
 LOOK_S = 10.0
-"""How often to look whether a file of certificates, or of the keys of tokens, has changed. It counts
+"""How often to look whether a file of certificates, or of keys of tokens, has changed. It counts
 when it has not changed any more at the next look, as a certificate and its key are two files."""
 AFTER_A_RESTART = (
     *("data_dir", "durability", "will_restart_grace_s", "append_bytes_max", "lazy_commit_ms"),
