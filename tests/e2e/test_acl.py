@@ -57,6 +57,13 @@ def test_a_rule_that_was_made_at_rest_counts(broker: BrokerProcess, directory: P
     assert "subscribe" in fail(77, "sub", "home/#", *where)
 
 
+def test_a_websocket_has_the_rights_of_its_user(broker: BrokerProcess, directory: Path) -> None:
+    where = "-L", f"ws://anna@127.0.0.1:{broker.port}", "--password-file", directory / "password"
+    succeed("pub", "home/door", "open", *where)
+    assert "the right to publish is missing" in fail(77, "pub", "office/door", "open", *where)
+    assert "subscribe" in fail(77, "sub", "office/#", *where)
+
+
 def test_what_is_to_come_later_needs_the_right_then(broker: BrokerProcess, directory: Path) -> None:
     where = at(broker, directory, "anna")
     acl(broker, "add", "anna", "allow", "publish", "later")
