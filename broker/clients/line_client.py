@@ -303,7 +303,11 @@ class LineClient:
             if is_shared(event.filter):
                 raise SharedSubscriptionsNotSupported("shared subscriptions are not supported")
             placing.validate(event.filter, services.clock.wall_us())
-        elif name not in self._subscribers and not services.sessions.has_durable(name):
+        elif (
+            name not in self._subscribers
+            and not services.sessions.has_durable(name)
+            and not await services.sessions.ownership.is_elsewhere(name)
+        ):
             return None
         subscriber = await self._subscriber(event.subscriber)
         session = subscriber.session

@@ -78,8 +78,8 @@ class Ownership(Protocol):
         """Return when all is known that others have done before. Raises StoreError."""
         ...
 
-    async def require_here(self, client_id: str) -> None:
-        """Raises StoreConflict: another broker has the session; StoreError."""
+    async def is_elsewhere(self, client_id: str) -> bool:
+        """Whether another broker has the session. Raises StoreError."""
         ...
 
     def keeps(self, session: Session) -> bool:
@@ -111,8 +111,8 @@ class Alone:
     async def hear(self) -> None:
         return
 
-    async def require_here(self, client_id: str) -> None:
-        return
+    async def is_elsewhere(self, client_id: str) -> bool:
+        return False
 
     def keeps(self, session: Session) -> bool:
         return session.durable
@@ -176,12 +176,9 @@ class Shared:
     async def hear(self) -> None:
         await self._store.sync()
 
-    async def require_here(self, client_id: str) -> None:
+    async def is_elsewhere(self, client_id: str) -> bool:
         owner = await self._store.get(OwnerDocument, (client_id,))
-        if owner is not None and owner.broker != self._store.broker_id:
-            raise StoreConflict(
-                f"another broker has {client_id}: give the command there", frozenset({client_id})
-            )
+        return owner is not None and owner.broker != self._store.broker_id
 
     def keeps(self, session: Session) -> bool:
         return True

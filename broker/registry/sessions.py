@@ -19,7 +19,7 @@ from broker.clock import NEVER, Instant
 from broker.config import Config
 from broker.delivery.delivery import Delivery
 from broker.documents import Delete, Operation, Place, Put, SessionDocument, WillDocument
-from broker.errors import StoreError
+from broker.errors import StoreConflict, StoreError
 from broker.log.batch import OnCommitted
 from broker.log.log import Log
 from broker.message import Message, Monotonic, WallUs
@@ -28,7 +28,7 @@ from broker.registry.kept import Kept
 from broker.registry.loading import commit_opening, document_of, load, refuse_another
 from broker.registry.ownership import Alone, Ownership, Taken
 from broker.registry.session_expiry import SessionExpiry
-from broker.registry.takeovers import Takeovers
+from broker.registry.takeovers import Takeovers, let_go
 from broker.registry.telling_again import tell_again
 from broker.registry.wills import Wills
 from broker.security.rights import Rights
@@ -129,10 +129,7 @@ class Sessions:
                 await refuse_another(self._log.store, client_id, self.in_memory, user)
             previous = self.owners.get(client_id)
             if previous is not None:
-                try:
-                    previous.taken_over()
-                except Exception as error:  # It is not the newcomer's fault.
-                    previous.failed(error)
+                let_go(previous)
                 self._takeovers.taken_over(client_id, now.monotonic)
             expires_at = self.kept.get(client_id)
             if expires_at is not None:
@@ -148,6 +145,8 @@ class Sessions:
                     self._expire_at(client_id, expires_at)
                     if client_id in self.in_memory:
                         self._save(self.in_memory[client_id])
+                elif expires_at is not None:  # It was lost meanwhile.
+                    self.kept.is_not_absent(client_id)
                 raise
             if self.ownership.keeps(session):
                 self.kept.set(client_id, NEVER)
@@ -187,10 +186,7 @@ class Sessions:
             if session is not None:
                 session.end()
             if owner is not None and session is not None and session.attached:
-                try:
-                    owner.taken_over()
-                except Exception as error:
-                    owner.failed(error)
+                let_go(owner)
 
     async def _take_up(
         self,
@@ -306,7 +302,8 @@ class Sessions:
         leave at any time. Raises StoreError.
         """
         async with self.lock(client_id):
-            await self.ownership.require_here(client_id)
+            if await self.ownership.is_elsewhere(client_id):
+                raise StoreConflict(f"another broker has {client_id}: give the command there")
             owner, expires_at = self.owners.get(client_id), self.kept.get(client_id)
             if owner is not None:
                 session = self.in_memory.get(client_id)

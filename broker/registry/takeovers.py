@@ -9,6 +9,7 @@ import logging
 from collections import Counter
 
 from broker.message import Monotonic
+from broker.registry.faces import Owner
 
 logger = logging.getLogger(__name__)
 
@@ -17,6 +18,14 @@ FIGHT = 3
 """So many takeovers within a window are told. One client that comes back makes one."""
 IDENTIFIERS_MAX = 10_000
 """Counted in one window; of the others nothing is told until the next."""
+
+
+def let_go(owner: Owner) -> None:
+    """Another connection has its session. What it makes of that is not the newcomer's fault."""
+    try:
+        owner.taken_over()
+    except Exception as error:
+        owner.failed(error)
 
 
 class Takeovers:

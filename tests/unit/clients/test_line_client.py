@@ -15,6 +15,7 @@ from broker.message import Message, Offset
 from tests.support.clients import NOTHING_TO_TELL
 from tests.support.lines import Lines
 from tests.support.messages import message, numbered
+from tests.support.two_brokers import both_settled, two_brokers
 from tests.support.world import Disk, World, cursor, leave_in_flight, running
 
 
@@ -543,3 +544,26 @@ async def test_a_line_subscriber_cannot_be_told_and_its_place_passes_what_is_mis
     again.client.lost()
     await world.settled()
     assert await cursor(world, "sub1") == 3
+
+
+# Several brokers on one log
+
+
+async def test_a_subscriber_goes_on_at_another_broker_and_leaves_it_there() -> None:
+    async with two_brokers() as (a, b):
+        first, second = Lines(a), Lines(b)
+        first.says("SUBSCRIBE t sub1", "PUBLISH t 1 p")
+        await both_settled(a, b)
+        assert first.written() == ["OK", "OK", "1"]
+        second.says("SUBSCRIBE t sub1", "PUBLISH t 2 p")
+        await both_settled(a, b)
+        assert second.written() == ["OK", "OK", "2"]
+        assert first.written() == []
+        third = Lines(a)
+        third.says("UNSUBSCRIBE t sub1")
+        await both_settled(a, b)
+        assert third.written() == ["OK"]
+        second.says("PUBLISH t 3 p")
+        await both_settled(a, b)
+        assert second.written() == ["OK"]
+        assert await a.disk.scan(SubscriptionDocument) == []

@@ -198,6 +198,20 @@ async def test_who_comes_back_before_a_left_will_is_published_has_none_of_it_lat
         assert logged(a) == []
 
 
+async def test_a_session_that_is_lost_while_it_is_opened_is_not_counted_any_more() -> None:
+    async with two_brokers() as (a, b):
+        (await subscribed(a)).close()
+        await both_settled(a, b)
+        store_of(a).changed_elsewhere = nobody_listens
+        await opened(b)
+        await both_settled(a, b)
+        with pytest.raises(StoreConflict):
+            await opened(a)
+        assert (len(a.sessions.kept), a.sessions.kept.absent_count) == (0, 0)
+        await a.sessions.ownership.hear()
+        assert await Subscriber(a).open(), "Session Present"
+
+
 async def test_only_the_broker_that_has_a_session_ends_it() -> None:
     async with two_brokers() as (a, b):
         (await subscribed(a, expiry_s=100)).close()
