@@ -29,8 +29,8 @@ SPEC is earliest, latest, N (offset), -N (last N), N:M, @TIME or @T1:T2.
 -F has the fields of `pubsub sub -F`; their times are those of publication.
 The log is read where it lies (--data-dir); with -h, -p, -L or --context, or
   where none is, the broker is asked.
-A command's name as the first word is that command; for the Topic Filter:
-  pubsub log -- get
+A command's name as the first word is that command; the Topic Filter of that
+  name: pubsub log -- get
 """
 
 
