@@ -196,6 +196,7 @@ async def test_retention_dedup_and_the_disks_rest_change_at_once(settings: Setti
             dedup=(DedupRule(filter="orders/#", window="10m"),),
             dead_letter_age_s=9,
         )
+        assert server._services.asking._window_s("orders/1") == 0
         reloaded = await server.reloading.reload()
         assert reloaded.restart == []
         assert "a" in server._care.retaining.status()["rules"]  # type: ignore[operator]

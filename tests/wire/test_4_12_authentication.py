@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from broker.errors import NotAuthorized
+from broker.errors import BadUserNameOrPassword, NotAuthorized
 from broker.message import Monotonic
 from broker.mqtt.connection import Closed
 from tests.support.wire import Wire, script_bytes
@@ -26,6 +26,15 @@ class Sum:
 CONNECT = "10 ( 0004 'MQTT' 05 02 003C (15 0003 'sum')  0001 'a' )"
 CHALLENGE = "F0 ( 18 ( 15 0003 'sum' 16 0003 '1+1' ) )"
 ANSWER = "F0 ( 18 ( 15 0003 'sum' 16 0001 '2' ) )"
+
+
+class Password(Sum):
+    """As `Sum`; but who fails is told that by a code that DISCONNECT may not carry."""
+
+    def step(self, data: bytes) -> tuple[bytes | None, bool]:
+        if data == b"3":
+            raise BadUserNameOrPassword("that is not the sum")
+        return super().step(data)
 
 
 WELCOME = "20 ( 00 00 ( 15 0003 'sum' 16 0002 'ok' ) )"
@@ -156,3 +165,13 @@ def test_what_comes_too_early_is_the_mistake_whatever_follows(sums: Wire) -> Non
     """[MQTT-3.1.2-30]"""
     sums.client(f"{CONNECT}  30 04 0001 't' 00  30 00")
     assert sums.took() == [Closed(0x82, "only AUTH may follow until the client is authenticated")]
+
+
+def test_a_code_that_disconnect_may_not_carry_is_not_authorized_there(wire: Wire) -> None:
+    """[MQTT-3.14.2-1] Bad User Name or Password is of CONNACK alone."""
+    wire.methods({"sum": Password})
+    authenticate(wire)
+    wire.client("F0 ( 19 ( 15 0003 'sum' ) )")
+    wire.client("F0 ( 18 ( 15 0003 'sum' 16 0001 '3' ) )")
+    said(wire, f"{CHALLENGE} E0 ( 87 ( 1F 0013 'that is not the sum' ) )")
+    wire.closed()

@@ -65,12 +65,12 @@ async def test_other_rules_count_from_the_next_pass_on(world: World, tmp_path: P
     await passed(world)
     assert payloads(await read_all(world.disk)) == [b"4", b"5"]
     await world.publish(*numbered(3, "b"))
-    only = (RetentionRule("b", count=1), RetentionRule("a/#", age_s=1))
+    only = (RetentionRule("b", count=1), RetentionRule("a/#", count=1))
     of.renewal(Config(retention=only, data_dir=tmp_path))()
     await passed(world)
     running.cancel()
-    assert payloads(await read_all(world.disk)) == [b"3"]
-    assert of.status()["messages"] == 1
+    assert payloads(await read_all(world.disk)) == [b"5", b"3"]
+    assert of.status()["messages"] == 2
 
 
 async def test_whether_qos_0_is_logged_changes_at_once(world: World, tmp_path: Path) -> None:
