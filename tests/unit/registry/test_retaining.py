@@ -11,6 +11,7 @@ import pytest
 from broker.config import Config
 from broker.registry.retaining import DEFAULT_BYTES_MAX, Retaining, rules_for
 from broker.retention_rules import RetentionRule
+from broker.store.removing import SEGMENT
 from tests.support.messages import message, numbered
 from tests.support.stores import payloads, read_all
 from tests.support.world import Subscriber, World, subscription
@@ -71,6 +72,21 @@ async def test_other_rules_count_from_the_next_pass_on(world: World, tmp_path: P
     running.cancel()
     assert payloads(await read_all(world.disk)) == [b"5", b"3"]
     assert of.status()["messages"] == 2
+
+
+async def test_what_was_counted_by_other_rules_is_counted_anew(
+    world: World, tmp_path: Path
+) -> None:
+    await world.publish(*numbered(SEGMENT + 10, "a/b"))
+    of = retaining(world, tmp_path, RetentionRule("a/#", count=5000))
+    running = asyncio.create_task(of.run_forever())
+    await asyncio.sleep(0)
+    await passed(world)
+    renewed = (RetentionRule("b", count=1), RetentionRule("a/#", count=5))
+    of.renewal(Config(retention=renewed, data_dir=tmp_path))()
+    await passed(world)
+    running.cancel()
+    assert of.status()["messages"] == len(await read_all(world.disk)) == 5
 
 
 async def test_whether_qos_0_is_logged_changes_at_once(world: World, tmp_path: Path) -> None:
