@@ -114,7 +114,7 @@ class Qos0:
                     self.go_before(part, None, pending, batch_bytes_max)
                     pending.add_qos0(part)
                     hurried = True
-        if hurried:
+        if hurried or not self.waiting:  # If nothing is kept, somebody has to find the log idle.
             self._commit()
         else:
             self.wait_for_company()

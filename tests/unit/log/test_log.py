@@ -732,6 +732,13 @@ async def test_a_full_store_takes_no_qos_0_which_is_handed_on_in_its_order(
         assert handed_on[40:] == [b"again"]
 
 
+async def test_qos_0_that_is_not_taken_leaves_the_log_idle(log: Log) -> None:
+    """No commit would come to find that nothing waits, and a stop waited for one in vain."""
+    log.outage.room("nearly full")
+    log.append([qos0("1")], durable=False)
+    await asyncio.wait_for(log.flushed(), 5)
+
+
 async def test_while_the_store_is_full_qos_0_does_not_go_before_what_waits_on_its_topic(
     disk: Disk, clock: FakeClock
 ) -> None:
