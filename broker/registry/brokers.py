@@ -99,6 +99,7 @@ class Brokers:
     async def take_up(self) -> None:
         """What the dead have left. Raises StoreError."""
         dead, store, count = self._store.dead, self._store, 0
+        await store.sync()  # Of their death is heard before what came before it is in the copy.
         after: Key | None = None
         while dead:
             part = await store.scan_part(OwnerDocument, (), after)
@@ -132,6 +133,6 @@ class Brokers:
             for client_id in sorted(client_ids):
                 await locks.enter_async_context(self._sessions.lock(client_id))
             absent = [each for each in client_ids if each not in self._sessions.kept]
-            taken = await self._ownership.take_all(absent)
+            taken = await self._ownership.take_left(absent)
             self._sessions.arrived(taken, self._clock.now())
             return len(taken)

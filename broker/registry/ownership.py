@@ -12,6 +12,7 @@ member.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -24,7 +25,7 @@ from broker.documents import (
     SessionDocument,
     WillDeadlineDocument,
 )
-from broker.errors import QuotaExceeded, StoreConflict, StoreError, StoreUnavailable
+from broker.errors import QuotaExceeded, StoreConflict, StoreUnavailable
 from broker.log.log import Log
 from broker.session.session import Session
 from broker.session.tally import Tally
@@ -152,26 +153,29 @@ class Shared:
                     raise StoreUnavailable(f"others take {client_id!r} as well") from error
                 await self._store.current()
             else:
-                return [await self._taken(client_id, cut_off=cut_off)]
+                if (taken := await self._found(client_id, cut_off=cut_off)) is None:
+                    raise StoreUnavailable(f"{client_id!r} is taken already")
+                return [taken]
 
-    async def take_all(self, client_ids: Sequence[str]) -> list[Taken]:
-        """Those that nobody else has taken meanwhile. Raises StoreError."""
-        claims = [(each, await self._claim(each, "")) for each in client_ids]
-        there = [(client_id, claim) for client_id, claim in claims if claim is not None]
+    async def take_left(self, client_ids: Sequence[str]) -> list[Taken]:
+        """Of these, what dead brokers have left, and nobody has taken meanwhile. Raises
+        StoreError."""
+        claims = [(each, await self._claim(each, "", left=True)) for each in client_ids]
+        there = [(client_id, claim[0]) for client_id, claim in claims if claim is not None]
         if not there:
             return []
         try:
-            await self._store.transact([one for _, (claim, _) in there for one in claim])
+            await self._store.transact([one for _, claim in there for one in claim])
         except StoreConflict:
-            taken: list[Taken] = []
-            for client_id, (claim, cut_off) in there:
-                try:
+            ours: list[str] = []
+            for client_id, claim in there:
+                with suppress(StoreConflict):
                     await self._store.transact(claim)
-                except StoreConflict:
-                    continue
-                taken.append(await self._taken(client_id, cut_off=cut_off))
-            return taken
-        return [await self._taken(each, cut_off=cut_off) for each, (_, cut_off) in there]
+                    ours.append(client_id)
+        else:
+            ours = [client_id for client_id, _ in there]
+        found = [await self._found(client_id, cut_off=True) for client_id in ours]
+        return [taken for taken in found if taken is not None]
 
     async def hear(self) -> None:
         await self._store.sync()
@@ -187,23 +191,24 @@ class Shared:
         return [Put(OwnerDocument(client_id, self._store.broker_id, 1))]
 
     async def _claim(
-        self, client_id: str, user: str, *, settled: bool = False
+        self, client_id: str, user: str, *, left: bool = False, settled: bool = False
     ) -> tuple[list[Operation], bool] | None:
-        """What takes it, if nothing has changed until then; None: there is nothing to take."""
+        """What takes it, if nothing has changed until then, and whether its broker is dead; None:
+        there is nothing to take. `left`: from a living broker nothing is taken."""
         store, key = self._store, (client_id,)
         revisions = [await store.revision(kind, key) for kind in (OwnerDocument, SessionDocument)]
         document = await store.get(SessionDocument, key)
         owner = await store.get(OwnerDocument, key)
         will = await store.get(WillDeadlineDocument, key)
-        if owner is not None and owner.broker == store.broker_id:
+        living = owner is not None and owner.broker in store.others
+        if owner is not None and (owner.broker == store.broker_id or (living and left)):
             return None
         if document is None and (will is None or self._wills.has(client_id)):
             return None
         if document is None and not settled:
             # It may be ours, and be published by what is on its way into the log.
             await self._log.commit_now([], keep_if_full=False)
-            return await self._claim(client_id, user, settled=True)
-        living = owner is not None and owner.broker in store.others
+            return await self._claim(client_id, user, left=left, settled=True)
         operations: list[Operation] = []
         if document is None:
             # What its session has left: whoever has made a session first, publishes it.
@@ -222,9 +227,10 @@ class Shared:
             operations.append(Put(replace(document, expires_at_us=None), revisions[1]))
         return operations, not living
 
-    async def _taken(self, client_id: str, *, cut_off: bool) -> Taken:
+    async def _found(self, client_id: str, *, cut_off: bool) -> Taken | None:
+        """What was taken; None: others were quick to take it again, and have ended it."""
         document = await self._store.get(SessionDocument, (client_id,))
         if document is None:
-            raise StoreError(f"{client_id!r} is taken already")
+            return None
         will = await self._store.get(WillDeadlineDocument, (client_id,))
         return Taken(document, will, cut_off)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -67,6 +68,36 @@ async def test_who_comes_back_in_time_has_no_will_published() -> None:
         a.clock.advance(31)
         await both_settled(a, b)
         assert logged(a) == logged(b) == [b"gone"]
+
+
+async def test_the_last_that_a_dead_broker_did_is_taken_up_too() -> None:
+    """Though the copy has none of it yet when it is heard that the broker is dead."""
+    log = MemoryLog()
+    async with two_brokers(log=log) as (a, b):
+        async with one_more(log, "c", a.clock) as c:
+            permits, copy_append = asyncio.Semaphore(0), b.disk.append
+
+            async def slowly(*args: Any, **kwargs: Any) -> None:
+                await permits.acquire()
+                await copy_append(*args, **kwargs)
+
+            b.disk.append = slowly  # type: ignore[method-assign]
+            await a.publish(message("1"))
+            await both_settled(a, c)
+            (await subscribed(c)).close()
+            await both_settled(a, c)
+            await store_of(c).leave()
+        assert b.brokers is not None
+        permits.release()  # Of what comes then, all is read before any of it is in the copy.
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert id_of(c) in store_of(b).dead
+        taking = asyncio.create_task(b.brokers.take_up())
+        await asyncio.sleep(0)
+        for _ in range(1000):
+            permits.release()
+        await taking
+        assert "sub1" in b.sessions.kept
 
 
 async def test_the_sessions_of_a_dead_broker_are_there_for_their_clients_and_expire() -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from broker.config import Config
 from broker.documents import (
     Delete,
+    Operation,
     OwnerDocument,
     SessionDocument,
     WillDeadlineDocument,
     WillDocument,
 )
 from broker.errors import QuotaExceeded, StoreConflict
+from broker.registry.ownership import Shared
 from broker.store.shared.follower import nobody_listens
 from broker.store.shared.memory_log import MemoryLog
 from tests.support.messages import message
@@ -142,6 +146,40 @@ async def test_a_broker_that_starts_takes_nothing_from_the_living() -> None:
             assert document is not None
             assert document.expires_at_us is None
             assert await owner(c, "away") == id_of(a)
+
+
+async def test_who_takes_up_what_is_left_takes_nothing_from_the_living() -> None:
+    """A client may have come to another broker since it was seen that its own is dead."""
+    async with two_brokers() as (a, b):
+        there, group = await subscribed(a), Subscriber(a)
+        await group.open("$share/g/t")
+        await both_settled(a, b)
+        ownership = b.sessions.ownership
+        assert isinstance(ownership, Shared)
+        assert await ownership.take_left(["sub1", "$share/g/t"]) == []
+        await both_settled(a, b)
+        assert not there.lost
+        assert await owner(b) == await owner(b, "$share/g/t") == id_of(a)
+
+
+async def test_what_others_end_while_it_is_taken_up_is_not_taken() -> None:
+    log = MemoryLog()
+    async with two_brokers(log=log) as (a, b):
+        async with one_more(log, "c", a.clock) as c:
+            for name in ("sub1", "sub2"):
+                (await subscribed(c, name)).close()
+            await both_settled(a, b, c)
+            await store_of(a).declare_dead(id_of(c))
+        ownership, transact = b.sessions.ownership, store_of(b).transact
+        assert isinstance(ownership, Shared)
+
+        async def and_another(operations: Sequence[Operation]) -> None:
+            await transact(operations)
+            await transact([Delete(SessionDocument, ("sub1",))])
+
+        store_of(b).transact = and_another  # type: ignore[method-assign]
+        taken = await ownership.take_left(["sub1", "sub2"])
+        assert [each.document.client_id for each in taken] == ["sub2"]
 
 
 async def test_a_session_that_ends_with_its_connection_is_new_elsewhere() -> None:
