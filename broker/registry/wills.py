@@ -107,6 +107,8 @@ class Wills:
         self._wills[client_id] = will
         if taken.cut_off:
             self._of_earlier_run.add(client_id)
+            if self._grace_until == NEVER:
+                return  # Its time begins when we are `listening`.
             self._grace_until = max(self._grace_until, now.after(self._restart_grace_s))
             self._is_left(will, now, has_session=not taken.has_ended)
             # So that whoever takes it from here knows how long its client may come back.

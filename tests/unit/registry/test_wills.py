@@ -9,10 +9,11 @@ import pytest
 
 from broker.clock import US
 from broker.counters import Counters
-from broker.documents import Put, WillDeadlineDocument, WillDocument
+from broker.documents import Put, SessionDocument, WillDeadlineDocument, WillDocument
 from broker.errors import StoreUnavailable
 from broker.log.log import Log
 from broker.log.outage import FULL_RETRY_S
+from broker.registry.ownership import Taken
 from broker.registry.wills import RETRY_S, Wills
 from tests.support.clock import FakeClock
 from tests.support.world import Disk
@@ -253,6 +254,22 @@ async def test_who_does_not_come_back_after_a_restart_is_given_up_after_the_grac
     run.let_pass(1)
     assert await run.published() == GONE
     assert await disk.scan(WillDocument) == []
+
+
+@pytest.mark.parametrize(("delay_s", "due_s"), [(0, 30), (10, 30), (50, 50)])
+async def test_a_will_of_a_dead_broker_that_is_taken_up_before_we_listen_has_its_time_too(
+    disk: Disk, clock: FakeClock, delay_s: int, due_s: int
+) -> None:
+    await cut_off(disk, clock, will(delay_s=delay_s), planned=False)
+    run = Run(disk, clock, grace_s=30)
+    await run.log.start()
+    session = SessionDocument("c", 100, 0, None)
+    left = Taken(session, WillDeadlineDocument("c", delay_s, None), cut_off=True)
+    run.wills.taken(left, clock.now())
+    run.wills.listening(lambda client_id: True, clock.now())
+    assert run.due_in_s == due_s
+    run.let_pass(due_s)
+    assert await run.published() == GONE
 
 
 @pytest.mark.parametrize("planned", [False, True])
