@@ -24,7 +24,7 @@ from dataclasses import replace
 
 from broker import tasks
 from broker.documents import D, Document, Key, Operation, Place, SessionDocument
-from broker.errors import StoreError, StoreFenced, StoreUnavailable
+from broker.errors import StoreError, StoreFenced, StoreFull, StoreUnavailable
 from broker.message import Message, Offset
 from broker.store import Amount, Read, Skipped, Store, StoreStats, Stretch, TakeAtOnce
 from broker.store.removing import Removing
@@ -249,6 +249,7 @@ class ClusterStore:
     async def _write(self, bodies: Sequence[bytes], pending: Pending) -> None:
         """Give it to the log, again and again while that may be in vain."""
         began, told, answered = self._monotonic(), False, False
+        may_be_stored = False
         wait_s = RETRY_FIRST_S
         try:
             while True:
@@ -257,7 +258,10 @@ class ClusterStore:
                         await self._log.append(body)
                     answered = True
                     return
-                except Undecided as error:
+                except (Undecided, StoreFull) as error:
+                    if isinstance(error, StoreFull) and not may_be_stored:
+                        raise  # Else it may count, and whoever hears of that appends it anew.
+                    may_be_stored = True
                     waited_s = self._monotonic() - began
                     if waited_s >= self._append_timeout_s:
                         raise StoreUnavailable("the shared log does not answer") from error

@@ -1,7 +1,7 @@
 """MemoryLog: a SharedLog without a disk or a network, for tests; several stores share one.
 
-It can be slow, cut off, lose replies, store late and store twice: each append asks `trouble` what
-is to go wrong with it.
+It can be slow, full, cut off, lose replies, store late and store twice: each append asks `trouble`
+what is to go wrong with it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import random
 from collections.abc import AsyncGenerator, Callable, Sequence
 from enum import Enum, auto
 
+from broker.errors import StoreFull
 from broker.store.shared.shared_log import Logged, LogInfo, Undecided
 
 FOLLOWED_AT_ONCE = 64
@@ -24,6 +25,7 @@ class Trouble(Enum):
     """After the next append of anybody, and nobody says so."""
     REPLY_LOST = auto()
     STORED_TWICE = auto()
+    FULL = auto()
 
 
 def no_trouble() -> Trouble:
@@ -53,6 +55,8 @@ class MemoryLog:
     async def append(self, body: bytes) -> int:
         trouble = self.trouble()
         await self._pause()
+        if trouble is Trouble.FULL:
+            raise StoreFull("no room")
         if trouble is Trouble.CUT_OFF:
             raise Undecided("no answer")
         if trouble is Trouble.STORED_LATE:

@@ -18,7 +18,7 @@ from broker.documents import (
     SubscriptionDocument,
     UserDocument,
 )
-from broker.errors import LogReplaced, StoreConflict, StoreFenced, StoreUnavailable
+from broker.errors import LogReplaced, StoreConflict, StoreFenced, StoreFull, StoreUnavailable
 from broker.message import NOT_STORED, Message, Offset, WallUs
 from broker.store.memory import MemoryStore
 from broker.store.shared.cluster import ClusterStore
@@ -110,6 +110,32 @@ async def test_whatever_goes_wrong_an_append_counts_once(trouble: Trouble) -> No
         for each in (store, other):
             assert payloads(await read_all(each)) == [b"1", b"2", b"3"]
         assert [m.offset for m in batch] == [1, 2]
+
+
+async def test_what_may_be_stored_already_is_not_refused_for_want_of_room() -> None:
+    """Who is told that there is no room appends it again, as something new."""
+    log = MemoryLog()
+    store, other = brokers(log, 2)
+    async with opened(store, other):
+        log.trouble = troubles(Trouble.STORED_LATE, Trouble.FULL)
+        appending = asyncio.create_task(store.append(numbered(1)))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        await other.append(numbered(1, first=2))  # And with it what was stored late.
+        await appending
+        await store.append(numbered(1, first=3))
+        assert sorted(payloads(await read_all(store))) == [b"1", b"2", b"3"]
+
+
+async def test_a_log_without_room_says_so() -> None:
+    log = MemoryLog()
+    (store,) = brokers(log, 1)
+    async with opened(store):
+        log.trouble = troubles(Trouble.FULL)
+        with pytest.raises(StoreFull):
+            await store.append(numbered(1))
+        await store.append(numbered(1))
+        assert len(await read_all(store)) == 1
 
 
 async def test_large_appends_of_two_do_not_get_mixed_up() -> None:
