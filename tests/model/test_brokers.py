@@ -68,7 +68,7 @@ class Moves:
         self.subscribed = False
 
     def trouble(self) -> Trouble:
-        kinds: list[Trouble] = [*Trouble]
+        kinds = [kind for kind in Trouble if kind is not Trouble.FULL]
         return self.random.choices(kinds, [90, 2, 3, 3, 2])[0]
 
     @property

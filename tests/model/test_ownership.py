@@ -52,7 +52,7 @@ class Race:
         """The newest at each broker: that knows what is over there, and of the others nothing."""
 
     def trouble(self) -> Trouble:
-        kinds: list[Trouble] = [*Trouble]
+        kinds = [kind for kind in Trouble if kind is not Trouble.FULL]
         return self.random.choices(kinds, [80, 5, 7, 5, 3])[0]
 
     async def a_while(self, turns: int) -> None:

@@ -59,11 +59,13 @@ from broker.store.shared.entries import (
     decode_operations,
     part_of,
 )
-from broker.store.shared.shared_log import Logged, LogInfo, SharedLog
+from broker.store.shared.shared_log import RECORD_BYTES_MAX, Logged, LogInfo, SharedLog
 
 COPY = "log"
 """The name of the CopyDocument."""
 FULL_RETRY_S = 1.0
+TURN_BYTES = 128 << 10
+"""Of records that are read in one turn of the loop, or one record: a few ms."""
 OWNERS_MAX = 100_000
 """Sessions whose owner is remembered. All are forgotten when there are more."""
 
@@ -119,6 +121,12 @@ class Pending:
         fill_in(self.state, self.places, before, before + 1)
         for offset, message in enumerate(self.batch, before + 1):
             message.offset = Offset(offset)
+
+
+async def _decoded(content: bytes, before: Offset) -> tuple[list[Operation], list[Message]]:
+    if len(content) <= RECORD_BYTES_MAX:
+        return decode(content, before)
+    return await asyncio.to_thread(decode, content, before)
 
 
 class Follower:
@@ -184,7 +192,12 @@ class Follower:
         """Follow the log until cancelled. Raises StoreError."""
         async with aclosing(self._log.follow(self.position + 1)) as following:
             async for records in following:
+                read = 0
                 for record in records:
+                    if read > TURN_BYTES:
+                        read = 0
+                        await asyncio.sleep(0)
+                    read += len(record.body)
                     if (entry := self._whole(record)) is not None:
                         await self._decide(entry, record.position)
                     self.position = record.position
@@ -228,24 +241,29 @@ class Follower:
         if entry.number <= writer.number:
             return
         counts = entry.kind == APPEND and not writer.closed
-        operations = decode_operations(entry.content, self.offset) if counts else []
-        alone = any(operation.revision is not None for operation in operations)
-        if alone:  # The copy says whether the revisions are those that are expected.
+        ours = self.pending if entry.broker == self.broker_id else None
+        pending = ours if ours is not None and ours.number == entry.number else None
+        operations: list[Operation] = []
+        messages: list[Message] = []
+        if counts and pending is not None:
+            operations = decode_operations(entry.content, self.offset)
+            messages = [*pending.batch]
+        elif counts:
+            operations, messages = await _decoded(entry.content, self.offset)
+        alone_at = position if any(each.revision is not None for each in operations) else None
+        if alone_at is not None:  # The copy says whether the revisions are those that are expected.
             await self._apply()
         writer.number, writer.position = entry.number, position
         self._wrote.add(entry.broker)
-        pending = self.pending if entry.broker == self.broker_id else None
-        if pending is not None and pending.number != entry.number:
-            pending = None
         error: StoreError | None = None
         if writer.closed:
             error = StoreFenced("the other brokers took this one for dead")
         elif entry.kind == CLOSED:
             self._close(*decode_closed(entry.content), by=entry.broker)
         else:
-            error = await self._append(entry, operations, position if alone else None, pending)
+            error = await self._append(entry.broker, operations, messages, alone_at, pending)
         if pending is not None:
-            if error is None and not alone:
+            if error is None and alone_at is None:
                 self._told.append(pending.told)
             pending.settle(error)
 
@@ -261,20 +279,20 @@ class Follower:
 
     async def _append(
         self,
-        entry: Part,
-        operations: list[Operation],
+        broker: str,
+        operations: Sequence[Operation],
+        messages: Sequence[Message],
         alone_at: int | None,
         pending: Pending | None,
     ) -> StoreConflict | None:
         """Why it does not count, or None."""
         owners: Owners = {}
-        if strangers := await self._strangers(operations, entry.broker, owners):
+        if strangers := await self._strangers(operations, broker, owners):
             names = ", ".join(map(repr, sorted(strangers)[:3]))
             return StoreConflict(f"the session of {names} is not here", frozenset(strangers))
-        if entry.broker != self.broker_id:
+        if broker != self.broker_id:
             self._others += operations
         before = self.offset
-        messages = decode(entry.content, before)[1] if pending is None else [*pending.batch]
         if alone_at is None:
             self._operations += operations
             self._messages += messages
@@ -342,8 +360,7 @@ class Follower:
         """Put what counts into the copy."""
         for told in self._told:
             await told.wait()
-        messages, operations = self._messages, self._operations
-        await self._put(messages, [*operations, *self._notes(self.position)])
+        await self._put(self._messages, [*self._operations, *self._notes(self.position)])
         self._told, self._messages, self._operations = [], [], []
         if len(self._owners) > OWNERS_MAX:
             self._owners.clear()

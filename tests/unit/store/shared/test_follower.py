@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections import Counter
 from collections.abc import Sequence
 
 import pytest
@@ -10,9 +12,10 @@ import pytest
 from broker import tasks
 from broker.documents import CopyDocument, Operation, Put, SessionDocument, WriterDocument
 from broker.errors import SchemaMismatch, StoreCorrupt, StoreUnavailable
-from broker.message import Message
+from broker.message import Message, Offset
 from broker.store.memory import MemoryStore
-from broker.store.shared.entries import APPEND, CLOSED, encode, encode_closed, records_of
+from broker.store.shared import follower
+from broker.store.shared.entries import APPEND, CLOSED, decode, encode, encode_closed, records_of
 from broker.store.shared.follower import COPY, Follower
 from broker.store.shared.memory_log import MemoryLog
 from tests.support.messages import message, numbered
@@ -171,3 +174,33 @@ async def test_a_session_is_nobodys_until_a_broker_takes_it(copy: Disk) -> None:
     found = await copy.get(SessionDocument, ("x",))
     assert found is not None
     assert found.session_expiry_s == 70
+
+
+async def test_no_turn_of_the_loop_reads_more_than_a_few_ms_take(
+    copy: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a broker that was cut off for a while serves nobody while it catches up."""
+    turns, in_turns = 0, Counter[int]()
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    def counted(content: bytes, before: Offset) -> tuple[list[Operation], list[Message]]:
+        if threading.current_thread() is threading.main_thread():
+            in_turns[turns] += len(content)
+        return decode(content, before)
+
+    monkeypatch.setattr(follower, "decode", counted)
+    log = MemoryLog()
+    for number in range(1, 31):
+        large = message("x" * 100_000)
+        for body in records("a", number, [large] * (20 if number == 7 else 1), (), 1 << 19):
+            log.store(body)
+    counting = asyncio.create_task(count_turns())
+    await followed(log, copy)
+    counting.cancel()
+    assert copy.high_watermark == 49
+    assert max(in_turns.values()) <= 3 * 100_100
