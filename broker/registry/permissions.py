@@ -14,6 +14,7 @@ from typing import Protocol
 from broker.documents import Author, Delete, Operation, Put, RuleDocument
 from broker.errors import NotFound, QuotaExceeded
 from broker.log.log import Log
+from broker.registry.rereading import newest
 from broker.registry.users import Users
 from broker.security.names import validate_role, validate_user
 from broker.security.rights import Rights
@@ -70,7 +71,7 @@ class Permissions:
 
     async def read_again(self) -> None:
         """Another broker that shares the log may have changed rules. Raises StoreError."""
-        documents = await self._log.store.scan(RuleDocument)
+        documents = await newest(self._log.store, RuleDocument, lambda: self.version)
         self._rules.clear()
         self._filters_bytes = 0
         for document in documents:

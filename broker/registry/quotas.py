@@ -16,6 +16,7 @@ from broker.documents import Delete, Put, QuotaDocument
 from broker.errors import NotFound, QuotaExceeded
 from broker.log.log import Log
 from broker.registry.flapping import Flapping
+from broker.registry.rereading import newest
 from broker.registry.slowing import Slowing
 from broker.registry.users import Users
 from broker.security.names import Login, validate_role, validate_user
@@ -39,11 +40,13 @@ class Quotas:
         self._known: dict[str, Quota] = {}
         """Of users that were asked for, since something changed."""
         self._paces: dict[str, Pace] = {}
+        self._changes = 0
+        """How often there were other quotas here."""
         users.watch(self._users_changed)
 
     async def start(self) -> None:
         """Raises StoreError."""
-        documents = await self._log.store.scan(QuotaDocument)
+        documents = await newest(self._log.store, QuotaDocument, lambda: self._changes)
         self._documents = {(document.kind, document.name): document for document in documents}
         self._changed()
 
@@ -96,7 +99,7 @@ class Quotas:
         if (kind, name) not in self._documents:
             raise NotFound(f"{kind} {name} has no quota", "`pubsub quota ls` lists them")
         await self._log.commit_now([Delete(QuotaDocument, (kind, name))], keep_if_full=False)
-        del self._documents[kind, name]
+        self._documents.pop((kind, name), None)
         self._changed()
 
     def _users_changed(self, names: Sequence[str]) -> None:
@@ -106,6 +109,7 @@ class Quotas:
         self._changed()
 
     def _changed(self) -> None:
+        self._changes += 1
         self._known.clear()
         self._paces.clear()
 

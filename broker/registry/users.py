@@ -25,12 +25,15 @@ from broker.errors import (
     UserRemoved,
 )
 from broker.log.log import Log
+from broker.registry.rereading import newest
 from broker.security.names import ANONYMOUS, Login, validate_role, validate_user
 
 USERS_MAX = 100_000
 """About 500 bytes of memory each."""
 DISMISSED_AT_ONCE_MAX = 50
 """Connections that one turn of the loop ends: about 5 ms."""
+COMPARED_AT_ONCE_MAX = 5000
+"""Users that one turn of the loop compares with what they were: about 5 ms."""
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +61,8 @@ class Users:
         self.must_exist: Callable[[], bool] = lambda: False
         """Whether others could connect without a password if there was no user."""
         self._watching: list[Callable[[Sequence[str]], None]] = []
+        self._changes = 0
+        """How often there were other users here."""
 
     async def start(self) -> None:
         """Raises StoreError."""
@@ -65,15 +70,21 @@ class Users:
 
     async def read_again(self) -> None:
         """Another broker that shares the log has changed some. Raises StoreError."""
-        before, now = self._by_name, {u.name: u for u in await self._log.store.scan(UserDocument)}
+        found = await newest(self._log.store, UserDocument, lambda: self._changes)
+        before, now = self._by_name, {user.name: user for user in found}
         self._by_name = now
-        changed = sorted(n for n in before.keys() | now.keys() if before.get(n) != now.get(n))
+        changed: list[str] = []
+        for number, name in enumerate(sorted(before.keys() | now.keys()), 1):
+            if before.get(name) != now.get(name):
+                changed.append(name)
+            if number % COMPARED_AT_ONCE_MAX == 0:
+                await asyncio.sleep(0)
         if changed:
             self._tell(*changed)
         for name in changed:
             if (user := now.get(name)) is None:
                 await self.dismiss(name, REMOVED)
-            elif (old := before.get(name)) is not None and old.password != user.password:
+            elif (old := before.get(name)) is not None and _has_another(old, user):
                 await self.dismiss(name, CHANGED, lambda login: login.by_password)
         if now and not before:
             await self.dismiss(ANONYMOUS, NOT_ALONE, lambda login: not login.may_stay)
@@ -114,6 +125,7 @@ class Users:
             if (old := self.get(user.name)) is not None and old.password != user.password
         ]
         self._by_name |= {user.name: user for user in users}
+        self._changes += 1
         self._tell(*[user.name for user in users])
         for name in other:
             await self.dismiss(name, CHANGED, lambda login: login.by_password)
@@ -125,6 +137,7 @@ class Users:
         by now. Raises StoreError."""
         if self.get(user.name) is before:
             self._by_name[user.name] = user
+            self._changes += 1
             await self._log.commit_now([Put(user)], keep_if_full=False)
 
     async def remove(self, name: str) -> None:
@@ -144,6 +157,7 @@ class Users:
         ]
         await self._log.commit_now(operations, keep_if_full=False)
         self._by_name.pop(name, None)
+        self._changes += 1
         self._tell(name)
         await self.dismiss(name, REMOVED)
 
@@ -178,6 +192,11 @@ class Users:
             dismiss_one(guest, error)
             if number % DISMISSED_AT_ONCE_MAX == 0:
                 await asyncio.sleep(0)
+
+
+def _has_another(before: UserDocument, user: UserDocument) -> bool:
+    """Whether the user has another password, and not the same one kept in another form."""
+    return before.password != user.password and before.changed_at_us != user.changed_at_us
 
 
 def renewal_of(users: Users) -> Callable[[Config], Awaitable[Callable[[], None]]]:

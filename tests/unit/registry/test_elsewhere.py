@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
+
 from broker.config import Config, DedupRule
 from broker.documents import (
     Author,
@@ -12,8 +16,10 @@ from broker.documents import (
     QuotaDocument,
     UserDocument,
 )
+from broker.errors import PeerError
 from broker.message import Offset, WallUs
 from broker.queue_documents import DeadLetterDocument, DeadNoticeDocument, GroupDocument
+from broker.security.names import Login
 from broker.security.quotas import Quota
 from broker.store.shared.memory_log import MemoryLog
 from tests.support.messages import message
@@ -28,6 +34,17 @@ from tests.support.two_brokers import (
 from tests.support.world import World
 
 HOUR = Config(dedup=(DedupRule(filter="#", window="1h"),), will_restart_grace_s=0)
+
+
+class DismissedGuest:
+    def __init__(self) -> None:
+        self.errors: list[PeerError] = []
+
+    def dismiss(self, error: PeerError) -> None:
+        self.errors.append(error)
+
+    def failed(self, error: Exception) -> None:
+        raise error
 
 
 def user(name: str, password: str = "p") -> UserDocument:
@@ -50,6 +67,28 @@ async def test_users_quotas_and_rules_are_in_force_everywhere() -> None:
         assert b.quotas.of("u").connections is None
         assert await b.disk.scan(QuotaDocument) == []
         assert b.permissions.version > version
+
+
+@pytest.mark.parametrize("same", [True, False])
+async def test_a_password_of_another_broker_ends_connections_unless_it_is_the_same(
+    same: bool,
+) -> None:
+    """Kept in another form, as a login does that finds it in that of another program."""
+    async with two_brokers() as (a, b):
+        await a.passing_time(a.users.put(user("u")))
+        await both_settled(a, b)
+        guest = DismissedGuest()
+        b.users.enter(guest, Login("u", by_password=True))
+        before = a.users.get("u")
+        assert before is not None
+        if same:
+            await a.passing_time(a.users.rehashed(before, replace(before, password="another")))
+        else:
+            other = replace(before, password="another", changed_at_us=WallUs(2))
+            await a.passing_time(a.users.put(other))
+        await both_settled(a, b)
+        assert b.users.get("u") == a.users.get("u") != before
+        assert bool(guest.errors) == (not same)
 
 
 async def test_messages_that_wait_at_two_brokers_do_not_replace_each_other() -> None:
