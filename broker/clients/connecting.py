@@ -10,16 +10,13 @@ from broker.clients.services import Services
 from broker.clients.session_report import report
 from broker.config import Config
 from broker.documents import WillDocument
-from broker.errors import NotAuthorized, QuotaExceeded, StoreConflict, StoreError, StoreFull
+from broker.errors import NotAuthorized, QuotaExceeded, StoreError, StoreFull
 from broker.mqtt.packets import MQTT_5, Connack, Connect, Disconnect, Properties
 from broker.mqtt.properties import Property
 from broker.mqtt.reasons import ReasonCode
 from broker.registry.faces import Owner
 from broker.security.rights import Rights
 from broker.session.session import Session
-
-OPEN_TRIES = 5
-"""As often may other brokers take the session meanwhile."""
 
 
 def identifier(packet: Connect) -> str:
@@ -38,25 +35,18 @@ async def open_session(
     rights = gate.rights(client_id)
     if packet.will is not None and not rights.may_publish(packet.will.topic):
         raise NotAuthorized("the right to publish its Will is missing")
-    tries = 0
-    while True:
-        try:
-            return await services.sessions.open(
-                client_id,
-                owner,
-                clean_start=packet.clean_start,
-                session_expiry_s=session_expiry_s(packet, services.config),
-                receive_maximum=packet.receive_maximum,
-                will=_will(packet, rights),
-                now=services.clock.now(),
-                hears_of_gaps=packet.version == MQTT_5,
-                rights=rights,
-                user=gate.user,
-            )
-        except StoreConflict:  # Another broker has taken it, and we had not heard of that.
-            if (tries := tries + 1) == OPEN_TRIES:
-                raise
-            await services.sessions.ownership.hear()
+    return await services.sessions.open(
+        client_id,
+        owner,
+        clean_start=packet.clean_start,
+        session_expiry_s=session_expiry_s(packet, services.config),
+        receive_maximum=packet.receive_maximum,
+        will=_will(packet, rights),
+        now=services.clock.now(),
+        hears_of_gaps=packet.version == MQTT_5,
+        rights=rights,
+        user=gate.user,
+    )
 
 
 def leave(services: Services, session: Session, client: Owner, *, will_withdrawn: bool) -> None:

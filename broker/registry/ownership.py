@@ -11,10 +11,11 @@ member.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Protocol
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from broker.clock import Clock
 from broker.documents import (
@@ -33,6 +34,11 @@ from broker.store import Store
 from broker.store.shared.cluster import ClusterStore
 from broker.topics import is_shared
 
+T = TypeVar("T")
+P = ParamSpec("P")
+Owns = TypeVar("Owns", bound="Owning")
+
+OPEN_TRIES = 5
 TAKE_TIMEOUT_S = 10.0
 """How long others may be quicker."""
 
@@ -90,6 +96,30 @@ class Ownership(Protocol):
     def claim(self, client_id: str) -> list[Operation]:
         """What to store with a new session."""
         ...
+
+
+class Owning(Protocol):
+    """Whoever has sessions, or takes them."""
+
+    ownership: Ownership
+
+
+def until_heard(
+    opening: Callable[Concatenate[Owns, P], Awaitable[T]],
+) -> Callable[Concatenate[Owns, P], Coroutine[Any, Any, T]]:
+    """Open a session again where another broker has taken it, and that was not heard of yet. Raises
+    what `opening` raises: StoreConflict, if others are quicker OPEN_TRIES times."""
+
+    @wraps(opening)
+    async def opened(sessions: Owns, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        for _ in range(OPEN_TRIES - 1):
+            try:
+                return await opening(sessions, *args, **kwargs)
+            except StoreConflict:
+                await sessions.ownership.hear()
+        return await opening(sessions, *args, **kwargs)
+
+    return opened
 
 
 class Alone:

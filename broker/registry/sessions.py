@@ -26,7 +26,7 @@ from broker.message import Message, Monotonic, WallUs
 from broker.registry.faces import OPERATOR, AbsentGroups, Owner
 from broker.registry.kept import Kept
 from broker.registry.loading import commit_opening, document_of, load, refuse_another
-from broker.registry.ownership import Alone, Ownership, Taken
+from broker.registry.ownership import Alone, Ownership, Taken, until_heard
 from broker.registry.session_expiry import SessionExpiry
 from broker.registry.takeovers import Takeovers, let_go
 from broker.registry.telling_again import tell_again
@@ -100,6 +100,7 @@ class Sessions:
         if orphans:
             self._log.append([], operations=orphans)
 
+    @until_heard
     async def open(
         self,
         client_id: str,

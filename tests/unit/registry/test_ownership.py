@@ -16,6 +16,7 @@ from broker.documents import (
     WillDocument,
 )
 from broker.errors import QuotaExceeded, StoreConflict
+from broker.registry import ownership as module
 from broker.registry.ownership import Shared
 from broker.store.shared.follower import nobody_listens
 from broker.store.shared.memory_log import MemoryLog
@@ -236,7 +237,10 @@ async def test_who_comes_back_before_a_left_will_is_published_has_none_of_it_lat
         assert logged(a) == []
 
 
-async def test_a_session_that_is_lost_while_it_is_opened_is_not_counted_any_more() -> None:
+async def test_a_session_that_is_lost_while_it_is_opened_is_not_counted_any_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "OPEN_TRIES", 1)
     async with two_brokers() as (a, b):
         (await subscribed(a)).close()
         await both_settled(a, b)
@@ -248,6 +252,19 @@ async def test_a_session_that_is_lost_while_it_is_opened_is_not_counted_any_more
         assert (len(a.sessions.kept), a.sessions.kept.absent_count) == (0, 0)
         await a.sessions.ownership.hear()
         assert await Subscriber(a).open(), "Session Present"
+
+
+@pytest.mark.parametrize("name", ["sub1", "$share/g/t"])
+async def test_who_has_not_heard_yet_that_another_had_it_gets_it_all_the_same(name: str) -> None:
+    async with two_brokers() as (a, b):
+        (await opened(a, name)).close()
+        await both_settled(a, b)
+        store_of(a).changed_elsewhere = nobody_listens
+        (await opened(b, name)).close()
+        await both_settled(a, b)
+        assert await Subscriber(a).open(name), "Session Present"
+        await both_settled(a, b)
+        assert await owner(b, name) == id_of(a)
 
 
 async def test_only_the_broker_that_has_a_session_ends_it() -> None:
