@@ -129,10 +129,12 @@ class RecordingClient(asyncio.Protocol):
             self.ends()
             self._transport.abort()
 
-    def ends(self, *, clean: bool = False) -> None:
-        """Note that the connection is over, as far as we know; `clean` as in `Connected`."""
+    def ends(self, *, clean: bool = False, at: int | None = None) -> None:
+        """Note that the connection is over, as far as we know, now or `at`; `clean` as in
+        `Connected`."""
         if self._connect is not None:
-            self._connect.ended_at, self._connect.clean = self._history.now(), clean
+            self._connect.ended_at = self._history.now() if at is None else at
+            self._connect.clean = clean
             self._connect = None
 
     def resumed(self, session_present: bool) -> None:

@@ -145,8 +145,9 @@ class GroupLoad(Crowd):
         for member in self.members:
             member.suspend()
         await asyncio.gather(*(member.ping() for member in self.members))
+        ended_at = self.history.now()  # Of all: from here on one may leave before another.
         for member in self.members:
-            member.ends(clean=True)
+            member.ends(clean=True, at=ended_at)
         code = await self._broker.stop()
         await self.offline()
         for member in self.members:
