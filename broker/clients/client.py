@@ -272,17 +272,24 @@ class Client(Owner):
             if self._output.closed:
                 self._gate.leave(self)
                 return
-            session, present = await connecting.open_session(
-                services, packet, self._client_id, self, self._gate
-            )
-            if self._output.closed:
-                self._let_go(session)
-                return
-            self._session = session
-            connack = await connecting.acceptance(services, packet, session, present=present)
+            with services.sessions.kept.coming():
+                await self._come(packet)
         except (QuotaExceeded, NotAuthorized, StoreError) as error:
+            # Of its groups as well: if it stayed, it would get nothing of them.
             self._refuse(error)
+        else:
+            self.wake()
+
+    async def _come(self, packet: Connect) -> None:
+        services = self._services
+        session, present = await connecting.open_session(
+            services, packet, self._client_id, self, self._gate
+        )
+        if self._output.closed:
+            self._let_go(session)
             return
+        self._session = session
+        connack = await connecting.acceptance(services, packet, session, present=present)
         if self._output.closed:
             return
         self._publishing = Publishing(services, session, self._output)
@@ -293,13 +300,7 @@ class Client(Owner):
         logger.info("client %r at %s: connected (%s)", self._client_id, self.address, terms)
         self._sending.begin()
         self._output.flush()
-        try:
-            await services.groups.attach(session, self)
-        except (QuotaExceeded, StoreError) as error:
-            # If it stayed, it would get nothing of its groups. It can connect again.
-            self._refuse(error)
-        else:
-            self.wake()
+        await services.groups.attach(session, self)
 
     def _refuse(self, error: connecting.Refusal) -> None:
         self._services.counters.refused_connects += 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import chain
 
 from broker.clock import NEVER
@@ -41,6 +42,7 @@ class Kept:
         """Sessions that nobody is connected to."""
         self._absent_unsubscribed: set[str] = set()
         """Of these, those known to have no subscription. After a start none is."""
+        self._coming = 0
 
     def is_absent(self, client_id: str, *, subscribed: bool = True) -> None:
         """Nobody is connected to it any more; whether it may have a subscription."""
@@ -53,10 +55,21 @@ class Kept:
         self.absent_count -= 1
         self._absent_unsubscribed.discard(client_id)
 
+    @contextmanager
+    def coming(self) -> Iterator[None]:
+        """A client connects: its session is not absent any more, and is a member of its groups only
+        in the end."""
+        self._coming += 1
+        try:
+            yield
+        finally:
+            self._coming -= 1
+
     @property
     def absent_may_subscribe(self) -> bool:
-        """Whether any absent session may have a subscription."""
-        return self.absent_count > len(self._absent_unsubscribed)
+        """Whether any session may have a subscription that is not in force here: of who is absent,
+        or has not come quite."""
+        return self._coming > 0 or self.absent_count > len(self._absent_unsubscribed)
 
     @property
     def client_count(self) -> int:

@@ -15,6 +15,8 @@ from broker.log.losses import NOT_LOGGED
 from broker.message import Monotonic, Offset
 from broker.mqtt.encode import encode
 from broker.mqtt.packets import MQTT_5, Connect, Will
+from broker.registry.faces import Member
+from broker.session.session import Session
 from tests.support.clients import NOTHING_TO_TELL, Dialogue, connected
 from tests.support.groups import GROUP, member
 from tests.support.messages import message, numbered
@@ -686,3 +688,37 @@ async def test_who_is_removed_is_told_so_and_has_no_session_any_more(
     assert not world.sessions.has_durable("a")
     await Dialogue(world).connect(expiry_s=100)
     assert not world.sessions.kept.absent_count
+
+
+async def test_a_group_does_not_end_while_one_that_is_subscribed_to_it_comes(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P3: its session is not absent any more, and not a member yet."""
+    first = Dialogue(world)
+    await first.connect("a", expiry_s=100)
+    await first.subscribe(GROUP)
+    first.peer.lost()
+    await world.publish(*[message(str(n), "jobs/a") for n in range(5)])
+    attach, may_go_on = world.groups.attach, asyncio.Event()
+
+    async def slow(session: Session, subscriber: Member) -> None:
+        await may_go_on.wait()
+        await attach(session, subscriber)
+
+    monkeypatch.setattr(world.groups, "attach", slow)
+    first = Dialogue(world)
+    await first.connect("a", expiry_s=100)
+    other = Dialogue(world)
+    monkeypatch.setattr(world.groups, "attach", attach)
+    await other.connect("b", receive_maximum=1)
+    other.client(f"82 ( 0009 00  00 ('{GROUP}') 01 )")
+    await other.broker("90 04 0009 00 01  32 0C 0006 'jobs/a' 0001 00 '0'")
+    other.client(f"A2 ( 000A 00  00 ('{GROUP}') )")
+    await other.broker("B0 *")
+    other.client("E0 00")
+    await world.settled()
+    may_go_on.set()
+    got = await first.deliveries()
+    world.clock.advance(1.1)  # The one that the other had was a failed attempt.
+    got += await first.deliveries()
+    assert sorted(packet.payload for packet in got) == [b"%d" % n for n in range(5)]

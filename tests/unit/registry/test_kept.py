@@ -76,6 +76,9 @@ def test_whether_an_absent_session_may_have_a_subscription() -> None:
     kept.is_not_absent(GROUP)
     kept.is_not_absent("sub1")
     assert (kept.absent_count, kept.absent_may_subscribe) == (0, False)
+    with kept.coming():
+        assert kept.absent_may_subscribe
+    assert not kept.absent_may_subscribe
 
 
 def test_a_users_sessions_and_groups_count_on_their_own() -> None:
