@@ -19,7 +19,7 @@ from broker.clock import US, Clock
 from broker.config import Config
 from broker.counters import Counters
 from broker.delivery.looks import Looks
-from broker.documents import Delete, Operation, Put
+from broker.documents import Delete, Key, Operation, Put
 from broker.errors import StoreError
 from broker.log.log import Log
 from broker.message import AgedUs, Lease, Message, Offset, with_user_properties
@@ -93,9 +93,7 @@ class DeadLetters:
 
     async def _tell_some(self) -> bool:
         """Whether there may be more."""
-        store = self._log.store
-        notices = await self._looks.until_answered(lambda: store.scan_part(DeadNoticeDocument))
-        part = [one for one in notices if self.is_ours(one.group_name)][:TOLD_AT_ONCE_MAX]
+        store, part = self._log.store, await self._not_told()
         if not part:
             return False
         offsets = sorted({notice.offset for notice in part})
@@ -116,6 +114,18 @@ class DeadLetters:
                 told += self._notice(message, letter)
         await self._log.commit_now(operations, told)
         return True
+
+    async def _not_told(self) -> list[DeadNoticeDocument]:
+        """Some of those that it is for us to tell of, if there are any."""
+        after: Key | None = None
+        while True:
+            notices = await self._looks.until_answered(
+                partial(self._log.store.scan_part, DeadNoticeDocument, (), after)
+            )
+            ours = [notice for notice in notices if self.is_ours(notice.group_name)]
+            if ours or len(notices) < PART_MAX:
+                return ours[:TOLD_AT_ONCE_MAX]
+            after = notices[-1].group_name, notices[-1].offset
 
     async def _letters(
         self, notices: Sequence[DeadNoticeDocument]

@@ -6,6 +6,7 @@ from broker.config import Config
 from broker.documents import Put
 from broker.message import AgedUs, Offset, texts_among
 from broker.queue_documents import DeadLetterDocument, DeadNoticeDocument
+from broker.store import PART_MAX
 from tests.support.groups import GROUP
 from tests.support.messages import message
 from tests.support.world import Disk, Subscriber, World, running, subscription
@@ -69,6 +70,19 @@ async def test_many_are_told_in_parts(world: World) -> None:
         await world.settled()
     assert world.disk.high_watermark == 400
     assert await world.disk.scan(DeadNoticeDocument) == []
+
+
+async def test_many_that_others_are_to_tell_of_keep_none_of_ours_untold(world: World) -> None:
+    """Of groups that other brokers have, where several share the log."""
+    await world.publish(message("poison", "jobs/a"))
+    world.groups.dead_letters.is_ours = GROUP.__eq__
+    others = [DeadNoticeDocument(f"$share/a{n}/#", Offset(1)) for n in range(PART_MAX + 1)]
+    world.log.append([], operations=[Put(notice) for notice in others])
+    await bury(world, 1)
+    await world.settled()
+    left = await world.disk.scan(DeadNoticeDocument)
+    assert sorted(notice.group_name for notice in left) == sorted(n.group_name for n in others)
+    assert world.disk.high_watermark == 2
 
 
 async def test_a_reason_is_one_short_line(world: World) -> None:
