@@ -88,7 +88,7 @@ class Retaining:
     def _hold_to(self, rules: list[RetentionRule]) -> None:
         self._rules = rules
         self._left_out.clear()
-        self._log.qos0.leaves_out = None if all(rule.log for rule in rules) else self._leaves_out
+        self._log.qos0.leave_out(None if all(rule.log for rule in rules) else self._leaves_out)
         if any(rule.limits for rule in rules):
             self._limited.set()
 

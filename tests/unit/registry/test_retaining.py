@@ -101,6 +101,14 @@ async def test_whether_qos_0_is_logged_changes_at_once(world: World, tmp_path: P
     assert world.log.qos0.leaves_out is None
 
 
+async def test_where_all_is_logged_first_it_does_not_change(world: World, tmp_path: Path) -> None:
+    """Of several brokers that share a log: what is not logged, nobody would get."""
+    of = retaining(world, tmp_path)
+    world.log.qos0.log_first()
+    of.renewal(Config(retention=(RetentionRule("fast/#", log=False),), data_dir=tmp_path))()
+    assert world.log.qos0.leaves_out is None
+
+
 async def test_it_runs_and_tells(world: World, tmp_path: Path) -> None:
     await world.publish(*numbered(5, "a/b"))
     of = retaining(world, tmp_path, LIMITED)
