@@ -11,7 +11,7 @@ from broker import tasks
 from broker.clients.services import Services
 from broker.clock import Clock
 from broker.config import DATABASE, SQLITE, Config
-from broker.errors import ConfigError
+from broker.errors import ConfigError, StoreUnavailable
 from broker.registry.brokers import Brokers
 from broker.registry.elsewhere import Elsewhere
 from broker.registry.ownership import Alone, Ownership, Shared
@@ -22,6 +22,8 @@ from broker.store.sqlite.store import SqliteStore
 
 TELL_INTERVAL_S = 5.0
 """How often it is told how far the copy of a shared log has come."""
+LEAVE_TIMEOUT_S = 0.4
+"""A stop takes no longer for that. Others find out in any case."""
 
 logger = logging.getLogger(__name__)
 
@@ -54,10 +56,16 @@ class Opened(NamedTuple):
         )
         return [brokers.watch_forever, elsewhere.read_accounts_forever]
 
-    async def leave(self) -> None:
-        """Nothing more will be stored. Raises StoreError."""
-        if self.shared is not None:
-            await self.shared.leave()
+    async def leave(self, clock: Clock) -> None:
+        """Tell others that nothing more is stored here, and so when nobody does that any more."""
+        if self.shared is None:
+            return
+        leaving = tasks.start(self.shared.leave(), _not_left)
+        timer = clock.call_later(LEAVE_TIMEOUT_S, leaving.cancel)
+        await asyncio.wait([leaving])
+        timer.cancel()
+        if leaving.cancelled():
+            _not_left(StoreUnavailable("the shared log does not answer"))
 
     def status(self) -> dict[str, object]:
         """For people and monitoring."""
@@ -102,6 +110,10 @@ async def _tell(shared: ClusterStore, clock: Clock) -> None:
         await clock.sleep(TELL_INTERVAL_S)
         if (progress := shared.progress) is not None:
             logger.info("the copy of the shared log has come to %d of %d records", *progress)
+
+
+def _not_left(error: Exception) -> None:
+    logger.warning("the other brokers have to find out that this one stops: %s", error)
 
 
 def _not_told(error: Exception) -> None:

@@ -241,6 +241,8 @@ class Server:
         except Exception as error:
             self._failed(error)
         await self._stop_tasks()
+        if self._failure is None:
+            await self._opened.leave(self._clock)
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 await self._opened.store.close()
@@ -270,7 +272,6 @@ class Server:
         if self._failure is None:
             await self._services.sessions.wills.publish_due()
             await self._log.end()
-            await self._opened.leave()
 
     async def _stop_tasks(self) -> None:
         try:

@@ -8,16 +8,13 @@ import time
 from collections.abc import Coroutine, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from broker.errors import StoreError, StoreUnavailable
 from broker.plural import counted
 from broker.store.shared.address import SCHEME, Address, parse
 from cli import columns, nats_nodes, output
 from cli.failure import CommandFailed, Exit
-
-if TYPE_CHECKING:
-    pass
 
 NODES = 3
 ROUTE_PORTS = 2000

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from broker import open_store as module
 from broker.clock import SystemClock
 from broker.config import DATABASE, Config
 from broker.errors import ConfigError, LogReplaced, SchemaMismatch, StoreUnavailable
-from broker.open_store import open_store
+from broker.open_store import Opened, open_store
 from broker.registry.ownership import Alone, Shared
 from broker.store.shared.cluster import ClusterStore
-from broker.store.shared.memory_log import MemoryLog
+from broker.store.shared.memory_log import MemoryLog, Trouble
 from broker.store.sqlite.store import SqliteStore
 from tests.support.clock import FakeClock
 from tests.support.messages import numbered
@@ -64,6 +65,20 @@ async def test_a_copy_is_no_log_of_a_broker_alone_and_such_a_log_no_copy(tmp_pat
     await alone.close()
     with pytest.raises(LogReplaced, match="of a broker alone"):
         await ClusterStore(MemoryLog(), SqliteStore(tmp_path / "alone.db", is_copy=True)).open()
+
+
+async def test_a_log_that_does_not_answer_keeps_nobody_who_leaves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "LEAVE_TIMEOUT_S", 0.01)
+    log = MemoryLog()
+    copy = SqliteStore(tmp_path / DATABASE, is_copy=True)
+    shared = ClusterStore(log, copy)
+    await shared.open()
+    log.trouble = lambda: Trouble.CUT_OFF
+    await Opened(shared, copy, shared).leave(SystemClock())
+    assert "have to find out that this one stops" in caplog.text
+    await shared.close()
 
 
 def test_a_shared_log_says_who_is_there(tmp_path: Path) -> None:

@@ -25,12 +25,16 @@ from broker.errors import ConfigError, StoreUnavailable
 from broker.message import Message
 from broker.mqtt.encode import encode
 from broker.mqtt.packets import MQTT_5, Connect, Publish, Subscribe, SubscriptionRequest, Will
+from broker.open_store import Opened
 from broker.reloading import Source
 from broker.server import GC_THRESHOLDS, SWITCH_INTERVAL_S, Server, run
+from broker.store.shared.cluster import ClusterStore
+from broker.store.shared.memory_log import MemoryLog
 from broker.store.sqlite.store import SqliteStore
 from tests.support.clock import FakeClock
 from tests.support.patience import PATIENCE_S
 from tests.support.raw_client import connect_packet
+from tests.support.shared import brokers
 from tests.support.sqlite import ask
 
 SHUTTING_DOWN = bytes.fromhex("E0 01 8B")
@@ -325,6 +329,38 @@ async def test_nothing_is_left_when_it_stopped(config: Config) -> None:
     assert not (config.data_dir / ADMIN_SOCKET).exists()
     assert not is_locked(config.data_dir)
     assert asyncio.all_tasks() == before
+
+
+async def test_who_shares_its_log_takes_leave_when_nothing_of_it_runs_any_more(
+    config: Config, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Else what it still stores, and hears that it may not, makes a failure of the stop."""
+    log = MemoryLog()
+    running: list[object] = []
+
+    async def opened(config: Config, *args: object, **kwargs: object) -> Opened:
+        copy = SqliteStore(config.data_dir / DATABASE, is_copy=True)
+        shared = ClusterStore(log, copy)
+        await shared.open()
+        leave = shared.leave
+
+        async def noted() -> None:
+            running.extend(sharing._tasks)
+            await leave()
+
+        shared.leave = noted  # type: ignore[method-assign]
+        return Opened(shared, copy, shared)
+
+    monkeypatch.setattr("broker.server.open_store", opened)
+    sharing = Server(config)
+    await sharing.start()
+    await sharing.stop()
+    assert running == []
+    assert [record for record in caplog.records if record.levelname == "CRITICAL"] == []
+    (other,) = brokers(log, 1)
+    await other.open()
+    assert len(other.dead) == 1
+    await other.close()
 
 
 async def test_a_socket_that_somebody_removed_is_no_fault_when_it_stops(
