@@ -23,17 +23,9 @@ from contextlib import aclosing
 from broker.documents import (
     BEFORE_ALL,
     CopyDocument,
-    CursorDocument,
-    InFlightDocument,
     Operation,
-    OwnerDocument,
     Place,
     Put,
-    ReceivedQos2Document,
-    SessionDocument,
-    SubscriptionDocument,
-    WillDeadlineDocument,
-    WillDocument,
     WriterDocument,
     fill_in,
 )
@@ -48,7 +40,6 @@ from broker.errors import (
     StoreUnavailable,
 )
 from broker.message import Message, Offset
-from broker.queue_documents import GroupDocument, RetryDocument
 from broker.store import Store
 from broker.store.shared.entries import (
     APPEND,
@@ -59,6 +50,7 @@ from broker.store.shared.entries import (
     decode_operations,
     part_of,
 )
+from broker.store.shared.owners import OwnerOf, Owners
 from broker.store.shared.shared_log import RECORD_BYTES_MAX, Logged, LogInfo, SharedLog
 
 COPY = "log"
@@ -66,31 +58,12 @@ COPY = "log"
 FULL_RETRY_S = 1.0
 TURN_BYTES = 128 << 10
 """Of records that are read in one turn of the loop, or one record: a few ms."""
-OWNERS_MAX = 100_000
-"""Sessions whose owner is remembered. All are forgotten when there are more."""
-
-OF_A_SESSION = (
-    *(SubscriptionDocument, CursorDocument, InFlightDocument, ReceivedQos2Document),
-    *(GroupDocument, RetryDocument),
-)
-"""Documents that only the broker that has their session changes ..."""
-
-OF_A_CLIENT = (WillDocument, WillDeadlineDocument)
-"""... if there is a session: these may outlive it."""
-
-NOBODY = ""
-"""The owner of a session that no broker has."""
-
 ChangedElsewhere = Callable[[Sequence[Operation]], None]
 """Called with what other brokers have changed, once that is in the copy. Raises nothing."""
 
 
 def nobody_listens(operations: Sequence[Operation]) -> None:
     pass
-
-
-Owners = dict[str, str | None]
-"""By client identifier; None: there is no such session."""
 
 
 class Pending:
@@ -153,7 +126,7 @@ class Follower:
         self._copy = copy
         self._sleep = sleep
         self._log_id = ""
-        self._owners: Owners = {}
+        self._owners = Owners(copy)
         self._parts: dict[str, tuple[int, dict[int, Part]]] = {}
         """Of entries that are not whole yet, by broker: since which position, and the parts."""
         self._messages: list[Message] = []
@@ -286,8 +259,8 @@ class Follower:
         pending: Pending | None,
     ) -> StoreConflict | None:
         """Why it does not count, or None."""
-        owners: Owners = {}
-        if strangers := await self._strangers(operations, broker, owners):
+        after: OwnerOf = {}
+        if strangers := await self._owners.strangers(operations, broker, after):
             names = ", ".join(map(repr, sorted(strangers)[:3]))
             return StoreConflict(f"the session of {names} is not here", frozenset(strangers))
         if broker != self.broker_id:
@@ -303,58 +276,11 @@ class Follower:
                 self._others.clear()
                 return error
             self._is_applied(alone_at)
-        self._owners |= owners
+        self._owners.changed(after)
         self.offset = Offset(before + len(messages))
         if pending is not None:
             pending.stored(before)
         return None
-
-    async def _strangers(
-        self, operations: Sequence[Operation], writer: str, owners: Owners
-    ) -> set[str]:
-        """Whose sessions it may not change. `owners`: who has them after it."""
-        strangers: set[str] = set()
-        for operation in operations:
-            if isinstance(operation, Put):
-                kind, document = type(operation.document), operation.document
-                client_id = getattr(document, "client_id", None)
-            else:
-                kind, document = operation.kind, None
-                client_id = operation.key[0] if operation.key else None
-            if client_id is None:
-                continue
-            if kind is SessionDocument:
-                owner = await self._owner(client_id, owners)
-                if owner not in (None, NOBODY, writer) and operation.revision is None:
-                    strangers.add(client_id)
-                owners[client_id] = (owner or NOBODY) if document is not None else None
-            elif kind is OwnerDocument:
-                owner = await self._owner(client_id, owners)
-                taken = owner not in (NOBODY, writer) and operation.revision is None
-                if owner is None or taken:
-                    strangers.add(client_id)
-                else:
-                    owners[client_id] = getattr(document, "broker", NOBODY)
-            elif kind in OF_A_SESSION:
-                owner = await self._owner(client_id, owners)
-                if owner not in (NOBODY, writer) and not (owner is None and document is None):
-                    strangers.add(client_id)
-            elif kind in OF_A_CLIENT:
-                owner = await self._owner(client_id, owners)
-                if owner not in (None, NOBODY, writer):
-                    strangers.add(client_id)
-        return strangers
-
-    async def _owner(self, client_id: str, owners: Owners) -> str | None:
-        for known in (owners, self._owners):
-            if client_id in known:
-                return known[client_id]
-        found: str | None = None
-        if await self._copy.get(SessionDocument, (client_id,)) is not None:
-            owner = await self._copy.get(OwnerDocument, (client_id,))
-            found = NOBODY if owner is None else owner.broker
-        self._owners[client_id] = found
-        return found
 
     async def _apply(self) -> None:
         """Put what counts into the copy."""
@@ -362,8 +288,7 @@ class Follower:
             await told.wait()
         await self._put(self._messages, [*self._operations, *self._notes(self.position)])
         self._told, self._messages, self._operations = [], [], []
-        if len(self._owners) > OWNERS_MAX:
-            self._owners.clear()
+        self._owners.are_in_copy()
         self._is_applied(self.position)
 
     def _notes(self, position: int) -> list[Operation]:
