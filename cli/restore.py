@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from broker.config import DATABASE
-from broker.message import Offset
 from broker.plural import counted
 from broker.store.sqlite import gaps, restoring
 from broker.store.sqlite.new_file import new_file
@@ -36,7 +35,7 @@ def restore(file: Path, data_dir: Path, *, replace: bool = False, json: bool = F
         errors_named(file, target),
     ):
         require_space(log, data_dir)
-        newest = restoring.newest_offset(target) if restoring.is_there(target) else Offset(0)
+        newest = restoring.newest_offset(target)
         with new_file(target, lambda: aside.append(restoring.set_aside(target))) as new:
             messages = copy_log(log, new, target, work, as_backup=True)
             if newest:
@@ -44,7 +43,7 @@ def restore(file: Path, data_dir: Path, *, replace: bool = False, json: bool = F
         restoring.forget_note(target, aside[0])
     if newest is None:
         output.note("which offsets the log that was there had given out cannot be read")
-    kept = aside[0] if aside[0].exists() else None
+    kept = aside[0] if restoring.is_there(aside[0]) else None
     if json:
         record = {
             "restored": str(target),

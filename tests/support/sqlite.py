@@ -18,10 +18,10 @@ T = TypeVar("T")
 
 @asynccontextmanager
 async def opened(
-    path: Path, *, durability: str = "fsync", accept_loss: bool = False
+    path: Path, *, durability: str = "fsync", accept_loss: bool = False, is_copy: bool = False
 ) -> AsyncIterator[SqliteStore]:
     """Closed at the end, also of a test that fails: its threads would keep the process alive."""
-    store = SqliteStore(path, durability=durability, accept_loss=accept_loss)
+    store = SqliteStore(path, durability=durability, accept_loss=accept_loss, is_copy=is_copy)
     await store.open()
     try:
         yield store

@@ -3,8 +3,10 @@
 A line with the high watermark and the time, written anew after each commit, and a line about
 the run and its files. Nothing is synced: a kill leaves the newest note, as the kernel has it, a
 power cut maybe an old one or none. It is written in place, not replaced: 42 bytes within one page
-are there or not, and a file that was renamed without a sync can be empty after a power cut. A clean
-stop removes it.
+are there or not, and a file that was renamed without a sync can be empty after a power cut.
+
+A clean stop leaves it, synced: it tells the next start that there was a log, also if the database
+is gone or empty by then. Nothing else in the note counts any more.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ def note_path(database: Path) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Noted:
-    """What was in the note of a run that did not stop cleanly."""
+    """What was in the note of the last run."""
 
     high_watermark: Offset
     at_us: int
@@ -51,6 +53,8 @@ class Noted:
     """When the database file was last written to; 0: it was just being written to."""
     wal_salts: bytes
     """The salts of the write-ahead log, empty while it had none; one filling later now, maybe."""
+    stopped: bool
+    """Whether the run was stopped cleanly: all that was noted is in the database."""
 
     def is_of(self, database: Path) -> bool:
         """Whether the file is the one that the broker left, as far as can be known: nobody has put
@@ -84,6 +88,7 @@ def read_note(database: Path) -> Noted | None:
             run["database"],
             run["database_written_ns"],
             bytes.fromhex(run["wal_salts"]),
+            bool(run.get("stopped")),
         )
     except FileNotFoundError:
         return None
@@ -92,9 +97,18 @@ def read_note(database: Path) -> Noted | None:
 
 
 class Note:
-    def __init__(self, database: Path, high_watermark: Offset, boot_id: str | None) -> None:
-        """Begin the note of a run. SQLite has the database open. Raises OSError."""
+    def __init__(
+        self,
+        database: Path,
+        high_watermark: Offset,
+        boot_id: str | None,
+        *,
+        is_copy: bool = False,
+    ) -> None:
+        """Begin the note of a run. SQLite has the database open. `is_copy`: the database may go, as
+        it can be made again. Raises OSError."""
         self._database = database
+        self._is_copy = is_copy
         self._boot_id = boot_id
         self._descriptor = os.open(note_path(database), os.O_CREAT | os.O_RDWR, 0o600)
         self._wal = os.open(f"{database}{WAL_SUFFIX}", os.O_CREAT | os.O_RDONLY, 0o600)
@@ -126,7 +140,7 @@ class Note:
         self._boot_id = None
         self._describe(written=True)
 
-    def _describe(self, *, written: bool) -> None:
+    def _describe(self, *, written: bool, stopped: bool = False) -> None:
         if self._closed:
             return
         inode, written_ns = _status(self._database)
@@ -136,6 +150,7 @@ class Note:
             "database": inode,
             "database_written_ns": written_ns if written else 0,
             "wal_salts": os.pread(self._wal, 8, SALTS_AT).hex(),
+            "stopped": stopped,
         }
         line = json.dumps(run).encode().ljust(_SECOND_LINE_SIZE - 1) + b"\n"
         self._write(line, _FIRST_LINE_SIZE)
@@ -146,14 +161,25 @@ class Note:
         try:
             os.pwrite(self._descriptor, content, position)
         except OSError as error:
-            # Only a start after an unclean stop would miss it, and that sees an older one.
-            if not self._failed:
-                logger.warning("%s cannot be written: %s", note_path(self._database), error)
-            self._failed = True
+            self._tell(error)
 
-    def remove(self) -> None:
-        """At a clean stop: nothing can be missing then."""
-        note_path(self._database).unlink(missing_ok=True)
+    def _tell(self, error: OSError) -> None:
+        """Only a start that finds something missing would miss it, and that sees an older one."""
+        if not self._failed:
+            logger.warning("%s cannot be written: %s", note_path(self._database), error)
+        self._failed = True
+
+    def stopped(self) -> None:
+        """At a clean stop: nothing can be missing then but the database. The note of a copy goes.
+        Raises OSError."""
+        if self._is_copy:
+            note_path(self._database).unlink(missing_ok=True)
+            return
+        self._describe(written=True, stopped=True)
+        try:
+            os.fsync(self._descriptor)
+        except OSError as error:
+            self._tell(error)
 
     def close(self) -> None:
         """Once SQLite has closed the database."""

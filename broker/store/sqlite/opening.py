@@ -45,7 +45,9 @@ async def open_writer(
         while True:
             try:
                 if thread is None:
-                    noted = recovery.examine(path, boot_id(), accept_loss=accept_loss)
+                    noted = recovery.examine(
+                        path, boot_id(), accept_loss=accept_loss, is_copy=is_copy
+                    )
                     thread = await _connect(path, "rw")
                 make = partial(_make_writer, is_copy=is_copy)
                 return thread, await thread.run(make, thread.database, path, noted, damage)

@@ -10,6 +10,8 @@ with what SQLite knew when the process ended (the index in `-shm`):
 - After a power cut (the machine was started anew), or once the disk has failed, unsynced commits
   may be there in part, so a break is normal. No write-ahead log at all is not: the first commit of
   a run is synced.
+- After a clean stop nothing can be missing but the database itself: gone, of 0 bytes, or without a
+  table. A new log would give its offsets a second time.
 - A database that another was put in place of, or that another program has written to since, is
   what the operator wants (a restored backup, a log folded in by `sqlite3`): it starts, and what it
   lacks is said.
@@ -70,6 +72,8 @@ class _Left:
     wal_path: Path
     empty: bool
     """The database file."""
+    blank: bool
+    """It is empty, or a database without a table."""
     wal: Wal
     wal_exists: bool
     index: WalIndex | None
@@ -95,15 +99,17 @@ class _Damage:
     """Whether what SQLite would use of the write-ahead log belongs to the database."""
 
 
-def examine(path: Path, boot_id: str | None, *, accept_loss: bool) -> Offset:
+def examine(path: Path, boot_id: str | None, *, accept_loss: bool, is_copy: bool = False) -> Offset:
     """The newest offset that is known to have been given out, whether its message is there or not.
 
     `path` is locked, and SQLite has not opened it. `accept_loss`: go on without what is missing,
-    and keep what is damaged beside the database.
+    and keep what is damaged beside the database. `is_copy`: it is begun anew where it is gone.
     Raises StoreCorrupt: something that was acknowledged is missing; StoreError.
     """
     try:
         noted = read_note(path)
+        if is_copy and noted is not None and noted.stopped:
+            noted = None
         left = _look(path, boot_id, noted)
         damage = _damage(left)
         if damage is None:
@@ -117,12 +123,7 @@ def examine(path: Path, boot_id: str | None, *, accept_loss: bool) -> Offset:
             )
             _set_aside(left, damage)
         else:
-            raise StoreCorrupt(
-                f"{path}: {damage.cause}; {_missing(left)}. Put the files back as they were; or"
-                " save what can be read, into a new log: `pubsub salvage`; or go on without it:"
-                " `pubsub broker start --accept-loss` keeps what is damaged beside the database,"
-                " and gives no offset twice"
-            )
+            raise StoreCorrupt(f"{path}: {damage.cause}; {_missing(left)}. {_remedy(left)}")
     except (OSError, sqlite3.Error) as error:
         raise store_error(error, path) from error
     return noted.high_watermark if noted is not None else Offset(0)
@@ -133,26 +134,30 @@ def _look(path: Path, boot_id: str | None, noted: Noted | None) -> _Left:
     wal_exists = wal_path.exists()
     empty = path.stat().st_size == 0
     index = read_index(Path(f"{path}{INDEX_SUFFIX}"))  # SQLite begins it anew.
-    end, unreadable = None, None
+    end, unreadable, blank = None, None, empty
     if not empty:
         try:
             # Without a write-ahead log SQLite would make one.
             end = _read_end(path, "mode=ro" if wal_exists else ALONE)
+            blank = end is None and _has_no_table(path, "mode=ro" if wal_exists else ALONE)
         except sqlite3.DatabaseError as error:
             if not isinstance(store_error(error, path), StoreCorrupt):
                 raise
             unreadable = str(error)
         except UnicodeDecodeError:  # SQLite's error quotes what it found.
             unreadable = "malformed database schema"
+    if noted is not None and noted.stopped and not blank:
+        noted = None
     last_boot = noted.boot_id if noted is not None else end.boot_id if end is not None else None
     return _Left(
         path,
         wal_path,
         empty,
+        blank,
         read_wal(wal_path),
         wal_exists,
         index,
-        noted if noted is not None and (empty or noted.is_of(path)) else None,
+        noted if noted is not None and (blank or noted.is_of(path)) else None,
         end,
         unreadable,
         boot_id is not None and boot_id == last_boot,
@@ -161,8 +166,7 @@ def _look(path: Path, boot_id: str | None, noted: Noted | None) -> _Left:
 
 def _read_end(path: Path, options: str) -> _End | None:
     """Reads without writing to the database or its write-ahead log. Raises sqlite3.Error."""
-    uri = f"{path.absolute().as_uri()}?{options}"
-    with closing(sqlite3.connect(uri, LOCK_WAIT_S, uri=True)) as connection:
+    with closing(_opened(path, options)) as connection:
         connection.text_factory = text
         known = "SELECT 1 FROM sqlite_schema WHERE name = 'broker_runs'"
         if not connection.execute(known).fetchone():
@@ -180,6 +184,16 @@ def _read_end(path: Path, options: str) -> _End | None:
         return _End(Offset(max(newest, log_start - 1)), published_at_us, boot_id)
 
 
+def _has_no_table(path: Path, options: str) -> bool:
+    """Raises sqlite3.Error."""
+    with closing(_opened(path, options)) as connection:
+        return not connection.execute("SELECT 1 FROM sqlite_schema").fetchone()
+
+
+def _opened(path: Path, options: str) -> sqlite3.Connection:
+    return sqlite3.connect(f"{path.absolute().as_uri()}?{options}", LOCK_WAIT_S, uri=True)
+
+
 def _damage(left: _Left) -> _Damage | None:
     """None: nothing is missing, as far as can be noticed."""
     wal, index, noted = left.wal, left.index, left.noted
@@ -190,6 +204,8 @@ def _damage(left: _Left) -> _Damage | None:
         if left.lacks_messages:
             return _Damage("the database is missing or empty", False)
         return None
+    if left.blank and left.lacks_messages:
+        return _Damage("the database is empty", False)
     if left.lacks_messages and not left.wal_exists:
         return _Damage(f"its write-ahead log {log} is missing", False)
     if not left.killed:
@@ -225,6 +241,19 @@ def _missing(left: _Left) -> str:
     return (
         f"offsets {last + 1} to {left.noted.high_watermark} are missing, published {since}until"
         f" {rfc3339(left.noted.at_us)}"
+    )
+
+
+def _remedy(left: _Left) -> str:
+    if left.blank and not left.wal_exists:
+        return (
+            f"Put {left.path.name} back as it was, or a backup of it: `pubsub restore FILE`; or"
+            " begin a new log: `pubsub broker start --accept-loss` gives no offset twice"
+        )
+    return (
+        "Put the files back as they were; or save what can be read, into a new log: `pubsub"
+        " salvage`; or go on without it: `pubsub broker start --accept-loss` keeps what is damaged"
+        " beside the database, and gives no offset twice"
     )
 
 

@@ -18,14 +18,17 @@ REPLACED = ".replaced-"
 
 
 def is_there(path: Path) -> bool:
-    """Whether anything of a log is at `path`."""
-    return any(file.exists() for file in (path, Path(f"{path}{WAL_SUFFIX}"), note_path(path)))
+    """Whether anything of a log at `path` could be lost. A note only tells of one."""
+    wal = Path(f"{path}{WAL_SUFFIX}")
+    return wal.exists() or (path.exists() and path.stat().st_size > 0)
 
 
 def newest_offset(path: Path) -> Offset | None:
     """The newest offset that the log at `path` is known to have given out, or reserved; None: that
     cannot be read. Nothing is written. Raises OSError."""
     noted = read_note(path)
+    if noted is None and not is_there(path):
+        return Offset(0)
     found = [noted.high_watermark] if noted is not None else []
     with closing(Remains(path)) as remains:
         roots = remains.roots()
@@ -38,7 +41,8 @@ def newest_offset(path: Path) -> Offset | None:
 
 
 def set_aside(path: Path) -> Path:
-    """Give the log at `path` another name, with all that belongs to it; the new name.
+    """Give the log at `path` another name, with all that belongs to it; the new name. Where no log
+    is, nothing has that.
 
     At no moment a broker would begin a new log at `path`, or take a part of the old one for the
     whole: the database stays until it is replaced, and the note until that has happened, see
@@ -46,6 +50,8 @@ def set_aside(path: Path) -> Path:
     """
     aside = path.with_name(f"{path.name}{REPLACED}{time.time_ns() // 1000}")
     with suppress(FileNotFoundError):
+        if not is_there(path):
+            return aside
         try:
             os.link(path, aside)
         except PermissionError:  # A file system without links.
@@ -58,7 +64,11 @@ def set_aside(path: Path) -> Path:
 
 
 def forget_note(path: Path, aside: Path) -> None:
-    """Another database is at `path`: the note is the one of that which is aside. Raises OSError."""
+    """Another database is at `path`: the note is the one of that which is aside, if there was one.
+    Raises OSError."""
     with suppress(FileNotFoundError):
-        note_path(path).rename(note_path(aside))
+        if is_there(aside):
+            note_path(path).rename(note_path(aside))
+        else:
+            note_path(path).unlink()
     sync_directory(path.parent)

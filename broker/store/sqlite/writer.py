@@ -141,7 +141,7 @@ class Writer:
             "SELECT stopped_at_us FROM broker_runs ORDER BY id DESC LIMIT 1"
         ).fetchone()
         given_out = self.high_watermark if is_copy else max(noted, self.high_watermark)
-        self.note = Note(self._path, given_out, boot_id)
+        self.note = Note(self._path, given_out, boot_id, is_copy=is_copy)
         with self.transaction(lock_wait_ms=START_LOCK_WAIT_MS):
             if self.log_start != stored_start:
                 logger.error(
@@ -184,7 +184,7 @@ class Writer:
                 self._offsets.give_back()
         self.checkpoint("TRUNCATE")
         self.refusal = "the store is closed"
-        self.note.remove()
+        self.note.stopped()
 
     def connection_closed(self) -> None:
         """SQLite has closed the database."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from broker.errors import SchemaMismatch, StoreUnavailable
+from broker.store.sqlite.note import note_path
 from broker.store.sqlite.wal import WAL_SUFFIX
 from cli import check as module
 from cli.check import check
@@ -41,7 +42,7 @@ def test_a_sound_log_is_one_line(path: Path, capfd: pytest.CaptureFixture[str]) 
     assert out.endswith("MB/s)\n")
     assert err == ""
     assert path.read_bytes() == before
-    assert [*path.parent.iterdir()] == [path]
+    assert {*path.parent.iterdir()} == {path, note_path(path)}
 
 
 def test_a_program_gets_a_record(path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from broker.errors import StoreCorrupt
 from broker.store.sqlite.gaps import OFFSETS_LOST_MAX
+from broker.store.sqlite.note import note_path
 from cli.backup import backup
 from cli.failure import CommandFailed, Exit
 from cli.restore import restore
@@ -69,10 +70,26 @@ async def test_a_log_that_is_there_stays_unless_it_is_to_be_replaced(
     assert (record["restored"], record["messages"]) == (str(path), 3000)
     aside = Path(record["set_aside"])
     assert aside.read_bytes() == before  # noqa: ASYNC240
-    assert names(directory) == ["pubsub.db", aside.name]
+    assert names(directory) == ["pubsub.db", aside.name, f"{aside.name}-note"]
     assert await next_offset(path) > 4000 + OFFSETS_LOST_MAX
     async with opened(aside) as store:
         assert len(await read_all(store)) == 4000
+
+
+@pytest.mark.parametrize("empty", [True, False])
+async def test_where_the_log_is_gone_nothing_has_to_be_set_aside(
+    file: Path, capfd: pytest.CaptureFixture[str], *, empty: bool
+) -> None:
+    """And the offsets that it had given out are known from its note. (P2)"""
+    directory = file.parent / "data"
+    path = directory / "pubsub.db"
+    path.unlink()
+    if empty:
+        path.touch()
+    restore(file, directory)
+    assert "kept as" not in capfd.readouterr().out
+    assert names(directory) == ["pubsub.db"]
+    assert await next_offset(path) > 4000 + OFFSETS_LOST_MAX
 
 
 async def test_no_offset_of_the_log_before_is_given_again_however_far_it_was(file: Path) -> None:
@@ -89,6 +106,7 @@ async def test_a_damaged_log_is_replaced_too_and_it_is_said_what_is_not_known(
     directory = file.parent / "data"
     path = directory / "pubsub.db"
     path.write_bytes(b"\xff" * 8192)
+    note_path(path).unlink()
     restore(file, directory, replace=True)
     assert "had given out cannot be read" in capfd.readouterr().err
     assert await next_offset(path) > OFFSETS_LOST_MAX
@@ -101,7 +119,7 @@ def test_a_damaged_backup_changes_nothing(file: Path) -> None:
     with pytest.raises(StoreCorrupt, match=r"copy\.db is damaged, so .* was not made: .*offset 7"):
         restore(file, directory, replace=True)
     assert (directory / "pubsub.db").read_bytes() == before
-    assert names(directory) == ["pubsub.db"]
+    assert names(directory) == ["pubsub.db", "pubsub.db-note"]
 
 
 @pytest.mark.parametrize("version", [1, 4, 7])

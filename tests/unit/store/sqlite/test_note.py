@@ -95,8 +95,19 @@ def test_what_a_power_cut_left_of_it_is_no_note(path: Path, content: bytes) -> N
     assert read_note(path) is None
 
 
-def test_a_clean_stop_removes_it(path: Path, note: Note) -> None:
-    note.remove()
+def test_a_clean_stop_is_noted(path: Path, note: Note) -> None:
+    assert not noted(path).stopped
+    note.moved(Offset(9))
+    note.stopped()
+    assert (noted(path).high_watermark, noted(path).stopped) == (9, True)
+    again = Note(path, Offset(9), "this boot")
+    assert not noted(path).stopped, "another run has begun"
+    again.close()
+
+
+def test_that_of_a_copy_is_removed_at_a_clean_stop(path: Path) -> None:
+    note = Note(path, Offset(7), "this boot", is_copy=True)
+    note.stopped()
     note.close()
     note.close()
     assert read_note(path) is None

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from broker.errors import StoreCorrupt, StoreError
+from broker.message import Offset
 from broker.store.sqlite import opening
 from broker.store.sqlite.gaps import OFFSETS_LOST_MAX
 from broker.store.sqlite.note import note_path
@@ -377,9 +378,75 @@ async def test_a_kill_before_the_first_commit_starts(tmp_path: Path) -> None:
 async def test_a_clean_stop_leaves_nothing_to_ask(path: Path) -> None:
     async with opened(path) as store:
         await store.append(numbered(3))
-    assert [file.name for file in path.parent.iterdir()] == ["pubsub.db"]
+    assert sorted(file.name for file in path.parent.iterdir()) == ["pubsub.db", "pubsub.db-note"]
     async with opened(path) as store:
         assert (await store.stats()).messages == ACKNOWLEDGED + 3
+
+
+def gone(path: Path) -> None:
+    path.unlink()
+
+
+def emptied(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def without_a_table(path: Path) -> None:
+    path.unlink()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("VACUUM")
+        connection.execute("PRAGMA user_version = 0")
+
+
+@pytest.mark.parametrize("lose", [gone, emptied, without_a_table])
+@pytest.mark.parametrize("trimmed", [False, True])
+async def test_a_database_that_is_gone_after_a_clean_stop_is_noticed(
+    tmp_path: Path, lose: Callable[[Path], None], *, trimmed: bool
+) -> None:
+    """P2: a new log would begin at offset 1."""
+    path = tmp_path / "pubsub.db"
+    async with opened(path) as store:
+        await store.append(numbered(300))
+        if trimmed:
+            await store.trim(Offset(301))
+    lose(path)
+    there = path.exists()
+    said = await refused(path)
+    assert "empty; offsets 1 to 300 are missing, published until 20" in said
+    assert "`pubsub restore FILE`" in said
+    assert path.exists() is there
+    assert await started_with_loss(path) == 0
+    lose(path)
+    assert "empty; offsets 1 to 1048" in await refused(path), "also of the log that was begun"
+
+
+async def test_a_backup_in_the_place_of_a_log_that_was_stopped_gives_no_offset_twice(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, backup = tmp_path / "pubsub.db", tmp_path / "backup.db"
+    async with opened(path) as store:
+        await store.append(numbered(100))
+    shutil.copy(path, backup)
+    async with opened(path) as store:
+        await store.append(numbered(200))
+    shutil.copy(backup, path)
+    async with opened(path) as store:
+        assert len(await read_all(store)) == 100
+        only = message()
+        await store.append([only])
+        assert only.offset > ACKNOWLEDGED
+    assert "restored backup" in caplog.text
+
+
+async def test_a_copy_of_another_log_that_is_gone_is_begun_anew(tmp_path: Path) -> None:
+    path = tmp_path / "pubsub.db"
+    async with opened(path) as store:
+        await store.append(numbered(3))
+    path.unlink()
+    for _ in range(2):
+        async with opened(path, is_copy=True) as store:
+            assert store.high_watermark == 0
+    assert not note_path(path).exists()
 
 
 async def test_a_note_that_cannot_be_read_is_no_note(path: Path) -> None:

@@ -86,11 +86,13 @@ async def test_a_crash_while_it_is_set_aside_does_not_start_with_half_of_it(
             pass
 
 
-def test_anything_of_a_log_is_a_log(tmp_path: Path) -> None:
+def test_a_note_or_an_empty_file_alone_is_no_log(tmp_path: Path) -> None:
     path = tmp_path / "pubsub.db"
-    assert not is_there(path)
-    for suffix in ("", "-wal", "-note"):
-        file = Path(f"{path}{suffix}")
-        file.touch()
-        assert is_there(path)
-        file.unlink()
+    for suffix in ("", "-note"):
+        Path(f"{path}{suffix}").touch()
+        assert not is_there(path)
+    path.write_bytes(b"pages")
+    assert is_there(path)
+    path.unlink()
+    Path(f"{path}-wal").touch()
+    assert is_there(path)

@@ -34,10 +34,11 @@ from tests.support.stores import END, payloads, read_all, tail_until
 # The file
 
 
-async def test_a_stopped_store_is_one_file(sqlite: SqliteStore) -> None:
+async def test_a_stopped_store_is_one_file_and_its_note(sqlite: SqliteStore) -> None:
     await sqlite.append(numbered(100))
     await sqlite.close()
-    assert [file.name for file in sqlite.path.parent.iterdir()] == ["pubsub.db"]
+    files = sorted(file.name for file in sqlite.path.parent.iterdir())
+    assert files == ["pubsub.db", "pubsub.db-note"]
 
 
 async def test_history_can_be_read_beside_the_broker_and_after_it(sqlite: SqliteStore) -> None:
@@ -278,7 +279,8 @@ async def test_damage_leaves_no_snapshot_open(sqlite: SqliteStore) -> None:
     assert (await sqlite.read(Offset(1), END)).damaged == [range(1, 4)]
     assert (await sqlite.fetch([Offset(1), Offset(2)])).damaged == [range(1, 3)]
     await sqlite.close()
-    assert [file.name for file in sqlite.path.parent.iterdir()] == ["pubsub.db"]
+    files = sorted(file.name for file in sqlite.path.parent.iterdir())
+    assert files == ["pubsub.db", "pubsub.db-note"]
 
 
 async def test_reads_do_not_wait_for_a_commit(sqlite: SqliteStore) -> None:
