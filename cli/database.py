@@ -142,8 +142,12 @@ def _check_schema(connection: sqlite3.Connection, path: Path, older: bool) -> No
     newest = schema.migrations()[-1].version
     new = schema.is_new(connection, path)
     (version,) = connection.execute("PRAGMA user_version").fetchone()
+    named = not schema.is_in_data_dir(path)
+    if new and named:
+        raise SchemaMismatch(f"{path} is an empty database; choose {schema.A_LOG}")
     if new or (version < newest and not older):
-        raise SchemaMismatch(f"{path} is not up to date; start the broker on it once")
+        remedy = "`pubsub restore` brings it up to date" if named else "start the broker on it once"
+        raise SchemaMismatch(f"{path} is not up to date; {remedy}")
     if version > newest:
         raise SchemaMismatch(
             f"{path} is from a newer pubsub (schema {version}, this program knows {newest});"

@@ -21,10 +21,12 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
+from broker.config import DATABASE
 from broker.errors import SchemaMismatch
 
 logger = logging.getLogger(__name__)
 
+A_LOG = f"a backup, or a copy of {DATABASE}"
 APPLICATION_ID = 0x50756253
 """"PubS", in the header of every database of ours."""
 
@@ -67,16 +69,26 @@ def is_new(connection: sqlite3.Connection, path: Path) -> bool:
     except sqlite3.DatabaseError as error:
         if error.sqlite_errorcode != sqlite3.SQLITE_NOTADB:
             raise
-        raise SchemaMismatch(
-            f"{path} is not an SQLite database; move it away or choose another data directory"
-        ) from error
+        remedy = "move it away or choose another data directory"
+        if not is_in_data_dir(path):
+            remedy = (
+                f"choose {A_LOG}. If it is one, its beginning is damaged: `pubsub salvage` saves"
+                " what can be read"
+            )
+        raise SchemaMismatch(f"{path} is not an SQLite database; {remedy}") from error
     if application_id == APPLICATION_ID:
         return False
     if application_id or tables:
         raise SchemaMismatch(
-            f"{path} is the database of another program; choose another data directory"
+            f"{path} is the database of another program; choose "
+            + ("another data directory" if is_in_data_dir(path) else A_LOG)
         )
     return True
+
+
+def is_in_data_dir(path: Path) -> bool:
+    """Or it is a file that somebody has named: no other data directory helps there."""
+    return path.name == DATABASE
 
 
 def migrate(connection: sqlite3.Connection, path: Path, known: list[Migration]) -> None:

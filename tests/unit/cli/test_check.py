@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from broker.store.sqlite.wal import WAL_SUFFIX
 from cli import check as module
 from cli.check import check
 from cli.failure import CommandFailed, Exit
+from cli.restore import restore
+from tests.support import old_schemas
 from tests.support.messages import numbered
 from tests.support.sqlite import change, opened
 
@@ -156,3 +159,40 @@ def test_where_no_log_is_that_is_said(tmp_path: Path) -> None:
     assert f"pubsub broker start --data-dir {tmp_path};" in str(failed.value)
     with pytest.raises(CommandFailed, match=r"no log at .*copy\.db$"):
         check(tmp_path / "copy.db")
+
+
+def foreign(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE places (bookmark TEXT)")
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (
+            lambda file: file.write_text("hello\n" * 1000),
+            "is not an SQLite database; choose a backup",
+        ),
+        (lambda file: file.write_bytes(b""), "is an empty database; choose a backup"),
+        (foreign, "is the database of another program; choose a backup"),
+    ],
+    ids=["text", "empty", "foreign"],
+)
+@pytest.mark.parametrize("command", [check, restore])
+def test_what_is_said_of_a_file_that_is_no_log_fits_a_file(
+    tmp_path: Path, command: Callable[..., None], make: Callable[[Path], None], said: str
+) -> None:
+    file = tmp_path / "notes.db"
+    make(file)
+    with pytest.raises(SchemaMismatch, match=said) as caught:
+        command(*([file] if command is check else [file, tmp_path / "data"]))
+    assert "directory" not in str(caught.value)
+    file = file.rename(tmp_path / "pubsub.db")
+    with pytest.raises(SchemaMismatch, match=r"another data directory|start the broker on it once"):
+        check(file)
+
+
+def test_a_backup_of_an_earlier_schema_says_how_it_is_brought_up_to_date(tmp_path: Path) -> None:
+    old_schemas.make(tmp_path / "old.db", 7)
+    with pytest.raises(SchemaMismatch, match="not up to date; `pubsub restore` brings it"):
+        check(tmp_path / "old.db")
