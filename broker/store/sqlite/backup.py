@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from time import perf_counter
 
+from broker.store.sqlite import gaps
 from broker.store.sqlite.new_file import NewFile
 from broker.store.sqlite.rows import BLOCK_SHIFT
 
@@ -79,8 +80,9 @@ class Copy:
         self._take_the_rest(growing)
         if as_backup:
             self._new.execute(
-                "UPDATE main.broker_runs SET stopped_at_us = NULL"
-                " WHERE id = (SELECT max(id) FROM main.broker_runs)"
+                "UPDATE main.broker_runs SET stopped_at_us = NULL,"
+                f" version = '{gaps.BACKUP}' || version WHERE version NOT LIKE '{gaps.BACKUP}%'"
+                " AND id = (SELECT max(id) FROM main.broker_runs)"
             )
         self._new.execute("COMMIT")
         self._make_all_else()

@@ -12,6 +12,9 @@ OFFSETS_LOST_MAX = 1 << 20
 """Offsets left unused after an unclean stop: more than can have been given out since the
 last fsync."""
 
+BACKUP = "backup of "
+"""Before the version of the newest run, in a backup."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -37,12 +40,21 @@ def leave(connection: sqlite3.Connection, noted: Offset) -> range:
     return range(max(newest, left_out) + 1, last + 1)
 
 
-def leave_after_crash(connection: sqlite3.Connection, noted: Offset) -> None:
-    """As `leave`, and tell the operator. (P2)"""
+def leave_at_start(connection: sqlite3.Connection, noted: Offset) -> None:
+    """As `leave`, where the last run does not say which offset was its last, or says one below
+    `noted`; and tell the operator why. (P2)"""
+    stopped_at_us, version = connection.execute(
+        "SELECT stopped_at_us, version FROM broker_runs ORDER BY id DESC LIMIT 1"
+    ).fetchone() or (0, "")
     left_out = leave(connection, noted)
     logger.info(
-        "offsets %d..%d are left out, as the broker was not stopped cleanly: none is given twice",
+        "offsets %d..%d are left out, as %s: none is given twice",
         *(left_out.start, left_out[-1]),
+        "the log is a backup, and the original may have gone on"
+        if version.startswith(BACKUP)
+        else "the broker was not stopped cleanly"
+        if stopped_at_us is None
+        else f"offset {noted} had been given out",
     )
 
 

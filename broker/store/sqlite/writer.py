@@ -151,7 +151,7 @@ class Writer:
             if is_copy:
                 gaps.close(self.connection, self.high_watermark)
             elif last_run == (None,) or noted > self.high_watermark:
-                gaps.leave_after_crash(self.connection, noted)
+                gaps.leave_at_start(self.connection, noted)
             self.connection.execute(
                 "INSERT INTO broker_runs (started_at_us, boot_id, version) VALUES (?, ?, ?)",
                 (time.time_ns() // 1000, boot_id, version),

@@ -72,12 +72,17 @@ async def test_a_copy_has_every_row_and_everything_of_the_schema(
     assert problems(tmp_path / "copy.db", at_rest=True) == []
 
 
-async def test_who_starts_on_a_backup_leaves_a_gap(sqlite: SqliteStore, tmp_path: Path) -> None:
+async def test_who_starts_on_a_backup_leaves_a_gap(
+    sqlite: SqliteStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """Also of a log that was stopped cleanly. The original may have gone on since. (S2)"""
     await fill(sqlite)
     await sqlite.close()
-    copy(sqlite.path, tmp_path / "copy.db")
+    copy(sqlite.path, tmp_path / "first.db")
+    copy(tmp_path / "first.db", tmp_path / "copy.db")
+    caplog.set_level("INFO")
     async with opened(tmp_path / "copy.db") as store:
+        assert "as the log is a backup" in caplog.text
         later = [message("later")]
         await store.append(later)
         assert later[0].offset > 5001 + OFFSETS_LOST_MAX

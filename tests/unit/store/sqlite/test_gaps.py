@@ -53,15 +53,31 @@ def test_it_reaches_beyond_what_was_noted(connection: sqlite3.Connection) -> Non
     assert rows(connection) == [(2, 5_000_000 + LOST)]
 
 
-def test_it_is_told_after_a_crash(
-    connection: sqlite3.Connection, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("stopped_at_us", "version", "why"),
+    [
+        (None, "0.1.0", "as the broker was not stopped cleanly"),
+        (None, "backup of 0.1.0", "as the log is a backup, and the original may have gone on"),
+        (7, "0.1.0", "as offset 1 had been given out"),
+    ],
+)
+def test_it_is_told_with_its_reason(
+    connection: sqlite3.Connection,
+    caplog: pytest.LogCaptureFixture,
+    stopped_at_us: int | None,
+    version: str,
+    why: str,
 ) -> None:
     """P2"""
     caplog.set_level("INFO")
+    connection.execute("CREATE TABLE broker_runs (id INTEGER PRIMARY KEY, stopped_at_us, version)")
+    connection.execute(
+        "INSERT INTO broker_runs VALUES (1, 1, 'older'), (2, ?, ?)", (stopped_at_us, version)
+    )
     insert(connection)
-    gaps.leave_after_crash(connection, Offset(0))
+    gaps.leave_at_start(connection, Offset(1))
     [line] = caplog.messages
-    assert line.startswith(f"offsets 2..{1 + LOST} are left out")
+    assert line == f"offsets 2..{1 + LOST} are left out, {why}: none is given twice"
     assert insert(connection) == 2 + LOST
 
 
