@@ -89,3 +89,13 @@ class Listener:
                 'nobody is asked for a certificate: add tls_client_certificates = "required", or'
                 ' "optional"',
             )
+
+
+def no_such_host(setting: str, host: str, error: Exception) -> ConfigError:
+    why = error.strerror if isinstance(error, OSError) else "no name can be like that"
+    return ConfigError(
+        setting,
+        host,
+        f"does not resolve ({why}); give an address of this machine, such as 127.0.0.1,"
+        " or 0.0.0.0 for all of them",
+    )

@@ -169,7 +169,7 @@ class Server:
         for part in (self._log, users, quotas, groups):
             await part.start()
         await permissions.start(delivery, LeasedAgain(groups))
-        expect_users(users, config)
+        await expect_users(users, config)
         await sessions.start(clock.now())
         await wills.start(ownership)
         await asking.start()

@@ -13,7 +13,7 @@ from ssl import SSLContext
 
 from broker.clients.services import Services
 from broker.errors import ConfigError, NotAuthorized
-from broker.listeners import Listener
+from broker.listeners import Listener, no_such_host
 from broker.net import unix
 from broker.net.entrance import Connections, Entrance
 from broker.net.tcp import TcpConnection
@@ -135,6 +135,8 @@ class Listening:
                 listener.port,
                 backlog=BACKLOG,
             )
+        except (socket.gaierror, UnicodeError) as error:
+            raise no_such_host("host", listener.host, error) from error
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 raise ConfigError(

@@ -24,6 +24,7 @@ from broker.errors import (
     QuotaExceeded,
     UserRemoved,
 )
+from broker.listeners import no_such_host
 from broker.log.log import Log
 from broker.registry.rereading import newest
 from broker.security.names import ANONYMOUS, Login, validate_role, validate_user
@@ -203,7 +204,7 @@ def renewal_of(users: Users) -> Callable[[Config], Awaitable[Callable[[], None]]
     """Refuses settings with which others could connect without a password. Raises ConfigError."""
 
     async def prepare(config: Config) -> Callable[[], None]:
-        _require_users(users, config)
+        await _require_users(users, config)
         return lambda: None
 
     return prepare
@@ -217,19 +218,24 @@ def dismiss_one(guest: Guest, error: PeerError) -> None:
         logger.critical("a connection was not ended: %s", error.reason, exc_info=failure)
 
 
-def expect_users(users: Users, config: Config) -> None:
+async def expect_users(users: Users, config: Config) -> None:
     """Raises ConfigError: others could connect without a password. Otherwise one user stays."""
     users.must_exist = lambda: config.open_host is not None  # A reload may change that.
-    _require_users(users, config)
+    await _require_users(users, config)
 
 
-def _require_users(users: Users, config: Config) -> None:
+async def _require_users(users: Users, config: Config) -> None:
     """Says also where others may connect without one, as somebody wanted."""
     if users.exist:
         return
     if (host := config.open_host) is not None:
+        setting = "listeners.host" if config.listeners else "host"
+        try:  # A name that is misspelt concerns no user.
+            await asyncio.get_running_loop().getaddrinfo(host or None, 0)
+        except (OSError, UnicodeError) as error:
+            raise no_such_host(setting, host, error) from error
         raise ConfigError(
-            "listeners.host" if config.listeners else "host",
+            setting,
             host,
             "others could connect without a password; make a user with `pubsub user add NAME"
             f" --admin --data-dir {config.data_dir}`, or add --allow-anonymous if that is meant",

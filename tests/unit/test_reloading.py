@@ -193,6 +193,11 @@ async def test_without_users_nobody_is_let_in_from_elsewhere(settings: Settings)
         settings.edit(listeners=(replace(plain, host="0.0.0.0"), tls))
         with pytest.raises(ConfigError, match="others could connect without a password"):
             await server.reloading.reload()
+        settings.edit(listeners=(replace(plain, host="nohost.invalid"), tls))
+        with pytest.raises(
+            ConfigError, match=r"listeners\.host = .nohost.invalid.: does not resolve"
+        ):
+            await server.reloading.reload()
         assert server.address[0] == "127.0.0.1"
 
 

@@ -46,6 +46,14 @@ async def test_an_address_that_is_not_ours_is_told(listening: Listening) -> None
     assert raised.value.key == "host"
 
 
+@pytest.mark.parametrize("host", ["nohost.invalid", "999.1.1.1", "a" * 64 + ".invalid"])
+async def test_a_name_that_does_not_resolve_is_told(listening: Listening, host: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        await listening.start([Listener(host=host, port=0)])
+    assert (raised.value.key, raised.value.value) == ("host", host)
+    assert raised.value.remedy.startswith("does not resolve (")
+
+
 async def test_all_are_listened_on_and_the_first_that_has_a_port_is_told(
     listening: Listening, tmp_path: Path
 ) -> None:

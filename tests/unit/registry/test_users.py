@@ -99,10 +99,10 @@ async def test_where_anybody_may_come_in_is_told_until_there_is_a_user(
     far = Listener(host="192.0.2.1", port=1883, allow_anonymous=True)
     near = Listener(port=9000)
     config = Config(listeners=(far, near))
-    expect_users(world.users, config)
+    await expect_users(world.users, config)
     told = "whoever reaches 192.0.2.1:1883 may read and publish everything: there is no user"
     assert caplog.messages == [told]
     await world.users.put(ANNA)
-    expect_users(world.users, config)
+    await expect_users(world.users, config)
     await renewal_of(world.users)(config)
     assert caplog.messages == [told]
