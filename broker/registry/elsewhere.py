@@ -18,6 +18,7 @@ from broker.documents import (
     QuotaDocument,
     RuleDocument,
     SessionDocument,
+    SubscriptionDocument,
     UserDocument,
 )
 from broker.log.dedup import Dedup
@@ -26,6 +27,7 @@ from broker.queue_documents import GroupDocument
 from broker.registry.groups import Groups
 from broker.registry.sessions import Sessions
 from broker.store.shared.cluster import ClusterStore
+from broker.topics import is_shared
 
 OF_ACCOUNTS = (UserDocument, RuleDocument, QuotaDocument)
 
@@ -63,9 +65,11 @@ class Elsewhere:
     def changed(self, operations: Sequence[Operation]) -> None:
         """Others have changed this, and it is in the copy."""
         lost: list[str] = []
+        left = False
         for operation in operations:
             if isinstance(operation, Delete):
                 self._removed(operation)
+                left |= _may_be_last(operation)
                 continue
             match operation.document:
                 case OwnerDocument() as owner if owner.broker != self._store.broker_id:
@@ -78,6 +82,8 @@ class Elsewhere:
                     self._accounts_changed.set()
         if lost:
             self._sessions.lost(lost)
+        if left:
+            self._sessions.absent_groups.sessions_ended()
 
     def _removed(self, operation: Delete) -> None:
         if operation.kind in OF_ACCOUNTS:
@@ -92,3 +98,10 @@ class Elsewhere:
             self._accounts_changed.clear()
             for account in self._accounts:
                 await account.read_again()
+
+
+def _may_be_last(operation: Delete) -> bool:
+    """Whether a group of ours that has no member may have no subscriber any more, and end."""
+    if operation.kind is SubscriptionDocument:
+        return len(operation.key) < 2 or is_shared(str(operation.key[1]))
+    return operation.kind is SessionDocument

@@ -8,12 +8,20 @@ from collections import Counter
 
 import pytest
 
-from broker.documents import OwnerDocument
+from broker.config import Config
+from broker.documents import Delete, OwnerDocument, SessionDocument, SubscriptionDocument
 from broker.errors import QuotaExceeded, StoreConflict
 from broker.store.shared.memory_log import MemoryLog
 from tests.support.groups import GROUP, member, numbers, publish
-from tests.support.two_brokers import both_settled, id_of, one_more, pass_away, two_brokers
-from tests.support.world import Subscriber
+from tests.support.two_brokers import (
+    both_settled,
+    id_of,
+    one_more,
+    opened,
+    pass_away,
+    two_brokers,
+)
+from tests.support.world import Subscriber, placed
 
 
 async def test_a_worker_at_another_broker_is_refused_and_gets_no_job() -> None:
@@ -78,6 +86,30 @@ async def test_the_group_of_a_broker_that_died_goes_on_elsewhere() -> None:
         second = await member(a, "w3")
         await both_settled(a, b)
         assert numbers(second) == [4, 5, 6]
+
+
+@pytest.mark.parametrize("unsubscribes", [False, True])
+async def test_a_group_ends_when_its_last_subscriber_ends_elsewhere(unsubscribes: bool) -> None:
+    """Else what it has unread is kept for nobody."""
+    async with two_brokers(Config(group_linger_s=0)) as (a, b):
+        (await member(a, "w1", expiry_s=100)).close()
+        await both_settled(a, b)
+        assert GROUP in a.sessions.kept
+        there = await opened(b, "w1", expiry_s=100)
+        await both_settled(a, b)
+        assert GROUP in a.sessions.kept
+        if unsubscribes:
+            placed(there).unsubscribe(GROUP)
+            await b.passing_time(b.log.commit_now([Delete(SubscriptionDocument, ("w1", GROUP))]))
+        else:
+            there.close()
+            await both_settled(a, b)
+            b.clock.advance(101)
+        for _ in range(3):
+            await both_settled(a, b)
+        assert GROUP not in a.sessions.kept
+        names = [document.client_id for document in await b.disk.scan(SessionDocument)]
+        assert names == (["w1"] if unsubscribes else [])
 
 
 async def test_of_two_workers_that_come_at_once_one_stays() -> None:
