@@ -1,4 +1,6 @@
-"""Session expiry: ends the sessions whose Session Expiry Interval has passed. [MQTT-3.1.2-23]"""
+"""Session expiry: stores until when absent sessions last, and ends those whose interval has passed.
+[MQTT-3.1.2-23]
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from functools import partial
 from typing import Protocol
 
 from broker.clock import Instant
-from broker.documents import Delete, Operation, SessionDocument
+from broker.documents import Delete, Operation, Put, SessionDocument
 from broker.errors import StoreConflict, StoreError
 from broker.log.log import Log
 from broker.message import Monotonic
@@ -28,6 +30,10 @@ class Sessions(Protocol):
     kept: Kept
     absent_groups: AbsentGroups
 
+    def is_absent(self, client_id: str) -> bool:
+        """Whether the session is here, and nobody is connected to it."""
+        ...
+
     def absent_ended(self, client_id: str, now: Instant) -> None:
         """An absent session is over; that is being stored."""
         ...
@@ -44,6 +50,17 @@ class SessionExpiry:
         """Of sessions that have expired since the broker started."""
         self._ending = False
         """Whether the end of some is being committed."""
+
+    def begin(self, documents: Sequence[SessionDocument]) -> None:
+        """Store of these, which have no client, until when they last."""
+
+        def stored(error: StoreError | None) -> None:
+            if isinstance(error, StoreConflict):  # Another broker has some, and none is stored.
+                rest = [each for each in documents if each.client_id not in error.of]
+                self.begin([each for each in rest if self._sessions.is_absent(each.client_id)])
+
+        if documents:
+            self._log.append([], stored, operations=[Put(document) for document in documents])
 
     def deadline(self) -> Monotonic | None:
         """When the next session expires, in whole seconds: those of one second share a commit."""

@@ -84,21 +84,20 @@ class Sessions:
     def adopt(self, documents: Sequence[SessionDocument], now: Instant, *, seen_us: WallUs) -> None:
         """Take up sessions that have no client yet: each begins to expire. Those that had one have
         last seen it then."""
-        orphans: list[Operation] = []
+        orphans: list[SessionDocument] = []
         for document in documents:
             if document.expires_at_us is None:
                 expires_at = _expires_at(document.session_expiry_s, now)
                 due_us = self._log.time.served_at(expires_at)
                 document = replace(document, expires_at_us=due_us, last_seen_us=seen_us)
-                orphans.append(Put(document))
+                orphans.append(document)
             else:
                 expires_at = self._log.time.monotonic_at(document.expires_at_us)
             self.kept.found(document.client_id, document.user, expires_at)
             if is_shared(document.client_id):
                 self.absent_groups.found(document, expires_at)
         self._deadline_moved()
-        if orphans:
-            self._log.append([], operations=orphans)
+        self.expiry.begin(orphans)
 
     @until_heard
     async def open(

@@ -163,6 +163,26 @@ async def test_who_takes_up_what_is_left_takes_nothing_from_the_living() -> None
         assert await owner(b) == await owner(b, "$share/g/t") == id_of(a)
 
 
+async def test_what_others_take_meanwhile_keeps_no_other_from_its_expiry() -> None:
+    log = MemoryLog()
+    async with two_brokers(log=log) as (a, b):
+        async with one_more(log, "c", a.clock) as c:
+            for name in ("sub1", "sub2"):
+                await subscribed(c, name)
+            await both_settled(a, b, c)
+            await store_of(a).declare_dead(id_of(c))
+        ownership = b.sessions.ownership
+        assert isinstance(ownership, Shared)
+        taken = await ownership.take_left(["sub1", "sub2"])
+        await opened(a, "sub1")
+        b.sessions.arrived(taken, b.clock.now())
+        await both_settled(a, b)
+        documents = {each.client_id: each for each in await a.disk.scan(SessionDocument)}
+        assert documents["sub1"].expires_at_us is None
+        assert documents["sub2"].expires_at_us is not None
+        assert "sub1" not in b.sessions.kept
+
+
 async def test_what_others_end_while_it_is_taken_up_is_not_taken() -> None:
     log = MemoryLog()
     async with two_brokers(log=log) as (a, b):
