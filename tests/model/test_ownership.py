@@ -24,6 +24,7 @@ from broker.store.shared.cluster import ClusterStore
 from broker.store.shared.entries import Part
 from broker.store.shared.follower import Follower
 from broker.store.shared.memory_log import MemoryLog, Trouble
+from broker.store.shared.owners import Owners
 from tests.support.messages import message
 from tests.support.shared import a_moment, content, settled, take
 
@@ -267,5 +268,5 @@ async def test_without_looking_whose_a_session_is_it_would_not_be_so(
     async def nobody(*_: object) -> set[str]:
         return set()
 
-    monkeypatch.setattr(Follower, "_strangers", nobody)
+    monkeypatch.setattr(Owners, "strangers", nobody)
     assert await failing(20) > 0
