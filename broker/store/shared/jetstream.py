@@ -291,9 +291,12 @@ class JetStreamLog:
 
 async def _connect(servers: Sequence[str]) -> Client:
     """Raises StoreUnavailable: no server is there."""
+    deadline = time.monotonic() + CONNECT_TIMEOUT_S
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
             while True:
+                if time.monotonic() > deadline:  # The client may have swallowed the cancellation.
+                    raise TimeoutError
                 client = Client()
                 try:
                     await client.connect(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 from nats.aio.client import Client
@@ -11,6 +12,7 @@ from nats.aio.msg import Msg
 from broker.errors import StoreUnavailable
 from broker.store.shared import jetstream
 from broker.store.shared.jetstream import JetStreamLog, make_stream
+from tests.support.patience import PATIENCE_S
 
 
 def delivered(reply: str, data: bytes = b"", headers: dict[str, str] | None = None) -> Msg:
@@ -48,3 +50,21 @@ async def test_where_no_node_answers_it_says_so(monkeypatch: pytest.MonkeyPatch)
     finally:
         server.close()
         await server.wait_closed()
+
+
+async def test_a_client_that_swallows_its_cancellation_is_not_tried_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def connect(*_: object, **__: object) -> None:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(PATIENCE_S)
+        raise OSError("refused")
+
+    async def close(_: Client) -> None:
+        pass
+
+    monkeypatch.setattr(Client, "connect", connect)
+    monkeypatch.setattr(jetstream, "_close", close)
+    monkeypatch.setattr(jetstream, "CONNECT_TIMEOUT_S", 0.05)
+    with pytest.raises(StoreUnavailable, match="no node of the log answers"):
+        await jetstream._connect(["nats://127.0.0.1:1"])
