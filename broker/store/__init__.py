@@ -243,6 +243,11 @@ class Store(Protocol):
         """Offsets of the retained messages of all topics that match any filter, in order (S5)."""
         ...
 
+    async def still_retained(self, offsets: Sequence[Offset], now_us: int) -> list[Offset]:
+        """Those of these offsets, at most 1,000, whose messages are retained, and have not expired
+        at `now_us`, in order (S5)."""
+        ...
+
     async def forget_expired(self, now_us: int) -> None:
         """Retain no message any more that has expired at `now_us`, since the epoch. [MQTT-3.3.2-5]
 

@@ -220,13 +220,15 @@ class MemoryStore:
         self._require_open()
         return sorted([m.offset for m in _matching(self._retained.values(), filters)])
 
+    async def still_retained(self, offsets: Sequence[Offset], now_us: int) -> list[Offset]:
+        self._require_open()
+        kept = {m.offset for m in self._retained.values() if not m.has_expired(now_us)}
+        return sorted(kept & {*offsets})
+
     async def forget_expired(self, now_us: int) -> None:
         self._require_open()
-        self._retained = {
-            topic: message
-            for topic, message in self._retained.items()
-            if not message.has_expired(now_us)
-        }
+        kept = {topic: m for topic, m in self._retained.items() if not m.has_expired(now_us)}
+        self._retained = kept
 
     async def get(self, kind: type[D], key: tuple[str, ...]) -> D | None:
         documents = await self.scan(kind, key)
@@ -274,9 +276,7 @@ class MemoryStore:
         """Remove these messages, but for what is held; how many."""
         kept = {message.offset for message in self._retained.values()} | held(self._documents)
         before = len(self._log)
-        self._log = [
-            message for message in self._log if message.offset in kept or not unwanted(message)
-        ]
+        self._log = [m for m in self._log if m.offset in kept or not unwanted(m)]
         self._wake()
         return before - len(self._log)
 

@@ -337,6 +337,10 @@ class ClusterStore:
         await self.current()
         return await self.copy.retained(filters)
 
+    async def still_retained(self, offsets: Sequence[Offset], now_us: int) -> list[Offset]:
+        await self.current()
+        return await self.copy.still_retained(offsets, now_us)
+
     async def forget_expired(self, now_us: int) -> None:
         await self.current()
         await self.copy.forget_expired(now_us)

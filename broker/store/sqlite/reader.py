@@ -28,7 +28,7 @@ from broker.errors import StoreCorrupt
 from broker.message import Message, Offset
 from broker.store import Amount, Read
 from broker.store.removing import as_ranges
-from broker.store.sqlite import measuring, tables
+from broker.store.sqlite import measuring, retained, tables
 from broker.store.sqlite.accounts import Accounts, Unsound, bounds
 from broker.store.sqlite.counting import Counting
 from broker.store.sqlite.damaged import Damage, DamagedBlock
@@ -357,6 +357,10 @@ class Reader:
     def retained(self, search: Search) -> list[int]:
         """A part of `Store.retained`, in no order."""
         return search.part(self._connection)
+
+    def still_retained(self, offsets: Sequence[int], now_us: int) -> list[Offset]:
+        """As `Store.still_retained`."""
+        return retained.still(self._connection, offsets, now_us)
 
     def look_for_hidden(self, hidden: Hidden) -> None:
         """A part of the walk over what is retained."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
+from collections.abc import Sequence
 from typing import Any
 
+from broker.message import Offset
 from broker.store.sqlite.rows import EXPIRES_AT_US, PAYLOAD, RETAIN, TOPIC_ID, WIDTH
 
 AT_ONCE_MAX = 500
@@ -19,6 +22,12 @@ _FORGET = """
 DELETE FROM retained WHERE topic_id IN (
     SELECT topic_id FROM retained WHERE expires_at_us > 0 AND expires_at_us <= ? LIMIT ?
 )
+"""
+_STILL = """
+SELECT m.offset FROM messages m
+CROSS JOIN retained r ON r.topic_id = m.topic_id AND r.offset = m.offset
+WHERE m.offset IN (SELECT value FROM json_each(?))
+AND NOT ifnull(r.expires_at_us, 0) BETWEEN 1 AND ? ORDER BY m.offset
 """
 
 
@@ -57,3 +66,9 @@ def forget_expired(connection: sqlite3.Connection, now_us: int) -> tuple[int, bo
     unknown = connection.execute(_LOOK_UP, (AT_ONCE_MAX,)).rowcount
     forgotten = connection.execute(_FORGET, (now_us, AT_ONCE_MAX)).rowcount
     return forgotten, AT_ONCE_MAX in (unknown, forgotten)
+
+
+def still(connection: sqlite3.Connection, offsets: Sequence[int], now_us: int) -> list[Offset]:
+    """See `Store.still_retained`."""
+    rows = connection.execute(_STILL, (json.dumps([*offsets]), now_us))
+    return [Offset(offset) for (offset,) in rows.fetchall()]

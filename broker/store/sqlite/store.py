@@ -26,7 +26,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from time import perf_counter
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from broker import tasks
@@ -177,14 +176,14 @@ class SqliteStore:
         if not (batch or state or durable):
             fill_in(state, places, self._high_watermark, 0)
             return
-        began = perf_counter()
+        began = time.perf_counter()
         try:
             committed = await self._thread.run(self._writer.commit, batch, state, durable, places)
         except StoreCorrupt as error:
             raise await self._file.failure_behind(error) or error from error.__cause__
         # No await from here on: the caller goes on before the readers of `tail`.
         if len(batch) <= SMALL_MAX and is_small(batch, state) and not self._checkpoints.running:
-            self._in_loop.handed_over(perf_counter() - began, committed, durable=durable)
+            self._in_loop.handed_over(time.perf_counter() - began, committed, durable=durable)
         if batch:
             self._high_watermark = committed.last
             for tail in self._tails:
@@ -289,8 +288,7 @@ class SqliteStore:
         return search.offset
 
     async def nth_last(self, filters: Sequence[str] | None, count: int) -> Offset:
-        start, offset = self.log_start, Offset(self._high_watermark + 1)
-        part = Reader.nth_last_part
+        start, offset, part = self.log_start, Offset(self._high_watermark + 1), Reader.nth_last_part
         while count > 0 and offset > start:
             count, offset = await self._read(part, filters, count, start, offset - 1)
         return offset
@@ -322,8 +320,7 @@ class SqliteStore:
         while not search.done:
             found += await self._read(Reader.retained, search)
         if self._hidden.names:
-            hidden = await self._read(Reader.hidden_retained, self._hidden, filters)
-            found = [*{*found, *hidden}]
+            found = [*{*found, *await self._read(Reader.hidden_retained, self._hidden, filters)}]
         return await asyncio.to_thread(in_order, found)
 
     async def _look_for_hidden(self) -> None:
@@ -333,6 +330,9 @@ class SqliteStore:
 
     def _not_looked(self, error: Exception) -> None:
         logger.critical("%s: nobody knows what is hidden", self.path, exc_info=error)
+
+    async def still_retained(self, offsets: Sequence[Offset], now_us: int) -> list[Offset]:
+        return await self._read(Reader.still_retained, offsets, now_us)
 
     async def forget_expired(self, now_us: int) -> None:
         self._require_open()

@@ -513,6 +513,24 @@ async def test_what_has_expired_is_retained_until_it_is_forgotten(store: Store) 
     assert await read_all(store) == written
 
 
+async def test_of_some_offsets_those_that_are_retained_are_found(store: Store) -> None:
+    """Also where nobody has forgotten yet what has expired."""
+    written = [
+        message("1", "a", retain=True),
+        message("2", "a", retain=True),
+        message("3", "b", retain=True, expires_at_us=100),
+        message("4", "c", retain=True),
+        message(b"", "c", retain=True),
+        message("6", "a"),
+    ]
+    await store.append(written)
+    offsets = [m.offset for m in written]
+    assert await store.still_retained(offsets[::-1], 99) == [offsets[1], offsets[2]]
+    assert await store.still_retained(offsets, 100) == [offsets[1]]
+    assert await store.still_retained([offsets[0], Offset(10**9)], 0) == []
+    assert await store.still_retained([], 0) == []
+
+
 async def test_an_empty_payload_removes_the_retained_message_and_is_logged(store: Store) -> None:
     await store.append([message("1", retain=True), message(b"", retain=True)])
     assert await retained(store, ["#"]) == []
