@@ -18,9 +18,10 @@ from broker.clock import Alarm, Clock, SystemClock
 from broker.config import DATABASE, Config
 from broker.counters import Counters
 from broker.delivery.delivery import Delivery
-from broker.documents import Document, QuotaDocument, SessionDocument, UserDocument
+from broker.documents import Document, SessionDocument, UserDocument
 from broker.log.log import Log
 from broker.message import Offset
+from broker.quota_documents import QuotaDocument
 from broker.registry.accounts import Account, Accounts, account_of
 from broker.registry.acl import Acl
 from broker.registry.administration import Administration

@@ -16,6 +16,7 @@ from broker.queue_documents import (
     GroupDocument,
     RetryDocument,
 )
+from broker.quota_documents import QuotaDocument, RetainedByDocument
 
 BEFORE_ALL = Offset(0)
 NOT_YET = Offset(2**63 - 1)
@@ -56,22 +57,6 @@ class UserDocument:
     @property
     def role_names(self) -> tuple[str, ...]:
         return tuple(self.roles.split())
-
-
-@dataclass(slots=True)
-class QuotaDocument:
-    """What a user or a role (`kind`) may use: see `broker/security/quotas.py`."""
-
-    KEY: ClassVar[tuple[str, ...]] = ("kind", "name")
-    kind: str
-    name: str
-    connections: int | None = None
-    sessions: int | None = None
-    groups: int | None = None
-    subscriptions: int | None = None
-    packet_bytes: int | None = None
-    publish_per_s: int | None = None
-    publish_bytes_per_s: int | None = None
 
 
 @dataclass(slots=True)
@@ -324,6 +309,7 @@ Document = (
     | WriterDocument
     | CopyDocument
     | QuotaDocument
+    | RetainedByDocument
 )
 D = TypeVar("D", bound=Document)
 

@@ -162,6 +162,10 @@ class QuotaExceeded(PeerError):
     reason_code = 0x97
 
 
+class RetainedQuotaExceeded(MessageRefused, QuotaExceeded):
+    """A message to be retained on a topic more than its user may have."""
+
+
 class SharedSubscriptionsNotSupported(PeerError):
     reason_code = 0x9E
 

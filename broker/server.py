@@ -164,6 +164,7 @@ class Server:
         alarm.watch(logins, quotas.slowing)
         sessions.kept.quota_of = services.subscriptions.quota_of = quotas.of
         wills.may_publish = asking.delayed.may_publish = permissions.may_publish
+        wills.retained = asking.delayed.retained = quotas.retained
         sys_tree.more += [care.retaining.values, logins.values]
         beside_others = self._opened.with_others(services)
         for part in (self._log, users, quotas, groups):
@@ -185,13 +186,12 @@ class Server:
         if config.sys_interval_s:
             self._spawn(sys_tree.publish_forever(clock, config.sys_interval_s))
         more = subscribers.routes_of(self._log, delivery, sessions, groups, self.counters, clock)
-        more += trimming.routes(care.retaining.trims)
-        more += queues.routes(Queues(self._log, groups, clock))
+        more += queues.routes(Queues(self._log, groups, clock)) + web_quotas.routes(quotas)
         more += [*acl.routes_of(permissions, users), *web_users.routes_of(users, clock)]
         self._listening = Listening(services, self._connections)
         self.reloading.of(self._listening, self._connections)
         self.reloading.also += [renewal_of(users), logins.renewal, care.renewal, asking.renewal]
-        more += reload.routes(self.reloading.reload) + web_quotas.routes(quotas)
+        more += reload.routes(self.reloading.reload) + trimming.routes(care.retaining.trims)
         app = create_app(self.status, self.request_stop, more)
         self._admin = AdminServer(app, config.data_dir / ADMIN_SOCKET)
         try:

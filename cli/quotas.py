@@ -14,13 +14,14 @@ from cli.admin import is_running, request
 from cli.at_rest import ran
 
 HEADINGS = {
-    "connections": "CLIENTS",
+    "connections": "CONNS",
     "sessions": "SESSIONS",
     "groups": "GROUPS",
-    "subscriptions": "FILTERS",
+    "subscriptions": "SUBS",
     "packet_bytes": "PACKET",
-    "publish_per_s": "MSGS/S",
+    "publish_per_s": "MSG/S",
     "publish_bytes_per_s": "BYTES/S",
+    "retained": "RETAIN",
 }
 """Of the limits, in the order of the columns."""
 
@@ -52,7 +53,7 @@ def ls(data_dir: Path, *, as_json: bool) -> None:
             output.data(output.json_line(quota))
         return
     limits = [*HEADINGS]
-    if output.to_terminal():  # Seven of them would not stand side by side.
+    if output.to_terminal():  # Eight of them would not stand side by side.
         limits = [each for each in HEADINGS if any(quota[each] is not None for quota in quotas)]
     columns.write(
         ("NAME", "", *(HEADINGS[limit] for limit in limits)),

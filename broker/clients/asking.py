@@ -118,13 +118,28 @@ class Asking:
                     at_us = WallUs(at_us or 0)
                     asked.delayed = self.delayed.at(message, at_us, expiry_s, author)
             except QuotaExceeded:
-                if asked.known is not None:
-                    self.dedup.forget(asked.known)
+                self._forget_key(asked)
                 raise
             asked.operations += asked.delayed.operations
         else:
             asked.messages = [message]
+            self._take(asked, message, author.user or "")
         return asked
+
+    def _take(self, asked: Asked, message: Message, user: str) -> None:
+        """Raises QuotaExceeded."""
+        try:
+            taken = self.delayed.retained.take(user, message, asked.place)
+        except QuotaExceeded:
+            self._forget_key(asked)
+            raise
+        asked.operations += taken.operations
+        asked.place = taken.place or asked.place
+
+    def _forget_key(self, asked: Asked) -> None:
+        """Its message is refused."""
+        if asked.known is not None:
+            self.dedup.forget(asked.known)
 
     def _take_key(
         self, asked: Asked, message: Message, key: str, window_s: float, *, later: bool

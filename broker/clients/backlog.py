@@ -7,13 +7,16 @@ all connections (`unfinished_bytes_max`).
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
 from broker.clients.asking import Asking
+from broker.clients.sending import Output
+from broker.clients.services import Services
 from broker.lines.connection import LineEvent, LinePublish
 from broker.message import Message, WallUs
-from broker.mqtt.connection import Event
+from broker.mqtt.connection import Connection, Event
 from broker.mqtt.packets import Ack, Publish, Subscribe, Unsubscribe
 
 EVENT_BYTES = 300
@@ -31,6 +34,12 @@ class Backlog:
     def extend(self, events: Sequence[Event]) -> None:
         self._events.extend(events)
         self.cost += sum(map(_cost, events))
+
+    async def read_on(self, connection: Connection, output: Output, services: Services) -> None:
+        """Decode what is left of one read, a part in each turn of the loop."""
+        while connection.has_more and not output.closed:
+            await asyncio.sleep(0)
+            self.extend(connection.receive_data(b"", services.clock.monotonic()))
 
     def __len__(self) -> int:
         return len(self._events)

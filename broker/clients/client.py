@@ -201,19 +201,20 @@ class Client(Owner):
             if type(event) is Publish:
                 publishes.append(event)
                 continue
-            if publishes:
-                self._publish(publishes)
-                publishes = []
+            if publishes and self._publish(publishes):
+                self._backlog.extend(events[index:])
+                return
+            publishes = []
             self._obey(event)
             if self._output.closed:
                 return
             if self._step is not None:
                 self._backlog.extend(events[index + 1 :])
                 return
-        if publishes:
-            self._publish(publishes)
+        if publishes and self._publish(publishes):
+            return
         if self._connection.has_more:
-            self._wait_for(self._read_on())
+            self._wait_for(self._backlog.read_on(self._connection, self._output, self._services))
 
     def _obey(self, event: ControlEvent) -> None:
         match event:
@@ -249,9 +250,14 @@ class Client(Owner):
             case _:
                 assert_never(event)
 
-    def _publish(self, publishes: Sequence[Publish]) -> None:
+    def _publish(self, publishes: Sequence[Publish]) -> bool:
+        """Whether they have to wait for a step."""
         assert self._publishing is not None
-        self._publishing.publish(publishes, self)
+        waiting = self._publishing.publish(publishes, self)
+        if waiting is not None:
+            self._backlog.extend(publishes)
+            self._wait_for(waiting)
+        return waiting is not None
 
     def _disconnect(self, packet: Disconnect) -> None:
         session = self._session  # None: it leaves before it is authenticated.
@@ -309,12 +315,6 @@ class Client(Owner):
         self._close(connecting.refusal(error), error.reason)
 
     # What has to wait
-
-    async def _read_on(self) -> None:
-        while self._connection.has_more and not self._output.closed:
-            await asyncio.sleep(0)
-            now = self._services.clock.monotonic()
-            self._backlog.extend(self._connection.receive_data(b"", now))
 
     def _wait_for(self, step: Coroutine[None, None, None]) -> None:
         """Finish this step before any later event of this client."""

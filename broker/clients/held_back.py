@@ -7,8 +7,9 @@ import logging
 from collections.abc import Callable, Sequence
 
 from broker.clients.services import Services
+from broker.errors import PeerError
 from broker.message import Message, Monotonic
-from broker.mqtt.packets import Ack, PacketType, Publish
+from broker.mqtt.packets import Ack, PacketType, Publish, RefusedPublish
 from broker.mqtt.reasons import ReasonCode
 from broker.plural import counted
 from broker.registry.slowing import REFUSED_ABOVE_S, Slowed
@@ -38,6 +39,10 @@ def at_pace(
         refused = [p for p in packets if p.qos and tells and not is_repeated(p)]
     pace.take(len(taken), sum([len(p.topic) + len(p.payload) for p in taken]), now)
     return taken, refused
+
+
+def refusal(packet: Publish, error: PeerError, dropped_as: str) -> RefusedPublish:
+    return RefusedPublish(packet.qos, packet.packet_id, error.reason_code, error.reason, dropped_as)
 
 
 def refusals(packets: Sequence[Publish], reason: str, client_id: str) -> list[Ack]:

@@ -7,17 +7,18 @@ committed (P1). PUBCOMP is sent when the release of its Packet Identifier is com
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Iterable, Sequence
 from itertools import groupby
 
+from broker.clients.acks import acks, on_topics
 from broker.clients.asking import receipt_of
-from broker.clients.held_back import TOO_FAST, at_pace, refusals
+from broker.clients.held_back import TOO_FAST, at_pace, refusal, refusals
+from broker.clients.mixed import append_mixed
 from broker.clients.permitted import FORBIDDEN, NO_RIGHT
 from broker.clients.sending import Output
 from broker.clients.services import Services
 from broker.config import CLOSE
-from broker.errors import QuotaExceeded, StoreError, StoreFull
-from broker.log.batch import OnCommitted
+from broker.errors import MessageRefused, QuotaExceeded, StoreError, StoreFull
 from broker.log.outage import DISK_LOW
 from broker.log.publishers import Publisher
 from broker.message import Message
@@ -25,7 +26,7 @@ from broker.mqtt.packets import MQTT_5, Ack, PacketType, Publish, RefusedPublish
 from broker.mqtt.properties import has_user_property
 from broker.mqtt.reasons import ReasonCode
 from broker.plural import counted
-from broker.security.quotas import Pace
+from broker.security.quotas import UNLIMITED, Pace, Quota
 from broker.session.session import Session
 
 logger = logging.getLogger(__name__)
@@ -35,7 +36,6 @@ RECEIPT = ("receipt", "true")
 NO_ROOM = "delayed or deduplicated: limit reached"
 NOT_KEPT = "delayed: disk"
 """Reasons to drop a message that was to be delayed or deduplicated."""
-NO_RECEIPTS: Mapping[int, Message] = {}
 
 
 class Publishing:
@@ -46,6 +46,7 @@ class Publishing:
         "_clock",
         "_closes_3_1_1",
         "_counters",
+        "_counts_retained",
         "_gives_reasons",
         "_held",
         "_log",
@@ -68,16 +69,32 @@ class Publishing:
         self._output = output
         self._gives_reasons = output.connection.version == MQTT_5
         """Whether an acknowledgement has a Reason Code: not in 3.1.1."""
+        self._counts_retained = False
+        """Whether there is a limit to the retained topics of the user."""
         self._held: list[Publish] = []
         """What waits for room on the disk."""
         self._publisher: Publisher | None = None
 
-    def publish(self, packets: Sequence[Publish], publisher: Publisher) -> None:
+    def publish(
+        self, packets: Sequence[Publish], publisher: Publisher
+    ) -> Coroutine[None, None, None] | None:
         """Append a read's worth of messages, and acknowledge them when they are committed. The
-        `publisher` is held while too much waits for that, or its user publishes too fast."""
-        pace = self._quotas.pace_of(self._session.tally.user)
-        if pace is not None and not (packets := self._at_pace(packets, publisher, pace)):
-            return
+        `publisher` is held while too much waits for that, or its user publishes too fast.
+
+        If it returns something, it has done nothing: await that, and call it again."""
+        user = self._session.tally.user
+        quota, retained = self._quotas.of(user), self._quotas.retained
+        if quota.retained is not None and retained.must_count(user, packets):
+            return retained.count(user)
+        self._publish_now(packets, publisher, quota)
+        return None
+
+    def _publish_now(self, packets: Sequence[Publish], publisher: Publisher, quota: Quota) -> None:
+        if quota is not UNLIMITED:
+            pace = self._quotas.pace_of(self._session.tally.user)
+            if pace is not None and not (packets := self._at_pace(packets, publisher, pace)):
+                return
+        self._counts_retained = quota.retained is not None
         if self._session.grants.rights.limited:
             for permitted, run in groupby(packets, self._is_permitted):
                 if permitted:
@@ -93,8 +110,15 @@ class Publishing:
         if True in [packet.properties != b"" or packet.topic[0] == "$" for packet in packets]:
             awaited = False
             for asks, run in groupby(packets, self._asks):
-                for part in [[packet] for packet in run] if asks else [[*run]]:
-                    awaited |= self._publish_asking(part[0]) if asks else self._publish(part)
+                if asks:
+                    for packet in run:
+                        awaited |= self._publish_asking(packet)
+                elif self._counts_retained:
+                    awaited |= self._publish_counted([*run])
+                else:
+                    awaited |= self._publish([*run])
+        elif self._counts_retained:
+            awaited = self._publish_counted(packets)
         else:
             awaited = self._publish(packets)
         if awaited:
@@ -165,7 +189,8 @@ class Publishing:
         held, self._held = self._held, []
         if held and self._publisher is not None:
             try:
-                self.publish(held, self._publisher)
+                quota = self._quotas.of(self._session.tally.user)
+                self._publish_now(held, self._publisher, quota)
             except Exception as error:
                 self._output.failed(error)
 
@@ -177,10 +202,36 @@ class Publishing:
     def _asks(self, packet: Publish) -> bool:
         return self._asking.asks(packet.topic, packet.properties)
 
+    def _publish_counted(self, packets: Sequence[Publish]) -> bool:
+        """As `_publish`. With each message that is to be retained is stored whose it is."""
+        awaited = False
+        for retains, run in groupby(packets, lambda p: p.retain and not self._is_repeated(p)):
+            for part in [[packet] for packet in run] if retains else [[*run]]:
+                awaited |= self._publish_retained(part[0]) if retains else self._publish(part)
+        return awaited
+
+    def _publish_retained(self, packet: Publish) -> bool:
+        session = self._session
+        try:
+            counted = self._quotas.retained.take(session.tally.user, packet)
+        except MessageRefused as error:
+            self.refuse(refusal(packet, error, error.dropped_as))
+            return packet.qos > 0
+        awaited = self._publish([packet])
+        self._log.append(
+            [],
+            durable=False,
+            keep_if_full=awaited and not self._gives_reasons,
+            operations=counted.operations,
+            place=counted.place,
+            source=session,
+        )
+        return awaited
+
     def _publish(self, packets: Sequence[Publish]) -> bool:
         """As `publish`, for messages without a delay or a `dedup-key`. Whether the client waits for
         an acknowledgement: not if all are QoS 0."""
-        session, log = self._session, self._log
+        session, log, output = self._session, self._log, self._output
         client_id = session.client_id
         now_us = self._clock.wall_us()
         messages: list[Message] = []
@@ -216,9 +267,9 @@ class Publishing:
             if error is None:
                 unwanted = self._unwanted(messages, pubacks, received)
                 if pubacks:
-                    self._acknowledge(PacketType.PUBACK, pubacks, 0, receipts, unwanted)
+                    self._output.send(*acks(PacketType.PUBACK, pubacks, 0, receipts, unwanted))
                 if pubrecs:
-                    self._acknowledge(PacketType.PUBREC, pubrecs, 0, receipts, unwanted)
+                    self._output.send(*acks(PacketType.PUBREC, pubrecs, 0, receipts, unwanted))
             elif isinstance(error, StoreFull):
                 # The client may be gone, its session is there: a message sent again is a new one.
                 session.received.release(received)
@@ -229,18 +280,18 @@ class Publishing:
                     error,
                 )
                 before = [packet_id for packet_id in pubrecs if packet_id not in received]
-                self._acknowledge(PacketType.PUBACK, pubacks, ReasonCode.QUOTA_EXCEEDED)
-                self._acknowledge(PacketType.PUBREC, received, ReasonCode.QUOTA_EXCEEDED)
-                self._acknowledge(PacketType.PUBREC, before, 0)
+                self._output.send(*acks(PacketType.PUBACK, pubacks, ReasonCode.QUOTA_EXCEEDED))
+                self._output.send(*acks(PacketType.PUBREC, received, ReasonCode.QUOTA_EXCEEDED))
+                self._output.send(*acks(PacketType.PUBREC, before, 0))
 
         if pubacks or pubrecs:
             awaited = len(pubacks) + len(received)
             # MQTT 5 is told that there is no space. A 3.1.1 client is not read until there is.
             keep_if_full = not self._gives_reasons or not awaited
             if len(messages) > awaited:
-                self._append_mixed(messages, committed, keep_if_full=keep_if_full)
+                append_mixed(log, messages, committed, output.failed, keep_if_full=keep_if_full)
             else:
-                log.append(messages, committed, self._output.failed, keep_if_full=keep_if_full)
+                log.append(messages, committed, output.failed, keep_if_full=keep_if_full)
             if pubrecs and session.durable:
                 log.changed(session)
             return True
@@ -270,8 +321,8 @@ class Publishing:
             asked = asking.accept(message, expiry_s, session.grants.rights.author)
         except QuotaExceeded as error:
             session.received.release([packet_id] if qos == 2 else ())
-            refused = RefusedPublish(qos, packet_id, error.reason_code, error.reason, NO_ROOM)
-            self.refuse(refused)
+            dropped_as = error.dropped_as if isinstance(error, MessageRefused) else NO_ROOM
+            self.refuse(refusal(packet, error, dropped_as))
             return qos > 0
         kind = PacketType.PUBACK if qos == 1 else PacketType.PUBREC
 
@@ -288,7 +339,7 @@ class Publishing:
                 self._output.send(Ack(kind, [packet_id], user_properties=receipt))
             else:
                 session.received.release([packet_id] if qos == 2 else ())
-                self._acknowledge(kind, [packet_id], ReasonCode.QUOTA_EXCEEDED)
+                self._output.send(Ack(kind, [packet_id], ReasonCode.QUOTA_EXCEEDED))
 
         keep_if_full = bool(qos) and not self._gives_reasons
         log.append(asked.messages, durable=qos > 0, keep_if_full=keep_if_full)
@@ -305,24 +356,6 @@ class Publishing:
         if qos == 2 and session.durable:
             log.changed(session)
         return qos > 0
-
-    def _append_mixed(
-        self, messages: Sequence[Message], committed: OnCommitted, *, keep_if_full: bool
-    ) -> None:
-        """Append QoS 0, 1 and 2 in their order. QoS 0 does not wait for the commit of the others.
-        `committed` is called for the last run of QoS 1 and 2; alone, if there is none."""
-        log, failed = self._log, self._output.failed
-        runs = [[*run] for _, run in groupby(messages, lambda message: message.qos > 0)]
-        awaited = [run for run in runs if run[0].qos] or [[]]
-        for run in runs:
-            if not run[0].qos:
-                log.append(run, durable=False)
-            elif run is not awaited[-1]:
-                log.append(run, keep_if_full=keep_if_full)
-            else:
-                log.append(run, committed, failed, keep_if_full=keep_if_full)
-        if not awaited[-1]:
-            log.append([], committed, failed, keep_if_full=keep_if_full)
 
     def refuse(self, publish: RefusedPublish, *, answer: bool = True) -> None:
         """Acknowledge it, after all earlier packets.
@@ -364,37 +397,4 @@ class Publishing:
         if not self._gives_reasons:
             return ()
         topics = self._sessions.nobody_gets(messages)
-        if not topics:
-            return ()
-        return {
-            packet_id
-            for qos, packet_ids in ((1, pubacks), (2, received))
-            for packet_id, message in zip(
-                packet_ids, [m for m in messages if m.qos == qos], strict=True
-            )
-            if message.topic in topics
-        }
-
-    def _acknowledge(
-        self,
-        kind: PacketType,
-        packet_ids: Sequence[int],
-        code: int,
-        receipts: Mapping[int, Message] = NO_RECEIPTS,
-        unwanted: Collection[int] = (),
-    ) -> None:
-        """Send one `Ack` for all with the same answer; one each where they have offsets."""
-        if not packet_ids:
-            return
-        if unwanted:
-            for nobody, run in groupby(packet_ids, unwanted.__contains__):
-                answer = ReasonCode.NO_MATCHING_SUBSCRIBERS if nobody else code
-                self._acknowledge(kind, [*run], answer, receipts)
-        elif receipts:
-            acks = [Ack(kind, [packet_id], code) for packet_id in packet_ids]
-            for ack, packet_id in zip(acks, packet_ids, strict=True):
-                if packet_id in receipts:
-                    ack.user_properties = [("offset", str(receipts[packet_id].offset))]
-            self._output.send(*acks)
-        else:
-            self._output.send(Ack(kind, packet_ids, code))
+        return on_topics(topics, messages, pubacks, received) if topics else ()

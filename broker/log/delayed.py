@@ -6,8 +6,8 @@
 - A message leaves for the log in the commit that removes it here: a crash neither loses nor repeats
   it. It gets its offset, its time and the start of its Message Expiry Interval then.
 - Messages that are due at the same moment keep the order in which they came.
-- Whoever left it needs the right to publish again when it is due: what may not be published any
-  more is dropped and counted. (P5)
+- Whoever left it needs the right to publish again when it is due, and room in its user's quota of
+  retained topics: what may not be published any more is dropped and counted. (P5)
 - Memory keeps of each only when it is due and what it costs; the message is read when it is due.
   How many may wait, and how many bytes they may have, is limited: more are refused.
 """
@@ -29,9 +29,16 @@ from broker.documents import (
     Operation,
     Put,
 )
-from broker.errors import QuotaExceeded, StoreConflict, StoreError, StoreUnavailable
+from broker.errors import (
+    QuotaExceeded,
+    RetainedQuotaExceeded,
+    StoreConflict,
+    StoreError,
+    StoreUnavailable,
+)
 from broker.log.deadlines import Deadlines
 from broker.log.log import Log
+from broker.log.retained_topics import Counted, RetainedTopics, no_limit
 from broker.message import Message, Monotonic, ServedUs, WallUs
 from broker.store import PART_MAX
 
@@ -79,6 +86,7 @@ class Delayed:
         self._counters = counters
         self.may_publish: Callable[[Author, str], bool] = lambda author, topic: True
         """Whether this author may publish to the topic now."""
+        self.retained = RetainedTopics(log, no_limit)
         self._clock = clock
         self._deadline_moved = deadline_moved
         self.messages_max = messages_max
@@ -253,20 +261,42 @@ class Delayed:
         documents = await asyncio.gather(
             *[log.store.get(DelayedDocument, (number,)) for number in numbers]
         )
+        await self.retained.prepare(
+            [(document.user or "", document) for document in documents if document is not None]
+        )
         now_us = self._clock.wall_us()
         messages: list[Message] = []
-        for number, document in zip(numbers, documents, strict=True):
+        appended = 0
+        for index, document in enumerate(documents):
             if document is None:
-                logger.error("delayed message %s is not in the log's file any more", number)
-            elif not self.may_publish(document.author, document.topic):
-                self._counters.dropped[NO_RIGHT] += 1
-                logger.info("a delayed message of %r is dropped: %s", document.publisher, NO_RIGHT)
-            else:
+                logger.error("delayed message %s is not in the log's file any more", numbers[index])
+            elif (taken := self._take(document)) is not None:
                 messages.append(self._message(document, now_us))
-        durable = any(message.qos for message in messages)
-        log.append(messages, durable=durable, operations=_removal(numbers))
+                if taken.place is not None:
+                    self._append(messages, numbers[appended : index + 1])
+                    log.append([], operations=taken.operations, place=taken.place)
+                    messages, appended = [], index + 1
+        self._append(messages, numbers[appended:])
         for number in numbers:
             self._forget(number)
+
+    def _take(self, document: DelayedDocument) -> Counted | None:
+        """None: it is dropped."""
+        why = dropped_as = NO_RIGHT
+        if self.may_publish(document.author, document.topic):
+            try:
+                return self.retained.take(document.user or "", document)
+            except RetainedQuotaExceeded as error:
+                why, dropped_as = error.reason, error.dropped_as
+        self._counters.dropped[dropped_as] += 1
+        logger.info("a delayed message of %r is dropped: %s", document.publisher, why)
+        return None
+
+    def _append(self, messages: Sequence[Message], numbers: Sequence[str]) -> None:
+        """These messages, of those with these numbers."""
+        if numbers:
+            durable = any(message.qos for message in messages)
+            self._log.append(messages, durable=durable, operations=_removal(numbers))
 
     def _message(self, document: DelayedDocument, now_us: WallUs) -> Message:
         expiry_s, time = document.expiry_s, self._log.time

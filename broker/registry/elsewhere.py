@@ -15,7 +15,6 @@ from broker.documents import (
     Delete,
     Operation,
     OwnerDocument,
-    QuotaDocument,
     RuleDocument,
     SessionDocument,
     SubscriptionDocument,
@@ -24,6 +23,7 @@ from broker.documents import (
 from broker.log.dedup import Dedup
 from broker.log.log import Log
 from broker.queue_documents import GroupDocument
+from broker.quota_documents import QuotaDocument
 from broker.registry.groups import Groups
 from broker.registry.sessions import Sessions
 from broker.store.shared.cluster import ClusterStore

@@ -4,6 +4,7 @@ A change counts at once: for what is asked from then on, and for the pace of who
 is there already stays, also where it is more than the new quota.
 
 - Too many connections, sessions, groups or subscriptions: 0x97.
+- Retained messages on too many topics: the message is refused with 0x97, or dropped.
 - Publishing too fast: the client is not read from until its user is within the quota again
   (`slowing.py`). Where many clients share a user, so that this takes long, MQTT 5 gets 0x97.
 """
@@ -12,9 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from broker.documents import Delete, Put, QuotaDocument
+from broker.documents import Delete, Put
 from broker.errors import NotFound, QuotaExceeded
 from broker.log.log import Log
+from broker.log.retained_topics import RetainedTopics
+from broker.quota_documents import QuotaDocument
 from broker.registry.flapping import Flapping
 from broker.registry.rereading import newest
 from broker.registry.slowing import Slowing
@@ -34,6 +37,7 @@ class Quotas:
         self._users = users
         self.slowing = Slowing(deadline_moved)
         self.flapping = Flapping()
+        self.retained = RetainedTopics(log, lambda user: self.of(user).retained)
         self._documents: dict[tuple[str, str], QuotaDocument] = {}
         self._token_roles: dict[str, tuple[str, ...]] = {}
         """Of users whose newest login was by a token that names roles."""
@@ -106,6 +110,7 @@ class Quotas:
         for user in names:
             if self._users.get(user) is None:
                 self._documents.pop((USER, user), None)
+                self.retained.forget(user)
         self._changed()
 
     def _changed(self) -> None:

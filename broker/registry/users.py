@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 from broker.config import Config, is_loopback
-from broker.documents import Delete, Operation, Put, QuotaDocument, RuleDocument, UserDocument
+from broker.documents import Delete, Operation, Put, RuleDocument, UserDocument
 from broker.errors import (
     CommandRefused,
     ConfigError,
@@ -26,6 +26,7 @@ from broker.errors import (
 )
 from broker.listeners import no_such_host
 from broker.log.log import Log
+from broker.quota_documents import QuotaDocument, RetainedByDocument
 from broker.registry.rereading import newest
 from broker.security.names import ANONYMOUS, Login, validate_role, validate_user
 
@@ -155,6 +156,7 @@ class Users:
             Delete(UserDocument, (name,)),
             Delete(RuleDocument, (name, False)),
             Delete(QuotaDocument, ("user", name)),
+            Delete(RetainedByDocument, (name,)),
         ]
         await self._log.commit_now(operations, keep_if_full=False)
         self._by_name.pop(name, None)

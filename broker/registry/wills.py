@@ -22,10 +22,19 @@ from collections.abc import Callable
 from broker.clock import NEVER, Clock, Instant
 from broker.counters import Counters
 from broker.delivery.readers import sendable
-from broker.documents import Author, Delete, Operation, Put, WillDeadlineDocument, WillDocument
-from broker.errors import StoreUnavailable
+from broker.documents import (
+    Author,
+    Delete,
+    Operation,
+    Place,
+    Put,
+    WillDeadlineDocument,
+    WillDocument,
+)
+from broker.errors import MessageRefused, StoreUnavailable
 from broker.log.deadlines import Deadlines
 from broker.log.log import Log
+from broker.log.retained_topics import NOTHING, Counted, RetainedTopics, no_limit
 from broker.message import Message, Monotonic
 from broker.registry.ownership import Alone, Ownership, Taken
 
@@ -65,6 +74,10 @@ class Wills:
         """Of each will in the log."""
         self.may_publish: Callable[[Author, str], bool] = lambda author, topic: True
         """Whether this author may publish to the topic now."""
+        self.retained = RetainedTopics(log, no_limit)
+        self._published: dict[str, tuple[Message, Counted]] = {}
+        """The older wills of clients that are coming back, if they are to be retained: they count
+        when they are committed."""
         self._delayed = Deadlines[Monotonic]()
         """When to publish the wills of clients that are lost already."""
         self._held: dict[str, Monotonic] = {}
@@ -156,7 +169,9 @@ class Wills:
             self._held[client_id] = due_at
         is_due = due_at is not None and due_at <= now.monotonic
         is_due |= session_ends and not self._may_come_back(client_id, now)
-        messages = await self._read(client_id) if previous and is_due else []
+        messages, counted = await self._read(client_id) if previous and is_due else ([], NOTHING)
+        if counted.place is not None:
+            self._published[client_id] = messages[0], counted
         if will is not None:
             return messages, [Put(will), Put(WillDeadlineDocument(client_id, will.delay_s, None))]
         return messages, _removal(client_id) if previous else []
@@ -167,12 +182,18 @@ class Wills:
         self._held.pop(client_id, None)
         self._delayed.remove(client_id)
         self._forget(client_id)
+        if client_id in self._published:
+            message, counted = self._published.pop(client_id)
+            assert counted.place is not None
+            counted.place.offset = message.offset
+            self._log.append([], operations=counted.operations, place=Place())
         if will is not None:
             self._wills[client_id] = WillDeadlineDocument(client_id, will.delay_s, None)
 
     def not_connected(self, client_id: str) -> None:
         """It is not: the client was refused, and everything is as before."""
         due_at = self._held.pop(client_id, None)
+        self._published.pop(client_id, None)
         if due_at is not None:
             self._publish_at(client_id, due_at)
 
@@ -233,9 +254,11 @@ class Wills:
 
     async def _publish(self, client_id: str) -> None:
         will, due_at = self._wills[client_id], self._delayed.get(client_id)
-        messages = await self._read(client_id)
+        messages, counted = await self._read(client_id)
         if self._wills.get(client_id) is will and self._delayed.get(client_id) == due_at:
             self._log.append(messages, operations=_removal(client_id))
+            if counted.place is not None:
+                self._log.append([], operations=counted.operations, place=counted.place)
             self._delayed.remove(client_id)
             self._forget(client_id)
             self._of_earlier_run.discard(client_id)
@@ -252,8 +275,9 @@ class Wills:
         self._delayed.set(client_id, at)
         self._deadline_moved()
 
-    async def _read(self, client_id: str) -> list[Message]:
-        """The will as a message; none if no client could get it. Raises StoreError.
+    async def _read(self, client_id: str) -> tuple[list[Message], Counted]:
+        """The will as a message, and what it adds to its user's retained topics; none if no client
+        could get it, or it may not be published any more. Raises StoreError.
 
         Before the next one is read, the caller has handed this one to the log, or dropped it.
         """
@@ -263,11 +287,17 @@ class Wills:
             will = await self._log.store.get(WillDocument, (client_id,))
         if will is None:
             logger.error("the will of %r is not in the log any more", client_id)
-            return []
-        if not self.may_publish(will.author, will.topic):
-            self._counters.dropped[NO_RIGHT] += 1
-            logger.info("the will of %r is not published: %s", client_id, NO_RIGHT)
-            return []
+            return [], NOTHING
+        user = will.user or ""
+        await self.retained.prepare([(user, will)])
+        try:
+            if not self.may_publish(will.author, will.topic):
+                raise MessageRefused(NO_RIGHT, NO_RIGHT)
+            counted = self.retained.take(user, will)
+        except MessageRefused as error:
+            self._counters.dropped[error.dropped_as] += 1
+            logger.info("the will of %r is not published: %s", client_id, error.reason)
+            return [], NOTHING
         time, now_us = self._log.time, self._clock.wall_us()
         expires_at_us = None if will.expiry_s is None else time.expires_at_us(now_us, will.expiry_s)
         message = Message(
@@ -280,7 +310,8 @@ class Wills:
             expires_at_us,
             will.properties,
         )
-        return sendable([message], self._counters)
+        messages = sendable([message], self._counters)
+        return messages, counted if messages else NOTHING
 
 
 def _removal(client_id: str) -> list[Operation]:

@@ -28,6 +28,8 @@ class Quota:
     """Messages, from all connections of the user together."""
     publish_bytes_per_s: int | None = None
     """Topics and payloads of these."""
+    retained: int | None = None
+    """Topics on which a message of the user is retained."""
 
 
 UNLIMITED = Quota()

@@ -47,6 +47,9 @@ def put(
     publish_bytes: Annotated[
         int | None, typer.Option(min=1, help="Bytes a second, of all connections.")
     ] = None,
+    retained: Annotated[
+        int | None, typer.Option(min=1, help="Topics with a retained message of the user.")
+    ] = None,
     data_dir: DataDir = Path("data"),
 ) -> None:
     """Limit what a user may use, in place of the quota that it had."""
@@ -60,6 +63,7 @@ def put(
         "packet_bytes": packet_bytes,
         "publish_per_s": publish_rate,
         "publish_bytes_per_s": publish_bytes,
+        "retained": retained,
     }
     if all(limit is None for limit in limits.values()):
         raise typer.BadParameter("a limit is missing, such as --connections 10")

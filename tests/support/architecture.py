@@ -21,7 +21,8 @@ ROWS = (
     ("log", "replay", "clock"),
     ("store", "tasks", "mqtt", "lines", "session", "security"),
     (
-        *("config", "listeners", "handed_on", "documents", "queue_documents", "topics", "counters"),
+        *("config", "listeners", "handed_on", "documents", "topics", "counters"),
+        *("queue_documents", "quota_documents"),
         *("message", "retention_rules", "errors", "plural", "near", "cache", "__init__"),
     ),
 )

@@ -256,6 +256,7 @@ class World:
         self.alarm.watch(self.logins, self.quotas.slowing)
         self.sessions.kept.quota_of = self.quotas.of
         self.wills.may_publish = asking.delayed.may_publish = self.permissions.may_publish
+        self.wills.retained = asking.delayed.retained = self.quotas.retained
         self.brokers = None
         if shared is not None:
             dead_letters = self.groups.dead_letters

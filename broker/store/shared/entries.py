@@ -31,7 +31,6 @@ from broker.documents import (
     OwnerDocument,
     Place,
     Put,
-    QuotaDocument,
     ReceivedQos2Document,
     RuleDocument,
     SessionDocument,
@@ -49,6 +48,7 @@ from broker.queue_documents import (
     GroupDocument,
     RetryDocument,
 )
+from broker.quota_documents import QuotaDocument, RetainedByDocument
 
 FORMAT = 1
 
@@ -57,7 +57,7 @@ CLASSES: tuple[type[Document], ...] = (
     *(ReceivedQos2Document, WillDocument, WillDeadlineDocument, DelayedDocument),
     *(DelayedDeadlineDocument, DedupDocument, GroupDocument, RetryDocument, DeadLetterDocument),
     *(DeadNoticeDocument, TimeDocument, MarkDocument, UserDocument, RuleDocument),
-    *(OwnerDocument, QuotaDocument),
+    *(OwnerDocument, QuotaDocument, RetainedByDocument),
 )
 """By their numbers in the log: new ones come last, and none goes."""
 _NUMBERS = {kind: number for number, kind in enumerate(CLASSES)}

@@ -26,6 +26,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from time import perf_counter
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from broker import tasks
@@ -85,11 +86,10 @@ class SqliteStore:
         self._writer: Writer
         self._high_watermark = Offset(0)
         self.removing: SqliteRemoving
-        self._damage = Damage()
+        self._damage, self._hidden = Damage(), Hidden()
         self._lanes = Lanes(path, self._damage)
         self._tails: set[Tail] = set()
         self._checkpoints: Checkpoints
-        self._hidden = Hidden()
         self._looking: asyncio.Task[None] | None = None
         self._in_loop = InLoop(monotonic)
 
@@ -176,14 +176,14 @@ class SqliteStore:
         if not (batch or state or durable):
             fill_in(state, places, self._high_watermark, 0)
             return
-        began = time.perf_counter()
+        began = perf_counter()
         try:
             committed = await self._thread.run(self._writer.commit, batch, state, durable, places)
         except StoreCorrupt as error:
             raise await self._file.failure_behind(error) or error from error.__cause__
         # No await from here on: the caller goes on before the readers of `tail`.
         if len(batch) <= SMALL_MAX and is_small(batch, state) and not self._checkpoints.running:
-            self._in_loop.handed_over(time.perf_counter() - began, committed, durable=durable)
+            self._in_loop.handed_over(perf_counter() - began, committed, durable=durable)
         if batch:
             self._high_watermark = committed.last
             for tail in self._tails:

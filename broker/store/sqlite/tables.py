@@ -30,7 +30,6 @@ from broker.documents import (
     Operation,
     OwnerDocument,
     Put,
-    QuotaDocument,
     ReceivedQos2Document,
     RuleDocument,
     SessionDocument,
@@ -48,6 +47,7 @@ from broker.queue_documents import (
     GroupDocument,
     RetryDocument,
 )
+from broker.quota_documents import QuotaDocument, RetainedByDocument
 from broker.store.sqlite.errors import store_error
 from broker.store.sqlite.rows import insert_rows
 from broker.topics import SHARE_PREFIX
@@ -129,6 +129,7 @@ TABLES: dict[type[Document], Table] = {
     UserDocument: Table(UserDocument, "users"),
     RuleDocument: Table(RuleDocument, "rules"),
     QuotaDocument: Table(QuotaDocument, "quotas"),
+    RetainedByDocument: Table(RetainedByDocument, "retained_by"),
 }
 
 

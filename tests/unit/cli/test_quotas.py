@@ -46,7 +46,7 @@ def test_a_limit_that_is_not_set_is_a_dash(
     asked: Asked, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     ls(tmp_path, as_json=False)
-    assert capfd.readouterr().out == "ann\tuser\t-\t2000\t-\t-\t-\t-\t-\n"
+    assert capfd.readouterr().out == "ann\tuser\t-\t2000\t-\t-\t-\t-\t-\t-\n"
     ls(tmp_path, as_json=True)
     assert '"sessions":2000,"groups":null' in capfd.readouterr().out
 
@@ -64,7 +64,7 @@ def test_where_no_broker_runs_the_log_is_changed(
     capfd.readouterr()
     ls(tmp_path, as_json=False)
     told = capfd.readouterr().out
-    assert told == "guests\trole\t1" + "\t-" * 6 + "\nann\tuser\t-\t3" + "\t-" * 5 + "\n"
+    assert told == "guests\trole\t1" + "\t-" * 7 + "\nann\tuser\t-\t3" + "\t-" * 6 + "\n"
     remove(tmp_path, "ann", role=False)
     with pytest.raises(CommandFailed, match="user ann has no quota"):
         remove(tmp_path, "ann", role=False)

@@ -22,7 +22,7 @@ async def test_a_quota_is_set_listed_and_removed(world: World) -> None:
     await world.users.put(user("ann"))
     subject = {"kind": "role", "name": "standard"}
     limits = {"connections": 3, "publish_per_s": 5}
-    everything = {**subject, **NOTHING, **limits, "publish_bytes_per_s": None}
+    everything = {**subject, **NOTHING, **limits, "publish_bytes_per_s": None, "retained": None}
     async with client(world) as asking:
         made = await asking.post("/quotas/set", params={**subject, **limits})
         assert made.json() == everything

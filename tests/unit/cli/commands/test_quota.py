@@ -17,7 +17,7 @@ def test_each_option_is_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cli.quotas.ls", lambda *a, as_json: done.append((*a, as_json)))
     options = (
         "--connections 1 --sessions 2 --groups 3 --subscriptions 4 --packet-bytes 256"
-        " --publish-rate 6 --publish-bytes 7"
+        " --publish-rate 6 --publish-bytes 7 --retained 8"
     )
     app(["quota", "set", "standard", "--role", *options.split()], standalone_mode=False)
     app(["quota", "rm", "ann", "--data-dir", "d"], standalone_mode=False)
@@ -30,6 +30,7 @@ def test_each_option_is_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
         "packet_bytes": 256,
         "publish_per_s": 6,
         "publish_bytes_per_s": 7,
+        "retained": 8,
     }
     assert done == [
         (Path("data"), "standard", limits, True),

@@ -1,0 +1,33 @@
+"""Mixed: messages of QoS 0 beside those of QoS 1 and 2, from one client, in their order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+
+from broker.log.batch import OnCommitted, OnFailed
+from broker.log.log import Log
+from broker.message import Message
+
+
+def append_mixed(
+    log: Log,
+    messages: Sequence[Message],
+    committed: OnCommitted,
+    failed: OnFailed,
+    *,
+    keep_if_full: bool,
+) -> None:
+    """Append them in their order. QoS 0 does not wait for the commit of the others. `committed` is
+    called for the last run of QoS 1 and 2; alone, if there is none."""
+    runs = [[*run] for _, run in groupby(messages, lambda message: message.qos > 0)]
+    awaited = [run for run in runs if run[0].qos] or [[]]
+    for run in runs:
+        if not run[0].qos:
+            log.append(run, durable=False)
+        elif run is not awaited[-1]:
+            log.append(run, keep_if_full=keep_if_full)
+        else:
+            log.append(run, committed, failed, keep_if_full=keep_if_full)
+    if not awaited[-1]:
+        log.append([], committed, failed, keep_if_full=keep_if_full)
