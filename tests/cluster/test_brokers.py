@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from threading import Timer
-
-import pytest
 
 from broker.mqtt.packets import (
     Ack,
@@ -27,10 +21,9 @@ from broker.mqtt.packets import (
     Will,
 )
 from broker.mqtt.reasons import ReasonCode
-from broker.store.shared.address import SCHEME
 from broker.store.shared.jetstream import JetStreamLog, look
-from tests.support.broker_process import ROOT, BrokerProcess, wait_until
-from tests.support.nodes import Nodes, new_log
+from tests.support.broker_process import BrokerProcess, wait_until
+from tests.support.nodes import Nodes, Pair, client_of
 from tests.support.patience import PATIENCE_S
 from tests.support.raw_client import RawClient, connect_packet
 
@@ -38,32 +31,6 @@ WILLS = 100
 MESSAGES = 3000
 AT_ONCE = 50
 RACES = 6
-
-Pair = tuple[BrokerProcess, BrokerProcess]
-
-
-@pytest.fixture
-def log(nodes: Nodes) -> JetStreamLog:
-    return asyncio.run(new_log(nodes))
-
-
-@pytest.fixture
-def brokers(log: JetStreamLog, tmp_path: Path) -> Iterator[Pair]:
-    with running(log, tmp_path, "a") as a, running(log, tmp_path, "b") as b:
-        yield a, b
-
-
-def running(log: JetStreamLog, directory: Path, name: str) -> BrokerProcess:
-    (directory / name).mkdir()
-    hosts = ",".join(server.removeprefix(SCHEME) for server in log.servers)
-    settings = {"store": f"{SCHEME}{hosts}/{log.name}", "will_restart_grace_s": 0}
-    return BrokerProcess(directory / name, settings)
-
-
-def client_of(broker: BrokerProcess) -> RawClient:
-    client = RawClient(broker.port)
-    client.socket.settimeout(PATIENCE_S)
-    return client
 
 
 def logged(broker: BrokerProcess, topic: str) -> list[bytes]:
@@ -218,33 +185,6 @@ def test_nothing_is_lost_while_the_leader_of_the_log_is_killed(
                 lambda broker=broker, name=name: len(logged(broker, f"load/{name}")) == MESSAGES,  # type: ignore[misc]
                 timeout_s=PATIENCE_S,
             )
-
-
-def test_a_command_with_a_list_of_brokers_goes_on_at_another(brokers: Pair, tmp_path: Path) -> None:
-    a, b = brokers
-    hosts = f"127.0.0.1:{a.port},127.0.0.1:{b.port}"
-    output = tmp_path / "got"
-    pubsub = [sys.executable, "-m", "cli.main"]
-    with output.open("wb") as stdout:
-        command = [*pubsub, "sub", "t", "--id", "x", "-h", hosts]
-        subscriber = subprocess.Popen(command, cwd=ROOT, stdout=stdout, stderr=subprocess.DEVNULL)
-
-    def publish(text: str) -> None:
-        command = [*pubsub, "pub", "t", text, "-q", "1", "-h", hosts]
-        subprocess.run(command, cwd=ROOT, check=True, timeout=PATIENCE_S)
-        wait_until(lambda: text in output.read_text(), timeout_s=PATIENCE_S)
-
-    try:
-        subscribed = "client 'x'"
-        wait_until(lambda: subscribed in a.stderr.read_text(), timeout_s=PATIENCE_S)
-        publish("first")
-        a.kill()
-        publish("second")
-    finally:
-        subscriber.terminate()
-        subscriber.wait(PATIENCE_S)
-    # The acknowledgement of the first may not have been stored when the broker was killed. (P4)
-    assert [*dict.fromkeys(output.read_text().split())] == ["first", "second"]
 
 
 def test_a_broker_that_is_stopped_leaves_its_sessions_to_another_at_once(brokers: Pair) -> None:

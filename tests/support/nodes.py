@@ -14,9 +14,14 @@ from pathlib import Path
 from nats.aio.client import Client
 
 from broker.errors import StoreUnavailable
+from broker.store.shared.address import SCHEME
 from broker.store.shared.jetstream import JetStreamLog, make_stream
 from cli import nats_nodes
+from tests.support.broker_process import BrokerProcess
 from tests.support.patience import PATIENCE_S
+from tests.support.raw_client import RawClient
+
+Pair = tuple[BrokerProcess, BrokerProcess]
 
 _numbers = count(1)
 
@@ -96,6 +101,20 @@ async def new_log(nodes: Nodes) -> JetStreamLog:
             except StoreUnavailable:
                 await asyncio.sleep(0.2)
     return JetStreamLog(nodes.servers, name)
+
+
+def broker_on(log: JetStreamLog, directory: Path, name: str) -> BrokerProcess:
+    (directory / name).mkdir()
+    hosts = ",".join(server.removeprefix(SCHEME) for server in log.servers)
+    settings = {"store": f"{SCHEME}{hosts}/{log.name}", "will_restart_grace_s": 0}
+    return BrokerProcess(directory / name, settings)
+
+
+def client_of(broker: BrokerProcess) -> RawClient:
+    """A client that waits as long as the nodes may need."""
+    client = RawClient(broker.port)
+    client.socket.settimeout(PATIENCE_S)
+    return client
 
 
 async def remove_log(log: JetStreamLog) -> None:

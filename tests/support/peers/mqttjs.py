@@ -79,7 +79,7 @@ class Node:
 
 class MqttJsPeer(Peer):
     node: ClassVar[Node]
-    over: ClassVar[dict[str, str]] = {}
+    over: ClassVar[dict[str, Any]] = {}
     """MQTT.js' options that say over what to connect: TCP, when it says nothing."""
 
     def __init__(self, port: int, version: int, options: Options) -> None:

@@ -1,0 +1,237 @@
+"""Clients with a list of brokers go on at another one when theirs is killed: nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from itertools import cycle
+from queue import Queue
+from time import monotonic
+from typing import IO, Any
+
+import aiomqtt
+import pytest
+from _pytest.mark import ParameterSet
+from paho.mqtt.client import Client, MQTTMessage
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+
+from tests.support.broker_process import ROOT, wait_until
+from tests.support.nodes import Nodes, Pair, client_of, running_nodes
+from tests.support.patience import PATIENCE_S
+from tests.support.peers.mqttjs import NEEDS_MQTTJS, MqttJsPeer, Node
+from tests.support.peers.paho import connect_properties
+from tests.support.peers.peer import Options
+from tests.support.raw_client import connect_packet
+
+TOPIC = "t"
+HALF = 100
+OPTIONS = Options("x", clean=False, expiry_s=3600)
+
+Receive = Callable[[], bytes]
+"""The next payload that the client got."""
+Following = Callable[[Sequence[int]], AbstractContextManager[Receive]]
+"""From a list of ports to a client of these, which subscribes durably to TOPIC."""
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+    """The same for all: none is killed here."""
+    with running_nodes(tmp_path_factory.mktemp("nodes")) as nodes:
+        yield nodes
+
+
+@contextmanager
+def paho(ports: Sequence[int], version: int) -> Iterator[Receive]:
+    """It connects again by itself, to whatever `connect_async` has said last."""
+    protocol = MQTTProtocolVersion(version)
+    clean_session = False if version == 4 else None
+    client = Client(
+        CallbackAPIVersion.VERSION2, "x", protocol=protocol, clean_session=clean_session
+    )
+    client.reconnect_delay_set(1, 2)
+    following = cycle(ports)
+    got: Queue[bytes] = Queue()
+
+    def next_of_the_list(*_: Any) -> None:
+        if version == 4:
+            client.connect_async("127.0.0.1", next(following))
+        else:
+            properties = connect_properties(OPTIONS)
+            client.connect_async(
+                "127.0.0.1", next(following), clean_start=False, properties=properties
+            )
+
+    def on_connect(client: Client, *_: Any) -> None:
+        client.subscribe(TOPIC, 1)
+
+    def on_message(client: Client, userdata: Any, message: MQTTMessage) -> None:
+        got.put(bytes(message.payload))
+
+    client.on_connect = on_connect
+    client.on_message = on_message
+    client.on_disconnect = client.on_connect_fail = next_of_the_list
+    next_of_the_list()
+    client.loop_start()
+    try:
+        yield lambda: got.get(timeout=PATIENCE_S)
+    finally:
+        client.on_disconnect = client.on_connect_fail = None
+        client.disconnect()
+        client.loop_stop()
+
+
+def paho_311(ports: Sequence[int]) -> AbstractContextManager[Receive]:
+    return paho(ports, 4)
+
+
+def paho_5(ports: Sequence[int]) -> AbstractContextManager[Receive]:
+    return paho(ports, 5)
+
+
+@contextmanager
+def aiomqtt_5(ports: Sequence[int]) -> Iterator[Receive]:
+    """The loop that its documentation shows for connecting again."""
+    got: Queue[bytes] = Queue()
+
+    async def follow() -> None:
+        for port in cycle(ports):
+            client = aiomqtt.Client(
+                "127.0.0.1",
+                port,
+                identifier="x",
+                protocol=aiomqtt.ProtocolVersion.V5,
+                clean_start=False,
+                properties=connect_properties(OPTIONS),
+            )
+            try:
+                async with client:
+                    await client.subscribe(TOPIC, 1)
+                    async for message in client.messages:
+                        assert isinstance(message.payload, bytes)
+                        got.put(message.payload)
+            except aiomqtt.MqttError:
+                await asyncio.sleep(1)
+
+    async def until_cancelled() -> None:
+        with suppress(asyncio.CancelledError):
+            await following
+
+    loop = asyncio.new_event_loop()
+    following = loop.create_task(follow())
+    thread = threading.Thread(target=loop.run_until_complete, args=[until_cancelled()])
+    thread.start()
+    try:
+        yield lambda: got.get(timeout=PATIENCE_S)
+    finally:
+        loop.call_soon_threadsafe(following.cancel)
+        thread.join(PATIENCE_S)
+        loop.close()
+
+
+@contextmanager
+def mqttjs(ports: Sequence[int]) -> Iterator[Receive]:
+    """Its own list, `servers`."""
+    servers = [{"host": "127.0.0.1", "port": port, "protocol": "mqtt"} for port in ports]
+
+    class Listed(MqttJsPeer):
+        node = Node()
+        over = {"servers": servers, "reconnectPeriod": 1000}  # noqa: RUF012
+
+    try:
+        peer = Listed(ports[0], 5, OPTIONS)
+        peer.subscribe(TOPIC, 1)
+        yield lambda: peer.inbox.get(timeout=PATIENCE_S).payload
+    finally:
+        Listed.node.stop()
+
+
+@contextmanager
+def mosquitto_sub(ports: Sequence[int]) -> Iterator[Receive]:
+    """One broker after the other, as in a unit file: each for 10 s at most, as it would go on with
+    the one that it was connected to for ever."""
+    sub = "mosquitto_sub -c -i x -q 1 -t t -W 10 -p"
+    script = f"while :; do for port in {' '.join(map(str, ports))}; do {sub} $port; done; done"
+    with lines_of(["bash", "-c", script]) as receive:
+        yield receive
+
+
+@contextmanager
+def pubsub_sub(ports: Sequence[int]) -> Iterator[Receive]:
+    hosts = ",".join(f"127.0.0.1:{port}" for port in ports)
+    command = [sys.executable, "-m", "cli.main", "sub", TOPIC, "--id", "x", "-h", hosts]
+    with lines_of(command) as receive:
+        yield receive
+
+
+@contextmanager
+def lines_of(command: Sequence[str]) -> Iterator[Receive]:
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # To end all that it has started with it.
+    )
+    assert process.stdout is not None
+    lines: Queue[bytes] = Queue()
+
+    def read(stdout: IO[bytes]) -> None:
+        for line in stdout:
+            lines.put(line.rstrip())
+
+    reader = threading.Thread(target=read, args=[process.stdout])
+    reader.start()
+    try:
+        yield lambda: lines.get(timeout=PATIENCE_S)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        reader.join(PATIENCE_S)
+        process.stdout.close()
+
+
+def client(following: Following, *marks: pytest.MarkDecorator) -> ParameterSet:
+    return pytest.param(following, marks=marks, id=following.__name__)
+
+
+NEEDS_MOSQUITTO = pytest.mark.skipif(
+    shutil.which("mosquitto_sub") is None,
+    reason="needs mosquitto_sub (Debian: mosquitto-clients)",
+)
+CLIENTS = [
+    client(paho_311),
+    client(paho_5),
+    client(aiomqtt_5),
+    client(mqttjs, *NEEDS_MQTTJS),
+    client(mosquitto_sub, NEEDS_MOSQUITTO),
+    client(pubsub_sub),
+]
+
+
+@pytest.mark.parametrize("following", CLIENTS)
+def test_a_client_with_a_list_of_brokers_goes_on_at_another(
+    brokers: Pair, following: Following
+) -> None:
+    a, b = brokers
+    payloads = [b"%d" % number for number in range(2 * HALF)]
+    with following([a.port, b.port]) as receive, client_of(b) as publisher:
+        subscribed = "SELECT 1 FROM subscriptions WHERE client_id = 'x'"
+        wait_until(lambda: bool(b.query(subscribed)), timeout_s=PATIENCE_S)
+        publisher.connect(connect_packet("p"))
+        publisher.publish_all(TOPIC, payloads[:HALF])
+        got = [receive()]
+        a.kill()
+        killed_at = monotonic()
+        publisher.publish_all(TOPIC, payloads[HALF:])
+        while got[-1] != payloads[-1]:
+            got.append(receive())
+        print(f"all is here {monotonic() - killed_at:.1f} s after the broker was killed")
+    # What it had acknowledged to the one that was killed may come again. (P4)
+    assert [*dict.fromkeys(got)] == payloads
