@@ -14,7 +14,7 @@ QUICK := tests/model tests/unit tests/wire tests/test_architecture.py tests/test
 SLOW := $(filter-out $(QUICK),$(wildcard tests/test_*.py)) tests/crash tests/e2e tests/conformance tests/fuzz
 RANDOM := tests/crash tests/model tests/unit/net tests/unit/delivery tests/unit/store tests/e2e/test_websocket.py
 
-.PHONY: run test quick soak check test-cluster bench fuzz format clean
+.PHONY: run test quick soak check test-cluster bench bench-cluster fuzz format clean
 
 run: $(VENV)/.installed
 	$(BIN)/pubsub broker start --host $(HOST) --port $(PORT) --data-dir $(DATA)
@@ -52,6 +52,10 @@ test-cluster: $(VENV)/.installed-cluster
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.run $(if $(PEER),--peer $(PEER)) $(ARGS)
+
+# SQLite, and one to three brokers on three nodes of NATS on this machine; about four minutes.
+bench-cluster: $(VENV)/.installed-cluster
+	$(BIN)/python -m benchmarks.cluster $(ARGS)
 
 fuzz: $(VENV)/.installed-fuzz
 	$(BIN)/python -m tests.fuzz.run --seconds $(T) $(ARGS)

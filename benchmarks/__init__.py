@@ -9,4 +9,5 @@ where a broker spends its time meanwhile. Run `python -m benchmarks.run --help`.
 them into `docs/performance.md`. `work.py` counts what a message costs instead of timing it, with
 the whole broker in one process (`in_process.py`): the guard that CI runs. `codec.py` times parts of
 the broker by themselves, in microseconds: what comments quote.
+`cluster.py` measures brokers that share a log beside one that is alone.
 """
