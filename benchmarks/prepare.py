@@ -107,13 +107,19 @@ def _checksum(topic: str, at_us: int, payload: bytes) -> int:
 
 
 def _index(connection: sqlite3.Connection, first: int, last: int) -> None:
-    """The rows of `topic_blocks` for what was added; full blocks get their figures."""
+    """The rows of `topic_blocks` and `publisher_blocks` for what was added, and figures of full
+    blocks."""
     for block in range(first >> BLOCK_SHIFT, (last >> BLOCK_SHIFT) + 1):
         begin = max(first, block << BLOCK_SHIFT)
         end = min(last, (block + 1 << BLOCK_SHIFT) - 1)
         connection.execute(
             "INSERT OR IGNORE INTO topic_blocks (block, topic_id)"
             " SELECT DISTINCT ?, topic_id FROM messages WHERE offset BETWEEN ? AND ?",
+            (block, begin, end),
+        )
+        connection.execute(
+            "INSERT OR IGNORE INTO publisher_blocks (block, publisher_id)"
+            " SELECT DISTINCT ?, publisher_id FROM messages WHERE offset BETWEEN ? AND ?",
             (block, begin, end),
         )
         if block < last >> BLOCK_SHIFT:
