@@ -119,11 +119,6 @@ class Server:
         except BaseException:
             self._lock.close()
             raise
-        if not COPIES_BESIDE:
-            logger.info(
-                "leave no transaction open on %s: acknowledgements wait when that ends, %s",
-                *(DATABASE, COST),
-            )
 
     async def _start_on_store(self) -> None:
         config, clock, alarm = self.config, self._clock, self._alarm
@@ -395,6 +390,11 @@ async def _serve(
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
     announce(server)
+    if not COPIES_BESIDE:
+        logger.info(
+            "other programs may read %s, each time briefly: publishers wait when they end, %s",
+            *(DATABASE, COST),
+        )
     await server.wait_stopped()
     ending.expect_end(server.config.drain_timeout_s + STOP_TIMEOUT_S)
     await server.stop()
