@@ -14,7 +14,7 @@ from broker.config import DATABASE
 from broker.documents import RuleDocument
 from broker.plural import counted
 from cli import columns, output
-from cli.admin import is_running, request
+from cli.admin import WHERE_IT_IS, is_running, request
 from cli.at_rest import ran
 from cli.failure import CommandFailed, Exit
 
@@ -176,7 +176,9 @@ def _done(
 def _at_rest(data_dir: Path, do: Callable[[Any], Awaitable[Record]]) -> Record:
     if not (data_dir / DATABASE).exists():
         raise CommandFailed(
-            f"there is no log in {data_dir}/ yet", "pubsub user add NAME", Exit.NOTHING_THERE
+            f"there is no log in {data_dir}/ yet",
+            f"pubsub user add NAME begins one; or {WHERE_IT_IS}",
+            Exit.NOTHING_THERE,
         )
     from broker import at_rest
 

@@ -18,6 +18,11 @@ from cli import output
 from cli.failure import CommandFailed, Exit
 
 REQUEST_TIMEOUT_S = 10.0
+WHERE_IT_IS = (
+    "say where it keeps its log, on the machine where it runs: --data-dir DIR, or PUBSUB_DATA_DIR"
+    " for every command"
+)
+"""A data directory was looked for in a wrong place, maybe."""
 _CODES = {400: Exit.USAGE, 404: Exit.NOTHING_THERE, 503: Exit.STORE_DAMAGED}
 """What ends the command when the broker refuses; else 1."""
 
@@ -68,9 +73,7 @@ def request(
 def how_to_start(data_dir: Path) -> str:
     """Or where to look, as the broker may have been started in another directory."""
     option = "" if data_dir == Path("data") else f" --data-dir {data_dir}"
-    return (
-        f"start it with: pubsub broker start{option}; or say where it keeps its log: --data-dir DIR"
-    )
+    return f"start it with: pubsub broker start{option}; or {WHERE_IT_IS}"
 
 
 def query(asked: Mapping[str, str] | Sequence[tuple[str, str]]) -> str:

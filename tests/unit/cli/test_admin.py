@@ -73,7 +73,8 @@ def test_where_no_broker_is_the_way_to_start_one_is_said(
         request("GET", "/status", Path(data_dir))
     assert str(failed.value) == (
         f"no broker is running on {data_dir}/; start it with: {command};"
-        " or say where it keeps its log: --data-dir DIR"
+        " or say where it keeps its log, on the machine where it runs: --data-dir DIR,"
+        " or PUBSUB_DATA_DIR for every command"
     )
     assert failed.value.code is Exit.UNREACHABLE
 
