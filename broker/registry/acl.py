@@ -62,9 +62,9 @@ class Acl:
         return len(rules)
 
     def all(self) -> list[Listed]:
-        """By holder, those that roles always have in front."""
+        """By holder, those that roles always have at the end: nobody looks for them."""
         built_in = [rule for rules in BUILT_IN.values() for rule in rules]
-        return [*map(listed, built_in), *map(listed, self._permissions.listed())]
+        return [*map(listed, self._permissions.listed()), *map(listed, built_in)]
 
     def check(self, user: str, right: str, topic_filter: str, client_id: str) -> Checked:
         """Of a user, with this client identifier: as its PUBLISH or SUBSCRIBE is judged. Raises

@@ -104,6 +104,12 @@ def test_the_list_names_roles_and_what_is_built_in(
     acl.ls(data_dir, "standard", role=True, json=False)
     lines = capsys.readouterr().out.splitlines()
     assert "standard\trole\tallow\tpublish\t#\tbuilt in" in lines
+    acl.add(data_dir, acl.rule("zoe", "allow", "pub", "z", role=False))
+    capsys.readouterr()
+    acl.ls(data_dir, None, role=False, json=False)
+    marks = [line.endswith("built in") for line in capsys.readouterr().out.splitlines()]
+    assert True in marks
+    assert marks == sorted(marks), "what somebody made comes first"
     acl.ls(data_dir, "nobody", role=False, json=False)
     assert capsys.readouterr() == ("", "")
     monkeypatch.setattr("cli.output.to_terminal", lambda: True)
