@@ -96,8 +96,10 @@ async def _at_rest(
 
 
 def _progress(state: dict[str, Any]) -> None:
-    if "removed" in state:
-        output.progress(f"removing: {counted(state['removed'], 'message')}")
+    """Nothing once it is done: a question or the result comes next."""
+    if "removed" in state and not state.get("done"):
+        doing = "looking" if state["dry_run"] else "removing"
+        output.progress(f"{doing}: {counted(state['removed'], 'message')}")
 
 
 def _say(state: dict[str, Any], *, json: bool) -> None:

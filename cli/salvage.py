@@ -129,4 +129,6 @@ def _named(lost: Lost) -> str:
         for word, time_us in (("after", lost.since_us), ("before", lost.until_us))
         if time_us is not None
     ]
+    if len({time.split()[1] for time in times}) < len(times):
+        times = [f"at {times[0].split()[1]}"]
     return ", published ".join([named, " and ".join(times)] if times else [named])

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from broker.errors import TopicFilterInvalid
+from cli import log_trim
 from cli.failure import CommandFailed, Exit
 from cli.log_trim import trim
 from tests.support.messages import numbered
@@ -104,3 +105,15 @@ def test_a_time_is_said_as_to_other_commands(
     assert json.loads(capfd.readouterr().out)["before"] == 1
     run(data_dir, "tomorrow 00:00", dry_run=True, json=True)
     assert json.loads(capfd.readouterr().out)["before"] == 101
+
+
+@pytest.mark.parametrize(("dry_run", "doing"), [(True, "looking"), (False, "removing")])
+def test_on_the_way_it_says_whether_it_removes(
+    monkeypatch: pytest.MonkeyPatch, *, dry_run: bool, doing: str
+) -> None:
+    shown: list[str] = []
+    monkeypatch.setattr("cli.output.progress", shown.append)
+    state = {"removed": 4782, "dry_run": dry_run}
+    log_trim._progress(state | {"done": False})
+    log_trim._progress(state | {"done": True})
+    assert shown == [f"{doing}: 4,782 messages"]

@@ -12,6 +12,8 @@ import pytest
 
 from broker.errors import StoreCorrupt, StoreFull
 from broker.store.sqlite.file import DatabaseFile
+from broker.store.sqlite.lost import Lost
+from cli import salvage as module
 from cli.failure import CommandFailed, Exit
 from cli.long_work import LongWork
 from cli.salvage import salvage
@@ -45,6 +47,23 @@ def test_people_are_told_what_is_lost_and_what_is_saved(
         f"saved in {to}/pubsub.db: 2,997 messages, 0 retained, 0 sessions; lost: 3 messages",
     ]
     assert err == ""
+
+
+@pytest.mark.parametrize(
+    ("until_us", "said"),
+    [
+        (1_000_000, "published at 1970-01-01T00:00:01.000000Z"),
+        (None, "published after 1970-01-01T00:00:01.000000Z"),
+        (
+            2_000_000,
+            "published after 1970-01-01T00:00:01.000000Z and before 1970-01-01T00:00:02.000000Z",
+        ),
+    ],
+)
+def test_what_lies_between_two_messages_of_one_moment_is_of_that_moment(
+    until_us: int | None, said: str
+) -> None:
+    assert module._named(Lost(range(7, 8), 1_000_000, until_us)) == f"offset 7, {said}"
 
 
 def test_a_program_gets_records(data_dir: Path, capfd: pytest.CaptureFixture[str]) -> None:
