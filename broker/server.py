@@ -22,7 +22,7 @@ from broker.clients.asking import asking_of
 from broker.clients.services import Services
 from broker.clients.subscriptions import Subscriptions
 from broker.clock import Alarm, Clock, SystemClock
-from broker.config import ADMIN_SOCKET, DATABASE, Config
+from broker.config import ADMIN_SOCKET, Config
 from broker.counters import Counters
 from broker.delivery.delivery import Delivery
 from broker.ending import Ending
@@ -48,8 +48,7 @@ from broker.registry.users import Users, expect_users, renewal_of
 from broker.registry.wills import Wills
 from broker.reloading import Reloading, Source
 from broker.store.directory import lock_data_dir
-from broker.store.sqlite.checkpoint import COPIES_BESIDE
-from broker.store.sqlite.wal_growth import COST
+from broker.store.sqlite.checkpoint import tell_cost_of_readers
 from broker.web import acl, queues, reload, subscribers, trimming
 from broker.web import quotas as web_quotas
 from broker.web import users as web_users
@@ -197,6 +196,7 @@ class Server:
             await self._admin.stop()
             raise
         self._spawn(self.reloading.watch_forever(clock))
+        self._spawn(self._listening.doubt_forever())
         wills.listening(sessions.has_durable, clock.now())
 
     @property
@@ -284,6 +284,7 @@ class Server:
             "version": __version__,
             "pid": os.getpid(),
             "address": f"{host}:{port}" if host else "not listening yet",
+            **self._listening.status(),
             "uptime_s": round(self._clock.monotonic() - self._started_at, 1),
             "data_dir": str(self.config.data_dir.absolute()),
             "durability": self.config.durability,
@@ -301,6 +302,7 @@ class Server:
             "delayed_messages": len(self._services.asking.delayed),
             "delayed_bytes": self._services.asking.delayed.bytes,
             "dedup_keys": len(self._services.asking.dedup),
+            **self._services.sys_tree.rates(),
             **self.counters.told(),
         }
 
@@ -390,11 +392,7 @@ async def _serve(
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
     announce(server)
-    if not COPIES_BESIDE:
-        logger.info(
-            "other programs may read %s, each time briefly: publishers wait when they end, %s",
-            *(DATABASE, COST),
-        )
+    tell_cost_of_readers()
     await server.wait_stopped()
     ending.expect_end(server.config.drain_timeout_s + STOP_TIMEOUT_S)
     await server.stop()

@@ -38,9 +38,11 @@ COUNTED = {
 
 def lines(status: Status, width: int) -> Iterator[str]:
     """Raises nothing for what is missing or new in `status`."""
-    said = f"pubsub {status.get('version', '')} on {status.get('address', '')}"
-    yield output.one_line(
-        f"{said}, pid {status.get('pid')}, up {duration(status.get('uptime_s', 0))}"
+    where = ", ".join(status.get("listeners", ())) or status.get("address", "")
+    said = f"pubsub {status.get('version', '')} on {where}"
+    said += f", pid {status.get('pid')}, up {duration(status.get('uptime_s', 0))}"
+    yield from textwrap.wrap(
+        output.one_line(said), width, subsequent_indent="  ", break_on_hyphens=False
     )
     for trouble in troubles(status):
         yield from textwrap.wrap(
@@ -69,6 +71,8 @@ def troubles(status: Status) -> Iterator[str]:
             f" {size(disk.get('least', 0))} and more are free; make room there, {then} old"
             " messages: pubsub log trim --before SPEC"
         )
+    for file, doubt in status.get("certificates", {}).items():
+        yield f"careful clients do not connect, or soon will not: {file}: {doubt}; renew it"
     if damaged := status.get("damaged_offsets"):
         yield (
             f"{counted(damaged, 'message is', 'messages are')} damaged: pubsub check says which;"
@@ -93,6 +97,9 @@ def _doing(status: Status) -> Iterator[tuple[str, str]]:
         if delayed := status.get("delayed_messages"):
             said += f"; {delayed:,} wait until they are due"
         yield "messages", f"{said} since the start"
+    if "messages_in_per_s" in status:
+        came, sent = status["messages_in_per_s"], status.get("messages_out_per_s", 0)
+        yield "", f"{came:,.1f}/s came, {sent:,.1f}/s were sent in the last minute"
     waiting = status.get("waiting", {})
     if waiting.get("messages") or waiting.get("sessions"):
         yield (

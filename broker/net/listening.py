@@ -18,9 +18,10 @@ from broker.net import unix
 from broker.net.entrance import Connections, Entrance
 from broker.net.tcp import TcpConnection
 from broker.net.tls import TlsConnection
-from broker.security.tls import Revocations, context_of, doubts
+from broker.security.tls import Revocations, Trust, context_of, trust
 
 BACKLOG = 1024
+DOUBTED_EVERY_S = 86_400.0
 ENDED_AT_ONCE_MAX = 50
 """Connections that one turn of the loop ends: about 5 ms."""
 
@@ -34,8 +35,8 @@ class Certified:
     listener: Listener
     context: SSLContext | None
     revocations: Revocations
-    doubt: str
-    """Why a careful client would not trust its certificate; "": nothing is known against it."""
+    trust: Trust
+    """What a careful client makes of its certificate."""
 
 
 class Listening:
@@ -47,14 +48,15 @@ class Listening:
         self._open: list[tuple[Entrance, asyncio.Server]] = []
         self._stopped = False
         self._known = "", 0
+        self._certified: list[Certified] = []
 
     async def start(self, listeners: Sequence[Listener]) -> None:
         """Accept connections. Raises ConfigError, and then accepts none: where one listener cannot
         listen."""
         certified = await self.certified(listeners)
         await self.open(certified)
-        for each in certified:
-            _tell(each)
+        self._certified = certified
+        self.doubts()
 
     async def certified(self, listeners: Sequence[Listener]) -> list[Certified]:
         """With what the files of their TLS say now. Raises ConfigError: they cannot be used."""
@@ -104,7 +106,30 @@ class Listening:
                 self._open.remove((entrance, server))
             else:
                 entrance.renew(self._services, renewed.listener, renewed.context)
-        return [doubt for each in listeners if (doubt := _tell(each))]
+        self._certified = [*listeners]
+        return self.doubts()
+
+    def doubts(self) -> list[str]:
+        """Why certificates are doubtful now, told to the operator, too."""
+        now_s = self._services.clock.wall_us() / 1_000_000
+        return [doubt for each in self._certified if (doubt := _tell(each, now_s))]
+
+    async def doubt_forever(self) -> None:
+        """Until cancelled: tell once a day what is doubtful then."""
+        while True:
+            await self._services.clock.sleep(DOUBTED_EVERY_S)
+            self.doubts()
+
+    def status(self) -> dict[str, object]:
+        """For people and monitoring: where it listens, and what is wrong with certificates."""
+        now_s = self._services.clock.wall_us() / 1_000_000
+        said = {
+            str(each.listener.tls_certificate): each.trust.at(now_s) for each in self._certified
+        }
+        return {
+            "listeners": [_address(server) for _, server in self._open if server.sockets],
+            "certificates": {file: doubt for file, doubt in said.items() if doubt},
+        }
 
     async def end_revoked(self, listeners: Sequence[Certified]) -> None:
         """End connections whose client certificate was revoked, a few in each turn of the loop."""
@@ -190,6 +215,13 @@ class Listening:
         return str(self._open[0][0].listener.unix_socket), 0
 
 
+def _address(server: asyncio.Server) -> str:
+    name = server.sockets[0].getsockname()
+    if not isinstance(name, tuple):
+        return str(name)
+    return f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
+
+
 async def _close(server: asyncio.Server) -> None:
     """So that another may listen there."""
     server.close()
@@ -203,15 +235,18 @@ def _remove_socket(entrance: Entrance) -> None:
 
 def _certified(listener: Listener) -> Certified:
     context = context_of(listener)
-    doubt = "" if context is None else doubts(listener, context)
-    return Certified(listener, context, Revocations(listener), doubt)
+    trusted = Trust("", None) if context is None else trust(listener, context)
+    return Certified(listener, context, Revocations(listener), trusted)
 
 
-def _tell(certified: Certified) -> str:
+def _tell(certified: Certified, now_s: float) -> str:
     """What is doubtful about a certificate, told to the operator."""
-    if not certified.doubt:
+    if not (said := certified.trust.at(now_s)):
         return ""
-    doubt = f"{certified.listener.tls_certificate}: {certified.doubt}"
+    doubt = f"{certified.listener.tls_certificate}: {said}"
+    if said.startswith("expires"):
+        logger.warning("clients will soon not connect any more: %s", doubt)
+        return doubt
     logger.warning("careful clients will not connect: %s", doubt)
     return doubt
 

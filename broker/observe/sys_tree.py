@@ -108,6 +108,18 @@ class SysTree:
                     outgoing.append((message, replace(grant, retained=True)))
         return outgoing
 
+    def rates(self) -> dict[str, object]:
+        """Messages a second, on average over about the last minute: for people and monitoring. Of a
+        broker that does not publish `$SYS` nobody counts them."""
+        return {
+            name: round(self._loads[total].per_minute[1] / 60, 1)
+            for name, total in (
+                ("messages_in_per_s", "publish/received"),
+                ("messages_out_per_s", "publish/sent"),
+            )
+            if total in self._loads
+        }
+
     def _values(self, now: Monotonic, stats: StoreStats) -> dict[str, object]:
         sessions, counters = self._sessions, self._counters
         connected = sessions.connected_count - self._groups.open_count

@@ -13,10 +13,11 @@ import re
 import ssl
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from broker.errors import ConfigError
 from broker.listeners import Listener
+from broker.plural import counted
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -30,6 +31,9 @@ VERIFY = {
     "optional": ssl.CERT_OPTIONAL,
     "required": ssl.CERT_REQUIRED,
 }
+EXPIRES_SOON_S = 14 * 86_400
+HAS_EXPIRED = "certificate has expired"
+"""As OpenSSL says it."""
 MODE_OF_OTHERS = 0o026
 """Read or write for everybody, write for the group: what a key is not to have."""
 CRLS = re.compile(rb"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----\n?", re.DOTALL)
@@ -65,6 +69,30 @@ def context_of(listener: Listener) -> ssl.SSLContext | None:
 def doubts(listener: Listener, context: ssl.SSLContext) -> str:
     """Why a careful client would not trust the certificate of `context`, such as: it has expired.
     "": nothing is known against it. Raises ConfigError: there can be no connection with it."""
+    return trust(listener, context).doubt
+
+
+class Trust(NamedTuple):
+    """What a careful client makes of a certificate. `doubt` is "" and `expires_at_s` (seconds since
+    the epoch) is known, or the other way round."""
+
+    doubt: str
+    expires_at_s: float | None
+
+    def at(self, now_s: float) -> str:
+        """What an operator has to know of it now; "": nothing."""
+        if self.doubt or self.expires_at_s is None:
+            return self.doubt
+        left_s = self.expires_at_s - now_s
+        if left_s <= 0:
+            return HAS_EXPIRED
+        if left_s < EXPIRES_SOON_S:
+            return f"expires in {counted(int(left_s / 86_400), 'day')}"
+        return ""
+
+
+def trust(listener: Listener, context: ssl.SSLContext) -> Trust:
+    """Raises ConfigError, as `doubts`."""
     certificate = listener.tls_certificate
     assert certificate is not None
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -72,18 +100,19 @@ def doubts(listener: Listener, context: ssl.SSLContext) -> str:
     client.verify_flags |= PARTIAL_CHAIN
     try:
         client.load_verify_locations(cafile=certificate)
-        _shake_hands(client, context)
+        shown = _shake_hands(client, context)
     except ssl.SSLCertVerificationError as error:
-        return error.verify_message
+        return Trust(error.verify_message, None)
     except ssl.SSLError as error:
         raise ConfigError(
             "listeners.tls_certificate", str(certificate), f"cannot be used: {reason_of(error)}"
         ) from error
-    return ""
+    return Trust("", ssl.cert_time_to_seconds(str(shown["notAfter"])))
 
 
-def _shake_hands(client: ssl.SSLContext, server: ssl.SSLContext) -> None:
-    """Raises ssl.SSLError. Ends where the server would ask who the client is."""
+def _shake_hands(client: ssl.SSLContext, server: ssl.SSLContext) -> Mapping[str, object]:
+    """The certificate that the client sees. Raises ssl.SSLError. Ends where the server would ask
+    who the client is."""
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     sides = (
         client.wrap_bio(to_client, to_server),
@@ -94,6 +123,7 @@ def _shake_hands(client: ssl.SSLContext, server: ssl.SSLContext) -> None:
             side.do_handshake()
         except ssl.SSLWantReadError:
             continue
+    return sides[0].getpeercert() or {}
 
 
 class Revocations:

@@ -51,5 +51,7 @@ def _flat(status: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str,
     for name, value in status.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{name}.")
+        elif isinstance(value, list):
+            yield f"{prefix}{name}", ", ".join(map(str, value))
         else:
             yield f"{prefix}{name}", str(value)

@@ -317,6 +317,8 @@ async def test_an_expired_certificate_is_told(
         (doubt,) = (await server.reloading.reload()).doubts
         assert doubt == f"{network.server.certificate}: certificate has expired"
         assert f"careful clients will not connect: {doubt}" in caplog.messages
+        file = str(network.server.certificate)
+        assert server.status()["certificates"] == {file: "certificate has expired"}
         with pytest.raises(ssl.SSLCertVerificationError):
             await serial_of(server, network)
 

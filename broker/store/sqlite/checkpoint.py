@@ -28,12 +28,13 @@ from contextlib import suppress
 from time import perf_counter
 
 from broker import tasks
+from broker.config import DATABASE
 from broker.errors import StoreBusy, StoreError, StoreFull
 from broker.store.sqlite import opening, tables
 from broker.store.sqlite.file import DatabaseFile
 from broker.store.sqlite.thread import ConnectionThread
 from broker.store.sqlite.wal import WAL_SUFFIX
-from broker.store.sqlite.wal_growth import WalGrowth
+from broker.store.sqlite.wal_growth import COST, WalGrowth
 from broker.store.sqlite.writer import Writer
 
 CHECKPOINT_PAGES = 1500
@@ -50,6 +51,15 @@ COPIES_BESIDE = sqlite3.sqlite_version_info >= (3, 51, 3)
 """Whether SQLite may write and checkpoint on two connections at once."""
 
 logger = logging.getLogger(__name__)
+
+
+def tell_cost_of_readers() -> None:
+    """For the operator, who may have other programs read the database; once the broker is up."""
+    if not COPIES_BESIDE:
+        logger.info(
+            "other programs may read %s, each time briefly: publishers wait when they end, %s",
+            *(DATABASE, COST),
+        )
 
 
 class Checkpoints:

@@ -50,6 +50,25 @@ def test_of_a_broker_that_is_well_it_says_what_it_does_and_nothing_that_is_zero(
     ]
 
 
+def test_how_busy_it_is_now_is_told_beside_what_it_did_since_the_start() -> None:
+    said = told(messages_in_per_s=1234.5, messages_out_per_s=0)
+    assert said[2:4] == [
+        "messages    444,915 came, 1,000 were sent since the start",
+        "            1,234.5/s came, 0.0/s were sent in the last minute",
+    ]
+
+
+def test_every_listener_is_named_and_a_certificate_that_expires() -> None:
+    where = ["127.0.0.1:9000", "[::1]:8883", "/run/pubsub/pubsub.sock"]
+    said = told(listeners=where, certificates={"/c/server.crt": "certificate has expired"})
+    assert said[:4] == [
+        "pubsub 0.1.0 on 127.0.0.1:9000, [::1]:8883, /run/pubsub/pubsub.sock, pid 17, up",
+        "  3h",
+        "! careful clients do not connect, or soon will not: /c/server.crt: certificate",
+        "  has expired; renew it",
+    ]
+
+
 def test_what_is_wrong_comes_first_with_what_to_do() -> None:
     full = told(
         waiting={"messages": 2, "sessions": 1, "disk": "full"},

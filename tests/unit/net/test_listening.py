@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,8 @@ from broker.config import Config
 from broker.errors import ConfigError
 from broker.listeners import Listener
 from broker.net.entrance import Connections
-from broker.net.listening import Listening
+from broker.net.listening import DOUBTED_EVERY_S, Listening
+from tests.support.certificates import Network
 from tests.support.clients import services
 from tests.support.world import World
 
@@ -120,3 +123,29 @@ async def test_a_file_that_is_no_socket_is_left_alone(listening: Listening, tmp_
     with pytest.raises(ConfigError, match="is no socket"):
         await listening.start([Listener(unix_socket=path)])
     assert path.read_text() == "mine"
+
+
+async def test_a_certificate_that_expires_meanwhile_is_told_once_a_day_and_in_the_status(
+    world: World, listening: Listening, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    network = Network(tmp_path)
+    network.renewed(30)
+    world.clock.set_wall(int(time.time()))
+    file = str(network.server.certificate)
+    await listening.start([HERE, replace(network.listener(), port=0)])
+    assert len(str(listening.status()["listeners"]).split(",")) == 2
+    assert listening.status()["certificates"] == {}
+    telling = asyncio.create_task(listening.doubt_forever())
+    await asyncio.sleep(0)
+    said = []
+    for _ in range(31):
+        world.clock.advance(DOUBTED_EVERY_S)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        said.append(caplog.messages[-1] if caplog.messages else "")
+        caplog.clear()
+    telling.cancel()
+    assert said.count("") == 16
+    assert said[-15] == f"clients will soon not connect any more: {file}: expires in 13 days"
+    assert said[-1] == f"careful clients will not connect: {file}: certificate has expired"
+    assert listening.status()["certificates"] == {file: "certificate has expired"}

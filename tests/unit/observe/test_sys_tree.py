@@ -182,6 +182,7 @@ async def test_loads_are_per_minute(world: World, tree: SysTree) -> None:
     got = await published(world, tree, 160.0)
     assert [got[f"load/publish/received/{n}min"] for n in (1, 5, 15)] == ["37.93", "10.88", "3.87"]
     assert got["load/connections/1min"] == "0.63"
+    assert tree.rates() == {"messages_in_per_s": 0.6, "messages_out_per_s": 0.0}
 
 
 def test_a_load_comes_to_the_rate_and_goes_when_nothing_comes() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from broker.errors import ConfigError
 from broker.listeners import Listener
-from broker.security.tls import context_of, doubts, user_of
+from broker.security.tls import context_of, doubts, trust, user_of
 from tests.support.certificates import Network
 
 
@@ -102,6 +102,20 @@ def test_a_certificate_is_doubted_once_it_has_expired(network: Network) -> None:
         context = context_of(listener)
         assert context is not None
         assert doubts(listener, context) == doubt
+
+
+def test_it_is_said_of_a_certificate_that_it_expires_soon_and_then_that_it_has(
+    network: Network,
+) -> None:
+    network.renewed(100)
+    listener = network.listener()
+    context = context_of(listener)
+    assert context is not None
+    found = trust(listener, context)
+    assert found.expires_at_s is not None
+    day_s = 86_400
+    said = [found.at(found.expires_at_s - left_s) for left_s in (15 * day_s, 13 * day_s, day_s, 0)]
+    assert said == ["", "expires in 13 days", "expires in 1 day", "certificate has expired"]
 
 
 @given(position=st.floats(0, 1, exclude_max=True), byte=st.integers(0, 255), cut=st.booleans())
