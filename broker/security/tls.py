@@ -87,7 +87,8 @@ class Trust(NamedTuple):
         if left_s <= 0:
             return HAS_EXPIRED
         if left_s < EXPIRES_SOON_S:
-            return f"expires in {counted(int(left_s / 86_400), 'day')}"
+            days = int(left_s / 86_400)
+            return f"expires in {counted(days, 'day')}" if days else "expires within a day"
         return ""
 
 

@@ -267,7 +267,7 @@ def _say_what_is_not_there(left: _Left, noted: Noted | None) -> None:
             left.wal_path.name,
         )
     end = left.end.high_watermark if left.end is not None else 0
-    if noted is not None and end < noted.high_watermark:
+    if noted is not None and end < noted.high_watermark and left.unreadable is None:
         logger.warning(
             "%s ends at offset %d, and %d was noted: taken for a restored backup, or lost with the"
             " power; offsets go on above",

@@ -130,7 +130,7 @@ async def test_a_certificate_that_expires_meanwhile_is_told_once_a_day_and_in_th
 ) -> None:
     network = Network(tmp_path)
     network.renewed(30)
-    world.clock.set_wall(int(time.time()))
+    world.clock.set_wall(int(time.time()) - int(DOUBTED_EVERY_S / 2))
     file = str(network.server.certificate)
     await listening.start([HERE, replace(network.listener(), port=0)])
     assert len(str(listening.status()["listeners"]).split(",")) == 2

@@ -438,6 +438,20 @@ async def test_a_backup_in_the_place_of_a_log_that_was_stopped_gives_no_offset_t
     assert "restored backup" in caplog.text
 
 
+async def test_of_a_database_that_cannot_be_read_only_that_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "pubsub.db"
+    async with opened(path) as store:
+        await store.append(numbered(100))
+    pages = path.read_bytes()
+    path.write_bytes(pages[:4096] + b"\xaa" * (len(pages) - 4096))
+    with pytest.raises(StoreCorrupt):
+        async with opened(path):
+            pass
+    assert "restored backup" not in caplog.text
+
+
 async def test_a_copy_of_another_log_that_is_gone_is_begun_anew(tmp_path: Path) -> None:
     path = tmp_path / "pubsub.db"
     async with opened(path) as store:
