@@ -54,6 +54,7 @@ class Opened(NamedTuple):
         brokers = Brokers(
             self.shared, services.clock, sessions, asking.delayed, groups.dead_letters
         )
+        services.sys_tree.beside.append(brokers.values)
         return [brokers.watch_forever, elsewhere.read_accounts_forever]
 
     async def leave(self, clock: Clock) -> None:

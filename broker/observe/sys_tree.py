@@ -1,4 +1,5 @@
-"""`$SYS/broker/...`: what the broker tells about itself, under Mosquitto's names.
+"""`$SYS/broker/...`: what the broker tells about itself, under Mosquitto's names; and what it knows
+of others beside it, `$SYS/brokers/...`.
 
 - The values are messages, but not in the log: the log of a quiet broker would be full of them. So
   they have no offset, nobody can replay or query them, and an absent subscriber misses them.
@@ -65,6 +66,8 @@ class SysTree:
         self._loads: dict[str, Load] = {}
         self.more: list[Callable[[], Mapping[str, object]]] = []
         """What others tell, by name."""
+        self.beside: list[Callable[[], Mapping[str, object]]] = []
+        """The same, by names that are below `$SYS`."""
         self._messages: dict[str, Message] = {}
         """By topic, as last published."""
 
@@ -83,8 +86,11 @@ class SysTree:
         """Send the subscribers the values that changed since the last call."""
         stats = await self._log.store.stats()
         changed: list[Message] = []
-        for name, value in self._values(now.monotonic, stats).items():
-            topic, payload = PREFIX + name, str(value).encode()
+        values = {PREFIX + name: v for name, v in self._values(now.monotonic, stats).items()}
+        for tell in self.beside:
+            values |= {f"{SYS}/{name}": value for name, value in tell().items()}
+        for topic, value in values.items():
+            payload = str(value).encode()
             last = self._messages.get(topic)
             if last is None or last.payload != payload:
                 message = Message(topic, payload, 0, True, SYS, now.wall_us)

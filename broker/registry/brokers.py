@@ -61,6 +61,11 @@ class Brokers:
         self._look_at = clock.monotonic()
         """When to see what the dead have left."""
 
+    def values(self) -> dict[str, object]:
+        """For `$SYS`: who shares the log and is not dead, this broker among them."""
+        alive = sorted([self._store.broker_id, *self._store.others])
+        return {"brokers/count": len(alive), "brokers/alive": " ".join(alive)}
+
     async def watch_forever(self) -> None:
         """Raises StoreError: the broker cannot go on."""
         while True:

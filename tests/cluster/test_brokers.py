@@ -137,6 +137,17 @@ def test_a_broker_that_dies_leaves_its_wills_once_and_its_sessions_free(brokers:
         assert back.connect(connect_packet("x3", durable=True)).session_present
 
 
+def test_a_broker_tells_how_many_live(brokers: Pair) -> None:
+    a, b = brokers
+    with client_of(b) as client:
+        client.connect(connect_packet("x"))
+        client.subscribe("$SYS/brokers/count", 0)
+        while client.expect(Publish).payload != b"2":
+            pass  # It has not heard of the other yet.
+        a.kill()
+        assert client.expect(Publish).payload == b"1"
+
+
 def test_a_broker_that_was_taken_for_dead_ends(brokers: Pair) -> None:
     a, b = brokers
     with client_of(a) as client:

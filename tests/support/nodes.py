@@ -106,7 +106,8 @@ async def new_log(nodes: Nodes) -> JetStreamLog:
 def broker_on(log: JetStreamLog, directory: Path, name: str) -> BrokerProcess:
     (directory / name).mkdir()
     hosts = ",".join(server.removeprefix(SCHEME) for server in log.servers)
-    settings = {"store": f"{SCHEME}{hosts}/{log.name}", "will_restart_grace_s": 0}
+    store = f"{SCHEME}{hosts}/{log.name}"
+    settings = {"store": store, "will_restart_grace_s": 0, "sys_interval_s": 1}
     return BrokerProcess(directory / name, settings)
 
 

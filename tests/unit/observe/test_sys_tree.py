@@ -72,6 +72,20 @@ async def test_a_subscriber_gets_all_and_then_what_changed(world: World, tree: S
     assert values(sub.got) == {"uptime": "10 seconds"}
 
 
+async def test_what_is_told_beside_is_not_of_this_broker_alone(world: World, tree: SysTree) -> None:
+    alive = ["a b"]
+    tree.beside.append(lambda: {"brokers/alive": alive[0]})
+    sub = await subscriber(world, "$SYS/brokers/#")
+    await tree.publish(at(100.0))
+    alive[0] = "a"
+    await tree.publish(at(110.0))
+    await tree.publish(at(120.0))
+    assert [(m.topic, m.payload, m.retain) for m, _ in sub.got] == [
+        ("$SYS/brokers/alive", b"a b", True),
+        ("$SYS/brokers/alive", b"a", True),
+    ]
+
+
 async def test_what_it_gets_is_of_qos_0_retained_and_not_of_the_log(
     world: World, tree: SysTree
 ) -> None:

@@ -37,6 +37,24 @@ async def look(world: World) -> None:
     await world.passing_time(world.brokers.look())
 
 
+async def test_each_tells_who_lives_itself_among_them() -> None:
+    log = MemoryLog()
+    async with two_brokers(log=log) as (a, b):
+        async with one_more(log, "c", a.clock) as c:
+            await both_settled(a, b, c)
+            three = " ".join(sorted([id_of(a), id_of(b), id_of(c)]))
+            for world in (a, b, c):
+                assert told(world) == {"brokers/count": 3, "brokers/alive": three}
+        await pass_away(a, b)
+        two = " ".join(sorted([id_of(a), id_of(b)]))
+        assert told(a) == told(b) == {"brokers/count": 2, "brokers/alive": two}
+
+
+def told(world: World) -> dict[str, object]:
+    assert world.brokers is not None
+    return world.brokers.values()
+
+
 async def test_the_wills_of_a_dead_broker_go_out_once() -> None:
     log, many = MemoryLog(), 2 * TAKEN_AT_ONCE_MAX + 1
     async with two_brokers(AT_ONCE, log=log) as (a, b):
