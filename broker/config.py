@@ -61,6 +61,7 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "inflight_max": (1, 65_535),
     "topic_alias_max": (0, 65_535),
     "store_replicas_min": (1, 5),
+    "store_keep_bytes": (MIB, TIB),
     "outbox_messages_max": (1, 10_000_000),
     "outbox_bytes_max": (1, TIB),
     "write_buffer_bytes_max": (1, TIB),
@@ -141,6 +142,7 @@ class Config:
     a copy of it. See docs/cluster.md."""
     store_replicas_min: int = 3
     """A shared log that fewer nodes keep is refused. Less than 3 survives the loss of none."""
+    store_keep_bytes: int = 10 << 30
     allow_anonymous: bool = False
     """Who gives no user name is the user `anonymous`. Needed to listen on anything but loopback
     while there are no users."""
@@ -224,13 +226,11 @@ class Config:
     """`[[dedup]] filter = "orders/#" window = "10m"`: what is published there with a `dedup-key` is
     stored once for each key, publisher and topic. The first filter that matches counts."""
     dedup_keys_max: int = 250_000
-    """Keys that are in their windows; a message with one more is refused. Each takes about 250
-    bytes of memory."""
+    """Keys in their windows; a message with one more is refused. Each takes about 250 bytes."""
     sys_interval_s: float = 10.0
     """How often changed values under `$SYS/broker` are published; 0: there are none."""
     scrub_bytes_per_s: int = MIB // 4
-    """How fast the log is read in the background to find damage; 0: not at all. At 256 KiB/s a log
-    of 10 GiB takes half a day."""
+    """How fast the log is read to find damage; 0: not at all. 10 GiB take half a day."""
     retention: tuple[RetentionRule, ...] = ()
     """How long messages are kept, by Topic Filter: tables `[[retention]]`. What none of them
     matches is kept for 30 days, up to 10 GiB or half of the file system; in a log that an older
@@ -342,7 +342,7 @@ def _converted(key: str, value: object, wanted: Any) -> object:
     """What the file or the command line says, as the setting's type. Raises ConfigError."""
     if type(None) in get_args(wanted):
         (wanted,) = set(get_args(wanted)) - {type(None)}
-    if key == "disk_free_min":
+    if key in ("disk_free_min", "store_keep_bytes"):
         return bytes_of(key, value)
     if wanted is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)

@@ -55,7 +55,7 @@ class Opened(NamedTuple):
             self.shared, services.clock, sessions, asking.delayed, groups.dead_letters
         )
         services.sys_tree.beside.append(brokers.values)
-        return [brokers.watch_forever, elsewhere.read_accounts_forever]
+        return [brokers.watch_forever, brokers.trim_forever, elsewhere.read_accounts_forever]
 
     async def leave(self, clock: Clock) -> None:
         """Tell others that nothing more is stored here, and so when nobody does that any more."""
@@ -95,7 +95,7 @@ async def open_store(config: Config, clock: Clock, *, accept_loss: bool) -> Open
         ) from error
     log = JetStreamLog(servers, name, replicas_min=config.store_replicas_min)
     copy = SqliteStore(path, is_copy=True, accept_loss=accept_loss)
-    shared = ClusterStore(log, copy)
+    shared = ClusterStore(log, copy, keep_bytes=config.store_keep_bytes)
     telling = tasks.start(_tell(shared, clock), _not_told)
     try:
         await shared.open()

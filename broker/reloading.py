@@ -26,8 +26,9 @@ LOOK_S = 10.0
 """How often to look whether a file of certificates, or of keys of tokens, has changed. It counts
 when it has not changed any more at the next look, as a certificate and its key are two files."""
 AFTER_A_RESTART = (
-    *("data_dir", "durability", "store", "store_replicas_min", "will_restart_grace_s"),
-    *("append_bytes_max", "lazy_commit_ms", "sys_interval_s", "scrub_bytes_per_s"),
+    *("data_dir", "durability", "store", "store_replicas_min", "store_keep_bytes"),
+    *("will_restart_grace_s", "append_bytes_max", "lazy_commit_ms", "sys_interval_s"),
+    "scrub_bytes_per_s",
 )
 """Settings that are looked at once. For all others, who needs them looks them up each time, or is
 one of `Reloading.also`."""

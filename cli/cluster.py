@@ -104,7 +104,7 @@ def status(store: str, *, as_json: bool) -> None:
         return
     output.text(
         f"log {found.name}, id {found.log_id}\n"
-        f"{found.records:,} records ({found.bytes:,} bytes), the newest is {found.newest:,}\n"
+        f"{found.records:,} records ({found.bytes:,} bytes), {found.oldest:,} to {found.newest:,}\n"
     )
     columns.write(
         ["NODE", "IS", "BEHIND"],

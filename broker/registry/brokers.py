@@ -3,6 +3,7 @@
 - Each broker appends something every HEARTBEAT_S, be it nothing. One of which the log shows nothing
   for `timeout_s` is taken for dead by whoever says so first; if it lives, it hears of that and has
   to start anew. Nobody compares clocks, and nobody counts while its own appends take long.
+- The first of the living trims the log (`store/shared/trimming.py`).
 - What a dead broker left is taken up by whoever comes to it first: its sessions go on expiring, and
   its clients' wills go out, here; each of them at one broker, as it is one append that takes it.
 """
@@ -15,6 +16,7 @@ from contextlib import AsyncExitStack
 
 from broker.clock import Clock
 from broker.documents import Key, OwnerDocument, WillDeadlineDocument
+from broker.errors import StoreError
 from broker.log.delayed import Delayed
 from broker.message import Monotonic
 from broker.plural import counted
@@ -30,6 +32,7 @@ SLOW_S = 1.0
 """An append of our own that takes longer says that it is not the others who are slow."""
 LOOK_AGAIN_S = 30.0
 """After this long it is seen whether whoever took a broker for dead has taken up what it left."""
+TRIM_INTERVAL_S = 10.0
 TAKEN_AT_ONCE_MAX = 100
 """Sessions that one append takes."""
 
@@ -71,6 +74,14 @@ class Brokers:
         while True:
             await self.look()
             await self._clock.sleep(HEARTBEAT_S)
+
+    async def trim_forever(self) -> None:
+        while True:
+            await self._clock.sleep(TRIM_INTERVAL_S)
+            try:
+                await self._store.trim_log()
+            except StoreError as error:  # If it cannot be appended to either, that ends the broker.
+                logger.warning("the shared log was not trimmed: %s", error)
 
     async def look(self) -> None:
         """Say that we live, see who does, take up what the dead have left. Raises StoreError."""

@@ -186,6 +186,7 @@ def test_retention_is_read_from_its_tables(tmp_path: Path) -> None:
 
 
 def test_a_number_of_bytes_may_have_a_unit(tmp_path: Path) -> None:
+    assert load(tmp_path, 'store_keep_bytes = "20GB"').store_keep_bytes == 20 * 10**9
     assert load(tmp_path, 'disk_free_min = "1GB"').disk_free_min == 10**9
     assert load(tmp_path, "disk_free_min = 0").disk_free_min == 0
     with pytest.raises(ConfigError, match="disk_free_min = 'much': must be a number of bytes"):

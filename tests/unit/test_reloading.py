@@ -105,10 +105,12 @@ async def serial_of(server: Server, network: Network) -> object:
 
 async def test_where_the_log_is_does_not_change_at_once(settings: Settings) -> None:
     async with running(settings) as server:
-        settings.edit(store="nats://host/name", store_replicas_min=1, durability="os")
+        settings.edit(
+            store="nats://host/name", store_replicas_min=1, store_keep_bytes=1 << 30, durability="os"
+        )
         reloaded = await server.reloading.reload()
         assert reloaded.changed == []
-        assert reloaded.restart == ["durability", "store", "store_replicas_min"]
+        assert reloaded.restart == ["durability", "store", "store_replicas_min", "store_keep_bytes"]
 
 
 async def test_what_can_change_at_once_does_and_the_rest_is_named(settings: Settings) -> None:

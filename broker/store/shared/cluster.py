@@ -9,6 +9,7 @@ copy has every message in a table, and a broker that ends costs nobody anything 
 - What an append waits for is a majority of the nodes of the log. While there is none it is tried
   again, for `append_timeout_s`; it is never stored twice.
 - Messages are removed from the copy only (`trim`, `removing`): each broker keeps what it is told.
+  From the log goes what all living brokers have (`trimming`).
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from broker.store.shared.entries import APPEND, CLOSED, encode, encode_closed, r
 from broker.store.shared.follower import ChangedElsewhere, Follower, Pending, nobody_listens
 from broker.store.shared.removing import CopyRemoving
 from broker.store.shared.shared_log import RECORD_BYTES_MAX, SharedLog, Undecided
+from broker.store.shared.trimming import KEEP_BYTES, Trimming
 
 APPEND_TIMEOUT_S = 60.0
 RETRY_FIRST_S, RETRY_MAX_S = 0.02, 0.5
@@ -59,6 +61,7 @@ class ClusterStore:
         *,
         new_id: Callable[[], str] = new_broker_id,
         append_timeout_s: float = APPEND_TIMEOUT_S,
+        keep_bytes: int = KEEP_BYTES,
         monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
@@ -81,6 +84,7 @@ class ClusterStore:
         """Its position, or a later one."""
         self._stored_through = Offset(0)
         """The newest offset that an append here was given."""
+        self._trimming = Trimming(log, keep_bytes)
         self.removing: Removing = CopyRemoving(copy, self.current)
 
     @property
@@ -91,10 +95,8 @@ class ClusterStore:
     @property
     def others(self) -> dict[str, int]:
         """The other brokers that are not dead, and where the newest append of each is."""
-        writers = self._follower.writers.values()
-        return {
-            w.broker: w.position for w in writers if not w.closed and w.broker != self.broker_id
-        }
+        living = [w for w in self._follower.writers.values() if not w.closed]
+        return {w.broker: w.position for w in living if w.broker != self.broker_id}
 
     @property
     def dead(self) -> set[str]:
@@ -103,8 +105,7 @@ class ClusterStore:
 
     @property
     def progress(self) -> tuple[int, int] | None:
-        """How far the copy has come, and how far the log went when it was opened; None: it is not
-        known yet."""
+        """How far the copy has come, and the log when it was looked at; None: not known yet."""
         return None if self._newest is None else (self._follower.applied, self._newest)
 
     def status(self) -> dict[str, object]:
@@ -138,7 +139,7 @@ class ClusterStore:
         try:
             info = await self._log.open()
             self._follower = Follower(self._log, self.copy, self._new_id(), self._sleep)
-            self._follower.changed_elsewhere = self._changed_elsewhere
+            self._follower.changed_elsewhere = lambda changed: self.changed_elsewhere(changed)
             await self._follower.open(info)
             self._newest = info.newest
             self._number = self._stored_at = 0
@@ -208,8 +209,9 @@ class ClusterStore:
         await self._append(CLOSED, encode_closed(broker_id, writer.position))
         return writer.closed
 
-    def _changed_elsewhere(self, operations: Sequence[Operation]) -> None:
-        self.changed_elsewhere(operations)
+    async def trim_log(self) -> None:
+        """See `trimming`. Call it now and then. Raises StoreError."""
+        await self._trimming.look(self._follower, self.others)
 
     async def leave(self) -> None:
         """Say that we append nothing more: what is ours can be taken up at once. Raises StoreError,

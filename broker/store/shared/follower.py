@@ -51,7 +51,13 @@ from broker.store.shared.entries import (
     part_of,
 )
 from broker.store.shared.owners import OwnerOf, Owners
-from broker.store.shared.shared_log import RECORD_BYTES_MAX, Logged, LogInfo, SharedLog
+from broker.store.shared.shared_log import (
+    RECORD_BYTES_MAX,
+    Logged,
+    LogInfo,
+    SharedLog,
+    begins_later,
+)
 
 COPY = "log"
 """The name of the CopyDocument."""
@@ -125,7 +131,7 @@ class Follower:
         self._log = log
         self._copy = copy
         self._sleep = sleep
-        self._log_id = ""
+        self.log_id = ""
         self._owners = Owners(copy)
         self._parts: dict[str, tuple[int, dict[int, Part]]] = {}
         """Of entries that are not whole yet, by broker: since which position, and the parts."""
@@ -157,7 +163,9 @@ class Follower:
                 f"the shared log ends at {info.newest}, and its copy at {self.position}: it has"
                 " lost what it had"
             )
-        self._log_id = info.log_id
+        if self.position + 1 < info.oldest:
+            raise begins_later(info.oldest, self.position + 1)
+        self.log_id = info.log_id
         self.offset = self._copy.high_watermark
         self.writers = {each.broker: each for each in await self._copy.scan(WriterDocument)}
 
@@ -184,6 +192,11 @@ class Follower:
         if self.pending is not None:
             self.pending.settle(error)
         self._wake()
+
+    @property
+    def goes_on_after(self) -> int:
+        """The last position that this copy would not read again if it were opened now."""
+        return min([self.applied, *[since - 1 for since, _ in self._parts.values()]])
 
     async def until_applied(self, position: int) -> None:
         """Return when the copy has everything up to here. Raises StoreError."""
@@ -295,7 +308,7 @@ class Follower:
         """How far the copy is with this. Of an entry that is not whole yet, all is read again."""
         through = min([position, *[since - 1 for since, _ in self._parts.values()]])
         wrote = [self.writers[broker] for broker in sorted(self._wrote)]
-        return [*[Put(each) for each in wrote], Put(CopyDocument(COPY, self._log_id, through))]
+        return [*[Put(each) for each in wrote], Put(CopyDocument(COPY, self.log_id, through))]
 
     async def _put(self, messages: Sequence[Message], operations: Sequence[Operation]) -> None:
         """Raises StoreConflict, and what ends the copy."""

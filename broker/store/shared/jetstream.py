@@ -29,7 +29,7 @@ from nats.aio.subscription import Subscription
 from nats.js import api
 
 from broker.errors import LogReplaced, SchemaMismatch, StoreFull, StoreUnavailable
-from broker.store.shared.shared_log import Logged, LogInfo, Undecided
+from broker.store.shared.shared_log import Logged, LogInfo, Undecided, begins_later
 
 FORMAT = "1"
 REPLY_TIMEOUT_S = 2.0
@@ -98,6 +98,7 @@ class LogFound:
     log_id: str
     records: int
     bytes: int
+    oldest: int
     newest: int
     nodes: list[NodeFound]
 
@@ -124,7 +125,8 @@ async def look(servers: Sequence[str], name: str) -> LogFound:
                 NodeFound(replica.name or "", leads=False, current=current, behind=replica.lag or 0)
             )
     log_id = (info.config.metadata or {}).get("log_id", "")
-    return LogFound(name, log_id, state.messages, state.bytes, state.last_seq, nodes)
+    ends = max(1, state.first_seq), state.last_seq
+    return LogFound(name, log_id, state.messages, state.bytes, *ends, nodes)
 
 
 class JetStreamLog:
@@ -144,12 +146,23 @@ class JetStreamLog:
         self.client = await _connect(self.servers)
         self._is_open = True
         try:
-            info = await self._first_info()
+            info = await self.info()
         except BaseException:
             await self.close()
             raise
-        self._log_id = (info.config.metadata or {}).get("log_id", "")
-        return LogInfo(self._log_id, info.state.last_seq)
+        self._log_id = info.log_id
+        return info
+
+    async def info(self) -> LogInfo:
+        found = await self._first_info()
+        config, state = found.config, found.state
+        return LogInfo(
+            (config.metadata or {}).get("log_id", ""),
+            state.last_seq,
+            max(1, state.first_seq),
+            state.bytes,
+            config.max_bytes if (config.max_bytes or -1) > 0 else None,
+        )
 
     async def close(self) -> None:
         if self._is_open:
@@ -195,7 +208,7 @@ class JetStreamLog:
         if (info.config.metadata or {}).get("log_id") != self._log_id:
             raise LogReplaced("the shared log was made anew: it is not the one that was followed")
         if start < info.state.first_seq:
-            raise LogReplaced(f"the shared log begins at {info.state.first_seq}, not at {start}")
+            raise begins_later(info.state.first_seq, start)
         stream = _stream(self.name)
         manager = self.client.jsm()
         consumer = await manager.add_consumer(
@@ -256,6 +269,12 @@ class JetStreamLog:
                 message = await subscription.next_msg(timeout=SILENCE_MAX_S)
             if part:
                 yield part
+
+    async def trim(self, before: int) -> None:
+        try:
+            await self.client.jsm().purge_stream(_stream(self.name), seq=before)
+        except GONE as error:
+            raise StoreUnavailable(f"the log cannot be trimmed: {error!r}") from error
 
     async def _first_info(self) -> api.StreamInfo:
         """Nodes that have just started have no leader yet. Raises as `_info`."""

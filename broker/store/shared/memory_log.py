@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from enum import Enum, auto
 
 from broker.errors import StoreFull
-from broker.store.shared.shared_log import Logged, LogInfo, Undecided
+from broker.store.shared.shared_log import Logged, LogInfo, Undecided, begins_later
 
 FOLLOWED_AT_ONCE = 64
 
@@ -40,6 +40,9 @@ class MemoryLog:
     ) -> None:
         self.log_id = log_id
         self.records: list[bytes] = []
+        """Those that were removed are empty."""
+        self.oldest = 1
+        self.bytes_max: int | None = None
         self.trouble: Callable[[], Trouble] = no_trouble
         self._late: list[bytes] = []
         self._turns = turns
@@ -47,7 +50,11 @@ class MemoryLog:
         self._changed = asyncio.Event()
 
     async def open(self) -> LogInfo:
-        return LogInfo(self.log_id, len(self.records))
+        return await self.info()
+
+    async def info(self) -> LogInfo:
+        size = sum(map(len, self.records))
+        return LogInfo(self.log_id, len(self.records), self.oldest, size, self.bytes_max)
 
     async def close(self) -> None:
         pass
@@ -86,9 +93,17 @@ class MemoryLog:
             while position > len(self.records):
                 await self._changed.wait()
             await self._pause()
+            if position < self.oldest:
+                raise begins_later(self.oldest, position)
             part = self.records[position - 1 : position - 1 + FOLLOWED_AT_ONCE]
             yield [Logged(at, body) for at, body in enumerate(part, position)]
             position += len(part)
+
+    async def trim(self, before: int) -> None:
+        await self._pause()
+        removed = range(self.oldest, min(before, len(self.records) + 1))
+        self.records[: before - 1] = [b""] * len(self.records[: before - 1])
+        self.oldest += len(removed)
 
     async def _pause(self) -> None:
         for _ in range(self._random.randrange(self._turns) + 1):

@@ -11,8 +11,13 @@ import pytest
 
 from broker.config import Config
 from broker.documents import OwnerDocument, SessionDocument, WillDeadlineDocument
-from broker.errors import StoreError, StoreFenced
-from broker.registry.brokers import BROKER_TIMEOUT_S, HEARTBEAT_S, TAKEN_AT_ONCE_MAX
+from broker.errors import StoreError, StoreFenced, StoreUnavailable
+from broker.registry.brokers import (
+    BROKER_TIMEOUT_S,
+    HEARTBEAT_S,
+    TAKEN_AT_ONCE_MAX,
+    TRIM_INTERVAL_S,
+)
 from broker.store.shared.memory_log import MemoryLog
 from tests.support.messages import message
 from tests.support.two_brokers import (
@@ -229,3 +234,29 @@ async def test_what_a_broker_leaves_that_stops_is_taken_up_at_once(
         await both_settled(a, b)
         assert sorted(logged(a)) == sorted(logged(b)) == [b"x", b"y"]
         assert "taken for dead" not in caplog.text
+
+
+async def test_the_log_is_looked_at_again_though_it_did_not_answer(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    answers = iter([StoreUnavailable("no answer"), None, None])
+    looked: list[float] = []
+    async with two_brokers() as (a, _):
+
+        async def trim_log() -> None:
+            looked.append(a.clock.monotonic())
+            if error := next(answers):
+                raise error
+
+        monkeypatch.setattr(store_of(a), "trim_log", trim_log)
+        assert a.brokers is not None
+        trimming = asyncio.create_task(a.brokers.trim_forever())
+        await a.settled()
+        began = a.clock.monotonic()
+        for _ in range(3):
+            a.clock.advance(TRIM_INTERVAL_S)
+            await a.settled()
+        trimming.cancel()
+        await asyncio.wait([trimming])
+    assert looked == [began + n * TRIM_INTERVAL_S for n in (1, 2, 3)]
+    assert "the shared log was not trimmed: no answer" in caplog.messages
