@@ -106,7 +106,10 @@ async def serial_of(server: Server, network: Network) -> object:
 async def test_where_the_log_is_does_not_change_at_once(settings: Settings) -> None:
     async with running(settings) as server:
         settings.edit(
-            store="nats://host/name", store_replicas_min=1, store_keep_bytes=1 << 30, durability="os"
+            store="nats://host/name",
+            store_replicas_min=1,
+            store_keep_bytes=1 << 30,
+            durability="os",
         )
         reloaded = await server.reloading.reload()
         assert reloaded.changed == []

@@ -8,8 +8,7 @@ copy has every message in a table, and a broker that ends costs nobody anything 
   that anybody appended before.
 - What an append waits for is a majority of the nodes of the log. While there is none it is tried
   again, for `append_timeout_s`; it is never stored twice.
-- Messages are removed from the copy only (`trim`, `removing`): each broker keeps what it is told.
-  From the log goes what all living brokers have (`trimming`).
+- `trim` and `removing` are of this broker's copy only; what goes from the log says `trimming`.
 """
 
 from __future__ import annotations
@@ -32,10 +31,12 @@ from broker.store.removing import Removing
 from broker.store.shared.entries import APPEND, CLOSED, encode, encode_closed, records_of
 from broker.store.shared.follower import ChangedElsewhere, Follower, Pending, nobody_listens
 from broker.store.shared.removing import CopyRemoving
-from broker.store.shared.shared_log import RECORD_BYTES_MAX, SharedLog, Undecided
+from broker.store.shared.shared_log import RECORD_BYTES_MAX, LogInfo, SharedLog, Undecided
 from broker.store.shared.trimming import KEEP_BYTES, Trimming
 
 APPEND_TIMEOUT_S = 60.0
+CAUGHT_UP_RECORDS = 100
+"""So few are read soon enough."""
 RETRY_FIRST_S, RETRY_MAX_S = 0.02, 0.5
 TELL_AFTER_S = 3.0
 """So long nobody is told that the log does not answer: it elects a leader."""
@@ -145,10 +146,18 @@ class ClusterStore:
             self._number = self._stored_at = 0
             self._stored_through = Offset(0)
             self._following = tasks.start(self._follower.run(), self._follower.failed)
+            await self._catch_up(info)
             await self.sync()
         except BaseException:
             await self.close()
             raise
+
+    async def _catch_up(self, info: LogInfo) -> None:
+        """Read before the first append: others count the seconds from that to the next one."""
+        while info.newest - self._follower.applied > CAUGHT_UP_RECORDS:
+            await self._follower.until_applied(info.newest)
+            info = await self._log.info()
+            self._newest = info.newest
 
     async def close(self) -> None:
         """What is under way may still be stored."""

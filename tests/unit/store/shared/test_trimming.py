@@ -11,6 +11,7 @@ from broker.documents import CursorDocument, Put
 from broker.errors import LogReplaced, StoreConflict
 from broker.message import Offset
 from broker.store.memory import MemoryStore
+from broker.store.shared import cluster
 from broker.store.shared.cluster import ClusterStore
 from broker.store.shared.entries import APPEND, encode, records_of
 from broker.store.shared.memory_log import MemoryLog
@@ -270,3 +271,26 @@ async def test_a_backup_that_is_restored_is_equal_row_by_row(
         await settled(log, [a, b])
         await b.close()
     assert rows(paths[0]) == rows(paths[1])
+
+
+async def test_a_broker_reads_what_it_missed_before_it_lives(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Others count the seconds from its first append on."""
+    monkeypatch.setattr(cluster, "CAUGHT_UP_RECORDS", 10)
+    log = MemoryLog()
+    first, late = trimming(log, "a", "b")
+    applied: list[int] = []
+    async with opened(first):
+        await fill(first)
+        newest = len(log.records)
+        append = log.append
+
+        async def watched(body: bytes) -> int:
+            applied.append(late._follower.applied)
+            return await append(body)
+
+        log.append = watched  # type: ignore[method-assign]
+        await late.open()
+        await late.close()
+    assert applied[0] >= newest
