@@ -22,7 +22,7 @@ from _pytest.mark import ParameterSet
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
-from tests.support.broker_process import ROOT, wait_until
+from tests.support.broker_process import ROOT, BrokerProcess, wait_until
 from tests.support.nodes import Nodes, Pair, client_of, running_nodes
 from tests.support.patience import PATIENCE_S
 from tests.support.peers.mqttjs import NEEDS_MQTTJS, MqttJsPeer, Node
@@ -235,3 +235,31 @@ def test_a_client_with_a_list_of_brokers_goes_on_at_another(
         print(f"all is here {monotonic() - killed_at:.1f} s after the broker was killed")
     # What it had acknowledged to the one that was killed may come again. (P4)
     assert [*dict.fromkeys(got)] == payloads
+
+
+def test_a_command_that_publishes_goes_on_at_another(brokers: Pair) -> None:
+    a, b = brokers
+    payloads = [b"%d" % number for number in range(2 * HALF)]
+    hosts = f"127.0.0.1:{a.port},127.0.0.1:{b.port}"
+    command = [sys.executable, "-m", "cli.main", "pub", TOPIC, "-l", "-q", "1", "-h", hosts]
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, bufsize=0
+    )
+    try:
+        assert process.stdin is not None
+        process.stdin.write(b"\n".join(payloads[:HALF]) + b"\n")
+        wait_until(lambda: logged(b)[-1:] == payloads[HALF - 1 : HALF], timeout_s=PATIENCE_S)
+        a.kill()
+        process.stdin.write(b"\n".join(payloads[HALF:]) + b"\n")
+        process.stdin.close()
+        assert process.wait(PATIENCE_S) == 0
+    finally:
+        process.kill()
+        process.wait()
+    # What was stored and not acknowledged when the broker was killed is published again. (QoS 1)
+    assert [*dict.fromkeys(logged(b))] == payloads
+
+
+def logged(broker: BrokerProcess) -> list[bytes]:
+    rows = broker.query("SELECT payload FROM history WHERE topic = ? ORDER BY offset", TOPIC)
+    return [bytes(payload) for (payload,) in rows]
