@@ -76,12 +76,17 @@ class Brokers:
             await self._clock.sleep(HEARTBEAT_S)
 
     async def trim_forever(self) -> None:
+        told = ""
         while True:
             await self._clock.sleep(TRIM_INTERVAL_S)
             try:
                 await self._store.trim_log()
             except StoreError as error:  # If it cannot be appended to either, that ends the broker.
-                logger.warning("the shared log was not trimmed: %s", error)
+                if str(error) != told:
+                    logger.warning("the shared log was not trimmed: %s", error)
+                told = str(error)
+            else:
+                told = ""
 
     async def look(self) -> None:
         """Say that we live, see who does, take up what the dead have left. Raises StoreError."""
