@@ -23,7 +23,7 @@ from broker.clock import US
 from broker.documents import Delete, Operation, Place, Put
 from broker.errors import RetainedQuotaExceeded, StoreError
 from broker.log.log import Log
-from broker.message import NOT_STORED
+from broker.message import NOT_STORED, Offset
 from broker.quota_documents import RetainedByDocument
 from broker.store import PART_MAX
 
@@ -57,6 +57,11 @@ class Counted(NamedTuple):
 
     operations: Sequence[Operation] = ()
     place: Place | None = None
+
+    def stored_at(self, offset: Offset) -> None:
+        """Its message is in the log already, there."""
+        assert self.place is not None
+        self.place.offset = offset
 
 
 NOTHING = Counted()

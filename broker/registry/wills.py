@@ -184,8 +184,7 @@ class Wills:
         self._forget(client_id)
         if client_id in self._published:
             message, counted = self._published.pop(client_id)
-            assert counted.place is not None
-            counted.place.offset = message.offset
+            counted.stored_at(message.offset)
             self._log.append([], operations=counted.operations, place=Place())
         if will is not None:
             self._wills[client_id] = WillDeadlineDocument(client_id, will.delay_s, None)

@@ -15,6 +15,7 @@ from broker.errors import (
     ProofFailed,
     PubSubError,
     QuotaExceeded,
+    RetainedQuotaExceeded,
     StoreError,
     StoreFull,
     StoreUnavailable,
@@ -45,10 +46,12 @@ def test_what_a_peer_did_has_a_reason_code_that_says_it_failed(error: type[PeerE
 
 def test_no_two_faults_of_a_peer_share_a_reason_code() -> None:
     """But for those that only say who tells the operator."""
-    shared = MessageRefused, TopicNameRefused, LoginRefused, TooManyLogins, ProofFailed
+    shared = {MessageRefused, TopicNameRefused, LoginRefused, ProofFailed}
+    shared |= {TooManyLogins, RetainedQuotaExceeded}
     kinds = [error for error in PEER_ERRORS if error not in shared]
     assert len({error.reason_code for error in kinds}) == len(kinds)
     assert TooManyLogins.reason_code == QuotaExceeded.reason_code
+    assert RetainedQuotaExceeded.reason_code == QuotaExceeded.reason_code
     assert ProofFailed.reason_code == BadUserNameOrPassword.reason_code
     assert TopicNameRefused.reason_code == TopicNameInvalid.reason_code
 
