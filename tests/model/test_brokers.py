@@ -2,6 +2,7 @@
 
 Each connection that came about and did not say goodbye leaves its will, once; whoever said goodbye
 leaves none. A durable subscriber gets every message that was acknowledged; all copies are equal.
+The log is trimmed meanwhile.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from tests.support.world import Subscriber, World, payloads, subscription
 
 BROKERS = 3
 CLIENTS = ("x", "y", "s")
+KEEP_BYTES = 2000
+"""So little of the log that brokers start from a backup of another."""
 STEPS = 60
 SEEDS = 60
 AT_ONCE = Config(will_restart_grace_s=0)
@@ -78,7 +81,12 @@ class Moves:
     async def start(self, place: int) -> None:
         stack = AsyncExitStack()
         name = f"b{next(self.numbers)}"
-        world = await stack.enter_async_context(one_more(self.log, name, self.clock, AT_ONCE))
+        trimmed = self.log.oldest > 1
+        backup = self.random.choice(self.living).disk.backup() if trimmed else None
+        opening = one_more(
+            *(self.log, name, self.clock, AT_ONCE), backup=backup, keep_bytes=KEEP_BYTES
+        )
+        world = await stack.enter_async_context(opening)
         self.worlds[place] = world, stack
 
     async def crash(self, place: int) -> None:
@@ -151,6 +159,7 @@ class Moves:
         for world in self.living:
             assert world.brokers is not None
             await world.passing_time(world.brokers.look())
+            await world.passing_time(store_of(world).trim_log())
 
     async def run(self) -> None:
         for place in range(BROKERS):

@@ -10,6 +10,7 @@ from broker.documents import WillDocument
 from broker.registry.brokers import HEARTBEAT_S
 from broker.store.shared.cluster import ClusterStore
 from broker.store.shared.memory_log import MemoryLog
+from broker.store.shared.trimming import KEEP_BYTES
 from tests.support.clock import FakeClock
 from tests.support.shared import a_moment, ids
 from tests.support.world import Disk, Subscriber, World, running, subscription
@@ -27,11 +28,17 @@ def store_of(world: World) -> ClusterStore:
 
 @asynccontextmanager
 async def one_more(
-    log: MemoryLog, name: str, clock: FakeClock, config: Config | None = None
+    log: MemoryLog,
+    name: str,
+    clock: FakeClock,
+    config: Config | None = None,
+    *,
+    backup: Disk | None = None,
+    keep_bytes: int = KEEP_BYTES,
 ) -> AsyncIterator[World]:
-    """A broker from start to crash."""
-    disk = Disk()
-    store = ClusterStore(log, disk, new_id=ids(name), sleep=a_moment)
+    """A broker from start to crash. It may begin with a backup of another's disk."""
+    disk = backup or Disk()
+    store = ClusterStore(log, disk, new_id=ids(name), sleep=a_moment, keep_bytes=keep_bytes)
     try:
         async with running(disk, config, clock, store) as world:
             yield world
