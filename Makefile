@@ -47,8 +47,8 @@ check: $(VENV)/.installed-check
 # Three nodes of NATS on this machine: the contract of a store on them, and what they survive.
 test-cluster: export PUBSUB_TEST_NODES := 1
 test-cluster: $(VENV)/.installed-cluster
-	timeout 110 $(BIN)/python -m pytest tests/unit/store/test_contract.py -k jetstream
-	timeout 430 $(BIN)/python -m pytest tests/cluster
+	timeout 600 $(BIN)/python -m pytest tests/unit/store/test_contract.py -k jetstream
+	timeout 1800 $(BIN)/python -m pytest tests/cluster
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.run $(if $(PEER),--peer $(PEER)) $(ARGS)
