@@ -38,10 +38,11 @@ busy is not a fault."""
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """`-n logical`: a worker for each core. `-n auto`: more, for tests with processes of their own,
-    which wait most of the time: for a process that starts, for an answer, for a timer."""
+    """`-n logical`: a worker for each core, and one for when another waits for the disk. `-n auto`:
+    more, for tests with processes of their own, which wait most of the time: for a process that
+    starts, for an answer, for a timer."""
     cores = os.cpu_count() or 1
-    return cores if config.option.numprocesses == "logical" else WORKERS_PER_CORE * cores
+    return cores + 1 if config.option.numprocesses == "logical" else WORKERS_PER_CORE * cores
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

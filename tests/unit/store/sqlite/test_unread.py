@@ -19,6 +19,8 @@ from tests.support.messages import message, numbered
 from tests.support.sqlite import ask, change, opened, problems
 from tests.support.stores import END
 
+pytestmark = pytest.mark.long
+
 REMOVED = [*range(1, 41)]
 UNREAD = {5, 6, 7, 33}
 """On the topic `t`."""
