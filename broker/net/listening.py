@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import os
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -218,7 +219,7 @@ class Listening:
 def _address(server: asyncio.Server) -> str:
     name = server.sockets[0].getsockname()
     if not isinstance(name, tuple):
-        return str(name)
+        return os.path.abspath(str(name))  # It is bound by the shorter path, maybe from here.
     return f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
 
 
