@@ -23,7 +23,8 @@ was away, is fed from the store. Nothing on the way calls back to the stage befo
     lines/       the line protocol, with the same face
     clients/     one connected client; only here connection, session and log meet
     delivery/    every committed message to every session that is owed it
-    registry/    sessions, groups and wills: who is there, until when
+    registry/    sessions and wills: who is there, until when · groups/ Shared Subscriptions ·
+                 access/ users, rules and quotas in force · upkeep/ looks after the log
     session/     what MQTT keeps of one client identifier
     security/    who is it, and may they: names, passwords, rules
     replay/      from the words of a subscriber to offsets of the log

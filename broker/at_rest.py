@@ -22,16 +22,16 @@ from broker.documents import Document, SessionDocument, UserDocument
 from broker.log.log import Log
 from broker.message import Offset
 from broker.quota_documents import QuotaDocument
-from broker.registry.accounts import Account, Accounts, account_of
-from broker.registry.acl import Acl
+from broker.registry.access.accounts import Account, Accounts, account_of
+from broker.registry.access.acl import Acl
+from broker.registry.access.permissions import Permissions
+from broker.registry.access.quotas import Quotas
+from broker.registry.access.users import Users
 from broker.registry.administration import Administration
-from broker.registry.groups import Groups
+from broker.registry.groups.groups import Groups
+from broker.registry.groups.queues import Queues
 from broker.registry.overview import Overview, Source
-from broker.registry.permissions import Permissions
-from broker.registry.queues import Queues
-from broker.registry.quotas import Quotas
 from broker.registry.sessions import Sessions
-from broker.registry.users import Users
 from broker.registry.wills import Wills
 from broker.store import Amount, Stretch
 from broker.store.directory import lock_data_dir

@@ -36,15 +36,15 @@ from broker.net.open_files import connections_possible
 from broker.observe.sys_tree import SysTree
 from broker.open_store import open_store
 from broker.plural import counted
-from broker.registry.care import Care
-from broker.registry.groups import Groups
-from broker.registry.leased_again import LeasedAgain
-from broker.registry.logins import Logins
-from broker.registry.permissions import Permissions
-from broker.registry.queues import Queues
-from broker.registry.quotas import Quotas
+from broker.registry.access.logins import Logins
+from broker.registry.access.permissions import Permissions
+from broker.registry.access.quotas import Quotas
+from broker.registry.access.users import Users, expect_users, renewal_of
+from broker.registry.groups.groups import Groups
+from broker.registry.groups.leased_again import LeasedAgain
+from broker.registry.groups.queues import Queues
 from broker.registry.sessions import Sessions
-from broker.registry.users import Users, expect_users, renewal_of
+from broker.registry.upkeep.care import Care
 from broker.registry.wills import Wills
 from broker.reloading import Reloading, Source
 from broker.store.directory import lock_data_dir

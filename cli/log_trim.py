@@ -12,7 +12,7 @@ from typing import Any
 
 from broker.config import DATABASE
 from broker.plural import counted
-from broker.registry.trims import AtRest
+from broker.registry.upkeep.trims import AtRest
 from broker.store.directory import lock_data_dir
 from cli import output, times
 from cli.admin import is_running, query, request

@@ -32,7 +32,7 @@ from broker.errors import StoreCorrupt
 from broker.message import Message, Offset, ServedUs
 from broker.mqtt.encode import encode
 from broker.mqtt.packets import MQTT_5, Subscribe, SubscriptionRequest, Unsubscribe
-from broker.registry.lingering import UNREAD
+from broker.registry.groups.lingering import UNREAD
 from broker.registry.loading import SESSION_STATE
 from broker.store.sqlite.store import SqliteStore
 from broker.store.sqlite.thread import ConnectionThread

@@ -19,8 +19,8 @@ from broker.lines.connection import (
 )
 from broker.mqtt.authentication import Methods
 from broker.mqtt.packets import Connect
-from broker.registry.logins import Applicant
-from broker.registry.users import Guest
+from broker.registry.access.logins import Applicant
+from broker.registry.access.users import Guest
 from broker.security.names import Login
 from broker.security.rights import Rights
 from broker.security.scram import METHOD as SCRAM

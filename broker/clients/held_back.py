@@ -12,7 +12,7 @@ from broker.message import Message, Monotonic
 from broker.mqtt.packets import Ack, PacketType, Publish, RefusedPublish
 from broker.mqtt.reasons import ReasonCode
 from broker.plural import counted
-from broker.registry.slowing import REFUSED_ABOVE_S, Slowed
+from broker.registry.access.slowing import REFUSED_ABOVE_S, Slowed
 from broker.security.quotas import Pace
 
 TOO_FAST = "publish quota exceeded"

@@ -15,12 +15,12 @@ from broker.log.log import Log
 from broker.mqtt.authentication import Methods
 from broker.mqtt.limits import Limits
 from broker.observe.sys_tree import SysTree
-from broker.registry.groups import Groups
-from broker.registry.logins import Logins
-from broker.registry.permissions import Permissions
-from broker.registry.quotas import Quotas
+from broker.registry.access.logins import Logins
+from broker.registry.access.permissions import Permissions
+from broker.registry.access.quotas import Quotas
+from broker.registry.access.users import Users
+from broker.registry.groups.groups import Groups
 from broker.registry.sessions import Sessions
-from broker.registry.users import Users
 from broker.registry.wills import Wills
 
 

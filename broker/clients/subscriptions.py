@@ -54,7 +54,7 @@ from broker.mqtt.properties import Property
 from broker.mqtt.reasons import ReasonCode
 from broker.observe.sys_tree import SysTree
 from broker.registry.faces import Member
-from broker.registry.groups import Groups
+from broker.registry.groups.groups import Groups
 from broker.replay import placing
 from broker.security.quotas import UNLIMITED, Quota
 from broker.session.session import Session

@@ -33,7 +33,7 @@ from broker.documents import SubscriptionDocument
 from broker.errors import StoreError
 from broker.log.log import Log
 from broker.message import Message, Monotonic, Outgoing
-from broker.registry.groups import Groups
+from broker.registry.groups.groups import Groups
 from broker.registry.sessions import Sessions
 from broker.session.grants import merge_grants
 from broker.session.session import Session

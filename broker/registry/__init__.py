@@ -1,1 +1,1 @@
-"""Who is there, until when, in whose name: sessions, groups, wills."""
+"""Who is there, until when, in whose name: sessions and their operators, wills, other brokers."""

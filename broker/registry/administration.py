@@ -30,7 +30,7 @@ from broker.log.log import Log
 from broker.message import Offset
 from broker.plural import counted
 from broker.registry.faces import OPERATOR
-from broker.registry.groups import Groups
+from broker.registry.groups.groups import Groups
 from broker.registry.sessions import Sessions
 from broker.replay.finding import begin_after
 from broker.replay.spec import parse

@@ -20,7 +20,7 @@ from broker.errors import StoreError
 from broker.log.delayed import Delayed
 from broker.message import Monotonic
 from broker.plural import counted
-from broker.registry.dead_letters import DeadLetters
+from broker.registry.groups.dead_letters import DeadLetters
 from broker.registry.ownership import Shared
 from broker.registry.sessions import Sessions
 from broker.store import PART_MAX

@@ -24,7 +24,7 @@ from broker.log.dedup import Dedup
 from broker.log.log import Log
 from broker.queue_documents import GroupDocument
 from broker.quota_documents import QuotaDocument
-from broker.registry.groups import Groups
+from broker.registry.groups.groups import Groups
 from broker.registry.sessions import Sessions
 from broker.store.shared.cluster import ClusterStore
 from broker.topics import is_shared

@@ -17,9 +17,9 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from broker.documents import RuleDocument
-from broker.registry.acl import Acl
-from broker.registry.permissions import Permissions
-from broker.registry.users import Users
+from broker.registry.access.acl import Acl
+from broker.registry.access.permissions import Permissions
+from broker.registry.access.users import Users
 from broker.web.answers import answering
 
 

@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from broker.message import Offset
 from broker.queue_documents import GroupDocument
-from broker.registry.queues import Queues
+from broker.registry.groups.queues import Queues
 from broker.web.answers import answering
 
 

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from broker.registry.quotas import ROLE, USER, Quotas
+from broker.registry.access.quotas import ROLE, USER, Quotas
 from broker.security.quotas import LIMITS, Quota
 from broker.web.answers import answering
 

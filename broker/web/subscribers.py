@@ -20,7 +20,7 @@ from broker.counters import Counters
 from broker.delivery.delivery import Delivery
 from broker.log.log import Log
 from broker.registry.administration import Administration
-from broker.registry.groups import Groups
+from broker.registry.groups.groups import Groups
 from broker.registry.overview import PAGE_MAX, Overview
 from broker.registry.sessions import Sessions
 from broker.web.answers import answering

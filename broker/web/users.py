@@ -18,8 +18,8 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from broker.clock import Clock
-from broker.registry.accounts import Accounts
-from broker.registry.users import Users
+from broker.registry.access.accounts import Accounts
+from broker.registry.access.users import Users
 from broker.security.names import STANDARD
 from broker.web.answers import answering
 

@@ -22,7 +22,7 @@ from broker.documents import Delete, SubscriptionDocument
 from broker.errors import NotFound
 from broker.queue_documents import DeadLetterDocument, GroupDocument, RetryDocument
 from broker.registry.administration import Administration
-from broker.registry.queues import Queues
+from broker.registry.groups.queues import Queues
 from tests.support.groups import GROUP, member
 from tests.support.messages import message
 from tests.support.trials import trials

@@ -27,18 +27,18 @@ from broker.errors import StoreError, StoreFull
 from broker.log.log import Log
 from broker.log.waking import CURSOR_COMMIT_DELAY_S
 from broker.message import Grant, Message, Offset, Outgoing
+from broker.registry.access.logins import Logins
+from broker.registry.access.permissions import Permissions
+from broker.registry.access.quotas import Quotas
+from broker.registry.access.users import Users
 from broker.registry.administration import Administration
 from broker.registry.brokers import Brokers
 from broker.registry.elsewhere import Elsewhere
 from broker.registry.faces import Owner
-from broker.registry.groups import Groups
-from broker.registry.leased_again import LeasedAgain
-from broker.registry.logins import Logins
+from broker.registry.groups.groups import Groups
+from broker.registry.groups.leased_again import LeasedAgain
 from broker.registry.ownership import Shared
-from broker.registry.permissions import Permissions
-from broker.registry.quotas import Quotas
 from broker.registry.sessions import Sessions
-from broker.registry.users import Users
 from broker.registry.wills import Wills
 from broker.session.session import Session
 from broker.store import Read

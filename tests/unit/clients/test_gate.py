@@ -14,7 +14,7 @@ from broker.documents import SessionDocument
 from broker.errors import UserRemoved
 from broker.mqtt.encode import encode
 from broker.mqtt.packets import MQTT_3_1_1, MQTT_5, Connect, Disconnect, Publish
-from broker.registry.flapping import FREE, PAUSE_S, WAIT_MAX_S
+from broker.registry.access.flapping import FREE, PAUSE_S, WAIT_MAX_S
 from broker.security import passwords
 from broker.security.quotas import Quota
 from tests.support.clients import NOTHING_TO_TELL, Dialogue

@@ -17,8 +17,8 @@ from broker.mqtt.packets import MQTT_3_1_1, MQTT_5, Ack, Connack, Suback, Will
 from broker.mqtt.properties import Property
 from broker.queue_documents import GroupDocument
 from broker.registry import wills
-from broker.registry.queues import Queues
-from broker.registry.readership import FOR_NOBODY
+from broker.registry.groups.queues import Queues
+from broker.registry.groups.readership import FOR_NOBODY
 from broker.security.rights import Rights
 from broker.security.rules import Holder
 from broker.session.withholding import NOT_PERMITTED

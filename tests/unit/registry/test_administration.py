@@ -14,7 +14,7 @@ from broker.errors import CommandRefused, NotFound, QuotaExceeded, ReplaySpecInv
 from broker.message import Offset
 from broker.queue_documents import GroupDocument
 from broker.registry.administration import REMOVED, SKIPPED, Moved, near_names
-from broker.registry.queues import Queues
+from broker.registry.groups.queues import Queues
 from tests.support.clock import FakeClock
 from tests.support.groups import GROUP, member, numbers, publish
 from tests.support.messages import message

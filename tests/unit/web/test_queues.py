@@ -6,7 +6,7 @@ import httpx
 from starlette.applications import Starlette
 
 from broker.queue_documents import GroupDocument
-from broker.registry.queues import Queues
+from broker.registry.groups.queues import Queues
 from broker.web.queues import routes
 from tests.support.world import World
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 from starlette.applications import Starlette
 
-from broker.registry.accounts import Accounts
+from broker.registry.access.accounts import Accounts
 from broker.web.users import routes
 from tests.support.passwords import ARGON2ID, SHA512
 from tests.support.world import World

@@ -1,0 +1,1 @@
+"""Shared Subscriptions: a group keeps the place in the log, its members lease messages."""
