@@ -30,6 +30,7 @@ was away, is fed from the store. Nothing on the way calls back to the stage befo
     replay/      from the words of a subscriber to offsets of the log
     log/         group commit, the high watermark, time that outlives a run, retention
     store/       messages and documents, in memory, in SQLite, or in a log that brokers share
+                 sqlite/ searching/ retention/ repair/ files/ beside its store, writer and readers
     observe/     $SYS: what the broker tells about itself
     at_rest.py   what an operator does to the subscribers of a log that no broker has
     web/         administration over HTTP on a Unix socket

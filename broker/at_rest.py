@@ -35,8 +35,8 @@ from broker.registry.sessions import Sessions
 from broker.registry.wills import Wills
 from broker.store import Amount, Stretch
 from broker.store.directory import lock_data_dir
-from broker.store.sqlite.measuring import Measure
 from broker.store.sqlite.reader import Reader
+from broker.store.sqlite.searching.measuring import Measure
 from broker.store.sqlite.store import SqliteStore
 from broker.store.sqlite.tables import SELECTED_AT_ONCE_MAX, key_of
 

@@ -48,7 +48,7 @@ from broker.registry.upkeep.care import Care
 from broker.registry.wills import Wills
 from broker.reloading import Reloading, Source
 from broker.store.directory import lock_data_dir
-from broker.store.sqlite.checkpoint import tell_cost_of_readers
+from broker.store.sqlite.files.checkpoint import tell_cost_of_readers
 from broker.web import acl, queues, reload, subscribers, trimming
 from broker.web import quotas as web_quotas
 from broker.web import users as web_users

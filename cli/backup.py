@@ -7,7 +7,7 @@ from pathlib import Path
 
 from broker.config import DATABASE
 from broker.plural import counted
-from broker.store.sqlite.new_file import new_file
+from broker.store.sqlite.files.new_file import new_file
 from cli import output
 from cli.copying import copy_log, errors_named, require_space
 from cli.database import looking_after

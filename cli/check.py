@@ -8,8 +8,8 @@ from pathlib import Path
 from broker.errors import StoreCorrupt
 from broker.plural import counted
 from broker.session.cursor import listed
-from broker.store.sqlite.checking import Check, Problem
 from broker.store.sqlite.errors import disk_failure
+from broker.store.sqlite.repair.checking import Check, Problem
 from cli import database, output
 from cli.failure import CommandFailed, Exit
 from cli.long_work import LongWork, speed

@@ -11,10 +11,10 @@ from contextlib import closing
 from pathlib import Path
 
 from broker.config import DATABASE
-from broker.store.sqlite import recovery
-from broker.store.sqlite.new_file import new_file
-from broker.store.sqlite.opening import boot_id
-from broker.store.sqlite.wal import WAL_SUFFIX
+from broker.store.sqlite.files.new_file import new_file
+from broker.store.sqlite.files.opening import boot_id
+from broker.store.sqlite.files.wal import WAL_SUFFIX
+from broker.store.sqlite.repair import recovery
 from cli import output
 from cli.copying import copy_log, errors_named, require_space
 from cli.database import looking_after, require_log, stopped

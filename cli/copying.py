@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from broker.errors import StoreCorrupt, StoreError
-from broker.store.sqlite import schema
-from broker.store.sqlite.backup import Copy
 from broker.store.sqlite.errors import disk_failure, is_damage, store_error
-from broker.store.sqlite.new_file import NewFile
+from broker.store.sqlite.files import schema
+from broker.store.sqlite.files.backup import Copy
+from broker.store.sqlite.files.new_file import NewFile
 from cli.check import verify
 from cli.database import LogFile
 from cli.failure import CommandFailed

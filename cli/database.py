@@ -11,8 +11,8 @@ from pathlib import Path
 
 from broker.config import DATABASE
 from broker.errors import ConfigError, SchemaMismatch
-from broker.store.sqlite import schema
 from broker.store.sqlite.errors import read_error, store_error
+from broker.store.sqlite.files import schema
 from cli.failure import CommandFailed, Exit
 
 NOT_ALLOWED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
@@ -54,10 +54,10 @@ def looking_after(
     stop has lost.
     """
     # `pubsub log` does not wait for what these import.
-    from broker.store.sqlite import recovery
-    from broker.store.sqlite.file import kept_from_brokers
-    from broker.store.sqlite.opening import boot_id
-    from broker.store.sqlite.wal import WAL_SUFFIX
+    from broker.store.sqlite.files.file import kept_from_brokers
+    from broker.store.sqlite.files.opening import boot_id
+    from broker.store.sqlite.files.wal import WAL_SUFFIX
+    from broker.store.sqlite.repair import recovery
 
     require_log(path)
     with kept_from_brokers(path) as at_rest:
@@ -85,7 +85,7 @@ def stopped(data_dir: Path, why: str = "") -> Iterator[None]:
     directory cannot be one.
     """
     from broker.store.directory import lock_data_dir
-    from broker.store.sqlite.file import kept_from_brokers
+    from broker.store.sqlite.files.file import kept_from_brokers
     from cli.admin import is_running
 
     running = CommandFailed(

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from broker.config import DATABASE
 from broker.plural import counted
-from broker.store.sqlite import gaps, restoring
-from broker.store.sqlite.new_file import new_file
+from broker.store.sqlite import gaps
+from broker.store.sqlite.files import restoring
+from broker.store.sqlite.files.new_file import new_file
 from cli import output
 from cli.copying import copy_log, errors_named, require_space
 from cli.database import looking_after, stopped

@@ -12,13 +12,13 @@ from broker.message import Offset, rfc3339
 from broker.plural import counted
 from broker.session.cursor import listed
 from broker.store.sqlite.errors import store_error
-from broker.store.sqlite.file import kept_from_brokers
-from broker.store.sqlite.lost import Lost
-from broker.store.sqlite.new_file import new_file
-from broker.store.sqlite.note import read_note
-from broker.store.sqlite.remains import Remains
-from broker.store.sqlite.salvaging import Salvage, Salvaged
-from broker.store.sqlite.wal import WAL_SUFFIX
+from broker.store.sqlite.files.file import kept_from_brokers
+from broker.store.sqlite.files.new_file import new_file
+from broker.store.sqlite.files.wal import WAL_SUFFIX
+from broker.store.sqlite.repair.lost import Lost
+from broker.store.sqlite.repair.note import read_note
+from broker.store.sqlite.repair.remains import Remains
+from broker.store.sqlite.repair.salvaging import Salvage, Salvaged
 from cli import output
 from cli.check import LISTED_MAX, verify
 from cli.failure import CommandFailed, Exit

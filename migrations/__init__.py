@@ -1,1 +1,1 @@
-"""Forward-only SQL, one file per schema version; `broker/store/sqlite/schema.py` applies it."""
+"""SQL that only goes forward, a file for each version; store/sqlite/files/schema.py applies it."""

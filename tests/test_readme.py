@@ -18,7 +18,7 @@ import broker
 from broker.config import BOUNDS, Config
 from broker.listeners import Listener
 from broker.reloading import AFTER_A_RESTART
-from broker.store.sqlite import schema
+from broker.store.sqlite.files import schema
 from cli.failure import Exit
 from cli.main import app
 

@@ -13,7 +13,7 @@ from typing import IO
 from broker.config import LOCK
 from broker.errors import ConfigError
 from broker.store.sqlite.errors import NO_SPACE, store_error
-from broker.store.sqlite.schema import sync_directory
+from broker.store.sqlite.files.schema import sync_directory
 
 FILES_LOOKED_AT = 1000
 WRITE_OF_OTHERS = stat.S_IWGRP | stat.S_IWOTH

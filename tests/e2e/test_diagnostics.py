@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from broker.mqtt.packets import Connack, Publish
-from broker.store.sqlite.checkpoint import COPIES_BESIDE
+from broker.store.sqlite.files.checkpoint import COPIES_BESIDE
 from tests.support.broker_process import BrokerProcess
 from tests.support.raw_client import RawClient, connect_packet
 

@@ -7,7 +7,8 @@ from contextlib import closing
 from pathlib import Path
 
 from broker.message import Message
-from broker.store.sqlite import figures, schema
+from broker.store.sqlite import figures
+from broker.store.sqlite.files import schema
 from broker.store.sqlite.rows import BLOCK_SHIFT, COLUMNS, checksum, seed, without_offset
 from tests.support.messages import message
 

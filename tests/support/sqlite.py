@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from broker.session.cursor import listed
-from broker.store.sqlite.checking import Check
-from broker.store.sqlite.schema import migrations
+from broker.store.sqlite.files.schema import migrations
+from broker.store.sqlite.repair.checking import Check
 from broker.store.sqlite.store import SqliteStore
 
 T = TypeVar("T")

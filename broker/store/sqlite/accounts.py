@@ -14,7 +14,7 @@ from collections.abc import Container, Sequence
 from itertools import accumulate
 from typing import Any
 
-from broker.store.sqlite import removed
+from broker.store.sqlite.retention import removed
 from broker.store.sqlite.rows import BLOCK_SHIFT
 
 CHECKED_MAX = 65_536

@@ -6,7 +6,7 @@ import logging
 import sqlite3
 
 from broker.message import Offset
-from broker.store.sqlite import removed
+from broker.store.sqlite.retention import removed
 
 OFFSETS_LOST_MAX = 1 << 20
 """Offsets left unused after an unclean stop: more than can have been given out since the

@@ -20,13 +20,13 @@ from typing import Concatenate, ParamSpec, TypeVar
 from broker.errors import StoreCorrupt
 from broker.message import Offset
 from broker.store import Amount, Read, Stretch
-from broker.store.sqlite import opening
-from broker.store.sqlite.damaged import Damage
 from broker.store.sqlite.errors import store_error
-from broker.store.sqlite.file import DatabaseFile
-from broker.store.sqlite.measuring import Measure
+from broker.store.sqlite.files import opening
+from broker.store.sqlite.files.file import DatabaseFile
 from broker.store.sqlite.reader import Reader
+from broker.store.sqlite.repair.damaged import Damage
 from broker.store.sqlite.rows import BLOCK_SHIFT
+from broker.store.sqlite.searching.measuring import Measure
 from broker.store.sqlite.thread import ConnectionThread
 
 MESSAGE_READERS = 2

@@ -28,18 +28,19 @@ from broker.errors import StoreCorrupt
 from broker.message import Message, Offset
 from broker.store import Amount, Read
 from broker.store.removing import as_ranges
-from broker.store.sqlite import measuring, retained, tables
+from broker.store.sqlite import retained, tables
 from broker.store.sqlite.accounts import Accounts, Unsound, bounds
-from broker.store.sqlite.counting import Counting
-from broker.store.sqlite.damaged import Damage, DamagedBlock
 from broker.store.sqlite.errors import is_damage
-from broker.store.sqlite.filters import Topics
-from broker.store.sqlite.hidden import Hidden
-from broker.store.sqlite.index import BLOCKS_PER_RUN, BLOCKS_PER_STEP_MIN, Run, TopicIndex
-from broker.store.sqlite.measuring import Measure
+from broker.store.sqlite.repair.damaged import Damage, DamagedBlock
+from broker.store.sqlite.repair.hidden import Hidden
 from broker.store.sqlite.rows import BLOCK_SHIFT, COLUMNS, checksum, seed, text, without_offset
-from broker.store.sqlite.search import Search, TopicFilters
-from broker.store.sqlite.when import FirstAt, LastBefore, When
+from broker.store.sqlite.searching import measuring
+from broker.store.sqlite.searching.counting import Counting
+from broker.store.sqlite.searching.filters import Topics
+from broker.store.sqlite.searching.index import BLOCKS_PER_RUN, BLOCKS_PER_STEP_MIN, Run, TopicIndex
+from broker.store.sqlite.searching.measuring import Measure
+from broker.store.sqlite.searching.search import Search, TopicFilters
+from broker.store.sqlite.searching.when import FirstAt, LastBefore, When
 
 COUNTED_MAX = 256
 """Blocks whose rows were counted lately, and need not be for the next part that is read."""

@@ -34,19 +34,19 @@ from broker.documents import D, Document, Key, Operation, Place, SessionDocument
 from broker.errors import StoreBusy, StoreCorrupt, StoreError, StoreFull, StoreUnavailable
 from broker.message import Message, Offset
 from broker.store import Amount, Read, Skipped, StoreStats, Stretch, TakeAtOnce
-from broker.store.sqlite import opening
-from broker.store.sqlite.checkpoint import Checkpoints
-from broker.store.sqlite.damaged import Damage
-from broker.store.sqlite.file import DatabaseFile, bytes_on_disk
-from broker.store.sqlite.hidden import Hidden
+from broker.store.sqlite.files import opening
+from broker.store.sqlite.files.checkpoint import Checkpoints
+from broker.store.sqlite.files.file import DatabaseFile, bytes_on_disk
 from broker.store.sqlite.in_loop import SMALL_MAX, InLoop, is_small
 from broker.store.sqlite.lanes import Lanes
 from broker.store.sqlite.reader import Reader
-from broker.store.sqlite.removing import SqliteRemoving
-from broker.store.sqlite.search import in_order
+from broker.store.sqlite.repair.damaged import Damage
+from broker.store.sqlite.repair.hidden import Hidden
+from broker.store.sqlite.retention.removing import SqliteRemoving
+from broker.store.sqlite.searching.search import in_order
+from broker.store.sqlite.searching.when import FirstAt, LastBefore, When
 from broker.store.sqlite.tables import SELECTED_AT_ONCE_MAX, key_of
 from broker.store.sqlite.thread import ConnectionThread
-from broker.store.sqlite.when import FirstAt, LastBefore, When
 from broker.store.sqlite.writer import Writer
 from broker.store.tail import Tail
 

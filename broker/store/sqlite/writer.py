@@ -24,14 +24,15 @@ from typing import Any, NamedTuple
 from broker.documents import Operation, Place, fill_in
 from broker.errors import StoreBusy, StoreError, StoreFull, StoreUnavailable
 from broker.message import Message, Offset
-from broker.store.sqlite import figures, gaps, removed, retained, tables
+from broker.store.sqlite import figures, gaps, retained, tables
 from broker.store.sqlite.errors import store_error
 from broker.store.sqlite.figures import OpenBlock
 from broker.store.sqlite.foreign import ForeignWrites
 from broker.store.sqlite.in_loop import SMALL_MAX
 from broker.store.sqlite.names import Names
-from broker.store.sqlite.note import Note
 from broker.store.sqlite.offsets import Offsets, OffsetsTaken
+from broker.store.sqlite.repair.note import Note
+from broker.store.sqlite.retention import removed
 from broker.store.sqlite.rows import (
     BLOCK_SHIFT,
     INSERT_MESSAGES,

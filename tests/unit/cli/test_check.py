@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from broker.errors import SchemaMismatch, StoreUnavailable
-from broker.store.sqlite.note import note_path
-from broker.store.sqlite.wal import WAL_SUFFIX
+from broker.store.sqlite.files.wal import WAL_SUFFIX
+from broker.store.sqlite.repair.note import note_path
 from cli import check as module
 from cli.check import check
 from cli.failure import CommandFailed, Exit

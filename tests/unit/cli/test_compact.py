@@ -12,7 +12,7 @@ import pytest
 
 from broker.errors import StoreCorrupt
 from broker.message import Offset
-from broker.store.sqlite.file import DatabaseFile
+from broker.store.sqlite.files.file import DatabaseFile
 from cli.compact import compact
 from cli.failure import CommandFailed, Exit
 from tests.support.messages import message, numbered

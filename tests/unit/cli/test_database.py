@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from broker.errors import ConfigError, StoreDenied, StoreInUse
-from broker.store.sqlite.file import DatabaseFile
+from broker.store.sqlite.files.file import DatabaseFile
 from cli import database
 from cli.failure import CommandFailed
 from tests.support.messages import numbered

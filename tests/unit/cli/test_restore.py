@@ -10,7 +10,7 @@ import pytest
 
 from broker.errors import StoreCorrupt
 from broker.store.sqlite.gaps import OFFSETS_LOST_MAX
-from broker.store.sqlite.note import note_path
+from broker.store.sqlite.repair.note import note_path
 from cli.backup import backup
 from cli.failure import CommandFailed, Exit
 from cli.restore import restore

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from broker.errors import StoreCorrupt, StoreFull
-from broker.store.sqlite.file import DatabaseFile
-from broker.store.sqlite.lost import Lost
+from broker.store.sqlite.files.file import DatabaseFile
+from broker.store.sqlite.repair.lost import Lost
 from cli import salvage as module
 from cli.failure import CommandFailed, Exit
 from cli.long_work import LongWork

@@ -76,7 +76,7 @@ async def test_names_are_looked_through_once_however_many_filters_there_are(
 async def test_a_read_without_a_match_looks_at_a_bounded_part(
     sqlite: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("broker.store.sqlite.index.TOPIC_BLOCKS_PER_READ", 4)
+    monkeypatch.setattr("broker.store.sqlite.searching.index.TOPIC_BLOCKS_PER_READ", 4)
     last = message("x", "rare")
     await sqlite.append([*numbered(20_000), last])
     read = await sqlite.read(Offset(1), END, ["rare"])
@@ -89,9 +89,9 @@ async def test_a_read_without_a_match_looks_at_a_bounded_part(
 async def test_the_last_messages_are_counted_a_part_at_a_time(
     sqlite: SqliteStore, monkeypatch: pytest.MonkeyPatch, filters: list[str]
 ) -> None:
-    monkeypatch.setattr("broker.store.sqlite.counting.ROWS_COUNTED_MAX", 1000)
-    monkeypatch.setattr("broker.store.sqlite.index.BLOCKS_PER_STEP_MAX", 2)
-    monkeypatch.setattr("broker.store.sqlite.counting.BLOCKS_PER_STEP_MAX", 2)
+    monkeypatch.setattr("broker.store.sqlite.searching.counting.ROWS_COUNTED_MAX", 1000)
+    monkeypatch.setattr("broker.store.sqlite.searching.index.BLOCKS_PER_STEP_MAX", 2)
+    monkeypatch.setattr("broker.store.sqlite.searching.counting.BLOCKS_PER_STEP_MAX", 2)
     written = [message(topic=f"t/{n % 20}") for n in range(5000)]
     await sqlite.append(written)
     wanted = [m.offset for m in written if filters != ["t/1"] or m.topic == "t/1"]

@@ -22,8 +22,9 @@ from broker.documents import Operation
 from broker.errors import StoreCorrupt, StoreUnavailable
 from broker.message import Message, Offset
 from broker.store import Read, Skipped
-from broker.store.sqlite import opening, reader, writer
+from broker.store.sqlite import reader, writer
 from broker.store.sqlite import store as sqlite_module
+from broker.store.sqlite.files import opening
 from broker.store.sqlite.in_loop import SAMPLES_MIN, SMALL_MAX
 from broker.store.sqlite.store import SqliteStore
 from broker.store.sqlite.writer import Committed

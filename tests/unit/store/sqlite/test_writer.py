@@ -17,7 +17,8 @@ from broker import cache
 from broker.documents import CursorDocument, Put, SessionDocument
 from broker.errors import StoreBusy, StoreFull, StoreUnavailable
 from broker.message import Message, Offset
-from broker.store.sqlite import opening, writer
+from broker.store.sqlite import writer
+from broker.store.sqlite.files import opening
 from broker.store.sqlite.gaps import OFFSETS_LOST_MAX
 from broker.store.sqlite.offsets import RESERVED_AT_ONCE
 from broker.store.sqlite.store import SqliteStore
@@ -96,7 +97,7 @@ async def test_caches_of_names_are_bounded(
     sqlite: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cache, "COUNT_MAX", 10)
-    monkeypatch.setattr("broker.store.sqlite.filters.FILTERS_SIZE_MAX", 10)
+    monkeypatch.setattr("broker.store.sqlite.searching.filters.FILTERS_SIZE_MAX", 10)
     written = [message(str(i), f"t/{i % 37}", publisher=f"p{i % 23}") for i in range(2000)]
     await sqlite.append(written)
     assert await read_all(sqlite) == written

@@ -1,0 +1,1 @@
+"""The files of a database: made, locked, opened, migrated, checkpointed, copied, put back."""
