@@ -25,7 +25,7 @@ from broker.errors import PubSubError
 from broker.log.qos0 import LAZY_COMMIT_S
 from broker.log.waking import CURSOR_COMMIT_DELAY_S
 from broker.message import Message
-from broker.server import Server
+from broker.server.server import Server
 from broker.store import Store
 from broker.store.sqlite import stop_watch
 from broker.store.sqlite.in_loop import InLoop, is_small
@@ -235,7 +235,7 @@ async def broker(directory: Path, store: Store | None = None) -> AsyncIterator[B
         if store is None:
             await server.start()
         else:
-            with mock.patch("broker.open_store.SqliteStore", return_value=store):
+            with mock.patch("broker.server.open_store.SqliteStore", return_value=store):
                 await server.start()
         try:
             yield Broker(server, clock, loop.protocols[-1])

@@ -11,33 +11,35 @@ A PUBLISH goes along the upper line; once its commit is durable the publisher is
 the message goes along the lower line to every session that wants it. A session that is behind, or
 was away, is fed from the store. Nothing on the way calls back to the stage before it.
 
-    open_store.py  SQLite, or a log that several brokers share, as the settings say
-    server.py    builds all of this from a Config, starts it, stops it; one timer for all deadlines
-    reloading.py settings and certificates read again, while the broker runs
-    ending.py    the signals that ask it to stop, and the end of a process that cannot stop
-    tasks.py     the one way to start a task, so that none ends unheard
-    config.py    every setting, with its unit in its name; retention_rules.py: how long what stays;
-    listeners.py where connections come in
+    server/      builds all of this from a Config, starts it, stops it; reads settings again
+    config.py    every setting, with its unit in its name
+    settings/    its tables: listeners, rules of retention
     net/         moves bytes: TCP, Unix sockets, TLS, WebSocket; obeys deadlines and back-pressure
     mqtt/        MQTT 3.1.1 and 5.0: bytes to packets, packets to bytes, the rules of a connection
     lines/       the line protocol, with the same face
     clients/     one connected client; only here connection, session and log meet
     delivery/    every committed message to every session that is owed it
-    registry/    sessions and wills: who is there, until when · groups/ Shared Subscriptions ·
-                 access/ users, rules and quotas in force · upkeep/ looks after the log
+    registry/    sessions and wills: who is there, until when; what other brokers have
+        groups/      Shared Subscriptions: what members get, what becomes of what they refuse
+        access/      users, rules and quotas in force
+        upkeep/      what looks after the log in the background
     session/     what MQTT keeps of one client identifier
     security/    who is it, and may they: names, passwords, rules
     replay/      from the words of a subscriber to offsets of the log
     log/         group commit, the high watermark, time that outlives a run, retention
-    store/       messages and documents, in memory, in SQLite, or in a log that brokers share
-                 sqlite/ searching/ retention/ repair/ files/ beside its store, writer and readers
+    store/       messages and documents in memory
+        sqlite/      in a database: one thread writes, others read
+            files/       made, opened, migrated, checkpointed, copied
+            searching/   which messages a reader asks for
+            retention/   which may go, and how they go
+            repair/      what an unclean stop or damage leaves
+        shared/      in a log that several brokers share
     observe/     $SYS: what the broker tells about itself
     at_rest.py   what an operator does to the subscribers of a log that no broker has
     web/         administration over HTTP on a Unix socket
-    documents.py queue_documents.py quota_documents.py handed_on.py counters.py topics.py message.py
-    errors.py clock.py
-    plural.py near.py     words for all: how many, and what was meant
-    cache.py              what is remembered of names
+    documents/   what the log keeps beside messages
+    message.py topics.py counters.py errors.py handed_on.py    what everybody speaks of
+    clock.py tasks.py cache.py plural.py    time, tasks, what is remembered, how many
 
 What is promised:
 

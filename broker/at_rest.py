@@ -19,9 +19,9 @@ from broker.config import DATABASE, Config
 from broker.counters import Counters
 from broker.delivery.delivery import Delivery
 from broker.documents import Document, SessionDocument, UserDocument
+from broker.documents.quotas import QuotaDocument
 from broker.log.log import Log
 from broker.message import Offset
-from broker.quota_documents import QuotaDocument
 from broker.registry.access.accounts import Account, Accounts, account_of
 from broker.registry.access.acl import Acl
 from broker.registry.access.permissions import Permissions

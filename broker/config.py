@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from broker.errors import ConfigError, TopicFilterInvalid
-from broker.listeners import Listener
-from broker.near import meant
-from broker.retention_rules import RetentionRule, bytes_of, rules_of
+from broker.settings.listeners import Listener
+from broker.settings.near import meant
+from broker.settings.retention import RetentionRule, bytes_of, rules_of
 from broker.topics import validate_filter
 
 DATABASE = "pubsub.db"

@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from broker.config import DATABASE
-from broker.plural import counted
-from broker.queue_documents import (
+from broker.documents.queues import (
     ATTEMPTS_MAX,
     BACKOFF_FIRST_MS,
     BACKOFF_MAX_MS,
     LEASE_MS,
     GroupDocument,
 )
+from broker.plural import counted
 from broker.store.sqlite.reader import Reader
 from broker.topics import SHARE_PREFIX, is_shared, parse_shared
 from cli import database, output, times

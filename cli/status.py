@@ -1,8 +1,9 @@
 """What a broker tells about itself, for a person: what is wrong first, then what it is doing.
 
 This answers what an operator asks at night: does it take messages, is there room, who is there,
-what was lost. `broker/server.py` `Server.status` has all figures. Those that count what goes wrong
-are left out while they are 0, and those that a broker of another version does not tell always.
+what was lost. `Server.status` of `broker/server/server.py` has all figures. Those that count what
+goes wrong are left out while they are 0, and those that a broker of another version does not tell
+always.
 """
 
 from __future__ import annotations

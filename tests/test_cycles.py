@@ -15,7 +15,7 @@ from broker.config import Config
 from broker.mqtt.encode import encode
 from broker.mqtt.packets import MQTT_5, Publish, Subscribe, SubscriptionRequest
 from broker.net.first_bytes import HTTP_GET
-from broker.server import Server
+from broker.server.server import Server
 from tests.support.raw_client import connect_packet
 from tests.support.websocket_client import handshake
 

@@ -16,8 +16,8 @@ from typer.core import TyperGroup
 
 import broker
 from broker.config import BOUNDS, Config
-from broker.listeners import Listener
-from broker.reloading import AFTER_A_RESTART
+from broker.server.reloading import AFTER_A_RESTART
+from broker.settings.listeners import Listener
 from broker.store.sqlite.files import schema
 from cli.failure import Exit
 from cli.main import app
@@ -53,8 +53,10 @@ def test_a_walk_names_what_exists(walk: str) -> None:
 def test_the_drawing_of_the_package_names_every_folder() -> None:
     assert broker.__doc__ is not None
     named = set(re.findall(r"\b(\w+)(?:/|\.py)", broker.__doc__))
-    there = {path.name.removesuffix(".py") for path in (ROOT / "broker").glob("[a-z]*")}
-    assert named == there
+    package = ROOT / "broker"
+    modules = {path.stem for path in package.glob("[a-z]*.py")}
+    folders = {path.parent.name for path in package.rglob("*/__init__.py")}
+    assert named == modules | folders
 
 
 def _has(place: object, names: list[str]) -> bool:

@@ -10,7 +10,6 @@ from broker.clock import Clock
 from broker.config import Config
 from broker.counters import Counters
 from broker.delivery.delivery import Delivery
-from broker.listeners import Listener
 from broker.log.log import Log
 from broker.mqtt.authentication import Methods
 from broker.mqtt.limits import Limits
@@ -22,6 +21,7 @@ from broker.registry.access.users import Users
 from broker.registry.groups.groups import Groups
 from broker.registry.sessions import Sessions
 from broker.registry.wills import Wills
+from broker.settings.listeners import Listener
 
 
 @dataclass(slots=True, frozen=True)

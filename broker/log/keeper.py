@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from broker.message import Offset
-from broker.retention_rules import RetentionRule
+from broker.settings.retention import RetentionRule
 
 
 @dataclass(slots=True, frozen=True)

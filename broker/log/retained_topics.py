@@ -21,10 +21,10 @@ from typing import NamedTuple, Protocol
 
 from broker.clock import US
 from broker.documents import Delete, Operation, Place, Put
+from broker.documents.quotas import RetainedByDocument
 from broker.errors import RetainedQuotaExceeded, StoreError
 from broker.log.log import Log
 from broker.message import NOT_STORED, Offset
-from broker.quota_documents import RetainedByDocument
 from broker.store import PART_MAX
 
 TOO_MANY = "retained quota exceeded"

@@ -28,7 +28,7 @@ from broker.log.log_time import LogTime
 from broker.log.marks import Marks
 from broker.log.sweep import ByHand, Sweep
 from broker.message import Offset, ServedUs, WallUs
-from broker.retention_rules import RetentionRule
+from broker.settings.retention import RetentionRule
 from broker.store import Store
 from broker.store.removing import SEGMENT, Amount, Cut, Order, Removed, Segment, updated
 

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from broker.message import Offset
-from broker.retention_rules import RetentionRule
+from broker.settings.retention import RetentionRule
 from broker.store.removing import Amount, Removed
 
 

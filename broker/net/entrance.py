@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from broker.clients.faces import Peer
 from broker.clients.services import Services
 from broker.clock import Clock
-from broker.listeners import Listener
 from broker.net.turns import Turns
 from broker.net.unfinished import Unfinished
+from broker.settings.listeners import Listener
 
 if TYPE_CHECKING:
     from broker.net.tcp import TcpConnection

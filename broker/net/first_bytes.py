@@ -28,8 +28,8 @@ MQTT_5_CONNECT_AT_MOST = 5
 
 
 def protocol_of(data: bytes) -> str:
-    """Which of `broker.listeners.PROTOCOLS` they begin; "http": one that nobody may speak here; "":
-    none."""
+    """Which of `PROTOCOLS` (`settings/listeners.py`) they begin; "http": one that nobody may speak
+    here; "": none."""
     if data[0] == MQTT_CONNECT:
         return "mqtt"
     if data.startswith(HTTP_GET):

@@ -14,12 +14,12 @@ from ssl import SSLContext
 
 from broker.clients.services import Services
 from broker.errors import ConfigError, NotAuthorized
-from broker.listeners import Listener, no_such_host
 from broker.net import unix
 from broker.net.entrance import Connections, Entrance
 from broker.net.tcp import TcpConnection
 from broker.net.tls import TlsConnection
 from broker.security.tls import Revocations, Trust, context_of, trust
+from broker.settings.listeners import Listener, no_such_host
 
 BACKLOG = 1024
 DOUBTED_EVERY_S = 86_400.0

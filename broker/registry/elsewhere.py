@@ -20,10 +20,10 @@ from broker.documents import (
     SubscriptionDocument,
     UserDocument,
 )
+from broker.documents.queues import GroupDocument
+from broker.documents.quotas import QuotaDocument
 from broker.log.dedup import Dedup
 from broker.log.log import Log
-from broker.queue_documents import GroupDocument
-from broker.quota_documents import QuotaDocument
 from broker.registry.groups.groups import Groups
 from broker.registry.sessions import Sessions
 from broker.store.shared.cluster import ClusterStore

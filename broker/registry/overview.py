@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from broker.documents import NOT_YET, SessionDocument, SubscriptionDocument
+from broker.documents.queues import RetryDocument
 from broker.errors import StoreCorrupt
 from broker.message import Offset, WallUs, rfc3339
-from broker.queue_documents import RetryDocument
 from broker.registry.administration import not_found
 from broker.registry.faces import Owner
 from broker.registry.loading import Documents, load

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from broker.errors import ConfigError
-from broker.listeners import Listener
 from broker.plural import counted
+from broker.settings.listeners import Listener
 
 if TYPE_CHECKING:
     from cryptography import x509

@@ -19,9 +19,9 @@ from broker.documents import (
     SessionDocument,
     SubscriptionDocument,
 )
+from broker.documents.queues import DeadLetterDocument, GroupDocument, RetryDocument
 from broker.errors import StoreConflict
 from broker.message import Offset
-from broker.queue_documents import DeadLetterDocument, GroupDocument, RetryDocument
 
 OF_A_SESSION = (
     *(SubscriptionDocument, CursorDocument, InFlightDocument, ReceivedQos2Document),

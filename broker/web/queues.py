@@ -15,8 +15,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from broker.documents.queues import GroupDocument
 from broker.message import Offset
-from broker.queue_documents import GroupDocument
 from broker.registry.groups.queues import Queues
 from broker.web.answers import answering
 

@@ -10,7 +10,7 @@ import typer
 from cli.options import DATA_DIR
 
 if TYPE_CHECKING:
-    from broker.server import Server
+    from broker.server.server import Server
 
 EXAMPLES = """\b
 Example:
@@ -61,9 +61,9 @@ def run(
     """Run the broker in the foreground; Ctrl-C stops it."""
     import logging
 
-    from broker import server
     from broker.config import Config
-    from broker.reloading import Source
+    from broker.server import server
+    from broker.server.reloading import Source
     from cli import core_dumps, heap
     from cli.diagnostics import Diagnostics
 

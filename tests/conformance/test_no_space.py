@@ -16,7 +16,7 @@ from broker.errors import StoreFull
 from broker.message import Message
 from broker.mqtt.encode import encode
 from broker.mqtt.packets import MQTT_5
-from broker.server import Server
+from broker.server.server import Server
 from broker.store.sqlite.store import SqliteStore
 from tests.support.raw_client import connect_packet
 from tests.support.wire import script_bytes
@@ -40,7 +40,7 @@ class FillingStore(SqliteStore):
 
 @pytest.fixture
 async def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Server]:
-    monkeypatch.setattr("broker.open_store.SqliteStore", FillingStore)
+    monkeypatch.setattr("broker.server.open_store.SqliteStore", FillingStore)
     monkeypatch.setattr("broker.log.log.FULL_RETRY_S", 0.01)
     server = Server(Config(port=0, data_dir=tmp_path))
     await server.start()

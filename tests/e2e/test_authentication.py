@@ -20,7 +20,7 @@ from broker.errors import NotAuthorized
 from broker.mqtt.packets import Ack, Auth, Connack, Connect, Disconnect, PacketType, Publish, Will
 from broker.mqtt.properties import Property
 from broker.mqtt.reasons import ReasonCode
-from broker.server import Server
+from broker.server.server import Server
 from tests.support.raw_client import TIMEOUT_S, RawClient, connect_packet
 
 METHOD = "TEST-CHALLENGE"

@@ -19,8 +19,8 @@ import pytest
 
 from broker.config import Config
 from broker.documents import Delete, SubscriptionDocument
+from broker.documents.queues import DeadLetterDocument, GroupDocument, RetryDocument
 from broker.errors import NotFound
-from broker.queue_documents import DeadLetterDocument, GroupDocument, RetryDocument
 from broker.registry.administration import Administration
 from broker.registry.groups.queues import Queues
 from tests.support.groups import GROUP, member

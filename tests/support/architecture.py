@@ -15,15 +15,14 @@ from dataclasses import dataclass
 from functools import cached_property
 
 ROWS = (
-    ("cli", "server", "open_store", "reloading", "at_rest", "ending"),
+    ("cli", "server", "at_rest"),
     ("web", "bridge", "net"),
     ("clients", "observe", "registry", "delivery"),
     ("log", "replay", "clock"),
     ("store", "tasks", "mqtt", "lines", "session", "security"),
     (
-        *("config", "listeners", "handed_on", "documents", "topics", "counters"),
-        *("queue_documents", "quota_documents"),
-        *("message", "retention_rules", "errors", "plural", "near", "cache", "__init__"),
+        *("config", "settings", "handed_on", "documents", "topics", "counters"),
+        *("message", "errors", "plural", "cache", "__init__"),
     ),
 )
 ORDER = [place for row in ROWS for place in row]
@@ -50,7 +49,6 @@ WORDS = ROWS[-1]
 REPLAY_SPEC = "broker.replay.spec"
 USED_BY_CLI = {
     "server": {"cli.commands.broker_start"},
-    "reloading": {"cli.commands.broker_start"},
     "at_rest": {"cli.acl", "cli.queues", "cli.quotas", "cli.subscribers", "cli.users"},
     "security": {"cli.acl", "cli.quotas", "cli.users", "cli.commands.user"},
     "store": {
@@ -74,11 +72,11 @@ MAY_USE_SSL = "broker.security.tls"
 USES_NATS = "broker.store.shared.jetstream"
 """Whoever needs no shared log needs no NATS."""
 
-HAVE_CLOCKS = {"cli", "server", "ending", "store", "clock"}
-"""`net` keeps its timers with the Clock that it is given, like everybody else."""
+HAVE_CLOCKS = {"cli", "store", "clock", "broker.server.server", "broker.server.ending"}
+"""Places and modules. `net` keeps its timers with the Clock that it is given, like all others."""
 TIMERS = {"asyncio.timeout", "asyncio.timeout_at", "asyncio.wait_for", "asyncio.sleep"}
 
-STARTS_TASKS = {"broker.tasks", "broker.server"}
+STARTS_TASKS = {"broker.tasks", "broker.server.server"}
 """Everybody else uses `tasks.start`, so that somebody hears of what ended a task."""
 
 DEFINED_IN = {
@@ -239,7 +237,7 @@ def cli_talks_to_a_running_broker(modules: Modules) -> Iterator[str]:
 def time_is_an_argument(modules: Modules) -> Iterator[str]:
     """Who is given a Clock may use it; `asyncio.sleep(0)` only gives the others a turn."""
     for module in modules.values():
-        if module.place in HAVE_CLOCKS:
+        if {module.place, module.name} & HAVE_CLOCKS:
             continue
         for imported in module.imports:
             if imported.partition(".")[0] == "time" or imported in TIMERS:

@@ -12,7 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from broker.listeners import Listener
+from broker.settings.listeners import Listener
 from cli.certificates import Certified, authority, client, server
 
 NOW = datetime.now(UTC)

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from broker.clock import Clock
 from broker.config import Config
-from broker.server import Server
+from broker.server.server import Server
 
 
 @asynccontextmanager

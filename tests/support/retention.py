@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from broker.log.keeper import Judged
 from broker.message import Message, Offset
-from broker.retention_rules import RetentionRule
+from broker.settings.retention import RetentionRule
 from broker.store import Store
 from broker.store.removing import OVERHEAD_BYTES
 from tests.support.messages import message

@@ -10,9 +10,9 @@ import pytest
 
 from broker import at_rest
 from broker.documents import CursorDocument, Put, SessionDocument, SubscriptionDocument
+from broker.documents.queues import GroupDocument
 from broker.errors import CommandRefused, ConfigError, NotFound
 from broker.message import Offset, WallUs
-from broker.queue_documents import GroupDocument
 from broker.store.directory import lock_data_dir
 from broker.store.sqlite.store import SqliteStore
 from tests.support.groups import GROUP

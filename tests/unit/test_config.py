@@ -9,7 +9,7 @@ import pytest
 
 from broker.config import BOUNDS, Config, DedupRule, duration_s, is_loopback
 from broker.errors import ConfigError
-from broker.listeners import Listener
+from broker.settings.listeners import Listener
 
 
 def written(tmp_path: Path, text: str) -> Path:

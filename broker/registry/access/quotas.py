@@ -14,10 +14,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from broker.documents import Delete, Put
+from broker.documents.quotas import QuotaDocument
 from broker.errors import NotFound, QuotaExceeded
 from broker.log.log import Log
 from broker.log.retained_topics import RetainedTopics
-from broker.quota_documents import QuotaDocument
 from broker.registry.access.flapping import Flapping
 from broker.registry.access.rereading import newest
 from broker.registry.access.slowing import Slowing

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from broker.config import Config, is_loopback
 from broker.documents import Delete, Operation, Put, RuleDocument, UserDocument
+from broker.documents.quotas import QuotaDocument, RetainedByDocument
 from broker.errors import (
     CommandRefused,
     ConfigError,
@@ -24,11 +25,10 @@ from broker.errors import (
     QuotaExceeded,
     UserRemoved,
 )
-from broker.listeners import no_such_host
 from broker.log.log import Log
-from broker.quota_documents import QuotaDocument, RetainedByDocument
 from broker.registry.access.rereading import newest
 from broker.security.names import ANONYMOUS, Login, validate_role, validate_user
+from broker.settings.listeners import no_such_host
 
 USERS_MAX = 100_000
 """About 500 bytes of memory each."""

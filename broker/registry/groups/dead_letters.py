@@ -20,10 +20,10 @@ from broker.config import Config
 from broker.counters import Counters
 from broker.delivery.looks import Looks
 from broker.documents import Delete, Key, Operation, Put
+from broker.documents.queues import DeadLetterDocument, DeadNoticeDocument
 from broker.errors import StoreError
 from broker.log.log import Log
 from broker.message import AgedUs, Lease, Message, Offset, with_user_properties
-from broker.queue_documents import DeadLetterDocument, DeadNoticeDocument
 from broker.store import PART_MAX
 from broker.topics import dead_topic
 

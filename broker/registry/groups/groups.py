@@ -31,10 +31,10 @@ from broker.counters import Counters
 from broker.delivery.delivery import Delivery
 from broker.delivery.routes import parts
 from broker.documents import Put, SubscriptionDocument
+from broker.documents.queues import GroupDocument
 from broker.errors import NotAuthorized, QuotaExceeded
 from broker.log.log import Log
 from broker.message import Lease, Offset
-from broker.queue_documents import GroupDocument
 from broker.registry.faces import Member
 from broker.registry.groups.dead_letters import DeadLetters
 from broker.registry.groups.group import Group, WithoutRoom

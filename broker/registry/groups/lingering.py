@@ -33,13 +33,13 @@ from broker.config import Config
 from broker.counters import Counters
 from broker.delivery.looks import Looks
 from broker.documents import SessionDocument
+from broker.documents.queues import RetryDocument
 from broker.errors import StoreError
 from broker.log.batch import awaited
 from broker.log.deadlines import Deadlines
 from broker.log.log import Log
 from broker.message import Monotonic, Offset
 from broker.plural import counted
-from broker.queue_documents import RetryDocument
 from broker.registry.faces import AbsentGroups
 from broker.registry.loading import load
 from broker.registry.sessions import SESSION_EXPIRY_NEVER, Sessions

@@ -10,14 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from broker.documents import SubscriptionDocument
-from broker.message import Offset
-from broker.queue_documents import (
+from broker.documents.queues import (
     ATTEMPTS_MAX,
     BACKOFF_FIRST_MS,
     BACKOFF_MAX_MS,
     LEASE_MS,
     GroupDocument,
 )
+from broker.message import Offset
 
 
 @dataclass(slots=True, frozen=True)

@@ -19,11 +19,11 @@ from broker.documents import (
     SessionDocument,
     SubscriptionDocument,
 )
+from broker.documents.queues import DeadLetterDocument, GroupDocument
 from broker.errors import CommandInvalid, CommandRefused, NotFound, StoreError
 from broker.log.batch import awaited
 from broker.log.log import Log
 from broker.message import Message, Offset, Outgoing
-from broker.queue_documents import DeadLetterDocument, GroupDocument
 from broker.registry.faces import Member
 from broker.registry.groups.groups import Groups
 from broker.registry.groups.policy import Policy

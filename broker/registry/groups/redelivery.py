@@ -26,10 +26,10 @@ from broker.delivery.delivery import Delivery
 from broker.delivery.looks import Looks
 from broker.delivery.readers import unfit
 from broker.documents import Delete, Operation, Put
+from broker.documents.queues import DeadNoticeDocument, RetryDocument
 from broker.log.batch import awaited
 from broker.log.log import Log
 from broker.message import Lease, Message, Monotonic, Offset
-from broker.queue_documents import DeadNoticeDocument, RetryDocument
 from broker.registry.faces import NobodyUsesIt, RedeliveryUser, Times
 from broker.registry.groups.dead_letters import DeadLetters
 from broker.registry.groups.policy import Policy

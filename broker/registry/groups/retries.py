@@ -11,8 +11,8 @@ from bisect import bisect_left, insort
 from collections.abc import Container, Sequence
 from typing import NamedTuple
 
+from broker.documents.queues import RetryDocument
 from broker.message import Offset, ServedUs
-from broker.queue_documents import RetryDocument
 
 RETRIES_MAX = 2000
 """About 150 bytes each."""

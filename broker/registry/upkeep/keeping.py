@@ -19,10 +19,10 @@ from broker.documents import CursorDocument, InFlightDocument
 from broker.errors import ConfigError, PeerError, StoreCorrupt
 from broker.log.keeper import Judged
 from broker.message import Message, Offset
-from broker.retention_rules import RetentionRule
 from broker.session.cursor import listed
 from broker.session.position import LivePosition
 from broker.session.session import Session
+from broker.settings.retention import RetentionRule
 from broker.store import Store
 from broker.topics import SYS, TopicTree, is_shared, matches, refuse_words, validate_filter
 

@@ -23,7 +23,7 @@ from broker.log.retention import Retention
 from broker.message import rfc3339
 from broker.registry.upkeep.keeping import Keeping, require_filters
 from broker.registry.upkeep.trims import Trims
-from broker.retention_rules import RetentionRule
+from broker.settings.retention import RetentionRule
 from broker.topics import matches
 
 DEFAULT_AGE_S = 30 * 86_400

@@ -40,15 +40,15 @@ from broker.documents import (
     WillDeadlineDocument,
     WillDocument,
 )
-from broker.errors import SchemaMismatch, StoreCorrupt
-from broker.message import Message, Offset
-from broker.queue_documents import (
+from broker.documents.queues import (
     DeadLetterDocument,
     DeadNoticeDocument,
     GroupDocument,
     RetryDocument,
 )
-from broker.quota_documents import QuotaDocument, RetainedByDocument
+from broker.documents.quotas import QuotaDocument, RetainedByDocument
+from broker.errors import SchemaMismatch, StoreCorrupt
+from broker.message import Message, Offset
 
 FORMAT = 1
 

@@ -19,7 +19,7 @@ from broker.documents import (
     WillDeadlineDocument,
     WillDocument,
 )
-from broker.queue_documents import GroupDocument, RetryDocument
+from broker.documents.queues import GroupDocument, RetryDocument
 from broker.store import Store
 
 KNOWN_MAX, KNOWN_LENGTH_MAX = 100_000, 8 << 20

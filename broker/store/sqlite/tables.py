@@ -40,14 +40,14 @@ from broker.documents import (
     WillDocument,
     WriterDocument,
 )
-from broker.errors import StoreBusy, StoreConflict, StoreFull
-from broker.queue_documents import (
+from broker.documents.queues import (
     DeadLetterDocument,
     DeadNoticeDocument,
     GroupDocument,
     RetryDocument,
 )
-from broker.quota_documents import QuotaDocument, RetainedByDocument
+from broker.documents.quotas import QuotaDocument, RetainedByDocument
+from broker.errors import StoreBusy, StoreConflict, StoreFull
 from broker.store.sqlite.errors import store_error
 from broker.store.sqlite.rows import insert_rows
 from broker.topics import SHARE_PREFIX

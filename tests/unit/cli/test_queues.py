@@ -12,9 +12,9 @@ import pytest
 
 from broker.config import DATABASE
 from broker.documents import Put
+from broker.documents.queues import DeadLetterDocument
 from broker.errors import TopicFilterInvalid
 from broker.message import AgedUs, Offset
-from broker.queue_documents import DeadLetterDocument
 from broker.store.sqlite.store import SqliteStore
 from cli.failure import CommandFailed, Exit
 from cli.queues import change_letters, create, resolve, rm, show

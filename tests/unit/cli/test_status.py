@@ -8,7 +8,7 @@ from typing import Any
 from broker.config import Config
 from broker.errors import StoreBusy, StoreFull
 from broker.log.waiting import WHY
-from broker.server import Server
+from broker.server.server import Server
 from cli.status import COUNTED, lines, troubles
 
 WELL: dict[str, Any] = {

@@ -11,11 +11,11 @@ import pytest
 from broker.clients.faces import Peer
 from broker.clients.permitted import FORBIDDEN, NO_RIGHT, missing_right
 from broker.config import CLOSE
+from broker.documents.queues import GroupDocument
 from broker.log import delayed
 from broker.message import Offset
 from broker.mqtt.packets import MQTT_3_1_1, MQTT_5, Ack, Connack, Suback, Will
 from broker.mqtt.properties import Property
-from broker.queue_documents import GroupDocument
 from broker.registry import wills
 from broker.registry.groups.queues import Queues
 from broker.registry.groups.readership import FOR_NOBODY

@@ -8,11 +8,11 @@ from contextlib import AsyncExitStack
 import pytest
 
 from broker.config import Config, DedupRule
+from broker.documents.quotas import RetainedByDocument
 from broker.log.retained_topics import TOO_MANY
 from broker.message import Offset
 from broker.mqtt.encode import encode
 from broker.mqtt.packets import MQTT_3_1_1, MQTT_5, Ack, Disconnect, Publish, Will
-from broker.quota_documents import RetainedByDocument
 from broker.security.quotas import Quota
 from tests.support.clock import FakeClock
 from tests.support.permitted import VERSIONS, PermittedClient, make_user

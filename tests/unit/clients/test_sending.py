@@ -11,6 +11,7 @@ from broker.clients.sending import Output
 from broker.clock import US
 from broker.config import Config
 from broker.documents import CursorDocument
+from broker.documents.queues import DeadLetterDocument, GroupDocument, RetryDocument
 from broker.errors import StoreUnavailable
 from broker.log.log_time import NOTE_AHEAD_S
 from broker.log.outage import FULL_RETRY_S
@@ -18,7 +19,6 @@ from broker.message import Monotonic, Offset
 from broker.mqtt.connection import Connection
 from broker.mqtt.encode import encode
 from broker.mqtt.packets import MQTT_3_1_1, MQTT_5, Ack, Connect, PacketType, Suback
-from broker.queue_documents import DeadLetterDocument, GroupDocument, RetryDocument
 from broker.store import Read
 from tests.support.clients import NOTHING_TO_TELL, Dialogue, Transport
 from tests.support.clock import FakeClock

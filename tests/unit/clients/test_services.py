@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from broker.config import Config
-from broker.listeners import Listener
+from broker.settings.listeners import Listener
 from tests.support.clients import services
 from tests.support.world import World
 

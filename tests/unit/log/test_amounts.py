@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from broker.log.amounts import Amounts
-from broker.retention_rules import RetentionRule
+from broker.settings.retention import RetentionRule
 from broker.store import Store
 from broker.store.removing import SEGMENT
 from tests.support.messages import message, numbered

@@ -9,10 +9,10 @@ import pytest
 
 from broker.clock import US
 from broker.documents import Put
+from broker.documents.quotas import RetainedByDocument
 from broker.errors import RetainedQuotaExceeded, StoreUnavailable
 from broker.log.retained_topics import COUNT_INTERVAL_S, NOTHING, TOO_MANY, RetainedTopics
 from broker.message import Message, Offset
-from broker.quota_documents import RetainedByDocument
 from broker.security.quotas import Quota
 from broker.store import PART_MAX
 from tests.support.messages import message

@@ -16,7 +16,7 @@ from broker.log.log_time import LogTime
 from broker.log.retention import SWEEP_S, Retention
 from broker.log.sweep import ByHand
 from broker.message import Offset
-from broker.retention_rules import RetentionRule
+from broker.settings.retention import RetentionRule
 from broker.store import Store
 from broker.store.removing import SEGMENT, Order, Removed
 from tests.support.clock import FakeClock

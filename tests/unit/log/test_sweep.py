@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from broker.log.sweep import Sweep
 from broker.message import Offset
-from broker.retention_rules import RetentionRule
+from broker.settings.retention import RetentionRule
 from broker.store.removing import Amount, Removed
 
 

@@ -9,11 +9,11 @@ import pytest
 
 from broker.clients.faces import Peer
 from broker.config import Config
-from broker.listeners import Listener
 from broker.mqtt.encode import encode
 from broker.mqtt.packets import MQTT_5
 from broker.net.entrance import Connections, Entrance, peer_at
 from broker.net.tcp import TcpConnection
+from broker.settings.listeners import Listener
 from tests.support.clients import services
 from tests.support.kernel import Kernel
 from tests.support.raw_client import connect_packet

@@ -11,9 +11,9 @@ import pytest
 
 from broker.config import Config
 from broker.errors import ConfigError
-from broker.listeners import Listener
 from broker.net.entrance import Connections
 from broker.net.listening import DOUBTED_EVERY_S, Listening
+from broker.settings.listeners import Listener
 from tests.support.certificates import Network
 from tests.support.clients import services
 from tests.support.world import World

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.config import Config
-from broker.listeners import Listener
 from broker.net.proxied import REST_BYTES_MAX, SIGNATURE, Header, NoHeader, header_of
+from broker.settings.listeners import Listener
 from tests.support.certificates import Network
 from tests.support.clock import FakeClock
 from tests.support.dialled import dialled

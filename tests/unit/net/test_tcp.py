@@ -16,7 +16,6 @@ from websockets.frames import Frame, Opcode
 from broker.clients.client import Client
 from broker.clients.line_client import LineClient
 from broker.config import Config
-from broker.listeners import Listener
 from broker.message import Monotonic
 from broker.mqtt.encode import encode
 from broker.mqtt.packets import (
@@ -34,6 +33,7 @@ from broker.net.first_bytes import HTTP_GET
 from broker.net.tcp import FIRST_BYTE_TIMEOUT_S, TcpConnection
 from broker.net.unix import reachable
 from broker.net.websocket import WebSocket
+from broker.settings.listeners import Listener
 from tests.support.clients import NOTHING_TO_TELL, services
 from tests.support.clock import FakeClock
 from tests.support.dialled import dialled

@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 from broker.clients.faces import NOT_PAUSED
 from broker.clock import SystemClock
 from broker.config import Config
-from broker.listeners import Listener
 from broker.mqtt.encode import encode
 from broker.mqtt.packets import MQTT_3_1_1, MQTT_5, Connack, Publish
 from broker.mqtt.properties import Property
@@ -28,7 +27,8 @@ from broker.net.entrance import Connections, Entrance
 from broker.net.tcp import FIRST_BYTE_TIMEOUT_S, TcpConnection
 from broker.net.tls import RECORD_BYTES_MAX, TlsConnection, TlsFailed, TlsStream
 from broker.security.tls import context_of
-from broker.server import Server
+from broker.server.server import Server
+from broker.settings.listeners import Listener
 from tests.support.certificates import NOW, Files, Network
 from tests.support.clients import NOTHING_TO_TELL, services
 from tests.support.clock import FakeClock

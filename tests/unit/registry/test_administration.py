@@ -10,9 +10,9 @@ import pytest
 
 from broker.config import Config
 from broker.documents import CursorDocument, SessionDocument, SubscriptionDocument, WillDocument
+from broker.documents.queues import GroupDocument
 from broker.errors import CommandRefused, NotFound, QuotaExceeded, ReplaySpecInvalid, StoreFull
 from broker.message import Offset
-from broker.queue_documents import GroupDocument
 from broker.registry.administration import REMOVED, SKIPPED, Moved, near_names
 from broker.registry.groups.queues import Queues
 from tests.support.clock import FakeClock

@@ -15,10 +15,10 @@ from broker.documents import (
     Put,
     UserDocument,
 )
+from broker.documents.queues import DeadLetterDocument, DeadNoticeDocument, GroupDocument
+from broker.documents.quotas import QuotaDocument
 from broker.errors import PeerError
 from broker.message import Offset, WallUs
-from broker.queue_documents import DeadLetterDocument, DeadNoticeDocument, GroupDocument
-from broker.quota_documents import QuotaDocument
 from broker.security.names import Login
 from broker.security.quotas import Quota
 from broker.store.shared.memory_log import MemoryLog

@@ -9,9 +9,9 @@ import pytest
 
 from broker.config import Config
 from broker.documents import CursorDocument, Put
+from broker.documents.queues import RetryDocument
 from broker.errors import NotFound
 from broker.message import Offset, ServedUs, WallUs
-from broker.queue_documents import RetryDocument
 from broker.registry.overview import FILTERS_SHOWN_MAX, Overview
 from tests.support.clock import FakeClock
 from tests.support.groups import GROUP, member, publish

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.errors import ConfigError
-from broker.listeners import Listener
 from broker.security.tls import context_of, doubts, trust, user_of
+from broker.settings.listeners import Listener
 from tests.support.certificates import Network
 
 

@@ -23,9 +23,9 @@ from broker.documents import (
     SubscriptionDocument,
     WillDocument,
 )
+from broker.documents.queues import DeadLetterDocument, GroupDocument, RetryDocument
 from broker.errors import StoreConflict, StoreUnavailable
 from broker.message import NOT_STORED, AgedUs, Message, Offset, ServedUs, WallUs
-from broker.queue_documents import DeadLetterDocument, GroupDocument, RetryDocument
 from broker.store import PART_MAX, Amount, Skipped, Store, Stretch
 from broker.store.removing import Cut, Order, Owed, updated
 from broker.topics import matches

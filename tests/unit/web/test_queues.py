@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 from starlette.applications import Starlette
 
-from broker.queue_documents import GroupDocument
+from broker.documents.queues import GroupDocument
 from broker.registry.groups.queues import Queues
 from broker.web.queues import routes
 from tests.support.world import World

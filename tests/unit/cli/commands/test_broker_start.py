@@ -10,8 +10,8 @@ import pytest
 
 from broker.config import Config
 from broker.errors import ConfigError
-from broker.reloading import Source
-from broker.server import Server
+from broker.server.reloading import Source
+from broker.server.server import Server
 from cli.main import app
 
 Start = Callable[..., Config]
@@ -38,7 +38,7 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Start:
             started.append(config)
             announce(SimpleNamespace(address=address, config=config))  # type: ignore[arg-type]
 
-        monkeypatch.setattr("broker.server.run", run)
+        monkeypatch.setattr("broker.server.server.run", run)
         app(["broker", "start", *map(str, arguments)], standalone_mode=False)
         return started[0]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from broker.documents.quotas import QuotaDocument
 from broker.errors import CommandRefused, NotFound, QuotaExceeded
-from broker.quota_documents import QuotaDocument
 from broker.registry.access.quotas import ROLE, USER, Quotas
 from broker.security.names import Login
 from broker.security.quotas import UNLIMITED, Quota

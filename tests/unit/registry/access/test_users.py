@@ -9,10 +9,10 @@ import pytest
 from broker.config import Config
 from broker.documents import UserDocument
 from broker.errors import CommandRefused, NotFound, QuotaExceeded, StoreFull
-from broker.listeners import Listener
 from broker.message import WallUs
 from broker.registry.access import users as module
 from broker.registry.access.users import Users, expect_users, renewal_of
+from broker.settings.listeners import Listener
 from tests.support.passwords import PBKDF2, SHA512, user
 from tests.support.world import Disk, World, running
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from broker.config import Config
 from broker.documents import Put
+from broker.documents.queues import DeadLetterDocument, DeadNoticeDocument
 from broker.message import AgedUs, Offset, texts_among
-from broker.queue_documents import DeadLetterDocument, DeadNoticeDocument
 from broker.store import PART_MAX
 from tests.support.groups import GROUP
 from tests.support.messages import message

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from broker.queue_documents import GroupDocument
+from broker.documents.queues import GroupDocument
 from broker.registry.groups.policy import DEFAULT, Policy
 
 

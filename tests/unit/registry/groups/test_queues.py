@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from broker.documents import CursorDocument, SessionDocument
+from broker.documents.queues import DeadLetterDocument, GroupDocument, RetryDocument
 from broker.errors import CommandRefused, NotFound
 from broker.message import Offset
-from broker.queue_documents import DeadLetterDocument, GroupDocument, RetryDocument
 from broker.registry.groups.lingering import UNREAD
 from broker.registry.groups.queues import Queues
 from tests.support.groups import GROUP, member, numbers, publish

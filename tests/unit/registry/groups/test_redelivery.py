@@ -9,8 +9,8 @@ import pytest
 
 from broker.config import Config
 from broker.documents import CursorDocument
+from broker.documents.queues import DeadLetterDocument, GroupDocument, RetryDocument
 from broker.message import Offset
-from broker.queue_documents import DeadLetterDocument, GroupDocument, RetryDocument
 from tests.support.groups import GROUP, member, numbers, publish
 from tests.support.messages import message
 from tests.support.world import Disk, Subscriber, World, payloads, placed, running

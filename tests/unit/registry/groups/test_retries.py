@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 
+from broker.documents.queues import RetryDocument
 from broker.message import Offset, ServedUs
-from broker.queue_documents import RetryDocument
 from broker.registry.groups.retries import RETRIES_MAX, Retries, Retry
 from broker.store import PART_MAX
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from broker.documents.queues import GroupDocument
 from broker.message import Monotonic
-from broker.queue_documents import GroupDocument
 from tests.support.groups import GROUP, member, publish
 from tests.support.world import World, placed
 

@@ -10,7 +10,7 @@ import pytest
 from broker.config import Config
 from broker.errors import ConfigError
 from broker.registry.upkeep.care import Care
-from broker.retention_rules import RetentionRule
+from broker.settings.retention import RetentionRule
 from tests.support.world import World
 
 

@@ -12,7 +12,7 @@ from broker.errors import ConfigError
 from broker.message import Offset
 from broker.registry.upkeep import keeping
 from broker.registry.upkeep.keeping import Keeping, Selected, Wanted, require_filter
-from broker.retention_rules import RetentionRule
+from broker.settings.retention import RetentionRule
 from tests.support.messages import numbered
 from tests.support.world import Subscriber, World, leave_in_flight, subscription
 

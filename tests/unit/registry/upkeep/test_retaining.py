@@ -10,7 +10,7 @@ import pytest
 
 from broker.config import Config
 from broker.registry.upkeep.retaining import DEFAULT_BYTES_MAX, Retaining, rules_for
-from broker.retention_rules import RetentionRule
+from broker.settings.retention import RetentionRule
 from broker.store.removing import SEGMENT
 from tests.support.messages import message, numbered
 from tests.support.stores import payloads, read_all

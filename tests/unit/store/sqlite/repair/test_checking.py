@@ -18,8 +18,8 @@ from broker.documents import (
     SubscriptionDocument,
     WillDocument,
 )
+from broker.documents.queues import DeadLetterDocument, GroupDocument, RetryDocument
 from broker.message import AgedUs, Offset, ServedUs
-from broker.queue_documents import DeadLetterDocument, GroupDocument, RetryDocument
 from broker.session.cursor import Cursor, listed
 from broker.session.in_flight import InFlightWindow
 from broker.store import Read

@@ -19,9 +19,9 @@ from broker.documents import (
     TimeDocument,
     WillDocument,
 )
+from broker.documents.queues import DeadLetterDocument, RetryDocument
 from broker.errors import SchemaMismatch
 from broker.message import AgedUs, Message, Offset, ServedUs, WallUs
-from broker.queue_documents import DeadLetterDocument, RetryDocument
 from broker.session.cursor import listed
 from broker.store.sqlite.files.new_file import new_file
 from broker.store.sqlite.gaps import OFFSETS_LOST_MAX

@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, TypeVar
 
-from broker.message import NOT_SEEN, AgedUs, Offset, ServedUs, WallUs
-from broker.queue_documents import (
+from broker.documents.queues import (
     DeadLetterDocument,
     DeadNoticeDocument,
     GroupDocument,
     RetryDocument,
 )
-from broker.quota_documents import QuotaDocument, RetainedByDocument
+from broker.documents.quotas import QuotaDocument, RetainedByDocument
+from broker.message import NOT_SEEN, AgedUs, Offset, ServedUs, WallUs
 
 BEFORE_ALL = Offset(0)
 NOT_YET = Offset(2**63 - 1)

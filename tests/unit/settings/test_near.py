@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from broker.near import meant
+from broker.settings.near import meant
 
 SETTINGS = ["host", "port", "data_dir", "retention"]
 

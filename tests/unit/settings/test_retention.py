@@ -7,7 +7,7 @@ import tomllib
 import pytest
 
 from broker.errors import ConfigError
-from broker.retention_rules import RULES_MAX, RetentionRule, rules_of
+from broker.settings.retention import RULES_MAX, RetentionRule, rules_of
 
 WHOLE = """
 [[retention]]

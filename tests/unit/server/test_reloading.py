@@ -17,13 +17,13 @@ import pytest
 
 from broker.config import Config, DedupRule
 from broker.errors import ConfigError
-from broker.listeners import Listener
 from broker.mqtt.encode import encode
 from broker.mqtt.packets import MQTT_5, Disconnect, Publish
-from broker.reloading import LOOK_S, Source
-from broker.retention_rules import RetentionRule
 from broker.security.tokens import TokenRefused
-from broker.server import Server
+from broker.server.reloading import LOOK_S, Source
+from broker.server.server import Server
+from broker.settings.listeners import Listener
+from broker.settings.retention import RetentionRule
 from tests.support.broker_process import free_port
 from tests.support.certificates import Files, Network
 from tests.support.clock import FakeClock

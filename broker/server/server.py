@@ -25,7 +25,6 @@ from broker.clock import Alarm, Clock, SystemClock
 from broker.config import ADMIN_SOCKET, Config
 from broker.counters import Counters
 from broker.delivery.delivery import Delivery
-from broker.ending import Ending
 from broker.errors import StoreError, StoreUnavailable
 from broker.log.log import Log
 from broker.mqtt.authentication import Methods
@@ -34,7 +33,6 @@ from broker.net.entrance import Connections
 from broker.net.listening import Listening
 from broker.net.open_files import connections_possible
 from broker.observe.sys_tree import SysTree
-from broker.open_store import open_store
 from broker.plural import counted
 from broker.registry.access.logins import Logins
 from broker.registry.access.permissions import Permissions
@@ -46,7 +44,9 @@ from broker.registry.groups.queues import Queues
 from broker.registry.sessions import Sessions
 from broker.registry.upkeep.care import Care
 from broker.registry.wills import Wills
-from broker.reloading import Reloading, Source
+from broker.server.ending import Ending
+from broker.server.open_store import open_store
+from broker.server.reloading import Reloading, Source
 from broker.store.directory import lock_data_dir
 from broker.store.sqlite.files.checkpoint import tell_cost_of_readers
 from broker.web import acl, queues, reload, subscribers, trimming

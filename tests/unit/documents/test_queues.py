@@ -6,8 +6,8 @@ from dataclasses import fields
 
 import pytest
 
-from broker import queue_documents
 from broker.documents import Document
+from broker.documents import queues as queue_documents
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from broker.ending import EXIT_NO_DISK, STOP_SIGNALS, Ending
+from broker.server.ending import EXIT_NO_DISK, STOP_SIGNALS, Ending
 
 BEGIN = """
 import ctypes, logging, sys, threading, time
-from broker.ending import Ending
+from broker.server.ending import Ending
 
 logging.basicConfig(format="%(message)s")
 hang = ctypes.CDLL(None).sleep  # As a call to a disk that does not answer, which no signal ends.

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from broker.errors import ConfigError
-from broker.listeners import Listener
+from broker.settings.listeners import Listener
 
 FILE = Path("file")
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from broker import open_store as module
 from broker.clock import SystemClock
 from broker.config import DATABASE, Config
 from broker.errors import ConfigError, LogReplaced, SchemaMismatch, StoreUnavailable
-from broker.open_store import Opened, open_store
 from broker.registry.ownership import Alone, Shared
+from broker.server import open_store as module
+from broker.server.open_store import Opened, open_store
 from broker.store.shared.cluster import ClusterStore
 from broker.store.shared.memory_log import MemoryLog, Trouble
 from broker.store.sqlite.store import SqliteStore

@@ -20,14 +20,14 @@ import pytest
 from broker import __version__
 from broker.config import ADMIN_SOCKET, DATABASE, LOCK, Config
 from broker.documents import Operation, Place
-from broker.ending import Ending
 from broker.errors import ConfigError, StoreUnavailable
 from broker.message import Message
 from broker.mqtt.encode import encode
 from broker.mqtt.packets import MQTT_5, Connect, Publish, Subscribe, SubscriptionRequest, Will
-from broker.open_store import Opened
-from broker.reloading import Source
-from broker.server import GC_THRESHOLDS, SWITCH_INTERVAL_S, Server, run
+from broker.server.ending import Ending
+from broker.server.open_store import Opened
+from broker.server.reloading import Source
+from broker.server.server import GC_THRESHOLDS, SWITCH_INTERVAL_S, Server, run
 from broker.store.shared.cluster import ClusterStore
 from broker.store.shared.memory_log import MemoryLog
 from broker.store.sqlite.store import SqliteStore
@@ -355,7 +355,7 @@ async def test_who_shares_its_log_takes_leave_when_nothing_of_it_runs_any_more(
         shared.leave = noted  # type: ignore[method-assign]
         return Opened(shared, copy, shared)
 
-    monkeypatch.setattr("broker.server.open_store", opened)
+    monkeypatch.setattr("broker.server.server.open_store", opened)
     sharing = Server(config)
     await sharing.start()
     await sharing.stop()
@@ -403,7 +403,7 @@ async def test_a_log_that_failed_stops_the_broker_which_acknowledges_nothing_mor
     """P6. Only what nobody thought of is shown with its traceback."""
     error = BrokenStore.error if expected else ZeroDivisionError("a mistake")
     monkeypatch.setattr(BrokenStore, "error", error)
-    monkeypatch.setattr("broker.open_store.SqliteStore", BrokenStore)
+    monkeypatch.setattr("broker.server.open_store.SqliteStore", BrokenStore)
     server = Server(config)
     await server.start()
     reader, writer = await connect(server)
@@ -414,7 +414,7 @@ async def test_a_log_that_failed_stops_the_broker_which_acknowledges_nothing_mor
             await server.stop()
         assert await reader.read() == SHUTTING_DOWN
     writer.close()
-    (record,) = [each for each in caplog.records if each.name == "broker.server"]
+    (record,) = [each for each in caplog.records if each.name == "broker.server.server"]
     assert record.getMessage() == f"the broker stops: {error}"
     assert (record.exc_info is None) == expected
     assert not is_locked(config.data_dir)
@@ -431,7 +431,7 @@ async def test_a_disk_that_does_not_answer_does_not_keep_the_broker(
     server = Server(replace(config, drain_timeout_s=0.01))
     await server.start()
     for name in ("ADMIN_TIMEOUT_S", "CLOSE_TIMEOUT_S"):
-        monkeypatch.setattr(f"broker.server.{name}", 0.01)
+        monkeypatch.setattr(f"broker.server.server.{name}", 0.01)
     with monkeypatch.context() as patch:
         patch.setattr("broker.log.log.Log.flushed", hang)
         patch.setattr("broker.web.admin.AdminServer.stop", hang)
@@ -504,7 +504,7 @@ def test_a_signal_that_comes_when_it_has_ended_by_itself_is_no_mistake(
 ) -> None:
     """As when the disk fails and the operator stops it at the same moment."""
     ending = Ending()
-    monkeypatch.setattr("broker.server.Ending", lambda: ending)
+    monkeypatch.setattr("broker.server.server.Ending", lambda: ending)
     run(config, lambda server: server.request_stop(), lambda: True)
     ending._hear(signal.SIGTERM)
 
