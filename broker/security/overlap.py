@@ -32,6 +32,8 @@ def common(first: Levels, second: Levels, *, is_inner: bool = False) -> Levels |
         else:
             return None
     longer: Sequence[str] = max(first, second, key=len)[len(both) :]
+    if both == [""]:
+        return None  # No name is empty.
     return tuple(both) if not longer or longer == ("#",) else None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import product
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from broker.security.overlap import common, covers, levels_of, names
@@ -38,6 +38,7 @@ def matching(topic_filter: str) -> set[str]:
 
 
 @given(FILTERS, FILTERS)
+@example("/#", "+")  # Only the empty name would match both.
 def test_it_matches_what_both_match(first: str, second: str) -> None:
     both = common(levels_of(first), levels_of(second))
     expected = matching(first) & matching(second)
