@@ -22,11 +22,12 @@ was away, is fed from the store. Nothing on the way calls back to the stage befo
     registry/    sessions and wills: who is there, until when; what other brokers have
         groups/      Shared Subscriptions: what members get, what becomes of what they refuse
         access/      users, rules and quotas in force
-        upkeep/      what looks after the log in the background
+        upkeep/      what of the log is still wanted, and by whom
     session/     what MQTT keeps of one client identifier
     security/    who is it, and may they: names, passwords, rules
     replay/      from the words of a subscriber to offsets of the log
-    log/         group commit, the high watermark, time that outlives a run, retention
+    log/         group commit, the high watermark, time that outlives a run, what is due later
+        upkeep/      retention, expiry, damage, room on the disk
     store/       messages and documents in memory
         sqlite/      in a database: one thread writes, others read
             files/       made, opened, migrated, checkpointed, copied

@@ -1,1 +1,1 @@
-"""The log: group commit, the high watermark, the time that goes on from run to run, retention."""
+"""The log: group commit, high watermark, time that goes on from run to run, what is due later."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from broker.log.keeper import Judged
+from broker.log.upkeep.keeper import Judged
 from broker.message import Message, Offset
 from broker.settings.retention import RetentionRule
 from broker.store import Store

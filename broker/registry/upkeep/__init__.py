@@ -1,1 +1,1 @@
-"""What looks after the log in the background: retention, expiry, damage, the disk."""
+"""Which messages of the log are still wanted, and by whom; what an operator has removed."""

@@ -8,10 +8,10 @@ from broker.clock import Clock
 from broker.config import Config
 from broker.counters import Counters
 from broker.delivery.delivery import Delivery
-from broker.log.disk_space import DiskSpace
-from broker.log.expiry import forget_expired_forever
 from broker.log.log import Log
-from broker.log.scrub import Scrub
+from broker.log.upkeep.disk_space import DiskSpace
+from broker.log.upkeep.expiry import forget_expired_forever
+from broker.log.upkeep.scrub import Scrub
 from broker.registry.upkeep.retaining import Retaining
 
 

@@ -17,7 +17,7 @@ from broker.clock import Clock
 from broker.counters import Counters
 from broker.documents import CursorDocument, InFlightDocument
 from broker.errors import ConfigError, PeerError, StoreCorrupt
-from broker.log.keeper import Judged
+from broker.log.upkeep.keeper import Judged
 from broker.message import Message, Offset
 from broker.session.cursor import listed
 from broker.session.position import LivePosition
@@ -51,7 +51,7 @@ class Audience(Protocol):
 
 
 class Keeping:
-    """A `broker.log.keeper.Keeper`."""
+    """A `broker.log.upkeep.keeper.Keeper`."""
 
     why = "what else may go does not make enough room"
     """... that something goes unread."""

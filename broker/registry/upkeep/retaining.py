@@ -19,7 +19,7 @@ from broker.counters import Counters
 from broker.delivery.delivery import Delivery
 from broker.documents import Operation
 from broker.log.log import Log
-from broker.log.retention import Retention
+from broker.log.upkeep.retention import Retention
 from broker.message import rfc3339
 from broker.registry.upkeep.keeping import Keeping, require_filters
 from broker.registry.upkeep.trims import Trims

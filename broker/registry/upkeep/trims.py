@@ -12,8 +12,8 @@ from broker.clock import Clock, SystemClock
 from broker.counters import Counters
 from broker.errors import QuotaExceeded, StoreError, StoreFull
 from broker.log.log_time import LogTime
-from broker.log.retention import Retention
-from broker.log.sweep import ByHand, Sweep
+from broker.log.upkeep.retention import Retention
+from broker.log.upkeep.sweep import ByHand, Sweep
 from broker.message import Message, Offset
 from broker.registry.upkeep.keeping import Keeping, Selected
 from broker.replay.before import first_kept

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from broker.errors import StoreUnavailable
-from broker.log.scrub import FIRST_ROUND_S, READ_BYTES_MAX, READ_MESSAGES_MAX, REST_S, Scrub
+from broker.log.upkeep.scrub import FIRST_ROUND_S, READ_BYTES_MAX, READ_MESSAGES_MAX, REST_S, Scrub
 from broker.message import Message, Offset
 from broker.store import Read, Store
 from broker.store.memory import MemoryStore

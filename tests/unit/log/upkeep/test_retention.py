@@ -11,10 +11,10 @@ import pytest
 from broker.clock import US
 from broker.documents import MarkDocument, Operation
 from broker.errors import StoreCorrupt
-from broker.log import retention as module
 from broker.log.log_time import LogTime
-from broker.log.retention import SWEEP_S, Retention
-from broker.log.sweep import ByHand
+from broker.log.upkeep import retention as module
+from broker.log.upkeep.retention import SWEEP_S, Retention
+from broker.log.upkeep.sweep import ByHand
 from broker.message import Offset
 from broker.settings.retention import RetentionRule
 from broker.store import Store

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from broker.documents import Delete, MarkDocument, Put
-from broker.log.marks import MARKS_MAX, Marks
+from broker.log.upkeep.marks import MARKS_MAX, Marks
 from broker.message import Offset, ServedUs
 
 

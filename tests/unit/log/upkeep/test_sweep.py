@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from broker.log.sweep import Sweep
+from broker.log.upkeep.sweep import Sweep
 from broker.message import Offset
 from broker.settings.retention import RetentionRule
 from broker.store.removing import Amount, Removed

@@ -8,8 +8,8 @@ import pytest
 
 from broker.clock import US
 from broker.errors import StoreBusy
-from broker.log.expiry import INTERVAL_S, forget_expired_forever
 from broker.log.log_time import LogTime
+from broker.log.upkeep.expiry import INTERVAL_S, forget_expired_forever
 from broker.store.memory import MemoryStore
 from tests.support.clock import FakeClock
 from tests.support.messages import message

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from broker.log.amounts import Amounts
+from broker.log.upkeep.amounts import Amounts
 from broker.settings.retention import RetentionRule
 from broker.store import Store
 from broker.store.removing import SEGMENT

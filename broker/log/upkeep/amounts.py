@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 
 from broker.documents import BEFORE_ALL
-from broker.log.keeper import Keeper
+from broker.log.upkeep.keeper import Keeper
 from broker.message import Offset
 from broker.store import Store
 from broker.store.removing import SEGMENT, Amount, Removed, Segment

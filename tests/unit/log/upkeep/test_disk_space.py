@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from broker.log.disk_space import LOOK_NEAR_S, LOOK_S, DiskSpace, usage_of
 from broker.log.outage import Outage
+from broker.log.upkeep.disk_space import LOOK_NEAR_S, LOOK_S, DiskSpace, usage_of
 from broker.store.memory import MemoryStore
 from tests.support.clock import FakeClock
 

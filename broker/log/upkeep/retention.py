@@ -22,11 +22,11 @@ from collections.abc import Callable, Sequence
 from broker.clock import US, Clock
 from broker.documents import BEFORE_ALL, MarkDocument, Operation
 from broker.errors import StoreCorrupt, StoreError
-from broker.log.amounts import Amounts
-from broker.log.keeper import Keeper
 from broker.log.log_time import LogTime
-from broker.log.marks import Marks
-from broker.log.sweep import ByHand, Sweep
+from broker.log.upkeep.amounts import Amounts
+from broker.log.upkeep.keeper import Keeper
+from broker.log.upkeep.marks import Marks
+from broker.log.upkeep.sweep import ByHand, Sweep
 from broker.message import Offset, ServedUs, WallUs
 from broker.settings.retention import RetentionRule
 from broker.store import Store
