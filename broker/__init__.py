@@ -13,7 +13,7 @@ was away, is fed from the store. Nothing on the way calls back to the stage befo
 
     server/      builds all of this from a Config, starts it, stops it; reads settings again
     config.py    every setting, with its unit in its name
-    settings/    its tables: listeners, rules of retention
+    settings/    its tables: listeners, rules of retention, keys that repeat
     net/         moves bytes: TCP, Unix sockets, TLS, WebSocket; obeys deadlines and back-pressure
     mqtt/        MQTT 3.1.1 and 5.0: bytes to packets, packets to bytes, the rules of a connection
     lines/       the line protocol, with the same face

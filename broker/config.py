@@ -10,11 +10,11 @@ from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
-from broker.errors import ConfigError, TopicFilterInvalid
+from broker.errors import ConfigError
+from broker.settings.dedup import DedupRule
 from broker.settings.listeners import Listener
 from broker.settings.near import meant
 from broker.settings.retention import RetentionRule, bytes_of, rules_of
-from broker.topics import validate_filter
 
 DATABASE = "pubsub.db"
 SQLITE = "sqlite"
@@ -84,42 +84,11 @@ ACKNOWLEDGE, CLOSE = "acknowledge", "close"
 LOG_LEVELS = ("debug", "info", "warning", "error")
 """From the most that is told to the least."""
 
+ADVERTISED = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):\d{1,5}")
 ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s]+")
 
 
 R = TypeVar("R")
-
-DURATION = re.compile(
-    r"(?=.)(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?", re.ASCII
-)
-
-
-def duration_s(text: str) -> int | None:
-    """Seconds in a text like `90s`, `15m` or `1d2h`; None: it is no duration."""
-    if (found := DURATION.fullmatch(text)) is None:
-        return None
-    counts = (int(count or 0) for count in found.groups())
-    return sum(count * unit for count, unit in zip(counts, (DAY_S, 3600, 60, 1), strict=True))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DedupRule:
-    """A `[[dedup]]`: the topics that match `filter` keep the keys of their messages this long."""
-
-    filter: str
-    window: str = "10m"
-
-    def __post_init__(self) -> None:
-        try:
-            validate_filter(self.filter)
-        except TopicFilterInvalid as error:
-            raise ConfigError("dedup.filter", self.filter, str(error)) from error
-        if not self.window_s:
-            raise ConfigError("dedup.window", self.window, "must be like 90s, 15m or 1d2h")
-
-    @property
-    def window_s(self) -> int:
-        return duration_s(self.window) or 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +112,9 @@ class Config:
     store_replicas_min: int = 3
     """A shared log that fewer nodes keep is refused. Less than 3 survives the loss of none."""
     store_keep_bytes: int = 10 << 30
+    advertise: str = ""
+    """`host:port` where clients reach this broker: the others that share its log refer theirs to
+    it. Empty: they do not."""
     allow_anonymous: bool = False
     """Who gives no user name is the user `anonymous`. Needed to listen on anything but loopback
     while there are no users."""
@@ -266,6 +238,8 @@ class Config:
                 self.response_information[:40],
                 "must be at most 65535 bytes in UTF-8, without NUL",
             )
+        if self.advertise and not ADVERTISED.fullmatch(self.advertise):
+            raise ConfigError("advertise", self.advertise, "must be like mqtt1.example.org:1883")
         for origin in self.websocket_origins:
             if origin != "*" and not ORIGIN.fullmatch(origin):
                 raise ConfigError(

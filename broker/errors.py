@@ -49,6 +49,8 @@ class PeerError(PubSubError):
     """The other side broke a rule; `reason_code` is its Reason Code (MQTT 5, section 2.4)."""
 
     reason_code = 0x80
+    reference = ""
+    """Of another broker, to go on there."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -162,6 +164,23 @@ class QuotaExceeded(PeerError):
     reason_code = 0x97
 
 
+class UseAnotherServer(QuotaExceeded):
+    """Another broker that shares the log has the room that this one has not, or goes on when this
+    one has ended. `reference`: `host:port` of it; "": that is not known."""
+
+    reason_code = 0x9C
+
+    def __init__(self, reason: str, reference: str = "") -> None:
+        super().__init__(reason)
+        self.reference = reference
+
+
+class ServerMoved(UseAnotherServer):
+    """For good."""
+
+    reason_code = 0x9D
+
+
 class RetainedQuotaExceeded(MessageRefused, QuotaExceeded):
     """A message to be retained on a topic more than its user may have."""
 
@@ -177,6 +196,7 @@ class StoreError(PubSubError):
     """
 
     reason = "the broker cannot use its log now"
+    reference = ""
 
 
 class StoreUnavailable(StoreError):

@@ -4,16 +4,21 @@ not work. `cli/sources.py` finds it."""
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
-from cli.failure import CommandFailed, ConnectionLost, Exit
+from cli.failure import CommandFailed, ConnectionLost, Exit, Referred
 
 PORT, TLS_PORT = 9000, 8883
 T = TypeVar("T")
 HOST_AND_PORT = re.compile(r"(\[[^\]]*\]|[^:]*)(?::(\d{1,5}))?")
+SERVER_MOVED = 0x9D
+USE_ANOTHER = (0x9C, SERVER_MOVED)
+REFERRALS_MAX = 5
+"""So often brokers may refer to others before one is to take us."""
 STRING_BYTES_MAX = 65_535
 """Of a string in an MQTT packet, in UTF-8."""
 
@@ -118,9 +123,31 @@ class Address:
             Exit.UNREACHABLE,
         )
 
-    def refused(self, reason: str, *, not_authorized: bool) -> CommandFailed:
-        """CONNACK said no."""
+    def after(self, code: int, properties: object) -> Address:
+        """Where to connect after the broker has ended the connection with this Reason Code."""
+        if (other := other_broker(code, properties)) is None:
+            return self
+        return self.referred(other, for_good=code == SERVER_MOVED)
+
+    def referred(self, reference: str, *, for_good: bool = False) -> Address:
+        """This broker has said that another is to be used: that one first, and not this one any
+        more if it was `for_good`."""
+        here = self.host, self.port
+        hosts = [each for each in self.of_several or (here,) if each != here or not for_good]
+        if parts := HOST_AND_PORT.fullmatch(reference.partition(" ")[0]):
+            there = parts[1].strip("[]"), int(parts[2] or self.port)
+            if there[0] and 0 < there[1] < 65_536:
+                hosts = [there, *[each for each in hosts if each != there]]
+        hosts = hosts or [here]
+        return replace(self, host=hosts[0][0], port=hosts[0][1], of_several=tuple(hosts))
+
+    def refused(
+        self, reason: str, *, not_authorized: bool, other: str | None = None
+    ) -> CommandFailed:
+        """CONNACK said no. `other`: see `other_broker`."""
         said = f"the broker at {self} refused the connection: {reason}"
+        if other is not None:
+            return Referred(said, other)
         if not_authorized:
             return CommandFailed(said, self._credentials_remedy(), Exit.NOT_AUTHORIZED)
         if self.tls is None and "TLS" in reason:  # Our broker's words, or another's like them.
@@ -149,17 +176,28 @@ class Address:
         )
 
 
+def other_broker(code: int, properties: object) -> str | None:
+    """The Server Reference beside a Reason Code of CONNACK or DISCONNECT that says to use another
+    broker; "": it does not say which; None: it says something else. [MQTT 5, 4.11]"""
+    if code not in USE_ANOTHER:
+        return None
+    return str(getattr(properties, "ServerReference", ""))
+
+
 def first_that_answers(address: Address, open_one: Callable[[Address], T]) -> T:
-    """What `open_one` returns, of one of the address's brokers. Raises what it raises, of the last
-    one if nobody is there."""
-    *others, last = address.brokers()
-    for broker in others:
+    """What `open_one` returns, of one of the address's brokers, or of those that these refer to.
+    Raises what it raises, of the last one if nobody is there."""
+    trying, referrals = deque(address.brokers()), 0
+    while True:
+        broker = trying.popleft()
         try:
             return open_one(broker)
         except CommandFailed as error:
-            if error.code is not Exit.UNREACHABLE:
+            if isinstance(error, Referred) and error.reference and referrals < REFERRALS_MAX:
+                referrals += 1
+                trying.appendleft(broker.referred(error.reference))
+            if error.code is not Exit.UNREACHABLE or not trying:
                 raise
-    return open_one(last)
 
 
 def check_client_id(text: str | None) -> None:

@@ -29,7 +29,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from cli import output
-from cli.address import Address, first_that_answers
+from cli.address import Address, first_that_answers, other_broker
 from cli.burst import BurstSocket, burst_of
 from cli.failure import ConnectionLost
 from cli.interrupt import Interrupt
@@ -38,9 +38,7 @@ from cli.user_properties import OnlyUserProperties, only_user_properties, user_p
 ANSWER_TIMEOUT_S = 10.0
 SUCCESS, NO_MATCHING_SUBSCRIBERS, NO_SUBSCRIPTION_EXISTED = 0x00, 0x10, 0x11
 NOT_AUTHORIZED_CODES = (0x86, 0x87)  # Bad User Name or Password; Not authorized
-SESSION_TAKEN_OVER = 0x8E
-ADMINISTRATIVE_ACTION = 0x98
-QUOTA_EXCEEDED = 0x97
+SESSION_TAKEN_OVER, QUOTA_EXCEEDED, ADMINISTRATIVE_ACTION = 0x8E, 0x97, 0x98
 FAILURES = 0x80
 """Reason Codes from here on refuse."""
 
@@ -148,7 +146,8 @@ class Client(mqtt.Client):
                 why = getattr(self._told.get("CONNACK"), "ReasonString", None)
                 refused = f"{self._refused}: {why}" if why else str(self._refused)
                 no_right = self._refused.value in NOT_AUTHORIZED_CODES
-                raise self.address.refused(refused, not_authorized=no_right) from None
+                other = other_broker(self._refused.value, self._told.get("CONNACK"))
+                raise self.address.refused(refused, not_authorized=no_right, other=other) from None
             said = self._burst and self._burst.failure
             raise self.address.unanswered(said or error) from error
         if not self._session_present:
@@ -286,6 +285,7 @@ class Client(mqtt.Client):
         if flags.is_disconnect_packet_from_server:
             said = getattr(properties, "ReasonString", None) or str(reason)
             self._lost = ConnectionLost(f"the broker ended it: {said}", reason.value)
+            self.address = self.address.after(reason.value, properties)
         else:
             self._lost = ConnectionLost("closed by the other side")
 

@@ -6,13 +6,15 @@ import asyncio
 import signal
 import time
 from collections.abc import Coroutine, Sequence
-from dataclasses import asdict
+from contextlib import aclosing, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from broker.errors import StoreError, StoreUnavailable
 from broker.plural import counted
 from broker.store.shared.address import SCHEME, Address, parse
+from broker.store.shared.entries import ALIVE, Told, decode_told, part_of
 from cli import columns, nats_nodes, output
 from cli.failure import CommandFailed, Exit
 
@@ -22,6 +24,8 @@ ROUTE_PORTS = 2000
 START_TIMEOUT_S = 30.0
 RETRY_S = 0.3
 LOOK_S = 0.5
+LISTEN_S = 3.0
+"""In which each broker tells of itself once, or twice."""
 
 T = TypeVar("T")
 
@@ -98,9 +102,13 @@ def init(store: str, replicas: int, bytes_max: int | None) -> None:
 
 def status(store: str, *, as_json: bool) -> None:
     """Raises ConfigError, CommandFailed."""
-    found = _run(_jetstream().look(*parse(store)))
+    address = parse(store)
+    found = _run(_jetstream().look(*address))
+    with output.waiting("waiting for the brokers to tell of themselves"):
+        brokers = _run(_heard(address))
     if as_json:
-        output.data(output.json_line(asdict(found)))
+        told = [{"broker": broker, **asdict(each)} for broker, each in brokers.items()]
+        output.data(output.json_line({**asdict(found), "brokers": told}))
         return
     output.text(
         f"log {found.name}, id {found.log_id}\n"
@@ -118,6 +126,43 @@ def status(store: str, *, as_json: bool) -> None:
         ],
         empty="no node tells that it has a copy",
     )
+    output.text("\n")
+    columns.write(
+        ["BROKER", "CLIENTS GO TO", "CONNECTIONS", "BEHIND"],
+        [
+            [broker, each.told.advertise or "-", each.told.connections, each.behind]
+            for broker, each in brokers.items()
+        ],
+        empty=f"no broker has told of itself for {LISTEN_S:g} s",
+    )
+
+
+@dataclass(slots=True, frozen=True)
+class Heard:
+    """What a broker has told of itself, and how many records its copy lacked."""
+
+    told: Told
+    behind: int
+
+
+async def _heard(address: Address) -> dict[str, Heard]:
+    """The brokers that live, by name. Each tells of itself every HEARTBEAT_S."""
+    heard: dict[str, Heard] = {}
+    log = _jetstream().JetStreamLog(*address, replicas_min=1)
+    info = await log.open()
+    try:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LISTEN_S), aclosing(log.follow(info.newest + 1)) as parts:
+                async for part in parts:
+                    for position, body in part:
+                        entry = part_of(body)
+                        if entry.kind == ALIVE:
+                            told = decode_told(entry.content)
+                            behind = max(0, position - 1 - told.position)
+                            heard[entry.broker] = Heard(told, behind)
+    finally:
+        await log.close()
+    return dict(sorted(heard.items()))
 
 
 def config() -> None:

@@ -28,6 +28,14 @@ class CommandFailed(PubSubError):
         self.code = code
 
 
+class Referred(CommandFailed):
+    """The broker says that another one is to be used: `reference`, if it says which."""
+
+    def __init__(self, reason: str, reference: str) -> None:
+        super().__init__(reason, code=Exit.UNREACHABLE)
+        self.reference = reference
+
+
 class OutputClosed(PubSubError):
     """Whoever read our standard output has gone: there is nothing left to do, and no error."""
 

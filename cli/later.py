@@ -9,8 +9,8 @@ import time
 
 import typer
 
-from broker.config import duration_s
 from broker.message import rfc3339
+from broker.settings.dedup import duration_s
 from broker.topics import DELAY_MAX_S, DELAYED_PREFIX
 from cli import output
 from cli.times import local, required_us

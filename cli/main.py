@@ -25,6 +25,7 @@ from cli.commands import (
     backup,
     bench,
     broker_reload,
+    broker_retire,
     broker_start,
     broker_status,
     broker_stop,
@@ -117,6 +118,7 @@ below_dead_letters = typer.Typer(rich_markup_mode=None)
 broker.command("start", epilog=broker_start.EXAMPLES)(broker_start.run)
 broker.command("reload", epilog=broker_reload.EXAMPLES)(broker_reload.run)
 broker.command("status", epilog=broker_status.EXAMPLES)(broker_status.run)
+broker.command("retire", epilog=broker_retire.EXAMPLES)(broker_retire.run)
 broker.command("stop", epilog=broker_stop.EXAMPLES)(broker_stop.run)
 app.command("pub", epilog=pub.EXAMPLES, cls=DashedArguments)(pub.run)
 app.command("sub", epilog=sub.EXAMPLES, cls=KnowsMosquitto)(sub.run)

@@ -187,7 +187,7 @@ class Client(Owner):
         self._close(ReasonCode.SESSION_TAKEN_OVER, why)
 
     def dismiss(self, error: PeerError) -> None:
-        self._close(ReasonCode(error.reason_code), error.reason)
+        self._close(ReasonCode(error.reason_code), error.reason, error.reference)
 
     def removed(self) -> None:
         self._close(ReasonCode.ADMINISTRATIVE_ACTION, "its session was removed by an operator")
@@ -312,7 +312,7 @@ class Client(Owner):
         self._services.counters.refused_connects += 1
         level = logging.DEBUG if isinstance(error, LoginRefused) else logging.WARNING
         logger.log(level, "client %r at %s: refused: %s", self._client_id, self.address, error)
-        self._close(connecting.refusal(error), error.reason)
+        self._close(connecting.refusal(error), error.reason, error.reference)
 
     # What has to wait
 
@@ -370,9 +370,9 @@ class Client(Owner):
         if self._step is None:
             self._end()
 
-    def _close(self, code: ReasonCode, why: str) -> None:
+    def _close(self, code: ReasonCode, why: str, reference: str = "") -> None:
         self._why = why
-        self._connection.close(code, why)
+        self._connection.close(code, why, reference)
         self._end()
 
     def _end(self) -> None:

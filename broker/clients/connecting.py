@@ -10,7 +10,7 @@ from broker.clients.services import Services
 from broker.clients.session_report import report
 from broker.config import Config
 from broker.documents import WillDocument
-from broker.errors import NotAuthorized, QuotaExceeded, StoreError, StoreFull
+from broker.errors import NotAuthorized, QuotaExceeded, StoreError, StoreFull, UseAnotherServer
 from broker.mqtt.packets import MQTT_5, Connack, Connect, Disconnect, Properties
 from broker.mqtt.properties import Property
 from broker.mqtt.reasons import ReasonCode
@@ -33,6 +33,8 @@ async def open_session(
     `refusal`.
     """
     rights = gate.rights(client_id)
+    if packet.version == MQTT_5 and client_id not in services.sessions.owners:
+        services.references.refer_if_crowded()
     if packet.will is not None and not rights.may_publish(packet.will.topic):
         raise NotAuthorized("the right to publish its Will is missing")
     return await services.sessions.open(
@@ -100,9 +102,9 @@ Refusal = QuotaExceeded | NotAuthorized | StoreError
 
 
 def refusal(error: Refusal) -> ReasonCode:
-    """Reason Code: who it is may not (0x86, 0x87), the broker is full (0x97), or cannot serve
-    anybody now (0x88)."""
-    if isinstance(error, NotAuthorized):
+    """Reason Code: who it is may not (0x86, 0x87), the broker is full (0x97), and another is not
+    (0x9C), or it cannot serve anybody now (0x88)."""
+    if isinstance(error, NotAuthorized | UseAnotherServer):
         return ReasonCode(error.reason_code)
     full = isinstance(error, QuotaExceeded | StoreFull)
     return ReasonCode.QUOTA_EXCEEDED if full else ReasonCode.SERVER_UNAVAILABLE

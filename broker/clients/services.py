@@ -19,6 +19,7 @@ from broker.registry.access.permissions import Permissions
 from broker.registry.access.quotas import Quotas
 from broker.registry.access.users import Users
 from broker.registry.groups.groups import Groups
+from broker.registry.references import References
 from broker.registry.sessions import Sessions
 from broker.registry.wills import Wills
 from broker.settings.listeners import Listener
@@ -45,6 +46,7 @@ class Services:
     permissions: Permissions
     logins: Logins
     quotas: Quotas
+    references: References
 
     def at(self, listener: Listener) -> Services:
         """As who connects to `listener` gets them."""

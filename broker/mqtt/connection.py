@@ -350,20 +350,23 @@ class Connection:
         self.close(closed.reason_code, closed.reason)
         return closed
 
-    def close(self, reason_code: int, reason: str = "") -> None:
+    def close(self, reason_code: int, reason: str = "", reference: str = "") -> None:
         """End the connection from our side; what is queued, and the answer, is still to be sent.
 
-        `reason` goes to an MQTT 5 client as Reason String. Of no effect when closed already.
+        `reason` goes to an MQTT 5 client as Reason String, `reference` as Server Reference: where
+        it is to go on. Of no effect when closed already.
         """
         if self.closed:
             return
-        reason_string = reason or None
         version = self.version
         if self._accepted:
             if version == MQTT_5:
-                self.send(Disconnect(disconnect_reason(reason_code), reason_string=reason_string))
+                code = disconnect_reason(reason_code)
+                self.send(Disconnect(code, None, reason or None, [], reference or None))
         elif version == MQTT_5:
             properties: Properties = {Property.REASON_STRING: reason} if reason else {}
+            if reference:
+                properties[Property.SERVER_REFERENCE] = reference
             self.send(Connack(False, connack_refusal(reason_code), properties))
         elif version and connect_return_code(reason_code) is not None:
             self.send(Connack(False, reason_code))

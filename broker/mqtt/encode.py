@@ -136,6 +136,8 @@ def _disconnect(disconnect: Disconnect, version_5: bool) -> bytes:
     properties = _diagnostics(disconnect.reason_string, disconnect.user_properties)
     if disconnect.session_expiry_s is not None:
         properties[Property.SESSION_EXPIRY_INTERVAL] = disconnect.session_expiry_s
+    if disconnect.server_reference is not None:
+        properties[Property.SERVER_REFERENCE] = disconnect.server_reference
     code = bytes((disconnect.reason_code,))
     if properties:
         return _packet(PacketType.DISCONNECT, code, write_properties(properties))

@@ -202,6 +202,7 @@ class Disconnect:
     session_expiry_s: int | None = None
     reason_string: str | None = None
     user_properties: UserProperties = field(default_factory=list)
+    server_reference: str | None = None
 
 
 @dataclass(slots=True)

@@ -31,6 +31,7 @@ from broker.clients.client import Client
 from broker.clients.faces import NOT_PAUSED, NetworkClient, Peer
 from broker.clients.line_client import LineClient
 from broker.clock import Timer
+from broker.errors import PeerError
 from broker.message import Monotonic
 from broker.net import sockets
 from broker.net.entrance import Connections, Entrance, peer_at
@@ -295,10 +296,12 @@ class TcpConnection(asyncio.Protocol):
         return not self.arrived.size and not sockets.has_unread_bytes(self._transport)
 
     @_guarded
-    def shut_down(self) -> None:
-        """The broker stops: its client is told."""
+    def shut_down(self, moves: PeerError | None = None) -> None:
+        """The broker stops: its client is told, and where to go on if it `moves`."""
         if self.client is None:
             self.close()
+        elif moves is not None:
+            self.client.dismiss(moves)
         else:
             self.client.shut_down()
 

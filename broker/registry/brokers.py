@@ -1,6 +1,6 @@
 """Brokers: who else shares the log, who of them is dead, and what the dead have left.
 
-- Each broker appends something every HEARTBEAT_S, be it nothing. One of which the log shows nothing
+- Each broker tells of itself every HEARTBEAT_S. One of which the log shows nothing
   for `timeout_s` is taken for dead by whoever says so first; if it lives, it hears of that and has
   to start anew. Nobody compares clocks, and nobody counts while its own appends take long.
 - The first of the living trims the log (`store/shared/trimming.py`).
@@ -22,6 +22,7 @@ from broker.message import Monotonic
 from broker.plural import counted
 from broker.registry.groups.dead_letters import DeadLetters
 from broker.registry.ownership import Shared
+from broker.registry.references import References
 from broker.registry.sessions import Sessions
 from broker.store import PART_MAX
 from broker.store.shared.cluster import ClusterStore
@@ -47,6 +48,7 @@ class Brokers:
         sessions: Sessions,
         delayed: Delayed,
         dead_letters: DeadLetters,
+        references: References,
         *,
         timeout_s: float = BROKER_TIMEOUT_S,
     ) -> None:
@@ -55,6 +57,8 @@ class Brokers:
         self._sessions = sessions
         self._delayed = delayed
         self._dead_letters = dead_letters
+        self._references = references
+        references.others = lambda: store.told
         self._timeout_s = timeout_s
         assert isinstance(sessions.ownership, Shared)
         self._ownership = sessions.ownership
@@ -91,7 +95,7 @@ class Brokers:
     async def look(self) -> None:
         """Say that we live, see who does, take up what the dead have left. Raises StoreError."""
         began = self._clock.monotonic()
-        await self._store.sync()
+        await self._store.tell(self._references.told())
         now = self._clock.monotonic()
         if now - began > SLOW_S:
             self._heard.clear()

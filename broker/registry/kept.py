@@ -33,6 +33,8 @@ class Kept:
         self._gaps: dict[str, Gaps] = {}
         self.quota_of: Callable[[str], Quota] = lambda user: UNLIMITED
         """Of a user, while there are users."""
+        self.full: Callable[[str], QuotaExceeded] = QuotaExceeded
+        """What to raise where the broker has no room for one more session."""
         self._users: dict[str, str] = {}
         """Whose each is, of those that are somebody's."""
         self._clients_of: Counter[str] = Counter()
@@ -132,7 +134,7 @@ class Kept:
                 )
         elif self.client_count >= self._config.sessions_max:
             kept = counted(self.client_count, "session")
-            raise QuotaExceeded(f"the broker keeps {kept} already")
+            raise self.full(f"the broker keeps {kept} already")
 
     def get(self, client_id: str) -> Monotonic | None:
         return self._of(client_id).get(client_id)

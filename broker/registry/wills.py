@@ -40,6 +40,10 @@ from broker.registry.ownership import Alone, Ownership, Taken
 
 AT_ONCE = Monotonic(0)
 """The deadline of a will that is due, whatever `now` the caller has."""
+MOVE_GRACE_S = 30.0
+"""A client that is told to go on at another broker has at least so long to get there."""
+MOVED_AT_ONCE_MAX = 1000
+"""Wills that one commit stores of that: a few ms."""
 RETRY_S = 1.0
 """How often a will that the store cannot give or take now is tried again."""
 
@@ -118,7 +122,8 @@ class Wills:
             return
         client_id = will.client_id
         self._wills[client_id] = will
-        if taken.cut_off:
+        # One that has ended and is due has its time to come back already.
+        if taken.cut_off and not (taken.has_ended and will.due_at_us is not None):
             self._of_earlier_run.add(client_id)
             if self._grace_until == NEVER:
                 return  # Its time begins when we are `listening`.
@@ -150,7 +155,22 @@ class Wills:
 
     def broker_stops(self) -> None:
         """Who is lost from now on is lost because of that, and may come back to the next run."""
-        self._stopping = self._restart_grace_s > 0
+        self._stopping |= self._restart_grace_s > 0
+
+    def clients_move(self, now: Instant) -> list[Operation]:
+        """Who is lost from now on goes on at another broker, and has as much time for that as to
+        come back after a restart. What to store of that before it is told so; call it again until
+        that is nothing."""
+        self._stopping = True
+        until = now.after(max(self._restart_grace_s, MOVE_GRACE_S))
+        stored: list[Operation] = []
+        for client_id, will in self._wills.items():
+            if will.due_at_us is None and client_id not in self._delayed:
+                will.due_at_us = self._log.time.served_at(until)
+                stored.append(Put(will))
+                if len(stored) >= MOVED_AT_ONCE_MAX:
+                    break
+        return stored
 
     async def connecting(
         self, client_id: str, will: WillDocument | None, *, session_ends: bool, now: Instant

@@ -7,15 +7,10 @@ for each session that is behind. If the log fails the broker stops, and acknowle
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
-import signal
-import sys
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from collections.abc import Coroutine
 from dataclasses import asdict, replace
-from importlib.util import find_spec
 
 from broker import __version__, tasks
 from broker.clients.asking import asking_of
@@ -31,6 +26,7 @@ from broker.mqtt.authentication import Methods
 from broker.mqtt.limits import Limits
 from broker.net.entrance import Connections
 from broker.net.listening import Listening
+from broker.net.moving import Moving
 from broker.net.open_files import connections_possible
 from broker.observe.sys_tree import SysTree
 from broker.plural import counted
@@ -41,26 +37,19 @@ from broker.registry.access.users import Users, expect_users, renewal_of
 from broker.registry.groups.groups import Groups
 from broker.registry.groups.leased_again import LeasedAgain
 from broker.registry.groups.queues import Queues
+from broker.registry.references import References
 from broker.registry.sessions import Sessions
 from broker.registry.upkeep.care import Care
 from broker.registry.wills import Wills
-from broker.server.ending import Ending
 from broker.server.open_store import open_store
 from broker.server.reloading import Reloading, Source
 from broker.store.directory import lock_data_dir
-from broker.store.sqlite.files.checkpoint import tell_cost_of_readers
-from broker.web import acl, queues, reload, subscribers, trimming
+from broker.web import acl, draining, queues, reload, subscribers, trimming
 from broker.web import quotas as web_quotas
 from broker.web import users as web_users
 from broker.web.admin import AdminServer, create_app
 
 logger = logging.getLogger(__name__)
-SWITCH_INTERVAL_S = 0.0005
-"""How long the loop keeps the interpreter while the store's thread wants it. With Python's 5 ms a
-busy loop holds up a commit that is through by as much; `make bench`: 5 % more throughput."""
-GC_THRESHOLDS = (50_000, 20, 20)
-"""After this many new objects the cycle collector runs. Messages make no cycles. With Python's 700
-it ran several times a batch; `make bench`, qos0: 10 % less CPU."""
 STOP_TIMEOUT_S = 5.0
 """What a stop may take beside `drain_timeout_s`. Of that ..."""
 ADMIN_TIMEOUT_S = 1.5
@@ -101,15 +90,15 @@ class Server:
     async def start(self) -> None:
         """Open the log and accept connections. Raises ConfigError, StoreError."""
         config = self.config
-        self._clock = clock = self._given_clock or SystemClock()
-        self._started_at = self._clock.monotonic()
-        self._alarm = Alarm(self._clock)
+        clock = self._given_clock or SystemClock()
+        self._started_at = clock.monotonic()
+        self._alarm = Alarm(clock)
         self._connections = Connections(clock, unfinished_bytes_max=config.unfinished_bytes_max)
         self._lock = lock_data_dir(config.data_dir)
         try:
             self._opened = await open_store(config, clock, accept_loss=self._accept_loss)
             try:
-                await self._start_on_store()
+                await self._start_on_store(clock)
             except BaseException:
                 self._alarm.stop()
                 await self._cancel_tasks()
@@ -119,8 +108,8 @@ class Server:
             self._lock.close()
             raise
 
-    async def _start_on_store(self) -> None:
-        config, clock, alarm = self.config, self._clock, self._alarm
+    async def _start_on_store(self, clock: Clock) -> None:
+        config, alarm = self.config, self._alarm
         self._log = Log(
             *(self._opened.store, self.counters, clock),
             append_bytes_max=config.append_bytes_max,
@@ -153,9 +142,11 @@ class Server:
             permissions := Permissions(self._log, users),
             logins := Logins(users, clock, config, moved),
             quotas := Quotas(self._log, users, moved),
+            references := References(config),
         )
         alarm.watch(wills, sessions.expiry, groups.times, asking.delayed, asking.dedup)
         alarm.watch(logins, quotas.slowing)
+        sessions.kept.full = references.full
         sessions.kept.quota_of = services.subscriptions.quota_of = quotas.of
         wills.may_publish = asking.delayed.may_publish = permissions.may_publish
         wills.retained = asking.delayed.retained = quotas.retained
@@ -183,9 +174,11 @@ class Server:
         more += queues.routes(Queues(self._log, groups, clock)) + web_quotas.routes(quotas)
         more += [*acl.routes_of(permissions, users), *web_users.routes_of(users, clock)]
         self._listening = Listening(services, self._connections)
+        self._moving = Moving(services, self._connections)
         self.reloading.of(self._listening, self._connections)
         self.reloading.also += [renewal_of(users), logins.renewal, care.renewal, asking.renewal]
-        more += reload.routes(self.reloading.reload) + trimming.routes(care.retaining.trims)
+        more += draining.routes(self.drain) + reload.routes(self.reloading.reload)
+        more += trimming.routes(care.retaining.trims)
         app = create_app(self.status, self.request_stop, more)
         self._admin = AdminServer(app, config.data_dir / ADMIN_SOCKET)
         try:
@@ -207,6 +200,21 @@ class Server:
     def request_stop(self) -> None:
         """Let `wait_stopped` return."""
         self._stop_requested.set()
+
+    def drain(self, *, for_good: bool) -> None:
+        """Let all clients go on at other brokers, for good or not, and then `wait_stopped` return.
+        Raises CommandRefused: there is none."""
+        self._moving.require_others()
+        self._spawn(self._move_and_stop(for_good=for_good))
+
+    async def _move_and_stop(self, *, for_good: bool) -> None:
+        self._listening.stop()
+        try:
+            async with asyncio.timeout(self.config.drain_timeout_s):
+                await self._moving.move(for_good=for_good)
+        except TimeoutError:
+            logger.warning("not all clients were told where to go on: the log takes too long")
+        self.request_stop()
 
     def reload(self) -> None:
         """Read settings and certificates again; the diagnostics tell what came of it."""
@@ -237,7 +245,7 @@ class Server:
             self._failed(error)
         await self._stop_tasks()
         if self._failure is None:
-            await self._opened.leave(self._clock)
+            await self._opened.leave(self._services.clock)
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 await self._opened.store.close()
@@ -262,8 +270,9 @@ class Server:
             self._alarm.stop()
             self._services.sessions.wills.broker_stops()
             self._services.sessions.absent_groups.stopping = True
+            goodbye = self._moving.goodbye(self._failure)
             for connection in list(self._connections):
-                connection.shut_down()
+                connection.shut_down(goodbye)
         if self._failure is None:
             await self._services.sessions.wills.publish_due()
             await self._log.end()
@@ -285,7 +294,7 @@ class Server:
             "pid": os.getpid(),
             "address": f"{host}:{port}" if host else "not listening yet",
             **self._listening.status(),
-            "uptime_s": round(self._clock.monotonic() - self._started_at, 1),
+            "uptime_s": round(self._services.clock.monotonic() - self._started_at, 1),
             "data_dir": str(self.config.data_dir.absolute()),
             "durability": self.config.durability,
             "high_watermark": self._log.high_watermark,
@@ -329,70 +338,3 @@ class Server:
 
 def _unexpected(error: BaseException) -> BaseException | None:
     return None if isinstance(error, StoreError) else error
-
-
-def run(
-    config: Config,
-    announce: Callable[[Server], None],
-    hang_up: Callable[[], bool],
-    *,
-    accept_loss: bool = False,
-    source: Source | None = None,
-) -> None:
-    """Serve until SIGTERM, SIGINT or `stop`; `announce` is called when connections are accepted.
-
-    `hang_up` is called at SIGHUP, unless that is ignored (nohup): False stops the broker.
-    Otherwise the settings are read again from their `source`. `accept_loss`: start also without
-    what an unclean stop left damaged.
-
-    Raises ConfigError, StoreError.
-    """
-    ending = Ending()
-    loop_factory = None
-    if find_spec("uvloop") is not None:
-        import uvloop
-
-        loop_factory = uvloop.new_event_loop
-    with ending.listening(), asyncio.Runner(loop_factory=loop_factory) as runner:
-        server = Server(config, accept_loss=accept_loss, source=source)
-        runner.run(_serve(server, announce, hang_up, ending))
-
-
-async def _serve(
-    server: Server, announce: Callable[[Server], None], hang_up: Callable[[], bool], ending: Ending
-) -> None:
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
-    loop = asyncio.get_running_loop()
-
-    def stop() -> None:
-        server.request_stop()
-        starting.cancel()  # It may wait for another program that has locked the log.
-
-    def asked() -> None:
-        ending.expect_end(server.config.drain_timeout_s + STOP_TIMEOUT_S)
-        with suppress(RuntimeError):  # The broker has ended by itself, and its loop is closed.
-            loop.call_soon_threadsafe(stop)
-
-    def on_hang_up() -> None:
-        if not hang_up():
-            stop()
-        elif starting.done():
-            server.reload()
-
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
-        loop.add_signal_handler(signal.SIGHUP, on_hang_up)
-    starting = asyncio.create_task(server.start())
-    ending.when_asked(asked)
-    try:
-        await starting
-    except asyncio.CancelledError:
-        return
-    # What exists now lives as long as the broker: the collector need not look at it again.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*GC_THRESHOLDS)
-    announce(server)
-    tell_cost_of_readers()
-    await server.wait_stopped()
-    ending.expect_end(server.config.drain_timeout_s + STOP_TIMEOUT_S)
-    await server.stop()

@@ -62,7 +62,7 @@ def run(
     import logging
 
     from broker.config import Config
-    from broker.server import server
+    from broker.server import serving
     from broker.server.reloading import Source
     from cli import core_dumps, heap
     from cli.diagnostics import Diagnostics
@@ -84,7 +84,7 @@ def run(
     core_dumps.forbid()
     settings = read()
     with Diagnostics(settings.log_level) as diagnostics, heap.giving_back():
-        server.run(
+        serving.run(
             *(settings, _announce, diagnostics.hang_up),
             accept_loss=accept_loss,
             source=Source(read, diagnostics.tell_from),

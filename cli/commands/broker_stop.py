@@ -2,79 +2,32 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from cli import output
-from cli.failure import CommandFailed
 from cli.options import DataDir, finite
 
 EXAMPLES = """\b
-Example:
+Examples:
   pubsub broker stop
+  pubsub broker stop --drain
 """
-POLL_S = 0.05
-LOOK_S = 1.0
-"""A stop that takes longer is asked what it waits for."""
-LOOK_AGAIN_S = 0.2
-"""How often, while its disk takes nothing: the last answer is what the command ends with."""
+Timeout = Annotated[
+    float, typer.Option(min=0, callback=finite, help="Seconds to wait for its end.")
+]
 
 
 def run(
     data_dir: DataDir = Path("data"),
-    timeout: Annotated[
-        float, typer.Option(min=0, callback=finite, help="Seconds to wait for its end.")
-    ] = 30.0,
+    timeout: Timeout = 30.0,
+    drain: Annotated[
+        bool,
+        typer.Option("--drain", help="Let clients go on at other brokers that share its log."),
+    ] = False,
 ) -> None:
     """Stop the broker on a data directory, and wait until it has."""
-    from cli.admin import is_running, request
+    from cli.stopping import stop
 
-    request("POST", "/stop", data_dir)
-    now = time.monotonic()
-    deadline, look_at = now + timeout, now + LOOK_S
-    waiting: dict[str, Any] = {}
-    told = ""
-    with output.waiting("waiting for the broker to end"):
-        while is_running(data_dir):
-            now = time.monotonic()
-            if now > deadline:
-                raise CommandFailed(
-                    f"the broker on {data_dir}/ has not stopped within {timeout:g} s",
-                    "it finishes what it has acknowledged; look again with: pubsub broker status",
-                )
-            if now >= look_at:
-                waiting = _waiting(data_dir) or waiting
-                look_at = now + (LOOK_AGAIN_S if waiting.get("disk") else LOOK_S)
-                if waiting.get("disk") and told != (told := _what(waiting)):
-                    output.note(
-                        f"the broker waits: its disk is {waiting['disk']}, {told} not stored"
-                    )
-            time.sleep(POLL_S)
-    if waiting.get("disk"):
-        raise CommandFailed(
-            f"stopped; {_what(waiting)} not stored, as the disk was {waiting['disk']}:"
-            " no client was told that they are"
-        )
-    output.note("stopped")
-
-
-def _waiting(data_dir: Path) -> dict[str, Any]:
-    """What it has not stored; {}: it does not say, as it is about to end."""
-    from cli.admin import request
-
-    try:
-        waiting = request("GET", "/status", data_dir).get("waiting", {})
-    except CommandFailed:
-        return {}
-    assert isinstance(waiting, dict)
-    return waiting
-
-
-def _what(waiting: dict[str, Any]) -> str:
-    from broker.plural import counted
-
-    messages = counted(waiting["messages"], "message")
-    return f"{messages} and changes of {counted(waiting['sessions'], 'session')} are"
+    stop(data_dir, timeout, "/drain" if drain else "/stop")

@@ -7,6 +7,8 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from threading import Timer
 
+import pytest
+
 from broker.mqtt.packets import (
     Ack,
     Connect,
@@ -22,6 +24,7 @@ from broker.mqtt.packets import (
 )
 from broker.mqtt.reasons import ReasonCode
 from broker.store.shared.jetstream import JetStreamLog, look
+from cli import cluster
 from tests.support.broker_process import BrokerProcess, wait_until
 from tests.support.nodes import Nodes, Pair, client_of
 from tests.support.patience import PATIENCE_S
@@ -205,3 +208,20 @@ def test_a_broker_that_is_stopped_leaves_its_sessions_to_another_at_once(brokers
     assert a.stop() == 0
     wait_until(lambda: "1 session of brokers" in b.stderr.read_text(), timeout_s=PATIENCE_S)
     assert "taken for dead" not in b.stderr.read_text()
+
+
+def test_the_status_of_the_log_tells_which_brokers_live(
+    log: JetStreamLog, brokers: Pair, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, b = brokers
+    with client_of(a) as client:
+        client.connect(connect_packet("x"))
+        cluster.status(f"{','.join(log.servers)}/{log.name}", as_json=False)
+    said = capsys.readouterr().out
+    assert said.count("replica") == 2
+    rows = [line.split() for line in said.splitlines() if "127.0.0.1:" in line]
+    assert {(row[1], row[2]) for row in rows} == {
+        (f"127.0.0.1:{a.port}", "1"),
+        (f"127.0.0.1:{b.port}", "0"),
+    }
+    assert all(int(row[3]) < 10 for row in rows), "how far their copies are behind"

@@ -76,7 +76,7 @@ HAVE_CLOCKS = {"cli", "store", "clock", "broker.server.server", "broker.server.e
 """Places and modules. `net` keeps its timers with the Clock that it is given, like all others."""
 TIMERS = {"asyncio.timeout", "asyncio.timeout_at", "asyncio.wait_for", "asyncio.sleep"}
 
-STARTS_TASKS = {"broker.tasks", "broker.server.server"}
+STARTS_TASKS = {"broker.tasks", "broker.server.serving"}
 """Everybody else uses `tasks.start`, so that somebody hears of what ended a task."""
 
 DEFINED_IN = {

@@ -69,6 +69,11 @@ class BrokerProcess:
 
         wait_until(accepts, timeout_s=START_TIMEOUT_S)
 
+    def advertise(self) -> None:
+        """Let other brokers refer clients to its port. Before it starts."""
+        with self._settings.open("a") as settings:
+            settings.write(f"advertise = '127.0.0.1:{self.port}'\n")
+
     def begin(self, *options: str) -> subprocess.Popen[bytes]:
         """Returns at once."""
         command = [sys.executable, "-m", "cli.main", "broker", "start"]

@@ -118,6 +118,7 @@ def services(world: World, config: Config) -> Services:
         world.permissions,
         world.logins,
         world.quotas,
+        world.references,
     )
 
 

@@ -108,7 +108,9 @@ def broker_on(log: JetStreamLog, directory: Path, name: str) -> BrokerProcess:
     hosts = ",".join(server.removeprefix(SCHEME) for server in log.servers)
     store = f"{SCHEME}{hosts}/{log.name}"
     settings = {"store": store, "will_restart_grace_s": 0, "sys_interval_s": 1}
-    return BrokerProcess(directory / name, settings)
+    broker = BrokerProcess(directory / name, settings)
+    broker.advertise()
+    return broker
 
 
 def client_of(broker: BrokerProcess) -> RawClient:

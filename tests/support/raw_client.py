@@ -204,6 +204,7 @@ def _parse(first: int, reader: Reader, version_5: bool) -> FromServer:
             if not reader.at_end():
                 properties = read_properties(reader, kind)
                 packet.reason_string = properties.get(Property.REASON_STRING)
+                packet.server_reference = properties.get(Property.SERVER_REFERENCE)
         case PacketType.AUTH:
             packet = Auth(reader.byte())
             properties = read_properties(reader, kind)

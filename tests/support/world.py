@@ -38,6 +38,7 @@ from broker.registry.faces import Owner
 from broker.registry.groups.groups import Groups
 from broker.registry.groups.leased_again import LeasedAgain
 from broker.registry.ownership import Shared
+from broker.registry.references import References
 from broker.registry.sessions import Sessions
 from broker.registry.wills import Wills
 from broker.session.session import Session
@@ -263,12 +264,16 @@ class World:
         )
         self.alarm.watch(self.logins, self.quotas.slowing)
         self.sessions.kept.quota_of = self.quotas.of
+        self.references = References(config)
+        self.sessions.kept.full = self.references.full
         self.wills.may_publish = asking.delayed.may_publish = self.permissions.may_publish
         self.wills.retained = asking.delayed.retained = self.quotas.retained
         self.brokers = None
         if shared is not None:
             dead_letters = self.groups.dead_letters
-            self.brokers = Brokers(shared, clock, self.sessions, asking.delayed, dead_letters)
+            self.brokers = Brokers(
+                shared, clock, self.sessions, asking.delayed, dead_letters, self.references
+            )
             self.elsewhere = Elsewhere(
                 *(shared, self.log, self.sessions, self.groups, asking.dedup),
                 *(self.users, self.permissions, self.quotas),

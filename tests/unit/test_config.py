@@ -7,8 +7,9 @@ from typing import Any, cast, get_type_hints
 
 import pytest
 
-from broker.config import BOUNDS, Config, DedupRule, duration_s, is_loopback
+from broker.config import BOUNDS, Config, is_loopback
 from broker.errors import ConfigError
+from broker.settings.dedup import DedupRule
 from broker.settings.listeners import Listener
 
 
@@ -165,14 +166,6 @@ def test_tables_are_read_in_their_order(tmp_path: Path) -> None:
 def test_a_table_that_is_wrong_is_refused(tmp_path: Path, text: str, problem: str) -> None:
     with pytest.raises(ConfigError, match=problem):
         load(tmp_path, text)
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [("90s", 90), ("15m", 900), ("1d2h", 93_600), ("", None), ("5", None), ("1h1d", None)],
-)
-def test_durations(text: str, seconds: int | None) -> None:
-    assert duration_s(text) == seconds
 
 
 def test_retention_is_read_from_its_tables(tmp_path: Path) -> None:

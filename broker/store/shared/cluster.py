@@ -16,19 +16,28 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
 from broker import tasks
-from broker.documents import D, Document, Key, Operation, Place, SessionDocument
+from broker.documents import Operation, Place
 from broker.errors import StoreError, StoreFenced, StoreFull, StoreUnavailable
 from broker.message import Message, Offset
-from broker.store import Amount, Read, Skipped, Store, StoreStats, Stretch, TakeAtOnce
+from broker.store import Store
 from broker.store.removing import Removing
-from broker.store.shared.entries import APPEND, CLOSED, encode, encode_closed, records_of
+from broker.store.shared.answering import AnsweredByCopy
+from broker.store.shared.entries import (
+    ALIVE,
+    APPEND,
+    CLOSED,
+    Told,
+    encode,
+    encode_closed,
+    encode_told,
+    records_of,
+)
 from broker.store.shared.follower import ChangedElsewhere, Follower, Pending, nobody_listens
 from broker.store.shared.removing import CopyRemoving
 from broker.store.shared.shared_log import RECORD_BYTES_MAX, LogInfo, SharedLog, Undecided
@@ -52,7 +61,7 @@ def new_broker_id() -> str:
     return secrets.token_hex(8)
 
 
-class ClusterStore:
+class ClusterStore(AnsweredByCopy):
     """See `broker.store.Store`."""
 
     def __init__(
@@ -67,7 +76,7 @@ class ClusterStore:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         """Each `open` takes a `new_id`: it is another broker for the others."""
-        self.copy = copy
+        super().__init__(copy)
         self._log = log
         self._new_id = new_id
         self._append_timeout_s = append_timeout_s
@@ -100,6 +109,12 @@ class ClusterStore:
         return {w.broker: w.position for w in living if w.broker != self.broker_id}
 
     @property
+    def told(self) -> list[Told]:
+        """What the other living brokers tell of themselves."""
+        tells = self._follower.tells
+        return [tells[broker] for broker in sorted(self.others) if broker in tells]
+
+    @property
     def dead(self) -> set[str]:
         """The brokers that were taken for dead."""
         return {writer.broker for writer in self._follower.writers.values() if writer.closed}
@@ -125,14 +140,6 @@ class ClusterStore:
     @property
     def high_watermark(self) -> Offset:
         return max(self.copy.high_watermark, self._stored_through)
-
-    @property
-    def log_start(self) -> Offset:
-        return self.copy.log_start
-
-    @property
-    def missing_before(self) -> Offset:
-        return self.copy.missing_before
 
     async def open(self) -> None:
         """Returns when the copy has all that was appended before. Raises LogReplaced, too."""
@@ -207,6 +214,12 @@ class ClusterStore:
     async def sync(self) -> None:
         """Whatever anybody appended before the call is visible after it. Raises StoreError."""
         await self._append(APPEND, encode((), (), ()))
+        await self.current()
+
+    async def tell(self, told: Told) -> None:
+        """As `sync`; and let the others know this of us. Raises StoreError."""
+        told = replace(told, position=self._follower.applied)
+        await self._append(ALIVE, encode_told(told))
         await self.current()
 
     async def declare_dead(self, broker_id: str) -> bool:
@@ -294,104 +307,6 @@ class ClusterStore:
     def _require_open(self) -> None:
         if self._following is None:
             raise StoreUnavailable("the store is not open")
-
-    # What the copy answers
-
-    def tail(
-        self, start: Offset, take: TakeAtOnce | None = None
-    ) -> AsyncIterator[Sequence[Message] | Skipped]:
-        return self.copy.tail(start, take)
-
-    async def read(
-        self,
-        start: Offset,
-        end: Offset,
-        filters: Sequence[str] | None = None,
-        *,
-        limit: int = 1000,
-        bytes_max: int = 1 << 20,
-    ) -> Read:
-        await self.current()
-        return await self.copy.read(start, end, filters, limit=limit, bytes_max=bytes_max)
-
-    async def fetch(self, offsets: Sequence[Offset], *, bytes_max: int = sys.maxsize) -> Read:
-        await self.current()
-        return await self.copy.fetch(offsets, bytes_max=bytes_max)
-
-    async def offset_at(self, time_us: int) -> Offset:
-        await self.current()
-        return await self.copy.offset_at(time_us)
-
-    async def last_before(self, time_us: int) -> Offset:
-        await self.current()
-        return await self.copy.last_before(time_us)
-
-    async def nth_last(self, filters: Sequence[str] | None, count: int) -> Offset:
-        await self.current()
-        return await self.copy.nth_last(filters, count)
-
-    async def count(
-        self, filters: Sequence[str], start: Offset, end: Offset, *, looks_max: int = sys.maxsize
-    ) -> tuple[int, Offset]:
-        await self.current()
-        return await self.copy.count(filters, start, end, looks_max=looks_max)
-
-    async def measure(self, stretches: Sequence[Stretch], through: Offset) -> list[Amount]:
-        await self.current()
-        return await self.copy.measure(stretches, through)
-
-    async def amount(self, offsets: Sequence[Offset]) -> Amount:
-        await self.current()
-        return await self.copy.amount(offsets)
-
-    async def retained(self, filters: Sequence[str]) -> list[Offset]:
-        await self.current()
-        return await self.copy.retained(filters)
-
-    async def still_retained(self, offsets: Sequence[Offset], now_us: int) -> list[Offset]:
-        await self.current()
-        return await self.copy.still_retained(offsets, now_us)
-
-    async def forget_expired(self, now_us: int) -> None:
-        await self.current()
-        await self.copy.forget_expired(now_us)
-
-    async def get(self, kind: type[D], key: tuple[str, ...]) -> D | None:
-        await self.current()
-        return await self.copy.get(kind, key)
-
-    async def revision(self, kind: type[Document], key: tuple[str, ...]) -> int:
-        await self.current()
-        return await self.copy.revision(kind, key)
-
-    async def scan(self, kind: type[D], key: tuple[str, ...] = ()) -> list[D]:
-        await self.current()
-        return await self.copy.scan(kind, key)
-
-    async def scan_part(
-        self, kind: type[D], key: tuple[str, ...] = (), after: Key | None = None
-    ) -> list[D]:
-        await self.current()
-        return await self.copy.scan_part(kind, key, after)
-
-    async def scan_together(
-        self, kinds: Sequence[type[Document]], key: tuple[str, ...]
-    ) -> list[Document]:
-        await self.current()
-        return await self.copy.scan_together(kinds, key)
-
-    async def without_subscriber(self, names: Sequence[str]) -> list[SessionDocument]:
-        await self.current()
-        return await self.copy.without_subscriber(names)
-
-    async def trim(self, before: Offset) -> int:
-        await self.current()
-        return await self.copy.trim(before)
-
-    async def stats(self) -> StoreStats:
-        await self.current()
-        stats = await self.copy.stats()
-        return replace(stats, engine=f"shared log, copy in {stats.engine}")
 
 
 def _settle(pending: Pending, error: Exception) -> None:

@@ -1,8 +1,8 @@
 """Entries: what is in the records of a shared log, bit for bit.
 
 An entry is what one broker appends at once, with its number: messages and operations on documents
-in their order, or that another broker is dead. Its bytes lie in one record or, if they are many, in
-several. Whoever appends it again writes the same bytes.
+in their order, or that another broker is dead, or what it tells of itself. Its bytes lie in one
+record or, if they are many, in several. Whoever appends it again writes the same bytes.
 
 Each record begins with the format. Documents are written field by field: a field that a later
 program adds is the last of its class and has a default; a program refuses what it does not know.
@@ -10,9 +10,10 @@ program adds is the last of its class and has a default; a program refuses what 
 
 from __future__ import annotations
 
+import json
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 from typing import Any
 from zlib import crc32
@@ -63,8 +64,9 @@ CLASSES: tuple[type[Document], ...] = (
 _NUMBERS = {kind: number for number, kind in enumerate(CLASSES)}
 _FIELDS = {kind: tuple([field.name for field in fields(kind)]) for kind in CLASSES}
 
-APPEND, CLOSED = 1, 2
-"""Messages and operations; another broker is dead, unless it has appended since a position."""
+APPEND, CLOSED, ALIVE = 1, 2, 3
+"""Messages and operations; another broker is dead, unless it has appended since a position; what a
+broker tells of itself."""
 
 _HEAD = struct.Struct(">BBHHQB")
 """Format, kind, which part of how many, number at its broker, length of the broker's name."""
@@ -93,6 +95,18 @@ class Part:
     part: int
     parts: int
     content: bytes
+
+
+@dataclass(slots=True, frozen=True)
+class Told:
+    """What a broker tells of itself, every few seconds."""
+
+    advertise: str = ""
+    """`host:port` of it for clients; "": it does not say, or they are not to come."""
+    has_room: bool = True
+    connections: int = 0
+    position: int = 0
+    """How far its copy has come."""
 
 
 def records_of(broker: str, number: int, kind: int, content: bytes, bytes_max: int) -> list[bytes]:
@@ -128,6 +142,17 @@ def encode_closed(broker: str, position: int) -> bytes:
 
 def decode_closed(content: bytes) -> tuple[str, int]:
     return content[_POSITION.size :].decode(), _POSITION.unpack_from(content)[0]
+
+
+def encode_told(told: Told) -> bytes:
+    """The content of ALIVE: JSON, so that a later program may tell more."""
+    return json.dumps(asdict(told)).encode()
+
+
+def decode_told(content: bytes) -> Told:
+    """What this program knows of it."""
+    told = json.loads(content)
+    return Told(**{field.name: told[field.name] for field in fields(Told) if field.name in told})
 
 
 def encode(

@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass, field
 
 from broker.documents import (
     BEFORE_ALL,
@@ -42,12 +43,15 @@ from broker.errors import (
 from broker.message import Message, Offset
 from broker.store import Store
 from broker.store.shared.entries import (
+    ALIVE,
     APPEND,
     CLOSED,
     Part,
+    Told,
     decode,
     decode_closed,
     decode_operations,
+    decode_told,
     part_of,
 )
 from broker.store.shared.owners import OwnerOf, Owners
@@ -102,6 +106,20 @@ class Pending:
             message.offset = Offset(offset)
 
 
+@dataclass(slots=True)
+class New:
+    """What counts, and is not in the copy yet."""
+
+    messages: list[Message] = field(default_factory=list)
+    operations: list[Operation] = field(default_factory=list)
+    wrote: set[str] = field(default_factory=set)
+    """By whom."""
+    others: list[Operation] = field(default_factory=list)
+    """Those of the operations that are not our own."""
+    told: list[asyncio.Event] = field(default_factory=list)
+    """What must have happened before it is in the copy."""
+
+
 async def _decoded(content: bytes, before: Offset) -> tuple[list[Operation], list[Message]]:
     if len(content) <= RECORD_BYTES_MAX:
         return decode(content, before)
@@ -127,6 +145,8 @@ class Follower:
         self.failure: StoreError | None = None
         """Why nothing more is read."""
         self.writers: dict[str, WriterDocument] = {}
+        self.tells: dict[str, Told] = {}
+        """What each living broker has told of itself last."""
         self.changed_elsewhere: ChangedElsewhere = nobody_listens
         self._log = log
         self._copy = copy
@@ -135,14 +155,7 @@ class Follower:
         self._owners = Owners(copy)
         self._parts: dict[str, tuple[int, dict[int, Part]]] = {}
         """Of entries that are not whole yet, by broker: since which position, and the parts."""
-        self._messages: list[Message] = []
-        self._operations: list[Operation] = []
-        self._wrote: set[str] = set()
-        """What counts, by whom, and is not in the copy yet; ..."""
-        self._others: list[Operation] = []
-        """... what of it is not our own; ..."""
-        self._told: list[asyncio.Event] = []
-        """... and what must have happened before it is."""
+        self._new = New()
         self._moved = asyncio.Event()
 
     async def open(self, info: LogInfo) -> None:
@@ -240,17 +253,19 @@ class Follower:
         if alone_at is not None:  # The copy says whether the revisions are those that are expected.
             await self._apply()
         writer.number, writer.position = entry.number, position
-        self._wrote.add(entry.broker)
+        self._new.wrote.add(entry.broker)
         error: StoreError | None = None
         if writer.closed:
             error = StoreFenced("the other brokers took this one for dead")
         elif entry.kind == CLOSED:
             self._close(*decode_closed(entry.content), by=entry.broker)
         else:
+            if entry.kind == ALIVE:
+                self.tells[entry.broker] = decode_told(entry.content)
             error = await self._append(entry.broker, operations, messages, alone_at, pending)
         if pending is not None:
             if error is None and alone_at is None:
-                self._told.append(pending.told)
+                self._new.told.append(pending.told)
             pending.settle(error)
 
     def _close(self, broker: str, heard_of_at: int, *, by: str) -> None:
@@ -258,8 +273,9 @@ class Follower:
         writer = self.writers.get(broker)
         if writer is not None and (broker == by or writer.position == heard_of_at):
             writer.closed = True
-            self._wrote.add(broker)
+            self._new.wrote.add(broker)
             self._parts.pop(broker, None)  # The rest of it would not count.
+            self.tells.pop(broker, None)
             if broker == self.broker_id:
                 self.failed(StoreFenced("the other brokers took this one for dead"))
 
@@ -277,16 +293,16 @@ class Follower:
             names = ", ".join(map(repr, sorted(strangers)[:3]))
             return StoreConflict(f"the session of {names} is not here", frozenset(strangers))
         if broker != self.broker_id:
-            self._others += operations
+            self._new.others += operations
         before = self.offset
         if alone_at is None:
-            self._operations += operations
-            self._messages += messages
+            self._new.operations += operations
+            self._new.messages += messages
         else:
             try:
                 await self._put(messages, [*operations, *self._notes(alone_at)])
             except StoreConflict as error:
-                self._others.clear()
+                self._new.others.clear()
                 return error
             self._is_applied(alone_at)
         self._owners.changed(after)
@@ -297,17 +313,18 @@ class Follower:
 
     async def _apply(self) -> None:
         """Put what counts into the copy."""
-        for told in self._told:
+        new = self._new
+        for told in new.told:
             await told.wait()
-        await self._put(self._messages, [*self._operations, *self._notes(self.position)])
-        self._told, self._messages, self._operations = [], [], []
+        await self._put(new.messages, [*new.operations, *self._notes(self.position)])
+        new.told, new.messages, new.operations = [], [], []
         self._owners.are_in_copy()
         self._is_applied(self.position)
 
     def _notes(self, position: int) -> list[Operation]:
         """How far the copy is with this. Of an entry that is not whole yet, all is read again."""
         through = min([position, *[since - 1 for since, _ in self._parts.values()]])
-        wrote = [self.writers[broker] for broker in sorted(self._wrote)]
+        wrote = [self.writers[broker] for broker in sorted(self._new.wrote)]
         return [*[Put(each) for each in wrote], Put(CopyDocument(COPY, self.log_id, through))]
 
     async def _put(self, messages: Sequence[Message], operations: Sequence[Operation]) -> None:
@@ -326,9 +343,9 @@ class Follower:
             )
 
     def _is_applied(self, position: int) -> None:
-        self._wrote.clear()
+        self._new.wrote.clear()
         self.applied = position
-        others, self._others = self._others, []
+        others, self._new.others = self._new.others, []
         if others:
             self.changed_elsewhere(others)
         self._wake()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -149,3 +150,43 @@ def test_what_names_no_broker_is_refused(hosts: str) -> None:
     with pytest.raises(CommandFailed, match="does not name brokers") as failed:
         Address(host=hosts).brokers()
     assert failed.value.code == Exit.USAGE
+
+
+def test_a_broker_that_refers_to_another_is_followed_so_often_only() -> None:
+    asked: list[str] = []
+
+    def open_one(address: Address) -> str:
+        asked.append(str(address))
+        if address.host == "there":
+            return address.host
+        raise address.refused("Use another", not_authorized=False, other=refers[address.host])
+
+    refers = {"a": "", "b": "there:7", "c": "c", "d": "a:b:c"}
+    assert first_that_answers(Address(host="a,b", port=1), open_one) == "there"
+    assert asked == ["a:1", "b:1", "there:7"]
+    asked.clear()
+    for host in "cd":
+        with pytest.raises(CommandFailed, match="Use another"):
+            first_that_answers(Address(host=host), open_one)
+    assert 1 < len(asked) < 20
+
+
+@pytest.mark.parametrize(
+    ("code", "reference", "brokers"),
+    [
+        (0x8B, "c:3", ["a:1", "b:2"]),
+        (0x9C, "c:3 d:4", ["c:3", "a:1", "b:2"]),
+        (0x9C, "[::1]", ["[::1]:1", "a:1", "b:2"]),
+        (0x9C, "b:2", ["b:2", "a:1"]),
+        (0x9C, None, ["a:1", "b:2"]),
+        (0x9D, "c:3", ["c:3", "b:2"]),
+        (0x9D, None, ["b:2"]),
+    ],
+)
+def test_where_it_goes_on_when_the_broker_says_so(
+    code: int, reference: str | None, brokers: list[str]
+) -> None:
+    said = None if reference is None else SimpleNamespace(ServerReference=reference)
+    here = Address(host="a,b:2", port=1).brokers()[0]
+    assert [str(each) for each in here.after(code, said).brokers()] == brokers
+    assert [str(each) for each in Address().after(0x9D, None).brokers()] == ["127.0.0.1:9000"]

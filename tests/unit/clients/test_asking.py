@@ -10,8 +10,9 @@ import pytest
 from broker.clients.asking import Asking
 from broker.clients.publishing import NO_ROOM
 from broker.clock import US
-from broker.config import Config, DedupRule
+from broker.config import Config
 from broker.message import Offset
+from broker.settings.dedup import DedupRule
 from tests.support.clients import Dialogue
 from tests.support.lines import Lines
 from tests.support.world import Disk, World, running

@@ -7,13 +7,14 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from broker.config import Config, DedupRule
+from broker.config import Config
 from broker.documents.quotas import RetainedByDocument
 from broker.log.retained_topics import TOO_MANY
 from broker.message import Offset
 from broker.mqtt.encode import encode
 from broker.mqtt.packets import MQTT_3_1_1, MQTT_5, Ack, Disconnect, Publish, Will
 from broker.security.quotas import Quota
+from broker.settings.dedup import DedupRule
 from tests.support.clock import FakeClock
 from tests.support.permitted import VERSIONS, PermittedClient, make_user
 from tests.support.stores import retained

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from broker.config import Config, DedupRule
+from broker.config import Config
 from broker.documents import (
     Author,
     DedupDocument,
@@ -21,6 +21,7 @@ from broker.errors import PeerError
 from broker.message import Offset, WallUs
 from broker.security.names import Login
 from broker.security.quotas import Quota
+from broker.settings.dedup import DedupRule
 from broker.store.shared.memory_log import MemoryLog
 from tests.support.messages import message
 from tests.support.two_brokers import (

@@ -15,13 +15,14 @@ from pathlib import Path
 import jwt
 import pytest
 
-from broker.config import Config, DedupRule
+from broker.config import Config
 from broker.errors import ConfigError
 from broker.mqtt.encode import encode
 from broker.mqtt.packets import MQTT_5, Disconnect, Publish
 from broker.security.tokens import TokenRefused
 from broker.server.reloading import LOOK_S, Source
 from broker.server.server import Server
+from broker.settings.dedup import DedupRule
 from broker.settings.listeners import Listener
 from broker.settings.retention import RetentionRule
 from tests.support.broker_process import free_port

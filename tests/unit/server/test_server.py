@@ -6,12 +6,9 @@ import asyncio
 import contextlib
 import errno
 import fcntl
-import gc
 import os
-import signal
 import stat
-import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,10 +21,8 @@ from broker.errors import ConfigError, StoreUnavailable
 from broker.message import Message
 from broker.mqtt.encode import encode
 from broker.mqtt.packets import MQTT_5, Connect, Publish, Subscribe, SubscriptionRequest, Will
-from broker.server.ending import Ending
 from broker.server.open_store import Opened
-from broker.server.reloading import Source
-from broker.server.server import GC_THRESHOLDS, SWITCH_INTERVAL_S, Server, run
+from broker.server.server import Server
 from broker.store.shared.cluster import ClusterStore
 from broker.store.shared.memory_log import MemoryLog
 from broker.store.sqlite.store import SqliteStore
@@ -462,90 +457,3 @@ async def test_a_socket_that_cannot_be_removed_does_not_keep_the_broker(
     assert [message.split(" ", 1)[1] for message in caplog.messages if "stays" in message] == [
         "stays behind: Input/output error"
     ] * 2
-
-
-# As a process
-
-
-@pytest.fixture
-def this_process() -> Iterator[None]:
-    """What `run` changes for the whole process is put back."""
-    switch_interval_s, thresholds = sys.getswitchinterval(), gc.get_threshold()
-    gc.unfreeze()  # conftest.py has frozen what was there before the first test, as `run` does.
-    yield
-    sys.setswitchinterval(switch_interval_s)
-    gc.set_threshold(*thresholds)
-
-
-@pytest.mark.usefixtures("this_process")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_it_serves_until_a_signal_comes(config: Config, number: signal.Signals) -> None:
-    """And says when it can be connected to."""
-    using: list[asyncio.Task[None]] = []
-
-    async def use(server: Server) -> None:
-        try:
-            _, writer = await connect(server)
-            writer.close()
-        finally:
-            os.kill(os.getpid(), number)
-
-    run(config, lambda server: using.append(asyncio.create_task(use(server))), lambda: True)
-    assert [task.exception() for task in using] == [None]
-    assert not is_locked(config.data_dir)
-    assert sys.getswitchinterval() == pytest.approx(SWITCH_INTERVAL_S)
-    assert gc.get_threshold() == GC_THRESHOLDS
-    assert gc.get_freeze_count()
-
-
-@pytest.mark.usefixtures("this_process")
-def test_a_signal_that_comes_when_it_has_ended_by_itself_is_no_mistake(
-    config: Config, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As when the disk fails and the operator stops it at the same moment."""
-    ending = Ending()
-    monkeypatch.setattr("broker.server.server.Ending", lambda: ending)
-    run(config, lambda server: server.request_stop(), lambda: True)
-    ending._hear(signal.SIGTERM)
-
-
-@pytest.mark.usefixtures("this_process")
-def test_a_hang_up_is_asked_about_and_may_stop_it(config: Config) -> None:
-    """Else settings are read again. And it is ignored where it was, as under nohup."""
-    answers = [True, False]
-    read: list[Config] = []
-
-    def read_again() -> Config:
-        read.append(config)
-        return config
-
-    async def hang_up() -> None:
-        for left in (1, 0):
-            os.kill(os.getpid(), signal.SIGHUP)
-            while len(answers) > left:  # noqa: ASYNC110  A signal handler of the loop has no event.
-                await asyncio.sleep(0)
-            while not read:  # noqa: ASYNC110
-                await asyncio.sleep(0)
-
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # Ignored where the tests run under nohup.
-    using: list[asyncio.Task[None]] = []
-    run(
-        config,
-        lambda _: using.append(asyncio.create_task(hang_up())),
-        lambda: answers.pop(0),
-        source=Source(read_again),
-    )
-    assert answers == []
-    assert read == [config]
-    assert not is_locked(config.data_dir)
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-
-        async def stop(server: Server) -> None:
-            os.kill(os.getpid(), signal.SIGHUP)
-            await asyncio.sleep(0)
-            server.request_stop()
-
-        run(config, lambda server: using.append(asyncio.create_task(stop(server))), answers.pop)
-    finally:
-        signal.signal(signal.SIGHUP, before)

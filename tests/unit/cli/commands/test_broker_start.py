@@ -38,7 +38,7 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Start:
             started.append(config)
             announce(SimpleNamespace(address=address, config=config))  # type: ignore[arg-type]
 
-        monkeypatch.setattr("broker.server.server.run", run)
+        monkeypatch.setattr("broker.server.serving.run", run)
         app(["broker", "start", *map(str, arguments)], standalone_mode=False)
         return started[0]
 

@@ -22,7 +22,7 @@ from broker.errors import LogReplaced, StoreConflict, StoreFenced, StoreFull, St
 from broker.message import NOT_STORED, Message, Offset, WallUs
 from broker.store.memory import MemoryStore
 from broker.store.shared.cluster import ClusterStore
-from broker.store.shared.entries import CLOSED, encode_closed
+from broker.store.shared.entries import CLOSED, Told, encode_closed
 from broker.store.shared.memory_log import MemoryLog, Trouble
 from broker.store.sqlite.store import SqliteStore
 from tests.support.messages import message, numbered
@@ -75,6 +75,20 @@ async def test_all_have_the_same_in_the_same_order() -> None:
         await settled(log, stores)
         contents = [content(store.copy) for store in stores if isinstance(store.copy, MemoryStore)]
         assert contents[0] == contents[1] == contents[2]
+
+
+async def test_each_tells_of_itself_while_it_lives() -> None:
+    log = MemoryLog()
+    a, b, c = stores = brokers(log, 3)
+    async with opened(*stores):
+        await a.tell(Told("a:1", connections=2))
+        await b.tell(Told("b:1"))
+        await settled(log, stores)
+        assert [(told.advertise, told.connections) for told in c.told] == [("a:1", 2), ("b:1", 0)]
+        assert 0 < c.told[0].position < c.told[1].position, "how far their copies are"
+        await a.leave()
+        await settled(log, [b, c])
+        assert [told.advertise for told in c.told] == ["b:1"]
 
 
 async def test_what_others_appended_before_is_there_after_sync() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import fields
 from typing import Any, get_args
 
@@ -20,7 +21,17 @@ from broker.documents import (
 from broker.errors import SchemaMismatch, StoreCorrupt
 from broker.message import Offset
 from broker.store.shared import entries
-from broker.store.shared.entries import APPEND, CLASSES, decode, encode, part_of, records_of
+from broker.store.shared.entries import (
+    APPEND,
+    CLASSES,
+    Told,
+    decode,
+    decode_told,
+    encode,
+    encode_told,
+    part_of,
+    records_of,
+)
 from tests.support.messages import message
 
 BEFORE = Offset(41)
@@ -41,6 +52,13 @@ def test_a_document_comes_back_as_it_was(kind: type[Document]) -> None:
 def test_every_class_has_a_number_but_those_of_the_copy() -> None:
     assert {*CLASSES} == {*get_args(Document)} - {WriterDocument, CopyDocument}
     assert CLASSES[:3] == (SessionDocument, SubscriptionDocument, CursorDocument)
+
+
+def test_what_a_later_program_tells_of_itself_is_left_out() -> None:
+    told = Told("a:1", has_room=False, connections=3, position=7)
+    assert decode_told(encode_told(told)) == told
+    later = json.dumps({"advertise": "a:1", "mood": "fine"}).encode()
+    assert decode_told(later) == Told("a:1")
 
 
 def test_none_and_false_are_kept_apart() -> None:
