@@ -33,6 +33,7 @@ from broker.store.memory_documents import Documents, applied, held
 from broker.store.removing import (
     OVERHEAD_BYTES,
     SEGMENT,
+    ByTopic,
     Order,
     Owed,
     Removed,
@@ -319,13 +320,8 @@ class MemoryRemoving:
         store = self._store
         held = {message.offset for message in store._retained.values()}
         return [
-            Row(
-                message.offset,
-                self._numbers[message.topic],
-                message.size + OVERHEAD_BYTES,
-                message.offset in held,
-            )
-            for message in store._between(max(first, store._log_start), last)
+            Row(m.offset, self._numbers[m.topic], m.size + OVERHEAD_BYTES, m.offset in held)
+            for m in store._between(max(first, store._log_start), last)
         ]
 
     async def segments(self, start: Offset) -> list[Segment]:
@@ -340,6 +336,10 @@ class MemoryRemoving:
             newest = max(m.published_at_us for m in self._store._between(first, last))
             found.append(Segment(first, last, amounts(rows), newest))
         return found[:8]
+
+    async def counted(self, start: Offset, end: Offset) -> tuple[ByTopic, Offset]:
+        first = Offset(start // SEGMENT * SEGMENT)
+        return amounts(self._rows(first, Offset(end - 1))), end
 
     async def topic_names(self, topic_ids: Collection[int]) -> dict[int, str]:
         return {number: name for name, number in self._numbers.items() if number in topic_ids}

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
+from collections.abc import Awaitable, Callable
 
 from broker.documents import BEFORE_ALL
 from broker.log.upkeep.keeper import Keeper
 from broker.message import Offset
 from broker.store import Store
-from broker.store.removing import SEGMENT, Amount, Removed, Segment
+from broker.store.removing import SEGMENT, Amount, ByTopic, Removed
 
+Counted = tuple[ByTopic, Offset]
+Look = Callable[[Awaitable[Counted]], Awaitable[Counted]]
 NOTHING = Amount(0, 0)
 
 
@@ -20,9 +22,11 @@ class Amounts:
     Full segments are counted once. The newest one is counted at each pass.
     """
 
-    def __init__(self, store: Store, keeper: Keeper) -> None:
+    def __init__(self, store: Store, keeper: Keeper, look: Look) -> None:
+        """`look` awaits what it is given, and makes a pause."""
         self._store = store
         self._keeper = keeper
+        self._look = look
         self._counted = BEFORE_ALL
         """The first segment that was not full when they were last counted."""
         self._full, self._open = _Kept(), _Kept()
@@ -38,22 +42,18 @@ class Amounts:
     async def count(self) -> None:
         """Count what has come. Raises StoreError."""
         end = Offset(self._store.high_watermark // SEGMENT * SEGMENT)
-        position = self._counted
+        while self._counted < end:
+            look = self._store.removing.counted(self._counted, end)
+            amounts, position = await self._look(look)
+            await self._add(self._full, amounts)
+            self._counted = position
         self._open = _Kept()
-        while segments := await self._store.removing.segments(position):
-            for segment in segments:
-                if segment.first < end:
-                    await self._add(self._full, segment)
-                    self._counted = Offset(segment.last + 1)
-                else:
-                    await self._add(self._open, segment)
-            position = Offset(segments[-1].last + 1)
-            await asyncio.sleep(0)
-        self._counted = max(self._counted, end)
+        amounts, _ = await self._store.removing.counted(end, Offset(end + SEGMENT))
+        await self._add(self._open, amounts)
 
-    async def _add(self, kept: _Kept, segment: Segment) -> None:
-        judged = await self._keeper.judge(segment.topics)
-        for topic_id, amount in segment.topics.items():
+    async def _add(self, kept: _Kept, amounts: ByTopic) -> None:
+        judged = await self._keeper.judge(amounts)
+        for topic_id, amount in amounts.items():
             if topic_id in judged:
                 rule = judged[topic_id].rule
                 kept.add(rule, amount)

@@ -17,7 +17,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
 from broker.clock import US, Clock
 from broker.documents import BEFORE_ALL, MarkDocument, Operation
@@ -39,6 +40,8 @@ PART_S = 0.001
 """What one part is to take. A commit waits for the part under way."""
 PAUSE, PAUSE_BEHIND = 15, 2
 """The pause after a part in parts, while messages come; if a rule is over its bytes by a tenth."""
+PAUSE_LOOKING = 4
+"""The same after a look for what may go, in looks."""
 BREATH_S = 0.02
 """And so much more: to look for what may go takes the interpreter from the loop, too."""
 QUIET_S = 1.0
@@ -49,6 +52,7 @@ MARK_INTERVAL_S_MAX = 600
 MARKS_OF_OLD_MAX = 1000
 """For what an older program has logged."""
 
+T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 
@@ -81,15 +85,15 @@ class Retention:
         self.interval_s = interval_s
         self._lock = asyncio.Lock()
         self._marks: Marks | None = None
-        self._amounts = Amounts(store, keeper)
+        self._amounts = Amounts(store, keeper, self._look)
         self._from: dict[int, Offset] = {}
         """By rule, below which everything was looked at since the last sweep."""
         self._swept_at = clock.monotonic()
         self._rows = ROWS_FIRST
         self._newest = store.high_watermark, clock.monotonic()
         """The newest message, and when it was seen."""
-        self._removing_s = 0.0
-        """How long the last pass removed messages, pauses included."""
+        self._not_looking_s = 0.0
+        """How long the last pass removed messages, or waited."""
 
     @property
     def kept(self) -> Amount:
@@ -108,18 +112,18 @@ class Retention:
                 logger.warning("nothing more is removed by retention for now: %s", error)
             except Exception as error:
                 logger.critical("a pass of retention failed", exc_info=error)
-            look_s = self.last_pass_s - self._removing_s
+            look_s = self.last_pass_s - self._not_looking_s
             await self._clock.sleep(max(self.interval_s, min(REST * look_s, REST_S_MAX)))
 
     async def run_once(self) -> None:
         """One pass over all rules. Raises StoreError."""
         async with self._lock:
             began = self._clock.monotonic()
-            self._removing_s = 0.0
+            self._not_looking_s = 0.0
             sweep = began >= self._swept_at + SWEEP_S
             if self._keeper.take_new_rules():
                 sweep = True
-                self._amounts, self._marks = Amounts(self._store, self._keeper), None
+                self._amounts, self._marks = Amounts(self._store, self._keeper, self._look), None
             await self._note_marks()
             if sweep:
                 self._from.clear()
@@ -166,7 +170,7 @@ class Retention:
         far. So a clock that was ahead makes them younger, and none makes them older."""
         marks: list[MarkDocument] = []
         position, latest_us, now_us = self._store.log_start, 0, self.now_us()
-        while segments := await self._store.removing.segments(position):
+        while segments := await self._look(self._store.removing.segments(position)):
             for segment in segments:
                 latest_us = max(latest_us, segment.newest_at_us)
                 if 0 < latest_us <= now_us:
@@ -175,7 +179,6 @@ class Retention:
             position = Offset(segments[-1].last + 1)
             if len(marks) > 2 * MARKS_OF_OLD_MAX:
                 del marks[::2]
-            await asyncio.sleep(0)
         return marks
 
     async def _apply(self, number: int, rule: RetentionRule, through: Offset) -> None:
@@ -199,7 +202,7 @@ class Retention:
             start = BEFORE_ALL
         position = Offset(max(start, self._store.log_start))
         left: Offset | None = None
-        while segments := await self._store.removing.segments(position):
+        while segments := await self._look(self._store.removing.segments(position)):
             for segment in segments:
                 position = segment.first
                 if position > sweep.through or not sweep.wants(segment.first):
@@ -209,7 +212,6 @@ class Retention:
                     left = segment.first  # What is still to come into it is looked at, too.
                 position = Offset(segment.last + 1)
             else:
-                await asyncio.sleep(0)
                 continue
             break
         if sweep.by_hand is None:
@@ -241,7 +243,7 @@ class Retention:
             order = Order(segment.first, last, cuts, held=self._keeper.held)
             began = self._clock.monotonic()
             left |= await self._remove(sweep, order)
-            self._removing_s += self._clock.monotonic() - began
+            self._not_looking_s += self._clock.monotonic() - began
         return left or (segment.last >= sweep.before and not sweep.is_over)
 
     async def _remove(self, sweep: Sweep, order: Order) -> bool:
@@ -291,14 +293,28 @@ class Retention:
             self._rows = max(ROWS_MIN, self._rows // 2)
         elif took_s < PART_S:
             self._rows = min(ROWS_MAX, self._rows * 2)
-        now, newest = self._clock.monotonic(), self._store.high_watermark
-        if newest > self._newest[0]:
-            self._newest = newest, now
-        if now < self._newest[1] + QUIET_S:
+        if self._is_busy():
             pause = PAUSE_BEHIND if behind else PAUSE
             await self._clock.sleep(took_s * pause + BREATH_S)
         else:
             await self._clock.sleep(took_s)
+
+    async def _look(self, look: Awaitable[T]) -> T:
+        """What the look finds, and a pause after it."""
+        began = self._clock.monotonic()
+        found = await look
+        ended = self._clock.monotonic()
+        busy = self._is_busy()
+        await self._clock.sleep((ended - began) * PAUSE_LOOKING + BREATH_S if busy else 0)
+        self._not_looking_s += self._clock.monotonic() - ended
+        return found
+
+    def _is_busy(self) -> bool:
+        """Whether messages come."""
+        now, newest = self._clock.monotonic(), self._store.high_watermark
+        if newest > self._newest[0]:
+            self._newest = newest, now
+        return now < self._newest[1] + QUIET_S
 
     async def trim(self, keeper: Keeper, wanted: ByHand) -> Sweep:
         """Remove by hand: what `keeper` gives the rule 0. Meanwhile `by_hand` tells how far it is.

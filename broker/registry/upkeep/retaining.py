@@ -125,7 +125,8 @@ class Retaining:
             "bytes": size,
             "last_pass": None if last_at is None else rfc3339(last_at),
             "last_pass_s": round(retention.last_pass_s, 3),
-            "removed": {"bytes": retention.bytes_removed, **retention.removed},
+            "removed": {**retention.removed},
+            "removed_bytes": retention.bytes_removed,
             "damaged_segments": len(retention.damaged),
             "rules": {rule.filter or "all else": str(rule) for rule in self._rules},
         }

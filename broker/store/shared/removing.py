@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Collection
 
 from broker.message import Offset
 from broker.store import Store
-from broker.store.removing import Order, Owed, Removed, Segment
+from broker.store.removing import ByTopic, Order, Owed, Removed, Segment
 
 
 class CopyRemoving:
@@ -29,6 +29,10 @@ class CopyRemoving:
     async def segments(self, start: Offset) -> list[Segment]:
         await self._current()
         return await self._copy.removing.segments(start)
+
+    async def counted(self, start: Offset, end: Offset) -> tuple[ByTopic, Offset]:
+        await self._current()
+        return await self._copy.removing.counted(start, end)
 
     async def topic_names(self, topic_ids: Collection[int]) -> dict[int, str]:
         await self._current()

@@ -21,6 +21,7 @@ from broker.store.removing import (
     ROWS_AT_ONCE,
     SEGMENT,
     Amount,
+    ByTopic,
     Order,
     Owed,
     Picked,
@@ -36,12 +37,18 @@ from broker.topics import is_shared
 
 COUNTED_MAX = 8
 """Blocks without figures whose rows are counted in one look."""
+SUMMED_MAX = 32
+"""Blocks whose figures SQLite adds up in one look, without the interpreter: 10 ms."""
 SUBSCRIPTIONS_AT_ONCE = 2000
 NAMES_AT_ONCE = 5000
 
 _FIGURES = """
 SELECT block, topic_id, messages, bytes, newest_at_us FROM topic_blocks
 WHERE block >= ? ORDER BY block, topic_id LIMIT ?
+"""
+_SUMS = """
+SELECT topic_id, sum(messages), sum(bytes), count(*) - count(messages) FROM topic_blocks
+WHERE block BETWEEN ? AND ? GROUP BY topic_id
 """
 _COUNT = """
 SELECT topic_id, count(*), sum(length(payload) + length(properties)), max(published_at_us)
@@ -89,6 +96,28 @@ def segments(connection: sqlite3.Connection, start: int) -> tuple[list[Segment],
         if amounts:
             found.append(Segment(Offset(first), Offset(last), amounts, newest))
     return found, Offset(bounds(blocks[-1][0])[1] + 1) if goes_on else None
+
+
+def counted(connection: sqlite3.Connection, start: int, end: int) -> tuple[ByTopic, Offset]:
+    """As `Removing.counted`."""
+    (block,) = connection.execute(
+        "SELECT min(block) FROM topic_blocks WHERE block >= ?", (start >> BLOCK_SHIFT,)
+    ).fetchone()
+    stop = end >> BLOCK_SHIFT
+    if block is None or block >= stop:
+        return {}, Offset(end)
+    stop = min(stop, block + SUMMED_MAX)
+    rows = connection.execute(_SUMS, (block, stop - 1)).fetchall()
+    if any(unknown for *_, unknown in rows):
+        stop = min(stop, block + COUNTED_MAX)
+        last = bounds(stop - 1)[1]
+        rows = connection.execute(_COUNT, (bounds(block)[0], last)).fetchall()
+    amounts = {
+        topic_id: Amount(count, size + OVERHEAD_BYTES * count)
+        for topic_id, count, size, _ in rows
+        if count > 0
+    }
+    return amounts, Offset(stop << BLOCK_SHIFT)
 
 
 def choose(connection: sqlite3.Connection, order: Order, rows_max: int, bytes_max: int) -> Picked:
@@ -193,13 +222,16 @@ class NamesInUse:
         ):
             block: int | None = 0
             while block is not None:
-                rows = connection.execute(
-                    f"SELECT block, {column} FROM {table} WHERE block >= ? ORDER BY block LIMIT ?",
-                    (block, ROWS_AT_ONCE),
-                ).fetchall()
-                self._used[names].update([number for _, number in rows])
-                more = len(rows) == ROWS_AT_ONCE
-                block = max(rows[-1][0], block + 1) if more else None
+                (block,) = connection.execute(
+                    f"SELECT min(block) FROM {table} WHERE block >= ?", (block,)
+                ).fetchone()
+                if block is not None:
+                    rows = connection.execute(
+                        f"SELECT DISTINCT {column} FROM {table} WHERE block >= ? AND block < ?",
+                        (block, block + SUMMED_MAX),
+                    ).fetchall()
+                    self._used[names].update([number for (number,) in rows])
+                    block += SUMMED_MAX
                 yield
         offset: int | None = 0
         while offset is not None:

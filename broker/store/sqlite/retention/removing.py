@@ -13,7 +13,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 from broker.errors import StoreFull
 from broker.message import Offset
 from broker.store import Read
-from broker.store.removing import Order, Owed, Removed, Row, Segment, amounts, part_bytes
+from broker.store.removing import ByTopic, Order, Owed, Removed, Row, Segment, amounts, part_bytes
 from broker.store.sqlite.files.checkpoint import Checkpoints
 from broker.store.sqlite.lanes import Lanes
 from broker.store.sqlite.retention import removable, unread
@@ -60,6 +60,9 @@ class SqliteRemoving:
             if found:
                 return found
         return []
+
+    async def counted(self, start: Offset, end: Offset) -> tuple[ByTopic, Offset]:
+        return await self._look(removable.counted, max(start, self.log_start), end)
 
     async def topic_names(self, topic_ids: Collection[int]) -> dict[int, str]:
         return await self._look(removable.topic_names, topic_ids)

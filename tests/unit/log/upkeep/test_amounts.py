@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from broker.log.upkeep.amounts import Amounts
 from broker.settings.retention import RetentionRule
 from broker.store import Store
@@ -12,7 +14,7 @@ from tests.support.retention import SIZE, Rules, four
 
 async def test_full_segments_are_counted_once_and_the_newest_each_time(store: Store) -> None:
     keeper = Rules(store, RetentionRule("a", keep_last=1), RetentionRule(None))
-    amounts = Amounts(store, keeper)
+    amounts = Amounts(store, keeper, asyncio.ensure_future)
     await store.append([*four(SEGMENT), *four(10, "a")])
     for more in range(3):
         await amounts.count()

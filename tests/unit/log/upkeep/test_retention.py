@@ -18,7 +18,7 @@ from broker.log.upkeep.sweep import ByHand
 from broker.message import Offset
 from broker.settings.retention import RetentionRule
 from broker.store import Store
-from broker.store.removing import SEGMENT, Order, Removed
+from broker.store.removing import SEGMENT, ByTopic, Order, Removed, Segment
 from tests.support.clock import FakeClock
 from tests.support.messages import message, numbered
 from tests.support.patience import PATIENCE_S
@@ -310,7 +310,8 @@ async def test_parts_are_small_while_the_disk_is_slow(
         return removed
 
     async def paused(seconds: float) -> None:
-        pauses.append(seconds)
+        if seconds > module.BREATH_S:
+            pauses.append(seconds)
         await sleep(0)
 
     monkeypatch.setattr(store.removing, "remove", slow)
@@ -322,6 +323,44 @@ async def test_parts_are_small_while_the_disk_is_slow(
     took_s = module.ROWS_MIN / 10_000
     assert pauses[-1] == pytest.approx(module.PAUSE * took_s + module.BREATH_S)
     assert len(pauses) == len(parts)
+
+
+async def test_there_is_a_pause_after_each_look_while_messages_come(
+    store: Store, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes the interpreter from the loop, also where it counts, or all that it finds stays."""
+    looks = 0
+    pauses: list[float] = []
+    kept = LogWithRetention(store, clock, RetentionRule(None, count=0))
+    kept.keeper.wanted = {"t": 0}
+    await store.append(numbered(20 * 1024))
+    counted, segments, sleep = store.removing.counted, store.removing.segments, clock.sleep
+
+    async def count(start: Offset, end: Offset) -> tuple[ByTopic, Offset]:
+        nonlocal looks
+        looks += 1
+        await store.append(four(1))
+        clock.advance(0.5)
+        return await counted(start, Offset(min(end, start + 1024)))
+
+    async def look(start: Offset) -> list[Segment]:
+        nonlocal looks
+        looks += 1
+        await store.append(four(1))
+        clock.advance(0.5)
+        return (await segments(start))[:1]
+
+    async def paused(seconds: float) -> None:
+        pauses.append(seconds)
+        await sleep(0)
+
+    monkeypatch.setattr(store.removing, "counted", count)
+    monkeypatch.setattr(store.removing, "segments", look)
+    monkeypatch.setattr(clock, "sleep", paused)
+    await kept.retention.run_once()
+    assert kept.retention.kept.messages >= 20 * 1024
+    assert looks > 40
+    assert pauses.count(module.PAUSE_LOOKING * 0.5 + module.BREATH_S) >= looks - 5
 
 
 async def test_by_hand(store: Store, clock: FakeClock) -> None:

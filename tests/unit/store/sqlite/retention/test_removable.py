@@ -14,7 +14,7 @@ async def test_a_look_at_segments_ends_after_so_many_topics(sqlite: SqliteStore)
     await sqlite.append(numbered(30_000, lambda n: f"t/{n % 1000}"))
     found, end = await sqlite.removing._look(removable.segments, 0)
     assert end is not None
-    assert sum(len(segment.topics) for segment in found) <= 8192 + 1024
+    assert sum(len(segment.topics) for segment in found) <= 2048 + 1024
     assert end == found[-1].last + 1
     position: Offset | None = Offset(0)
     messages = 0
