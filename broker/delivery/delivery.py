@@ -64,9 +64,7 @@ class Delivery:
         self._readers: dict[Session, dict[ReaderKey, Reader]] = {}
         self._looks = Looks(clock)
         self.wake, self.failed = self.subscribers.wake, self.subscribers.failed
-        self._waking = Waking(self.wake, counters)
         self.waking = Waking(self.wake, counters)
-        """Of whom routing does not wait for."""
         self._at_once = AtOnce(log, counters, self._routes, self.live, self.subscribers)
         self.rights_changed = self._at_once.rights_changed
         log.qos0.hand_on = self._at_once.hand_on
@@ -209,12 +207,12 @@ class Delivery:
                     self._deliver(part)
             else:
                 self._deliver(batch)
-            if self._waking.later:
-                await self._waking.finished()
+            if self.waking.later:
+                await asyncio.sleep(0)
 
     def _deliver_at_once(self, batch: Sequence[Message]) -> bool:
         """Route a batch in the turn in which it was committed, if nothing is to come before it."""
-        if taken := not (self.changes.waiting or self._waking.later):
+        if taken := not (self.changes.waiting or self.waking.later):
             self._deliver(batch)
         return taken
 
@@ -260,7 +258,7 @@ class Delivery:
             except Exception as error:
                 self.failed(session, error)
         self._routed_through(batch[-1].offset)
-        self._waking.wake(woken)
+        self.waking.wake(woken)
         if self.changes.waiting:
             self.changes.routed()
 
@@ -293,7 +291,7 @@ class Delivery:
                     woken.append(session)
             except Exception as error:
                 self.failed(session, error)
-        self._waking.wake(woken)
+        self.waking.wake(woken)
 
     def _start(self, session: Session, reader: Reader) -> None:
         self._readers[session][reader.key] = reader

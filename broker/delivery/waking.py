@@ -29,12 +29,6 @@ class Waking:
         """Those that are woken in the turns to come."""
         self._sent = 0
         """In this turn, as AT_ONCE_MAX counts."""
-        self._finished = asyncio.Event()
-
-    async def finished(self) -> None:
-        """Return when all were woken."""
-        self._finished.clear()
-        await self._finished.wait()
 
     def wake(self, sessions: Sequence[Session]) -> None:
         """Wake these: as many as there is time for at once, and the others in the next turns."""
@@ -63,5 +57,3 @@ class Waking:
         if self.later:
             later, self.later = self.later, {}
             self.wake([*later])
-            if not self.later:
-                self._finished.set()

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from broker.message import Message, Offset
 from broker.store import TakeAtOnce
 
-TAIL_QUEUE_BYTES_MAX = 8 << 20
+TAIL_QUEUE_BYTES_MAX = 32 << 20
 """Bytes of the batches in one queue, 200 more for each message. A queue that grows beyond this is
-emptied, and its reader reads from the database."""
+emptied but for the newest batch, and its reader reads the others from the database."""
 
 
 class Tail:
@@ -31,11 +31,11 @@ class Tail:
 
     def add(self, before: Offset, batch: Sequence[Message], size: int) -> None:
         """`before` is the high watermark before this batch."""
-        self._size += size
-        self._batches.append((before, batch, size))
-        if self._size > TAIL_QUEUE_BYTES_MAX:
+        if self._size + size > TAIL_QUEUE_BYTES_MAX:
             self._batches.clear()
             self._size = 0
+        self._size += size
+        self._batches.append((before, batch, size))
         self._changed.set()
 
     def hand_on(self, before: Offset, batch: Sequence[Message], size: int) -> None:

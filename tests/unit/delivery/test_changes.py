@@ -391,6 +391,30 @@ async def test_a_large_batch_is_routed_over_several_turns(
     assert payloads(sub.got) == [b"%d" % n for n in range(50)]
 
 
+async def test_what_was_handed_on_before_is_passed_over_in_larger_parts(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a flood of QoS 0 is routed more slowly than it is logged, and others wait behind it."""
+    for module in (changes, delivery):
+        monkeypatch.setattr(module, "ROUTED_AT_ONCE_MAX", 10)
+    monkeypatch.setattr(changes, "PASSED_AT_ONCE_MAX", 100)
+    sub = Subscriber(world)
+    await sub.open()
+    sub.subscribe(subscription("own"))
+    await world.settled()
+    world.disk.may_commit.clear()
+    world.log.append([message(str(n), qos=0) for n in range(250)], durable=False)
+    world.log.append([message("mine", "own")])
+    world.disk.may_commit.set()
+    through = [world.delivery.live.through]
+    while through[-1] < 251:
+        await asyncio.sleep(0)
+        through.append(world.delivery.live.through)
+    assert len({*through}) == 5, "100, 100, 50, and what was not handed on"
+    await world.settled()
+    assert payloads(sub.got) == [b"mine"]
+
+
 async def test_a_place_where_no_message_is_does_not_stop_routing() -> None:
     async with running(Disk(), Config()) as world:
         sub = Subscriber(world)

@@ -359,6 +359,27 @@ async def test_many_subscribers_are_woken_in_several_turns(
     assert [len(sub.got) for sub in subscribers] == [1, 1, 1, 1, 1, 1, 0]
 
 
+async def test_what_is_for_one_does_not_wait_until_many_were_sent_theirs(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waking, "AT_ONCE_MAX", WAKE_MESSAGES)
+    many = [Subscriber(world) for _ in range(50)]
+    for n, sub in enumerate(many):
+        await sub.open(f"sub{n}")
+        sub.subscribe(subscription(client_id=f"sub{n}"))
+    one = Subscriber(world)
+    await one.open("one")
+    one.subscribe(subscription("own", client_id="one"))
+    await world.settled()
+    await world.log.commit_now([], [message()])
+    await world.log.commit_now([], [message("own", "own")])
+    while not one.got:  # noqa: ASYNC110  No event.
+        await asyncio.sleep(0)
+    assert sum(bool(sub.got) for sub in many) < len(many) // 2
+    await world.settled()
+    assert [len(sub.got) for sub in many] == [1] * len(many)
+
+
 @pytest.mark.parametrize("question", ["retained", "fetch", "tail"])
 async def test_what_the_log_cannot_answer_now_is_asked_again(
     question: str,

@@ -12,7 +12,6 @@ from broker.delivery.waking import LITTLE_BYTES, WAKE_MESSAGES, Waking
 from broker.message import Grant, Offset
 from broker.session.session import Session
 from tests.support.messages import message
-from tests.support.patience import PATIENCE_S
 
 
 class Woken:
@@ -72,12 +71,3 @@ async def test_who_has_little_does_not_wait_for_those_with_much() -> None:
     woken.sends = 1
     woken.waking.wake([little])
     assert len(woken.names) == 2
-
-
-async def test_it_tells_when_all_were_woken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waking, "AT_ONCE_MAX", WAKE_MESSAGES)
-    woken = Woken()
-    woken.waking.wake(sessions(9))
-    async with asyncio.timeout(PATIENCE_S):
-        await woken.waking.finished()
-    assert len(woken.names) == 9

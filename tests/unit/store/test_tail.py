@@ -6,7 +6,7 @@ import pytest
 
 from broker.message import Message, Offset
 from broker.store.sqlite.store import SqliteStore
-from broker.store.tail import Tail
+from broker.store.tail import TAIL_QUEUE_BYTES_MAX, Tail
 from tests.support.messages import message
 
 
@@ -48,6 +48,14 @@ def test_a_reader_that_lacks_what_came_before_a_batch_reads_for_itself() -> None
     tail.add(Offset(2), batch(3, 4), 10)
     assert tail.take(Offset(1)) is None
     assert tail.take(Offset(3)) is not None, "the batch is still there"
+
+
+def test_a_batch_that_is_larger_than_the_queue_is_taken_all_the_same() -> None:
+    tail, large = Tail(), batch(2, 3)
+    tail.add(Offset(0), batch(1, 1), 10)
+    tail.add(Offset(1), large, TAIL_QUEUE_BYTES_MAX + 1)
+    assert tail.take(Offset(1)) is None, "the queue was emptied for it"
+    assert tail.take(Offset(2)) is large
 
 
 def test_what_the_reader_read_for_itself_is_not_taken_again() -> None:
