@@ -224,13 +224,16 @@ class StoreBusy(StoreUnavailable):
 class StoreConflict(StoreError):
     """A document's revision is not the expected one: nothing of the transaction was done.
 
-    `of`: the client identifiers whose sessions another broker has now. Without what is of them the
-    rest may be done.
+    `of`: the client identifiers whose sessions another broker has now. `keys`: digests of the keys
+    of messages that another broker has stored before. Without what is of them the rest may be done.
     """
 
-    def __init__(self, reason: str, of: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self, reason: str, of: frozenset[str] = frozenset(), keys: frozenset[str] = frozenset()
+    ) -> None:
         super().__init__(reason)
         self.of = of
+        self.keys = keys
 
 
 class StoreCorrupt(StoreError):

@@ -17,7 +17,7 @@ from broker.clock import Clock
 from broker.config import Config
 from broker.counters import Counters
 from broker.documents import Author, Operation, Place
-from broker.errors import QuotaExceeded, StoreError
+from broker.errors import QuotaExceeded, StoreConflict, StoreError
 from broker.log.dedup import Dedup, Known
 from broker.log.delayed import Accepted, Delayed
 from broker.log.log import Log
@@ -158,10 +158,14 @@ class Asking:
         """The commit is over. Whether the message is stored."""
         if asked.repeats:
             return error is None and asked.known is not None and asked.known.stored
+        if asked.known is not None and self.dedup.settle(asked.known, error, asked.place):
+            asked.repeats, asked.messages = True, ()
+            self._counters.repeats += error is None
+            if asked.delayed is not None:
+                self.delayed.settle(asked.delayed, error or StoreConflict("it waits elsewhere"))
+            return error is None
         if asked.delayed is not None:
             self.delayed.settle(asked.delayed, error)
-        if asked.known is not None:
-            self.dedup.settle(asked.known, error, asked.place)
         return error is None
 
     def _window_s(self, topic: str) -> float:

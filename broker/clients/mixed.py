@@ -1,11 +1,12 @@
-"""Mixed: messages of QoS 0 beside those of QoS 1 and 2, from one client, in their order."""
+"""Mixed: what is not simply messages of one QoS, from one client, on its way into the log."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
 
-from broker.log.batch import OnCommitted, OnFailed
+from broker.clients.asking import Asked
+from broker.log.batch import OnCommitted, OnFailed, StateSource
 from broker.log.log import Log
 from broker.message import Message
 
@@ -31,3 +32,31 @@ def append_mixed(
             log.append(run, committed, failed, keep_if_full=keep_if_full)
     if not awaited[-1]:
         log.append([], committed, failed, keep_if_full=keep_if_full)
+
+
+def append_asked(
+    log: Log,
+    asked: Asked,
+    committed: OnCommitted,
+    failed: OnFailed,
+    source: StateSource,
+    *,
+    qos: int,
+    keep_if_full: bool,
+) -> None:
+    """A message with what it asks for. QoS 0 is delivered at once, if it may be before it is in the
+    log."""
+    messages = asked.messages
+    if not (qos or log.qos0.logs_first):
+        log.append(messages, durable=False, keep_if_full=keep_if_full)
+        messages = ()
+    log.append(
+        messages,
+        committed,
+        failed,
+        durable=qos > 0,
+        keep_if_full=keep_if_full,
+        operations=asked.operations,
+        place=asked.place,
+        source=source,
+    )

@@ -13,7 +13,7 @@ from itertools import groupby
 from broker.clients.acks import acks, on_topics
 from broker.clients.asking import receipt_of
 from broker.clients.held_back import TOO_FAST, at_pace, refusal, refusals
-from broker.clients.mixed import append_mixed
+from broker.clients.mixed import append_asked, append_mixed
 from broker.clients.permitted import FORBIDDEN, NO_RIGHT
 from broker.clients.sending import Output
 from broker.clients.services import Services
@@ -342,16 +342,8 @@ class Publishing:
                 self._output.send(Ack(kind, [packet_id], ReasonCode.QUOTA_EXCEEDED))
 
         keep_if_full = bool(qos) and not self._gives_reasons
-        log.append(asked.messages, durable=qos > 0, keep_if_full=keep_if_full)
-        log.append(
-            [],
-            committed,
-            self._output.failed,
-            durable=qos > 0,
-            keep_if_full=keep_if_full,
-            operations=asked.operations,
-            place=asked.place,
-            source=session,
+        append_asked(
+            log, asked, committed, self._output.failed, session, qos=qos, keep_if_full=keep_if_full
         )
         if qos == 2 and session.durable:
             log.changed(session)

@@ -155,13 +155,13 @@ class Batch:
         self.handed = []
         after = 0
         for append in self.appends:
-            if append.place is not None:
-                append.place.after = after
-                places.append(append.place)
             if append.handed is not None:
                 append.handed.commit_begins(after)
                 self.handed.append(append.handed)
             after += len(append.messages)
+            if append.place is not None:
+                append.place.after = after
+                places.append(append.place)
         return places
 
     def put_before(self, later: Batch) -> None:

@@ -6,6 +6,8 @@ for a window. A key is one publisher's, on one topic: others may use the same.
 
 - A key is committed with its message, so a crash keeps both or neither.
 - The window is *served* time (`log_time.py`): in doubt a key is kept longer.
+- Of several brokers that share a log, the first that stores a message with a key has it; the others
+  hear of that at the latest when theirs does not count.
 - Memory keeps a digest of each key, about 250 bytes. How many there are is limited: a message with
   one more is refused, for to forget a key early would store a repeat.
 """
@@ -27,6 +29,8 @@ DIGEST_BYTES = 16
 FORGET_MAX = 500
 """Keys whose window is over that one commit removes: a few ms."""
 FORGET_INTERVAL_S = 0.25
+LOOK_AGAIN_S = 10.0
+"""After this long it is seen whether another broker has removed a key: it may be dead."""
 
 
 @dataclass(slots=True)
@@ -37,6 +41,8 @@ class Known:
     digest: str
     offset: Offset = NOT_STORED
     stored: bool = False
+    pending: bool = False
+    """Whether a message of ours with it is being stored."""
 
 
 class Dedup:
@@ -51,6 +57,8 @@ class Dedup:
         self.keys_max = keys_max
         self._known: dict[str, Known] = {}
         self._ends = Deadlines[Monotonic]()
+        self.removes: Callable[[], bool] = lambda: True
+        """Whether it is this broker that removes keys, of several that share the log."""
         self._not_before = Monotonic(0)
         """When the next keys may be forgotten."""
 
@@ -64,11 +72,18 @@ class Dedup:
 
     def heard(self, document: DedupDocument) -> None:
         """The key is stored: by an earlier run, or by another broker that shares the log."""
-        if document.digest not in self._known:
-            known = Known(document.digest, document.offset, stored=True)
-            self._known[document.digest] = known
-            self._ends.set(document.digest, self._log.time.monotonic_at(document.ends_at_us))
-            self._deadline_moved()
+        known = self._known.setdefault(document.digest, Known(document.digest))
+        known.offset, known.stored = document.offset, True
+        self._ends.set(document.digest, self._log.time.monotonic_at(document.ends_at_us))
+        self._deadline_moved()
+
+    def removed(self, digest: str) -> None:
+        """Another broker has removed the key, as its window is over."""
+        known = self._known.get(digest)
+        if known is not None and known.pending:
+            known.offset, known.stored = NOT_STORED, False
+        elif known is not None:
+            self.forget(known)
 
     def find(self, publisher: str, topic: str, key: str) -> Known | None:
         """The first message with this key; it may not be stored yet."""
@@ -86,7 +101,7 @@ class Dedup:
                 f"{len(self._known)} deduplication keys are in their windows: no more are taken "
                 "until some are over (dedup_keys_max)"
             )
-        known = Known(_digest(publisher, topic, key))
+        known = Known(_digest(publisher, topic, key), pending=True)
         self._known[known.digest] = known
         ends_at = self._clock.now().after(window_s)
         self._ends.set(known.digest, ends_at)
@@ -94,13 +109,18 @@ class Dedup:
         document = DedupDocument(known.digest, NOT_STORED, self._log.time.served_at(ends_at))
         return known, Put(document, places=None if place is None else {"offset": place})
 
-    def settle(self, known: Known, error: StoreError | None, place: Place | None) -> None:
-        """Its message is stored; or it is not, and the key is free again."""
+    def settle(self, known: Known, error: StoreError | None, place: Place | None) -> bool:
+        """Its message is stored; or it is not, and the key is free again. Whether another broker
+        was first: then `known` is the message that it stored."""
+        known.pending = False
+        if known.stored:
+            return True
         if error is None:
             known.stored = True
             known.offset = NOT_STORED if place is None else place.offset
         else:
             self.forget(known)
+        return False
 
     def forget(self, known: Known) -> None:
         """Its message is not stored: what comes with this key is the first."""
@@ -114,9 +134,12 @@ class Dedup:
         return None if soonest is None else max(soonest, self._not_before)
 
     def expire(self, now: Instant) -> None:
-        """Forget keys whose window is over."""
+        """Forget keys whose window is over, or wait until another broker removes them."""
         over = self._ends.take_due(now.monotonic, FORGET_MAX)
-        if over:
+        if over and not self.removes():
+            for digest in over:
+                self._ends.set(digest, now.after(LOOK_AGAIN_S))
+        elif over:
             for digest in over:
                 del self._known[digest]
             removed: list[Operation] = [Delete(DedupDocument, (digest,)) for digest in over]

@@ -19,7 +19,8 @@ topics or sessions: whoever has state to commit is a `StateSource`.
 - QoS 0 waits for nobody and keeps nobody waiting, see `qos0.py`.
 - Whoever waits for an acknowledgement is held when more waits for the next commit than the disk
   writes quickly, and released when that commit begins.
-- Where another broker has a session by now, what is of that fails, and the rest is committed.
+- Where another broker has a session by now, what is of that fails, and the rest is committed; so is
+  a message that another has stored by its key, and then it counts as stored.
 - Any other failure of the store ends the log (P6): it acknowledges nothing more, and the broker
   stops. A mistake of ours in a callback or a `StateSource` does not: whom it concerns is told, and
   cut off, before anything is acknowledged to it that is not stored.
@@ -116,7 +117,8 @@ class Log:
         source: StateSource | None = None,
     ) -> None:
         """Put messages and operations into the next commit, which sets the offset of `place`: right
-        after everything appended before. `failed` is called with what `on_committed` raises.
+        after these messages, and everything appended before. `failed` is called with what
+        `on_committed` raises.
 
         `durable=False` where nobody waits for the disk. Without callback and operations that is
         QoS 0: delivered at once, and committed later, or not logged. `keep_if_full=False`: if the
@@ -351,9 +353,10 @@ class Log:
             await self._clock.sleep(FULL_RETRY_S)
             self._wake()
         except StoreError as error:
-            if isinstance(error, StoreConflict) and error.of:
+            if isinstance(error, StoreConflict) and (error.of or error.keys):
                 self._keep(commit, error)
-                self.sessions_lost(error.of)
+                if error.of:
+                    self.sessions_lost(error.of)
                 self._wake()
                 return
             self.failure = error

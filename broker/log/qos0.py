@@ -56,7 +56,8 @@ class Qos0:
         """Hears of messages that were handed on and will not be logged."""
         self.leaves_out: Callable[[str], bool] | None = None
         """Whether messages on this topic are not to be logged; None: all are. See `leave_out`."""
-        self._log_first = False
+        self.logs_first = False
+        """Whether all is logged before it is handed on."""
         self.ahead = AheadOfLog()
         self.waiting: deque[HandedOn] = deque()
         """Those of `ahead` that are in no batch yet."""
@@ -74,11 +75,11 @@ class Qos0:
         """Nothing is handed on before it is in the log: others may append before it."""
         self.hand_on = self.give_up = self.leaves_out = None
         self._lazy_commit_s = 0.0
-        self._log_first = True
+        self.logs_first = True
 
     def leave_out(self, leaves_out: Callable[[str], bool] | None) -> None:
         """From now on, these are not to be logged. Of no effect where all is logged first."""
-        self.leaves_out = None if self._log_first else leaves_out
+        self.leaves_out = None if self.logs_first else leaves_out
 
     def add(
         self,

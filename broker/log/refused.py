@@ -1,14 +1,15 @@
 """Refused: what of a commit fails, and does not wait for the next, when the store did not take it.
 
 Where several brokers share a log, one that has lost a session hears of that with its next commit,
-at the latest. What is of the session does not count then, and the rest is committed without it.
+at the latest. What is of the session does not count then, and the rest is committed without it. So
+is a message with a key that another broker has stored.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
-from broker.documents import Operation, Put
+from broker.documents import DedupDocument, Operation, Put
 from broker.errors import StoreBusy, StoreConflict, StoreFull
 from broker.log.batch import Append, Batch
 
@@ -27,11 +28,25 @@ def take_refused(batch: Batch, error: StoreFull | StoreBusy | StoreConflict) -> 
     """Take it out of the batch."""
     if isinstance(error, StoreConflict):
         of = error.of
+        _leave_out_repeats(batch, error.keys)
         for source in [source for source in batch.sources if source.client_id in of]:
             del batch.sources[source]
         return batch.take_out(lambda append: is_of(append, of))
     locked = isinstance(error, StoreBusy)
     return batch.take_out(lambda a: not (a.keep_if_full or (locked and a.messages)))
+
+
+def _leave_out_repeats(batch: Batch, keys: Collection[str]) -> None:
+    """Another broker has stored the messages with these keys. Whoever sent them once more hears of
+    the next commit, in its order, as if that had been known before."""
+    for append in batch.appends if keys else ():
+        if any(_takes(operation, keys) for operation in append.operations):
+            append.messages, append.operations, append.place = (), (), None
+
+
+def _takes(operation: Operation, keys: Collection[str]) -> bool:
+    document = operation.document if isinstance(operation, Put) else None
+    return isinstance(document, DedupDocument) and document.digest in keys
 
 
 def is_of(append: Append, of: Collection[str]) -> bool:

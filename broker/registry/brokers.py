@@ -114,9 +114,8 @@ class Brokers:
         if new := self._store.dead - self._known_dead:
             self._known_dead |= new
             # One that has taken leave: the first of those left takes up what it has left.
-            first = self._store.broker_id <= min(others, default="~")
             later = self._clock.now().after(LOOK_AGAIN_S)
-            self._look_at = min(self._look_at, now if first else later)
+            self._look_at = min(self._look_at, now if self._store.is_first else later)
         if now >= self._look_at:
             self._look_at = Monotonic(float("inf"))
             await self.take_up()

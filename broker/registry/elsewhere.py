@@ -60,6 +60,7 @@ class Elsewhere:
         log.sessions_lost = sessions.lost
         log.qos0.log_first()
         groups.dead_letters.is_ours = sessions.kept.__contains__
+        dedup.removes = lambda: store.is_first
         store.changed_elsewhere = self.changed
 
     def changed(self, operations: Sequence[Operation]) -> None:
@@ -90,6 +91,8 @@ class Elsewhere:
             self._accounts_changed.set()
         elif operation.kind in (GroupDocument, SessionDocument) and operation.key:
             self._created.pop(str(operation.key[0]), None)
+        elif operation.kind is DedupDocument:
+            self._dedup.removed(str(operation.key[0]))
 
     async def read_accounts_forever(self) -> None:
         """Until cancelled. Raises StoreError."""

@@ -23,7 +23,7 @@ from dataclasses import replace
 
 from broker import tasks
 from broker.documents import Operation, Place
-from broker.errors import StoreError, StoreFenced, StoreFull, StoreUnavailable
+from broker.errors import StoreConflict, StoreError, StoreFenced, StoreFull, StoreUnavailable
 from broker.message import Message, Offset
 from broker.store import Store
 from broker.store.removing import Removing
@@ -115,6 +115,11 @@ class ClusterStore(AnsweredByCopy):
         return [tells[broker] for broker in sorted(self.others) if broker in tells]
 
     @property
+    def is_first(self) -> bool:
+        """By name, of those alive: it does what one of them is to do."""
+        return self.broker_id <= min(self.others, default=self.broker_id)
+
+    @property
     def dead(self) -> set[str]:
         """The brokers that were taken for dead."""
         return {writer.broker for writer in self._follower.writers.values() if writer.closed}
@@ -189,7 +194,12 @@ class ClusterStore(AnsweredByCopy):
         self._require_open()
         if batch or state:
             content = encode(batch, state, places)
-            await self._append(APPEND, content, batch, state, places)
+            try:
+                await self._append(APPEND, content, batch, state, places)
+            except StoreConflict as error:
+                if error.keys:
+                    await self.current()  # It says which message has that key.
+                raise
             if batch:
                 self._stored_through = max(self._stored_through, batch[-1].offset)
         else:
@@ -262,9 +272,10 @@ class ClusterStore(AnsweredByCopy):
                 if self._follower.failure is not None:
                     raise self._follower.failure
                 await pending.settled.wait()
-                if pending.error is not None:
-                    raise pending.error
-                self._stored_at = self._follower.writers[self.broker_id].position
+                if (error := pending.error) is None or isinstance(error, StoreConflict):
+                    self._stored_at = self._follower.writers[self.broker_id].position
+                if error is not None:
+                    raise error
             finally:
                 writing.cancel()
                 self._follower.pending = None

@@ -4,9 +4,9 @@ The order of the log decides everything, and nothing else does. So all brokers c
 
 - An entry counts once: what its broker appends again, and what comes late, does not count.
 - An entry counts whole or not at all. It does not count if a revision is not the expected one, if
-  it changes a session that is not there or that another broker has, or if its broker was taken for
-  dead before it. Its broker sees that when it comes to its own entry, before anybody hears that it
-  was stored.
+  it changes a session that is not there or that another broker has, if it takes the key of a
+  message that is stored, or if its broker was taken for dead before it. Its broker sees that when
+  it comes to its own entry, before anybody hears that it was stored.
 - Offsets follow each other: a message's offset is the number of messages that counted before it,
   and one.
 
@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from broker.documents import (
     BEFORE_ALL,
     CopyDocument,
+    DedupDocument,
     Operation,
     Place,
     Put,
@@ -54,6 +55,7 @@ from broker.store.shared.entries import (
     decode_told,
     part_of,
 )
+from broker.store.shared.keys import Keys
 from broker.store.shared.owners import OwnerOf, Owners
 from broker.store.shared.shared_log import (
     RECORD_BYTES_MAX,
@@ -153,6 +155,7 @@ class Follower:
         self._sleep = sleep
         self.log_id = ""
         self._owners = Owners(copy)
+        self._keys = Keys(())
         self._parts: dict[str, tuple[int, dict[int, Part]]] = {}
         """Of entries that are not whole yet, by broker: since which position, and the parts."""
         self._new = New()
@@ -181,6 +184,7 @@ class Follower:
         self.log_id = info.log_id
         self.offset = self._copy.high_watermark
         self.writers = {each.broker: each for each in await self._copy.scan(WriterDocument)}
+        self._keys = Keys(await self._copy.scan(DedupDocument))
 
     async def run(self) -> None:
         """Follow the log until cancelled. Raises StoreError."""
@@ -289,9 +293,12 @@ class Follower:
     ) -> StoreConflict | None:
         """Why it does not count, or None."""
         after: OwnerOf = {}
-        if strangers := await self._owners.strangers(operations, broker, after):
+        strangers = await self._owners.strangers(operations, broker, after)
+        repeated = self._keys.repeated(operations)
+        if strangers or repeated:
             names = ", ".join(map(repr, sorted(strangers)[:3]))
-            return StoreConflict(f"the session of {names} is not here", frozenset(strangers))
+            why = f"the session of {names} is not here" if strangers else "another stored it before"
+            return StoreConflict(why, frozenset(strangers), frozenset(repeated))
         if broker != self.broker_id:
             self._new.others += operations
         before = self.offset
@@ -306,6 +313,7 @@ class Follower:
                 return error
             self._is_applied(alone_at)
         self._owners.changed(after)
+        self._keys.changed(operations)
         self.offset = Offset(before + len(messages))
         if pending is not None:
             pending.stored(before)

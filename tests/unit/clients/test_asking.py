@@ -11,10 +11,13 @@ from broker.clients.asking import Asking
 from broker.clients.publishing import NO_ROOM
 from broker.clock import US
 from broker.config import Config
+from broker.documents import Place
 from broker.message import Offset
 from broker.settings.dedup import DedupRule
 from tests.support.clients import Dialogue
 from tests.support.lines import Lines
+from tests.support.messages import message
+from tests.support.two_brokers import both_settled, two_brokers
 from tests.support.world import Disk, World, running
 
 CONFIG = Config(
@@ -197,6 +200,29 @@ async def test_a_message_that_comes_again_is_stored_once(world: World, dialogue:
     )
     assert await stored(world) == [("a", b""), ("orders/1", b"x")]
     assert world.counters.repeats == 3
+
+
+async def test_of_two_brokers_that_take_a_key_at_once_one_stores_and_both_say_where() -> None:
+    """What comes before and after it is acknowledged in its order."""
+    async with two_brokers(CONFIG) as (a, b):
+        dialogue = Dialogue(b, CONFIG)
+        await dialogue.connect("p", expiry_s=100)
+        place, first = Place(), message("first", "orders/1", publisher="p")
+        _, remember = a.asking.dedup.add("p", "orders/1", "k", 60, place)
+        a.log.append([first], operations=[remember], place=place)
+        dialogue.client(
+            "32 06 0001 'a' 0009 00"
+            + keyed("orders/1", 1, "k", receipt=True)
+            + keyed("orders/1", 2, "k")
+            + "32 06 0001 'b' 000A 00"
+        )
+        await both_settled(a, b)
+        await dialogue.broker(
+            "40 .. 0009 *  40 .. 0001 .. .. 26 0006 'offset' 0001 '1' 26 0005 'dedup' 0006 'repeat'"
+            "  40 .. 0002 *  40 .. 000A *"
+        )
+        assert await stored(a) == [("orders/1", b"first"), ("a", b""), ("b", b"")]
+        assert b.counters.repeats == 2
 
 
 async def test_other_keys_topics_and_publishers_are_others(

@@ -15,11 +15,11 @@ def _unexpected(error: Exception) -> None:
     raise error
 
 
-def test_a_place_lies_after_the_messages_of_the_appends_before_it() -> None:
+def test_a_place_lies_after_the_messages_of_its_append_and_of_those_before() -> None:
     first, second, own = Place(), Place(7), Place()
     appends = [append(0, first), append(3), append(0, second), append(2, own), append(4)]
     assert batch_of(*appends).commit_begins() == [first, second, own]
-    assert [place.after for place in (first, second, own)] == [0, 3, 3]
+    assert [place.after for place in (first, second, own)] == [0, 3, 5]
 
 
 def test_a_place_is_nearer_when_an_append_before_it_was_refused() -> None:

@@ -50,7 +50,7 @@ def test_it_stores_what_is_in_the_batch_in_the_order_of_arrival() -> None:
     commit = Commit(batch(GivesOne()), lambda source, error: None)
     assert [m.payload for m in commit.messages] == [b"1", b"2"]
     assert commit.operations == [SESSION, OTHER]
-    assert [place.after for place in commit.places] == [1]
+    assert [place.after for place in commit.places] == [2]
     assert (commit.durable, commit.moved, commit.noted, commit.writes) == (True, True, False, True)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from broker.config import Config
 from broker.documents import DedupDocument, Place
-from broker.errors import QuotaExceeded, StoreFull
+from broker.errors import QuotaExceeded, StoreError, StoreFull
 from broker.log.dedup import FORGET_INTERVAL_S, FORGET_MAX, Known
 from broker.message import NOT_STORED
 from tests.support.clock import FakeClock
@@ -40,10 +40,11 @@ async def send(world: World, key: str, *, topic: str = "t", window_s: float = 60
     """A message with a new key is published and stored."""
     dedup, place = world.asking.dedup, Place()
     known, remember = dedup.add("pub1", topic, key, window_s, place)
-    world.log.append([message(key, topic)])
-    world.log.append(
-        [], lambda error: dedup.settle(known, error, place), operations=[remember], place=place
-    )
+
+    def committed(error: StoreError | None) -> None:
+        assert not dedup.settle(known, error, place)
+
+    world.log.append([message(key, topic)], committed, operations=[remember], place=place)
     await world.settled()
     return known
 

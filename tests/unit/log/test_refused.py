@@ -143,3 +143,21 @@ async def test_a_revision_that_is_not_the_expected_one_ends_the_log() -> None:
             await world.flushed()
         assert isinstance(heard[0], StoreConflict)
         world.log.failure = None
+
+
+def test_what_another_broker_has_stored_by_its_key_is_left_out_and_its_sender_hears_of_it() -> None:
+    keyed = [
+        Append(
+            [message(digest)],
+            [Put(DedupDocument(digest, NOT_STORED, ServedUs(0)))],
+            *(0, True, True, None),
+            place=Place(),
+        )
+        for digest in "dk"
+    ]
+    batch = Batch()
+    batch.appends = [*keyed]
+    assert take_refused(batch, StoreConflict("", keys=frozenset({"k"}))) == []
+    assert batch.appends == keyed
+    assert [len(each.messages) + len(each.operations) for each in keyed] == [2, 0]
+    assert [each.place is None for each in keyed] == [False, True]
