@@ -15,8 +15,9 @@ import typer
 from typer.core import TyperGroup
 
 import broker
-from broker.config import BOUNDS, Config
+from broker.config import Config
 from broker.server.reloading import AFTER_A_RESTART
+from broker.settings.bounds import BOUNDS
 from broker.settings.listeners import Listener
 from broker.store.sqlite.files import schema
 from cli.failure import Exit

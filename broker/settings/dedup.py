@@ -6,9 +6,9 @@ import re
 from dataclasses import dataclass
 
 from broker.errors import ConfigError, TopicFilterInvalid
+from broker.settings.bounds import DAY_S
 from broker.topics import validate_filter
 
-DAY_S = 86_400
 DURATION = re.compile(
     r"(?=.)(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?", re.ASCII
 )

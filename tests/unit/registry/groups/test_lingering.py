@@ -8,11 +8,12 @@ from functools import partial
 
 import pytest
 
-from broker.config import DAY_S, Config
+from broker.config import Config
 from broker.documents import Delete, Put, SessionDocument, SubscriptionDocument
 from broker.errors import QuotaExceeded, StoreCorrupt, StoreUnavailable
 from broker.message import Offset
 from broker.registry.groups.lingering import UNREAD
+from broker.settings.bounds import DAY_S
 from tests.support.clock import FakeClock
 from tests.support.groups import GROUP, member, numbers, publish
 from tests.support.messages import message
