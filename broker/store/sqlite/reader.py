@@ -107,7 +107,9 @@ class Reader:
 
     def is_sound(self, number: int, high_watermark: int) -> bool:
         """Whether every message of this block, and its index, is as it was written."""
-        block = DamagedBlock(number, self._connection, self._accounts, self.messages)
+        block = DamagedBlock(
+            number, self._connection, self._accounts, self.messages, high_watermark
+        )
         self._suspect_topics()
         damaged = block.look(high_watermark)
         self.damage.found(number, damaged)

@@ -1,8 +1,8 @@
 """The schema of the database: applies the files in `migrations/` that are new.
 
-Forward only. Each file is one transaction together with its row in `schema_migrations`. A file that
-was applied is never edited again: every start compares its checksum. The database of a newer
-program is refused.
+Forward only. Each file is one transaction together with its row in `schema_migrations`; in a new
+database all files together are one. A file that was applied is never edited again: every start
+compares its checksum. The database of a newer program is refused.
 
 Most files only add tables and columns, and say how one goes back. One that rewrites a
 table begins with the line `-- rewrites`: then the database is copied beside itself before, which
@@ -117,11 +117,13 @@ def migrate(connection: sqlite3.Connection, path: Path, known: list[Migration]) 
             "%s is migrated from schema %d; a copy of it is kept as %s", path, version, backup.name
         )
         _back_up(connection, backup)
-    for migration in known:
-        if migration.version > version:
-            _apply(connection, migration)
-            if not new:
-                logger.info("%s: migrated to schema %d", path, migration.version)
+    missing = [migration for migration in known if migration.version > version]
+    if new:
+        _apply(connection, *missing)
+        return
+    for migration in missing:
+        _apply(connection, migration)
+        logger.info("%s: migrated to schema %d", path, migration.version)
 
 
 def applied_files(connection: sqlite3.Connection) -> dict[int, str]:
@@ -129,15 +131,15 @@ def applied_files(connection: sqlite3.Connection) -> dict[int, str]:
     return dict(connection.execute("SELECT version, sha256 FROM schema_migrations"))
 
 
-def _apply(connection: sqlite3.Connection, migration: Migration) -> None:
+def _apply(connection: sqlite3.Connection, *files: Migration) -> None:
+    """In one transaction."""
+    now_us = time.time_ns() // 1000
+    rows = [(file.version, file.name, file.sha256, now_us) for file in files]
     try:
-        connection.executescript(f"BEGIN IMMEDIATE;\n{migration.sql}")
-        connection.execute(
-            "INSERT INTO schema_migrations VALUES (?, ?, ?, ?)",
-            (migration.version, migration.name, migration.sha256, time.time_ns() // 1000),
-        )
+        connection.executescript("\n".join(["BEGIN IMMEDIATE;", *[file.sql for file in files]]))
+        connection.executemany("INSERT INTO schema_migrations VALUES (?, ?, ?, ?)", rows)
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version = {migration.version}")
+        connection.execute(f"PRAGMA user_version = {files[-1].version}")
         connection.execute("COMMIT")
     except sqlite3.Error:
         if connection.in_transaction:

@@ -68,10 +68,14 @@ class DamagedBlock:
         connection: sqlite3.Connection,
         accounts: Accounts,
         decode: Callable[[list[Any]], list[Message]],
+        newest: int | None = None,
     ) -> None:
-        """`decode` makes messages of rows, or raises StoreCorrupt."""
+        """`decode` makes messages of rows, or raises StoreCorrupt. `newest`: of the last block, the
+        offset above which there is nothing to look for."""
         self.number = number
         self._first, self.last = bounds(number)
+        if newest is not None:
+            self.last = min(self.last, newest)
         self._connection = connection
         self._accounts = accounts
         self._decode = decode

@@ -14,6 +14,7 @@ from broker.documents import CursorDocument, Put, SessionDocument
 from broker.errors import StoreCorrupt
 from broker.message import Offset, WallUs
 from broker.store.sqlite.reader import Reader
+from broker.store.sqlite.repair.damaged import Damage
 from broker.store.sqlite.rows import COLUMNS
 from broker.store.sqlite.store import SqliteStore
 from broker.store.sqlite.thread import ConnectionThread
@@ -53,6 +54,15 @@ async def test_the_topics_of_many_filters_are_found(sqlite: SqliteStore, seed: i
             wanted = [name for name in published if any(matches(f, name) for f in filters)]
             assert [m.topic for m in await read_all(sqlite, filters)] == wanted, filters
             assert [m.topic for m in await retained(sqlite, filters)] == wanted, filters
+
+
+async def test_a_start_looks_for_nothing_above_the_high_watermark(sqlite: SqliteStore) -> None:
+    await sqlite.append(numbered(3))
+    looks: list[str] = []
+    with closing(sqlite3.connect(sqlite.path)) as connection:
+        connection.set_trace_callback(looks.append)
+        assert Reader(connection, Damage()).is_sound(0, 3)
+    assert len(looks) < 20
 
 
 async def test_names_are_looked_through_once_however_many_filters_there_are(

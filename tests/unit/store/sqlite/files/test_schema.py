@@ -119,6 +119,17 @@ def test_a_migration_that_fails_leaves_nothing_behind(
     assert version(connection) == 2
 
 
+def test_a_new_database_is_made_whole_or_not_at_all(
+    connection: sqlite3.Connection, path: Path
+) -> None:
+    with pytest.raises(sqlite3.OperationalError):
+        migrate(connection, path, [VERSIONS, BROKEN])
+    assert version(connection) == 0
+    assert connection.execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,)
+    migrate(connection, path, [VERSIONS, SECOND])
+    assert version(connection) == 2
+
+
 def test_a_newer_database_is_refused(connection: sqlite3.Connection, path: Path) -> None:
     migrate(connection, path, [VERSIONS, SECOND])
     with pytest.raises(SchemaMismatch, match=r"schema 2, this program knows 1\); upgrade pubsub"):
