@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
@@ -14,6 +15,11 @@ from broker.store.sqlite.repair.checking import Check
 from broker.store.sqlite.store import SqliteStore
 
 T = TypeVar("T")
+KINDS = (
+    r" (INTEGER|TEXT|BLOB)\b(?! PRIMARY)| NOT NULL| STRICT,?"
+    r"| REFERENCES \w+ \(\w+\)( ON DELETE CASCADE)?"
+)
+"""What a table's statement says of the kinds of its values."""
 
 
 @asynccontextmanager
@@ -45,6 +51,35 @@ def change(path: Path, *statements: str) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         for statement in statements:
             assert connection.execute(statement).rowcount, "changed nothing"
+
+
+def misfit(path: Path, table: str, column: str, value: str) -> None:
+    """Put a value of another kind than the column's into one row: one flipped bit does that."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        (strict,) = connection.execute(
+            "SELECT sql FROM sqlite_schema WHERE name = ?", (table,)
+        ).fetchone()
+        loose = re.sub(KINDS, "", strict)
+    for schema, statement in (
+        (
+            loose,
+            f"UPDATE {table} SET {column} = {value} WHERE {column} IN"
+            f" (SELECT {column} FROM {table} LIMIT 1)",
+        ),
+        (strict, "SELECT 1"),
+    ):
+        change_schema(path, table, schema)
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.execute(statement)
+
+
+def change_schema(path: Path, table: str, sql: str) -> None:
+    """Have SQLite believe that this statement has made the table."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        (version,) = connection.execute("PRAGMA schema_version").fetchone()
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute("UPDATE sqlite_schema SET sql = ? WHERE name = ?", (sql, table))
+        connection.execute(f"PRAGMA schema_version = {version + 1}")
 
 
 def problems(path: Path, *, at_rest: bool = False) -> list[str]:

@@ -21,6 +21,9 @@ from broker.errors import (
 ASK_THE_KERNEL = "the disk fails; the kernel's messages (dmesg) say more"
 CHECK_OWNER = "check the owner and mode of it and its directory, and that the disk is not read-only"
 
+MISFIT = (TypeError, AttributeError, ValueError)
+"""What Python says where damage made a number of a text, or nothing of a number: SQLite sees to the
+kind of a value when it is written, and not when it is read."""
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 MAYBE_NO_SPACE = frozenset(
     {sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_CANTOPEN}
@@ -105,6 +108,12 @@ def store_error(error: sqlite3.Error | OSError, path: Path) -> StoreError:
             return StoreUnavailable(f"{path}: {error}: {ASK_THE_KERNEL}")
         case _:
             return StoreUnavailable(f"{path}: {error}")
+
+
+def misfit(error: Exception, path: Path) -> StoreCorrupt:
+    """What to raise for one of MISFIT. It names the error, which may be our own mistake."""
+    said = f"{type(error).__name__}: {error}"
+    return StoreCorrupt(f"{path} is damaged: a value in it is of another kind ({said})")
 
 
 def no_space_beside(path: Path) -> bool:

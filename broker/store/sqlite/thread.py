@@ -18,10 +18,10 @@ from typing import Any, ParamSpec, TypeVar
 import aiosqlite
 
 from broker.errors import StoreCorrupt, StoreError, StoreUnavailable
-from broker.store.sqlite.errors import store_error
+from broker.store.sqlite.errors import MISFIT, misfit, store_error
 
-_ERRORS = (sqlite3.Error, OSError, UnicodeDecodeError)
-"""The last one when SQLite's error quotes a schema that is damaged."""
+_ERRORS = (sqlite3.Error, OSError, *MISFIT)
+"""UnicodeDecodeError, a ValueError, when SQLite's error quotes a schema that is damaged."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -88,7 +88,9 @@ class ConnectionThread:
     def _store_error(self, error: Exception) -> StoreError:
         if isinstance(error, sqlite3.Error | OSError):
             return store_error(error, self._path)
-        return StoreCorrupt(f"{self._path}: the schema is damaged")
+        if isinstance(error, UnicodeDecodeError):
+            return StoreCorrupt(f"{self._path}: the schema is damaged")
+        return misfit(error, self._path)
 
     async def run_if_wanted(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """As `run`, but if the caller is cancelled before the function's turn, it does not run."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -19,7 +19,7 @@ from broker.errors import StoreCorrupt
 from broker.message import Offset
 from broker.store.sqlite import figures, gaps
 from broker.store.sqlite.accounts import Accounts, Unsound, bounds
-from broker.store.sqlite.errors import is_damage
+from broker.store.sqlite.errors import MISFIT, is_damage
 from broker.store.sqlite.files import schema
 from broker.store.sqlite.reader import Reader
 from broker.store.sqlite.repair.damaged import Damage
@@ -151,8 +151,10 @@ class Check:
         start, high = connection.execute(f"SELECT start, {_HIGH} FROM log").fetchone()
         self.log_start = Offset(start)
         self.high_watermark = Offset(high)
-        self.expected = gaps.count_messages(connection, start, high)
+        self.expected = 0
         """About how many messages there are to read."""
+        with suppress(*MISFIT):  # It is found below, by its place.
+            self.expected = gaps.count_messages(connection, start, high)
 
     def problems(self) -> Iterator[Problem]:
         """What is damaged, as it is found. Raises sqlite3.Error: it cannot be read for another
@@ -173,6 +175,8 @@ class Check:
                 if not is_damage(error):
                     raise
                 yield Problem(f"the database file: {error}")
+            except MISFIT as error:
+                yield Problem(f"the database file: a value is of another kind: {error}")
 
     def _structure(self) -> Iterator[Problem]:
         checks = [f"PRAGMA integrity_check({LINES_MAX})"]

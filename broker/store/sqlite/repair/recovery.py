@@ -30,7 +30,7 @@ from pathlib import Path
 from broker.errors import StoreCorrupt
 from broker.message import Offset, rfc3339
 from broker.plural import counted
-from broker.store.sqlite.errors import store_error
+from broker.store.sqlite.errors import MISFIT, misfit, store_error
 from broker.store.sqlite.files.schema import sync_directory
 from broker.store.sqlite.files.wal import (
     INDEX_SUFFIX,
@@ -146,6 +146,8 @@ def _look(path: Path, boot_id: str | None, noted: Noted | None) -> _Left:
             unreadable = str(error)
         except UnicodeDecodeError:  # SQLite's error quotes what it found.
             unreadable = "malformed database schema"
+        except MISFIT as error:
+            unreadable = str(misfit(error, path))
     if noted is not None and noted.stopped and not blank:
         noted = None
     last_boot = noted.boot_id if noted is not None else end.boot_id if end is not None else None

@@ -30,8 +30,10 @@ def checksum(block: int, topic_id: int, places: bytes) -> int:
     return zlib.crc32(places, zlib.crc32(b"%d %d" % (block, topic_id)))
 
 
-def is_sound(block: int, topic_id: int, places: bytes, crc: int | None) -> bool:
-    """Of a row without a checksum: whether it makes sense."""
+def is_sound(block: object, topic_id: object, places: object, crc: object) -> bool:
+    """Of a row without a checksum: whether it makes sense. Damage may make a text of a number."""
+    if not (isinstance(block, int) and isinstance(topic_id, int) and isinstance(places, bytes)):
+        return False
     if crc is None:
         return len(places) % WIDTH == 0 and all(p <= removed.PLACE for p in _numbers(places))
     return crc == checksum(block, topic_id, places)
@@ -52,8 +54,11 @@ def note(connection: sqlite3.Connection, block: int, told: Sequence[tuple[int, i
             (block, topic_id),
         ).fetchone()
         before, crc = row if row is not None else (b"", None)
+        sound = is_sound(block, topic_id, before, crc)
+        if not isinstance(before, bytes):  # Nothing is added to that, and it stays unsound.
+            continue
         places = before + b"".join([place.to_bytes(WIDTH, "big") for place in new])
-        if is_sound(block, topic_id, before, crc):
+        if sound:
             crc = checksum(block, topic_id, places)
         connection.execute(
             "INSERT OR REPLACE INTO removed_unread VALUES (?, ?, ?, ?)",

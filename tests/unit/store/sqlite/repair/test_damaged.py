@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from itertools import product
 from pathlib import Path
 
 import pytest
 
+from broker.documents import CursorDocument, Put, SessionDocument, SubscriptionDocument
+from broker.errors import StoreError
 from broker.message import Message, Offset
-from broker.store import Read
+from broker.store import Read, Stretch
+from broker.store.removing import Cut, Order
+from broker.store.sqlite.retention.trimming import Trimming
 from broker.store.sqlite.rows import BLOCK_SHIFT
 from broker.store.sqlite.store import SqliteStore
 from tests.support import flips
 from tests.support.messages import message
-from tests.support.sqlite import change
+from tests.support.sqlite import change, misfit, problems
 from tests.support.stores import END
 from tests.support.trials import trials
+from tests.support.world import subscription
 
 pytestmark = pytest.mark.long
 
@@ -99,6 +105,64 @@ async def test_a_damaged_index_loses_nothing(sqlite: SqliteStore, statement: str
     for filters in (None, ("t/2",), ("t/2", "t/3"), tuple(f"t/{i}" for i in range(20))):
         wanted = [m.offset for m in messages if filters is None or m.topic in filters]
         assert await read(sqlite, filters) == (wanted, [])
+
+
+MISFITS = [
+    *(("messages", "topic_id", "x'ff'"), ("messages", "published_at_us", "NULL")),
+    *(
+        ("messages", "properties", "NULL"),
+        ("log", "start", "'x'"),
+        ("log", "accounted_from", "'x'"),
+    ),
+    *(("topic_blocks", "block", "'x'"), ("topic_blocks", "topic_id", "'x'")),
+    *(("topic_blocks", "messages", "'x'"), ("topic_blocks", "bytes", "'x'")),
+    *(("subscriptions", "filter", "7"), ("subscriptions", "filter", "x'ff'")),
+    *(("subscriptions", "start_offset", "'x'"), ("cursors", "offset", "'x'")),
+    *(("cursors", "inflight", "7"), ("cursors", "inflight", "NULL"), ("blocks", "messages", "'x'")),
+    *(
+        ("removed", "newest", "'x'"),
+        ("removed", "offsets", "7"),
+        ("removed_unread", "block", "'x'"),
+    ),
+    *(("removed_unread", "topic_id", "'x'"), ("removed_unread", "offsets", "7")),
+    *(("removed_unread", "offsets", "'x'"), ("removed_unread", "crc", "'x'")),
+    ("publisher_blocks", "block", "'x'"),
+]
+
+
+@pytest.mark.parametrize(("table", "column", "value"), MISFITS)
+async def test_a_value_of_another_kind_is_damage(
+    sqlite: SqliteStore, table: str, column: str, value: str
+) -> None:
+    """One flipped bit makes a text of a number, or nothing of it. Whoever comes upon that is told
+    that the log is damaged, and nothing else breaks."""
+    await sqlite.append(written(BLOCK + 100))
+    await sqlite._thread.run(Trimming(sqlite._writer).take_out, [*range(1, 41)], {5, 6, 7})
+    await sqlite.transact(
+        [
+            Put(SessionDocument("s", 1, 1, None)),
+            Put(CursorDocument("s", Offset(7), Offset(7), 1, b"")),
+            Put(subscription("t/1", client_id="s")),
+        ]
+    )
+    await sqlite.close()
+    misfit(sqlite.path, table, column, value)
+    assert problems(sqlite.path, at_rest=True) != []
+    with suppress(StoreError):
+        await sqlite.open()
+        removing = sqlite.removing
+        removing.has_unread = True
+        for look in (
+            *(sqlite.read(Offset(1), END, filters) for filters in (None, ("t/1",), ("#",))),
+            sqlite.measure([Stretch(("t/1",), Offset(9)), Stretch(("#",), Offset(1))], END),
+            *(sqlite.count(["t/1"], Offset(1), END), sqlite.nth_last(["t/1"], 200)),
+            *(sqlite.scan(SubscriptionDocument), sqlite.scan(CursorDocument)),
+            *(removing.segments(Offset(0)), removing.counted(Offset(0), Offset(BLOCK))),
+            *(removing.owed(("", "")), removing.forget_names()),
+            removing.remove(Order(Offset(0), Offset(BLOCK - 1), {2: Cut(END, END)}), 10),
+        ):
+            with suppress(StoreError):
+                await look
 
 
 async def test_damage_of_the_open_block_is_not_written_into_its_figures(
