@@ -29,10 +29,13 @@ SELECT topic_id, sum(t.messages), sum(t.bytes), min(block), max(block)
 FROM blocks b JOIN topic_blocks t USING (block)
 WHERE block BETWEEN ? AND ? AND b.messages >= 0 AND t.messages > 0 GROUP BY topic_id
 """
-_WITHOUT_FIGURES = """
-SELECT DISTINCT block FROM topic_blocks t WHERE block BETWEEN ? AND ?
-AND NOT EXISTS (SELECT 1 FROM blocks b WHERE b.block = t.block AND b.messages >= 0)
+_FIGURES_OF = """
+SELECT topic_id, sum(t.messages), sum(t.bytes), min(t.block), max(t.block)
+FROM blocks b CROSS JOIN json_each(?) CROSS JOIN topic_blocks t
+ON t.block = b.block AND t.topic_id = value
+WHERE b.block BETWEEN ? AND ? AND b.messages >= 0 AND t.messages > 0 GROUP BY topic_id
 """
+_WITH_FIGURES = "SELECT block FROM blocks WHERE block BETWEEN ? AND ? AND messages >= 0"
 _ROWS = """
 SELECT topic_id, count(*), sum(length(payload) + length(properties)) FROM messages
 WHERE offset BETWEEN ? AND ? GROUP BY topic_id
@@ -113,8 +116,13 @@ class TopicsOfLog:
 
     def _look(self, first: int, last: int) -> Iterator[tuple[int, int, int, int, int]]:
         """Topic, messages, bytes, and the first and last of these blocks that have it."""
-        yield from self._connection.execute(_FIGURES, (first, last)).fetchall()
-        for (block,) in self._connection.execute(_WITHOUT_FIGURES, (first, last)).fetchall():
+        if len(self._names) <= SOUGHT_MAX:
+            sought = json.dumps([*self._names]), first, last
+            yield from self._connection.execute(_FIGURES_OF, sought).fetchall()
+        else:
+            yield from self._connection.execute(_FIGURES, (first, last)).fetchall()
+        counted = {block for (block,) in self._connection.execute(_WITH_FIGURES, (first, last))}
+        for block in sorted({*range(first, last + 1)} - counted):
             bounds = _bounds(block, self._start, self.high_watermark)
             for topic_id, messages, size in self._connection.execute(_ROWS, bounds).fetchall():
                 yield topic_id, messages, size, block, block

@@ -48,11 +48,17 @@ def expected(topic: str, log_start: int) -> TopicFigures:
     return TopicFigures(topic, len(numbers), size, first, first * 1_000_000, last, last * 1_000_000)
 
 
+@pytest.mark.parametrize("sought_max", [0, 200])
 @pytest.mark.parametrize("without_figures", [(), (2, 3), (0, 1, 2, 3, 4)])
 def test_each_topic_has_its_figures(
-    tmp_path: Path, log_start: int, without_figures: tuple[int, ...]
+    tmp_path: Path,
+    log_start: int,
+    without_figures: tuple[int, ...],
+    sought_max: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Also where an older program wrote blocks without them."""
+    monkeypatch.setattr(module, "SOUGHT_MAX", sought_max)
     with opened(tmp_path) as topics:
         for block in without_figures:
             topics._connection.execute("DELETE FROM blocks WHERE block = ?", (block,))
@@ -63,7 +69,11 @@ def test_each_topic_has_its_figures(
         assert topics.figures() == [expected(name, log_start) for name in names]
 
 
-def test_filters_choose(tmp_path: Path, log_start: int) -> None:
+@pytest.mark.parametrize("sought_max", [0, 200])
+def test_filters_choose(
+    tmp_path: Path, log_start: int, sought_max: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SOUGHT_MAX", sought_max)
     with opened(tmp_path, "bulk/+", "rare") as topics:
         assert [found.topic for found in topics.figures()] == ["bulk/a", "bulk/b", "rare"]
     with opened(tmp_path, "nothing") as topics:
