@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import tomllib
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 from broker.errors import ConfigError
 from broker.settings.bounds import DAY_S, MIB, check_bounds
 from broker.settings.dedup import DedupRule
-from broker.settings.listeners import Listener
+from broker.settings.listeners import Listener, is_loopback
 from broker.settings.near import meant
 from broker.settings.retention import RetentionRule, bytes_of, rules_of
 
@@ -213,7 +212,8 @@ class Config:
             allowed = listener.allow_anonymous
             if allowed is None:
                 allowed = self.allow_anonymous
-            if not allowed and listener.port is not None and not is_loopback(listener.host):
+            safe = allowed or listener.administers or is_loopback(listener.host)
+            if not safe and listener.port is not None:
                 return listener.host
         return None
 
@@ -306,13 +306,3 @@ def _tables(key: str, value: object, table_type: type[R]) -> tuple[R, ...]:
 
 KINDS = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
 """What a setting of each type is called."""
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a listener on `host`; of names only localhost counts."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -14,7 +14,7 @@ from broker.config import DATABASE
 from broker.documents import RuleDocument
 from broker.plural import counted
 from cli import columns, output
-from cli.admin import WHERE_IT_IS, is_running, request
+from cli.admin import WHERE_IT_IS, Where, request, without_broker
 from cli.at_rest import ran
 from cli.failure import CommandFailed, Exit
 
@@ -40,14 +40,14 @@ def rule(name: str, effect: str, right: str, topic_filter: str, *, role: bool) -
     return RuleDocument(name, role, EFFECTS[effect], _right(right), topic_filter)
 
 
-def add(data_dir: Path, added: RuleDocument) -> None:
+def add(where: Where, added: RuleDocument) -> None:
     """Raises CommandFailed, StoreError."""
 
     async def at_rest(acl: Any) -> Record:
         count = await acl.add([added])
         return {"count": count, "unknown": [*map(asdict, acl.unknown([added]))]}
 
-    done = _done(data_dir, "add", [added], at_rest)
+    done = _done(where, "add", [added], at_rest)
     said = "from now on" if done["count"] else "there already"
     output.text(output.one_line(f"{said}: {_told(asdict(added))}") + "\n")
     if done["unknown"]:
@@ -55,21 +55,21 @@ def add(data_dir: Path, added: RuleDocument) -> None:
         output.note(output.one_line(f"{nobody} {added.name} yet: pubsub user ls"))
 
 
-def rm(data_dir: Path, removed: RuleDocument) -> None:
+def rm(where: Where, removed: RuleDocument) -> None:
     """Raises CommandFailed, StoreError."""
 
     async def at_rest(acl: Any) -> Record:
         return {"count": await acl.remove([removed])}
 
-    _done(data_dir, "rm", [removed], at_rest)
+    _done(where, "rm", [removed], at_rest)
     output.text(output.one_line(f"not any more: {_told(asdict(removed))}") + "\n")
 
 
-def ls(data_dir: Path, name: str | None, *, role: bool, json: bool) -> None:
+def ls(where: Where, name: str | None, *, role: bool, json: bool) -> None:
     """Raises CommandFailed, StoreError."""
     records = [
         record
-        for record in _records(data_dir)
+        for record in _records(where)
         if name is None or (record["name"], record["is_role"]) == (name, role)
     ]
     if json:
@@ -86,7 +86,7 @@ def ls(data_dir: Path, name: str | None, *, role: bool, json: bool) -> None:
 
 
 def check(
-    data_dir: Path, user: str, right: str, topic_filter: str, *, client_id: str, json: bool
+    where: Where, user: str, right: str, topic_filter: str, *, client_id: str, json: bool
 ) -> None:
     """Raises CommandFailed: 77, it is not allowed; StoreError."""
     right = _right(right)
@@ -95,12 +95,13 @@ def check(
     async def at_rest(acl: Any) -> Record:
         return asdict(acl.check(user, right, topic_filter, client_id))
 
-    if is_running(data_dir):
-        checked = request("GET", "/acl/check", data_dir, asked)
+    if (data_dir := without_broker(where)) is None:
+        checked = request("GET", "/acl/check", where, asked)
     else:
         checked = _at_rest(data_dir, at_rest)
     what = f"{user}: {right} {topic_filter}"
-    by = "no rule says so" if checked["rule"] is None else _told(checked["rule"])
+    decided = [rule for rule in (checked["rule"], *checked["beside"]) if rule is not None]
+    by = ", ".join(map(_told, decided)) or "no rule says so"
     if not checked["allowed"] and checked["access"] != right:
         by = f"it takes {checked['access']}, too: {by}"
     if json:
@@ -114,7 +115,7 @@ def check(
         )
 
 
-def take(data_dir: Path, path: Path) -> None:
+def take(where: Where, path: Path) -> None:
     """Import an acl file of Mosquitto. Raises CommandFailed, StoreError."""
     from broker.security.acl_file import entries
     from broker.security.rules import document_of
@@ -135,7 +136,7 @@ def take(data_dir: Path, path: Path) -> None:
         async def at_rest(acl: Any, part: Rules = part) -> Record:
             return {"left": await acl.take(part)}
 
-        left += _done(data_dir, "import", part, at_rest)["left"]
+        left += _done(where, "import", part, at_rest)["left"]
     output.text(f"{counted(len(rules), 'rule is', 'rules are')} in force\n")
     for name in left:
         output.note(
@@ -152,24 +153,24 @@ def _right(word: str) -> str:
     return RIGHTS[word] or word
 
 
-def _records(data_dir: Path) -> list[Record]:
+def _records(where: Where) -> list[Record]:
     async def at_rest(acl: Any) -> Record:
         return {"rules": [asdict(each) for each in acl.all()]}
 
-    if is_running(data_dir):
-        found: list[Record] = request("GET", "/acl", data_dir)["rules"]
+    if (data_dir := without_broker(where)) is None:
+        found: list[Record] = request("GET", "/acl", where)["rules"]
     else:
         found = _at_rest(data_dir, at_rest)["rules"]
     return found
 
 
 def _done(
-    data_dir: Path, what: str, rules: Rules, at_rest_do: Callable[[Any], Awaitable[Record]]
+    where: Where, what: str, rules: Rules, at_rest_do: Callable[[Any], Awaitable[Record]]
 ) -> Record:
     """What the broker did, or what we did where none runs."""
-    if is_running(data_dir):
+    if (data_dir := without_broker(where)) is None:
         body = {"rules": [asdict(each) for each in rules]}
-        return request("POST", f"/acl/{what}", data_dir, body=body, timeout_s=TIMEOUT_S)
+        return request("POST", f"/acl/{what}", where, body=body, timeout_s=TIMEOUT_S)
     return _at_rest(data_dir, at_rest_do)
 
 

@@ -99,7 +99,7 @@ class Address:
         return self.unreachable(error.strerror or str(error))
 
     def unreachable(self, reason: str) -> CommandFailed:
-        from broker.config import is_loopback
+        from broker.settings.listeners import is_loopback
 
         remedy = "is it running, and does it listen on that address?"
         if is_loopback(self.host):

@@ -29,6 +29,8 @@ class Context:
     """What the file has of one: see `Said`."""
 
     url: str
+    admin: str | None = None
+    """Where it is administered: https://HOST:PORT."""
     username: str | None = None
     password: str | None = field(default=None, repr=False)
     password_file: str | None = None
@@ -85,6 +87,28 @@ def said(name: str | None) -> Said:
         return Said()
     context = contexts[name]
     by_url, _ = of_url(context.url, f"the URL of context {name}")
+    return _as(context, by_url)
+
+
+def administered(name: str | None) -> Said:
+    """As `said`, for who administers; nothing if the selected one does not say where. Raises
+    CommandFailed (2): the one of this name does not."""
+    from cli.where import of_admin_url
+
+    contexts = load()
+    context = contexts[name] if name else contexts.named.get(contexts.selected or "")
+    if context is not None and context.admin is not None:
+        return _as(context, of_admin_url(context.admin, "the administration of the context"))
+    if name is not None:
+        raise CommandFailed(
+            f"context {name} does not say where the broker is administered",
+            f"make it anew: pubsub context add {name} ... --admin https://HOST:PORT",
+            Exit.USAGE,
+        )
+    return Said()
+
+
+def _as(context: Context, by_url: Said) -> Said:
     return replace(
         by_url,
         username=context.username,
@@ -101,8 +125,8 @@ def _path(text: str | None) -> Path | None:
     return None if text is None else Path(text)
 
 
-def made_of(name: str, options: BrokerOptions) -> Context:
-    """What to keep. Raises CommandFailed (2)."""
+def made_of(name: str, options: BrokerOptions, admin: str | None = None) -> Context:
+    """What to keep; `admin`: the URL of its administration. Raises CommandFailed (2)."""
     if NAME.fullmatch(name) is None:
         raise CommandFailed(
             f"{name!r} is no name of a context: letters, digits, - and _", code=Exit.USAGE
@@ -112,8 +136,14 @@ def made_of(name: str, options: BrokerOptions) -> Context:
         raise CommandFailed(
             "a context needs where the broker is: -L mqtts://HOST[:PORT], or -h", code=Exit.USAGE
         )
+    if admin is not None:
+        from cli.where import of_admin_url
+
+        if (by_url := of_admin_url(admin, "--admin")).username or by_url.password:
+            raise CommandFailed("--admin has no user of its own: use -u", code=Exit.USAGE)
     return Context(
         url=url_of(given),
+        admin=admin,
         username=given.username,
         password=given.password,
         password_file=_absolute(given.password_file),
@@ -132,19 +162,19 @@ def show(*, as_json: bool) -> None:
     contexts = load()
     rows = [(name, *_shown(contexts[name])) for name in sorted(contexts.named)]
     if as_json:
-        for name, url, user in rows:
-            record = {"name": name, "url": url, "username": user}
+        for name, url, user, admin in rows:
+            record = {"name": name, "url": url, "username": user, "admin": admin or None}
             output.data(output.json_line({**record, "selected": name == contexts.selected}))
         return
     columns.write(
-        ("NAME", "URL", "USER", "SELECTED"),
+        ("NAME", "URL", "USER", "ADMINISTRATION", "SELECTED"),
         [(*row, "*" if row[0] == contexts.selected else "") for row in rows],
         empty="no contexts; keep where a broker is with: pubsub context add NAME -L URL",
     )
 
 
-def _shown(context: Context) -> tuple[str, str]:
-    return context.url, context.username or ""
+def _shown(context: Context) -> tuple[str, str, str]:
+    return context.url, context.username or "", context.admin or ""
 
 
 def load() -> Contexts:

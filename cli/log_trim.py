@@ -15,9 +15,10 @@ from broker.plural import counted
 from broker.registry.upkeep.trims import AtRest
 from broker.store.directory import lock_data_dir
 from cli import output, times
-from cli.admin import is_running, query, request
+from cli.admin import Where, query, request, without_broker
 from cli.database import require_log
 from cli.failure import CommandFailed, Exit
+from cli.remote import Remote
 
 PATH = "/log/trim"
 LOOK_S = 0.1
@@ -25,7 +26,7 @@ LOOK_S = 0.1
 
 
 def trim(
-    data_dir: Path,
+    where: Where,
     before: str,
     filters: Sequence[str],
     *,
@@ -35,7 +36,8 @@ def trim(
     json: bool,
 ) -> None:
     """Raises CommandFailed, ConfigError, TopicFilterInvalid, ReplaySpecInvalid, StoreError."""
-    require_log(data_dir / DATABASE)
+    if not isinstance(where, Remote):
+        require_log(where / DATABASE)
     before, understood = times.canonical("--before", before, time.time_ns() // 1000)
     if understood:
         output.hint(f"--before: {understood}")
@@ -46,17 +48,17 @@ def trim(
                 "add --yes, or --dry-run to see what would go",
                 Exit.USAGE,
             )
-        _say(_done(data_dir, before, filters, dry_run=True, unread=unread), json=False)
+        _say(_done(where, before, filters, dry_run=True, unread=unread), json=False)
         if input("Remove them? [y/N] ").strip().lower() not in ("y", "yes"):
             raise CommandFailed("nothing was removed")
-    _say(_done(data_dir, before, filters, dry_run=dry_run, unread=unread), json=json)
+    _say(_done(where, before, filters, dry_run=dry_run, unread=unread), json=json)
 
 
 def _done(
-    data_dir: Path, before: str, filters: Sequence[str], *, dry_run: bool, unread: bool
+    where: Where, before: str, filters: Sequence[str], *, dry_run: bool, unread: bool
 ) -> dict[str, Any]:
-    if is_running(data_dir):
-        state = _by_broker(data_dir, before, filters, dry_run=dry_run, unread=unread)
+    if (data_dir := without_broker(where)) is None:
+        state = _by_broker(where, before, filters, dry_run=dry_run, unread=unread)
     else:
         with closing(lock_data_dir(data_dir)):  # No broker begins on it meanwhile.
             path = data_dir / DATABASE
@@ -68,18 +70,18 @@ def _done(
 
 
 def _by_broker(
-    data_dir: Path, before: str, filters: Sequence[str], *, dry_run: bool, unread: bool
+    where: Where, before: str, filters: Sequence[str], *, dry_run: bool, unread: bool
 ) -> dict[str, Any]:
     asked = [("before", before), *[("filter", each) for each in filters]]
     asked += [(name, "1") for name, given in (("dry_run", dry_run), ("unread", unread)) if given]
-    state = request("POST", f"{PATH}?{query(asked)}", data_dir)
+    state = request("POST", f"{PATH}?{query(asked)}", where)
     try:
         while not state.get("done"):
             time.sleep(LOOK_S)
-            state = request("GET", PATH, data_dir)
+            state = request("GET", PATH, where)
             _progress(state)
     except KeyboardInterrupt:
-        request("DELETE", PATH, data_dir)
+        request("DELETE", PATH, where)
         raise
     return state
 

@@ -101,6 +101,71 @@ class BrokerOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AdministratorOptions:
+    """Which broker is administered, and as whom. See `cli/where.py`."""
+
+    data_dir: Annotated[
+        Path | None,
+        typer.Option("--data-dir", help="Where the broker keeps its log. [PUBSUB_DATA_DIR; data]"),
+    ] = None
+    url: Annotated[
+        str | None,
+        typer.Option(
+            "--url",
+            "-L",
+            help="A broker elsewhere: https://[USER@]HOST:PORT of its listener for that."
+            " [PUBSUB_ADMIN_URL]",
+        ),
+    ] = field(default=None, repr=False)
+    context: Annotated[
+        str | None, typer.Option("--context", help="A broker that `pubsub context add` named.")
+    ] = None
+    username: Annotated[
+        str | None, typer.Option("--username", "-u", help="As whom, elsewhere. [PUBSUB_USER]")
+    ] = None
+    password: Annotated[
+        str | None,
+        typer.Option("--password", "-P", help="Better from a file: others may see this one."),
+    ] = field(default=None, repr=False)
+    cafile: Annotated[
+        Path | None,
+        typer.Option(help="Who may vouch for the broker elsewhere, in PEM. [PUBSUB_CAFILE]"),
+    ] = None
+    cert: Annotated[Path | None, typer.Option(help="A client certificate, in PEM.")] = None
+    key: Annotated[Path | None, typer.Option(help="The key of --cert. [in the same file]")] = None
+    insecure: Annotated[
+        bool,
+        typer.Option("--insecure", help="TLS without looking who answers: only to try things."),
+    ] = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountOptions(AdministratorOptions):
+    """The same for a command that asks for the password of somebody else."""
+
+    admin_password_file: Annotated[
+        Path | None,
+        typer.Option(help="The password of who administers elsewhere is its first line."),
+    ] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdminOptions(AdministratorOptions):
+    """The same for all other commands."""
+
+    password_file: Annotated[
+        Path | None,
+        typer.Option(help="Its first line is the password. [PUBSUB_PASSWORD_FILE]"),
+    ] = None
+    password_stdin: Annotated[
+        bool,
+        typer.Option(
+            "--password-stdin", help="The first line of standard input is it; a terminal is asked."
+        ),
+    ] = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClientOptions:
     """How `pub` and `sub` connect."""
 

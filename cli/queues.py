@@ -1,8 +1,7 @@
-"""`pubsub group` and `pubsub dead-letters`: read from the database, changed by the broker.
+"""`pubsub group` and `pubsub dead-letters`: seen as in `queue_view`, changed by the broker.
 
-What is shown is read from the database itself, whether or not a broker runs. A broker that runs is
-asked over its Unix socket for what changes something; where none runs, it is done as a broker would
-do it, with the lock of the data directory held.
+A broker that runs, or one elsewhere, is asked for what changes something. Where none runs, it is
+done as a broker would do it, with the lock of the data directory held.
 
 A group is its name and its filter together. A bare name is enough where one filter has it.
 """
@@ -10,66 +9,32 @@ A group is its name and its filter together. A bare name is enough where one fil
 from __future__ import annotations
 
 import shutil
-import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from broker.config import DATABASE
-from broker.documents.queues import (
-    ATTEMPTS_MAX,
-    BACKOFF_FIRST_MS,
-    BACKOFF_MAX_MS,
-    LEASE_MS,
-    GroupDocument,
-)
+from broker.documents.queues import GroupDocument
 from broker.plural import counted
-from broker.store.sqlite.reader import Reader
 from broker.topics import SHARE_PREFIX, is_shared, parse_shared
 from cli import database, output, times
-from cli.admin import is_running, request
+from cli.admin import Where, request, without_broker
 from cli.at_rest import ran
 from cli.failure import CommandFailed, Exit
+from cli.queue_view import letters, looking
 
 TIMEOUT_S = 300.0
 """For a broker that gives 100,000 dead letters back."""
-UNREAD_MAX = 1_000_000
-"""Messages that `show` counts as unread; beyond, it says that there are more."""
-Record = dict[str, Any]
-
-_AFTER_GROUPS = f"{SHARE_PREFIX[:-1]}0"
-"""Names of groups lie between the prefix and this."""
-_GROUPS = f"""
-SELECT s.client_id, g.client_id IS NOT NULL, ifnull(g.attempts_max, {ATTEMPTS_MAX}),
-    ifnull(g.backoff_first_ms, {BACKOFF_FIRST_MS}),
-    ifnull(g.backoff_max_ms, {BACKOFF_MAX_MS}), ifnull(g.lease_ms, {LEASE_MS}),
-    ifnull(c.offset, 0),
-    (SELECT count(*) FROM subscriptions f INDEXED BY subscriptions_shared
-        WHERE f.filter = s.client_id
-        AND f.filter >= '{SHARE_PREFIX}' AND f.filter < '{_AFTER_GROUPS}'),
-    (SELECT count(*) FROM retries r WHERE r.client_id = s.client_id),
-    (SELECT count(*) FROM dead_letters d WHERE d.group_name = s.client_id)
-FROM sessions s LEFT JOIN group_settings g USING (client_id) LEFT JOIN cursors c USING (client_id)
-WHERE s.client_id >= '{SHARE_PREFIX}' AND s.client_id < '{_AFTER_GROUPS}' ORDER BY s.client_id
-"""
-_LETTERS = """
-SELECT group_name, offset, died_at, attempts, reason, worker, topic, published_at, publisher,
-    payload FROM dead WHERE (group_name, offset) > (?, ?) ORDER BY group_name, offset LIMIT ?
-"""
-_LETTER_COLUMNS = (
-    *("group", "offset", "died_at", "attempts", "reason", "worker"),
-    *("topic", "published_at", "publisher", "payload"),
-)
 PAGE = 500
-
+"""Dead letters that are written at once."""
+Record = dict[str, Any]
 
 # Groups
 
 
 def create(
-    data_dir: Path,
+    where: Where,
     name: str,
     topic_filter: str,
     *,
@@ -87,7 +52,7 @@ def create(
     _check_name(name)
     parse_shared(group)
     query = {"name": group, **asked} | ({"from": start} if start is not None else {})
-    made = _done(data_dir, "/groups/create", query, lambda queues: _create(queues, query))
+    made = _done(where, "/groups/create", query, lambda queues: _create(queues, query))
     if json:
         output.data(output.json_line(made))
         return
@@ -100,10 +65,10 @@ async def _create(queues: Any, asked: Mapping[str, str]) -> Record:
     return asdict(await queues.create(GroupDocument.asked(asked), asked.get("from", "")))
 
 
-def ls(data_dir: Path, *, json: bool) -> None:
+def ls(where: Where, *, json: bool) -> None:
     """Raises CommandFailed, StoreError."""
-    with database.reading(data_dir / DATABASE) as connection:
-        records = [*_groups(connection)]
+    with looking(where) as view:
+        records = view.groups()
     if json:
         for record in records:
             output.data(output.json_line(record))
@@ -115,12 +80,12 @@ def ls(data_dir: Path, *, json: bool) -> None:
     _write(columns, records, terminal=terminal)
 
 
-def show(data_dir: Path, name: str, topic_filter: str | None, *, json: bool) -> None:
+def show(where: Where, name: str, topic_filter: str | None, *, json: bool) -> None:
     """Raises CommandFailed, StoreError."""
-    with database.reading(data_dir / DATABASE) as connection:
-        records = {record["group"]: record for record in _groups(connection)}
+    with looking(where) as view:
+        records = {record["group"]: record for record in view.groups()}
         record = records[resolve(name, topic_filter, records)]
-        record["unread"] = _unread(connection, record)
+        record["unread"] = view.unread(record)
     if json:
         output.data(output.json_line(record))
         return
@@ -129,10 +94,10 @@ def show(data_dir: Path, name: str, topic_filter: str | None, *, json: bool) -> 
     output.text("".join(lines))
 
 
-def rm(data_dir: Path, name: str, topic_filter: str | None, *, json: bool) -> None:
+def rm(where: Where, name: str, topic_filter: str | None, *, json: bool) -> None:
     """Raises CommandFailed, StoreError."""
-    group = named(data_dir, name, topic_filter)
-    _done(data_dir, "/groups/rm", {"name": group}, lambda queues: _remove(queues, group))
+    group = named(where, name, topic_filter)
+    _done(where, "/groups/rm", {"name": group}, lambda queues: _remove(queues, group))
     if json:
         output.data(output.json_line({"group": group}))
     else:
@@ -144,10 +109,10 @@ async def _remove(queues: Any, group: str) -> Record:
     return {}
 
 
-def named(data_dir: Path, name: str, topic_filter: str | None) -> str:
+def named(where: Where, name: str, topic_filter: str | None) -> str:
     """The group that is meant, of those that are there. Raises as `resolve`; StoreError."""
-    with database.reading(data_dir / DATABASE) as connection:
-        return resolve(name, topic_filter, [record["group"] for record in _groups(connection)])
+    with looking(where) as view:
+        return resolve(name, topic_filter, [record["group"] for record in view.groups()])
 
 
 def resolve(name: str, topic_filter: str | None, groups: Sequence[str] | Mapping[str, Any]) -> str:
@@ -174,50 +139,17 @@ def resolve(name: str, topic_filter: str | None, groups: Sequence[str] | Mapping
     return found[0]
 
 
-def _groups(connection: sqlite3.Connection) -> Iterator[Record]:
-    for row in connection.execute(_GROUPS):
-        shared = parse_shared(row[0])
-        assert shared is not None
-        yield {
-            "group": row[0],
-            "name": shared[0],
-            "filter": shared[1],
-            "made_by": "command" if row[1] else "members",
-            "attempts": row[2],
-            "backoff_first_s": row[3] / 1000,
-            "backoff_max_s": row[4] / 1000,
-            "lease_s": row[5] / 1000,
-            "cursor": row[6],
-            "members": row[7],
-            "retries": row[8],
-            "dead_letters": row[9],
-        }
-
-
-def _unread(connection: sqlite3.Connection, record: Record) -> int:
-    """Messages above the cursor that match: what members have, and what nobody has yet."""
-    reader = Reader(connection)
-    position, count = record["cursor"] + 1, 0
-    (high,) = connection.execute("SELECT ifnull(max(offset), 0) FROM messages").fetchone()
-    while position <= high and count < UNREAD_MAX:
-        found, position = reader.count_part([record["filter"]], position, high)
-        count += found
-    return count
-
-
 # Dead letters
 
 
-def list_letters(
-    data_dir: Path, group: str | None, topic_filter: str | None, *, json: bool
-) -> None:
+def list_letters(where: Where, group: str | None, topic_filter: str | None, *, json: bool) -> None:
     """Raises CommandFailed, StoreError."""
     terminal = output.to_terminal() and not json
-    with database.reading(data_dir / DATABASE) as connection:
+    with looking(where) as view:
         if group is not None:
-            group = resolve(group, topic_filter, _named(connection))
+            group = resolve(group, topic_filter, view.names())
         rows: list[Record] = []
-        for record in _letters(connection, group):
+        for record in letters(view, group):
             if json:
                 output.data(output.json_line(_told(record)))
             else:
@@ -235,19 +167,19 @@ LISTED = ("group", "offset", "died_at", "attempts", "topic", "reason")
 
 
 def show_letter(
-    data_dir: Path, group: str, offset: int, topic_filter: str | None, *, json: bool
+    where: Where, group: str, offset: int, topic_filter: str | None, *, json: bool
 ) -> None:
     """Raises CommandFailed, StoreError."""
-    with database.reading(data_dir / DATABASE) as connection:
-        group = resolve(group, topic_filter, _named(connection))
-        rows = connection.execute(_LETTERS, (group, offset - 1, 1)).fetchall()
-        if not rows or rows[0][:2] != (group, offset):
-            raise CommandFailed(
-                f"{output.escaped(group)} has no dead letter at offset {offset}",
-                "pubsub dead-letters lists them",
-                Exit.NOTHING_THERE,
-            )
-    record = _told(dict(zip(_LETTER_COLUMNS, rows[0], strict=True)))
+    with looking(where) as view:
+        group = resolve(group, topic_filter, view.names())
+        letter = next(letters(view, group, offset), None)
+    if letter is None or letter["offset"] != offset:
+        raise CommandFailed(
+            f"{output.escaped(group)} has no dead letter at offset {offset}",
+            "pubsub dead-letters lists them",
+            Exit.NOTHING_THERE,
+        )
+    record = _told(letter)
     if json:
         output.data(output.json_line(record))
         return
@@ -257,7 +189,7 @@ def show_letter(
 
 
 def change_letters(
-    data_dir: Path,
+    where: Where,
     what: str,
     group: str,
     offset: int | None,
@@ -266,31 +198,31 @@ def change_letters(
     json: bool,
 ) -> None:
     """`what` is redrive or drop, of `registry/queues.py`. Raises CommandFailed, StoreError."""
-    with database.reading(data_dir / DATABASE) as connection:
-        group = resolve(group, topic_filter, _named(connection))
+    with looking(where) as view:
+        group = resolve(group, topic_filter, view.names())
     asked = {"group": group} | ({} if offset is None else {"offset": str(offset)})
 
     async def change(queues: Any) -> Record:
         return {"count": await getattr(queues, what)(group, offset)}
 
-    count = _done(data_dir, f"/dead-letters/{what}", asked, change)["count"]
+    count = _done(where, f"/dead-letters/{what}", asked, change)["count"]
     if json:
         output.data(output.json_line({"group": group, "count": count}))
         return
-    letters = counted(count, "dead letter")
-    said = f"{letters} dropped" if what == "drop" else f"{letters} given back to {group}"
+    said = counted(count, "dead letter")
+    said += " dropped" if what == "drop" else f" given back to {group}"
     output.text(output.one_line(said) + "\n")
 
 
 def _done(
-    data_dir: Path,
+    where: Where,
     path: str,
     asked: Mapping[str, str],
     at_rest_do: Callable[[Any], Awaitable[Record]],
 ) -> Record:
     """What the broker did, or what we did where none runs."""
-    if is_running(data_dir):
-        return request("POST", path, data_dir, asked, timeout_s=TIMEOUT_S)
+    if (data_dir := without_broker(where)) is None:
+        return request("POST", path, where, asked, timeout_s=TIMEOUT_S)
     from broker import at_rest
 
     database.require_log(data_dir / DATABASE)
@@ -301,23 +233,6 @@ def _done(
 
     with output.waiting("opening the log"):
         return ran(do)
-
-
-def _named(connection: sqlite3.Connection) -> list[str]:
-    """Groups that are there, or that have dead letters."""
-    rows = connection.execute("SELECT DISTINCT group_name FROM dead_letters")
-    return sorted({*(name for (name,) in rows), *(r["group"] for r in _groups(connection))})
-
-
-def _letters(connection: sqlite3.Connection, group: str | None) -> Iterator[Record]:
-    """In pages, so that no look at the database is long."""
-    after = (group or "", -1)
-    while rows := connection.execute(_LETTERS, (*after, PAGE)).fetchall():
-        for row in rows:
-            if group is not None and row[0] != group:
-                return
-            yield dict(zip(_LETTER_COLUMNS, row, strict=True))
-        after = rows[-1][:2]
 
 
 def _told(record: Record) -> Record:

@@ -5,12 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from broker.config import DATABASE
 from cli import columns, database, output
-from cli.admin import is_running, request
+from cli.admin import Where, request, without_broker
 from cli.at_rest import ran
 
 HEADINGS = {
@@ -26,28 +25,28 @@ HEADINGS = {
 """Of the limits, in the order of the columns."""
 
 
-def put(data_dir: Path, name: str, limits: dict[str, int | None], *, role: bool) -> None:
+def put(where: Where, name: str, limits: dict[str, int | None], *, role: bool) -> None:
     """Raises CommandFailed, StoreError."""
     from broker.security.quotas import Quota
 
     given = {limit: str(most) for limit, most in limits.items() if most is not None}
     _done(
-        data_dir,
+        where,
         "set",
         {**_subject(name, role), **given},
         lambda quotas: quotas.put(*_subject(name, role).values(), Quota(**limits)),
     )
 
 
-def remove(data_dir: Path, name: str, *, role: bool) -> None:
+def remove(where: Where, name: str, *, role: bool) -> None:
     """Raises CommandFailed, StoreError."""
     subject = _subject(name, role)
-    _done(data_dir, "rm", subject, lambda quotas: quotas.remove(*subject.values()))
+    _done(where, "rm", subject, lambda quotas: quotas.remove(*subject.values()))
 
 
-def ls(data_dir: Path, *, as_json: bool) -> None:
+def ls(where: Where, *, as_json: bool) -> None:
     """Raises CommandFailed, StoreError."""
-    quotas = _all(data_dir)
+    quotas = _all(where)
     if as_json:
         for quota in quotas:
             output.data(output.json_line(quota))
@@ -65,9 +64,9 @@ def ls(data_dir: Path, *, as_json: bool) -> None:
     )
 
 
-def _all(data_dir: Path) -> list[dict[str, Any]]:
-    if is_running(data_dir):
-        found: list[dict[str, Any]] = request("GET", "/quotas", data_dir)["quotas"]
+def _all(where: Where) -> list[dict[str, Any]]:
+    if (data_dir := without_broker(where)) is None:
+        found: list[dict[str, Any]] = request("GET", "/quotas", where)["quotas"]
         return found
     if not (data_dir / DATABASE).exists():
         return []
@@ -78,10 +77,10 @@ def _all(data_dir: Path) -> list[dict[str, Any]]:
 
 
 def _done(
-    data_dir: Path, what: str, asked: dict[str, str], do: Callable[[Any], Awaitable[object]]
+    where: Where, what: str, asked: dict[str, str], do: Callable[[Any], Awaitable[object]]
 ) -> None:
-    if is_running(data_dir):
-        request("POST", f"/quotas/{what}", data_dir, asked)
+    if (data_dir := without_broker(where)) is None:
+        request("POST", f"/quotas/{what}", where, asked)
         return
     from broker import at_rest
 

@@ -67,7 +67,7 @@ def find(options: BrokerOptions | None = None) -> tuple[Address, str | None]:
             raise CommandFailed("--context names the broker already: use one", code=Exit.USAGE)
         place = 2 if options.context is None else 1
         sources.insert(place, contexts.said(options.context))
-    return _joined(sources), topic
+    return joined(sources), topic
 
 
 def find_without_topic(options: BrokerOptions) -> Address:
@@ -151,16 +151,20 @@ def url_of(said: Said) -> str:
     return f"{scheme}://{host}:{port}{said.websocket or ''}"
 
 
-def _of_environment() -> Said:
-    url = os.environ.get(URL)
+def of_environment() -> Said:
+    """Without the URL."""
     cafile = os.environ.get(CAFILE)
     password_file = os.environ.get(PASSWORD_FILE)
-    own = Said(
+    return Said(
         tls=True if cafile else None,
         username=os.environ.get(USER) or None,
         password_file=Path(password_file) if password_file else None,
         cafile=Path(cafile) if cafile else None,
     )
+
+
+def _of_environment() -> Said:
+    own, url = of_environment(), os.environ.get(URL)
     if not url:
         return own
     by_url, _ = of_url(url, URL)
@@ -169,7 +173,7 @@ def _of_environment() -> Said:
     return _first_of([by_url, own])
 
 
-def _joined(sources: list[Said]) -> Address:
+def joined(sources: list[Said]) -> Address:
     """The first that says a thing counts; credentials as the module says."""
     addressed = next((n for n, said in enumerate(sources) if said.host is not None), None)
     if addressed is not None:

@@ -8,8 +8,9 @@ from typing import Any
 
 from broker.plural import counted
 from cli import output
-from cli.admin import is_running, request
+from cli.admin import Where, is_running, request
 from cli.failure import CommandFailed
+from cli.remote import Remote
 
 POLL_S = 0.05
 LOOK_S = 1.0
@@ -18,9 +19,16 @@ LOOK_AGAIN_S = 0.2
 """How often, while its disk takes nothing: the last answer is what the command ends with."""
 
 
-def stop(data_dir: Path, timeout: float, path: str = "/stop") -> None:
-    """Asked by this path. Raises CommandFailed."""
-    request("POST", path, data_dir)
+def stop(where: Where, timeout: float, path: str = "/stop") -> None:
+    """Asked by this path. Of a broker elsewhere nothing more is known. Raises CommandFailed."""
+    request("POST", path, where)
+    if isinstance(where, Remote):
+        output.note(f"{where} stops; it takes no more connections")
+    else:
+        _wait(where, timeout)
+
+
+def _wait(data_dir: Path, timeout: float) -> None:
     now = time.monotonic()
     deadline, look_at = now + timeout, now + LOOK_S
     waiting: dict[str, Any] = {}

@@ -11,14 +11,13 @@ import shutil
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from broker.config import DATABASE
 from broker.message import WallUs
 from broker.plural import counted
 from cli import database, output, times
-from cli.admin import is_running, request
+from cli.admin import Where, request, without_broker
 from cli.at_rest import ran
 
 TIMEOUT_S = 300.0
@@ -32,9 +31,9 @@ COLUMNS = (
 ID_WIDTH_MIN, FILTERS_WIDTH_MIN = 12, 10
 
 
-def ls(data_dir: Path, *, json: bool = False) -> None:
+def ls(where: Where, *, json: bool = False) -> None:
     """Raises CommandFailed, StoreError."""
-    records = _records(data_dir)
+    records = _records(where)
     if json:
         for record in records:
             output.data(output.json_line(record))
@@ -48,11 +47,11 @@ def ls(data_dir: Path, *, json: bool = False) -> None:
             output.text(line(record))
 
 
-def show(data_dir: Path, name: str, *, json: bool = False) -> None:
+def show(where: Where, name: str, *, json: bool = False) -> None:
     """Raises CommandFailed, StoreError."""
-    if is_running(data_dir):
+    if (data_dir := without_broker(where)) is None:
         asked = {"id": name}
-        record = request("GET", "/subscribers/one", data_dir, asked, timeout_s=TIMEOUT_S)
+        record = request("GET", "/subscribers/one", where, asked, timeout_s=TIMEOUT_S)
     else:
         from broker import at_rest
 
@@ -62,15 +61,13 @@ def show(data_dir: Path, name: str, *, json: bool = False) -> None:
     output.data(output.json_line(record)) if json else output.text(details(record))
 
 
-def seek(data_dir: Path, name: str, to: str, *, dry_run: bool = False, json: bool = False) -> None:
+def seek(where: Where, name: str, to: str, *, dry_run: bool = False, json: bool = False) -> None:
     """Raises CommandFailed, StoreError."""
     spec, understood = times.canonical("--to", to, _now_us())
     if understood:
         output.note(f"--to {to}: {understood}")
     asked = {"id": name, "to": spec} | ({"dry_run": "true"} if dry_run else {})
-    moved = _done(
-        data_dir, "seek", asked, lambda operator: operator.seek(name, spec, dry_run=dry_run)
-    )
+    moved = _done(where, "seek", asked, lambda operator: operator.seek(name, spec, dry_run=dry_run))
     if json:
         output.data(output.json_line(moved | {"dry_run": dry_run}))
         return
@@ -87,10 +84,10 @@ def seek(data_dir: Path, name: str, to: str, *, dry_run: bool = False, json: boo
     output.text(f"{output.one_line(said)}\n")
 
 
-def fork(data_dir: Path, name: str, new: str, *, json: bool = False) -> None:
+def fork(where: Where, name: str, new: str, *, json: bool = False) -> None:
     """Raises CommandFailed, StoreError."""
     forked = _done(
-        data_dir, "fork", {"id": name, "new": new}, lambda operator: operator.fork(name, new)
+        where, "fork", {"id": name, "new": new}, lambda operator: operator.fork(name, new)
     )
     if json:
         output.data(output.json_line(forked))
@@ -103,9 +100,9 @@ def fork(data_dir: Path, name: str, new: str, *, json: bool = False) -> None:
         output.note(f"not copied, as {new} would take messages from the others: {names}")
 
 
-def rm(data_dir: Path, name: str, *, json: bool = False) -> None:
+def rm(where: Where, name: str, *, json: bool = False) -> None:
     """Raises CommandFailed, StoreError."""
-    removed = _done(data_dir, "rm", {"id": name}, lambda operator: operator.remove(name))
+    removed = _done(where, "rm", {"id": name}, lambda operator: operator.remove(name))
     if json:
         output.data(output.json_line(removed))
         return
@@ -114,12 +111,12 @@ def rm(data_dir: Path, name: str, *, json: bool = False) -> None:
     output.text(f"{output.one_line(f'{name} is removed{cut_off}{unread}')}\n")
 
 
-def _records(data_dir: Path) -> Iterator[Record]:
-    if is_running(data_dir):
+def _records(where: Where) -> Iterator[Record]:
+    if (data_dir := without_broker(where)) is None:
         after: str | None = ""
         while after is not None:
             asked = {"after": after}
-            page = request("GET", "/subscribers", data_dir, asked, timeout_s=TIMEOUT_S)
+            page = request("GET", "/subscribers", where, asked, timeout_s=TIMEOUT_S)
             yield from page["subscribers"]
             after = page["next"]
         return
@@ -135,14 +132,14 @@ def _records(data_dir: Path) -> Iterator[Record]:
 
 
 def _done(
-    data_dir: Path,
+    where: Where,
     what: str,
     asked: Mapping[str, str],
     at_rest_do: Callable[[Any], Awaitable[Any]],
 ) -> Record:
     """What the broker did, or what we did where none runs."""
-    if is_running(data_dir):
-        return request("POST", f"/subscribers/{what}", data_dir, asked, timeout_s=TIMEOUT_S)
+    if (data_dir := without_broker(where)) is None:
+        return request("POST", f"/subscribers/{what}", where, asked, timeout_s=TIMEOUT_S)
     from broker import at_rest
 
     database.require_log(data_dir / DATABASE)

@@ -26,13 +26,13 @@ NO_TLS = ("it answers without TLS", "use mqtt:// and no --cafile there, or the p
 OLD = ("it speaks no version of TLS that is safe (1.2 or newer)", "")
 
 
-def context_of(address: Address) -> ssl.SSLContext:
-    """Raises CommandFailed (2): a file cannot be used."""
+def context_of(address: Address, alpn: str | None = None) -> ssl.SSLContext:
+    """`alpn`: what is spoken if not MQTT. Raises CommandFailed (2): a file cannot be used."""
     assert address.tls is not None
     tls = address.tls
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols([ALPN[address.websocket is not None]])
+    context.set_alpn_protocols([alpn or ALPN[address.websocket is not None]])
     if tls.insecure:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

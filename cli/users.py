@@ -17,7 +17,7 @@ from broker.config import DATABASE
 from broker.errors import CommandRefused
 from broker.plural import counted
 from cli import columns, credentials, database, output, times
-from cli.admin import is_running, request
+from cli.admin import Where, request, without_broker
 from cli.at_rest import ran
 from cli.failure import CommandFailed, Exit
 
@@ -30,7 +30,7 @@ Record = dict[str, Any]
 
 
 def add(
-    data_dir: Path,
+    where: Where,
     name: str,
     *,
     roles: Sequence[str],
@@ -53,7 +53,7 @@ def add(
         password = _new_password(name, password_file, password_stdin=password_stdin)
     asked = _hashes(password, scram=scram) | {"name": name, "roles": [*roles]}
     record = _done(
-        data_dir,
+        where,
         "add",
         asked,
         lambda accounts: accounts.add(name, asked["password"], asked["scram"], roles),
@@ -76,7 +76,7 @@ def add(
 
 
 def set_password(
-    data_dir: Path,
+    where: Where,
     name: str,
     *,
     scram: bool | None,
@@ -84,14 +84,14 @@ def set_password(
     password_stdin: bool,
 ) -> None:
     """Raises CommandFailed, StoreError."""
-    known = {record["name"]: record for record in _records(data_dir)}
+    known = {record["name"]: record for record in _records(where)}
     if name not in known:
         raise CommandFailed(f"there is no user {name}", "pubsub user ls", Exit.NOTHING_THERE)
     scram = known[name]["scram"] if scram is None else scram
     password = _new_password(name, password_file, password_stdin=password_stdin)
     asked = _hashes(password, scram=bool(scram)) | {"name": name}
     record = _done(
-        data_dir,
+        where,
         "passwd",
         asked,
         lambda accounts: accounts.set_password(name, asked["password"], asked["scram"]),
@@ -101,7 +101,7 @@ def set_password(
     output.text(output.one_line(f"user {name} has another password{cut_off}") + "\n")
 
 
-def set_roles(data_dir: Path, name: str, roles: Sequence[str]) -> None:
+def set_roles(where: Where, name: str, roles: Sequence[str]) -> None:
     """Raises CommandFailed, StoreError."""
     from broker.security.names import validate_role
 
@@ -111,21 +111,21 @@ def set_roles(data_dir: Path, name: str, roles: Sequence[str]) -> None:
     except CommandRefused as error:
         raise CommandFailed(error.reason, error.remedy, Exit.USAGE) from error
     asked = {"name": name, "roles": [*roles]}
-    record = _done(data_dir, "roles", asked, lambda accounts: accounts.set_roles(name, roles))
+    record = _done(where, "roles", asked, lambda accounts: accounts.set_roles(name, roles))
     output.text(output.one_line(f"user {name} has {_roles(record)} from now on") + "\n")
 
 
-def rm(data_dir: Path, name: str) -> None:
+def rm(where: Where, name: str) -> None:
     """Raises CommandFailed, StoreError."""
-    record = _done(data_dir, "rm", {"name": name}, lambda accounts: accounts.remove(name))
+    record = _done(where, "rm", {"name": name}, lambda accounts: accounts.remove(name))
     ended = counted(record["connections"], "connection")
     cut_off = f", and {ended} ended" if record["connections"] else ""
     output.text(output.one_line(f"user {name} is removed{cut_off}") + "\n")
 
 
-def ls(data_dir: Path, *, json: bool) -> None:
+def ls(where: Where, *, json: bool) -> None:
     """Raises CommandFailed, StoreError."""
-    records = [*_records(data_dir)]
+    records = [*_records(where)]
     if json:
         for record in records:
             output.data(output.json_line(record))
@@ -137,7 +137,7 @@ def ls(data_dir: Path, *, json: bool) -> None:
     )
 
 
-def take(data_dir: Path, path: Path) -> None:
+def take(where: Where, path: Path) -> None:
     """Import a password file of Mosquitto. Raises CommandFailed, StoreError."""
     from broker.security.password_file import entries
 
@@ -154,7 +154,7 @@ def take(data_dir: Path, path: Path) -> None:
     for names in _parts([*passwords]):
         part = {name: passwords[name] for name in names}
         asked = {"passwords": part}
-        known += _done(data_dir, "import", asked, partial(_take, part))["known"]
+        known += _done(where, "import", asked, partial(_take, part))["known"]
     for name in known:
         output.note(output.one_line(f"{name} is there already, and stays as it is"))
     added = counted(len(passwords) - len(known), "user is", "users are")
@@ -208,9 +208,9 @@ def _hashes(password: str, *, scram: bool) -> Record:
     return {"password": hashed(password.encode()) if password else "", "scram": proof}
 
 
-def _records(data_dir: Path) -> list[Record]:
-    if is_running(data_dir):
-        found: list[Record] = request("GET", "/users", data_dir)["users"]
+def _records(where: Where) -> list[Record]:
+    if (data_dir := without_broker(where)) is None:
+        found: list[Record] = request("GET", "/users", where)["users"]
         return found
     if not (data_dir / DATABASE).exists():
         return []
@@ -221,12 +221,12 @@ def _records(data_dir: Path) -> list[Record]:
 
 
 def _done(
-    data_dir: Path, what: str, asked: Mapping[str, Any], at_rest_do: Callable[[Any], Awaitable[Any]]
+    where: Where, what: str, asked: Mapping[str, Any], at_rest_do: Callable[[Any], Awaitable[Any]]
 ) -> Record:
     """What the broker did, or what we did where none runs. A data directory is made if need be: the
     first user comes before the first start."""
-    if is_running(data_dir):
-        return request("POST", f"/users/{what}", data_dir, body=asked, timeout_s=TIMEOUT_S)
+    if (data_dir := without_broker(where)) is None:
+        return request("POST", f"/users/{what}", where, body=asked, timeout_s=TIMEOUT_S)
     from broker import at_rest
 
     async def do() -> Record:

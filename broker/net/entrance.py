@@ -7,9 +7,11 @@ import logging
 from ssl import SSLContext
 from typing import TYPE_CHECKING
 
-from broker.clients.faces import Peer
+from broker.clients.faces import Peer, Transport
 from broker.clients.services import Services
 from broker.clock import Clock
+from broker.message import Monotonic
+from broker.net.http import HttpConnection, HttpProtocol, Welcome
 from broker.net.turns import Turns
 from broker.net.unfinished import Unfinished
 from broker.settings.listeners import Listener
@@ -22,10 +24,20 @@ logger = logging.getLogger(__name__)
 TOO_MANY = "there are connections_max already"
 
 
+def nobody(connection: HttpConnection) -> HttpProtocol:
+    raise AssertionError("nobody administers here")
+
+
 class Entrance:
     def __init__(
-        self, services: Services, listener: Listener, context: SSLContext | None = None
+        self,
+        services: Services,
+        listener: Listener,
+        context: SSLContext | None = None,
+        welcome: Welcome = nobody,
     ) -> None:
+        """`welcome` is for whoever administers here."""
+        self._welcome = welcome
         self.renew(services, listener, context)
         self.count = 0
         """Connections that came in here and are still there."""
@@ -37,6 +49,11 @@ class Entrance:
         self.services = services.at(listener)
         self.listener = listener
         self.context = context
+
+    def http(self, socket: Transport, peer: Peer, now: Monotonic) -> HttpConnection:
+        """Somebody comes to administer."""
+        timeout_s = self.services.config.connect_timeout_s
+        return HttpConnection(self._welcome, socket, peer, timeout_s, now)
 
     @property
     def is_full(self) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from broker.settings.listeners import ADMIN, Listener
+
 MQTT_CONNECT = 0x10
 HTTP_GET = b"GET "
 HTTP_OTHERS = (b"POST ", b"HEAD ", b"OPTIONS ")
@@ -27,11 +29,13 @@ MQTT_5_CONNECT_AT_MOST = 5
 """Where that begins: after the type of the packet and its length."""
 
 
-def protocol_of(data: bytes) -> str:
+def protocol_of(data: bytes, listener: Listener | None = None) -> str:
     """Which of `PROTOCOLS` (`settings/listeners.py`) they begin; "http": one that nobody may speak
-    here; "": none."""
+    here; "": none. To a listener that administers all text is meant for that."""
     if data[0] == MQTT_CONNECT:
         return "mqtt"
+    if listener is not None and listener.administers:
+        return ADMIN if begins_a_line(data) else ""
     if data.startswith(HTTP_GET):
         return "websocket"
     if data.startswith(HTTP_OTHERS):

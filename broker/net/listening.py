@@ -15,7 +15,8 @@ from ssl import SSLContext
 from broker.clients.services import Services
 from broker.errors import ConfigError, NotAuthorized
 from broker.net import unix
-from broker.net.entrance import Connections, Entrance
+from broker.net.entrance import Connections, Entrance, nobody
+from broker.net.http import Welcome
 from broker.net.tcp import TcpConnection
 from broker.net.tls import TlsConnection
 from broker.security.tls import Revocations, Trust, context_of, trust
@@ -43,8 +44,12 @@ class Certified:
 class Listening:
     """All listeners of a broker."""
 
-    def __init__(self, services: Services, connections: Connections) -> None:
+    def __init__(
+        self, services: Services, connections: Connections, welcome: Welcome = nobody
+    ) -> None:
+        """`welcome`: see `Entrance`."""
         self._services = services
+        self._welcome = welcome
         self._connections = connections
         self._open: list[tuple[Entrance, asyncio.Server]] = []
         self._stopped = False
@@ -83,7 +88,7 @@ class Listening:
             for number in in_the_way:
                 await _close(self._open[number][1])
             for each in new:
-                entrance = Entrance(self._services, each.listener, each.context)
+                entrance = Entrance(self._services, each.listener, each.context, self._welcome)
                 opened.append((entrance, await self._listen(entrance)))
         except BaseException:
             for entrance, server in opened:
@@ -128,7 +133,11 @@ class Listening:
             str(each.listener.tls_certificate): each.trust.at(now_s) for each in self._certified
         }
         return {
-            "listeners": [_address(server) for _, server in self._open if server.sockets],
+            "listeners": [
+                _address(server) + (" (administration)" if entrance.listener.administers else "")
+                for entrance, server in self._open
+                if server.sockets
+            ],
             "certificates": {file: doubt for file, doubt in said.items() if doubt},
         }
 
@@ -198,8 +207,9 @@ class Listening:
 
     @property
     def address(self) -> tuple[str, int]:
-        """Host and port of the first listener that has them; the port is the real one also if 0
-        was asked for. Of a broker that listens on Unix sockets only: the path of one, and 0.
+        """Host and port of the first listener that has them, for clients; the port is the real one
+        also if 0 was asked for. Of a broker that listens on Unix sockets only: the path of one, and
+        0.
 
         An operator may ask at any time: before `start` it is "" and 0, after `stop` and while a
         reload moves listeners what it was.
@@ -209,11 +219,12 @@ class Listening:
         return self._known
 
     def _first(self) -> tuple[str, int]:
-        for _, server in self._open:
+        by_use = sorted(self._open, key=lambda each: each[0].listener.administers)
+        for _, server in by_use:
             name = server.sockets[0].getsockname()
             if isinstance(name, tuple):
                 return name[0], name[1]
-        return str(self._open[0][0].listener.unix_socket), 0
+        return str(by_use[0][0].listener.unix_socket), 0
 
 
 def _address(server: asyncio.Server) -> str:

@@ -145,7 +145,7 @@ class TcpConnection(asyncio.Protocol):
                 if len(data) < len(HTTP_GET) and HTTP_GET.startswith(data):
                     self._wait_for_more(data)
                     return
-                protocol = protocol_of(data)
+                protocol = protocol_of(data, self.entrance.listener)
                 if not self._speaks(protocol):
                     self._refuse(why_refused(data, protocol))
                     return
@@ -214,6 +214,8 @@ class TcpConnection(asyncio.Protocol):
             client = Client(services, self, self.peer, now)
         elif protocol == "websocket":
             client = WebSocket(services, self, self.peer, now)
+        elif self.entrance.listener.administers:
+            client = self.entrance.http(self, self.peer, now)
         else:
             # Zero: asyncio tells when the last byte is out. That counts as acknowledged here.
             transport.set_write_buffer_limits(high=0)
@@ -273,8 +275,7 @@ class TcpConnection(asyncio.Protocol):
     @_guarded
     def _on_timer(self) -> None:
         assert self.client is not None
-        assert self._transport is not None
-        if self._transport.is_closing():
+        if self._transport is None or self._transport.is_closing():
             return
         if self._is_silent():
             self.client.expire(self._clock.monotonic())
@@ -368,8 +369,7 @@ class TcpConnection(asyncio.Protocol):
         self._transport.abort()
 
     def watch_peer(self) -> bool:
-        assert self._transport is not None
-        if sockets.TELLS_ARRIVAL:
+        if sockets.TELLS_ARRIVAL and self._transport is not None:
             sockets.probe(self._transport)
         return sockets.TELLS_ARRIVAL
 
@@ -385,8 +385,8 @@ class TcpConnection(asyncio.Protocol):
 
     def pause_reading(self, reason: str) -> None:
         self.reading_paused_by |= {reason}
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.pause_reading()
+        if (transport := self._transport) is not None and not transport.is_closing():
+            transport.pause_reading()
 
     def resume_reading(self, reason: str) -> None:
         self.reading_paused_by = self.reading_paused_by - {reason} or NOT_PAUSED

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 
@@ -52,6 +52,15 @@ NEAR_MAX = 5
 """Names that are told where there is none as asked for."""
 COMPARED_MAX = 300
 """Names that are compared letter by letter for that: a few ms."""
+
+
+Permit = Callable[[Iterable[str]], Awaitable[None]]
+"""Raises NotAuthorized, unless what has these Topic Filters may be administered; of none: unless
+everything may."""
+
+
+async def everything(_: Iterable[str]) -> None:
+    """The Permit of whoever has the log."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -104,16 +113,19 @@ class Administration:
         self._counters = counters
         self._clock = clock
 
-    async def seek(self, name: str, to: str, *, dry_run: bool = False) -> Moved:
+    async def seek(
+        self, name: str, to: str, permit: Permit = everything, *, dry_run: bool = False
+    ) -> Moved:
         """Let the subscriber go on at the place that `to` means (`replay.spec`); with `dry_run` say
-        what that would do. Raises CommandRefused, ReplaySpecInvalid, StoreError."""
+        what that would do. Raises CommandRefused, ReplaySpecInvalid, NotAuthorized, StoreError."""
         span = parse(to, self._clock.wall_us())
         if span.end is not None:
             raise ReplaySpecInvalid("seek goes to one place: leave the end of the range out")
         async with self._sessions.held(name) as held:
             if held is None:
-                raise self._not_found(name)
+                raise await self._not_found(name, permit)
             session, owner = held
+            await permit(concerned(name, session))
             filters = own_filters(session)
             if not filters:
                 raise CommandRefused(
@@ -156,10 +168,10 @@ class Administration:
                 logger.info("subscriber %r skips %s, by command", name, messages)
         return Moved(name, owner is not OPERATOR, before, through, in_flight, again, skipped)
 
-    async def fork(self, name: str, new: str) -> Forked:
+    async def fork(self, name: str, new: str, permit: Permit = everything) -> Forked:
         """Make a subscriber `new` that has the subscriptions of this one and goes on at its cursor.
         What is in flight to this one is sent to the new one, too. Raises CommandRefused,
-        QuotaExceeded, StoreError."""
+        NotAuthorized, QuotaExceeded, StoreError."""
         validate_new(name, new)
         async with AsyncExitStack() as locks:
             held = {
@@ -168,7 +180,8 @@ class Administration:
             }
             source = held[name]
             if source is None:
-                raise self._not_found(name)
+                raise await self._not_found(name, permit)
+            await permit(concerned(name, source[0]))
             if held[new] is not None:
                 raise CommandRefused(
                     f"there is a subscriber {new} already", f"pubsub subscribers rm {new}"
@@ -203,13 +216,14 @@ class Administration:
         logger.info("subscriber %r is made of %r, by command", new, name)
         return Forked(new, cursor, tuple(sorted([s.filter for s in copied])), left_out)
 
-    async def remove(self, name: str) -> Removed:
+    async def remove(self, name: str, permit: Permit = everything) -> Removed:
         """End the subscriber's session, and its connection if there is one. A group that sessions
-        are subscribed to stays. Raises CommandRefused, StoreError."""
+        are subscribed to stays. Raises CommandRefused, NotAuthorized, StoreError."""
         async with self._sessions.held(name) as held:
             if held is None:
-                raise self._not_found(name)
+                raise await self._not_found(name, permit)
             session, owner = held
+            await permit(concerned(name, session))
             if is_shared(name):
                 await self._refuse_subscribed(name, connected=owner is not OPERATOR)
             unread = len(session.in_flight)
@@ -244,8 +258,15 @@ class Administration:
         count, _ = await self._log.store.count(filters, Offset(after + 1), through)
         return count
 
-    def _not_found(self, name: str) -> NotFound:
+    async def _not_found(self, name: str, permit: Permit) -> NotFound:
+        """To who may not administer everything, no name is told. Raises NotAuthorized."""
+        await permit(())
         return not_found(name, [*self._sessions.owners, *self._sessions.kept])
+
+
+def concerned(name: str, session: Session) -> list[str]:
+    """The Topic Filters that the subscriber is of: a group of one, too."""
+    return [*session.subscriptions, *([name] if is_shared(name) else ())]
 
 
 def own_filters(session: Session) -> list[str]:

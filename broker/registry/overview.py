@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,7 +19,7 @@ from broker.documents import NOT_YET, SessionDocument, SubscriptionDocument
 from broker.documents.queues import RetryDocument
 from broker.errors import StoreCorrupt
 from broker.message import Offset, WallUs, rfc3339
-from broker.registry.administration import not_found
+from broker.registry.administration import Permit, concerned, everything, not_found
 from broker.registry.faces import Owner
 from broker.registry.loading import Documents, load
 from broker.registry.sessions import Sessions
@@ -55,6 +55,14 @@ class Source(Documents, Protocol):
     async def amount(self, offsets: Sequence[Offset]) -> Amount:
         """As `Store.amount`."""
         ...
+
+
+Shown = Callable[[Iterable[str]], Awaitable[bool]]
+"""Whether a subscriber with these Topic Filters is to be seen."""
+
+
+async def everybody(_: Iterable[str]) -> bool:
+    return True
 
 
 @dataclass(slots=True)
@@ -122,7 +130,7 @@ class Overview:
         self._source = source
         self._sessions = sessions
 
-    async def page(self, after: str = "", limit: int = PAGE_MAX) -> Page:
+    async def page(self, after: str = "", limit: int = PAGE_MAX, shown: Shown = everybody) -> Page:
         """Subscribers whose names come after `after`. Raises StoreError."""
         names = heapq.nsmallest(
             limit + 1, [name for name in await self._names() if name > after or not after]
@@ -133,7 +141,7 @@ class Overview:
         filters = looked_at = 0
         for name in names[:limit]:
             looked_at += 1
-            found = await self._look(name)
+            found = await self._look(name, shown)
             if found is not None:
                 rows.append(found[0])
                 unread.append(found[1])
@@ -145,12 +153,16 @@ class Overview:
         await self._measure(rows, unread, through)
         return Page(rows, through, names[looked_at - 1] if looked_at < len(names) else None)
 
-    async def one(self, name: str, now_us: WallUs) -> dict[str, object]:
-        """The record of this subscriber, and more of it. Raises NotFound, StoreError."""
+    async def one(
+        self, name: str, now_us: WallUs, permit: Permit = everything
+    ) -> dict[str, object]:
+        """The record of this subscriber, and more of it. Raises NotFound, NotAuthorized,
+        StoreError."""
         through = self._source.high_watermark
         retries = await self._retries(name)
         found = await self._find(name)
         if found is None:
+            await permit(())
             raise not_found(name, await self._names())
         session, owner = found
         row = self._row(session, owner, filters_max=len(session.subscriptions))
@@ -168,6 +180,7 @@ class Overview:
             more["member_names"] = sorted(owner.member_names)[:SHOWN_MAX]
         unread = unread_of(session)
         unread.beside += retries
+        await permit(concerned(name, session))
         await self._measure([row], [unread], through)
         return row.record(now_us) | {"high_watermark": through} | more
 
@@ -176,17 +189,17 @@ class Overview:
             return {*self._sessions.owners, *self._sessions.kept}
         return [document.client_id for document in await self._source.scan(SessionDocument)]
 
-    async def _look(self, name: str) -> tuple[Row, Unread] | None:
+    async def _look(self, name: str, shown: Shown) -> tuple[Row, Unread] | None:
         try:
             retries = await self._retries(name)
             found = await self._find(name)
         except StoreCorrupt as error:
-            return Row(name, damaged=str(error)), Unread()
+            return (Row(name, damaged=str(error)), Unread()) if await shown(()) else None
         if found is None or not (found[0].durable or found[0].subscriptions):
             return None
-        unread = unread_of(found[0])
+        row, unread, filters = self._row(*found), unread_of(found[0]), concerned(name, found[0])
         unread.beside += retries
-        return self._row(*found), unread
+        return (row, unread) if await shown(filters) else None
 
     async def _retries(self, name: str) -> list[Offset]:
         """What a group is to try again later, beside its window."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import ClassVar, Protocol
 
 from broker.documents import Author
-from broker.security.rules import Right, Rules, Verdict, verdict_of_filter
+from broker.security.rules import Right, Rules, Verdict, verdict_of_all, verdict_of_filter
 from broker.topics import (
     DELAYED_PREFIX,
     REPLAY_ENDED,
@@ -94,6 +94,17 @@ class Rights:
         """Whether something of what was published to the filter before may be read again."""
         return self._may_some(Right.READ_HISTORY, topic_filter) and self.may_subscribe(topic_filter)
 
+    def may_administer(self, topic_filter: str) -> bool:
+        """Whether all of the filter; `EVERYTHING` is all that there is."""
+        return self.explain(Right.ADMINISTER, topic_filter).allowed is True
+
+    @property
+    def may_administer_something(self) -> bool:
+        """Whether a rule allows to, whatever the denials leave of it."""
+        rules = self._current() or ()
+        allowed = [part.listed(Right.ADMINISTER, allow=True) for part in rules if part]
+        return not rules or any(allowed)
+
     def verdict(self, right: Right, topic: str) -> Verdict:
         """What the rules say of a Topic Name, and which rule decided."""
         rules = self._current()
@@ -107,15 +118,17 @@ class Rights:
         return verdict if ours.allowed is None or (ours.allowed and verdict.allowed) else ours
 
     def explain(self, right: Right, topic_filter: str) -> Verdict:
-        """As `verdict`, for a Topic Filter: whether something of it is allowed."""
+        """As `verdict`, for a Topic Filter: whether something of it is allowed; of the right to
+        administer, whether all of it is."""
         if (shared := parse_shared(topic_filter) if is_shared(topic_filter) else None) is not None:
             topic_filter = shared[1]
-        if is_literal(topic_filter):
+        if is_literal(topic_filter) and right is not Right.ADMINISTER:
             return self.verdict(right, topic_filter)
         rules = self._current()
         if rules is None:
             return UNLIMITED
-        return verdict_of_filter([part for part in rules if part], right, topic_filter)
+        asked = verdict_of_all if right is Right.ADMINISTER else verdict_of_filter
+        return asked([part for part in rules if part], right, topic_filter)
 
     def _may_some(self, right: Right, topic_filter: str) -> bool:
         return self.explain(right, topic_filter).allowed is True

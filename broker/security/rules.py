@@ -11,8 +11,10 @@
   only rules have, stands for all of these but those of `$SYS`.
 - A rule is for the topic itself: `$share/<name>/F` and `$replay/<spec>/F` are checked by F, and
   `$delayed/<seconds>/T` is by T. `$dead/<group>/T` is by both: who may read T may read that too.
-- The right `admin` is asked by nothing, so no rule can have it: who may open the admin socket
-  administers. Rules with it that an older program took are listed, and can be removed.
+- The right `admin` is to administer what is of these topics, by a listener for that: subscribers,
+  groups and dead letters whose every topic one rule allows and none denies. `admin #` without any
+  denial is everything: users, rules, settings, the broker itself. Administration has no client
+  identifier.
 """
 
 from __future__ import annotations
@@ -41,10 +43,8 @@ DECIDED_MAX = 200_000
 DECIDED_LENGTH_MAX = 16 << 20
 """Answers that are remembered, of all users together, and the characters of their topics: about
 40 MB, and 20 ms to forget."""
-NO_ADMINISTRATION = (
-    "nothing asks for the right admin: whoever may open the broker's admin socket administers, and"
-    " nobody by the network"
-)
+EVERYTHING = "#"
+"""To administer: also what is of no topic."""
 _PLACEHOLDER = re.compile("%[uc]")
 _DEAD_PREFIX = f"{DEAD}/"
 
@@ -102,10 +102,12 @@ def document_of(rule: Rule) -> RuleDocument:
 
 
 class Verdict(NamedTuple):
-    """`allowed`: None if no rule says anything, which is a no. `rule` decided."""
+    """`allowed`: None if no rule says anything, which is a no. `rule` decided; of a Topic Filter
+    all of which several deny together, these `beside` it."""
 
     allowed: bool | None
     rule: Rule | None
+    beside: tuple[Rule, ...] = ()
 
 
 SILENCE = Verdict(None, None)
@@ -129,11 +131,7 @@ BUILT_IN: dict[str, tuple[Rule, ...]] = {
     ),
     ADMIN: _built_in(
         ADMIN,
-        *[
-            (right, name)
-            for right in (Right.PUBLISH, Right.SUBSCRIBE, Right.READ_HISTORY)
-            for name in ("#", EVERY_OTHER, f"{SYS}/#")
-        ],
+        *[(right, name) for right in Right for name in ("#", EVERY_OTHER, f"{SYS}/#")],
     ),
 }
 """The rules that these roles have, whatever others they are given. A bridge says on its own topic
@@ -141,10 +139,10 @@ below `$SYS` whether it is connected."""
 
 
 def validate(rule: Rule) -> None:
-    """Raises CommandInvalid: the filter is none, or not one for rules; or nothing asks for that."""
+    """Raises CommandInvalid: the filter is none, or not one for rules."""
     topic_filter = rule.filter
-    if rule.right is Right.ADMINISTER:
-        raise CommandInvalid(NO_ADMINISTRATION)
+    if rule.right is Right.ADMINISTER and rule.of_client:
+        raise CommandInvalid("who administers has no client identifier: %c stands for nothing")
     if topic_filter == EVERY_OTHER:
         return
     if _names_lead_below_dollar(topic_filter):
@@ -272,7 +270,7 @@ def verdict_of_filter(of: Sequence[Rules], right: Right, topic_filter: str) -> V
             return Verdict(False, deny)
     exact = {len(levels) for levels, _ in denies if levels[-1] != "#"}
     lengths = {n + beside for n in exact for beside in (-2, 0, 2)}  # Of dead letters, too.
-    denied = SILENCE
+    denied: dict[Rule, None] = {}
     tried: set[str] = set()
     for before, part in _parts(asked):
         for levels, _ in _listed(of, right, allow=True):
@@ -286,8 +284,29 @@ def verdict_of_filter(of: Sequence[Rules], right: Right, topic_filter: str) -> V
                 verdict = _together([rules.decide(right, whole) for rules in of])
                 if verdict.allowed:
                     return verdict
-                denied = verdict if denied is SILENCE else denied
-    return denied
+                if verdict.rule is not None:
+                    denied[verdict.rule] = None
+    if not denied:
+        return SILENCE
+    first, *others = denied
+    return Verdict(False, first, tuple(others))
+
+
+def verdict_of_all(of: Sequence[Rules], right: Right, topic_filter: str) -> Verdict:
+    """Whether one of these allows all of a Topic Filter, and none denies anything of it. EVERYTHING
+    is denied by whatever denies anything."""
+    asked = levels_of(topic_filter)
+    parts = [*_parts(asked)]
+    for levels, deny in _listed(of, right, allow=False):
+        if topic_filter == EVERYTHING or any(
+            _common(levels, part, is_inner=bool(before)) is not None for before, part in parts
+        ):
+            return Verdict(False, deny)
+    wholes = [asked, *[part for _, part in parts[1:2] if part[0] not in ("+", "#")]]
+    for levels, allow in _listed(of, right, allow=True):
+        if any(_covers(levels, whole) for whole in wholes):
+            return Verdict(True, allow)
+    return SILENCE
 
 
 def _parts(asked: Levels) -> Iterable[tuple[Levels, Levels]]:

@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from broker.errors import ConfigError
 from broker.plural import counted
-from broker.settings.listeners import Listener
+from broker.settings.listeners import ADMIN, Listener
 
 if TYPE_CHECKING:
     from cryptography import x509
 
 CIPHERS = "@SECLEVEL=2:ECDHE+AESGCM:ECDHE+CHACHA20"
 """Of TLS 1.2; those of 1.3 are all of this kind."""
-ALPN = {"mqtt": "mqtt", "websocket": "http/1.1"}
+ALPN = {"mqtt": "mqtt", "websocket": "http/1.1", ADMIN: "http/1.1"}
 """What a client may name for a protocol of ours, before its first byte tells."""
 VERIFY = {
     "none": ssl.CERT_NONE,

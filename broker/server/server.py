@@ -48,6 +48,7 @@ from broker.web import acl, draining, queues, reload, subscribers, trimming
 from broker.web import quotas as web_quotas
 from broker.web import users as web_users
 from broker.web.admin import AdminServer, create_app
+from broker.web.guard import Guard
 
 logger = logging.getLogger(__name__)
 STOP_TIMEOUT_S = 5.0
@@ -171,16 +172,17 @@ class Server:
         if config.sys_interval_s:
             self._spawn(sys_tree.publish_forever(clock, config.sys_interval_s))
         more = subscribers.routes_of(self._log, delivery, sessions, groups, self.counters, clock)
-        more += queues.routes(Queues(self._log, groups, clock)) + web_quotas.routes(quotas)
+        more += queues.routes(Queues(self._log, groups, clock), config.data_dir)
+        more += web_quotas.routes(quotas) + reload.routes(self.reloading.reload)
         more += [*acl.routes_of(permissions, users), *web_users.routes_of(users, clock)]
-        self._listening = Listening(services, self._connections)
+        more += draining.routes(self.drain) + trimming.routes(care.retaining.trims)
+        app = create_app(self.status, self.request_stop, more)
+        guard = Guard(app, users, logins, permissions, clock)
+        self._admin = AdminServer(app, config.data_dir / ADMIN_SOCKET, guard)
+        self._listening = Listening(services, self._connections, self._admin.welcome)
         self._moving = Moving(services, self._connections)
         self.reloading.of(self._listening, self._connections)
         self.reloading.also += [renewal_of(users), logins.renewal, care.renewal, asking.renewal]
-        more += draining.routes(self.drain) + reload.routes(self.reloading.reload)
-        more += trimming.routes(care.retaining.trims)
-        app = create_app(self.status, self.request_stop, more)
-        self._admin = AdminServer(app, config.data_dir / ADMIN_SOCKET)
         try:
             await self._admin.start()
             # Last, so that a client that can connect finds everything else ready.
@@ -322,7 +324,8 @@ class Server:
 
     def _task_failed(self, error: Exception) -> None:
         """Without one of its own tasks the broker cannot go on."""
-        logger.critical("the broker stops: %s", error, exc_info=_unexpected(error))
+        unexpected = None if isinstance(error, StoreError) else error
+        logger.critical("the broker stops: %s", error, exc_info=unexpected)
         self._failed(error)
         self.request_stop()
 
@@ -334,7 +337,3 @@ class Server:
         for task in (ending := [*self._tasks]):
             task.cancel()
         await asyncio.gather(*ending, return_exceptions=True)
-
-
-def _unexpected(error: BaseException) -> BaseException | None:
-    return None if isinstance(error, StoreError) else error

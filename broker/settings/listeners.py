@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from broker.errors import ConfigError
 
 PROTOCOLS = ("mqtt", "websocket", "lines")
 """What a listener may speak. The first bytes of a connection tell which it is."""
+ADMIN = "admin"
+"""Or this alone: HTTP, for those who administer."""
 
 CLIENT_CERTIFICATES = ("none", "optional", "required")
 USERS = ("cn", "san")
@@ -23,8 +26,12 @@ class Listener:
     unix_socket: Path | None = None
     """In place of host and port. For this user alone."""
     protocols: tuple[str, ...] = PROTOCOLS
+    """Or ADMIN alone."""
     allow_anonymous: bool | None = None
     """Here; None: as the broker's `allow_anonymous`."""
+    allow_without_tls: bool = False
+    """Administration on the network also without TLS: whoever is on the way reads the passwords of
+    those who administer."""
     proxy_protocol: bool = False
     """Each connection begins with the header of a proxy, which names the client's address: PROXY
     protocol, version 2. Whoever reaches this listener can name any address."""
@@ -51,10 +58,18 @@ class Listener:
     def __post_init__(self) -> None:
         if (self.port is None) == (self.unix_socket is None):
             raise ConfigError("listeners.port", self.port, "give either a port or a unix_socket")
-        if not self.protocols or not set(self.protocols) <= set(PROTOCOLS):
+        if self.administers:
+            self._check_administration()
+        elif not self.protocols or not set(self.protocols) <= set(PROTOCOLS):
             known = ", ".join(PROTOCOLS)
-            raise ConfigError("listeners.protocols", self.protocols, f"must be some of {known}")
+            must = f"must be some of {known}, or {ADMIN} alone"
+            raise ConfigError("listeners.protocols", self.protocols, must)
         self._check_tls()
+
+    @property
+    def administers(self) -> bool:
+        """Whether it is for administration, and for nothing else."""
+        return self.protocols == (ADMIN,)
 
     @property
     def place(self) -> tuple[str, int | None, Path | None]:
@@ -65,6 +80,26 @@ class Listener:
     def tls_files(self) -> list[Path]:
         files = self.tls_certificate, self.tls_key, self.tls_client_ca, self.tls_crl
         return [path for path in files if path is not None]
+
+    def _check_administration(self) -> None:
+        if self.unix_socket is not None:
+            raise ConfigError(
+                "listeners.unix_socket",
+                str(self.unix_socket),
+                "administration is on the socket in the data directory already: give a port",
+            )
+        if self.allow_anonymous:
+            raise ConfigError(
+                "listeners.allow_anonymous", True, "who administers says who it is: leave it out"
+            )
+        if self.tls_certificate is None and not (is_loopback(self.host) or self.allow_without_tls):
+            raise ConfigError(
+                "listeners.host",
+                self.host,
+                "passwords of who administers would go over the network as they are: give a"
+                " tls_certificate (`pubsub cert create`), or allow_without_tls = true if that is"
+                " meant",
+            )
 
     def _check_tls(self) -> None:
         for key, known in (("tls_client_certificates", CLIENT_CERTIFICATES), ("tls_user", USERS)):
@@ -99,3 +134,13 @@ def no_such_host(setting: str, host: str, error: Exception) -> ConfigError:
         f"does not resolve ({why}); give an address of this machine, such as 127.0.0.1,"
         " or 0.0.0.0 for all of them",
     )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a listener on `host`; of names only localhost counts."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

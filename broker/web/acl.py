@@ -20,7 +20,7 @@ from broker.documents import RuleDocument
 from broker.registry.access.acl import Acl
 from broker.registry.access.permissions import Permissions
 from broker.registry.access.users import Users
-from broker.web.answers import answering
+from broker.web.answers import answering, body_of
 
 
 def routes_of(permissions: Permissions, users: Users) -> list[Route]:
@@ -56,8 +56,10 @@ def routes_of(permissions: Permissions, users: Users) -> list[Route]:
 
 async def _rules(request: Request) -> list[RuleDocument]:
     """Raises ValueError, KeyError: they are not as they should be."""
-    asked = await request.json()
-    return [rule_from(record) for record in asked["rules"]]
+    rules = (await body_of(request))["rules"]
+    if not isinstance(rules, list):
+        raise ValueError("rules is no list")
+    return [rule_from(record) for record in rules]
 
 
 def rule_from(record: object) -> RuleDocument:

@@ -1,12 +1,14 @@
-"""Administration over HTTP on a Unix socket in the data directory: reads snapshots, no sessions.
+"""Administration over HTTP: reads snapshots, no sessions.
 
-Whoever may open the socket may administer: it is created with mode 0600 and no TCP port is opened.
-What changes something is told in the diagnostics: `audit.py`.
+It is on a Unix socket in the data directory. Whoever may open that may administer: it is created
+with mode 0600. By the network it is on listeners for that, if an operator wants any, for users with
+the right to (`guard.py`, `permitted.py`). What changes something is told in the diagnostics
+(`audit.py`).
 
 - GET /status   what the broker is doing now, as JSON
-- GET /healthz  200 while the broker runs
+- GET /healthz  200 while the broker runs, to whoever has come in
 - POST /stop    asks the broker to stop, and answers before it does
-- /subscribers  see `subscribers.py`
+- /subscribers, /groups, /users ...: see the other modules
 """
 
 from __future__ import annotations
@@ -23,7 +25,11 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from broker.net import unix
+from broker.net.http import HttpConnection, HttpProtocol
+from broker.web.answers import answering
 from broker.web.audit import Audited, NamesPeer
+from broker.web.guard import Guard, GuardedProtocol
+from broker.web.permitted import trusted
 
 
 def create_app(
@@ -46,9 +52,9 @@ def create_app(
 
     return Starlette(
         routes=[
-            Route("/status", get_status, methods=["GET"]),
+            Route("/status", answering(get_status), methods=["GET"]),
             Route("/healthz", get_health, methods=["GET"]),
-            Route("/stop", post_stop, methods=["POST"]),
+            Route("/stop", answering(post_stop), methods=["POST"]),
             *more,
         ],
         middleware=[Middleware(Audited)],
@@ -66,12 +72,14 @@ class AdminServer:
     behind by a broker that is gone, and is replaced.
     """
 
-    def __init__(self, app: Starlette, socket_path: Path) -> None:
+    def __init__(self, app: Starlette, socket_path: Path, guard: Guard | None = None) -> None:
+        """`guard` is for who comes by the network."""
         self._path = socket_path
+        self._guard = guard
         self._listener: socket.socket | None = None
         self._server = uvicorn.Server(
             uvicorn.Config(
-                app,
+                trusted(app),
                 http=NamesPeer,
                 ws="none",
                 lifespan="off",
@@ -90,6 +98,12 @@ class AdminServer:
         self._server.lifespan = self._server.config.lifespan_class(self._server.config)
         await self._server.startup(sockets=[listener])
         self._listener = listener
+
+    def welcome(self, connection: HttpConnection) -> HttpProtocol:
+        """For a connection to a listener of administration."""
+        assert self._guard is not None
+        state = self._server.server_state
+        return GuardedProtocol(self._server.config, state, self._guard, connection)
 
     async def stop(self) -> None:
         """Answers what was asked, closes, and removes the socket file; nothing if not started."""

@@ -2,9 +2,11 @@
 
     ann (uid 1000) administers: subscribers rm id=sub1: done
     root (uid 0) administers: users add name=bob: refused (409)
+    bob (192.0.2.1:50000) administers: users rm name=ann: refused (403)
 
-The kernel says who opened the socket. Of a request its path, the parameters of its query and
-`TOLD` of its JSON are told, and nothing else of its body: what is secret goes there.
+The kernel says who opened the Unix socket; who came by the network has logged in. Of a request its
+path, the parameters of its query and `TOLD` of its JSON are told, and nothing else of its body:
+what is secret goes there.
 """
 
 from __future__ import annotations
@@ -78,6 +80,8 @@ class Audited:
 
         try:
             await self._app(scope, heard, told)
+            if not body:  # It was refused without a look at it.
+                await heard()
         finally:
             client = scope.get("client") or (NOBODY_KNOWN, 0)
             logger.info("%s administers: %s: %s", client[0], _command(scope, body), outcome)

@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from broker.errors import ConfigError
+from broker.web.answers import answering, refusal
 
 
 def routes(reload: Callable[[], Awaitable[Any]]) -> list[Route]:
@@ -21,6 +22,6 @@ def routes(reload: Callable[[], Awaitable[Any]]) -> list[Route]:
         try:
             return JSONResponse(asdict(await reload()))
         except ConfigError as error:
-            return JSONResponse({"error": str(error)}, status_code=400)
+            return refusal(400, str(error))
 
-    return [Route("/reload", post_reload, methods=["POST"])]
+    return [Route("/reload", answering(post_reload), methods=["POST"])]

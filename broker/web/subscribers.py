@@ -4,6 +4,7 @@
 - GET /subscribers/one?id=
 - POST /subscribers/seek?id=&to=&dry_run=   /fork?id=&new=   /rm?id=
 
+Of each subscriber that is for who may administer all of its filters; a page leaves the others out.
 What cannot be done is answered as by `answers`.
 """
 
@@ -24,6 +25,7 @@ from broker.registry.groups.groups import Groups
 from broker.registry.overview import PAGE_MAX, Overview
 from broker.registry.sessions import Sessions
 from broker.web.answers import answering
+from broker.web.permitted import Permit
 
 
 def routes_of(
@@ -43,7 +45,7 @@ def routes(administration: Administration, overview: Overview, clock: Clock) -> 
     async def get_page(request: Request) -> JSONResponse:
         asked = request.query_params
         limit = min(max(int(asked.get("limit", PAGE_MAX)), 1), PAGE_MAX)
-        page = await overview.page(asked.get("after", ""), limit)
+        page = await overview.page(asked.get("after", ""), limit, Permit(request).allows)
         now_us = clock.wall_us()
         return JSONResponse(
             {
@@ -54,25 +56,27 @@ def routes(administration: Administration, overview: Overview, clock: Clock) -> 
         )
 
     async def get_one(request: Request) -> JSONResponse:
-        return JSONResponse(await overview.one(request.query_params["id"], clock.wall_us()))
+        name, permit = request.query_params["id"], Permit(request).require
+        return JSONResponse(await overview.one(name, clock.wall_us(), permit))
 
     async def post_seek(request: Request) -> JSONResponse:
-        asked = request.query_params
+        asked, permit = request.query_params, Permit(request).require
         dry_run = asked.get("dry_run") == "true"
-        moved = await administration.seek(asked["id"], asked["to"], dry_run=dry_run)
+        moved = await administration.seek(asked["id"], asked["to"], permit, dry_run=dry_run)
         return JSONResponse(asdict(moved))
 
     async def post_fork(request: Request) -> JSONResponse:
-        asked = request.query_params
-        return JSONResponse(asdict(await administration.fork(asked["id"], asked["new"])))
+        asked, permit = request.query_params, Permit(request).require
+        return JSONResponse(asdict(await administration.fork(asked["id"], asked["new"], permit)))
 
     async def post_rm(request: Request) -> JSONResponse:
-        return JSONResponse(asdict(await administration.remove(request.query_params["id"])))
+        name, permit = request.query_params["id"], Permit(request).require
+        return JSONResponse(asdict(await administration.remove(name, permit)))
 
     return [
-        Route("/subscribers", answering(get_page), methods=["GET"]),
-        Route("/subscribers/one", answering(get_one), methods=["GET"]),
-        Route("/subscribers/seek", answering(post_seek), methods=["POST"]),
-        Route("/subscribers/fork", answering(post_fork), methods=["POST"]),
-        Route("/subscribers/rm", answering(post_rm), methods=["POST"]),
+        Route("/subscribers", answering(get_page, None), methods=["GET"]),
+        Route("/subscribers/one", answering(get_one, None), methods=["GET"]),
+        Route("/subscribers/seek", answering(post_seek, None), methods=["POST"]),
+        Route("/subscribers/fork", answering(post_fork, None), methods=["POST"]),
+        Route("/subscribers/rm", answering(post_rm, None), methods=["POST"]),
     ]

@@ -1,4 +1,4 @@
-"""Removing messages by hand, over the administration's socket.
+"""Removing messages by hand, over HTTP.
 
 - POST /log/trim?before=SPEC&filter=F&filter=G&unread=1&dry_run=1   begins it
 - GET /log/trim     how far it is
@@ -17,11 +17,15 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from broker.web.answers import answering
+from broker.web.permitted import EVERY_TOPIC
 
 PATH = "/log/trim"
 
 
 class Trims(Protocol):
+    filters: Sequence[str]
+    """Of the one that is under way, or was the last; none: every topic."""
+
     async def begin(
         self, spec: str, filters: Sequence[str], *, unread: bool, dry_run: bool
     ) -> None: ...
@@ -33,14 +37,20 @@ class Trims(Protocol):
 
 def routes(trims: Trims) -> list[Route]:
     async def post(request: Request) -> JSONResponse:
-        asked = request.query_params
+        query = request.query_params
         await trims.begin(
-            asked.get("before", ""),
-            asked.getlist("filter"),
-            unread=asked.get("unread") == "1",
-            dry_run=asked.get("dry_run") == "1",
+            query.get("before", ""),
+            query.getlist("filter"),
+            unread=query.get("unread") == "1",
+            dry_run=query.get("dry_run") == "1",
         )
         return JSONResponse(trims.state(), status_code=202)
+
+    def asked(request: Request) -> Sequence[str]:
+        return request.query_params.getlist("filter") or EVERY_TOPIC
+
+    def under_way(_: Request) -> Sequence[str]:
+        return trims.filters or EVERY_TOPIC
 
     async def get(_: Request) -> JSONResponse:
         return JSONResponse(trims.state())
@@ -50,7 +60,7 @@ def routes(trims: Trims) -> list[Route]:
         return JSONResponse(trims.state())
 
     return [
-        Route(PATH, answering(post), methods=["POST"]),
-        Route(PATH, get, methods=["GET"]),
-        Route(PATH, delete, methods=["DELETE"]),
+        Route(PATH, answering(post, asked), methods=["POST"]),
+        Route(PATH, answering(get, under_way), methods=["GET"]),
+        Route(PATH, answering(delete, under_way), methods=["DELETE"]),
     ]

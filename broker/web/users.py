@@ -21,7 +21,7 @@ from broker.clock import Clock
 from broker.registry.access.accounts import Accounts
 from broker.registry.access.users import Users
 from broker.security.names import STANDARD
-from broker.web.answers import answering
+from broker.web.answers import answering, body_of
 
 
 def routes_of(users: Users, clock: Clock) -> list[Route]:
@@ -67,13 +67,14 @@ def routes(accounts: Accounts) -> list[Route]:
 
 async def _asked(request: Request) -> dict[str, Any]:
     """Raises ValueError, KeyError: it is not as it should be."""
-    asked = await request.json()
+    asked = await body_of(request)
     for name, kind in (("name", str), ("password", str), ("scram", str), ("roles", list)):
         if not isinstance(asked.get(name, kind()), kind):
             raise ValueError(f"{name} is of the wrong kind")
     passwords = asked.get("passwords", {})
+    if not isinstance(passwords, dict):
+        raise ValueError("passwords is no object")
     texts = [*asked.get("roles", []), *passwords, *passwords.values()]
     if not all(isinstance(text, str) for text in texts):
         raise ValueError("something is no text")
-    assert isinstance(asked, dict)
     return asked

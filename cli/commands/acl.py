@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from cli.options import DataDir
+from cli.blocks import with_blocks
+from cli.options import AdminOptions
 
 EXAMPLES = {
     "add": """\b
@@ -39,7 +40,7 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="Of a user, or with --
 Effect = Annotated[str, typer.Argument(metavar="allow|deny", help="A denial wins.")]
 Right = Annotated[
     str,
-    typer.Argument(metavar="RIGHT", help="publish, subscribe or read-history."),
+    typer.Argument(metavar="RIGHT", help="publish, subscribe, read-history or admin."),
 ]
 Filter = Annotated[
     str,
@@ -49,57 +50,68 @@ Role = Annotated[bool, typer.Option("--role", help="NAME is a role: of all who h
 Json = Annotated[bool, typer.Option("--json", help="As lines of JSON.")]
 
 
+@with_blocks
 def add(
     name: Name,
     effect: Effect,
     right: Right,
     topic_filter: Filter,
     role: Role = False,
-    data_dir: DataDir = Path("data"),
+    *,
+    broker: AdminOptions,
 ) -> None:
     """Add a rule, which counts at once.
 
     Something is allowed if some rule of the user or its roles allows it, and none denies it.
     """
     from cli import acl
+    from cli.where import find
 
-    acl.add(data_dir, acl.rule(name, effect, right, topic_filter, role=role))
+    acl.add(find(broker), acl.rule(name, effect, right, topic_filter, role=role))
 
 
+@with_blocks
 def rm(
     name: Name,
     effect: Effect,
     right: Right,
     topic_filter: Filter,
     role: Role = False,
-    data_dir: DataDir = Path("data"),
+    *,
+    broker: AdminOptions,
 ) -> None:
     """Remove a rule. What it allowed is not delivered any more."""
     from cli import acl
+    from cli.where import find
 
-    acl.rm(data_dir, acl.rule(name, effect, right, topic_filter, role=role))
+    acl.rm(find(broker), acl.rule(name, effect, right, topic_filter, role=role))
 
 
+@with_blocks
 def ls(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Only of this one.")] = None,
     role: Role = False,
-    data_dir: DataDir = Path("data"),
+    *,
+    broker: AdminOptions,
     json: Json = False,
 ) -> None:
     """All rules, of users and of roles."""
     from cli import acl
+    from cli.where import find
 
-    acl.ls(data_dir, name, role=role, json=json)
+    acl.ls(find(broker), name, role=role, json=json)
 
 
+@with_blocks
 def check(
     user: Annotated[str, typer.Argument(metavar="USER", help="Whose rights.")],
-    right: Annotated[str, typer.Argument(metavar="pub|sub|read", help="To do what.")],
+    right: Annotated[str, typer.Argument(metavar="pub|sub|read|admin", help="To do what.")],
     topic: Annotated[str, typer.Argument(metavar="TOPIC", help="A topic, or a filter.")],
     client_id: Annotated[
         str, typer.Option("--id", "-i", metavar="ID", help="As a client of this identifier.")
     ] = "",
-    data_dir: DataDir = Path("data"),
+    *,
+    broker: AdminOptions,
     json: Json = False,
 ) -> None:
     """Say whether a user may do something, and which rule decides.
@@ -107,18 +119,22 @@ def check(
     `read` is to read again what was published before. Exit code 77: it is not allowed.
     """
     from cli import acl
+    from cli.where import find
 
-    acl.check(data_dir, user, right, topic, client_id=client_id, json=json)
+    acl.check(find(broker), user, right, topic, client_id=client_id, json=json)
 
 
+@with_blocks
 def take(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="As acl_file of Mosquitto.")],
-    data_dir: DataDir = Path("data"),
+    *,
+    broker: AdminOptions,
 ) -> None:
     """Add the rules of an acl file of Mosquitto.
 
     All that it does not allow is denied then, so users do not have the role standard any more.
     """
     from cli import acl
+    from cli.where import find
 
-    acl.take(data_dir, file)
+    acl.take(find(broker), file)

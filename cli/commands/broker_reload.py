@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from cli import output
-from cli.options import DataDir
+from cli.blocks import with_blocks
+from cli.options import AdminOptions
 
 EXAMPLES = """\b
 Example:
@@ -13,14 +12,16 @@ Example:
 """
 
 
-def run(data_dir: DataDir = Path("data")) -> None:
+@with_blocks
+def run(*, broker: AdminOptions) -> None:
     """Have the broker read its settings and certificates again.
 
     No connection is lost. If something is wrong in them, what was in force stays in force.
     """
     from cli.admin import request
+    from cli.where import find
 
-    said = request("POST", "/reload", data_dir)
+    said = request("POST", "/reload", find(broker))
     changed, restart = said["changed"], said["restart"]
     output.note(f"read again; in force now: {', '.join(changed) or 'nothing new'}")
     if restart:

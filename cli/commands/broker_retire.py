@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from cli import output
+from cli.blocks import with_blocks
 from cli.commands.broker_stop import Timeout
-from cli.options import DataDir
+from cli.options import AdminOptions
 
 EXAMPLES = """\b
 Example:
@@ -16,9 +15,17 @@ As `pubsub broker stop --drain`, but clients are told not to come back.
 """
 
 
-def run(data_dir: DataDir = Path("data"), timeout: Timeout = 30.0) -> None:
-    """Stop a broker of several for good: its clients go on at the others."""
-    from cli.stopping import stop
+@with_blocks
+def run(*, broker: AdminOptions, timeout: Timeout = 30.0) -> None:
+    """Stop one of several brokers for good.
 
-    stop(data_dir, timeout, "/drain?for_good=true")
-    output.note(f"the other brokers have all that it had: {data_dir}/ may be removed")
+    Its clients go on at the others.
+    """
+    from cli.remote import Remote
+    from cli.stopping import stop
+    from cli.where import find
+
+    where = find(broker)
+    stop(where, timeout, "/drain?for_good=true")
+    if not isinstance(where, Remote):
+        output.note(f"the other brokers have all that it had: {where}/ may be removed")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cli import output
-from cli.options import DataDir
+from cli.blocks import with_blocks
+from cli.options import AdminOptions
 
 EXAMPLES = """\b
 Examples:
@@ -24,8 +24,10 @@ gets all figures, as --all does.
 """
 
 
+@with_blocks
 def run(
-    data_dir: DataDir = Path("data"),
+    *,
+    broker: AdminOptions,
     everything: Annotated[
         bool, typer.Option("--all", help="All figures, a line for each.")
     ] = False,
@@ -34,8 +36,9 @@ def run(
     """What the broker on a data directory is doing."""
     from cli import status
     from cli.admin import request
+    from cli.where import find
 
-    told = request("GET", "/status", data_dir)
+    told = request("GET", "/status", find(broker))
     if as_json:
         output.text(json.dumps(told) + "\n")
     elif everything or not output.to_terminal():

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cli.options import DataDir, finite
+from cli.blocks import with_blocks
+from cli.options import AdminOptions, finite
 
 EXAMPLES = """\b
 Examples:
@@ -19,15 +19,21 @@ Timeout = Annotated[
 ]
 
 
+@with_blocks
 def run(
-    data_dir: DataDir = Path("data"),
+    *,
+    broker: AdminOptions,
     timeout: Timeout = 30.0,
     drain: Annotated[
         bool,
         typer.Option("--drain", help="Let clients go on at other brokers that share its log."),
     ] = False,
 ) -> None:
-    """Stop the broker on a data directory, and wait until it has."""
-    from cli.stopping import stop
+    """Stop the broker, and wait until it has.
 
-    stop(data_dir, timeout, "/drain" if drain else "/stop")
+    One elsewhere is only asked to.
+    """
+    from cli.stopping import stop
+    from cli.where import find
+
+    stop(find(broker), timeout, "/drain" if drain else "/stop")

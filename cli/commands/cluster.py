@@ -61,7 +61,7 @@ def init(
 
 
 def status(store: Store, json: Json = False) -> None:
-    """Say which nodes keep the log, how much there is, and which brokers live."""
+    """Say which nodes keep the log, how much it is, and who lives."""
     from cli import cluster
 
     cluster.status(store, as_json=json)

@@ -14,6 +14,7 @@ EXAMPLES = {
 Examples:
   pubsub context add home -L mqtts://ann@broker.example --password-stdin
   pubsub context add work -L wss://work.example/mqtt --cafile ca.crt --select
+  pubsub context add home -L mqtts://ann@h.lan --admin https://h.lan:8884
 """,
     "select": """\b
 Example:
@@ -36,6 +37,9 @@ def add(
     name: Name,
     *,
     broker: BrokerOptions,
+    admin: Annotated[
+        str | None, typer.Option(help="Where it is administered: https://HOST:PORT.")
+    ] = None,
     select: Annotated[
         bool, typer.Option("--select", help="Let commands talk to it from now on.")
     ] = False,
@@ -47,7 +51,7 @@ def add(
     """
     from cli import contexts, output
 
-    context = contexts.made_of(name, broker)
+    context = contexts.made_of(name, broker, admin)
     contexts.save(contexts.load().with_one(name, context, select=select))
     output.note(f"kept in {contexts.path()}")
     if not select:

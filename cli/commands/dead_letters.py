@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cli.options import OFFSET_MAX, DataDir, GroupFilter, GroupName
+from cli.blocks import with_blocks
+from cli.options import OFFSET_MAX, AdminOptions, GroupFilter, GroupName
 
 EXAMPLES = {
     "ls": """\b
@@ -40,39 +40,47 @@ OneOffset = Annotated[
 AllOfThem = Annotated[bool, typer.Option("--all", help="All of the group.")]
 
 
+@with_blocks
 def ls(
     group: Annotated[str | None, typer.Option("--group", help="Only of this group.")] = None,
     topic_filter: GroupFilter = None,
-    data_dir: DataDir = Path("data"),
+    *,
+    broker: AdminOptions,
     json: Annotated[bool, typer.Option("--json", help="A line of JSON for each.")] = False,
 ) -> None:
     """Messages that no worker of a group could deal with, and why."""
     from cli import queues
+    from cli.where import find
 
-    queues.list_letters(data_dir, group, topic_filter, json=json)
+    queues.list_letters(find(broker), group, topic_filter, json=json)
 
 
+@with_blocks
 def show(
     group: GroupName,
     offset: Annotated[
         int, typer.Argument(min=1, max=OFFSET_MAX, metavar="OFFSET", help="Of its message.")
     ],
     topic_filter: GroupFilter = None,
-    data_dir: DataDir = Path("data"),
+    *,
+    broker: AdminOptions,
     json: Annotated[bool, typer.Option("--json", help="As one line of JSON.")] = False,
 ) -> None:
     """A dead letter, and the payload of its message."""
     from cli import queues
+    from cli.where import find
 
-    queues.show_letter(data_dir, group, offset, topic_filter, json=json)
+    queues.show_letter(find(broker), group, offset, topic_filter, json=json)
 
 
+@with_blocks
 def redrive(
     group: GroupName,
     offset: OneOffset = None,
     all_of_them: AllOfThem = False,
     topic_filter: GroupFilter = None,
-    data_dir: DataDir = Path("data"),
+    *,
+    broker: AdminOptions,
     json: Annotated[bool, typer.Option("--json", help="As one line of JSON.")] = False,
 ) -> None:
     """Give dead letters back to their group.
@@ -80,17 +88,20 @@ def redrive(
     It tries them as if it had never done so.
     """
     from cli import queues
+    from cli.where import find
 
     _say_which(offset, all_of_them)
-    queues.change_letters(data_dir, "redrive", group, offset, topic_filter, json=json)
+    queues.change_letters(find(broker), "redrive", group, offset, topic_filter, json=json)
 
 
+@with_blocks
 def drop(
     group: GroupName,
     offset: OneOffset = None,
     all_of_them: AllOfThem = False,
     topic_filter: GroupFilter = None,
-    data_dir: DataDir = Path("data"),
+    *,
+    broker: AdminOptions,
     json: Annotated[bool, typer.Option("--json", help="As one line of JSON.")] = False,
 ) -> None:
     """Drop dead letters.
@@ -98,9 +109,10 @@ def drop(
     Their messages are not kept for them any more.
     """
     from cli import queues
+    from cli.where import find
 
     _say_which(offset, all_of_them)
-    queues.change_letters(data_dir, "drop", group, offset, topic_filter, json=json)
+    queues.change_letters(find(broker), "drop", group, offset, topic_filter, json=json)
 
 
 def _say_which(offset: int | None, all_of_them: bool) -> None:

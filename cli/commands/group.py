@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cli.options import DataDir, DryRun, GroupFilter, GroupName, SeekTo
+from cli.blocks import with_blocks
+from cli.options import AdminOptions, DryRun, GroupFilter, GroupName, SeekTo
 
 EXAMPLES = {
     "create": """\b
@@ -35,6 +35,7 @@ Example:
 }
 
 
+@with_blocks
 def create(
     name: Annotated[str, typer.Argument(metavar="NAME", help="As in sub --group NAME.")],
     topic_filter: Annotated[
@@ -53,7 +54,8 @@ def create(
     lease: Annotated[
         str, typer.Option("--lease", metavar="TIME", help="How long a worker may take.")
     ] = "5m",
-    data_dir: DataDir = Path("data"),
+    *,
+    broker: AdminOptions,
     json: Annotated[bool, typer.Option("--json", help="As one line of JSON.")] = False,
 ) -> None:
     """Make a group, whose workers share the messages of a filter.
@@ -63,6 +65,7 @@ def create(
     """
     from cli import queues
     from cli.periods import milliseconds, span_ms
+    from cli.where import find
 
     first_ms, max_ms = span_ms("--backoff", backoff)
     asked = {
@@ -71,50 +74,62 @@ def create(
         "backoff_max_ms": str(max_ms),
         "lease_ms": str(milliseconds("--lease", lease)),
     }
-    queues.create(data_dir, name, topic_filter, start=start, asked=asked, json=json)
+    queues.create(find(broker), name, topic_filter, start=start, asked=asked, json=json)
 
 
+@with_blocks
 def ls(
-    data_dir: DataDir = Path("data"),
+    *,
+    broker: AdminOptions,
     json: Annotated[bool, typer.Option("--json", help="A line of JSON for each group.")] = False,
 ) -> None:
     """Groups of workers. Those of Shared Subscriptions of clients, too."""
     from cli import queues
+    from cli.where import find
 
-    queues.ls(data_dir, json=json)
+    queues.ls(find(broker), json=json)
 
 
+@with_blocks
 def show(
     name: GroupName,
     topic_filter: GroupFilter = None,
-    data_dir: DataDir = Path("data"),
+    *,
+    broker: AdminOptions,
     json: Annotated[bool, typer.Option("--json", help="As one line of JSON.")] = False,
 ) -> None:
     """What a group is, and what waits in it."""
     from cli import queues
+    from cli.where import find
 
-    queues.show(data_dir, name, topic_filter, json=json)
+    queues.show(find(broker), name, topic_filter, json=json)
 
 
+@with_blocks
 def seek(
     name: GroupName,
     to: SeekTo,
     dry_run: DryRun = False,
     topic_filter: GroupFilter = None,
-    data_dir: DataDir = Path("data"),
+    *,
+    broker: AdminOptions,
     json: Annotated[bool, typer.Option("--json", help="As one line of JSON.")] = False,
 ) -> None:
     """Let a group go on at another place, as `pubsub subscribers seek`."""
     from cli import queues, subscribers
+    from cli.where import find
 
-    group = queues.named(data_dir, name, topic_filter)
-    subscribers.seek(data_dir, group, to, dry_run=dry_run, json=json)
+    where = find(broker)
+    group = queues.named(where, name, topic_filter)
+    subscribers.seek(where, group, to, dry_run=dry_run, json=json)
 
 
+@with_blocks
 def rm(
     name: GroupName,
     topic_filter: GroupFilter = None,
-    data_dir: DataDir = Path("data"),
+    *,
+    broker: AdminOptions,
     json: Annotated[bool, typer.Option("--json", help="As one line of JSON.")] = False,
 ) -> None:
     """Remove a group of `pubsub group create`.
@@ -124,5 +139,6 @@ def rm(
     What it has not handed out is counted as dropped. Its dead letters stay.
     """
     from cli import queues
+    from cli.where import find
 
-    queues.rm(data_dir, name, topic_filter, json=json)
+    queues.rm(find(broker), name, topic_filter, json=json)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cli.options import DataDir
+from cli.blocks import with_blocks
+from cli.options import AdminOptions
 
 EXAMPLES = """\b
 Examples:
@@ -17,12 +17,14 @@ Examples:
 """
 
 
+@with_blocks
 def run(
     before: Annotated[
         str, typer.Option("--before", metavar="SPEC", help="As `pubsub sub --from`; -N: all but N.")
     ],
     filters: Annotated[list[str] | None, typer.Argument(help="Topic filters; all topics.")] = None,
-    data_dir: DataDir = Path("data"),
+    *,
+    broker: AdminOptions,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
     unread: Annotated[
         bool,
@@ -37,5 +39,6 @@ def run(
     space is used for new messages; `pubsub compact` gives it back.
     """
     from cli.log_trim import trim
+    from cli.where import find
 
-    trim(data_dir, before, filters or [], dry_run=dry_run, unread=unread, yes=yes, json=json)
+    trim(find(broker), before, filters or [], dry_run=dry_run, unread=unread, yes=yes, json=json)

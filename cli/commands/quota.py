@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cli.options import DataDir
+from cli.blocks import with_blocks
+from cli.options import AdminOptions
 
 EXAMPLES = {
     "set": """\b
@@ -31,6 +31,7 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="Of a user, or with --
 Role = Annotated[bool, typer.Option("--role", help="For each user that has the role.")]
 
 
+@with_blocks
 def put(
     name: Name,
     role: Role = False,
@@ -50,10 +51,12 @@ def put(
     retained: Annotated[
         int | None, typer.Option(min=1, help="Topics with a retained message of the user.")
     ] = None,
-    data_dir: DataDir = Path("data"),
+    *,
+    broker: AdminOptions,
 ) -> None:
     """Limit what a user may use, in place of the quota that it had."""
     from cli import quotas
+    from cli.where import find
 
     limits = {
         "connections": connections,
@@ -67,21 +70,26 @@ def put(
     }
     if all(limit is None for limit in limits.values()):
         raise typer.BadParameter("a limit is missing, such as --connections 10")
-    quotas.put(data_dir, name, limits, role=role)
+    quotas.put(find(broker), name, limits, role=role)
 
 
+@with_blocks
 def ls(
-    data_dir: DataDir = Path("data"),
+    *,
+    broker: AdminOptions,
     json: Annotated[bool, typer.Option("--json", help="A line of JSON for each.")] = False,
 ) -> None:
     """Which there are."""
     from cli import quotas
+    from cli.where import find
 
-    quotas.ls(data_dir, as_json=json)
+    quotas.ls(find(broker), as_json=json)
 
 
-def rm(name: Name, role: Role = False, data_dir: DataDir = Path("data")) -> None:
+@with_blocks
+def rm(name: Name, role: Role = False, *, broker: AdminOptions) -> None:
     """Limit it no more."""
     from cli import quotas
+    from cli.where import find
 
-    quotas.remove(data_dir, name, role=role)
+    quotas.remove(find(broker), name, role=role)

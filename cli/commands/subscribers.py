@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cli.options import DataDir
+from cli.blocks import with_blocks
+from cli.options import AdminOptions
 
 EXAMPLES = """\b
 Examples:
@@ -19,8 +19,10 @@ Examples:
 """
 
 
+@with_blocks
 def run(
-    data_dir: DataDir = Path("data"),
+    *,
+    broker: AdminOptions,
     json: Annotated[
         bool, typer.Option("--json", help="A line of JSON for each subscriber.")
     ] = False,
@@ -30,5 +32,6 @@ def run(
     LAG are the messages that it has not acknowledged, BEHIND is how old the oldest of them is.
     """
     from cli.subscribers import ls
+    from cli.where import find
 
-    ls(data_dir, json=json)
+    ls(find(broker), json=json)

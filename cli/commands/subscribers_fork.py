@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cli.options import DataDir, SubscriberId
+from cli.blocks import with_blocks
+from cli.options import AdminOptions, SubscriberId
 
 EXAMPLES = """\b
 Example:
@@ -15,10 +15,12 @@ Example:
 """
 
 
+@with_blocks
 def run(
     name: SubscriberId,
     new: Annotated[str, typer.Argument(metavar="NEW", help="The name of the new one.")],
-    data_dir: DataDir = Path("data"),
+    *,
+    broker: AdminOptions,
     json: Annotated[bool, typer.Option("--json", help="As one line of JSON.")] = False,
 ) -> None:
     """Make a subscriber with filters and place of another.
@@ -26,5 +28,6 @@ def run(
     What that one has in flight, the new one is sent, too.
     """
     from cli.subscribers import fork
+    from cli.where import find
 
-    fork(data_dir, name, new, json=json)
+    fork(find(broker), name, new, json=json)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cli.options import DataDir, SubscriberId
+from cli.blocks import with_blocks
+from cli.options import AdminOptions, SubscriberId
 
 EXAMPLES = """\b
 Example:
@@ -15,9 +15,11 @@ Example:
 """
 
 
+@with_blocks
 def run(
     name: SubscriberId,
-    data_dir: DataDir = Path("data"),
+    *,
+    broker: AdminOptions,
     json: Annotated[bool, typer.Option("--json", help="As one line of JSON.")] = False,
 ) -> None:
     """End a subscriber: its session, its place, its connection.
@@ -25,5 +27,6 @@ def run(
     A group ends when nobody is subscribed to it any more.
     """
     from cli.subscribers import rm
+    from cli.where import find
 
-    rm(data_dir, name, json=json)
+    rm(find(broker), name, json=json)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cli.options import DataDir, DryRun, SeekTo, SubscriberId
+from cli.blocks import with_blocks
+from cli.options import AdminOptions, DryRun, SeekTo, SubscriberId
 
 EXAMPLES = """\b
 Examples:
@@ -16,11 +16,13 @@ Examples:
 """
 
 
+@with_blocks
 def run(
     name: SubscriberId,
     to: SeekTo,
     dry_run: DryRun = False,
-    data_dir: DataDir = Path("data"),
+    *,
+    broker: AdminOptions,
     json: Annotated[bool, typer.Option("--json", help="As one line of JSON.")] = False,
 ) -> None:
     """Let a subscriber go on at another place, connected or not.
@@ -29,5 +31,6 @@ def run(
     flight stays so until it is acknowledged.
     """
     from cli.subscribers import seek
+    from cli.where import find
 
-    seek(data_dir, name, to, dry_run=dry_run, json=json)
+    seek(find(broker), name, to, dry_run=dry_run, json=json)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cli.options import DataDir, SubscriberId
+from cli.blocks import with_blocks
+from cli.options import AdminOptions, SubscriberId
 
 EXAMPLES = """\b
 Examples:
@@ -16,12 +16,15 @@ Examples:
 """
 
 
+@with_blocks
 def run(
     name: SubscriberId,
-    data_dir: DataDir = Path("data"),
+    *,
+    broker: AdminOptions,
     json: Annotated[bool, typer.Option("--json", help="As one line of JSON.")] = False,
 ) -> None:
     """One subscriber: its filters, its place, what is in flight."""
     from cli.subscribers import show
+    from cli.where import find
 
-    show(data_dir, name, json=json)
+    show(find(broker), name, json=json)

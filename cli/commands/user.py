@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from cli.options import DataDir
+from cli.blocks import with_blocks
+from cli.options import AccountOptions, AdminOptions
 
 EXAMPLES = {
     "add": """\b
@@ -47,6 +48,7 @@ PasswordStdin = Annotated[
 ]
 
 
+@with_blocks
 def add(
     name: UserName,
     admin: Annotated[
@@ -61,7 +63,8 @@ def add(
     ] = False,
     password_file: PasswordFile = None,
     password_stdin: PasswordStdin = False,
-    data_dir: DataDir = Path("data"),
+    *,
+    broker: AccountOptions,
     json: Annotated[bool, typer.Option("--json", help="As one line of JSON.")] = False,
 ) -> None:
     """Add a user. The password is asked for, twice.
@@ -71,9 +74,11 @@ def add(
     """
     from broker.security.names import ADMIN, STANDARD
     from cli import users
+    from cli.where import find
 
+    where = find(broker)
     users.add(
-        data_dir,
+        where,
         name,
         roles=[*(role or ([] if admin else [STANDARD])), *([ADMIN] if admin else [])],
         scram=scram,
@@ -83,6 +88,7 @@ def add(
     )
 
 
+@with_blocks
 def passwd(
     name: UserName,
     scram: Annotated[
@@ -90,13 +96,15 @@ def passwd(
     ] = None,
     password_file: PasswordFile = None,
     password_stdin: PasswordStdin = False,
-    data_dir: DataDir = Path("data"),
+    *,
+    broker: AccountOptions,
 ) -> None:
     """Give a user another password. What is connected with the old one is disconnected."""
     from cli import users
+    from cli.where import find
 
     users.set_password(
-        data_dir,
+        find(broker),
         name,
         scram=scram,
         password_file=password_file,
@@ -104,6 +112,7 @@ def passwd(
     )
 
 
+@with_blocks
 def roles(
     name: UserName,
     role: Annotated[
@@ -111,43 +120,52 @@ def roles(
         typer.Argument(metavar="ROLE...", help="All that it has then; `admin` may do everything."),
     ] = None,
     none: Annotated[bool, typer.Option("--none", help="No role: only rules of its own.")] = False,
-    data_dir: DataDir = Path("data"),
+    *,
+    broker: AdminOptions,
 ) -> None:
     """Give a user other roles, in place of those that it has. They count at once.
 
     The rules of a role, and its quota, are for all who have it; `pubsub acl ls` lists the rules.
     """
     from cli import users
+    from cli.where import find
 
     if bool(role) == none:
         raise typer.BadParameter("name the roles that it has from now on, or --none")
-    users.set_roles(data_dir, name, role or [])
+    users.set_roles(find(broker), name, role or [])
 
 
-def rm(name: UserName, data_dir: DataDir = Path("data")) -> None:
+@with_blocks
+def rm(name: UserName, *, broker: AdminOptions) -> None:
     """Remove a user, and end its connections.
 
     Its sessions stay until they expire, for who has its name then; `pubsub subscribers rm` ends
     one.
     """
     from cli import users
+    from cli.where import find
 
-    users.rm(data_dir, name)
+    users.rm(find(broker), name)
 
 
+@with_blocks
 def ls(
-    data_dir: DataDir = Path("data"),
+    *,
+    broker: AdminOptions,
     json: Annotated[bool, typer.Option("--json", help="A line of JSON for each user.")] = False,
 ) -> None:
     """All users, with their roles."""
     from cli import users
+    from cli.where import find
 
-    users.ls(data_dir, json=json)
+    users.ls(find(broker), json=json)
 
 
+@with_blocks
 def take(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="As mosquitto_passwd makes it.")],
-    data_dir: DataDir = Path("data"),
+    *,
+    broker: AdminOptions,
 ) -> None:
     """Add the users of a password file of Mosquitto.
 
@@ -155,5 +173,6 @@ def take(
     replaced at the first login.
     """
     from cli import users
+    from cli.where import find
 
-    users.take(data_dir, file)
+    users.take(find(broker), file)

@@ -31,7 +31,7 @@ class Place:
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        self.tls_port, self.port = free_port(), free_port()
+        self.tls_port, self.admin_port, self.port = free_port(), free_port(), free_port()
         self.broker: subprocess.Popen[bytes] | None = None
         (home / "passwd").write_text(
             "carl:$6$Y4N99inO+zC+KiER$dpkRbAT+G3/3pBdBDqoL9IU7fchj/xCcV/aai7+4zU6HMJgd0/gyaW3uC54bsEfTJEE8PUaiWYOkGdlmJtnSMg==\n"
@@ -47,6 +47,7 @@ class Place:
         for host in HOSTS:
             command = command.replace(host, "localhost")
         command = re.sub(r"(mqtts://[^ /]*localhost)", rf"\1:{self.tls_port}", command)
+        command = command.replace("localhost:8884", f"localhost:{self.admin_port}")
         command = command.replace("localhost:1883", f"localhost:{self.port}")
         command = command.replace("-p 8883", f"-p {self.tls_port}")
         command = command.replace("/etc/mosquitto", str(self.home)).replace("~", str(self.home))
@@ -74,9 +75,13 @@ class Place:
         )
         assert done.returncode == 0, (command, done.stderr.decode())
         if to_file:
+            secure = done.stdout.replace(b"port = 8883", b"port = %d" % self.tls_port)
+            admin = done.stdout.replace(b"port = 8883", b"port = %d" % self.admin_port)
             (self.home / to_file).write_bytes(
-                done.stdout.replace(b"port = 8883", b"port = %d" % self.tls_port)
+                secure
                 + b"[[listeners]]\nport = %d\n" % self.port
+                + admin
+                + b'protocols = ["admin"]\n'
             )
 
     @property
@@ -122,7 +127,7 @@ def test_every_command_of_the_page_works(place: Place) -> None:
     found = commands(PAGE)
     assert len(found) > 20
     for command in found:
-        if command.startswith("pubsub sub"):
+        if command.startswith("pubsub sub "):
             place.run(
                 "pubsub pub -L mqtts://ann@broker.example/weather x -r --cafile ca.crt"
                 " --password-stdin"

@@ -53,7 +53,8 @@ USED_BY_CLI = {
     "security": {"cli.acl", "cli.quotas", "cli.users", "cli.commands.user"},
     "store": {
         *("cli.history", "cli.topics", "cli.database", "cli.check", "cli.salvage"),
-        *("cli.copying", "cli.backup", "cli.restore", "cli.compact", "cli.log_trim", "cli.queues"),
+        *("cli.copying", "cli.backup", "cli.restore", "cli.compact", "cli.log_trim"),
+        "cli.queue_view",
         "cli.cluster",
     },
     "session": {"cli.check", "cli.salvage"},

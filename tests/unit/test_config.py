@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from broker.config import Config, is_loopback
+from broker.config import Config
 from broker.errors import ConfigError
 from broker.settings.dedup import DedupRule
-from broker.settings.listeners import Listener
+from broker.settings.listeners import Listener, is_loopback
 
 
 def written(tmp_path: Path, text: str) -> Path:

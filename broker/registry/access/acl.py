@@ -14,7 +14,6 @@ from broker.security.names import ANONYMOUS, STANDARD
 from broker.security.rules import (
     BUILT_IN,
     EVERYONE,
-    NO_ADMINISTRATION,
     Right,
     Rule,
     document_of,
@@ -37,13 +36,15 @@ class Listed:
 
 @dataclass(slots=True, frozen=True)
 class Checked:
-    """Whether it is allowed; `rule` decided. None: there is no user yet, or no rule says so.
-    `access`: the right that is missing, where what was asked takes several."""
+    """Whether it is allowed; `rule` decided, or several together: these `beside` it. None: there is
+    no user yet, or no rule says so. `access`: the right that is missing, where what was asked takes
+    several."""
 
     allowed: bool
     rule: Listed | None
     roles: tuple[str, ...]
     access: str
+    beside: tuple[Listed, ...]
 
 
 class Acl:
@@ -80,7 +81,8 @@ class Acl:
         )
         rule = None if verdict.rule is None else listed(verdict.rule)
         roles = () if known is None else known.role_names
-        return Checked(verdict.allowed is True, rule, roles, str(access))
+        beside = (*map(listed, verdict.beside),)
+        return Checked(verdict.allowed is True, rule, roles, str(access), beside)
 
     def unknown(self, rules: Sequence[RuleDocument]) -> list[Listed]:
         """Those that nobody here has: of no user, or of a role that no user has."""
@@ -111,8 +113,6 @@ def what_it_takes(right: Right, topic_filter: str) -> tuple[Sequence[Right], str
     CommandInvalid: it cannot."""
     taken: Sequence[Right] = [right]
     try:
-        if right is Right.ADMINISTER:
-            raise CommandInvalid(NO_ADMINISTRATION)
         if right is Right.PUBLISH and (delayed := parse_delayed(topic_filter)) is not None:
             topic_filter = delayed[1]
         elif right is Right.READ_HISTORY or topic_filter.startswith(REPLAY_PREFIX):

@@ -13,7 +13,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
-from broker.config import Config, is_loopback
+from broker.config import Config
 from broker.documents import Delete, Operation, Put, RuleDocument, UserDocument
 from broker.documents.quotas import QuotaDocument, RetainedByDocument
 from broker.errors import (
@@ -28,7 +28,7 @@ from broker.errors import (
 from broker.log.log import Log
 from broker.registry.access.rereading import newest
 from broker.security.names import ANONYMOUS, Login, validate_role, validate_user
-from broker.settings.listeners import no_such_host
+from broker.settings.listeners import is_loopback, no_such_host
 
 USERS_MAX = 100_000
 """About 500 bytes of memory each."""
@@ -243,7 +243,7 @@ async def _require_users(users: Users, config: Config) -> None:
             f" --admin --data-dir {config.data_dir}`, or add --allow-anonymous if that is meant",
         )
     for listener in config.every_listener:
-        if listener.port is not None and not is_loopback(listener.host):
+        if not (listener.port is None or listener.administers or is_loopback(listener.host)):
             logger.warning(
                 "whoever reaches %s:%d may read and publish everything: there is no user",
                 *(listener.host, listener.port),

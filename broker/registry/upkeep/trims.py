@@ -35,6 +35,8 @@ class Trims:
         self._clock = clock
         self._running: asyncio.Task[None] | None = None
         self._told: dict[str, object] = {}
+        self.filters: Sequence[str] = ()
+        """Of the one that is under way, or was the last; none: every topic."""
 
     async def begin(
         self, spec: str, filters: Sequence[str], *, unread: bool, dry_run: bool
@@ -51,6 +53,7 @@ class Trims:
         before = await first_kept(self._store, spec, filters, self._clock.wall_us())
         if self._running is not None:
             raise QuotaExceeded("messages are being removed already: wait until that is done")
+        self.filters = [*filters]
         self._told = {"done": False, "before": before, "dry_run": dry_run}
         wanted = ByHand(before, unread, dry_run)
         self._running = tasks.start(self._run(selected, wanted), self._failed)

@@ -83,9 +83,21 @@ def test_a_check_names_the_other_right_that_it_takes(data_dir: Path, capsys: OUT
         acl.check(data_dir, "anna", "read", "a", client_id="", json=False)
 
 
-def test_a_right_that_nothing_asks_for_is_refused(data_dir: Path) -> None:
-    with pytest.raises(CommandFailed, match="admin socket"):
-        acl.add(data_dir, acl.rule("anna", "allow", "admin", "#", role=False))
+def test_administration_is_a_right_of_all_of_a_filter(data_dir: Path, capsys: OUTPUT) -> None:
+    acl.add(data_dir, acl.rule("anna", "allow", "admin", "home/#", role=False))
+    acl.check(data_dir, "anna", "admin", "home/+/door", client_id="", json=False)
+    assert "is allowed: allow admin home/# (of the user anna)" in capsys.readouterr().out
+    with pytest.raises(CommandFailed, match="not allowed: no rule says so") as refused:
+        acl.check(data_dir, "anna", "admin", "#", client_id="", json=False)
+    assert refused.value.code == Exit.NOT_AUTHORIZED
+    acl.check(data_dir, "root", "admin", "#", client_id="", json=False)
+
+
+def test_all_that_deny_something_together_are_named(data_dir: Path) -> None:
+    for denied in ("a", "a/+/#"):
+        acl.add(data_dir, acl.rule("root", "deny", "sub", denied, role=False))
+    with pytest.raises(CommandFailed, match=r"deny subscribe a \(.*, deny subscribe a/\+/# \("):
+        acl.check(data_dir, "root", "sub", "a/#", client_id="", json=False)
 
 
 @pytest.mark.parametrize(

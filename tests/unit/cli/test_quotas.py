@@ -25,7 +25,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
         return {"quotas": [{"kind": "user", "name": "ann", **limits}]}
 
     monkeypatch.setattr("cli.quotas.request", request)
-    monkeypatch.setattr("cli.quotas.is_running", lambda data_dir: True)
+    monkeypatch.setattr("cli.quotas.without_broker", lambda where: None)
     return asked
 
 
@@ -94,7 +94,7 @@ def test_all_limits_stand_side_by_side_in_80_columns(
 ) -> None:
     limits = dict.fromkeys(LIMITS, 100) | {"publish_bytes_per_s": 10_000_000}
     quotas = {"quotas": [{"kind": "role", "name": "standard", **limits}]}
-    monkeypatch.setattr("cli.quotas.is_running", lambda _: True)
+    monkeypatch.setattr("cli.quotas.without_broker", lambda _: None)
     monkeypatch.setattr("cli.quotas.request", lambda *_: quotas)
     monkeypatch.setattr("cli.output.to_terminal", lambda: True)
     ls(tmp_path, as_json=False)

@@ -194,7 +194,7 @@ def test_a_broker_that_runs_is_asked(
         moved = {"through": 4, "again": 2, "skipped": 0, "in_flight": 1}
         return RECORD if method == "GET" else moved
 
-    monkeypatch.setattr(subscribers, "is_running", lambda data_dir: True)
+    monkeypatch.setattr(subscribers, "without_broker", lambda where: None)
     monkeypatch.setattr(subscribers, "request", request)
     subscribers.ls(Path("d"))
     assert len(capsysbinary.readouterr().out.splitlines()) == 2

@@ -22,6 +22,7 @@ from broker.security.rules import (
     Verdict,
     filled,
     validate,
+    verdict_of_all,
     verdict_of_filter,
 )
 from broker.topics import matches
@@ -151,6 +152,48 @@ def test_a_filter_is_allowed_if_something_of_it_is(
     assert verdict_of_filter([rules(*texts)], Right.SUBSCRIBE, topic_filter).allowed is allowed
 
 
+def test_all_that_deny_it_together_are_named() -> None:
+    found = rules(
+        "allow subscribe #", "deny subscribe a", "deny subscribe a/+/#", "deny subscribe b"
+    )
+    verdict = verdict_of_filter([found], Right.SUBSCRIBE, "a/#")
+    assert [str(each) for each in (verdict.rule, *verdict.beside)] == [
+        *("deny subscribe a", "deny subscribe a/+/#"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("texts", "topic_filter", "allowed"),
+    [
+        (["allow admin a/#"], "a/b/+", True),
+        (["allow admin a/#"], "a", True),
+        (["allow admin a/#"], "#", None),
+        (["allow admin a/#"], "+/b", None),
+        (["allow admin a/+"], "a/#", None),
+        (["allow admin a/#", "deny admin a/b"], "a/+", False),
+        (["allow admin a/#", "deny admin a/b"], "a/c", True),
+        (["deny admin a/b", "allow admin #"], "#", False),
+        (["allow admin #"], "#", True),
+        (["allow admin #"], "$x/#", None),
+        (["allow admin $#"], "$x/#", True),
+        (["allow admin $#"], "#", None),
+        (["allow admin #", "deny admin $x/#"], "#", False),
+        (["allow admin #", "deny admin $x/#"], "a/#", True),
+        (["allow publish #"], "a", None),
+        (["allow admin %u/#"], "anna/b", True),
+        (["allow admin a/#"], "$dead/g/a/#", True),
+        (["allow admin #"], "$dead/g/a/#", True),
+        (["allow admin #"], "$dead/g/#", None),
+        (["allow admin $#"], "$dead/#", True),
+        (["allow admin a/#", "deny admin a/b"], "$dead/g/a/#", False),
+    ],
+)
+def test_all_of_a_filter_is_allowed_if_one_rule_allows_it_and_none_denies_any(
+    texts: list[str], topic_filter: str, allowed: bool | None
+) -> None:
+    assert verdict_of_all([rules(*texts)], Right.ADMINISTER, topic_filter).allowed is allowed
+
+
 LEVELS = ["a", "b", "$x"]
 FILTERS = (
     st.tuples(
@@ -190,6 +233,19 @@ def test_a_filter_is_allowed_exactly_if_some_name_of_it_is(
     assert (verdict_of_filter(of, Right.SUBSCRIBE, topic_filter).allowed is True) == some
 
 
+@given(st.lists(st.tuples(st.booleans(), st.one_of(FILTERS, st.just("$#"))), max_size=5), FILTERS)
+def test_what_is_allowed_as_a_whole_has_no_name_that_is_not(
+    made: list[tuple[bool, str]], topic_filter: str
+) -> None:
+    found = Rules([Rule(ANNA, allow, Right.ADMINISTER, f) for allow, f in made], "anna")
+    if verdict_of_all([found], Right.ADMINISTER, topic_filter).allowed:
+        assert all(
+            found.decide(Right.ADMINISTER, name).allowed
+            for name in NAMES
+            if matches(topic_filter, name)
+        )
+
+
 def test_standard_is_all_but_sys_writes_history_and_administration() -> None:
     found = Rules(BUILT_IN[STANDARD], "anna", "bridge1")
     for topic in ("a/b", "$aws/x", "$SYS/broker/connection/bridge1/state"):
@@ -203,7 +259,7 @@ def test_standard_is_all_but_sys_writes_history_and_administration() -> None:
 
 def test_admin_is_all_of_it() -> None:
     found = Rules(BUILT_IN[ADMIN], "anna", "c1")
-    for right in {*Right} - {Right.ADMINISTER}:
+    for right in Right:
         for topic in ("a", "$SYS/x", "$dead/g/t", "$aws/x"):
             assert found.verdict(right, topic).allowed
 
@@ -229,11 +285,11 @@ def test_a_filter_that_is_none_is_refused(topic_filter: str, says: str) -> None:
     assert says in str(refused.value)
 
 
-@pytest.mark.parametrize("allow", [True, False])
-def test_a_right_that_nothing_asks_for_is_refused(allow: bool) -> None:
-    """It would seem to do something."""
-    with pytest.raises(CommandRefused, match="admin socket"):
-        validate(Rule(ANNA, allow, Right.ADMINISTER, "#"))
+def test_who_administers_has_no_client_identifier() -> None:
+    """A denial of it would seem to do something."""
+    with pytest.raises(CommandRefused, match="no client identifier"):
+        validate(Rule(ANNA, False, Right.ADMINISTER, "a/%c/#"))
+    validate(Rule(ANNA, False, Right.ADMINISTER, "a/%u/#"))
 
 
 @pytest.mark.parametrize("topic_filter", ["#", "$#", "%u/#", "a/%c", "x%u/+", "$SYS/#"])

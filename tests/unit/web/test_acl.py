@@ -8,6 +8,7 @@ from starlette.applications import Starlette
 
 from broker.documents import RuleDocument
 from broker.web.acl import routes_of, rule_from
+from broker.web.permitted import trusted
 from tests.support.permitted import make_user
 from tests.support.world import World
 
@@ -23,7 +24,7 @@ def test_a_rule_is_whole_or_refused() -> None:
 
 async def test_rules_are_added_asked_for_and_removed(world: World) -> None:
     await world.passing_time(make_user(world, "anna"))
-    app = Starlette(routes=routes_of(world.permissions, world.users))
+    app = trusted(Starlette(routes=routes_of(world.permissions, world.users)))
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://broker") as asking:
         rules = {"rules": [RULE]}
@@ -43,7 +44,9 @@ async def test_rules_are_added_asked_for_and_removed(world: World) -> None:
         for path, body, status in (
             ("/acl/rm", rules, 404),
             ("/acl/add", {"rules": [RULE | {"filter": "a#"}]}, 400),
-            ("/acl/add", {"rules": [RULE | {"access": "admin"}]}, 400),
+            ("/acl/add", {"rules": [RULE | {"access": "admin", "filter": "%c/#"}]}, 400),
+            ("/acl/add", {"rules": "anna"}, 400),
+            ("/acl/add", ["rules"], 400),
             ("/acl/add", {"rules": [RULE | {"access": "swim"}]}, 400),
             ("/acl/add", {}, 400),
         ):

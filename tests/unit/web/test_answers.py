@@ -17,7 +17,9 @@ from broker.errors import (
     StoreFull,
     StoreUnavailable,
 )
+from broker.security.rights import Rights
 from broker.web.answers import answering
+from broker.web.permitted import give
 
 
 @pytest.mark.parametrize(
@@ -39,7 +41,9 @@ async def test_each_error_has_its_answer(error: Exception, status: int, remedy: 
     async def handler(request: Request) -> JSONResponse:
         raise error
 
-    answer = await answering(handler)(Request({"type": "http"}))
+    scope: dict[str, object] = {"type": "http"}
+    give(scope, Rights.ALL)
+    answer = await answering(handler)(Request(scope))
     assert answer.status_code == status
     told = json.loads(bytes(answer.body))
     assert told["error"]

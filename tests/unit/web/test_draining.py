@@ -5,6 +5,7 @@ from starlette.applications import Starlette
 
 from broker.errors import CommandRefused
 from broker.web.draining import routes
+from broker.web.permitted import trusted
 
 
 async def test_it_is_asked_for_and_may_be_refused() -> None:
@@ -15,7 +16,7 @@ async def test_it_is_asked_for_and_may_be_refused() -> None:
             raise CommandRefused("there is no other broker", "stop it")
         asked.append(for_good)
 
-    transport = httpx.ASGITransport(Starlette(routes=routes(drain)))
+    transport = httpx.ASGITransport(trusted(Starlette(routes=routes(drain))))
     async with httpx.AsyncClient(transport=transport, base_url="http://broker") as client:
         assert (await client.post("/drain?for_good=true")).status_code == 202
         refused = await client.post("/drain")

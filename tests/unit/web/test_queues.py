@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import httpx
 from starlette.applications import Starlette
 
 from broker.documents.queues import GroupDocument
 from broker.registry.groups.queues import Queues
+from broker.web.permitted import trusted
 from broker.web.queues import routes
 from tests.support.world import World
 
@@ -14,7 +17,7 @@ GROUP = "$share/workers/jobs/#"
 
 
 def client(world: World) -> httpx.AsyncClient:
-    app = Starlette(routes=routes(Queues(world.log, world.groups, world.clock)))
+    app = trusted(Starlette(routes=routes(Queues(world.log, world.groups, world.clock), Path())))
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://broker")
 
 

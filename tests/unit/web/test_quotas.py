@@ -6,6 +6,7 @@ import httpx
 from starlette.applications import Starlette
 
 from broker.security.quotas import Quota
+from broker.web.permitted import trusted
 from broker.web.quotas import routes
 from tests.support.passwords import user
 from tests.support.world import World
@@ -14,7 +15,7 @@ NOTHING = dict.fromkeys(("sessions", "groups", "subscriptions", "packet_bytes"))
 
 
 def client(world: World) -> httpx.AsyncClient:
-    app = Starlette(routes=routes(world.quotas))
+    app = trusted(Starlette(routes=routes(world.quotas)))
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://broker")
 
 

@@ -7,6 +7,7 @@ import pytest
 from starlette.applications import Starlette
 
 from broker.errors import ConfigError
+from broker.web.permitted import trusted
 from broker.web.reload import routes
 
 
@@ -19,7 +20,7 @@ class Done:
     ("outcome", "status", "answer"),
     [
         (Done(["port"]), 200, {"changed": ["port"]}),
-        (ConfigError("port", 1, "is odd"), 400, {"error": "port = 1: is odd"}),
+        (ConfigError("port", 1, "is odd"), 400, {"error": "port = 1: is odd", "remedy": ""}),
     ],
 )
 async def test_what_came_of_it_is_answered(
@@ -30,7 +31,7 @@ async def test_what_came_of_it_is_answered(
             raise outcome
         return outcome
 
-    transport = httpx.ASGITransport(app=Starlette(routes=routes(reload)))
+    transport = httpx.ASGITransport(trusted(Starlette(routes=routes(reload))))
     async with httpx.AsyncClient(transport=transport, base_url="http://broker") as http:
         answered = await http.post("/reload")
         assert (await http.get("/reload")).status_code == 405

@@ -9,6 +9,7 @@ import pytest
 
 from broker.errors import StoreDenied, StoreFull
 from broker.web.admin import create_app
+from broker.web.permitted import trusted
 from broker.web.subscribers import routes_of
 from tests.support.messages import message
 from tests.support.world import Subscriber, World, subscription
@@ -25,7 +26,7 @@ async def http(world: World) -> AsyncIterator[httpx.AsyncClient]:
     await world.settled()
     parts = world.log, world.delivery, world.sessions, world.groups, world.counters, world.clock
     app = create_app(dict, lambda: None, routes_of(*parts))
-    transport = httpx.ASGITransport(app=app)
+    transport = httpx.ASGITransport(trusted(app))
     async with httpx.AsyncClient(transport=transport, base_url="http://broker") as http:
         yield http
 

@@ -9,6 +9,7 @@ import pytest
 from starlette.applications import Starlette
 
 from broker.errors import QuotaExceeded, ReplaySpecInvalid, StoreFull, TopicFilterInvalid
+from broker.web.permitted import trusted
 from broker.web.trimming import routes
 
 
@@ -18,6 +19,7 @@ class Asked:
     def __init__(self) -> None:
         self.calls: list[object] = []
         self.error: Exception | None = None
+        self.filters: Sequence[str] = ()
 
     async def begin(
         self, spec: str, filters: Sequence[str], *, unread: bool, dry_run: bool
@@ -34,7 +36,7 @@ class Asked:
 
 
 def client(trims: Asked) -> httpx.AsyncClient:
-    app = Starlette(routes=routes(trims))
+    app = trusted(Starlette(routes=routes(trims)))
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://broker")
 
 

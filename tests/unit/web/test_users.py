@@ -6,13 +6,14 @@ import httpx
 from starlette.applications import Starlette
 
 from broker.registry.access.accounts import Accounts
+from broker.web.permitted import trusted
 from broker.web.users import routes
 from tests.support.passwords import ARGON2ID, SHA512
 from tests.support.world import World
 
 
 def client(world: World) -> httpx.AsyncClient:
-    app = Starlette(routes=routes(Accounts(world.users, world.clock)))
+    app = trusted(Starlette(routes=routes(Accounts(world.users, world.clock))))
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://broker")
 
 
@@ -49,6 +50,8 @@ async def test_what_cannot_be_done_is_said(world: World) -> None:
             ("/users/roles", {"name": "anna"}, 400),
             ("/users/roles", {"name": "anna", "roles": "night"}, 400),
             ("/users/import", {"passwords": {"a": 1}}, 400),
+            ("/users/import", {"passwords": ["a"]}, 400),
+            ("/users/rm", ["anna"], 400),
             ("/users/add", {}, 400),
         ):
             answer = await asking.post(path, json=asked)

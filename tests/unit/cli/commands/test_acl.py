@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import unwrap
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,17 @@ import pytest
 from broker.documents import RuleDocument
 from cli import acl as doing
 from cli.commands import acl
+from cli.options import AdminOptions
 
 
 @pytest.mark.parametrize("command", ["add", "rm"])
 def test_a_rule_is_of_a_user_or_of_a_role(monkeypatch: pytest.MonkeyPatch, command: str) -> None:
     asked: list[Any] = []
     monkeypatch.setattr(doing, command, lambda _, rule: asked.append(rule))
-    run = getattr(acl, command)
-    run("anna", "allow", "pub", "a", data_dir=Path("x"))
-    run("night", "deny", "read", "a", role=True, data_dir=Path("x"))
+    run = unwrap(getattr(acl, command))
+    broker = AdminOptions(data_dir=Path("x"))
+    run("anna", "allow", "pub", "a", broker=broker)
+    run("night", "deny", "read", "a", role=True, broker=broker)
     assert asked == [
         RuleDocument("anna", False, True, "publish", "a"),
         RuleDocument("night", True, False, "read-history", "a"),

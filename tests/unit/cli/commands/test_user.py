@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import unwrap
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import typer
 
 from cli import users
 from cli.commands import user
+from cli.options import AccountOptions, AdminOptions
 
 
 @pytest.mark.parametrize(
@@ -26,14 +28,14 @@ def test_a_new_user_has_the_roles_that_were_asked_for(
 ) -> None:
     asked: dict[str, Any] = {}
     monkeypatch.setattr(users, "add", lambda *_, **options: asked.update(options))
-    user.add("anna", data_dir=Path("x"), **options)
+    unwrap(user.add)("anna", broker=AccountOptions(data_dir=Path("x")), **options)
     assert asked["roles"] == roles
 
 
 @pytest.mark.parametrize(("named", "none"), [([], False), (None, False), (["night"], True)])
 def test_roles_are_named_or_none_is_said(named: list[str] | None, none: bool) -> None:
     with pytest.raises(typer.BadParameter, match="--none"):
-        user.roles("anna", named, none=none, data_dir=Path("x"))
+        unwrap(user.roles)("anna", named, none=none, broker=AdminOptions())
 
 
 def test_every_command_has_an_example() -> None:

@@ -87,7 +87,7 @@ async def test_a_check_judges_as_a_client_is_judged(
         ("subscribe", "a/b/##"),
         ("subscribe", "$replay/earliest/"),
         ("publish", "$delayed/soon/a"),
-        ("admin", "#"),
+        ("admin", "a/#/b"),
     ],
 )
 async def test_what_no_client_can_ask_for_is_not_judged(right: str, topic_filter: str) -> None:
