@@ -13,6 +13,9 @@ from broker.documents.queues import (
     DeadLetterDocument,
     DeadNoticeDocument,
     GroupDocument,
+    LoanDocument,
+    MemberDocument,
+    ReportDocument,
     RetryDocument,
 )
 from broker.documents.quotas import QuotaDocument, RetainedByDocument
@@ -310,6 +313,9 @@ Document = (
     | CopyDocument
     | QuotaDocument
     | RetainedByDocument
+    | MemberDocument
+    | LoanDocument
+    | ReportDocument
 )
 D = TypeVar("D", bound=Document)
 
@@ -349,7 +355,7 @@ class Put:
 class Delete:
     """Remove every document of a class whose key begins with `key` (a session's subscriptions: its
     client identifier). Removing a SessionDocument removes the session's subscriptions, cursor,
-    in-flight pages, received QoS 2 identifiers, what a group is and retries, and whose it is.
+    in-flight pages, received QoS 2 identifiers, what is kept of a group, and whose it is.
     Removing what is not there is no error. With `revision`, where `key` is whole: only that one.
     """
 

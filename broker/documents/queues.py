@@ -83,3 +83,40 @@ class DeadNoticeDocument:
     KEY: ClassVar[tuple[str, ...]] = ("group_name", "offset")
     group_name: str
     offset: Offset
+
+
+@dataclass(slots=True)
+class MemberDocument:
+    """A worker of a group, connected to `broker`, while another broker has the group. It has a new
+    number each time that it joins. `window`: how many messages it may have."""
+
+    KEY: ClassVar[tuple[str, ...]] = ("client_id", "broker", "number")
+    client_id: str
+    broker: str
+    number: int
+    worker: str
+    window: int
+
+
+@dataclass(slots=True)
+class LoanDocument:
+    """Messages that the broker of a group has leased to workers at `broker`, until all of these
+    have ended. `leases`: see `registry/groups/loans.py`."""
+
+    KEY: ClassVar[tuple[str, ...]] = ("client_id", "broker", "number")
+    client_id: str
+    broker: str
+    number: int
+    leases: str
+
+
+@dataclass(slots=True)
+class ReportDocument:
+    """What became of such messages, until the broker of the group has dealt with it. `report`: see
+    `registry/groups/loans.py`."""
+
+    KEY: ClassVar[tuple[str, ...]] = ("client_id", "broker", "number")
+    client_id: str
+    broker: str
+    number: int
+    report: str

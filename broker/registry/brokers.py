@@ -20,12 +20,13 @@ from broker.errors import StoreError
 from broker.log.delayed import Delayed
 from broker.message import Monotonic
 from broker.plural import counted
-from broker.registry.groups.dead_letters import DeadLetters
+from broker.registry.groups.groups import Groups
 from broker.registry.ownership import Shared
 from broker.registry.references import References
 from broker.registry.sessions import Sessions
 from broker.store import PART_MAX
 from broker.store.shared.cluster import ClusterStore
+from broker.topics import is_shared
 
 HEARTBEAT_S = 2.0
 BROKER_TIMEOUT_S = 8.0
@@ -47,7 +48,7 @@ class Brokers:
         clock: Clock,
         sessions: Sessions,
         delayed: Delayed,
-        dead_letters: DeadLetters,
+        groups: Groups,
         references: References,
         *,
         timeout_s: float = BROKER_TIMEOUT_S,
@@ -56,7 +57,7 @@ class Brokers:
         self._clock = clock
         self._sessions = sessions
         self._delayed = delayed
-        self._dead_letters = dead_letters
+        self._groups = groups
         self._references = references
         references.others = lambda: store.told
         self._timeout_s = timeout_s
@@ -109,10 +110,11 @@ class Brokers:
             elif now - since >= self._timeout_s and await self._store.declare_dead(broker):
                 silent_s = now - since
                 logger.warning("broker %s is taken for dead: silent for %.0f s", broker, silent_s)
-                self._known_dead.add(broker)
                 self._look_at = now
         if new := self._store.dead - self._known_dead:
             self._known_dead |= new
+            await self._store.sync()  # Of their death is heard before what they said before it.
+            self._groups.lending.died(new)
             # One that has taken leave: the first of those left takes up what it has left.
             later = self._clock.now().after(LOOK_AGAIN_S)
             self._look_at = min(self._look_at, now if self._store.is_first else later)
@@ -143,7 +145,7 @@ class Brokers:
                 break
             after = (wills[-1].client_id,)
         if dead:
-            self._dead_letters.look()
+            self._groups.dead_letters.look()
             if messages := await self._delayed.take_up(dead):
                 waiting = counted(messages, "delayed message")
                 logger.info("%s of brokers that are dead: taken up", waiting)
@@ -159,4 +161,6 @@ class Brokers:
             absent = [each for each in client_ids if each not in self._sessions.kept]
             taken = await self._ownership.take_left(absent)
             self._sessions.arrived(taken, self._clock.now())
-            return len(taken)
+        names = [each.document.client_id for each in taken]
+        await self._groups.lending.arrived(filter(is_shared, names))
+        return len(taken)

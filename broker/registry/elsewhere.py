@@ -1,7 +1,8 @@
 """Elsewhere: what other brokers that share the log have changed, and what that is to us.
 
 A client whose session another broker has now is told so, and let go of. Users, rules and quotas
-are in force everywhere, and so are keys of messages that are to be stored once.
+are in force everywhere, and so are keys of messages that are to be stored once. Of a group with
+workers at several brokers, each hears what concerns its own (`lending`, `borrowing`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,13 @@ from broker.documents import (
     SubscriptionDocument,
     UserDocument,
 )
-from broker.documents.queues import GroupDocument
+from broker.documents.queues import (
+    DeadNoticeDocument,
+    GroupDocument,
+    LoanDocument,
+    MemberDocument,
+    ReportDocument,
+)
 from broker.documents.quotas import QuotaDocument
 from broker.log.dedup import Dedup
 from broker.log.log import Log
@@ -53,6 +60,7 @@ class Elsewhere:
         """`accounts` in the order in which they are read."""
         self._store = store
         self._sessions = sessions
+        self._groups = groups
         self._created = groups.created
         self._dedup = dedup
         self._accounts = accounts
@@ -77,6 +85,12 @@ class Elsewhere:
                     lost.append(owner.client_id)
                 case GroupDocument() as group:
                     self._created[group.client_id] = group
+                case MemberDocument() | ReportDocument() as said:
+                    self._groups.lending.heard(said)
+                case LoanDocument() as loan if loan.broker == self._store.broker_id:
+                    self._groups.borrowing.lent(loan)
+                case DeadNoticeDocument():
+                    self._groups.dead_letters.look()
                 case DedupDocument() as key:
                     self._dedup.heard(key)
                 case UserDocument() | RuleDocument() | QuotaDocument():
@@ -90,7 +104,10 @@ class Elsewhere:
         if operation.kind in OF_ACCOUNTS:
             self._accounts_changed.set()
         elif operation.kind in (GroupDocument, SessionDocument) and operation.key:
-            self._created.pop(str(operation.key[0]), None)
+            name = str(operation.key[0])
+            self._created.pop(name, None)
+            if operation.kind is SessionDocument and is_shared(name):
+                self._groups.borrowing.ended(name)
         elif operation.kind is DedupDocument:
             self._dedup.removed(str(operation.key[0]))
 

@@ -86,6 +86,25 @@ class NobodyUsesIt(RedeliveryUser):
         logger.critical("what is to be tried again", exc_info=error)
 
 
+class Nobody(Member):
+    """In place of a member, to open a group that has none here."""
+
+    takes_more = False
+    limits_packets = False
+
+    def fits(self, message: Message, grant: Grant) -> bool:
+        return False
+
+    def wake(self) -> None:
+        raise AssertionError("nobody is there")
+
+    def broken(self, error: StoreError) -> None:
+        raise AssertionError("nobody is there")
+
+    def failed(self, error: Exception) -> None:
+        raise AssertionError("nobody is there")
+
+
 class Operator(Owner):
     """Whoever changes the session of a client that is away. It is sent nothing."""
 

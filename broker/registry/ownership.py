@@ -6,7 +6,7 @@ one append, and from there on nothing counts that the former owner appends of th
 
 A session that ends with its connection is stored, too, and so is whose it is: else nobody would
 hear that its client has connected elsewhere. A group goes to another broker only while it has no
-member.
+member: meanwhile workers elsewhere have what this broker leases them (`lending`, `borrowing`).
 """
 
 from __future__ import annotations
@@ -58,6 +58,10 @@ class Taken:
         return not self.document.session_expiry_s
 
 
+class AtAnotherBroker(QuotaExceeded):
+    """A group has members at another broker."""
+
+
 class KnownWills(Protocol):
     def has(self, client_id: str) -> bool:
         """Whether a will of the client is here, and will be dealt with."""
@@ -67,6 +71,13 @@ class KnownWills(Protocol):
 class Ownership(Protocol):
     others_may_subscribe: bool
     """Whether there may be subscriptions that this broker knows nothing of."""
+
+    @property
+    def broker_id(self) -> str: ...
+
+    def lives(self, broker_id: str) -> bool:
+        """Whether this broker is not known to be dead."""
+        ...
 
     def begin(self, log: Log, wills: KnownWills) -> None:
         """It is for the broker that has these."""
@@ -78,7 +89,7 @@ class Ownership(Protocol):
 
     async def take(self, client_id: str, user: str) -> list[Taken]:
         """Let a session that is not here be here; none: no other broker has it. Raises StoreError;
-        NotAuthorized: it is not `user`'s; QuotaExceeded: it is a group with members elsewhere."""
+        NotAuthorized: it is not `user`'s; AtAnotherBroker: it is a group with members there."""
         ...
 
     async def hear(self) -> None:
@@ -126,12 +137,16 @@ class Alone:
     """Of a broker that has its log for itself."""
 
     others_may_subscribe = False
+    broker_id = ""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     def begin(self, log: Log, wills: KnownWills) -> None:
         return
+
+    def lives(self, broker_id: str) -> bool:
+        return not broker_id
 
     async def inherited(self, kind: type[D]) -> list[D]:
         return await self._store.scan(kind)
@@ -164,6 +179,13 @@ class Shared:
     def begin(self, log: Log, wills: KnownWills) -> None:
         self._log = log
         self._wills = wills
+
+    @property
+    def broker_id(self) -> str:
+        return self._store.broker_id
+
+    def lives(self, broker_id: str) -> bool:
+        return broker_id == self._store.broker_id or broker_id in self._store.others
 
     async def inherited(self, kind: type[D]) -> list[D]:
         """Nothing: each run is another broker, and takes up what the dead have left."""
@@ -250,9 +272,8 @@ class Shared:
         operations.append(Put(OwnerDocument(client_id, store.broker_id, epoch), revisions[0]))
         if is_shared(client_id):
             if living and document.expires_at_us is None:
-                raise QuotaExceeded(
-                    f"the members of {client_id} are connected to another broker of this log:"
-                    " connect there"
+                raise AtAnotherBroker(
+                    f"{client_id} has members at another broker: give the command there"
                 )
             operations.append(Put(replace(document, expires_at_us=None), revisions[1]))
         return operations, not living

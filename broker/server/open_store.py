@@ -52,8 +52,7 @@ class Opened(NamedTuple):
             *(services.users, services.permissions, services.quotas),
         )
         brokers = Brokers(
-            *(self.shared, services.clock, sessions, asking.delayed, groups.dead_letters),
-            services.references,
+            self.shared, services.clock, sessions, asking.delayed, groups, services.references
         )
         services.sys_tree.beside.append(brokers.values)
         return [brokers.watch_forever, brokers.trim_forever, elsewhere.read_accounts_forever]

@@ -12,9 +12,12 @@ class Leases:
     """By the Packet Identifier under which the member has the message, in the order in which they
     were sent: a lease lasts while its message is in flight at QoS 1."""
 
-    __slots__ = ("held", "of_qos2", "settled")
+    __slots__ = ("held", "lent", "of_qos2", "settled")
 
     def __init__(self) -> None:
+        self.lent = False
+        """Of the session of a group: whether members at other brokers may have what is in flight.
+        Then the log lists it, for whoever has the group next."""
         self.held: dict[int, Lease] = {}
         self.of_qos2: dict[int, Lease] = {}
         """Leases that ended when their message was sent at QoS 2, until the member has said whether

@@ -182,7 +182,9 @@ class Session:
             packed = self.received.take_packed()
             operations.append(Put(ReceivedQos2Document(self.client_id, packed)))
         operations += self._cursor.take_changes(
-            self.supply.told_through(), self.standing.served(), attached=self.attached
+            self.supply.told_through(),
+            self.standing.served(),
+            attached=self.attached and not self.in_flight.leases.lent,
         )
         if self.grants.changed:
             operations += self.grants.take_changes()

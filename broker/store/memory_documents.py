@@ -19,13 +19,21 @@ from broker.documents import (
     SessionDocument,
     SubscriptionDocument,
 )
-from broker.documents.queues import DeadLetterDocument, GroupDocument, RetryDocument
+from broker.documents.queues import (
+    DeadLetterDocument,
+    GroupDocument,
+    LoanDocument,
+    MemberDocument,
+    ReportDocument,
+    RetryDocument,
+)
 from broker.errors import StoreConflict
 from broker.message import Offset
 
 OF_A_SESSION = (
     *(SubscriptionDocument, CursorDocument, InFlightDocument, ReceivedQos2Document),
     *(GroupDocument, RetryDocument, OwnerDocument),
+    *(MemberDocument, LoanDocument, ReportDocument),
 )
 """Documents that need their client's SessionDocument, and go with it."""
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from broker.documents import Delete, SubscriptionDocument
 from tests.support.messages import message
-from tests.support.world import Subscriber, World, payloads, subscription
+from tests.support.world import Subscriber, World, payloads, placed, subscription
 
 GROUP = "$share/workers/jobs/#"
 
@@ -42,3 +43,11 @@ async def publish(world: World, first: int, last: int, *, qos: int = 1) -> None:
 
 def numbers(*subscribers: Subscriber) -> list[int]:
     return sorted(int(payload) for s in subscribers for payload in payloads(s.got))
+
+
+async def unsubscribe(world: World, worker: Subscriber) -> None:
+    session = placed(worker)
+    world.delivery.unsubscribe(session, GROUP)
+    key = (session.client_id, GROUP)
+    await world.passing_time(world.log.commit_now([Delete(SubscriptionDocument, key)]))
+    world.groups.leave(session, GROUP)

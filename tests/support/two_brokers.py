@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 from broker.config import Config
 from broker.documents import WillDocument
+from broker.documents.queues import LoanDocument, MemberDocument, ReportDocument
 from broker.registry.brokers import HEARTBEAT_S
 from broker.store.shared.cluster import ClusterStore
 from broker.store.shared.memory_log import MemoryLog
@@ -94,3 +95,15 @@ async def subscribed(world: World, client_id: str = "sub1", **terms: object) -> 
 
 def logged(world: World) -> list[bytes]:
     return [m.payload for m in world.disk._log]
+
+
+async def left_over(world: World) -> list[object]:
+    """What the log has of workers at other brokers than their group."""
+    kinds = (MemberDocument, LoanDocument, ReportDocument)
+    return [document for kind in kinds for document in await world.disk.scan(kind)]
+
+
+async def acknowledged(subscriber: Subscriber, *worlds: World) -> None:
+    """All that it has."""
+    await subscriber.acknowledge()
+    await both_settled(*worlds)

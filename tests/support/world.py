@@ -270,9 +270,8 @@ class World:
         self.wills.retained = asking.delayed.retained = self.quotas.retained
         self.brokers = None
         if shared is not None:
-            dead_letters = self.groups.dead_letters
             self.brokers = Brokers(
-                shared, clock, self.sessions, asking.delayed, dead_letters, self.references
+                shared, clock, self.sessions, asking.delayed, self.groups, self.references
             )
             self.elsewhere = Elsewhere(
                 *(shared, self.log, self.sessions, self.groups, asking.dedup),

@@ -21,23 +21,22 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from broker.counters import Counters
 from broker.delivery.delivery import Delivery
 from broker.delivery.sender import RESEND_MESSAGES_MAX, Recipient, Sender
-from broker.documents import SubscriptionDocument
 from broker.errors import StoreError, StoreUnavailable
 from broker.log.log import Log
-from broker.message import Grant, Lease, Message, Monotonic, Offset, Outgoing
-from broker.registry.faces import Member, Owner, Times
+from broker.message import Grant, Lease, Message, Offset, Outgoing
+from broker.registry.faces import Member, Owner
 from broker.registry.groups.cutting_off import CuttingOff
 from broker.registry.groups.readership import FOR_NOBODY, fits, why_not
-from broker.registry.groups.redelivery import Failure, Redelivery
-from broker.registry.groups.retries import Retry
+from broker.registry.groups.redelivery import Redelivery
+from broker.registry.groups.retries import Failure, Retry
 from broker.registry.groups.unplaced import Unplaced
-from broker.session.grants import merge_grants
+from broker.session.exchange import InFlight
 from broker.session.in_flight import PACKET_IDENTIFIER_MAX
 from broker.session.session import Session
 
@@ -53,10 +52,9 @@ WithoutRoom = dict[Session, "dict[Group, None]"]
 class Group(Owner, Recipient):
     """One group: empties its session into those of its members."""
 
-    def __init__(self, name: str, without_room: WithoutRoom, times: Times) -> None:
+    def __init__(self, name: str, without_room: WithoutRoom) -> None:
         self.name = name
         self._without_room = without_room
-        self._times = times
         self.sender: Sender | None = None
         """What empties the group's own session; None while that is not open."""
         self.members: dict[Session, tuple[Grant, Member]] = {}
@@ -95,15 +93,16 @@ class Group(Owner, Recipient):
         counters: Counters,
         inflight_max: int,
         redelivery: Redelivery,
+        left: Iterable[InFlight],
     ) -> None:
-        """The session is ours. What an earlier run had leased is leased again."""
+        """The session is ours. What an earlier run has `left` is leased again."""
         self.redelivery = redelivery
         redelivery.opened(session)
         self._delivery, self._counters = delivery, counters
         self._time, self._inflight_max = log.time, inflight_max
         session.in_flight.keep_qos0()
         self.sender = Sender(session, self, log, delivery, counters)
-        self.sender.resend(session.in_flight.unfinished())
+        self.sender.resend(left)
 
     def closed(self) -> None:
         """The session is not ours any more."""
@@ -115,15 +114,9 @@ class Group(Owner, Recipient):
         self._drained.clear()
         self._unplaced.take_all()
 
-    async def add(
-        self, member: Session, subscription: SubscriptionDocument, subscriber: Member
-    ) -> None:
+    async def add(self, member: Session, grant: Grant, subscriber: Member) -> None:
         """It has its turn when it has what it had when the broker stopped. Raises StoreError."""
-        grant = merge_grants([subscription])
-        assert grant is not None
-        self.members[member] = (grant, subscriber)
-        self.leaving.discard(member)
-        self.redelivery.comes()
+        self.admit(member, grant, subscriber)
         for message, retry in await self.redelivery.held_by(member.client_id):
             here = member in self.members and self._fits(member, message)
             if here and self.redelivery.take(retry):
@@ -131,6 +124,15 @@ class Group(Owner, Recipient):
         if member.supply.aside:
             self._delivery.wake(member)
         self.drained(member)
+
+    def admit(self, member: Session, grant: Grant, client: Member) -> None:
+        """It is a member, which may have leases."""
+        self.members[member] = (grant, client)
+        self.leaving.discard(member)
+        self.redelivery.comes()
+        if member.in_flight.leases.held:
+            self.redelivery.lease_begins()
+        self._turns.setdefault(member)
 
     def leave(self, session: Session, waiting: Sequence[Lease]) -> None:
         """A member gets no more and returns these, which are leased again."""
@@ -181,11 +183,6 @@ class Group(Owner, Recipient):
         """These leases did not end well."""
         if self.sender is not None:
             self.redelivery.failed(failures)
-        self.wake()
-
-    def take_back(self, member: Session, packet_ids: Sequence[int], counts: int) -> None:
-        """These have lasted too long: see `Redelivery.take_back`."""
-        self.redelivery.take_back(member, packet_ids, counts)
         self.wake()
 
     def rights_changed(self) -> None:
@@ -317,7 +314,7 @@ class Group(Owner, Recipient):
         now = self.redelivery.now()
         lease = Lease(self.name, 0, message.offset, retry.attempts + 1, now)
         self.redelivery.leased(retry, lease)
-        self._times.lease_over_at(Monotonic(now + self.redelivery.policy.lease_s))
+        self.redelivery.lease_begins()
         member.supply.offer_aside([(message, replace(self.members[member][0], lease=lease))])
 
     def _lease(self, outgoing: Sequence[Outgoing], packet_ids: Sequence[int]) -> None:
@@ -346,7 +343,7 @@ class Group(Owner, Recipient):
         for member, its_share in leased.items():
             member.supply.offer_aside(its_share)
         if leased:
-            self._times.lease_over_at(Monotonic(now + self.redelivery.policy.lease_s))
+            self.redelivery.lease_begins()
         if unfit:
             self.failed_at(unfit)
         if forbidden and self.sender is not None:

@@ -20,8 +20,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, ExitStack
-from dataclasses import replace
+from contextlib import AsyncExitStack
 from functools import partial
 
 from broker import tasks
@@ -29,35 +28,34 @@ from broker.clock import Clock
 from broker.config import Config
 from broker.counters import Counters
 from broker.delivery.delivery import Delivery
-from broker.delivery.routes import parts
-from broker.documents import Put, SubscriptionDocument
+from broker.documents import SubscriptionDocument
 from broker.documents.queues import GroupDocument
-from broker.errors import NotAuthorized, QuotaExceeded
+from broker.errors import NotAuthorized, QuotaExceeded, StoreConflict
 from broker.log.log import Log
-from broker.message import Lease, Offset
-from broker.registry.faces import Member
+from broker.message import Offset
+from broker.registry.faces import Member, Nobody
+from broker.registry.groups.borrowing import Borrowing
 from broker.registry.groups.dead_letters import DeadLetters
 from broker.registry.groups.group import Group, WithoutRoom
-from broker.registry.groups.lingering import Lingering, all_stored
-from broker.registry.groups.policy import Policy, subscription_of
-from broker.registry.groups.redelivery import Redelivery
+from broker.registry.groups.lending import Lending
+from broker.registry.groups.lingering import Lingering
+from broker.registry.groups.openings import Openings
+from broker.registry.groups.partings import Partings
+from broker.registry.groups.policy import subscription_of
 from broker.registry.groups.refusals import Refusal, Refusals, fail
 from broker.registry.groups.times import GroupTimes
-from broker.registry.sessions import SESSION_EXPIRY_NEVER, Sessions
+from broker.registry.ownership import OPEN_TRIES, AtAnotherBroker
+from broker.registry.sessions import Sessions
+from broker.session.grants import merge_grants
 from broker.session.in_flight import OF_NO_GROUP
 from broker.session.leases import by_group
 from broker.session.session import Session
-from broker.topics import is_shared, parse_shared
+from broker.topics import is_shared
 
 logger = logging.getLogger(__name__)
 
 JOINED_AT_ONCE_MAX = 500
 """Groups that a client who comes back joins in one turn of the loop: about 5 ms."""
-
-ByGroup = Mapping[str, Sequence[Lease]]  # by the name of their group
-
-LEFT_AT_ONCE_MAX = 100
-"""Groups that a client who leaves is taken out of in one turn of the loop: about 4 ms."""
 
 
 class Groups:
@@ -74,7 +72,6 @@ class Groups:
         self._log = log
         self._delivery = delivery
         self._sessions = sessions
-        self._counters = counters
         self._config = config
         self._clock = clock
         self._groups: dict[str, Group] = {}
@@ -84,9 +81,17 @@ class Groups:
         self.dead_letters = DeadLetters(log, counters, config, clock)
         self.refusals = Refusals(self.refused)
         self.times = GroupTimes(self, deadline_moved)
+        ownership, is_here = sessions.ownership, sessions.has_durable
+        self.borrowing = Borrowing(log, delivery, self, ownership, clock)
+        self.lending = Lending(log, delivery, counters, self, self.borrowing, ownership, is_here)
+        self.borrowing.owner = self.lending
+        self._openings = Openings(
+            *(log, delivery, sessions, counters, config, clock),
+            *(self.dead_letters, self.times, self.lingering, self.lending),
+        )
         self._memberships: dict[Session, set[Group]] = {}
         """The groups that a session is a member of, or has leases of."""
-        self._leaving: set[asyncio.Task[None]] = set()
+        self._partings = Partings(log, delivery, self._close_if_empty)
         self._without_room: WithoutRoom = {}
         delivery.changes.groups = self
 
@@ -132,7 +137,9 @@ class Groups:
     def refuse_if_many(self, session: Session, name: str) -> None:
         """Raises QuotaExceeded: the session may not join this group beside its others."""
         groups, most = self._memberships.get(session, ()), self._config.groups_per_session_max
-        if len(groups) >= most and self._groups.get(name) not in groups:
+        elsewhere = self.borrowing.groups_of(session)
+        is_in = name in elsewhere or self._groups.get(name) in groups
+        if len(groups) + len(elsewhere) >= most and not is_in:
             raise QuotaExceeded(f"Shared Subscriptions above groups_per_session_max, {most}")
 
     async def join(
@@ -144,65 +151,80 @@ class Groups:
     ) -> None:
         """Let the session have its share. A new group begins at `here`, or where the log ends, and
         is that user's. Raises StoreError, QuotaExceeded; NotAuthorized: it is another's."""
+        name, tries = subscription.filter, OPEN_TRIES
         while True:
-            name = subscription.filter
-            group = self._groups.setdefault(name, Group(name, self._without_room, self.times))
+            if name in self.borrowing.groups_of(session):
+                await self.borrowing.join(session, subscription, subscriber)
+                return
+            group = self._groups.setdefault(name, Group(name, self._without_room))
             if group.ending is not None:
                 await asyncio.wait([group.ending])
                 continue
-            async with group.lock:
-                if self._groups.get(group.name) is not group or group.ending is not None:
-                    continue  # All its members left while we waited.
-                user = "" if name in self.created else session.tally.user
-                try:
-                    if group.sender is None:
-                        start = self._log.high_watermark if here is None else here
-                        await self._open(group, start, user)
-                    else:
-                        group.sender.session.tally.refuse_another(user)
-                except Exception:
-                    if group.empty:
-                        self._close(group)
+            try:
+                async with group.lock:
+                    if self._groups.get(group.name) is not group or group.ending is not None:
+                        continue  # All its members left while we waited.
+                    await self._join(group, session, subscription, subscriber, here)
+                    return
+            except AtAnotherBroker:
+                if not session.attached:
                     raise
-                if session.attached:
-                    self._memberships.setdefault(session, set()).add(group)
-                    await group.add(session, subscription, subscriber)
-                elif group.empty:
-                    self._close(group)
+            try:
+                await self.borrowing.join(session, subscription, subscriber)
                 return
+            except StoreConflict:  # It has just ended.
+                tries -= 1
+                if not tries:
+                    raise
+                await self._sessions.ownership.hear()
 
-    async def _open(self, group: Group, here: Offset, user: str) -> None:
-        shared = parse_shared(group.name)
-        assert shared is not None
-        policy = Policy.of(self.created.get(group.name))
-        redelivery = Redelivery(
-            *(group.name, policy, self._log, self._delivery, self._counters, self._clock),
-            *(self.dead_letters, self.times, group),
-        )
-        await redelivery.begin()
-        if not self._sessions.has_durable(group.name):
-            await self.lingering.make_room()
-        session, _ = await self._sessions.open(
-            group.name,
-            group,
-            clean_start=False,
-            session_expiry_s=SESSION_EXPIRY_NEVER,
-            receive_maximum=self._config.inflight_max,
-            will=None,
-            now=self._clock.now(),
-            user=user,
-        )
-        self.lingering.opened(group.name)
-        most = self._config.inflight_max
-        group.opened(session, self._log, self._delivery, self._counters, most, redelivery)
-        _, topic_filter = shared
-        if topic_filter not in session.subscriptions:
-            subscription = subscription_of(group.name, topic_filter, here)
-            self._delivery.subscribe(session, subscription)
-            self._delivery.go_back(session, here)
-            # With the cursor: whatever comes from here on is owed, also after a crash.
-            self._log.changed(session)
-            await self._log.commit_now([Put(replace(subscription))])
+    async def _join(
+        self,
+        group: Group,
+        session: Session,
+        subscription: SubscriptionDocument,
+        subscriber: Member,
+        here: Offset | None,
+    ) -> None:
+        user = "" if group.name in self.created else session.tally.user
+        try:
+            if group.sender is None:
+                start = self._log.high_watermark if here is None else here
+                await self._openings.open(group, self.created.get(group.name), start, user)
+            else:
+                group.sender.session.tally.refuse_another(user)
+        except Exception:
+            if group.empty:
+                self._close(group)
+            raise
+        if session.attached:
+            self.admit(session, group)
+            grant = merge_grants([subscription])
+            assert grant is not None
+            await group.add(session, grant, subscriber)
+        elif group.empty:
+            self._close(group)
+        else:
+            group.wake()
+
+    def admit(self, session: Session, group: Group) -> None:
+        """The session has to do with the group."""
+        self._memberships.setdefault(session, set()).add(group)
+
+    async def open(self, name: str, here: Offset) -> None:
+        """As `join`, without a member: a group that has none is closed again."""
+        nobody = Session("", created_at_us=0, start=here, inflight_max=1)
+        await self.join(nobody, subscription_of("", name, here), Nobody(), here)
+
+    async def until_opened(self, name: str, *, for_others: bool) -> Group | None:
+        """The group, if it is open, or just being opened; `for_others`: or if it is here, as it is
+        opened then. Raises StoreError, QuotaExceeded."""
+        if (opening := self._groups.get(name)) is not None:
+            async with opening.lock:
+                pass
+        if self.get(name) is None and for_others and self._sessions.has_durable(name):
+            await self.open(name, self._log.high_watermark)
+        return self.get(name)
 
     def leave(
         self,
@@ -232,6 +254,8 @@ class Groups:
 
     def _leave(self, session: Session, name: str) -> Group | None:
         """The group, if no member is left."""
+        if self.borrowing.leave(session, name):
+            return None
         group = self._groups.get(name)
         if group is None:
             if self._sessions.is_absent(name):
@@ -287,6 +311,7 @@ class Groups:
                 session.in_flight.puback([e.packet_id for e in kept if e.packet_id])
                 self._log.changed(member)
         group.closed()
+        self.lending.ended(group.name)
         self.times.closed(group.name)
         session.set_expiry(0)
         self._sessions.close(session, group, self._clock.now())
@@ -298,53 +323,29 @@ class Groups:
             self._memberships[session].discard(group)
             self._remove(group, session)
 
-    def detach(self, session: Session, *, lost: bool = False) -> None:
+    def detach(self, session: Session, *, lost: bool = False, hold: bool = False) -> None:
         """The client is gone: what it did not acknowledge goes to the others, of many groups in
         several turns of the loop. `lost`: without a word, which may be because of the message that
-        it had longest."""
+        it had longest; `hold`: as its broker stops, be it another one."""
         self.refusals.flush()  # They count, whatever becomes of the group.
         groups = self._memberships.pop(session, ())
         self._without_room.pop(session, None)
         stopping = self.lingering.stopping
+        hold |= stopping
         oldest = session.in_flight.leases.oldest() if lost and not stopping else None
         sent = by_group(session.in_flight.return_leases())
         for name, leases in sent.items():
             if (open_group := self.get(name)) is not None:
                 part_with = open_group.redelivery.part_with
-                sent[name] = part_with(session, leases, oldest, hold=stopping)
+                sent[name] = part_with(session, leases, oldest, hold=hold)
         if ended := sent.pop(OF_NO_GROUP.group, ()):
             self.lingering.lost(session, len(ended))
         waiting = by_group(session.supply.waiting_leases())
+        if session in self.borrowing.work:
+            self.borrowing.detach(session, oldest, waiting, hold=stopping)
         for group in groups:
             group.forget(session)
-        first, *more = [*parts(groups, LEFT_AT_ONCE_MAX)] or [[]]
-        if more:
-            leaving = self._leave_more(more, waiting, sent)
-            self._leaving.add(task := tasks.start(leaving, partial(self._delivery.failed, session)))
-            task.add_done_callback(self._leaving.discard)
-        with ExitStack() as parting:
-            parting.callback(self._close_empty, first)
-            parting.callback(self._return_leases, first, waiting, sent)
-
-    async def _leave_more(self, more: list[list[Group]], waiting: ByGroup, sent: ByGroup) -> None:
-        for groups in more:
-            await asyncio.sleep(0)
-            self._return_leases(groups, waiting, sent)
-        del groups
-        while more:  # Each part is let go by itself, too: to free 5,000 groups takes 45 ms.
-            await all_stored(self._log)  # What one commit takes of these is one turn, too.
-            self._close_empty(more.pop())
-
-    def _return_leases(self, groups: Sequence[Group], waiting: ByGroup, sent: ByGroup) -> None:
-        with ExitStack() as returning:  # Whatever happens in one group, it leaves the others.
-            for group in groups:
-                name = group.name
-                returning.callback(group.return_leases, waiting.get(name, ()), sent.get(name, ()))
-
-    def _close_empty(self, groups: Sequence[Group]) -> None:
-        with ExitStack() as closing:
-            for group in groups:
-                closing.callback(self._close_if_empty, group)
+        self._partings.part(session, groups, waiting, sent)
 
     def _remove(self, group: Group, session: Session) -> None:
         group.forget(session)
@@ -357,36 +358,38 @@ class Groups:
     def _close(self, group: Group) -> None:
         """Nobody is there: the group waits in the log."""
         self._groups.pop(group.name, None)
-        if group.sender is not None:
-            session = group.sender.session
-            group.closed()
-            self.times.closed(group.name)
-            self._sessions.close(session, group, self._clock.now())
-            self.lingering.closed(group.name)
+        self._openings.close(group)
 
     def settle(self, session: Session) -> None:
         """Tell the groups which leases of this member ended."""
         if not session.in_flight.leases.settled:
             return
         for name, leases in by_group(session.in_flight.leases.take_settled()).items():
+            if self.borrowing.acknowledged(session, name, leases):
+                continue
             if (group := self._groups.get(name)) is not None:
                 group.acknowledged(session, leases)
                 self._let_finished_go(group, session)
 
     def refused(self, name: str, refusals: Sequence[Refusal]) -> None:
         """Members refuse these. In a group that no command made that is final. [MQTT-4.8.2-6]"""
-        if (group := self.get(name)) is not None:
+        refusals = [each for each in refusals if not self.borrowing.refused(*each)]
+        if refusals and (group := self.get(name)) is not None:
             for member in fail(group, refusals):
                 self._let_finished_go(group, member)
 
     def stalled(self, session: Session) -> None:
         """The member's socket is full: leases that wait for it go to others."""
+        if session in self.borrowing.work:
+            self.borrowing.return_unsent(session, stalled=True)
         if session.supply.aside and session in self._memberships:
             for name, waiting in by_group(session.supply.waiting_leases()).items():
                 self._groups[name].return_leases(waiting)
 
     def drained(self, session: Session) -> None:
         """The member has sent something: it may have room for more."""
+        if session in self.borrowing.work:
+            self.borrowing.drained(session)
         groups = iter(self._without_room.pop(session, ()))
         for group in groups:
             # It leases, which wakes the member, and so comes here again: with no group to go on to.

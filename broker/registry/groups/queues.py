@@ -20,11 +20,10 @@ from broker.documents import (
     SubscriptionDocument,
 )
 from broker.documents.queues import DeadLetterDocument, GroupDocument
-from broker.errors import CommandInvalid, CommandRefused, NotFound, StoreError
+from broker.errors import CommandInvalid, CommandRefused, NotFound
 from broker.log.batch import awaited
 from broker.log.log import Log
-from broker.message import Message, Offset, Outgoing
-from broker.registry.faces import Member
+from broker.message import Offset
 from broker.registry.groups.groups import Groups
 from broker.registry.groups.policy import Policy
 from broker.registry.groups.retries import Retry
@@ -80,8 +79,7 @@ class Queues:
             here = await begin_after(store, span.start, filters, here=here, cursor=here)
         self._groups.created[name] = document
         try:
-            nobody = Session("", created_at_us=0, start=here, inflight_max=1)
-            await self._groups.join(nobody, subscription_of(name, here), _Nobody(), here)
+            await self._groups.open(name, here)
             await self._log.commit_now([Put(document)], keep_if_full=False)
         except BaseException:
             del self._groups.created[name]
@@ -196,25 +194,3 @@ def _validate(document: GroupDocument) -> None:
         raise CommandInvalid("--backoff must be a shorter and a longer time, of a year at most")
     if not 1000 <= document.lease_ms <= PERIOD_MS_MAX:
         raise CommandInvalid("--lease must be a second at least, and a year at most")
-
-
-class _Nobody(Member):
-    """In place of a member, for a group that has none."""
-
-    takes_more = False
-    limits_packets = False
-
-    def fits(self, message: Message, grant: object) -> bool:
-        return False
-
-    def wake(self) -> None:
-        raise AssertionError("nobody is there")
-
-    def hand_on(self, outgoing: list[Outgoing]) -> bool:
-        return False
-
-    def broken(self, error: StoreError) -> None:
-        raise AssertionError("nobody is there")
-
-    def failed(self, error: Exception) -> None:
-        raise AssertionError("nobody is there")

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from broker import tasks
 from broker.clock import Clock
@@ -29,11 +28,11 @@ from broker.documents import Delete, Operation, Put
 from broker.documents.queues import DeadNoticeDocument, RetryDocument
 from broker.log.batch import awaited
 from broker.log.log import Log
-from broker.message import Lease, Message, Monotonic, Offset
+from broker.message import Lease, Message, Monotonic, Offset, ServedUs
 from broker.registry.faces import NobodyUsesIt, RedeliveryUser, Times
 from broker.registry.groups.dead_letters import DeadLetters
 from broker.registry.groups.policy import Policy
-from broker.registry.groups.retries import Retries, Retry
+from broker.registry.groups.retries import Failure, Retries, Retry
 from broker.registry.groups.taken_back import TakenBack
 from broker.session.session import Session
 from broker.store import PART_MAX
@@ -45,17 +44,6 @@ HOLD_S = 30.0
 HELD_PER_MEMBER_MAX = 16
 HELD_BYTES_MAX = 512 * 1024
 """Of what is held for a member, it is given so much when it comes back."""
-
-
-@dataclass(slots=True, frozen=True)
-class Failure:
-    """A lease that did not end well. `counts`: it was a failed attempt; `final`: the last."""
-
-    lease: Lease
-    reason: str
-    worker: str
-    counts: bool = True
-    final: bool = False
 
 
 class Redelivery:
@@ -108,6 +96,10 @@ class Redelivery:
 
     def now(self) -> Monotonic:
         return self._clock.monotonic()
+
+    def lease_begins(self) -> None:
+        """A member may have a lease from now on."""
+        self._times.lease_over_at(Monotonic(self.now() + self.policy.lease_s))
 
     # What did not end well
 
@@ -299,6 +291,15 @@ class Redelivery:
         """This retry, which was ready, is a member's now."""
         self._leased[retry.offset] = retry, lease
         self._counters.redeliveries += 1
+
+    def has_lent(self, retry: Retry, lease: Lease) -> None:
+        """A member had this retry before the group came here, and has it still."""
+        self._retries.take(retry)
+        self._leased[retry.offset] = retry, lease
+
+    def due_of(self, offset: Offset) -> ServedUs:
+        """When this retry, which a member has now, was due."""
+        return self._leased[offset][0].due_at_us
 
     def wait_for_another(self, retry: Retry) -> None:
         """This retry, which was ready, waits until a member lets it go, or another comes: all that

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from broker.message import Lease
 from broker.registry.groups.group import Group
-from broker.registry.groups.redelivery import Failure
+from broker.registry.groups.retries import Failure
 from broker.session.session import Session
 
 AT_ONCE_MAX = 250

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Container, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from broker.documents.queues import RetryDocument
-from broker.message import Offset, ServedUs
+from broker.message import Lease, Offset, ServedUs
 
 RETRIES_MAX = 2000
 """About 150 bytes each."""
@@ -20,6 +21,17 @@ RETRIES_MAX = 2000
 Place = tuple[int, int]
 """Of a retry: when it is due, and its offset."""
 _ALL: Place = (1 << 63, 0)
+
+
+@dataclass(slots=True, frozen=True)
+class Failure:
+    """A lease that did not end well. `counts`: it was a failed attempt; `final`: the last."""
+
+    lease: Lease
+    reason: str
+    worker: str
+    counts: bool = True
+    final: bool = False
 
 
 class Retry(NamedTuple):

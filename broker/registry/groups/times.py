@@ -116,5 +116,6 @@ class GroupTimes:
             else:
                 self._next_check_at = min(self._next_check_at, at)
         for name, packet_ids in over.items():
-            of[name].take_back(member, packet_ids, counts)
+            of[name].redelivery.take_back(member, packet_ids, counts)
+            of[name].wake()
         return count

@@ -45,6 +45,9 @@ from broker.documents.queues import (
     DeadLetterDocument,
     DeadNoticeDocument,
     GroupDocument,
+    LoanDocument,
+    MemberDocument,
+    ReportDocument,
     RetryDocument,
 )
 from broker.documents.quotas import QuotaDocument, RetainedByDocument
@@ -59,6 +62,7 @@ CLASSES: tuple[type[Document], ...] = (
     *(DelayedDeadlineDocument, DedupDocument, GroupDocument, RetryDocument, DeadLetterDocument),
     *(DeadNoticeDocument, TimeDocument, MarkDocument, UserDocument, RuleDocument),
     *(OwnerDocument, QuotaDocument, RetainedByDocument),
+    *(MemberDocument, LoanDocument, ReportDocument),
 )
 """By their numbers in the log: new ones come last, and none goes."""
 _NUMBERS = {kind: number for number, kind in enumerate(CLASSES)}

@@ -19,7 +19,13 @@ from broker.documents import (
     WillDeadlineDocument,
     WillDocument,
 )
-from broker.documents.queues import GroupDocument, RetryDocument
+from broker.documents.queues import (
+    GroupDocument,
+    LoanDocument,
+    MemberDocument,
+    ReportDocument,
+    RetryDocument,
+)
 from broker.store import Store
 
 KNOWN_MAX, KNOWN_LENGTH_MAX = 100_000, 8 << 20
@@ -27,12 +33,15 @@ KNOWN_MAX, KNOWN_LENGTH_MAX = 100_000, 8 << 20
 
 OF_A_SESSION = (
     *(SubscriptionDocument, CursorDocument, InFlightDocument, ReceivedQos2Document),
-    *(GroupDocument, RetryDocument),
+    *(GroupDocument, RetryDocument, LoanDocument),
 )
 """Documents that only the broker that has their session changes ..."""
 
 OF_A_CLIENT = (WillDocument, WillDeadlineDocument)
 """... if there is a session: these may outlive it."""
+
+OF_WORKERS = (MemberDocument, ReportDocument)
+"""What any broker tells the one that has the session of a group, if there is one."""
 
 NOBODY = ""
 """The owner of a session that no broker has."""
@@ -90,6 +99,9 @@ class Owners:
             elif kind in OF_A_SESSION:
                 owner = await self._owner(client_id, after)
                 if owner not in (NOBODY, writer) and not (owner is None and document is None):
+                    strangers.add(client_id)
+            elif kind in OF_WORKERS:
+                if document is not None and await self._owner(client_id, after) is None:
                     strangers.add(client_id)
             elif kind in OF_A_CLIENT:
                 owner = await self._owner(client_id, after)

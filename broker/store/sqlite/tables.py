@@ -44,6 +44,9 @@ from broker.documents.queues import (
     DeadLetterDocument,
     DeadNoticeDocument,
     GroupDocument,
+    LoanDocument,
+    MemberDocument,
+    ReportDocument,
     RetryDocument,
 )
 from broker.documents.quotas import QuotaDocument, RetainedByDocument
@@ -130,6 +133,9 @@ TABLES: dict[type[Document], Table] = {
     RuleDocument: Table(RuleDocument, "rules"),
     QuotaDocument: Table(QuotaDocument, "quotas"),
     RetainedByDocument: Table(RetainedByDocument, "retained_by"),
+    MemberDocument: Table(MemberDocument, "members_elsewhere"),
+    LoanDocument: Table(LoanDocument, "loans"),
+    ReportDocument: Table(ReportDocument, "loan_reports"),
 }
 
 

@@ -315,7 +315,7 @@ async def test_a_group_with_members_stays_where_they_are() -> None:
         group = Subscriber(a)
         await group.open("$share/g/t")
         await both_settled(a, b)
-        with pytest.raises(QuotaExceeded, match="connected to another broker"):
+        with pytest.raises(QuotaExceeded, match="has members at another broker"):
             await Subscriber(b).open("$share/g/t")
         await both_settled(a, b)
         assert not group.lost

@@ -1,0 +1,141 @@
+"""A group leases to workers at other brokers: no job is with two, and none is lost."""
+
+from __future__ import annotations
+
+from broker.documents import OwnerDocument
+from broker.store.shared.memory_log import MemoryLog
+from tests.support.groups import GROUP, member, numbers, publish
+from tests.support.two_brokers import (
+    acknowledged,
+    both_settled,
+    id_of,
+    left_over,
+    one_more,
+    pass_away,
+    two_brokers,
+)
+
+
+async def test_workers_at_two_brokers_share_what_comes() -> None:
+    async with two_brokers() as (a, b):
+        here = await member(a, "w1")
+        await both_settled(a, b)
+        there = await member(b, "w2")
+        await both_settled(a, b)
+        await publish(b, 1, 10)
+        await both_settled(a, b)
+        assert numbers(here, there) == [*range(1, 11)]
+        assert len(here.got) == len(there.got) == 5
+        for worker in (here, there):
+            await acknowledged(worker, a, b)
+        await publish(a, 11, 20)
+        await both_settled(a, b)
+        assert numbers(here, there) == [*range(1, 21)]
+
+
+async def test_what_is_acknowledged_elsewhere_is_over_and_leaves_nothing() -> None:
+    async with two_brokers() as (a, b):
+        here = await member(a, "w1")
+        there = await member(b, "w2")
+        await both_settled(a, b)
+        await publish(a, 1, 9)
+        await both_settled(a, b)
+        await acknowledged(here, a, b)
+        await acknowledged(there, a, b)
+        here.close()
+        there.close()
+        await both_settled(a, b)
+        assert await left_over(a) == []
+        again = await member(b, "w3")
+        await both_settled(a, b)
+        assert again.got == []
+
+
+async def test_a_group_with_workers_only_elsewhere_is_served() -> None:
+    """It stays where its first worker was."""
+    async with two_brokers() as (a, b):
+        first = await member(a, "w1")
+        second = await member(b, "w2")
+        await both_settled(a, b)
+        first.close()
+        await publish(a, 1, 3)
+        await both_settled(a, b)
+        assert numbers(second) == [1, 2, 3]
+        owner = await a.disk.get(OwnerDocument, (GROUP,))
+        assert owner is not None
+        assert owner.broker == id_of(a)
+
+
+async def test_what_a_worker_elsewhere_had_goes_to_another_when_it_leaves() -> None:
+    async with two_brokers() as (a, b):
+        here = await member(a, "w1")
+        there = await member(b, "w2")
+        await both_settled(a, b)
+        await publish(a, 1, 4)
+        await both_settled(a, b)
+        assert len(there.got) == 2
+        there.close()
+        await both_settled(a, b)
+        assert numbers(here) == [1, 2, 3, 4]
+
+
+async def test_what_a_worker_here_had_goes_to_one_elsewhere_when_it_leaves() -> None:
+    async with two_brokers() as (a, b):
+        here = await member(a, "w1")
+        there = await member(b, "w2")
+        await both_settled(a, b)
+        await publish(a, 1, 4)
+        await both_settled(a, b)
+        here.close()
+        await both_settled(a, b)
+        assert numbers(there) == [1, 2, 3, 4]
+
+
+async def test_a_worker_elsewhere_gets_no_more_than_it_has_room_for() -> None:
+    async with two_brokers() as (a, b):
+        await member(a, "w1", window=1)
+        there = await member(b, "w2", window=3)
+        await both_settled(a, b)
+        await publish(a, 1, 10)
+        await both_settled(a, b)
+        assert len(there.got) == 3
+        await acknowledged(there, a, b)
+        assert len(there.got) == 6
+
+
+async def test_what_workers_of_a_broker_that_died_had_goes_to_others() -> None:
+    log = MemoryLog()
+    async with two_brokers(log=log) as (a, b):
+        here = await member(a, "w1")
+        async with one_more(log, "c", a.clock) as c:
+            there = await member(c, "w2")
+            await both_settled(a, b, c)
+            await publish(c, 1, 4)
+            await both_settled(a, b, c)
+            assert len(there.got) == 2
+        await both_settled(a, b)
+        assert len(here.got) == 2, "it may live still"
+        await pass_away(a, b)
+        assert numbers(here) == [1, 2, 3, 4]
+        await acknowledged(here, a, b)
+        assert await left_over(a) == []
+
+
+async def test_a_lease_elsewhere_that_lasts_too_long_goes_to_another() -> None:
+    async with two_brokers() as (a, b):
+        there = await member(b, "w2")
+        await both_settled(a, b)
+        here = await member(a, "w1", window=1)
+        await both_settled(a, b)
+        await publish(a, 1, 2)
+        await both_settled(a, b)
+        assert (numbers(here), numbers(there)) == ([2], [1]) or numbers(here) == [1]
+        await acknowledged(here, a, b)
+        for _ in range(4):
+            a.clock.advance(100)
+            await both_settled(a, b)
+        assert len(here.got) == 2, "it is tried again at the other"
+        await acknowledged(there, a, b)
+        here.close()
+        await both_settled(a, b)
+        assert len(there.got) == 1, "whoever was late has done it"
