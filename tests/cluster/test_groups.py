@@ -38,7 +38,7 @@ AT_ONCE = 50
 POLL_S = 0.1
 
 
-class Jobs:
+class JobBook:
     """Who has which job, and which are done."""
 
     def __init__(self) -> None:
@@ -68,10 +68,10 @@ class Jobs:
                 having.discard(worker)
 
 
-class Worker:
+class ThreadedWorker:
     """A client with a list of brokers, in a thread of its own. It is `slow` at times."""
 
-    def __init__(self, name: str, jobs: Jobs, brokers: Sequence[BrokerProcess]) -> None:
+    def __init__(self, name: str, jobs: JobBook, brokers: Sequence[BrokerProcess]) -> None:
         self.name, self.jobs, self.brokers = name, jobs, brokers
         self.connects = 0
         self.errors: list[OSError] = []
@@ -137,9 +137,9 @@ class Worker:
 
 
 @contextmanager
-def workers(jobs: Jobs, *lists: Sequence[BrokerProcess]) -> Iterator[list[Worker]]:
+def workers(jobs: JobBook, *lists: Sequence[BrokerProcess]) -> Iterator[list[ThreadedWorker]]:
     """They are subscribed. Each has its list of brokers."""
-    made = [Worker(f"w{number}", jobs, brokers) for number, brokers in enumerate(lists, 1)]
+    made = [ThreadedWorker(f"w{number}", jobs, brokers) for number, brokers in enumerate(lists, 1)]
     try:
         wait_until(lambda: all(each.subscribed.is_set() for each in made), timeout_s=PATIENCE_S)
         yield made
@@ -157,7 +157,7 @@ def publish(broker: BrokerProcess, first: int, last: int) -> None:
             publisher.publish_all("jobs/a", jobs)
 
 
-def all_done(jobs: Jobs, number: int) -> None:
+def all_done(jobs: JobBook, number: int) -> None:
     wait_until(lambda: len(jobs.done) == number, timeout_s=PATIENCE_S)
     assert jobs.faults == []
 
@@ -169,7 +169,7 @@ def nothing_is_left(broker: BrokerProcess) -> bool:
 
 def test_four_workers_at_two_brokers_that_come_and_go(brokers: Pair) -> None:
     a, b = brokers
-    jobs = Jobs()
+    jobs = JobBook()
     with workers(jobs, [a], [b], [a], [b]) as [first, second, third, fourth]:
         third.wait_s = fourth.wait_s = 0.02
         for part in range(6):
@@ -194,7 +194,7 @@ def test_four_workers_at_two_brokers_that_come_and_go(brokers: Pair) -> None:
 @pytest.mark.parametrize("has_the_group", [True, False], ids=["has the group", "has workers"])
 def test_a_broker_is_killed_under_load(brokers: Pair, has_the_group: bool) -> None:
     a, b = brokers
-    jobs = Jobs()
+    jobs = JobBook()
     with workers(jobs, [a, b], [b], [a, b], [b]) as [first, second, third, fourth]:
         owner = a.query("SELECT broker FROM owners WHERE client_id = ?", GROUP)
         assert owner == b.query("SELECT broker FROM owners WHERE client_id = ?", GROUP)

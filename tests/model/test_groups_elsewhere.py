@@ -32,7 +32,7 @@ SEEDS = 60
 CONFIG = Config(will_restart_grace_s=0)
 
 
-class Worker(Subscriber):
+class RovingWorker(Subscriber):
     """Does some of what it has, and does not read at times."""
 
     def __init__(self, world: World, jobs: Jobs) -> None:
@@ -92,7 +92,7 @@ class Jobs:
         self.clock = FakeClock()
         self.numbers = count(1)
         self.worlds: dict[int, tuple[World, AsyncExitStack]] = {}
-        self.workers: dict[str, Worker] = {}
+        self.workers: dict[str, RovingWorker] = {}
         self.stored: list[bytes] = []
         self.maybe_done: set[bytes] = set()
         self.done: set[bytes] = set()
@@ -106,7 +106,7 @@ class Jobs:
     def living(self) -> list[World]:
         return [world for world, _ in self.worlds.values()]
 
-    def handed_out(self, job: bytes, to: Worker) -> None:
+    def handed_out(self, job: bytes, to: RovingWorker) -> None:
         if job in self.done:
             self.faults.append(f"{job!r} comes again, and was done")
         for worker in self.workers.values():
@@ -136,10 +136,10 @@ class Jobs:
         name, world = name or self.random.choice(WORKERS), world or self.random.choice(self.living)
         window = self.random.choice([1, 3, 100])
         expiry_s = self.random.choice([0, 1000])
-        coming: list[Worker] = []
+        coming: list[RovingWorker] = []
 
-        def worker(world: World) -> Worker:
-            coming.append(Worker(world, self))
+        def worker(world: World) -> RovingWorker:
+            coming.append(RovingWorker(world, self))
             self.workers[f"{name}{next(self.numbers)}"] = coming[0]
             return coming[0]
 
