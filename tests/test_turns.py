@@ -34,8 +34,10 @@ from broker.mqtt.encode import encode
 from broker.mqtt.packets import MQTT_5, Subscribe, SubscriptionRequest, Unsubscribe
 from broker.registry.groups.lingering import UNREAD
 from broker.registry.loading import SESSION_STATE
+from broker.server.serving import GC_THRESHOLDS
 from broker.store.sqlite.store import SqliteStore
 from broker.store.sqlite.thread import ConnectionThread
+from broker.topics import TopicTree
 from tests.support.clients import NOTHING_TO_TELL, Dialogue
 from tests.support.clock import FakeClock
 from tests.support.groups import member, numbers, publish
@@ -141,6 +143,57 @@ async def test_a_subscribe_of_many_filters_of_many_levels(tmp_path: Path) -> Non
             client.transport.written = b""
             short(TURN_MS_MAX, longest.ms)
     await disk.close()
+
+
+@again_if_long
+async def test_a_client_with_many_filters_of_many_levels_that_comes_back_and_leaves(
+    tmp_path: Path,
+) -> None:
+    filters = [f"t/{n}/{'+/' * 190}x" for n in range(3_000)]
+    disk = await stored(
+        tmp_path, SessionDocument("sub1", 100, 1, None), *map(subscription, filters)
+    )
+    async with running(disk) as world:
+        sub = Subscriber(world)
+        async with LongestTurn() as coming:
+            await sub.open()
+            await until(lambda: world.is_live(sub))
+        async with LongestTurn() as leaving:
+            sub.close()
+            await until(lambda: world.delivery.subscription_count == 0)
+    await disk.close()
+    short(TURN_MS_MAX, coming.ms, leaving.ms)
+
+
+@again_if_long
+async def test_the_cycle_collector_beside_a_client_with_many_filters() -> None:
+    """It looks at all that was made since it ran last."""
+    longest_ms, began = 0.0, 0.0
+
+    def collecting(phase: str, info: dict[str, int]) -> None:
+        nonlocal longest_ms, began
+        if phase == "start":
+            began = time.thread_time()
+        else:
+            longest_ms = max(longest_ms, (time.thread_time() - began) * 1000)
+
+    thresholds = gc.get_threshold()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
+    gc.callbacks.append(collecting)
+    gc.enable()
+    try:
+        tree: TopicTree[int, int] = TopicTree()
+        for n in range(15_000):
+            tree.add(f"t/{n}/{'+/' * 90}x", n, n)
+    finally:
+        gc.disable()
+        gc.callbacks.remove(collecting)
+        gc.set_threshold(*thresholds)
+        gc.unfreeze()
+    assert longest_ms, "it ran"
+    short(TURN_MS_MAX, longest_ms)
 
 
 @pytest.mark.parametrize("waiting", [0, 1000])

@@ -23,7 +23,7 @@ from operator import attrgetter
 from typing import Protocol
 
 from broker.delivery.readers import ReaderKey, Replay
-from broker.delivery.routes import RouteTable
+from broker.delivery.routes import RouteTable, work_of
 from broker.documents import NOT_YET, Delete, Operation, Place, Put, SubscriptionDocument
 from broker.errors import StoreError
 from broker.log.batch import OnCommitted
@@ -39,8 +39,6 @@ ROUTED_AT_ONCE_MAX = 2000
 """Messages that are routed in one turn of the loop: about 10 ms."""
 PASSED_AT_ONCE_MAX = 20_000
 """The same for messages that were handed on before: most are passed over, 0.5 µs each."""
-LEVELS_PER_FILTER = 4
-"""So many more levels count as one more Topic Filter."""
 LOOKED_THROUGH_MAX = 1000
 """Topic Filters of changes not in effect yet, beyond which every topic counts as wanted."""
 
@@ -197,8 +195,7 @@ class Changes:
             if not self._changed_in_turn:
                 asyncio.get_running_loop().call_soon(self._next_turn)
             change = self.waiting.popleft()
-            work = [1 + f.count("/") // LEVELS_PER_FILTER for f in change.subscriptions]
-            self._changed_in_turn += max(1, sum(work))
+            self._changed_in_turn += max(1, sum(map(work_of, change.subscriptions)))
             self._take_effect(change)
 
     def _take_effect(self, change: Change) -> None:

@@ -19,6 +19,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from operator import attrgetter
 
 from broker.clock import Clock
 from broker.config import Config
@@ -30,7 +31,7 @@ from broker.delivery.looks import Looks
 from broker.delivery.readers import CatchUp, Reader, ReaderKey, Replay
 from broker.delivery.recent import Recent
 from broker.delivery.retained import Retained
-from broker.delivery.routes import AT_ONCE_MAX, Routed, RouteTable, parts, route
+from broker.delivery.routes import Routed, RouteTable, parts_by_work, route
 from broker.delivery.subscribers import Subscriber, Subscribers
 from broker.delivery.waking import Waking
 from broker.documents import Delete, Put, SubscriptionDocument
@@ -82,11 +83,12 @@ class Delivery:
         await self._routes.detached(session)
         self.subscribers.add(session, subscriber)
         self._readers[session] = {}
-        for part in parts([*session.subscriptions.values()]):
+        subscriptions = [*session.subscriptions.values()]
+        for n, part in enumerate(parts_by_work(subscriptions, attrgetter("filter"))):
+            if n:
+                await asyncio.sleep(0)
             for subscription in part:
                 self._route_from_start(session, subscription)
-            if len(part) == AT_ONCE_MAX:
-                await asyncio.sleep(0)
         if session.owed.subscriptions():
             self.send_retained(session)
         if session.subscriptions:

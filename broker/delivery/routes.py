@@ -37,14 +37,35 @@ Routes = tuple[Route, ...]
 
 AT_ONCE_MAX = 1000
 """Subscriptions of one session that are added, or removed, in one turn of the loop: 5 to 10 ms."""
+LEVELS_PER_FILTER = 4
+"""So many more levels count as one more subscription."""
 
 T = TypeVar("T")
 
 
-def parts(subscriptions: Iterable[T], at_once_max: int | None = None) -> Iterator[list[T]]:
+def parts(many: Iterable[T], at_once_max: int) -> Iterator[list[T]]:
+    """What one turn of the loop does, of something that is done for each of many."""
+    left = iter(many)
+    while part := [*islice(left, at_once_max)]:
+        yield part
+
+
+def work_of(topic_filter: str) -> int:
+    """What it takes to route to it, or to no longer, in subscriptions of few levels."""
+    return 1 + topic_filter.count("/") // LEVELS_PER_FILTER
+
+
+def parts_by_work(many: Iterable[T], filter_of: Callable[[T], str]) -> Iterator[list[T]]:
     """What one turn of the loop does, of something that is done for each of many subscriptions."""
-    left = iter(subscriptions)
-    while part := [*islice(left, at_once_max or AT_ONCE_MAX)]:
+    part: list[T] = []
+    work = 0
+    for each in many:
+        part.append(each)
+        work += work_of(filter_of(each))
+        if work >= AT_ONCE_MAX:
+            yield part
+            part, work = [], 0
+    if part:
         yield part
 
 
@@ -83,15 +104,16 @@ class RouteTable:
 
     def detach(self, session: Session, failed: Callable[[Exception], None]) -> None:
         """Remove the session's subscriptions, many of them in several turns of the loop."""
-        first, *more = [*parts(session.subscriptions)] or [[]]
+        left = parts_by_work([*session.subscriptions], str)
+        first = next(left, [])
         for topic_filter in first:
             self.remove(session, topic_filter)
-        if more:
-            self._detaching[session] = tasks.start(self._detach(session, more), failed)
+        if len(first) < len(session.subscriptions):
+            self._detaching[session] = tasks.start(self._detach(session, left), failed)
 
-    async def _detach(self, session: Session, more: list[list[str]]) -> None:
+    async def _detach(self, session: Session, left: Iterator[list[str]]) -> None:
         try:
-            for part in more:
+            for part in left:
                 await asyncio.sleep(0)
                 for topic_filter in part:
                     self.remove(session, topic_filter)

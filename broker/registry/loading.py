@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import Protocol
 
-from broker.delivery.routes import parts
+from broker.delivery.routes import parts_by_work
 from broker.documents import (
     CursorDocument,
     Document,
@@ -86,7 +87,7 @@ async def load(
     )
     session.set_expiry(document.session_expiry_s)
     session.restore(cursor, pages, received)
-    for part in parts(subscriptions):
+    for part in parts_by_work(subscriptions, attrgetter("filter")):
         for subscription in part:
             session.subscribe(subscription)
         await asyncio.sleep(0)

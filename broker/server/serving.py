@@ -19,9 +19,11 @@ from broker.store.sqlite.files.checkpoint import tell_cost_of_readers
 SWITCH_INTERVAL_S = 0.0005
 """How long the loop keeps the interpreter while the store's thread wants it. With Python's 5 ms a
 busy loop holds up a commit that is through by as much; `make bench`: 5 % more throughput."""
-GC_THRESHOLDS = (50_000, 20, 20)
+GC_THRESHOLDS = (25_000, 2, 1000)
 """After this many new objects the cycle collector runs. Messages make no cycles. With Python's 700
-it ran several times a batch; `make bench`, qos0: 10 % less CPU."""
+it ran several times a batch; `make bench`, qos0: 10 % less CPU. After two such runs it looks at the
+objects of these, about 15 ms. All there are would take seconds where clients have much, and no
+client leaves a cycle (`tests/test_cycles.py`), so that is seldom."""
 
 
 def run(
