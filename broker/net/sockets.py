@@ -79,7 +79,7 @@ def is_gone(transport: asyncio.Transport) -> bool:
     return bool(poll.poll(0))  # POLLHUP, POLLERR
 
 
-def has_left(transport: asyncio.Transport, *, farewell_bytes: int) -> bool:
+def has_left(transport: asyncio.Transport, farewell_bytes: int) -> bool:
     """Whether it `is_gone`, or the peer has ended its side, where the system tells, and not more
     than so many bytes of it are unread."""
     if transport.is_closing():

@@ -14,7 +14,7 @@ A peer can make the broker keep only so much:
 - What it keeps of packets that are not whole, and of what was read and has to wait, is bounded for
   all peers together: `unfinished.py`.
 
-The loop calls a connection through `_guarded`: what is raised there is a mistake of ours, and cuts
+The loop calls a connection through `guarded`: what is raised there is a mistake of ours, and cuts
 off the connection that was served, and no other.
 """
 
@@ -23,9 +23,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable
-from functools import wraps
-from typing import Concatenate, ParamSpec, TypeVar, cast
+from typing import cast
 
 from broker.clients.client import Client
 from broker.clients.faces import NOT_PAUSED, NetworkClient, Peer
@@ -36,9 +34,10 @@ from broker.message import Monotonic
 from broker.net import sockets
 from broker.net.entrance import Connections, Entrance, peer_at
 from broker.net.first_bytes import HTTP_GET, protocol_of, why_refused
+from broker.net.guarded import guarded
 from broker.net.proxied import NoHeader, header_of
 from broker.net.turns import LITTLE_BYTES, TURN, Arrived
-from broker.net.unfinished import STEP_BYTES
+from broker.net.unfinished import STEP_BYTES, TOO_MUCH_UNFINISHED
 from broker.net.websocket import WebSocket
 
 logger = logging.getLogger(__name__)
@@ -49,28 +48,6 @@ CLOSE_TIMEOUT_S = 5.0
 """How long a peer may take to read the last bytes before the connection is cut."""
 UNREAD_RETRY_S = 0.1
 """A deadline that has come is looked at again after this, if it could not be judged."""
-TOO_MUCH_UNFINISHED = (
-    "packets that are not whole, or wait, exceed unfinished_bytes_max, and this one is late"
-)
-
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-def _guarded(
-    call: Callable[Concatenate[TcpConnection, P], R],
-) -> Callable[Concatenate[TcpConnection, P], R | None]:
-    """What is raised while a connection is served cuts it off, and touches no other."""
-
-    @wraps(call)
-    def guarded(connection: TcpConnection, /, *args: P.args, **kwargs: P.kwargs) -> R | None:
-        try:
-            return call(connection, *args, **kwargs)
-        except Exception as error:
-            connection.failed(error)
-            return None
-
-    return guarded
 
 
 class TcpConnection(asyncio.Protocol):
@@ -88,13 +65,11 @@ class TcpConnection(asyncio.Protocol):
         self._timer: Timer | None = None
         self._first_bytes = b""
         """The bytes so far, while they could still become `GET `."""
-        self._full = False
-        """Whether `write_buffer_bytes_max` wait to be sent."""
+        self._full = False  # Whether `write_buffer_bytes_max` wait to be sent.
         self.reading_paused_by = NOT_PAUSED
         self._quick_ack = False
         self.arrived = Arrived(services.clock)
-        self._counted = False
-        """Whether it is in `Connections.unfinished`."""
+        self._counted = False  # Whether it is in `Connections.unfinished`.
         self.client: NetworkClient | None = None
         self.peer = Peer("")
         self._little_bytes = LITTLE_BYTES
@@ -103,7 +78,7 @@ class TcpConnection(asyncio.Protocol):
         self._header_due = entrance.listener.proxy_protocol
         """Whether the header of a proxy has still to come."""
 
-    @_guarded
+    @guarded
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are no subclass of it, though they have all of its methods.
         transport = cast(asyncio.Transport, transport)
@@ -120,24 +95,26 @@ class TcpConnection(asyncio.Protocol):
             return
         self._connections.enter(self)
         transport.set_write_buffer_limits(high=self._services.config.write_buffer_bytes_max)
-        first = self._services.config.connect_timeout_s if self._header_due else None
-        self._say_something_within(first or self._first_byte_timeout_s)
+        header_s = self._services.config.connect_timeout_s if self._header_due else None
+        self._say_something_within(header_s or self._first_byte_timeout_s)
 
     def data_received(self, data: bytes) -> None:
         self._services.counters.bytes_in += len(data)
-        if len(data) > self._little_bytes or self.arrived.size:
+        now, turns = self._clock.monotonic(), self._connections.turns
+        late = now >= turns.late_at and turns.is_late(now)
+        if late or len(data) > self._little_bytes or self.arrived.size:
             self.arrived.add(data)
-            self._connections.turns.work(self)
+            turns.work(self)
             if self.arrived.size and self.client is not None:
                 self._account_for(self.client.kept_bytes, 0)
             return
-        self.receive(data, self._clock.monotonic())
+        self.receive(data, now)
         if len(data) <= sockets.QUICK_ACK_BYTES_MAX and self._quick_ack:
             assert self._transport is not None
             sockets.acknowledge_at_once(self._transport)
 
     def receive(self, data: bytes, now: Monotonic) -> None:
-        try:  # As `_guarded`, without a call for each read.
+        try:  # As `guarded`, without a call for each read.
             if self.client is None:
                 data = self._first_bytes + data
                 if self._header_due and not (data := self._after_header(data)):
@@ -226,18 +203,26 @@ class TcpConnection(asyncio.Protocol):
         self._set_timer(client.deadline())
         return client
 
-    @_guarded
+    @guarded
     def eof_received(self) -> bool:
         """Whether to stay half open: a client may have said all that it has to say."""
+        if self._connections.turns.puts_off(self._end_input):
+            return True
         return self.client is not None and self.client.end_of_input()
 
-    @_guarded
+    @guarded
+    def _end_input(self) -> None:
+        """As `eof_received`, later."""
+        if self.client is None or not self.client.end_of_input():
+            self.close()
+
+    @guarded
     def pause_writing(self) -> None:
         self._full = True
         if self.client is not None:
             self.client.writable(yes=False)
 
-    @_guarded
+    @guarded
     def resume_writing(self) -> None:
         self._full = False
         self.resume_reading("clogged")
@@ -251,8 +236,13 @@ class TcpConnection(asyncio.Protocol):
         if self._transport.get_write_buffer_size() > bound:
             self.pause_reading("clogged")
 
-    @_guarded
     def connection_lost(self, exc: Exception | None) -> None:
+        self.pause_writing()  # Until it is let go.
+        if not self._connections.turns.puts_off(self._let_go):
+            self._let_go()
+
+    @guarded
+    def _let_go(self) -> None:
         self._connections.lose(self)
         if self._timer is not None:
             self._timer.cancel()
@@ -272,7 +262,7 @@ class TcpConnection(asyncio.Protocol):
             delay_s = max(UNREAD_RETRY_S, deadline - self._clock.monotonic())
             self._timer = self._clock.call_later(delay_s, self._on_timer)
 
-    @_guarded
+    @guarded
     def _on_timer(self) -> None:
         assert self.client is not None
         if self._transport is None or self._transport.is_closing():
@@ -281,7 +271,7 @@ class TcpConnection(asyncio.Protocol):
             self.client.expire(self._clock.monotonic())
         self._set_timer(self.client.deadline())
 
-    @_guarded
+    @guarded
     def _close_if_silent(self) -> None:
         if self._is_silent():
             self.close()
@@ -296,7 +286,7 @@ class TcpConnection(asyncio.Protocol):
             return True
         return not self.arrived.size and not sockets.has_unread_bytes(self._transport)
 
-    @_guarded
+    @guarded
     def shut_down(self, moves: PeerError | None = None) -> None:
         """The broker stops: its client is told, and where to go on if it `moves`."""
         if self.client is None:
@@ -311,7 +301,7 @@ class TcpConnection(asyncio.Protocol):
         """Whether we do not read it, for longer than a turn and by no fault of its own."""
         return not self.reading_paused_by <= {"clogged", TURN}
 
-    @_guarded
+    @guarded
     def evict(self) -> None:
         """What it keeps of a packet has to make room for others'."""
         self._services.counters.evicted += 1
@@ -324,10 +314,10 @@ class TcpConnection(asyncio.Protocol):
 
     def failed(self, error: Exception) -> None:
         """We made a mistake while this connection was served: it is cut off."""
-        if self.client is not None:
-            self.client.failed(error)
-        else:
+        if self.client is None:
             logger.critical("connection from %s is cut off", self.peer.address, exc_info=error)
+        else:
+            self.client.failed(error)
         self.abort()
 
     # Transport
@@ -380,8 +370,7 @@ class TcpConnection(asyncio.Protocol):
         return self._transport is None or sockets.is_gone(self._transport)
 
     def has_left(self) -> bool:
-        most = self.farewell_bytes
-        return self._transport is None or sockets.has_left(self._transport, farewell_bytes=most)
+        return self._transport is None or sockets.has_left(self._transport, self.farewell_bytes)
 
     def pause_reading(self, reason: str) -> None:
         self.reading_paused_by |= {reason}

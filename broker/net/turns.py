@@ -5,11 +5,15 @@ was read is worked on in pieces that take about PIECE_S each, and for TURN_S in 
 What is left waits for the next turns, in which each connection has a piece in its turn; its socket
 is not read meanwhile. Reads of up to LITTLE_BYTES are worked on at once: a PINGREQ, an
 acknowledgement or a small PUBLISH does not wait for a flood of others.
+
+20,000 acknowledgements, or connections that end, are much in one turn all the same: once it has
+taken LATE_S more, they wait for the next ones, too.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
@@ -18,6 +22,7 @@ from broker.message import Monotonic
 
 LITTLE_BYTES = 1024
 TURN_S = 0.010
+LATE_S = 0.010
 PIECE_S = 0.002
 PIECE_BYTES_FIRST = 16 * 1024
 PIECE_BYTES_MIN = 4096
@@ -84,7 +89,16 @@ class Turns:
         self._clock = clock
         self._ends_at: float | None = None
         """None: in this turn nothing was worked on yet."""
+        self.late_at = 0.0
         self._waiting: dict[Worker, None] = {}
+        self._put_off: deque[Callable[[], object]] = deque()
+
+    def is_late(self, now: Monotonic) -> bool:
+        """Whether this turn has taken long, so that even little is put off. Need not be asked
+        before `late_at`."""
+        if self._ends_at is None:
+            self._begin(now)
+        return now >= self.late_at
 
     def work(self, worker: Worker) -> None:
         """Something arrived: work on it now, or in the turns to come."""
@@ -104,19 +118,28 @@ class Turns:
         self._waiting[worker] = None
         worker.pause_reading(TURN)
 
+    def puts_off(self, call: Callable[[], object]) -> bool:
+        """Whether this is called in the turns to come, since there is too much for one."""
+        put_off = bool(self._put_off) or self.is_late(self._clock.monotonic())
+        if put_off:
+            self._put_off.append(call)
+        return put_off
+
     def forget(self, worker: Worker) -> None:
         self._waiting.pop(worker, None)
 
     def _begin(self, now: Monotonic) -> float:
         """Of what this turn of the loop does, this is the first. Returns when it is to end."""
         self._ends_at = now + TURN_S
+        self.late_at = self._ends_at + LATE_S
         asyncio.get_running_loop().call_soon(self._next)
         return self._ends_at
 
     def _next(self) -> None:
         """A new turn of the loop."""
         self._ends_at = None
-        if not self._waiting:
+        self.late_at = 0.0
+        if not (self._waiting or self._put_off):
             return
         now = self._clock.monotonic()
         ends_at = self._begin(now)
@@ -129,6 +152,9 @@ class Turns:
                 self._waiting[worker] = None
             else:
                 worker.resume_reading(TURN)
+        while self._put_off and now < ends_at:
+            self._put_off.popleft()()
+            now = self._clock.monotonic()
 
 
 def _may_go_on(worker: Worker) -> bool:

@@ -24,6 +24,9 @@ from itertools import islice
 from typing import Protocol
 
 STEP_BYTES = 4096
+TOO_MUCH_UNFINISHED = (
+    "packets that are not whole, or wait, exceed unfinished_bytes_max, and this one is late"
+)
 PASSED_OVER_MAX = 64
 """Connections that are passed over at an eviction because we do not read them."""
 

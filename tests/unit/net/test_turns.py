@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
+from itertools import pairwise
 
 from broker.message import Monotonic
 from broker.net.turns import (
+    LATE_S,
     PIECE_BYTES_FIRST,
     PIECE_BYTES_MAX,
     PIECE_BYTES_MIN,
@@ -143,3 +146,32 @@ async def test_who_is_gone_is_forgotten() -> None:
     for _ in range(5):
         await asyncio.sleep(0)
     assert len(connection.received) == worked
+
+
+async def test_once_a_turn_is_late_even_little_waits_for_the_next() -> None:
+    clock = FakeClock()
+    turns = Turns(clock)
+    assert not turns.is_late(clock.monotonic())
+    clock.advance(TURN_S + LATE_S)
+    assert turns.is_late(clock.monotonic())
+    await asyncio.sleep(0)
+    assert not turns.is_late(clock.monotonic())
+
+
+async def test_much_that_is_little_is_done_in_several_turns_and_in_order() -> None:
+    clock = FakeClock()
+    turns, done = Turns(clock), list[int]()
+
+    def work(number: int) -> None:
+        done.append(number)
+        clock.advance(TURN_S / 10)
+
+    for number in range(100):
+        if not turns.puts_off(partial(work, number)):
+            work(number)
+    after = [len(done)]
+    while after[-1] < 100:
+        await asyncio.sleep(0)
+        after.append(len(done))
+    assert max(later - before for before, later in pairwise([0, *after])) <= 20
+    assert done == [*range(100)]
