@@ -63,6 +63,14 @@ class Config:
     store_replicas_min: int = 3
     """A shared log that fewer nodes keep is refused. Less than 3 survives the loss of none."""
     store_keep_bytes: int = 10 << 30
+    store_credentials: Path | None = None
+    """A file with `user:password` for the nodes of the shared log."""
+    store_ca: Path | None = None
+    """Whose certificates these nodes have; with it, or with `store_cert`, they are talked to by
+    TLS."""
+    store_cert: Path | None = None
+    store_key: Path | None = None
+    """Our own certificate for them, if they ask for one."""
     advertise: str = ""
     """`host:port` where clients reach this broker: the others that share its log refer theirs to
     it. Empty: they do not."""

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from broker.errors import StoreError, StoreUnavailable
 from broker.plural import counted
+from broker.store.shared.access import Access
 from broker.store.shared.address import SCHEME, Address, parse
 from broker.store.shared.entries import ALIVE, Told, decode_told, part_of
 from cli import columns, nats_nodes, output
@@ -89,23 +90,21 @@ def _require_running(nodes: Sequence[nats_nodes.Node], directory: Path) -> None:
             )
 
 
-def init(store: str, replicas: int, bytes_max: int | None) -> None:
+def init(store: str, replicas: int, bytes_max: int | None, access: Access) -> None:
     """Raises ConfigError, CommandFailed."""
-    address = parse(store)
-    made = _jetstream().make_stream(
-        *address, replicas=replicas, bytes_max=-1 if bytes_max is None else bytes_max
-    )
+    address, most = parse(store), -1 if bytes_max is None else bytes_max
+    made = _jetstream().make_stream(*address, replicas=replicas, bytes_max=most, access=access)
     log_id = _run(made)
     nodes = counted(replicas, "node")
     output.note(f"the log {address.name} is made, with id {log_id}, on {nodes}")
 
 
-def status(store: str, *, as_json: bool) -> None:
+def status(store: str, access: Access, *, as_json: bool) -> None:
     """Raises ConfigError, CommandFailed."""
     address = parse(store)
-    found = _run(_jetstream().look(*address))
+    found = _run(_jetstream().look(*address, access=access))
     with output.waiting("waiting for the brokers to tell of themselves"):
-        brokers = _run(_heard(address))
+        brokers = _run(_heard(address, access))
     if as_json:
         told = [{"broker": broker, **asdict(each)} for broker, each in brokers.items()]
         output.data(output.json_line({**asdict(found), "brokers": told}))
@@ -145,10 +144,10 @@ class Heard:
     behind: int
 
 
-async def _heard(address: Address) -> dict[str, Heard]:
+async def _heard(address: Address, access: Access) -> dict[str, Heard]:
     """The brokers that live, by name. Each tells of itself every HEARTBEAT_S."""
     heard: dict[str, Heard] = {}
-    log = _jetstream().JetStreamLog(*address, replicas_min=1)
+    log = _jetstream().JetStreamLog(*address, replicas_min=1, access=access)
     info = await log.open()
     try:
         with suppress(TimeoutError):
@@ -165,8 +164,8 @@ async def _heard(address: Address) -> dict[str, Heard]:
     return dict(sorted(heard.items()))
 
 
-def config() -> None:
-    output.text(nats_nodes.SETTINGS)
+def config(name: str) -> None:
+    output.text(nats_nodes.settings(name))
 
 
 def _jetstream() -> Any:

@@ -16,6 +16,7 @@ from broker.registry.brokers import Brokers
 from broker.registry.elsewhere import Elsewhere
 from broker.registry.ownership import Alone, Ownership, Shared
 from broker.store import Store
+from broker.store.shared.access import Access
 from broker.store.shared.address import parse
 from broker.store.shared.cluster import ClusterStore
 from broker.store.sqlite.store import SqliteStore
@@ -93,7 +94,8 @@ async def open_store(config: Config, clock: Clock, *, accept_loss: bool) -> Open
         raise ConfigError(
             "store", config.store, "needs more: pip install 'pubsub-broker[cluster]'"
         ) from error
-    log = JetStreamLog(servers, name, replicas_min=config.store_replicas_min)
+    access = Access(config.store_credentials, config.store_ca, config.store_cert, config.store_key)
+    log = JetStreamLog(servers, name, replicas_min=config.store_replicas_min, access=access)
     copy = SqliteStore(path, is_copy=True, accept_loss=accept_loss)
     shared = ClusterStore(log, copy, keep_bytes=config.store_keep_bytes)
     telling = tasks.start(_tell(shared, clock), _not_told)

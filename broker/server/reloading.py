@@ -27,6 +27,7 @@ LOOK_S = 10.0
 when it has not changed any more at the next look, as a certificate and its key are two files."""
 AFTER_A_RESTART = (
     *("data_dir", "durability", "store", "store_replicas_min", "store_keep_bytes"),
+    *("store_credentials", "store_ca", "store_cert", "store_key"),
     *("will_restart_grace_s", "append_bytes_max", "lazy_commit_ms", "sys_interval_s"),
     "scrub_bytes_per_s",
 )

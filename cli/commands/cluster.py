@@ -28,6 +28,12 @@ Example:
 Store = Annotated[
     str, typer.Option("--store", metavar="ADDRESS", help="nats://host:port,host:port,...[/name]")
 ]
+Credentials = Annotated[
+    Path | None, typer.Option("--store-credentials", help="File with user:password of the nodes.")
+]
+Ca = Annotated[Path | None, typer.Option("--store-ca", help="Whose certificates they have.")]
+Cert = Annotated[Path | None, typer.Option("--store-cert", help="Our certificate for them, ...")]
+Key = Annotated[Path | None, typer.Option("--store-key", help="... and its key.")]
 Json = Annotated[bool, typer.Option("--json", help="As one line of JSON.")]
 
 
@@ -53,22 +59,37 @@ def init(
     bytes_max: Annotated[
         int | None, typer.Option("--bytes-max", min=1, help="More is not taken. [no limit]")
     ] = None,
+    credentials: Credentials = None,
+    ca: Ca = None,
+    cert: Cert = None,
+    key: Key = None,
 ) -> None:
     """Make the log that brokers are to share."""
+    from broker.store.shared.access import Access
     from cli import cluster
 
-    cluster.init(store, replicas, bytes_max)
+    cluster.init(store, replicas, bytes_max, Access(credentials, ca, cert, key))
 
 
-def status(store: Store, json: Json = False) -> None:
+def status(
+    store: Store,
+    json: Json = False,
+    credentials: Credentials = None,
+    ca: Ca = None,
+    cert: Cert = None,
+    key: Key = None,
+) -> None:
     """Say which nodes keep the log, how much it is, and who lives."""
+    from broker.store.shared.access import Access
     from cli import cluster
 
-    cluster.status(store, as_json=json)
+    cluster.status(store, Access(credentials, ca, cert, key), as_json=json)
 
 
-def config() -> None:
+def config(
+    name: Annotated[str, typer.Argument(help="Of the log, as in nats://a,b,c/NAME.")] = "log",
+) -> None:
     """Print what the configuration of each node needs to have."""
     from cli import cluster
 
-    cluster.config()
+    cluster.config(name)

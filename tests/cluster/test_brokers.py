@@ -23,6 +23,7 @@ from broker.mqtt.packets import (
     Will,
 )
 from broker.mqtt.reasons import ReasonCode
+from broker.store.shared.access import Access
 from broker.store.shared.jetstream import JetStreamLog, look
 from cli import cluster
 from tests.support.broker_process import BrokerProcess, wait_until
@@ -216,7 +217,7 @@ def test_the_status_of_the_log_tells_which_brokers_live(
     a, b = brokers
     with client_of(a) as client:
         client.connect(connect_packet("x"))
-        cluster.status(f"{','.join(log.servers)}/{log.name}", as_json=False)
+        cluster.status(f"{','.join(log.servers)}/{log.name}", Access(), as_json=False)
     said = capsys.readouterr().out
     assert said.count("replica") == 2
     rows = [line.split() for line in said.splitlines() if "127.0.0.1:" in line]

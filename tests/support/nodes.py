@@ -14,6 +14,7 @@ from pathlib import Path
 from nats.aio.client import Client
 
 from broker.errors import StoreUnavailable
+from broker.store.shared.access import ANYBODY, Access
 from broker.store.shared.address import SCHEME
 from broker.store.shared.jetstream import JetStreamLog, make_stream
 from cli import nats_nodes
@@ -37,8 +38,10 @@ def free_ports(number: int) -> list[int]:
 
 
 class Nodes:
-    def __init__(self, directory: Path, number: int = 3) -> None:
+    def __init__(self, directory: Path, number: int = 3, more: str = "") -> None:
+        """`more`: of the configuration of each."""
         self.directory = directory
+        self._more = more
         ports = free_ports(2 * number)
         self._ports, self._routes = ports[:number], ports[number:]
         self._processes: list[subprocess.Popen[bytes] | None] = [None] * number
@@ -53,7 +56,9 @@ class Nodes:
 
     def start_one(self, i: int) -> None:
         ports = self._ports[i], self._routes[i]
-        self._processes[i] = nats_nodes.start(f"n{i}", self.directory, *ports, self._routes)
+        self._processes[i] = nats_nodes.start(
+            f"n{i}", self.directory, *ports, self._routes, self._more
+        )
 
     def kill(self, i: int) -> None:
         process = self._processes[i]
@@ -81,8 +86,8 @@ class Nodes:
 
 
 @contextmanager
-def running_nodes(directory: Path) -> Iterator[Nodes]:
-    nodes = Nodes(directory)
+def running_nodes(directory: Path, more: str = "") -> Iterator[Nodes]:
+    nodes = Nodes(directory, more=more)
     try:
         nodes.start()
         yield nodes
@@ -90,24 +95,25 @@ def running_nodes(directory: Path) -> Iterator[Nodes]:
         nodes.end()
 
 
-async def new_log(nodes: Nodes) -> JetStreamLog:
+async def new_log(nodes: Nodes, name: str = "", access: Access = ANYBODY) -> JetStreamLog:
     """A log that is empty, as soon as the nodes have found each other."""
-    name = f"t{next(_numbers)}"
+    name = name or f"t{next(_numbers)}"
     async with asyncio.timeout(PATIENCE_S):
         while True:
             try:
-                await make_stream(nodes.servers, name, replicas=3)
+                await make_stream(nodes.servers, name, replicas=3, access=access)
                 break
             except StoreUnavailable:
                 await asyncio.sleep(0.2)
     return JetStreamLog(nodes.servers, name)
 
 
-def broker_on(log: JetStreamLog, directory: Path, name: str) -> BrokerProcess:
+def broker_on(log: JetStreamLog, directory: Path, name: str, **more: object) -> BrokerProcess:
+    """`more`: settings."""
     (directory / name).mkdir()
     hosts = ",".join(server.removeprefix(SCHEME) for server in log.servers)
     store = f"{SCHEME}{hosts}/{log.name}"
-    settings = {"store": store, "will_restart_grace_s": 0, "sys_interval_s": 1}
+    settings = {"store": store, "will_restart_grace_s": 0, "sys_interval_s": 1, **more}
     broker = BrokerProcess(directory / name, settings)
     broker.advertise()
     return broker

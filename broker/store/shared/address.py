@@ -36,3 +36,13 @@ def parse(text: str) -> Address:
     hosts = [node[1] for node in found if node is not None]
     servers = [f"{SCHEME}{host}:{port}" for host, port in zip(hosts, ports, strict=True)]
     return Address(tuple(servers), name or NAME)
+
+
+def stream_of(name: str) -> str:
+    """Of a log: its stream at the nodes."""
+    return f"PUBSUB_{name}"
+
+
+def subject_of(name: str) -> str:
+    """What its records are published to."""
+    return f"pubsub.{name}"

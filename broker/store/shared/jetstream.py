@@ -29,11 +29,20 @@ from nats.aio.subscription import Subscription
 from nats.js import api
 
 from broker.errors import LogReplaced, SchemaMismatch, StoreFull, StoreUnavailable
+from broker.store.shared.access import ANYBODY, Access
+from broker.store.shared.address import stream_of, subject_of
+from broker.store.shared.connecting import (
+    CONNECT_TIMEOUT_S,
+    GONE,
+    PENDING_BYTES_MAX,
+    RETRY_S,
+    close,
+    connect,
+)
 from broker.store.shared.shared_log import Logged, LogInfo, Undecided, begins_later
 
 FORMAT = "1"
 REPLY_TIMEOUT_S = 2.0
-CONNECT_TIMEOUT_S = 10.0
 SILENCE_MAX_S = 2.5
 """Without a record or a heartbeat the consumer counts as lost."""
 HEARTBEAT_S = 1.0
@@ -42,12 +51,6 @@ FOLLOWED_AT_ONCE = 500
 """Records that one request asks for ..."""
 FOLLOWED_BYTES_MAX = 8 << 20
 """... and their bytes."""
-RETRY_S = 0.2
-PENDING_BYTES_MAX = 64 << 20
-CLOSE_TIMEOUT_S = 2.0
-"""For bytes that a node does not take any more."""
-GONE = (nats.errors.Error, nats.js.errors.Error, OSError)
-"""What ends with a connection that is lost. (TimeoutError is an OSError.)"""
 STREAM_FULL = (10047, 10077)
 """Error codes of JetStream: no storage left, the stream has its maximum."""
 
@@ -55,15 +58,20 @@ logger = logging.getLogger(__name__)
 
 
 async def make_stream(
-    servers: Sequence[str], name: str, *, replicas: int, bytes_max: int = -1
+    servers: Sequence[str],
+    name: str,
+    *,
+    replicas: int,
+    bytes_max: int = -1,
+    access: Access = ANYBODY,
 ) -> str:
     """Make the stream of a new log; its `log_id`. Raises StoreUnavailable: also if there is one."""
-    client = await _connect(servers)
+    client = await connect(servers, access)
     try:
         log_id = secrets.token_hex(16)
         config = api.StreamConfig(
-            name=_stream(name),
-            subjects=[_subject(name)],
+            name=stream_of(name),
+            subjects=[subject_of(name)],
             storage=api.StorageType.FILE,
             num_replicas=replicas,
             discard=api.DiscardPolicy.NEW,
@@ -77,7 +85,7 @@ async def make_stream(
     else:
         return log_id
     finally:
-        await _close(client)
+        await close(client)
 
 
 @dataclass(slots=True, frozen=True)
@@ -103,17 +111,17 @@ class LogFound:
     nodes: list[NodeFound]
 
 
-async def look(servers: Sequence[str], name: str) -> LogFound:
+async def look(servers: Sequence[str], name: str, *, access: Access = ANYBODY) -> LogFound:
     """Raises StoreUnavailable: also if there is none."""
-    client = await _connect(servers)
+    client = await connect(servers, access)
     try:
-        info = await client.jsm().stream_info(_stream(name))
+        info = await client.jsm().stream_info(stream_of(name))
     except nats.js.errors.NotFoundError as error:
         raise StoreUnavailable(_no_log(name)) from error
     except GONE as error:
         raise StoreUnavailable(f"the log {name} does not answer: {error}") from error
     finally:
-        await _close(client)
+        await close(client)
     state, cluster = info.state, info.cluster
     nodes: list[NodeFound] = []
     if cluster is not None:
@@ -132,18 +140,26 @@ async def look(servers: Sequence[str], name: str) -> LogFound:
 class JetStreamLog:
     """See `SharedLog`."""
 
-    def __init__(self, servers: Sequence[str], name: str, *, replicas_min: int = 3) -> None:
+    def __init__(
+        self,
+        servers: Sequence[str],
+        name: str,
+        *,
+        replicas_min: int = 3,
+        access: Access = ANYBODY,
+    ) -> None:
         """`servers` as `nats://host:port`. A stream with fewer replicas is refused."""
         self.servers = servers
         self.name = name
         self.client = Client()
         """Connected from `open` on."""
         self._replicas_min = replicas_min
+        self._access = access
         self._log_id = ""
         self._is_open = False
 
     async def open(self) -> LogInfo:
-        self.client = await _connect(self.servers)
+        self.client = await connect(self.servers, self._access)
         self._is_open = True
         try:
             info = await self.info()
@@ -167,15 +183,15 @@ class JetStreamLog:
     async def close(self) -> None:
         if self._is_open:
             self._is_open = False
-            await _close(self.client)
+            await close(self.client)
 
     async def append(self, body: bytes) -> int:
         try:
             answer = await self.client.request(
-                _subject(self.name),
+                subject_of(self.name),
                 body,
                 timeout=REPLY_TIMEOUT_S,
-                headers={api.Header.EXPECTED_STREAM.value: _stream(self.name)},
+                headers={api.Header.EXPECTED_STREAM.value: stream_of(self.name)},
             )
         except nats.errors.MaxPayloadError as error:
             raise StoreUnavailable(
@@ -209,7 +225,7 @@ class JetStreamLog:
             raise LogReplaced("the shared log was made anew: it is not the one that was followed")
         if start < info.state.first_seq:
             raise begins_later(info.state.first_seq, start)
-        stream = _stream(self.name)
+        stream = stream_of(self.name)
         manager = self.client.jsm()
         consumer = await manager.add_consumer(
             stream,
@@ -272,7 +288,7 @@ class JetStreamLog:
 
     async def trim(self, before: int) -> None:
         try:
-            await self.client.jsm().purge_stream(_stream(self.name), seq=before)
+            await self.client.jsm().purge_stream(stream_of(self.name), seq=before)
         except GONE as error:
             raise StoreUnavailable(f"the log cannot be trimmed: {error!r}") from error
 
@@ -290,7 +306,7 @@ class JetStreamLog:
     async def _info(self) -> api.StreamInfo:
         """Raises Undecided, StoreUnavailable, SchemaMismatch."""
         try:
-            info = await self.client.jsm().stream_info(_stream(self.name))
+            info = await self.client.jsm().stream_info(stream_of(self.name))
         except nats.js.errors.NotFoundError as error:
             raise StoreUnavailable(
                 f"there is no log {self.name}: pubsub cluster init makes it"
@@ -308,61 +324,8 @@ class JetStreamLog:
         return info
 
 
-async def _connect(servers: Sequence[str]) -> Client:
-    """Raises StoreUnavailable: no server is there."""
-    deadline = time.monotonic() + CONNECT_TIMEOUT_S
-    try:
-        async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            while True:
-                if time.monotonic() > deadline:  # The client may have swallowed the cancellation.
-                    raise TimeoutError
-                client = Client()
-                try:
-                    await client.connect(
-                        [*servers],
-                        allow_reconnect=True,
-                        max_reconnect_attempts=-1,
-                        reconnect_time_wait=RETRY_S,  # type: ignore[arg-type]  # It may be a part.
-                        connect_timeout=2,
-                        ping_interval=2,
-                        max_outstanding_pings=2,
-                        pending_size=PENDING_BYTES_MAX,
-                        error_cb=_error,
-                    )
-                except (nats.errors.Error, OSError):
-                    await _close(client)
-                    await asyncio.sleep(RETRY_S)
-                except BaseException:
-                    await _close(client)
-                    raise
-                else:
-                    return client
-    except TimeoutError as error:
-        raise StoreUnavailable(f"no node of the log answers at {', '.join(servers)}") from error
-
-
-async def _close(client: Client) -> None:
-    """Whatever became of the node that it was connected to."""
-    with suppress(*GONE):
-        async with asyncio.timeout(CLOSE_TIMEOUT_S):
-            await client.close()
-
-
-async def _error(error: Exception) -> None:
-    """What the client would print a traceback of: a node that is down."""
-    logger.debug("a node of the shared log: %r", error)
-
-
 def _no_log(name: str) -> str:
     return f"there is no log {name}: pubsub cluster init makes it"
-
-
-def _stream(name: str) -> str:
-    return f"PUBSUB_{name}"
-
-
-def _subject(name: str) -> str:
-    return f"pubsub.{name}"
 
 
 def _status(message: Msg) -> str | None:

@@ -41,8 +41,8 @@ async def test_without_the_client_of_nats_it_is_said_how_to_get_it(
 async def test_where_no_node_answers_that_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    jetstream = pytest.importorskip("broker.store.shared.jetstream", reason="needs nats-py")
-    monkeypatch.setattr(jetstream, "CONNECT_TIMEOUT_S", 0.3)
+    connecting = pytest.importorskip("broker.store.shared.connecting", reason="needs nats-py")
+    monkeypatch.setattr(connecting, "CONNECT_TIMEOUT_S", 0.3)
     with pytest.raises(
         StoreUnavailable, match=r"no node of the log answers at nats://127\.0\.0\.1"
     ):
