@@ -72,16 +72,18 @@ def _acks(ack: Ack, version_5: bool) -> bytes:
     """A whole run at once, where it has nothing but Packet Identifiers: by slices with a stride."""
     first = FIRST_BYTES[ack.type]
     tail = b""
-    if version_5:
+    if version_5 and (ack.reason_code or ack.user_properties or ack.reason_string is not None):
         properties = _diagnostics(ack.reason_string, ack.user_properties)
         if properties:
             tail = bytes((ack.reason_code,)) + write_properties(properties)
         elif ack.reason_code:
             tail = bytes((ack.reason_code,))
-    count = len(ack.packet_ids)
-    if tail or count == 1:
+    if tail:
         header = bytes((first,)) + varint(2 + len(tail))
         return b"".join([header + u16(packet_id) + tail for packet_id in ack.packet_ids])
+    count = len(ack.packet_ids)
+    if count == 1:
+        return pack(">BBH", first, 2, ack.packet_ids[0])
     packet_ids = pack(f">{count}H", *ack.packet_ids)
     run = bytearray(4 * count)
     run[0::4] = bytes((first,)) * count

@@ -8,7 +8,7 @@ Readers compare them with what they find.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from typing import Any
 
 from broker.store.sqlite import gaps
@@ -36,6 +36,9 @@ _PUBLISHERS = (
     "INSERT OR IGNORE INTO publisher_blocks"
     " SELECT DISTINCT ?, publisher_id FROM messages WHERE offset BETWEEN ? AND ?"
 )
+
+
+NONE_NEW: Set[int] = frozenset()
 
 
 class OpenBlock:
@@ -72,8 +75,10 @@ class OpenBlock:
             open_block._checksums.append(checksum)
         return open_block
 
-    def add(self, parameters: list[Any]) -> set[int]:
+    def add(self, parameters: list[Any]) -> Set[int]:
         """Add messages of this block, given as flat parameters. Returns the topics new in it."""
+        if len(parameters) == WIDTH:
+            return self._add_one(parameters)
         topic_ids = parameters[TOPIC_ID::WIDTH]
         if self._whole:
             sizes = map(len, parameters[PAYLOAD::WIDTH])
@@ -86,6 +91,19 @@ class OpenBlock:
         new = set(topic_ids) - self.topics
         self.topics |= new
         return new
+
+    def _add_one(self, parameters: list[Any]) -> Set[int]:
+        """As `add`, for one that comes alone: without a slice for each column."""
+        topic_id = parameters[TOPIC_ID]
+        if self._whole:
+            self._topic_ids.append(topic_id)
+            self._sizes.append(len(parameters[PAYLOAD]) + len(parameters[PROPERTIES]))
+            self._times_us.append(parameters[PUBLISHED_AT_US])
+            self._checksums.append(parameters[CHECKSUM])
+        if topic_id in self.topics:
+            return NONE_NEW
+        self.topics.add(topic_id)
+        return {topic_id}
 
     def not_whole(self) -> None:
         """Some of its messages are below the log start now, or were not added."""

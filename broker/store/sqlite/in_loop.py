@@ -90,6 +90,8 @@ class InLoop:
 
 def is_small(batch: Sequence[Message], state: Sequence[Operation]) -> bool:
     """A Delete may remove many documents, so it is not."""
+    if len(batch) == 1 and not state:
+        return batch[0].size <= SMALL_BYTES_MAX
     return (
         len(batch) + len(state) <= SMALL_MAX
         and (not state or Delete not in map(type, state))

@@ -138,6 +138,8 @@ def insert_rows(
     quarter of the time (`python -m benchmarks.codec`, *row inserted*), and a busy event loop has
     far fewer chances to keep the writer waiting.
     """
+    if len(parameters) == width:  # One that comes alone.
+        return connection.execute(_statement(insert, row, suffix, 1), parameters).lastrowid or 0
     rowid = 0
     rows, done = len(parameters) // width, 0
     while done < rows:

@@ -27,14 +27,14 @@ class StopWatch:
         """By thread; None: the system does not tell."""
         self._exact = False
         self._began_s = 0.0
-        self._late_before_s = 0.0
+        self._before = b""
 
     def begin(self, *, exact: bool) -> None:
         """`exact`: `end` is to tell how late it was."""
         self._exact = exact
         self._began_s = perf_counter()
         if exact:
-            self._late_before_s = self._late_so_far_s()
+            self._before = self._read()
 
     def end(self) -> tuple[float, float]:
         """Seconds since `begin`, and for how many of them this thread waited for a CPU: 0, if it is
@@ -42,22 +42,32 @@ class StopWatch:
         took_s = perf_counter() - self._began_s
         if not self._exact or took_s < QUICK_S:
             return took_s, 0.0
-        return took_s, max(0.0, min(self._late_so_far_s() - self._late_before_s, took_s))
+        late_s = _late_s(self._read()) - _late_s(self._before)
+        return took_s, max(0.0, min(late_s, took_s))
 
-    def _late_so_far_s(self) -> float:
-        """0 where the system does not tell, or no longer does: that is no failure of the disk."""
+    def _read(self) -> bytes:
+        """What the system tells of this thread so far. Nothing, where it does not, or no longer
+        does: that is no failure of the disk."""
         thread = get_ident()
         try:
             if thread not in self._files:
                 self._files[thread] = None
                 self._files[thread] = os.open(self._path, os.O_RDONLY)
             file = self._files[thread]
-            return 0.0 if file is None else int(os.pread(file, _TIMES_BYTES, 0).split()[1]) / 1e9
-        except (OSError, IndexError, ValueError):
-            return 0.0
+            return b"" if file is None else os.pread(file, _TIMES_BYTES, 0)
+        except OSError:
+            return b""
 
     def close(self) -> None:
         for file in self._files.values():
             if file is not None:
                 os.close(file)
         self._files.clear()
+
+
+def _late_s(times: bytes) -> float:
+    """How long the thread waited for a CPU, of TIMES; 0 if they do not tell."""
+    try:
+        return int(times.split()[1]) / 1e9
+    except (IndexError, ValueError):
+        return 0.0

@@ -60,6 +60,10 @@ START_LOCK_WAIT_MS = 300
 """... and at the start, which is tried again."""
 
 
+Unchanged = tuple[int, Offset | None, Offset]
+"""Before a transaction: the number of retained topics, the next offset, the last reserved."""
+
+
 class Committed(NamedTuple):
     """One commit: the high watermark before it and after it (`last`), and bytes of messages.
 
@@ -225,16 +229,24 @@ class Writer:
         count = len(batch)
         self._watch.begin(exact=count <= SMALL_MAX)
         synced = durable or self._unsynced + count >= UNSYNCED_MAX
-        with self.transaction(synced=synced, lock_wait_ms=lock_wait_ms):
-            for i in range(0, count, ROWS_PER_STATEMENT):
-                part_first = self._insert(batch[i : i + ROWS_PER_STATEMENT])
-                first = first if i else part_first
-            if places:
-                fill_in(state, places, before, first)
-            if state:
-                tables.apply(self.connection, state)
-            if not (batch or state):
-                tables.touch(self.connection)
+        try:  # As `transaction`, without two context managers for each message that comes alone.
+            unchanged = self._begin(synced, lock_wait_ms)
+            try:
+                for i in range(0, count, ROWS_PER_STATEMENT):
+                    part_first = self._insert(batch[i : i + ROWS_PER_STATEMENT])
+                    first = first if i else part_first
+                if places:
+                    fill_in(state, places, before, first)
+                if state:
+                    tables.apply(self.connection, state)
+                if not (batch or state):
+                    tables.touch(self.connection)
+                self.connection.execute("COMMIT")
+            except BaseException:
+                self._roll_back(unchanged)
+                raise
+        except (sqlite3.Error, OSError) as error:
+            raise self._failed(error) from error
         offsets: Any = range(first, first + count)  # `Offset` would be a call for each.
         for message, offset in zip(batch, offsets, strict=True):
             message.offset = offset
@@ -257,25 +269,32 @@ class Writer:
         Raises StoreFull, StoreBusy, StoreUnavailable.
         """
         with self.writing():
-            if synced != self._synced:
-                self._set_synchronous(synced)
-            wait_ms = LOCK_WAIT_MS if lock_wait_ms is None else lock_wait_ms
-            if wait_ms != self._lock_wait_ms:
-                self._set_lock_wait(wait_ms)
-            self.connection.execute("BEGIN IMMEDIATE")
-            retained_count, offsets = self.retained_count, self._offsets
-            following, reserved = offsets.next, offsets.reserved
+            unchanged = self._begin(synced, lock_wait_ms)
             try:
                 yield
                 self.connection.execute("COMMIT")
             except BaseException:
-                self.retained_count = retained_count
-                self._names.forget()
-                offsets.next, offsets.reserved = following, reserved
-                self.open_block = OpenBlock(self.high_watermark >> BLOCK_SHIFT, whole=False)
-                if self.connection.in_transaction:
-                    self.connection.execute("ROLLBACK")
+                self._roll_back(unchanged)
                 raise
+
+    def _begin(self, synced: bool, lock_wait_ms: int | None) -> Unchanged:
+        """Returns what `_roll_back` takes."""
+        if self.refusal is not None:
+            raise StoreUnavailable(self.refusal)
+        if synced != self._synced:
+            self._set_synchronous(synced)
+        wait_ms = LOCK_WAIT_MS if lock_wait_ms is None else lock_wait_ms
+        if wait_ms != self._lock_wait_ms:
+            self._set_lock_wait(wait_ms)
+        self.connection.execute("BEGIN IMMEDIATE")
+        return self.retained_count, self._offsets.next, self._offsets.reserved
+
+    def _roll_back(self, unchanged: Unchanged) -> None:
+        self.retained_count, self._offsets.next, self._offsets.reserved = unchanged
+        self._names.forget()
+        self.open_block = OpenBlock(self.high_watermark >> BLOCK_SHIFT, whole=False)
+        if self.connection.in_transaction:
+            self.connection.execute("ROLLBACK")
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -285,10 +304,13 @@ class Writer:
         try:
             yield
         except (sqlite3.Error, OSError) as error:
-            failure = store_error(error, self._path)
-            if not isinstance(failure, StoreFull | StoreBusy):
-                self._refuse(failure)
-            raise failure from error
+            raise self._failed(error) from error
+
+    def _failed(self, error: sqlite3.Error | OSError) -> StoreError:
+        failure = store_error(error, self._path)
+        if not isinstance(failure, StoreFull | StoreBusy):
+            self._refuse(failure)
+        return failure
 
     def _refuse(self, failure: StoreError) -> None:
         self.refusal = f"no more writes since: {failure}"
@@ -322,9 +344,13 @@ class Writer:
     def _index(self, first: int, parameters: list[Any], alone: bool) -> None:
         """Note in `topic_blocks` the topics that are new in their block, and write the figures of
         the blocks that are full. `alone`: no other program has inserted messages just before."""
+        last = first + len(parameters) // WIDTH - 1
+        if first >> BLOCK_SHIFT == last >> BLOCK_SHIFT == self.open_block.block:
+            if new := self.open_block.add(parameters):  # Mostly there is none.
+                self._index_topics([n for topic in new for n in (self.open_block.block, topic)])
+            return
         rows: list[int] = []
         full: list[OpenBlock] = []
-        last = first + len(parameters) // WIDTH - 1
         for block in range(first >> BLOCK_SHIFT, (last >> BLOCK_SHIFT) + 1):
             if block != self.open_block.block:
                 full.append(self.open_block)
@@ -333,17 +359,14 @@ class Writer:
             here = slice(max(0, start - first) * WIDTH, (end - first) * WIDTH)
             for topic_id in self.open_block.add(parameters[here]):
                 rows += block, topic_id
-        if rows:
-            insert_rows(
-                self.connection,
-                "INSERT OR IGNORE INTO topic_blocks (block, topic_id) VALUES ",
-                "(?,?)",
-                "",
-                2,
-                rows,
-            )
+        self._index_topics(rows)
         for block_before in full:
             block_before.write(self.connection)
+
+    def _index_topics(self, rows: list[int]) -> None:
+        """Of each, block and topic."""
+        insert = "INSERT OR IGNORE INTO topic_blocks (block, topic_id) VALUES "
+        insert_rows(self.connection, insert, "(?,?)", "", 2, rows)
 
     def forget_names(self) -> None:
         """Names were removed: what stood for them is nobody's number any more."""
