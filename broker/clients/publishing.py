@@ -107,7 +107,8 @@ class Publishing:
     def _publish_permitted(self, packets: Sequence[Publish], publisher: Publisher) -> None:
         if self._log.outage.low or self._held:
             packets = self._as_far_as_there_is_room(packets, publisher)
-        if True in [packet.properties != b"" or packet.topic[0] == "$" for packet in packets]:
+        topics = {packet.topic for packet in packets}
+        if [p for p in packets if p.properties] or "$" in [topic[0] for topic in topics]:
             awaited = False
             for asks, run in groupby(packets, self._asks):
                 if asks:

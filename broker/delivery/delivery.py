@@ -37,7 +37,7 @@ from broker.delivery.waking import Waking
 from broker.documents import Delete, Put, SubscriptionDocument
 from broker.log.batch import StateSource
 from broker.log.log import Log
-from broker.message import Grant, Message, Offset
+from broker.message import Grant, Message, Offset, cost_of
 from broker.session.position import LivePosition
 from broker.session.session import Session
 from broker.store import Read, Skipped
@@ -233,7 +233,8 @@ class Delivery:
         self.changes.routed()
 
     def _deliver(self, batch: Sequence[Message]) -> None:
-        self._recent.add(batch)
+        batch_size = cost_of(batch)
+        self._recent.add(batch, batch_size)
         woken: list[Session] = []
         messages_max = self._config.outbox_messages_max
         bytes_max = self._config.outbox_bytes_max
@@ -242,7 +243,7 @@ class Delivery:
             if self.live.ahead.parts:
                 routed = self._at_once.route(batch)
             else:
-                routed = route(batch, self._routes.of)
+                routed = route(batch, self._routes.of, batch_size)
         except Exception as error:
             self._read_instead(error)
         for session, (outgoing, size) in routed.items():

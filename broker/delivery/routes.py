@@ -224,8 +224,11 @@ Routed = tuple[list[Outgoing], int]
 """What a session gets of a batch, and its size."""
 
 
-def route(batch: Sequence[Message], routes_of: Callable[[str], Routes]) -> dict[Session, Routed]:
-    """What each session gets of a batch, in order, and its size.
+def route(
+    batch: Sequence[Message], routes_of: Callable[[str], Routes], size: int | None = None
+) -> dict[Session, Routed]:
+    """What each session gets of a batch, in order, and its size. `size` is that of the whole batch,
+    where the caller knows it.
 
     Runs of messages with the same routes are handled together, and all sessions with the same grant
     share the run's entries: one publisher to 100 subscribers builds one list.
@@ -235,7 +238,8 @@ def route(batch: Sequence[Message], routes_of: Callable[[str], Routes]) -> dict[
     for routes, messages in _runs(batch, routes_of):
         if not routes:
             continue
-        size = cost_of(messages)
+        if messages is not batch or size is None:
+            size = cost_of(messages)
         shared: dict[int, Routed] = {}
         for session, grant, own in routes:
             if grant is not own:

@@ -5,8 +5,9 @@ PUBLISH: Topic Alias, Receive Maximum, and what a Topic Name may be.
 
 The bytes are read without `Reader`. The tricks, and what `python -m benchmarks.codec` shows of
 them: indexing; one dict look-up that decodes and validates a Topic Name seen before (*Topic Name*);
-a Publish made by `object.__new__` and eight stores into its slots (*Publish by*). All in all 0.8 µs
-for a PUBLISH of QoS 1 and 128 bytes (*decode PUBLISH*; CPython 3.11, a machine of 2 cores).
+a Publish made by `object.__new__` and eight stores into its slots (*Publish by*); what a PUBLISH
+has in common with the one before is compared and not read again. All in all 0.4 to 0.6 µs for a
+PUBLISH of QoS 1 and 128 bytes (*decode PUBLISH*; CPython 3.11, a machine of 2 cores).
 """
 
 from __future__ import annotations
@@ -144,7 +145,35 @@ class PublishReader:
                     publish.properties = b""
                     publish.message_expiry_s = None
                 publishes.append(publish)
+                if end > last or data[end + 1] != length or (property_bytes and data[start - 1]):
+                    position = end
+                    continue
+                # Neighbours of the same flags, length and topic: what was found above holds.
+                topic_name = publish.topic
+                head = data[position:topic_end]
+                head_bytes, payload_at, step = len(head), start - position, end - position
                 position = end
+                while data[position : position + head_bytes] == head:
+                    start, end = position + payload_at, position + step
+                    if end > size or (property_bytes and data[start - 1]):
+                        break
+                    if qos:
+                        packet_id = data[position + head_bytes] << 8
+                        packet_id |= data[position + head_bytes + 1]
+                        if packet_id == 0 or quota == 0:
+                            break
+                        quota -= 1
+                    publish = _new_publish(Publish)
+                    publish.qos = qos
+                    publish.retain = retain
+                    publish.dup = dup
+                    publish.packet_id = packet_id
+                    publish.topic = topic_name
+                    publish.payload = data[start:end]
+                    publish.properties = b""
+                    publish.message_expiry_s = None
+                    publishes.append(publish)
+                    position = end
         except MessageRefused as error:
             return end, RefusedPublish(
                 qos, packet_id, error.reason_code, error.reason, error.dropped_as

@@ -13,7 +13,7 @@ def test_recent_batches_are_read_above_an_offset_and_forgotten_oldest_first(
     monkeypatch.setattr("broker.delivery.recent.RECENT_MESSAGES_MAX", 4)
     recent = Recent(Offset(0))
     for first in (1, 3, 5):
-        recent.add([message(offset=first), message(offset=first + 1)])
+        recent.add([message(offset=first), message(offset=first + 1)], 2 * HEAVY)
     assert recent.after == 2
     messages, through = recent.read(Offset(3))
     assert ([m.offset for m in messages], through) == ([4, 5, 6], 6)
@@ -29,7 +29,7 @@ def test_recent_batches_are_bounded_in_bytes_as_well(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("broker.delivery.readers.READ_BYTES_MAX", 2 * HEAVY)
     recent = Recent(Offset(0))
     for offset in range(1, 7):
-        recent.add([message("1", offset=offset, properties=bytes(99))])
+        recent.add([message("1", offset=offset, properties=bytes(99))], HEAVY)
     assert recent.after == 2
     messages, through = recent.read(Offset(2))
     assert ([m.offset for m in messages], through) == ([3, 4], 4)

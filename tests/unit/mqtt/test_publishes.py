@@ -174,3 +174,55 @@ class TestTopicNames:
         with pytest.raises(TopicNameInvalid):
             topic_names(100, 2)[b"a/b/c"]
         assert topic_names(100, 10)[b"a/b/c"] == "a/b/c"
+
+
+NEIGHBOURS = [
+    publish(2),
+    publish(2, "u"),
+    replace(publish(2), qos=2),
+    replace(publish(2), qos=0, packet_id=0),
+    replace(publish(2), retain=True),
+    replace(publish(2), dup=True),
+    replace(publish(2), payload=b"y"),
+    replace(publish(2), payload=b"xy"),
+    replace(publish(2), payload=b"", properties=b"\x01\x01"),  # of a length with "xy" and no others
+    replace(publish(2), topic="tx", payload=b""),
+]
+
+
+@pytest.mark.parametrize("second", NEIGHBOURS)
+@pytest.mark.parametrize("first", NEIGHBOURS)
+def test_a_neighbour_is_like_the_one_before_it_only_in_what_both_have(
+    reader: PublishReader, first: Publish, second: Publish
+) -> None:
+    """What one PUBLISH has in common with the next is not read twice."""
+    wanted = [first, second, first, first, second, second]
+    found: list[Publish] = []
+    data = encoded(*wanted)
+    assert reader.read(data, 0, found, True) == (len(data), None)
+    assert found == wanted
+
+
+@pytest.mark.parametrize("version_5", [False, True])
+def test_a_neighbour_that_breaks_a_rule_comes_after_the_others(
+    reader: PublishReader, version_5: bool
+) -> None:
+    tail = "00" if version_5 else ""
+    size = f"{6 if version_5 else 5:02X}"
+    good, bad = f"32 {size} 0001 't' 0001 {tail}", f"32 {size} 0001 't' 0000 {tail}"
+    found: list[Publish] = []
+    with pytest.raises(MalformedPacket, match="Packet Identifier 0"):
+        reader.read(script_bytes(f"{good} {good} {bad}"), 0, found, version_5)
+    assert [packet.packet_id for packet in found] == [1, 1]
+    whole = script_bytes(good)
+    cut_off = (3 * whole)[:-1]
+    assert reader.read(cut_off, 0, found, version_5) == (2 * len(whole), None)
+
+
+def test_receive_maximum_counts_neighbours(reader: PublishReader) -> None:
+    """[MQTT-4.9.0-1, 2]"""
+    reader.hold_to_receive_maximum()
+    found: list[Publish] = []
+    with pytest.raises(ReceiveMaximumExceeded):
+        reader.read(encoded(*[publish(n) for n in range(1, 5)]), 0, found, True)
+    assert [packet.packet_id for packet in found] == [1, 2, 3]
