@@ -86,7 +86,8 @@ class Client(Owner):
             self._backlog.extend(events)
         else:
             self._perform(events)
-        self._output.flush()
+        if self._connection.queued or self._connection.closed:
+            self._output.flush()
         return len(self._connection.unfinished) + self._backlog.cost
 
     @property

@@ -83,7 +83,7 @@ class Publishing:
 
         If it returns something, it has done nothing: await that, and call it again."""
         user = self._session.tally.user
-        quota, retained = self._quotas.of(user), self._quotas.retained
+        quota, retained = self._quotas.of(user) if user else UNLIMITED, self._quotas.retained
         if quota.retained is not None and retained.must_count(user, packets):
             return retained.count(user)
         self._publish_now(packets, publisher, quota)
@@ -107,8 +107,7 @@ class Publishing:
     def _publish_permitted(self, packets: Sequence[Publish], publisher: Publisher) -> None:
         if self._log.outage.low or self._held:
             packets = self._as_far_as_there_is_room(packets, publisher)
-        topics = {packet.topic for packet in packets}
-        if [p for p in packets if p.properties] or "$" in [topic[0] for topic in topics]:
+        if "$" in [p.topic[0] for p in packets] or [1 for p in packets if p.properties]:
             awaited = False
             for asks, run in groupby(packets, self._asks):
                 if asks:
@@ -266,7 +265,8 @@ class Publishing:
 
         def committed(error: StoreError | None) -> None:
             if error is None:
-                unwanted = self._unwanted(messages, pubacks, received)
+                told = self._gives_reasons
+                unwanted = self._unwanted(messages, pubacks, received) if told else ()
                 if pubacks:
                     self._output.send(*acks(PacketType.PUBACK, pubacks, 0, receipts, unwanted))
                 if pubrecs:
@@ -386,8 +386,6 @@ class Publishing:
         self, messages: Sequence[Message], pubacks: Sequence[int], received: Sequence[int]
     ) -> Collection[int]:
         """Packet Identifiers of the QoS 1 and 2 messages to which certainly nobody is subscribed.
-        None in 3.1.1, which cannot be told. [MQTT 5, section 3.4.2.1]"""
-        if not self._gives_reasons:
-            return ()
+        3.1.1 cannot be told. [MQTT 5, section 3.4.2.1]"""
         topics = self._sessions.nobody_gets(messages)
         return on_topics(topics, messages, pubacks, received) if topics else ()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import chain
 
 from broker.counters import Counters
 from broker.documents import Operation
 from broker.log.batch import Batch, StateSource, tell
+from broker.message import Message
 
 SourceFailed = Callable[[StateSource, Exception], None]
 """Called with a source that raised something. Raises nothing."""
@@ -43,10 +44,13 @@ class Commit:
         self.source_failed = source_failed
         self.error: Exception | None = None
         """Why it could not be stored at once."""
-        self.messages = [*chain.from_iterable([append.messages for append in appends])]
-        self.operations: list[Operation] = [
-            *chain.from_iterable([append.operations for append in appends])
-        ]
+        self.messages: Sequence[Message]
+        self.operations: list[Operation]
+        if len(appends) == 1:
+            self.messages, self.operations = appends[0].messages, [*appends[0].operations]
+        else:
+            self.messages = [*chain.from_iterable([append.messages for append in appends])]
+            self.operations = [*chain.from_iterable([append.operations for append in appends])]
         self.places = batch.commit_begins() if batch.has_places or batch.qos0_size else []
         self.sources: list[StateSource] = []
         """Those whose changes are among the operations."""

@@ -227,8 +227,9 @@ class Log:
 
     def throttle(self, publisher: Publisher) -> None:
         """`publisher` waits for the next commit: hold it when too much does, now or later."""
-        self._pending.publishers.append(publisher)
-        if self.congested:
+        pending = self._pending
+        pending.publishers.append(publisher)
+        if pending.awaited_size > self._pace.batch_bytes_max:
             self.publishers.hold([publisher])
 
     async def flushed(self) -> None:

@@ -274,8 +274,9 @@ class Connection:
             return
         packets = 1
         if isinstance(packet, Ack):
-            self._restore_quota(packet)
             packets = len(packet.packet_ids)
+            if self._decoder.version == MQTT_5:
+                self._restore_quota(packet)
         if not self._problem_information and not isinstance(packet, Connack | Publish | Disconnect):
             packet = _bare(packet)
         encoded = encode(packet, self.version)
@@ -378,7 +379,7 @@ class Connection:
         ends = ack.type in (PacketType.PUBACK, PacketType.PUBCOMP) or (
             ack.type == PacketType.PUBREC and ack.reason_code >= ERROR
         )
-        if ends and self.version == MQTT_5:
+        if ends:
             self._decoder.publishes.acknowledged(len(ack.packet_ids))
 
 

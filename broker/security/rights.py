@@ -66,7 +66,9 @@ class Rights:
     @property
     def limited(self) -> bool:
         """Whether anything may be forbidden. If not, nothing else need be asked."""
-        return self._current() is not None
+        if self._version != self._book.version:
+            self._current()
+        return self._rules is not None
 
     def may_publish(self, topic: str) -> bool:
         """Also to a `$delayed/<seconds>/<name>`, which is a whole one."""
