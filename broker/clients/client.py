@@ -71,8 +71,7 @@ class Client(Owner):
         """While it runs, later events wait in the backlog."""
         self._backlog = Backlog()
         self._reading_paused_by = NOT_PAUSED
-        self._will_withdrawn = False
-        self._input_ended = False
+        self._will_withdrawn = self._input_ended = False
         self._why = "the connection was lost"
         """Why the connection ended, for diagnostics; "": another line tells it."""
 

@@ -233,8 +233,7 @@ class Delivery:
         self.changes.routed()
 
     def _deliver(self, batch: Sequence[Message]) -> None:
-        batch_size = cost_of(batch)
-        self._recent.add(batch, batch_size)
+        self._recent.add(batch, batch_size := cost_of(batch))
         woken: list[Session] = []
         messages_max = self._config.outbox_messages_max
         bytes_max = self._config.outbox_bytes_max

@@ -75,6 +75,34 @@ class OpenBlock:
             open_block._checksums.append(checksum)
         return open_block
 
+    def index(
+        self, connection: sqlite3.Connection, first: int, parameters: list[Any], *, alone: bool
+    ) -> OpenBlock:
+        """Note in `topic_blocks` the topics that are new in their block, of messages from the
+        offset `first` on, and write the figures of the blocks that are full. In the open
+        transaction. `alone`: no other program has inserted messages just before. Returns the block
+        that is open then."""
+        last = first + len(parameters) // WIDTH - 1
+        if first >> BLOCK_SHIFT == last >> BLOCK_SHIFT == self.block:
+            if new := self.add(parameters):  # Mostly there is none.
+                _index_topics(connection, [value for topic in new for value in (self.block, topic)])
+            return self
+        open_block = self
+        rows: list[int] = []
+        full: list[OpenBlock] = []
+        for block in range(first >> BLOCK_SHIFT, (last >> BLOCK_SHIFT) + 1):
+            if block != open_block.block:
+                full.append(open_block)
+                open_block = OpenBlock(block, whole=alone)
+            start, end = block << BLOCK_SHIFT, block + 1 << BLOCK_SHIFT
+            here = slice(max(0, start - first) * WIDTH, (end - first) * WIDTH)
+            for topic_id in open_block.add(parameters[here]):
+                rows += block, topic_id
+        _index_topics(connection, rows)
+        for block_before in full:
+            block_before.write(connection)
+        return open_block
+
     def add(self, parameters: list[Any]) -> Set[int]:
         """Add messages of this block, given as flat parameters. Returns the topics new in it."""
         if len(parameters) == WIDTH:
@@ -144,6 +172,12 @@ class OpenBlock:
             of_topic[3] = max(of_topic[3], time_us)
             of_topic[4] += checksum
         return figures.values()
+
+
+def _index_topics(connection: sqlite3.Connection, rows: list[int]) -> None:
+    """`rows`: of each, block and topic."""
+    insert = "INSERT OR IGNORE INTO topic_blocks (block, topic_id) VALUES "
+    insert_rows(connection, insert, "(?,?)", "", 2, rows)
 
 
 def disagreeing(connection: sqlite3.Connection, block: int) -> list[int]:

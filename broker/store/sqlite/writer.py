@@ -27,6 +27,7 @@ from broker.message import Message, Offset
 from broker.store.sqlite import figures, gaps, retained, tables
 from broker.store.sqlite.errors import store_error
 from broker.store.sqlite.figures import OpenBlock
+from broker.store.sqlite.files.wal import PAGE_SIZE
 from broker.store.sqlite.foreign import ForeignWrites
 from broker.store.sqlite.in_loop import SMALL_MAX
 from broker.store.sqlite.names import Names
@@ -49,6 +50,9 @@ logger = logging.getLogger(__name__)
 
 UNSYNCED_MAX = 1 << 19
 """Messages committed since the last fsync, at most. Beyond, one commit is fsynced all the same."""
+
+ROW_BYTES = 64
+"""About what a row takes beside the payload, or a cursor as a whole."""
 
 CHECKPOINT_WAIT_MS = 100
 """How long a checkpoint waits for readers, if at all: another program's may never end."""
@@ -106,7 +110,7 @@ class Writer:
         self._unsynced = 0
         self._lock_wait_ms = -1
         self._watch = StopWatch()
-        self.pages = 0
+        self.pages = 0.0
         """About how many pages were written since the last checkpoint."""
         self.note: Note
         """Of the run, once it has begun."""
@@ -256,7 +260,9 @@ class Writer:
             self.note.moved(self.high_watermark)
         size = sum([message.size for message in batch])
         self._unsynced = 0 if synced else self._unsynced + count
-        self.pages += 4 + (size + 64 * count) // 4096
+        filled = (size + ROW_BYTES * (count + len(state))) / PAGE_SIZE
+        # The one that was not full, what is filled, and for new ones those above and the first.
+        self.pages += 1 + bool(state) + filled + 2 * min(1.0, filled)
         return Committed(before, self.high_watermark, size, *self._watch.end())
 
     @contextmanager
@@ -336,37 +342,10 @@ class Writer:
             if error.sqlite_errorcode != sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY:
                 raise
             raise OffsetsTaken from error
-        self._index(first, parameters, alone)
+        self.open_block = self.open_block.index(self.connection, first, parameters, alone=alone)
         if 1 in parameters[RETAIN::WIDTH]:
             self.retained_count += retained.move(self.connection, first, parameters)
         return first
-
-    def _index(self, first: int, parameters: list[Any], alone: bool) -> None:
-        """Note in `topic_blocks` the topics that are new in their block, and write the figures of
-        the blocks that are full. `alone`: no other program has inserted messages just before."""
-        last = first + len(parameters) // WIDTH - 1
-        if first >> BLOCK_SHIFT == last >> BLOCK_SHIFT == self.open_block.block:
-            if new := self.open_block.add(parameters):  # Mostly there is none.
-                self._index_topics([n for topic in new for n in (self.open_block.block, topic)])
-            return
-        rows: list[int] = []
-        full: list[OpenBlock] = []
-        for block in range(first >> BLOCK_SHIFT, (last >> BLOCK_SHIFT) + 1):
-            if block != self.open_block.block:
-                full.append(self.open_block)
-                self.open_block = OpenBlock(block, whole=alone)
-            start, end = block << BLOCK_SHIFT, block + 1 << BLOCK_SHIFT
-            here = slice(max(0, start - first) * WIDTH, (end - first) * WIDTH)
-            for topic_id in self.open_block.add(parameters[here]):
-                rows += block, topic_id
-        self._index_topics(rows)
-        for block_before in full:
-            block_before.write(self.connection)
-
-    def _index_topics(self, rows: list[int]) -> None:
-        """Of each, block and topic."""
-        insert = "INSERT OR IGNORE INTO topic_blocks (block, topic_id) VALUES "
-        insert_rows(self.connection, insert, "(?,?)", "", 2, rows)
 
     def forget_names(self) -> None:
         """Names were removed: what stood for them is nobody's number any more."""

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
+from broker.documents import CursorDocument, Put, SessionDocument
 from broker.errors import StoreError, StoreUnavailable
-from broker.message import Message
+from broker.message import Message, Offset
 from broker.store.sqlite import writer
 from broker.store.sqlite.files import checkpoint, wal_growth
 from broker.store.sqlite.files.wal import read_index
@@ -259,3 +260,23 @@ async def test_a_mistake_in_a_checkpoint_is_logged_and_hinders_nobody(
     assert caplog.messages
     assert {record.levelname for record in caplog.records} == {"CRITICAL"}
     assert all(record.exc_info for record in caplog.records)
+
+
+@pytest.mark.parametrize(
+    ("commits", "messages", "payload_bytes", "cursors"),
+    [(300, 1, 128, 0), (300, 1, 128, 1), (30, 20, 128, 0), (10, 500, 128, 100), (5, 20, 65_536, 1)],
+)
+async def test_how_much_was_written_is_known_about(
+    sqlite: SqliteStore, commits: int, messages: int, payload_bytes: int, cursors: int
+) -> None:
+    """It decides when a checkpoint begins. Too many of these would hold up single messages: while
+    one runs, each is handed over to the writer's thread."""
+    names = [f"sub{number}" for number in range(cursors)]
+    await sqlite.append([], [Put(SessionDocument(name, 60, 0, None)) for name in names])
+    before, counted = pages_waiting(sqlite), sqlite._writer.pages
+    for offset in range(commits):
+        at = Offset(offset)
+        moved = [Put(CursorDocument(name, at, at, 1, b"")) for name in names]
+        await sqlite.append([message(bytes(payload_bytes)) for _ in range(messages)], moved)
+    pages = pages_waiting(sqlite) - before
+    assert 0.7 < (sqlite._writer.pages - counted) / pages < 1.4, pages
