@@ -35,6 +35,8 @@ DELAYED_PREFIX = "$delayed/"
 """Begins the name to which a message is published that is to come later: `parse_delayed`."""
 WORD_PREFIXES = SHARE_PREFIX, REPLAY_PREFIX, DELAYED_PREFIX
 """Words before a topic or a filter, and no part of it."""
+RESERVED = frozenset({SYS, DEAD, SHARE_PREFIX.rstrip("/"), REPLAY_PREFIX.rstrip("/")})
+"""First levels to which no client publishes."""
 DELAY_MAX_S = 0xFFFF_FFFF
 REPLAY_ENDED = f"{REPLAY_PREFIX}ended"
 """Topic on which a client hears that a replay with an end is over; payload: its Topic Filter."""
@@ -63,7 +65,8 @@ def validate_name(topic: str, *, bytes_max: int = BYTES_MAX, levels_max: int = L
 
 
 def refuse_reserved(topic: str) -> None:
-    """Raises TopicNameRefused for `$SYS`, `$dead` and all below: the broker's own. [MQTT 5, 4.7.2]
+    """Raises TopicNameRefused for `$SYS`, `$dead`, `$replay` and all below: the broker's own; and
+    for `$share`, which nobody could subscribe to. [MQTT 5, 4.7.2]
 
     Not for the state of a bridge: Mosquitto's publish it there, and not all say that they are one.
     Also for a name below `$delayed` that is not whole, or delays one of these.
@@ -71,9 +74,10 @@ def refuse_reserved(topic: str) -> None:
     if (delayed := parse_delayed(topic)) is not None:
         topic = delayed[1]
     first = topic.partition("/")[0]
-    if first in (SYS, DEAD) and not BRIDGE_STATE.fullmatch(topic):
+    if first in RESERVED and not BRIDGE_STATE.fullmatch(topic):
+        why = "nobody" if f"{first}/" == SHARE_PREFIX else "only the broker"
         raise TopicNameRefused(
-            f"Topic Name begins with {first}: only the broker publishes there",
+            f"Topic Name begins with {first}: {why} publishes there",
             f"published to {first}",
         )
 

@@ -75,10 +75,7 @@ class Address:
     def _hosts(self) -> tuple[tuple[str, int], ...]:
         found: list[tuple[str, int]] = []
         for each in map(str.strip, self.host.split(",")):
-            if parts := HOST_AND_PORT.fullmatch(each):
-                host, port = parts[1].strip("[]"), int(parts[2] or self.port)
-            else:  # An IPv6 address alone.
-                host, port = each, self.port
+            host, port = host_and_port(each, self.port)
             if not host or not 0 < port < 65_536:
                 raise CommandFailed(
                     f"{self.host!r} does not name brokers", "use a,b or a:9000,b:9001", Exit.USAGE
@@ -182,6 +179,13 @@ def other_broker(code: int, properties: object) -> str | None:
     if code not in USE_ANOTHER:
         return None
     return str(getattr(properties, "ServerReference", ""))
+
+
+def host_and_port(text: str, port: int) -> tuple[str, int]:
+    """Of `a`, `a:9001`, `::1` or `[::1]:9001`; `port` where it names none."""
+    if parts := HOST_AND_PORT.fullmatch(text):
+        return parts[1].strip("[]"), int(parts[2] or port)
+    return text, port  # An IPv6 address alone.
 
 
 def first_that_answers(address: Address, open_one: Callable[[Address], T]) -> T:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from cli.address import PORT, TLS_PORT, Address, Tls, check_string
+from cli.address import PORT, TLS_PORT, Address, Tls, check_string, host_and_port
 from cli.credentials import from_file, from_stdin, hide_argument
 from cli.failure import CommandFailed, Exit
 from cli.options import BrokerOptions
@@ -91,9 +91,15 @@ def of_options(options: BrokerOptions) -> tuple[Said, str | None]:
         password = from_stdin()
     if options.key is not None and options.cert is None:
         raise CommandFailed("--key is the key of a --cert: give both", code=Exit.USAGE)
+    host, port = options.host, options.port
+    if host is not None and "," not in host:
+        host, own = host_and_port(host, 0)
+        if not host or not own < 65_536:
+            raise CommandFailed(f"{options.host!r} is no host name", code=Exit.USAGE)
+        port = own or port
     by_options = Said(
-        host=options.host,
-        port=options.port,
+        host=host,
+        port=port,
         tls=options.cafile is not None or options.cert is not None or options.insecure or None,
         username=options.username,
         password=password,

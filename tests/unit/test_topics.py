@@ -47,9 +47,14 @@ def test_illegal_names_say_what_is_wrong(name: str, says: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["$SYS", "$SYS/x", "$SYS/broker/connection/state", "$SYS/broker/connection/a/state/x"]
+    "name",
+    [
+        *("$SYS", "$SYS/x", "$SYS/broker/connection/state", "$SYS/broker/connection/a/state/x"),
+        *("$dead/g/t", "$replay", "$replay/ended", "$replay/-1/t", "$share/g/t", "$share"),
+        *("$delayed/5/$replay/-1/t", "$delayed/5/$SYS/x"),
+    ],
 )
-def test_what_only_the_broker_publishes_to(name: str) -> None:
+def test_what_no_client_publishes_to(name: str) -> None:
     """MQTT 5, section 4.7.2"""
     with pytest.raises(TopicNameRefused):
         refuse_reserved(name)
@@ -57,9 +62,19 @@ def test_what_only_the_broker_publishes_to(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["$SYSTEM", "a/$SYS", "$SYS/broker/connection/a.b/state", "$SYS/broker/connection/a/b/state"],
+    [
+        "$SYSTEM",
+        "a/$SYS",
+        "$replays",
+        "$shared/x",
+        "a/$replay/-1/t",
+        "$SYS/broker/connection/a.b/state",
+        "$SYS/broker/connection/a/b/state",
+    ],
 )
-def test_a_bridge_publishes_its_state_where_mosquitto_has_it(name: str) -> None:
+def test_a_bridge_publishes_its_state_where_mosquitto_has_it_and_others_below_their_own_names(
+    name: str,
+) -> None:
     refuse_reserved(name)
 
 

@@ -191,3 +191,25 @@ def test_nothing_that_is_shown_of_them_has_the_password() -> None:
     said, _ = of_options(options)
     for one in (options, BrokerOptions(password="secret"), said, find(options)):
         assert "secret" not in repr(one)
+
+
+@pytest.mark.parametrize(
+    ("host", "found"),
+    [
+        ("h:27880", ("h", 27880)),
+        ("127.0.0.1:1", ("127.0.0.1", 1)),
+        ("[::1]:5", ("::1", 5)),
+        ("[::1]", ("::1", 9000)),
+        ("::1", ("::1", 9000)),
+        ("h", ("h", 9000)),
+    ],
+)
+def test_a_host_may_have_its_port(host: str, found: tuple[str, int]) -> None:
+    address, _ = find(BrokerOptions(host=host))
+    assert (address.host, address.port) == found
+
+
+@pytest.mark.parametrize("host", ["h:99999", ":5", ""])
+def test_a_port_that_is_none_is_said(host: str) -> None:
+    with pytest.raises(CommandFailed, match="no host name"):
+        find(BrokerOptions(host=host))

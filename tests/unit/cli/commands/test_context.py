@@ -34,6 +34,11 @@ def test_they_are_added_selected_listed_and_removed(capfd: pytest.CaptureFixture
     assert capfd.readouterr().out == "home\tmqtts://h:8883\tann\t\t*\n"
 
 
+def test_a_host_may_have_its_port() -> None:
+    context("add", "home", "-h", "h:1")
+    assert load() == Contexts({"home": Context(url="mqtt://h:1")})
+
+
 def test_where_it_is_kept_is_told(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     context("add", "home", "-L", "mqtt://h")
     assert capfd.readouterr().err == f"kept in {tmp_path}/pubsub/contexts.toml\n"
