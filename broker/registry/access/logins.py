@@ -257,15 +257,14 @@ class Logins:
         """It has come in."""
         self._users.enter(guest, login)
         if login.expires_at_s is not None:
-            left_s = login.expires_at_s - self._clock.wall_us() / US
-            self._expiring.add(guest, self._clock.now().after(left_s))
+            self._expiring.add(guest, login.expires_at_s, self._clock.now())
 
     def deadline(self) -> Monotonic | None:
         return self._expiring.deadline()
 
     def expire(self, now: Instant) -> None:
         """Tokens have run out."""
-        for guest in self._expiring.take_due(now.monotonic):
+        for guest in self._expiring.take_due(now):
             dismiss_one(guest, NotAuthorized("the token has run out"))
 
     def left(self, guest: Guest, login: Login) -> None:

@@ -321,11 +321,12 @@ async def test_who_came_by_a_token_goes_when_that_runs_out(world: World, by_toke
     login = await by_token.login(who(None, token(world, "zoe", 30)))
     by_token.came(left, login)
     by_token.left(left, login)
-    deadline = by_token.deadline()
-    assert deadline is not None
-    assert deadline - world.clock.monotonic() == pytest.approx(60, abs=0.01)
-    world.clock.advance(61)
-    by_token.expire(world.clock.now())
+    for wait_s in (30, 30):
+        deadline = by_token.deadline()
+        assert deadline is not None
+        assert deadline - world.clock.monotonic() == pytest.approx(wait_s, abs=0.01)
+        world.clock.advance(wait_s)
+        by_token.expire(world.clock.now())
     assert [error.reason_code for error in guests[60].dismissed] == [0x87]
     assert guests[120].dismissed == left.dismissed == []
 
