@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
-from broker.clients.permitted import missing_right
+from broker.clients.permitted import missing_right, weight
 from broker.clock import Clock
 from broker.config import Config
 from broker.delivery.delivery import Delivery
@@ -134,7 +134,7 @@ class Subscriptions:
         """Grant the subscriptions at once, and return None. If they are many, or the log or a group
         must be asked first: a coroutine, to be awaited before anything else is done for the
         client."""
-        at_once = self._begin_part(session, packet.requests)
+        at_once = self._begin_part(session, packet.requests, weight(session.grants.rights))
         words, remark = placing.words(packet, self._clock.wall_us())
         granted = _Granted([*filter(None, [remark]), *_remarks(packet)])
         replays = placing.asked_for(packet, words)
@@ -164,9 +164,10 @@ class Subscriptions:
         log: groups and replays that are opened later begin there."""
         replays = not {"from", "until"}.isdisjoint(words or {})
         here = Offset(0) if mark is None else await mark
-        for requests in parts(packet.requests, FILTERS_PER_TURN):
+        each = weight(session.grants.rights)
+        for requests in parts(packet.requests, max(1, FILTERS_PER_TURN // each)):
             await asyncio.sleep(0)
-            self._begin_part(session, requests)
+            self._begin_part(session, requests, each)
             results: list[Result] = []
             asked_for: dict[str, SubscriptionDocument] = {}
             for request in requests:
@@ -232,11 +233,11 @@ class Subscriptions:
             return ReasonCode.IMPLEMENTATION_SPECIFIC_ERROR
         return subscription
 
-    def _begin_part(self, session: Session, part: Sequence[object]) -> bool:
-        """Whether this turn of the loop may grant, or take back, these too."""
+    def _begin_part(self, session: Session, part: Sequence[object], each: int = 1) -> bool:
+        """Whether this turn of the loop may grant, or take back, these too, which weigh so much."""
         if not self._in_turn:
             asyncio.get_running_loop().call_soon(self._in_turn.clear)
-        self._in_turn[session] += len(part)
+        self._in_turn[session] += len(part) * each
         return self._in_turn[session] <= FILTERS_PER_TURN
 
     def _asked_for(
@@ -395,6 +396,5 @@ def _remarks(packet: Subscribe) -> list[str]:
     """Applications have a `metadata` of their own, too."""
     name, wanted = METADATA
     values = [value for key, value in packet.user_properties if key == name]
-    if not values or wanted in values:
-        return []
-    return [f"{placing.shown(name, values[0])} is not {wanted}: without {name}"]
+    said = [f"{placing.shown(name, each)} is not {wanted}: without {name}" for each in values[:1]]
+    return [] if wanted in values else said

@@ -70,6 +70,12 @@ class Rights:
             self._current()
         return self._rules is not None
 
+    @property
+    def rule_count(self) -> int:
+        """How many there are to look through for a Topic Filter: 1,000 take 1 to 3 ms."""
+        rules = self._current()
+        return 0 if rules is None else sum([part.count for part in rules if part])
+
     def may_publish(self, topic: str) -> bool:
         """Also to a `$delayed/<seconds>/<name>`, which is a whole one."""
         if topic[0] == "$" and topic.startswith(DELAYED_PREFIX):

@@ -215,9 +215,11 @@ class Rules:
         self._lists: dict[tuple[Right, bool], list[tuple[Levels, Rule]]] = {}
         self._remembered = decided or Decided()
         self._decided: Answers = {right: {} for right in Right}
+        self.count = 0
         for rule in rules:
             topic_filter = filled(rule.filter, user, client_id)
             if topic_filter is not None:
+                self.count += 1
                 kind = rule.right, rule.allow
                 self._lists.setdefault(kind, []).append((levels_of(topic_filter), rule))
                 tree = self._trees.get(kind)
