@@ -12,6 +12,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 from broker.errors import ConfigError
 from broker.settings.bounds import DAY_S, MIB, check_bounds
 from broker.settings.dedup import DedupRule
+from broker.settings.files import read_file
 from broker.settings.listeners import Listener, is_loopback
 from broker.settings.near import meant
 from broker.settings.retention import RetentionRule, bytes_of, rules_of
@@ -244,12 +245,9 @@ class Config:
         """
         values: dict[str, Any] = {}
         if path is not None:
+            content = read_file("config", path)
             try:
-                values = tomllib.loads(path.read_text(encoding="utf-8"))
-            except OSError as error:
-                raise ConfigError(
-                    "config", str(path), f"cannot be read: {error.strerror}"
-                ) from error
+                values = tomllib.loads(content.decode())
             except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
                 raise ConfigError("config", str(path), f"is not TOML: {error}") from error
         values |= {key: value for key, value in overrides.items() if value is not None}

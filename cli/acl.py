@@ -17,6 +17,7 @@ from cli import columns, output
 from cli.admin import WHERE_IT_IS, Where, request, without_broker
 from cli.at_rest import ran
 from cli.failure import CommandFailed, Exit
+from cli.reading import read
 
 TAKEN_AT_ONCE_MAX = 1000
 """Rules of an import that one request brings."""
@@ -120,11 +121,7 @@ def take(where: Where, path: Path) -> None:
     from broker.security.acl_file import entries
     from broker.security.rules import document_of
 
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise CommandFailed(f"{path}: {error.strerror}", code=Exit.USAGE) from error
-    found = [*entries(content)]
+    found = [*entries(read(path))]
     unusable = [entry for entry in found if entry.why_not]
     for entry in unusable:
         output.note(output.one_line(f"{path}:{entry.line}: {entry.why_not}"))

@@ -20,6 +20,7 @@ from cli.certificates import (
     server,
 )
 from cli.failure import CommandFailed, Exit
+from cli.reading import read
 
 PORT = 8883
 """The registered port of MQTT over TLS."""
@@ -110,7 +111,7 @@ def existing_authority(directory: Path) -> Certified:
     """Raises CommandFailed, OSError."""
     certificate, key = directory / "ca.crt", directory / "ca.key"
     try:
-        return read_authority(certificate.read_bytes(), key.read_bytes())
+        return read_authority(read(certificate), read(key))
     except NotACertificate as error:
         raise CommandFailed(
             f"{certificate} and {key} cannot sign: {error}", "choose another --dir"

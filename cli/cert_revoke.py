@@ -9,6 +9,7 @@ from cli import output
 from cli.cert_create import CRL, existing_authority, write
 from cli.certificates import NotACertificate, read_revocations, revocations, serial_of
 from cli.failure import CommandFailed, Exit
+from cli.reading import read
 
 
 def revoke(directory: Path, name: str) -> None:
@@ -19,8 +20,8 @@ def revoke(directory: Path, name: str) -> None:
     path = directory / CRL
     try:
         signer = existing_authority(directory)
-        revoked = read_revocations(signer, path.read_bytes()) if path.exists() else {}
-        serial = serial_of(signer, certificate.read_bytes())
+        revoked = read_revocations(signer, read(path)) if path.exists() else {}
+        serial = serial_of(signer, read(certificate))
         if serial in revoked:
             output.note(f"{certificate} is revoked already: {path}")
             return

@@ -37,6 +37,7 @@ from cli.client import (
 )
 from cli.failure import CommandFailed, ConnectionLost, Exit
 from cli.interrupt import Interrupt
+from cli.reading import read
 from cli.reconnect import reconnect
 from cli.stdin import Lines
 
@@ -46,6 +47,8 @@ SESSION_EXPIRY_S = 3600
 """How long a broker remembers which messages it has of a publisher that is to come back."""
 RECEIPT = ("receipt", "true")
 DEDUP_KEY, DEDUP = "dedup-key", "dedup"
+VARINT_MAX = 268_435_455
+"""Bytes that a packet has at most, beside its first few. [MQTT-1.5.5-1]"""
 TOO_LARGE = "too large"
 NO_PROPERTIES = packet_properties(PacketTypes.PUBLISH)
 
@@ -326,10 +329,8 @@ def _come_back(
 
 
 def read_file(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise CommandFailed(f"{path}: {error.strerror}", code=Exit.USAGE) from error
+    """Raises CommandFailed (2): it cannot be read, or no packet can hold it."""
+    return read(path, VARINT_MAX)
 
 
 def _check(topic: str) -> None:

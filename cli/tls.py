@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cli.address import Address
 from cli.failure import CommandFailed, Exit
+from cli.reading import refuse_device
 
 ALPN = {False: "mqtt", True: "http/1.1"}
 """By whether it is for a WebSocket."""
@@ -33,6 +34,9 @@ def context_of(address: Address, alpn: str | None = None) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols([alpn or ALPN[address.websocket is not None]])
+    for path in (tls.cafile, tls.cert, tls.key):
+        if path is not None and path.exists():
+            refuse_device(path)
     if tls.insecure:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

@@ -20,6 +20,7 @@ from cli import columns, credentials, database, output, times
 from cli.admin import Where, request, without_broker
 from cli.at_rest import ran
 from cli.failure import CommandFailed, Exit
+from cli.reading import read
 
 TAKEN_AT_ONCE_MAX = 1000
 """Users of an import that one request brings."""
@@ -141,11 +142,7 @@ def take(where: Where, path: Path) -> None:
     """Import a password file of Mosquitto. Raises CommandFailed, StoreError."""
     from broker.security.password_file import entries
 
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise CommandFailed(f"{path}: {error.strerror}", code=Exit.USAGE) from error
-    found = [*entries(content)]
+    found = [*entries(read(path))]
     passwords = {entry.name: entry.kept for entry in found if entry.kept}
     for entry in found:
         if entry.why_not:

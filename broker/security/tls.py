@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from broker.errors import ConfigError
 from broker.plural import counted
+from broker.settings.files import MIB, read_file
 from broker.settings.listeners import ADMIN, Listener
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ HAS_EXPIRED = "certificate has expired"
 """As OpenSSL says it."""
 MODE_OF_OTHERS = 0o026
 """Read or write for everybody, write for the group: what a key is not to have."""
+CRL_BYTES_MAX = 64 * MIB
+"""As much as the largest lists of public authorities."""
 CRLS = re.compile(rb"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----\n?", re.DOTALL)
 PARTIAL_CHAIN = 0x80000
 """Trust a certificate that is no CA's. (`ssl.VERIFY_X509_PARTIAL_CHAIN`, untyped in 3.11)"""
@@ -138,11 +141,11 @@ class Revocations:
         from cryptography import x509
 
         try:
-            for pem in CRLS.findall(path.read_bytes()):
+            for pem in CRLS.findall(read_file("listeners.tls_crl", path, CRL_BYTES_MAX)):
                 listed = x509.load_pem_x509_crl(pem)
                 serials = self._serials.setdefault(listed.issuer, set())
                 serials.update([entry.serial_number for entry in listed])
-        except (OSError, ValueError) as error:
+        except ValueError as error:
             raise ConfigError("listeners.tls_crl", str(path), f"cannot be used: {error}") from error
 
     def among(self, certificates: Iterable[bytes]) -> set[bytes]:
@@ -204,10 +207,7 @@ def _load_trusted(context: ssl.SSLContext, setting: str, path: Path, kind: str) 
 
 def _expect(path: Path, setting: str, kind: str) -> None:
     """Raises ConfigError: the file cannot be read, or has no PEM block of this kind."""
-    try:
-        text = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(setting, str(path), f"cannot be read: {error.strerror}") from error
+    text = read_file(setting, path, CRL_BYTES_MAX)
     if f"{kind}-----".encode() not in text:
         raise ConfigError(setting, str(path), f"has no -----BEGIN {kind}-----: is it PEM?")
 

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from broker.errors import CommandRefused, ConfigError
 from broker.security.names import Login, validate_role, validate_user
+from broker.settings.files import MIB, read_file
 
 if TYPE_CHECKING:
     from jwt import PyJWK
 
 ALGORITHMS = ("HS256", "RS256", "ES256")
 KEYS_MAX = 100
-KEYS_BYTES_MAX = 1_000_000
+KEYS_BYTES_MAX = MIB
 TOKEN_BYTES_MAX = 16_384
 ROLES_MAX = 100
 SECRET_BYTES_MIN = 32
@@ -139,13 +140,8 @@ def _read(path: Path) -> list[PyJWK]:
     import jwt
 
     try:
-        content = path.read_bytes()
-        if len(content) > KEYS_BYTES_MAX:
-            raise ConfigError("jwt_keys", str(path), "is too large for a JWK Set")
-        listed = json.loads(content)["keys"]
+        listed = json.loads(read_file("jwt_keys", path, KEYS_BYTES_MAX))["keys"]
         keys = [jwt.PyJWK.from_dict(key) for key in listed if key.get("use") != "enc"]
-    except OSError as error:
-        raise ConfigError("jwt_keys", str(path), f"cannot be read: {error.strerror}") from error
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError("jwt_keys", str(path), f"is no JWK Set: {error}") from error
     except jwt.PyJWTError as error:
