@@ -81,12 +81,14 @@ class Table:
 
     def select(self, number: int, width: int, key_length: int, *, goes_on: bool = False) -> str:
         """A part of a compound SELECT: `number`, then the columns, then NULLs up to `width`.
-        `goes_on`: of the rows after a key."""
+        `goes_on`: of the rows after a key, which begins as all of them do. What they have in common
+        is not compared again: SQLite would look through all of them from the first on."""
         nulls = ", NULL" * (width - self.width)
         where = self._where(key_length)
         if goes_on:
-            marks = ", ".join("?" * len(self.kind.KEY))
-            where += f"{' AND' if where else ' WHERE'} ({', '.join(self.kind.KEY)}) > ({marks})"
+            rest = self.kind.KEY[key_length:]
+            marks = ", ".join("?" * len(rest))
+            where += f"{' AND' if where else ' WHERE'} ({', '.join(rest)}) > ({marks})"
         return f"SELECT {number}, {self._columns}{nulls} FROM {self._name}{where}"
 
     def document(self, row: Sequence[Any]) -> Document:
@@ -146,12 +148,18 @@ def select(
     after: Key | None = None,
 ) -> list[Any]:
     """The documents whose key begins with `key`, class by class, each in key order: of the first
-    class those after the key `after`, and at most SELECTED_AT_ONCE_MAX.
+    class those after the key `after`, which begins with `key`, and at most
+    SELECTED_AT_ONCE_MAX.
 
     It is one statement, also for several classes: so they are read as of one moment.
     """
     tables = [TABLES[kind] for kind in kinds]
-    parameters = [*key, *(after or ()), *(key * (len(tables) - 1)), SELECTED_AT_ONCE_MAX]
+    parameters = [
+        *key,
+        *(after or ())[len(key) :],
+        *(key * (len(tables) - 1)),
+        SELECTED_AT_ONCE_MAX,
+    ]
     rows = connection.execute(_select(tuple(kinds), len(key), after is not None), parameters)
     return [tables[row[0]].document(row) for row in rows]
 

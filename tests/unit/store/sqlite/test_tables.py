@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from itertools import groupby
 
-from broker.documents import CursorDocument, Delete, Operation, Put, SessionDocument
+import pytest
+
+from broker.documents import CursorDocument, Delete, Document, Operation, Put, SessionDocument
 from broker.message import Offset, WallUs
 from broker.store.sqlite.store import SqliteStore
-from broker.store.sqlite.tables import TABLES
+from broker.store.sqlite.tables import TABLES, _select
 
 
 def session(number: int) -> Put:
@@ -52,3 +56,19 @@ def test_every_class_has_a_table_and_its_key_comes_first() -> None:
     for kind, table in TABLES.items():
         assert table.kind is kind
         assert table.select(0, table.width, 1).startswith(f"SELECT 0, {', '.join(kind.KEY)}")
+
+
+@pytest.mark.parametrize("kind", TABLES)
+async def test_a_part_costs_no_more_than_its_rows(
+    kind: type[Document], sqlite: SqliteStore
+) -> None:
+    """Each is found by the index of the key, also the later parts of those that have a beginning in
+    common: the first rows were looked through again for each part."""
+    with closing(sqlite3.connect(sqlite.path)) as log:
+        for length in range(len(kind.KEY)):
+            sql = _select((kind,), length, True)
+            plan = log.execute(f"EXPLAIN QUERY PLAN {sql}", [""] * sql.count("?")).fetchall()
+            rest = kind.KEY[length:]
+            compared = rest[0] if len(rest) == 1 else f"({','.join(rest)})"
+            assert [compared in row[3].partition(" USING ")[2] for row in plan] == [True], plan
+            assert ">" in plan[0][3]
