@@ -19,6 +19,8 @@ from cli.subscribers import duration, size
 Status = Mapping[str, Any]
 
 NAME_WIDTH = 12
+NEARLY_FULL = 0.75
+"""Of a shared log, which is trimmed to half of what it may have."""
 COUNTED = {
     "append_failures": "writes of the log that failed",
     "removed_unread": "messages removed that a subscriber had not read",
@@ -81,6 +83,13 @@ def troubles(status: Status) -> Iterator[str]:
         )
     if damaged := status.get("retention", {}).get("damaged_segments"):
         yield f"{counted(damaged, 'damaged part')} of the log cannot be removed: pubsub check"
+    shared = status.get("shared_log", {})
+    most = shared.get("bytes_max") or 0
+    if most and (shared.get("bytes") or 0) >= NEARLY_FULL * most:
+        yield (
+            f"the shared log has {size(shared['bytes'])} of at most {size(most)}: when it is full"
+            " no messages are taken. It is trimmed to what all brokers have: does one hang?"
+        )
     if status.get("connections", 0) >= status.get("connections_max", 1) > 0:
         yield "all connections that connections_max allows are taken: others are refused"
 
@@ -122,7 +131,8 @@ def _doing(status: Status) -> Iterator[tuple[str, str]]:
         free = size(max(0, disk.get("free", 0)))
         yield "disk", f"{free} free; below {size(disk.get('least', 0))} no messages are taken"
     if shared := status.get("shared_log"):
-        others = ", ".join(shared.get("other_brokers", ())) or "no other broker"
+        named = dict(shared.get("other_brokers", {})).items()
+        others = ", ".join(f"{id} ({at})" if at else id for id, at in named) or "no other broker"
         yield "shared log", f"as {shared.get('broker', '')}, with {others}"
 
 

@@ -116,15 +116,15 @@ class Delayed:
                 self._wait(document.number, document.due_at_us, by_wall=document.by_wall)
                 self._last = max(self._last, int(document.number[:DIGITS], 16))
 
-    async def take_up(self, dead: Collection[str]) -> int:
-        """Let what waits at brokers that are dead be ours, unless others were first; how many that
-        are. Raises StoreError."""
+    async def take_up(self, alive: Collection[str]) -> int:
+        """Let what waits at brokers that are not alive be ours, unless others were first; how many
+        that are. Raises StoreError."""
         store, after, count = self._log.store, None, 0
         while True:
             part = await store.scan_part(DelayedDeadlineDocument, (), after)
             for deadline in part:
                 key = (deadline.number,)
-                if deadline.number[DIGITS + 1 :] not in dead:
+                if deadline.number[DIGITS + 1 :] in alive:
                     continue
                 revision = await store.revision(DelayedDeadlineDocument, key)
                 document = await store.get(DelayedDocument, key)

@@ -121,7 +121,7 @@ class Administration:
         span = parse(to, self._clock.wall_us())
         if span.end is not None:
             raise ReplaySpecInvalid("seek goes to one place: leave the end of the range out")
-        async with self._sessions.held(name) as held:
+        async with self._sessions.held(name, self._clock.now()) as held:
             if held is None:
                 raise await self._not_found(name, permit)
             session, owner = held
@@ -173,9 +173,10 @@ class Administration:
         What is in flight to this one is sent to the new one, too. Raises CommandRefused,
         NotAuthorized, QuotaExceeded, StoreError."""
         validate_new(name, new)
+        now = self._clock.now()
         async with AsyncExitStack() as locks:
             held = {
-                each: await locks.enter_async_context(self._sessions.held(each))
+                each: await locks.enter_async_context(self._sessions.held(each, now))
                 for each in sorted({name, new})
             }
             source = held[name]
@@ -192,7 +193,7 @@ class Administration:
                     f"{name} is not durable: it ends with its connection",
                     "fork one that has an --id, or a Session Expiry Interval",
                 )
-            now, cursor = self._clock.now(), session.cursor()
+            cursor = session.cursor()
             here = self._log.high_watermark  # One that is just being made begins there, or above.
             copied = [
                 replace(s, client_id=new, start_offset=min(s.start_offset, here))
@@ -219,7 +220,7 @@ class Administration:
     async def remove(self, name: str, permit: Permit = everything) -> Removed:
         """End the subscriber's session, and its connection if there is one. A group that sessions
         are subscribed to stays. Raises CommandRefused, NotAuthorized, StoreError."""
-        async with self._sessions.held(name) as held:
+        async with self._sessions.held(name, self._clock.now()) as held:
             if held is None:
                 raise await self._not_found(name, permit)
             session, owner = held

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 
 from broker.clock import Clock
 from broker.documents import Key, OwnerDocument, WillDeadlineDocument
-from broker.errors import StoreError
+from broker.errors import StoreConflict, StoreError, StoreUnavailable
 from broker.log.delayed import Delayed
 from broker.message import Monotonic
 from broker.plural import counted
@@ -35,6 +35,11 @@ SLOW_S = 1.0
 LOOK_AGAIN_S = 30.0
 """After this long it is seen whether whoever took a broker for dead has taken up what it left."""
 TRIM_INTERVAL_S = 10.0
+FORGET_INTERVAL_S = 600.0
+FORGET_DEAD_S = 3600.0
+"""So long the log knows who is dead. What such a broker still appends would count for nothing in
+any case, as its first entry is missing then."""
+FORGOTTEN_AT_ONCE_MAX = 1000
 TAKEN_AT_ONCE_MAX = 100
 """Sessions that one append takes."""
 
@@ -65,9 +70,11 @@ class Brokers:
         self._ownership = sessions.ownership
         self._heard: dict[str, tuple[int, Monotonic]] = {}
         """The newest append of each, and when that was seen."""
-        self._known_dead: set[str] = set()
+        self._dead_since: dict[str, Monotonic] = {}
+        """Those known to be dead, and when that was seen."""
         self._look_at = clock.monotonic()
         """When to see what the dead have left."""
+        self._forget_at = self._look_at
 
     def values(self) -> dict[str, object]:
         """For `$SYS`: who shares the log and is not dead, this broker among them."""
@@ -111,8 +118,8 @@ class Brokers:
                 silent_s = now - since
                 logger.warning("broker %s is taken for dead: silent for %.0f s", broker, silent_s)
                 self._look_at = now
-        if new := self._store.dead - self._known_dead:
-            self._known_dead |= new
+        if new := self._store.dead - self._dead_since.keys():
+            self._dead_since |= dict.fromkeys(new, now)
             await self._store.sync()  # Of their death is heard before what they said before it.
             self._groups.lending.died(new)
             # One that has taken leave: the first of those left takes up what it has left.
@@ -120,16 +127,34 @@ class Brokers:
             self._look_at = min(self._look_at, now if self._store.is_first else later)
         if now >= self._look_at:
             self._look_at = Monotonic(float("inf"))
-            await self.take_up()
+            try:
+                await self.take_up()
+            except StoreUnavailable as error:
+                if self._store.failure is not None:
+                    raise
+                logger.warning("what dead brokers have left is taken up later: %s", error)
+                self._look_at = now
+        if now >= self._forget_at and self._store.is_first:
+            self._forget_at = Monotonic(now + FORGET_INTERVAL_S)
+            await self._forget_dead(now)
+
+    async def _forget_dead(self, now: Monotonic) -> None:
+        """Let the log forget brokers that are dead for long."""
+        for broker in self._dead_since.keys() - self._store.dead:
+            del self._dead_since[broker]
+        over = [b for b, since in self._dead_since.items() if now - since >= FORGET_DEAD_S]
+        with suppress(StoreConflict):  # Another broker was quicker.
+            await self._store.forget(sorted(over)[:FORGOTTEN_AT_ONCE_MAX])
 
     async def take_up(self) -> None:
         """What the dead have left. Raises StoreError."""
-        dead, store, count = self._store.dead, self._store, 0
+        store, count = self._store, 0
         await store.sync()  # Of their death is heard before what came before it is in the copy.
+        alive = {store.broker_id, *store.others}
         after: Key | None = None
-        while dead:
+        while True:
             part = await store.scan_part(OwnerDocument, (), after)
-            left = [owner.client_id for owner in part if owner.broker in dead]
+            left = [owner.client_id for owner in part if owner.broker not in alive]
             for begin in range(0, len(left), TAKEN_AT_ONCE_MAX):
                 count += await self._take_up(left[begin : begin + TAKEN_AT_ONCE_MAX])
             if len(part) < PART_MAX:
@@ -144,11 +169,10 @@ class Brokers:
             if len(wills) < PART_MAX:
                 break
             after = (wills[-1].client_id,)
-        if dead:
-            self._groups.dead_letters.look()
-            if messages := await self._delayed.take_up(dead):
-                waiting = counted(messages, "delayed message")
-                logger.info("%s of brokers that are dead: taken up", waiting)
+        self._groups.dead_letters.look()
+        if messages := await self._delayed.take_up(alive):
+            waiting = counted(messages, "delayed message")
+            logger.info("%s of brokers that are dead: taken up", waiting)
         if count:
             sessions = counted(count, "session")
             logger.info("%s of brokers that are dead: taken up", sessions)

@@ -26,7 +26,7 @@ from broker.documents import (
     SessionDocument,
     WillDeadlineDocument,
 )
-from broker.errors import QuotaExceeded, StoreConflict, StoreUnavailable
+from broker.errors import CommandRefused, QuotaExceeded, StoreConflict, StoreUnavailable
 from broker.log.log import Log
 from broker.session.session import Session
 from broker.session.tally import Tally
@@ -100,6 +100,11 @@ class Ownership(Protocol):
         """Whether another broker has the session. Raises StoreError."""
         ...
 
+    async def bring(self, client_id: str) -> list[Taken]:
+        """Let a session that nobody is connected to be here. Raises StoreError; CommandRefused: its
+        client is connected to another broker."""
+        ...
+
     def keeps(self, session: Session) -> bool:
         """Whether the session is stored."""
         ...
@@ -159,6 +164,9 @@ class Alone:
 
     async def is_elsewhere(self, client_id: str) -> bool:
         return False
+
+    async def bring(self, client_id: str) -> list[Taken]:
+        return []
 
     def keeps(self, session: Session) -> bool:
         return session.durable
@@ -235,6 +243,20 @@ class Shared:
     async def is_elsewhere(self, client_id: str) -> bool:
         owner = await self._store.get(OwnerDocument, (client_id,))
         return owner is not None and owner.broker != self._store.broker_id
+
+    async def bring(self, client_id: str) -> list[Taken]:
+        store, key = self._store, (client_id,)
+        await store.sync()
+        owner = await store.get(OwnerDocument, key)
+        document = await store.get(SessionDocument, key)
+        if owner is None or document is None or owner.broker == store.broker_id:
+            return []
+        stays = document.expires_at_us is None or is_shared(client_id)
+        if stays and owner.broker in store.others:
+            raise CommandRefused(
+                f"{client_id} is at broker {store.where(owner.broker)}", "give the command there"
+            )
+        return await self.take(client_id, "")
 
     def keeps(self, session: Session) -> bool:
         return True

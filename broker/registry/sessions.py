@@ -19,7 +19,7 @@ from broker.clock import NEVER, Instant
 from broker.config import Config
 from broker.delivery.delivery import Delivery
 from broker.documents import Delete, Operation, Place, Put, SessionDocument, WillDocument
-from broker.errors import StoreConflict, StoreError
+from broker.errors import StoreError
 from broker.log.batch import OnCommitted
 from broker.log.log import Log
 from broker.message import Message, Monotonic, WallUs
@@ -295,15 +295,16 @@ class Sessions:
         self._log.append([], operations=[Put(document)])
 
     @asynccontextmanager
-    async def held(self, client_id: str) -> AsyncIterator[tuple[Session, Owner] | None]:
+    async def held(
+        self, client_id: str, now: Instant
+    ) -> AsyncIterator[tuple[Session, Owner] | None]:
         """The session and its owner, `OPERATOR` if its client is away; None: there is none.
 
         Whoever connects waits, and it does not expire meanwhile. But a client that is connected may
-        leave at any time. Raises StoreError.
+        leave at any time. Raises StoreError; CommandRefused: its client is at another broker.
         """
         async with self.lock(client_id):
-            if await self.ownership.is_elsewhere(client_id):
-                raise StoreConflict(f"another broker has {client_id}: give the command there")
+            self.arrived(await self.ownership.bring(client_id), now)
             owner, expires_at = self.owners.get(client_id), self.kept.get(client_id)
             if owner is not None:
                 session = self.in_memory.get(client_id)

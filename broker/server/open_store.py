@@ -13,7 +13,7 @@ from broker.clock import Clock
 from broker.config import DATABASE, SQLITE, Config
 from broker.errors import ConfigError, StoreUnavailable
 from broker.registry.brokers import Brokers
-from broker.registry.elsewhere import Elsewhere
+from broker.registry.elsewhere import Accounts, Elsewhere
 from broker.registry.ownership import Alone, Ownership, Shared
 from broker.store import Store
 from broker.store.shared.access import Access
@@ -50,7 +50,8 @@ class Opened(NamedTuple):
         groups, sessions, asking = services.groups, services.sessions, services.asking
         elsewhere = Elsewhere(
             *(self.shared, services.log, sessions, groups, asking.dedup),
-            *(services.users, services.permissions, services.quotas),
+            Accounts(services.users, services.permissions, services.quotas),
+            services.clock,
         )
         brokers = Brokers(
             self.shared, services.clock, sessions, asking.delayed, groups, services.references

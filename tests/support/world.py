@@ -33,7 +33,7 @@ from broker.registry.access.quotas import Quotas
 from broker.registry.access.users import Users
 from broker.registry.administration import Administration
 from broker.registry.brokers import Brokers
-from broker.registry.elsewhere import Elsewhere
+from broker.registry.elsewhere import Accounts, Elsewhere
 from broker.registry.faces import Owner
 from broker.registry.groups.groups import Groups
 from broker.registry.groups.leased_again import LeasedAgain
@@ -275,7 +275,8 @@ class World:
             )
             self.elsewhere = Elsewhere(
                 *(shared, self.log, self.sessions, self.groups, asking.dedup),
-                *(self.users, self.permissions, self.quotas),
+                Accounts(self.users, self.permissions, self.quotas),
+                clock,
             )
         self.administration = Administration(
             self.log, self.delivery, self.sessions, self.groups, self.counters, clock

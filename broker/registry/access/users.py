@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 from broker.config import Config
@@ -26,7 +26,7 @@ from broker.errors import (
     UserRemoved,
 )
 from broker.log.log import Log
-from broker.registry.access.rereading import newest
+from broker.registry.access.rereading import newest_of
 from broker.security.names import ANONYMOUS, Login, validate_role, validate_user
 from broker.settings.listeners import is_loopback, no_such_host
 
@@ -34,8 +34,6 @@ USERS_MAX = 100_000
 """About 500 bytes of memory each."""
 DISMISSED_AT_ONCE_MAX = 50
 """Connections that one turn of the loop ends: about 5 ms."""
-COMPARED_AT_ONCE_MAX = 5000
-"""Users that one turn of the loop compares with what they were: about 5 ms."""
 
 logger = logging.getLogger(__name__)
 
@@ -70,25 +68,25 @@ class Users:
         """Raises StoreError."""
         self._by_name |= {user.name: user for user in await self._log.store.scan(UserDocument)}
 
-    async def read_again(self) -> None:
-        """Another broker that shares the log has changed some. Raises StoreError."""
-        found = await newest(self._log.store, UserDocument, lambda: self._changes)
-        before, now = self._by_name, {user.name: user for user in found}
-        self._by_name = now
-        changed: list[str] = []
-        for number, name in enumerate(sorted(before.keys() | now.keys()), 1):
-            if before.get(name) != now.get(name):
-                changed.append(name)
-            if number % COMPARED_AT_ONCE_MAX == 0:
-                await asyncio.sleep(0)
+    async def read_again(self, names: Collection[str]) -> None:
+        """Another broker that shares the log has changed these. Raises StoreError."""
+        found = await newest_of(self._log.store, UserDocument, names, lambda: self._changes)
+        before = {name: self._by_name.get(name) for name in found}
+        changed = [name for name, user in found.items() if before[name] != user]
+        first = not self._by_name
+        for name in changed:
+            self._by_name.pop(name, None)
+            if (user := found[name]) is not None:
+                self._by_name[name] = user
         if changed:
             self._tell(*changed)
         for name in changed:
-            if (user := now.get(name)) is None:
+            old = before[name]
+            if (user := found[name]) is None:
                 await self.dismiss(name, REMOVED)
-            elif (old := before.get(name)) is not None and _has_another(old, user):
+            elif old is not None and _has_another(old, user):
                 await self.dismiss(name, CHANGED, lambda login: login.by_password)
-        if now and not before:
+        if first and self._by_name:
             await self.dismiss(ANONYMOUS, NOT_ALONE, lambda login: not login.may_stay)
 
     def watch(self, changed: Callable[[Sequence[str]], None]) -> None:

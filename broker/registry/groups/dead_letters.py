@@ -44,6 +44,8 @@ class DeadLetters:
         self._clock = clock
         self._looks = Looks(clock)
         self._buried = asyncio.Event()
+        self.forgets: Callable[[], bool] = lambda: True
+        """Whether it is for this broker to drop what is too old, of several that share the log."""
         self.is_ours: Callable[[str], bool] = lambda group: True
         """Where several brokers share the log: whether it is for us to tell of a group's."""
 
@@ -165,7 +167,7 @@ class DeadLetters:
         """Drop those that are too old. 0: none is."""
         while True:
             await self._clock.sleep(AGE_CHECK_S)
-            if self._config.dead_letter_age_s:
+            if self._config.dead_letter_age_s and self.forgets():
                 await self.forget_old()
 
     async def forget_old(self) -> None:

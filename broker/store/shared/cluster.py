@@ -22,7 +22,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from broker import tasks
-from broker.documents import Operation, Place
+from broker.documents import Delete, Operation, Place, WriterDocument
 from broker.errors import StoreConflict, StoreError, StoreFenced, StoreFull, StoreUnavailable
 from broker.message import Message, Offset
 from broker.store import Store
@@ -131,11 +131,22 @@ class ClusterStore(AnsweredByCopy):
 
     def status(self) -> dict[str, object]:
         """For people and monitoring."""
+        found, told = self._trimming.found, self._follower.tells
         return {
             "broker": self.broker_id,
             "position": self._follower.applied,
-            "other_brokers": sorted(self.others),
+            "other_brokers": {
+                broker: told[broker].advertise if broker in told else ""
+                for broker in sorted(self.others)
+            },
+            "bytes": None if found is None else found.bytes,
+            "bytes_max": None if found is None else found.bytes_max,
         }
+
+    def where(self, broker: str) -> str:
+        """Another broker, for people."""
+        told = self._follower.tells.get(broker)
+        return f"{broker} ({told.advertise})" if told and told.advertise else broker
 
     @property
     def failure(self) -> StoreError | None:
@@ -244,6 +255,12 @@ class ClusterStore(AnsweredByCopy):
     async def trim_log(self) -> None:
         """See `trimming`. Call it now and then. Raises StoreError."""
         await self._trimming.look(self._follower, self.others)
+
+    async def forget(self, dead: Sequence[str]) -> None:
+        """Remove what the log knows of these brokers. Raises StoreConflict: one was removed
+        already; StoreError."""
+        if dead:
+            await self.transact([Delete(WriterDocument, (broker,)) for broker in dead])
 
     async def leave(self) -> None:
         """Say that we append nothing more: what is ours can be taken up at once. Raises StoreError,

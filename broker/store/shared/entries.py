@@ -40,6 +40,7 @@ from broker.documents import (
     UserDocument,
     WillDeadlineDocument,
     WillDocument,
+    WriterDocument,
 )
 from broker.documents.queues import (
     DeadLetterDocument,
@@ -62,7 +63,7 @@ CLASSES: tuple[type[Document], ...] = (
     *(DelayedDeadlineDocument, DedupDocument, GroupDocument, RetryDocument, DeadLetterDocument),
     *(DeadNoticeDocument, TimeDocument, MarkDocument, UserDocument, RuleDocument),
     *(OwnerDocument, QuotaDocument, RetainedByDocument),
-    *(MemberDocument, LoanDocument, ReportDocument),
+    *(MemberDocument, LoanDocument, ReportDocument, WriterDocument),
 )
 """By their numbers in the log: new ones come last, and none goes."""
 _NUMBERS = {kind: number for number, kind in enumerate(CLASSES)}

@@ -2,7 +2,8 @@
 
 The order of the log decides everything, and nothing else does. So all brokers come to the same:
 
-- An entry counts once: what its broker appends again, and what comes late, does not count.
+- An entry counts once: what its broker appends again, and what comes late, does not count. Nor does
+  one of a broker of which no first entry is known: it was dead for so long that it is forgotten.
 - An entry counts whole or not at all. It does not count if a revision is not the expected one, if
   it changes a session that is not there or that another broker has, if it takes the key of a
   message that is stored, or if its broker was taken for dead before it. Its broker sees that when
@@ -25,6 +26,7 @@ from broker.documents import (
     BEFORE_ALL,
     CopyDocument,
     DedupDocument,
+    Delete,
     Operation,
     Place,
     Put,
@@ -128,6 +130,12 @@ async def _decoded(content: bytes, before: Offset) -> tuple[list[Operation], lis
     return await asyncio.to_thread(decode, content, before)
 
 
+def _brokers_of(operations: Sequence[Operation]) -> list[str]:
+    """Of which nothing is to be known any more."""
+    kinds = [operation for operation in operations if isinstance(operation, Delete)]
+    return [str(each.key[0]) for each in kinds if each.kind is WriterDocument]
+
+
 class Follower:
     def __init__(
         self,
@@ -226,7 +234,8 @@ class Follower:
         """The entry that is whole with this record, as one part."""
         part = part_of(record.body)
         writer = self.writers.get(part.broker)
-        if part.parts == 1 or (writer is not None and writer.closed):
+        counts = part.number == 1 if writer is None else not writer.closed
+        if part.parts == 1 or not counts:
             return part
         since, parts = self._parts.get(part.broker, (record.position, {}))
         if parts and next(iter(parts.values())).number != part.number:
@@ -240,7 +249,11 @@ class Follower:
         return part
 
     async def _decide(self, entry: Part, position: int) -> None:
-        writer = self.writers.setdefault(entry.broker, WriterDocument(entry.broker, 0, 0))
+        writer = self.writers.get(entry.broker)
+        if writer is None and entry.number > 1:
+            return
+        if writer is None:
+            writer = self.writers[entry.broker] = WriterDocument(entry.broker, 0, 0)
         if entry.number <= writer.number:
             return
         counts = entry.kind == APPEND and not writer.closed
@@ -293,6 +306,9 @@ class Follower:
     ) -> StoreConflict | None:
         """Why it does not count, or None."""
         after: OwnerOf = {}
+        removed = _brokers_of(operations)
+        if not all(each in self.writers and self.writers[each].closed for each in removed):
+            return StoreConflict(f"not all of {', '.join(removed)} are known, and dead")
         strangers = await self._owners.strangers(operations, broker, after)
         repeated = self._keys.repeated(operations)
         if strangers or repeated:
@@ -314,6 +330,9 @@ class Follower:
             self._is_applied(alone_at)
         self._owners.changed(after)
         self._keys.changed(operations)
+        for each in removed:
+            del self.writers[each]
+            self._new.wrote.discard(each)
         self.offset = Offset(before + len(messages))
         if pending is not None:
             pending.stored(before)

@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Mapping
 
 from broker.store.shared.follower import Follower
-from broker.store.shared.shared_log import SharedLog
+from broker.store.shared.shared_log import LogInfo, SharedLog
 
 KEEP_BYTES = 10 << 30
 HEARD_OF = 3
@@ -34,14 +34,17 @@ class Trimming:
     def __init__(self, log: SharedLog, keep_bytes: int) -> None:
         self._log = log
         self._keep_bytes = keep_bytes
+        self.found: LogInfo | None = None
+        """The log, when it was looked at last."""
         self._heard: dict[str, deque[int]] = {}
         """Positions of newest appends, by broker."""
 
     async def look(self, follower: Follower, others: Mapping[str, int]) -> None:
         """Call it now and then. Raises StoreError."""
         self._hear(others)
+        self.found = info = await self._log.info()
         if follower.broker_id <= min(others, default=follower.broker_id):
-            await self._trim(follower.log_id, follower.goes_on_after)
+            await self._trim(info, follower.log_id, follower.goes_on_after)
 
     def _hear(self, others: Mapping[str, int]) -> None:
         """Where the newest append of each of the other living brokers is."""
@@ -52,11 +55,10 @@ class Trimming:
             if not positions or positions[-1] != position:
                 positions.append(position)
 
-    async def _trim(self, log_id: str, through: int) -> None:
+    async def _trim(self, info: LogInfo, log_id: str, through: int) -> None:
         """Remove what is too much, up to `through` at most. Raises StoreError."""
         for positions in self._heard.values():
             through = min(through, positions[0] if len(positions) == HEARD_OF else 0)
-        info = await self._log.info()
         keep = self._keep_bytes
         if info.bytes_max is not None:
             keep = min(keep, info.bytes_max // 2)

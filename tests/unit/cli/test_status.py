@@ -122,8 +122,17 @@ def test_of_each_of_several_rules_it_says_for_which_topics_it_is() -> None:
 
 
 def test_a_shared_log_and_messages_for_later_are_told() -> None:
-    found = told(shared_log={"broker": "b1", "other_brokers": ["b2", "b3"]}, delayed_messages=5)
-    assert "shared log  as b1, with b2, b3" in found
+    shared = {
+        "broker": "b1",
+        "other_brokers": {"b2": "h:1", "b3": ""},
+        "bytes": 70,
+        "bytes_max": 100,
+    }
+    found = told(shared_log=shared, delayed_messages=5)
+    assert "shared log  as b1, with b2 (h:1), b3" in found
+    assert not any(line.startswith("!") for line in found)
+    nearly = [*told(shared_log={**shared, "bytes": 75})]
+    assert any(line.startswith("! the shared log has 75 B of at most 100 B") for line in nearly)
     assert any("; 5 wait until they are due" in line for line in found)
 
 

@@ -249,7 +249,7 @@ async def test_a_session_does_not_expire_while_it_is_worked_on(world: World) -> 
     subscriber = await subscribed(world)
     subscriber.close()
     await world.settled()
-    async with world.sessions.held("sub1") as held:
+    async with world.sessions.held("sub1", world.clock.now()) as held:
         assert held is not None
         world.clock.advance(1000)
         await world.settled()

@@ -10,10 +10,16 @@ from typing import Any
 import pytest
 
 from broker.config import Config
-from broker.documents import OwnerDocument, SessionDocument, WillDeadlineDocument
+from broker.documents import (
+    OwnerDocument,
+    SessionDocument,
+    WillDeadlineDocument,
+    WriterDocument,
+)
 from broker.errors import StoreError, StoreFenced, StoreUnavailable
 from broker.registry.brokers import (
     BROKER_TIMEOUT_S,
+    FORGET_DEAD_S,
     HEARTBEAT_S,
     TAKEN_AT_ONCE_MAX,
     TRIM_INTERVAL_S,
@@ -53,6 +59,49 @@ async def test_each_tells_who_lives_itself_among_them() -> None:
         await pass_away(a, b)
         two = " ".join(sorted([id_of(a), id_of(b)]))
         assert told(a) == told(b) == {"brokers/count": 2, "brokers/alive": two}
+
+
+async def test_who_is_dead_for_long_is_forgotten_everywhere() -> None:
+    log = MemoryLog()
+    async with two_brokers(log=log) as (a, b):
+        async with one_more(log, "c", a.clock) as c:
+            await opened(c, "x")
+            await both_settled(a, b, c)
+            dead = id_of(c)
+        await pass_away(a, b)
+        assert [store_of(world).dead for world in (a, b)] == [{dead}, {dead}]
+        a.clock.advance(FORGET_DEAD_S)
+        for world in (a, b):
+            await look(world)
+        await both_settled(a, b)
+        assert [store_of(world).dead for world in (a, b)] == [set(), set()]
+        for world in (a, b):
+            assert dead not in {each.broker for each in await world.disk.scan(WriterDocument)}
+
+
+async def test_what_a_dead_one_left_is_taken_up_later_if_the_copy_cannot_be_read_now(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    log = MemoryLog()
+    async with two_brokers(AT_ONCE, log=log) as (a, b):
+        async with one_more(log, "c", a.clock) as c:
+            await opened(c, "x", will=will_of("x"))
+            await both_settled(a, b, c)
+        scan, failures = a.disk.scan_part, [StoreUnavailable("too many open files")]
+
+        async def failing(*args: Any) -> Any:
+            if failures:
+                raise failures.pop()
+            return await scan(*args)
+
+        a.disk.scan_part = failing  # type: ignore[assignment]
+        for _ in range(8):
+            await look(a)
+            a.clock.advance(HEARTBEAT_S)
+        await both_settled(a)
+        assert failures == []
+        assert "is taken up later: too many open files" in caplog.text
+        assert logged(a) == [b"x"]
 
 
 def told(world: World) -> dict[str, object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -17,8 +18,9 @@ from broker.documents import (
 )
 from broker.documents.queues import DeadLetterDocument, DeadNoticeDocument, GroupDocument
 from broker.documents.quotas import QuotaDocument
-from broker.errors import PeerError
+from broker.errors import PeerError, StoreUnavailable
 from broker.message import Offset, WallUs
+from broker.registry.elsewhere import OF_ACCOUNTS, RETRY_S
 from broker.security.names import Login
 from broker.security.quotas import Quota
 from broker.settings.dedup import DedupRule
@@ -167,3 +169,48 @@ async def test_only_the_broker_that_has_a_group_tells_of_its_dead_letters() -> N
             world.groups.dead_letters.look()
         await both_settled(a, b)
         assert logged(b) == [b"poison", b"poison"], "and one that tells of it"
+
+
+async def test_of_many_users_only_those_are_read_that_another_has_changed() -> None:
+    async with two_brokers() as (a, b):
+        for world in (a, b):
+            await world.permissions.start()
+        await a.passing_time(a.users.put(*[user(f"u{n}") for n in range(20)]))
+        await both_settled(a, b)
+        asked: list[tuple[type, object]] = []
+        get, scan = b.disk.get, b.disk.scan
+
+        async def noted_get(kind: Any, key: Any) -> Any:
+            asked.append((kind, key))
+            return await get(kind, key)
+
+        async def noted_scan(kind: Any, key: Any = ()) -> Any:
+            asked.append((kind, key))
+            return await scan(kind, key)
+
+        b.disk.get, b.disk.scan = noted_get, noted_scan  # type: ignore[method-assign]
+        await a.passing_time(a.users.put(user("u7", "other")))
+        await both_settled(a, b)
+        assert b.users.get("u7") == user("u7", "other")
+        assert {(kind, key) for kind, key in asked if kind in OF_ACCOUNTS} == {
+            (UserDocument, ("u7",))
+        }
+
+
+async def test_what_cannot_be_read_now_is_read_later(caplog: pytest.LogCaptureFixture) -> None:
+    async with two_brokers() as (a, b):
+        failures, get = [StoreUnavailable("disk I/O error")], b.disk.get
+
+        async def failing(kind: Any, key: Any) -> Any:
+            if kind is UserDocument and failures:
+                raise failures.pop()
+            return await get(kind, key)
+
+        b.disk.get = failing  # type: ignore[method-assign]
+        await a.passing_time(a.users.put(user("u")))
+        await both_settled(a, b)
+        assert b.users.get("u") is None
+        assert "is read later: disk I/O error" in caplog.text
+        b.clock.advance(RETRY_S)
+        await both_settled(a, b)
+        assert b.users.get("u") == user("u")

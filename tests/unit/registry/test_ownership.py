@@ -15,7 +15,7 @@ from broker.documents import (
     WillDeadlineDocument,
     WillDocument,
 )
-from broker.errors import QuotaExceeded, StoreConflict
+from broker.errors import CommandRefused, QuotaExceeded, StoreConflict
 from broker.registry import ownership as module
 from broker.registry.ownership import Shared
 from broker.store.shared.follower import nobody_listens
@@ -324,14 +324,40 @@ async def test_a_group_with_members_stays_where_they_are() -> None:
         assert await Subscriber(b).open("$share/g/t")
 
 
-async def test_a_command_for_a_session_elsewhere_is_refused() -> None:
+async def test_a_command_for_an_absent_session_elsewhere_is_carried_out_here() -> None:
+    """It comes along, as it does with its client."""
     async with two_brokers() as (a, b):
         (await subscribed(a)).close()
+        await a.publish(message("1"), message("2"))
         await both_settled(a, b)
-        with pytest.raises(StoreConflict, match="give the command there"):
-            await b.administration.remove("sub1")
-        with pytest.raises(StoreConflict, match="give the command there"):
-            await b.administration.seek("sub1", "earliest")
+        moved = await b.passing_time(b.administration.seek("sub1", "latest"))
+        assert (moved.connected, moved.skipped) == (False, 2)
+        forked = await a.passing_time(a.administration.fork("sub1", "sub2"))
+        assert (forked.filters, forked.cursor) == (("t",), 2)
+        removed = await b.passing_time(b.administration.remove("sub1"))
+        assert not removed.connected
+        await both_settled(a, b)
+        assert not await opened_again(a)
+
+
+async def opened_again(world: World) -> bool:
+    return await Subscriber(world).open()
+
+
+async def test_a_command_for_a_client_that_is_connected_elsewhere_says_where() -> None:
+    async with two_brokers(Config(advertise="a:1")) as (a, b):
+        subscriber = await subscribed(a)
+        assert a.brokers is not None
+        await a.passing_time(a.brokers.look())
+        await both_settled(a, b)
+        for command in (
+            b.administration.remove("sub1"),
+            b.administration.seek("sub1", "earliest"),
+            b.administration.fork("sub1", "sub2"),
+        ):
+            with pytest.raises(CommandRefused, match=r"at broker a\.0 \(a:1\); give the command"):
+                await b.passing_time(command)
+        assert not subscriber.lost
 
 
 async def test_a_former_owner_publishes_no_will() -> None:

@@ -20,9 +20,14 @@ async def test_what_is_changed_here_while_that_of_others_is_read_stays() -> None
             await world.permissions.start()
         scan, may_go_on = b.disk.scan, asyncio.Event()
         b.disk.scan = slowly(scan, may_go_on)  # type: ignore[method-assign]
+        b.disk.get = slowly(b.disk.get, may_go_on)  # type: ignore[method-assign]
         readings = [
-            asyncio.create_task(account.read_again())
-            for account in (b.users, b.permissions, b.quotas)
+            asyncio.create_task(reading)
+            for reading in (
+                b.users.read_again({"u"}),
+                b.permissions.read_again(),
+                b.quotas.read_again(),
+            )
         ]
         rule = Rule(Holder("u"), allow=True, right=Right.PUBLISH, filter="t")
         await b.passing_time(b.permissions.add([rule]))

@@ -22,7 +22,14 @@ from broker.errors import LogReplaced, StoreConflict, StoreFenced, StoreFull, St
 from broker.message import NOT_STORED, Message, Offset, WallUs
 from broker.store.memory import MemoryStore
 from broker.store.shared.cluster import ClusterStore
-from broker.store.shared.entries import CLOSED, Told, encode_closed
+from broker.store.shared.entries import (
+    APPEND,
+    CLOSED,
+    Told,
+    encode,
+    encode_closed,
+    records_of,
+)
 from broker.store.shared.memory_log import MemoryLog, Trouble
 from broker.store.sqlite.store import SqliteStore
 from tests.support.messages import message, numbered
@@ -89,6 +96,35 @@ async def test_each_tells_of_itself_while_it_lives() -> None:
         await a.leave()
         await settled(log, [b, c])
         assert [told.advertise for told in c.told] == ["b:1"]
+
+
+async def test_what_one_appends_that_was_forgotten_does_not_count() -> None:
+    """Also an entry in parts, which is never waited for."""
+    log = MemoryLog()
+    a, b, c = stores = brokers(log, 3)
+    async with opened(*stores):
+        await a.append([message("1")])
+        name, number = a.broker_id, a._number
+        with pytest.raises(StoreConflict):
+            await b.forget([name])
+        await a.leave()
+        await settled(log, [b, c])
+        await b.forget([name])
+        await settled(log, [b, c])
+        assert b.dead == c.dead == set()
+        late = encode([message("late")], (), ())
+        for body in records_of(name, number + 1, APPEND, late, 1 << 19):
+            log.store(body)
+        first, *_ = records_of(name, number + 2, APPEND, late, 10)
+        log.store(first)
+        await b.append([message("2")])
+        await settled(log, [b, c])
+        assert payloads(await read_all(c)) == [b"1", b"2"]
+        assert name not in b.others
+        assert b._follower.goes_on_after == len(log.records)
+        with pytest.raises(StoreConflict):
+            await c.forget([name])
+        assert content(b.copy) == content(c.copy)  # type: ignore[arg-type]
 
 
 async def test_what_others_appended_before_is_there_after_sync() -> None:

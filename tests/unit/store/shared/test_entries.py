@@ -16,7 +16,6 @@ from broker.documents import (
     Put,
     SessionDocument,
     SubscriptionDocument,
-    WriterDocument,
 )
 from broker.errors import SchemaMismatch, StoreCorrupt
 from broker.message import Offset
@@ -49,8 +48,8 @@ def test_a_document_comes_back_as_it_was(kind: type[Document]) -> None:
     assert decode(encode((), put, ()), BEFORE) == (put, [])
 
 
-def test_every_class_has_a_number_but_those_of_the_copy() -> None:
-    assert {*CLASSES} == {*get_args(Document)} - {WriterDocument, CopyDocument}
+def test_every_class_has_a_number_but_that_of_the_copy() -> None:
+    assert {*CLASSES} == {*get_args(Document)} - {CopyDocument}
     assert CLASSES[:3] == (SessionDocument, SubscriptionDocument, CursorDocument)
 
 

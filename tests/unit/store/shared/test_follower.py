@@ -85,11 +85,12 @@ async def test_an_entry_in_parts_is_read_again_from_its_first_after_a_restart(co
 
 async def test_parts_of_an_entry_that_its_broker_gave_up_are_forgotten(copy: Disk) -> None:
     log = MemoryLog()
-    log.store(records("a", 1, [message(bytes(250))], bytes_max=100)[0])
-    for part in records("a", 2, [message(b"x" * 250)], bytes_max=100):
+    log.store(records("a", 1, [message("a1")])[0])
+    log.store(records("a", 2, [message(bytes(250))], bytes_max=100)[0])
+    for part in records("a", 3, [message(b"x" * 250)], bytes_max=100):
         log.store(part)
     await followed(log, copy)
-    assert payloads(await read_all(copy)) == [b"x" * 250]
+    assert payloads(await read_all(copy)) == [b"a1", b"x" * 250]
 
 
 async def test_nothing_waits_for_the_rest_of_an_entry_of_a_dead_broker(copy: Disk) -> None:
