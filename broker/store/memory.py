@@ -11,7 +11,7 @@ import asyncio
 import sys
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import replace
 from itertools import count
 from typing import Any
@@ -201,7 +201,7 @@ class MemoryStore:
     ) -> tuple[int, Offset]:
         self._require_open()
         start, end = max(start, self._log_start), min(end, self._high_watermark)
-        return len([*_matching(self._between(start, end), filters)]), Offset(max(start, end + 1))
+        return len(_matching(self._between(start, end), filters)), Offset(max(start, end + 1))
 
     async def measure(self, stretches: Sequence[Stretch], through: Offset) -> list[Amount]:
         self._require_open()
@@ -389,10 +389,12 @@ class MemoryRemoving:
         return found, None
 
 
-def _matching(messages: Iterable[Message], filters: Sequence[str] | None) -> Iterable[Message]:
+def _matching(messages: Collection[Message], filters: Sequence[str] | None) -> Collection[Message]:
     if filters is None:
         return messages
-    return (m for m in messages if any(matches(filter, m.topic) for filter in filters))
+    topics = {message.topic for message in messages}
+    wanted = {topic for topic in topics if any(matches(filter, topic) for filter in filters)}
+    return [message for message in messages if message.topic in wanted]
 
 
 def _amount(messages: Sequence[Message]) -> Amount:
