@@ -34,6 +34,7 @@ from broker.mqtt.packets import (
 from broker.store.memory import MemoryStore
 from tests.support.clients import NOTHING_TO_TELL, Dialogue
 from tests.support.raw_client import next_packet
+from tests.support.trials import seeds
 from tests.support.world import Disk, World, running
 
 TOPICS = ("t/a", "t/b", "t/c")
@@ -250,7 +251,7 @@ async def test_qos_0_comes_at_most_once_and_is_not_lost(
     monkeypatch.setattr("broker.delivery.recent.RECENT_MESSAGES_MAX", 8)
     monkeypatch.setattr("broker.delivery.changes.ROUTED_AT_ONCE_MAX", 5)
     monkeypatch.setattr("broker.delivery.delivery.ROUTED_AT_ONCE_MAX", 5)
-    for seed in range(block * 20, block * 20 + 20):
+    for seed in seeds(block, usual=80):
         try:
             await one_run(seed)
         except AssertionError as error:

@@ -22,6 +22,7 @@ from broker.store.shared.memory_log import MemoryLog, Trouble
 from tests.support.clock import FakeClock
 from tests.support.messages import message
 from tests.support.shared import content, settled
+from tests.support.trials import seeds
 from tests.support.two_brokers import both_settled, one_more, pass_away, store_of
 from tests.support.world import Subscriber, World, payloads, subscription
 
@@ -30,7 +31,6 @@ CLIENTS = ("x", "y", "s")
 KEEP_BYTES = 2000
 """So little of the log that brokers start from a backup of another."""
 STEPS = 60
-SEEDS = 60
 AT_ONCE = Config(will_restart_grace_s=0)
 
 
@@ -192,7 +192,7 @@ class Moves:
 
 @pytest.mark.parametrize("block", range(4))
 async def test_each_will_goes_out_once_and_nothing_is_lost(block: int) -> None:
-    for seed in range(block * SEEDS // 4, (block + 1) * SEEDS // 4):
+    for seed in seeds(block, usual=60):
         try:
             await Moves(seed).run()
         except AssertionError as error:

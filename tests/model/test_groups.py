@@ -25,7 +25,7 @@ from broker.registry.administration import Administration
 from broker.registry.groups.queues import Queues
 from tests.support.groups import GROUP, member
 from tests.support.messages import message
-from tests.support.trials import trials
+from tests.support.trials import seeds
 from tests.support.world import Disk, Subscriber, World, placed, running
 
 STEPS = 30
@@ -33,9 +33,6 @@ ROUNDS_MAX = 40
 """Of 2 seconds: longer than anything is held, or waits to be tried again."""
 SMALL = 10
 """Payload bytes."""
-BLOCKS = 4
-SEEDS = trials(25)
-"""In each block."""
 
 
 class Queue:
@@ -260,9 +257,9 @@ async def nobody_ended(world: World, queue: Queue) -> set[int]:
     return {*range(1, queue.published + 1)} - queue.acknowledged - buried - queue.skipped
 
 
-@pytest.mark.parametrize("block", range(BLOCKS))
+@pytest.mark.parametrize("block", range(4))
 async def test_a_group_delivers_everything_in_the_end(block: int) -> None:
-    for seed in range(block * SEEDS, (block + 1) * SEEDS):
+    for seed in seeds(block, usual=100):
         try:
             await one_run(seed)
         except AssertionError as error:
