@@ -119,7 +119,7 @@ class Rounds:
 
     async def judge(self, sent: list[Sent], *, later: bool) -> None:
         offsets = defaultdict(set)
-        for each in self.living[0].disk._log:
+        for each in self.living[0].disk.content.log:
             offsets[each.payload].add(each.offset)
         assert all(len(found) == 1 for found in offsets.values()), "stored once"
         for one in sent:

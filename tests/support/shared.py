@@ -87,10 +87,10 @@ def content(copy: MemoryStore) -> list[Any]:
     """All that copies in memory have alike."""
     documents = {
         key: (document, 0 if isinstance(document, WriterDocument) else revision)
-        for key, (document, revision) in copy._documents.items()
+        for key, (document, revision) in copy.content.documents.items()
         if not isinstance(document, CopyDocument)
     }
-    return [copy._log, copy._retained, documents, copy.high_watermark]
+    return [copy.content.log, copy.content.retained, documents, copy.high_watermark]
 
 
 def rows(path: Path) -> dict[str, list[Any]]:

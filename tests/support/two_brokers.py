@@ -94,7 +94,7 @@ async def subscribed(world: World, client_id: str = "sub1", **terms: object) -> 
 
 
 def logged(world: World) -> list[bytes]:
-    return [m.payload for m in world.disk._log]
+    return [m.payload for m in world.disk.content.log]
 
 
 async def left_over(world: World) -> list[object]:

@@ -484,8 +484,8 @@ async def test_what_was_left_and_has_a_control_character_is_given_up_and_counted
 ) -> None:
     """P5. An older program accepted it and sent it."""
     await leave_in_flight(world, *numbered(4))
-    world.disk._log[1].topic = "t/\x07"
-    world.disk._log[2].properties = b"\x26\0\1k\0\1\n"
+    world.disk.content.log[1].topic = "t/\x07"
+    world.disk.content.log[2].properties = b"\x26\0\1k\0\1\n"
     await connection.come_back()
     assert connection.got() == [b"1", b"4"]
     reasons = {"control character in a topic": 1, "control character in a property": 1}

@@ -117,7 +117,7 @@ async def test_the_rest_is_committed_and_everybody_hears_what_came_of_it() -> No
         world.log.changed(ours)
         world.log.append([], place=place)
         await world.flushed()
-        assert [m.payload for m in disk._log] == [b"y"]
+        assert [m.payload for m in disk.content.log] == [b"y"]
         assert [(name, type(error)) for name, error in heard] == [
             ("x", StoreConflict),
             ("x", StoreConflict),
@@ -129,7 +129,7 @@ async def test_the_rest_is_committed_and_everybody_hears_what_came_of_it() -> No
         assert place.offset == 1
         assert world.log.failure is None
         await world.publish(message("later"))
-        assert len(disk._log) == 2
+        assert len(disk.content.log) == 2
 
 
 async def test_a_revision_that_is_not_the_expected_one_ends_the_log() -> None:

@@ -35,7 +35,7 @@ async def test_what_a_worker_elsewhere_refuses_is_tried_again_and_then_a_dead_le
         [letter] = await b.disk.scan(DeadLetterDocument)
         assert (letter.attempts, letter.reason, letter.worker) == (2, "bad", "w2")
         assert await a.disk.scan(RetryDocument) == []
-        assert [m.topic for m in a.disk._log if m.topic.startswith("$dead")] == [
+        assert [m.topic for m in a.disk.content.log if m.topic.startswith("$dead")] == [
             "$dead/workers/jobs/a"
         ]
 

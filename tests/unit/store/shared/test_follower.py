@@ -156,7 +156,7 @@ async def test_a_copy_that_has_something_else_is_noticed(copy: Disk) -> None:
     log.store(records("a", 1, numbered(2))[0])
     await followed(log, copy)
     log.store(records("a", 2, [message()])[0])
-    copy._gaps = 3
+    copy.content.gaps = 3
     follower = Follower(log, copy, "me", a_moment)
     await follower.open(await log.open())
     following = tasks.start(follower.run(), follower.failed)
