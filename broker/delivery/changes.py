@@ -38,7 +38,7 @@ CHANGED_PER_TURN = 500
 ROUTED_AT_ONCE_MAX = 2000
 """Messages that are routed in one turn of the loop: about 10 ms."""
 PASSED_AT_ONCE_MAX = 20_000
-"""The same for messages that were handed on before: most are passed over, 0.5 µs each."""
+"""The same for messages that were handed on before, of which most are passed over."""
 LOOKED_THROUGH_MAX = 1000
 """Topic Filters of changes not in effect yet, beyond which every topic counts as wanted."""
 

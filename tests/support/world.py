@@ -97,8 +97,9 @@ class Disk(MemoryStore):
     def backup(self) -> Disk:
         """Another one with the same content."""
         made = Disk()
-        for name in ("_log", "_retained", "_documents", "_high_watermark", "_log_start"):
-            setattr(made, name, deepcopy(getattr(self, name)))
+        for name, value in vars(self.content).items():
+            setattr(made.content, name, deepcopy(value))
+        made.content.is_open = False
         return made
 
     async def append(
