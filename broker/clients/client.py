@@ -21,6 +21,7 @@ from broker.clients import connecting
 from broker.clients.backlog import Backlog
 from broker.clients.faces import NOT_PAUSED, Peer, Transport
 from broker.clients.gate import Gate
+from broker.clients.leaving import Leaving
 from broker.clients.publishing import Publishing
 from broker.clients.sending import Output, Sending
 from broker.clients.services import Services
@@ -71,9 +72,8 @@ class Client(Owner):
         """While it runs, later events wait in the backlog."""
         self._backlog = Backlog()
         self._reading_paused_by = NOT_PAUSED
-        self._will_withdrawn = self._input_ended = False
-        self._why = "the connection was lost"
-        """Why the connection ended, for diagnostics; "": another line tells it."""
+        self._leaving = Leaving(services)
+        self._input_ended = False
 
     # The rim calls
 
@@ -131,13 +131,13 @@ class Client(Owner):
         self._close(ReasonCode.QUOTA_EXCEEDED, reason)
 
     def shut_down(self) -> None:
-        self._why = ""
+        self._leaving.why = ""
         self._connection.close(ReasonCode.SERVER_SHUTTING_DOWN)
         self._end()
 
     def failed(self, error: Exception) -> None:
         logger.critical("client %r at %s is cut off", self._client_id, self.address, exc_info=error)
-        self._why = ""
+        self._leaving.why = ""
         self._transport.abort()  # Bytes that are not sent yet may be wrong.
         if self._session is not None and not self._output.closed:
             self._session.end()
@@ -238,12 +238,15 @@ class Client(Owner):
                 if waiting is not None:
                     self._wait_for(waiting)
             case Disconnect():
-                self._disconnect(event)
+                # Without a session: it leaves before it is authenticated.
+                self._leaving.said(event, self._session)
+                self._gate.disconnects(self._client_id)
+                self._end()
             case Connect():
                 self._wait_for(self._connect(event))
             case Closed():
                 self._services.counters.protocol_errors += 1
-                self._why = event.reason
+                self._leaving.why = event.reason
                 if self._session is None:
                     logger.info("connection from %s closed: %s", self.address, event.reason)
                 self._end()
@@ -258,16 +261,6 @@ class Client(Owner):
             self._backlog.extend(publishes)
             self._wait_for(waiting)
         return waiting is not None
-
-    def _disconnect(self, packet: Disconnect) -> None:
-        session = self._session  # None: it leaves before it is authenticated.
-        if session is not None and packet.session_expiry_s is not None and session.durable:
-            longest_s = self._services.config.session_expiry_max_s
-            session.set_expiry(min(packet.session_expiry_s, longest_s))
-        self._gate.disconnects(self._client_id)
-        self._will_withdrawn = packet.reason_code == ReasonCode.SUCCESS
-        self._why = connecting.farewell(packet)
-        self._end()
 
     async def _connect(self, packet: Connect) -> None:
         services = self._services
@@ -292,7 +285,7 @@ class Client(Owner):
             services, packet, self._client_id, self, self._gate
         )
         if self._output.closed:
-            self._let_go(session)
+            self._leaving.let_go(session, self)
             return
         self._session = session
         connack = await connecting.acceptance(services, packet, session, present=present)
@@ -366,12 +359,12 @@ class Client(Owner):
 
     def _connection_ended(self) -> None:
         """By our side of it, maybe while a step runs: that is done first."""
-        self._why = self._output.why
+        self._leaving.why = self._output.why
         if self._step is None:
             self._end()
 
     def _close(self, code: ReasonCode, why: str, reference: str = "") -> None:
-        self._why = why
+        self._leaving.why = why
         self._connection.close(code, why, reference)
         self._end()
 
@@ -391,10 +384,6 @@ class Client(Owner):
             self._sending.stop()
             self._publishing.stop()
         if self._session is not None:
-            if self._why:
-                who = self._client_id, self.address, self._why
-                logger.info("client %r at %s: disconnected: %s", *who)
-            self._let_go(self._session)
-
-    def _let_go(self, session: Session) -> None:
-        connecting.leave(self._services, session, self, will_withdrawn=self._will_withdrawn)
+            if why := self._leaving.why:
+                logger.info("client %r at %s: disconnected: %s", self._client_id, self.address, why)
+            self._leaving.let_go(self._session, self)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from contextlib import ExitStack
 
 from broker.clients.gate import Gate
 from broker.clients.services import Services
@@ -11,7 +10,7 @@ from broker.clients.session_report import report
 from broker.config import Config
 from broker.documents import WillDocument
 from broker.errors import NotAuthorized, QuotaExceeded, StoreError, StoreFull, UseAnotherServer
-from broker.mqtt.packets import MQTT_5, Connack, Connect, Disconnect, Properties
+from broker.mqtt.packets import MQTT_5, Connack, Connect, Properties
 from broker.mqtt.properties import Property
 from broker.mqtt.reasons import ReasonCode
 from broker.registry.faces import Owner
@@ -51,21 +50,6 @@ async def open_session(
     )
 
 
-def leave(services: Services, session: Session, client: Owner, *, will_withdrawn: bool) -> None:
-    """The client has left its session. `will_withdrawn`: by a DISCONNECT that said so."""
-    now, wills = services.clock.now(), services.wills
-    with ExitStack() as leaving:  # Whatever one of these raises, the others are called.
-        leaving.callback(services.sessions.close, session, client, now)
-        leaving.callback(services.groups.detach, session, lost=not will_withdrawn)
-        if will_withdrawn:
-            leaving.callback(wills.withdrawn, session.client_id)
-        else:
-            expiry_s = session.session_expiry_s
-            leaving.callback(
-                wills.client_lost, session.client_id, session_expiry_s=expiry_s, now=now
-            )
-
-
 async def acceptance(
     services: Services, packet: Connect, session: Session, *, present: bool
 ) -> Connack:
@@ -90,12 +74,6 @@ def terms(packet: Connect, connack: Connack) -> str:
     session = "session resumed" if connack.session_present else "new session"
     keep_alive_s = connack.properties.get(Property.SERVER_KEEP_ALIVE, packet.keep_alive_s)
     return f"{protocol}, {session}, keep alive {keep_alive_s} s"
-
-
-def farewell(packet: Disconnect) -> str:
-    """For diagnostics: how the client left."""
-    code = f" with Reason Code 0x{packet.reason_code:02X}" if packet.reason_code else ""
-    return f"it sent DISCONNECT{code}"
 
 
 Refusal = QuotaExceeded | NotAuthorized | StoreError
