@@ -128,15 +128,24 @@ def _replace(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
 
-async def flip(directory: Path, trials: int, seed: int) -> Counter[str]:
-    """How many trials ended how: `harmless`, `told`, `refused`; all else is a broken promise."""
+async def flip(
+    directory: Path, trials: int, seed: int, *, in_payloads: bool = False
+) -> Counter[str]:
+    """How many trials ended how: `harmless`, `told`, `refused`; all else is a broken promise.
+
+    `in_payloads`: not anywhere, but in a payload of a message: each of these has to be told.
+    """
     path = directory / "pubsub.db"
     written = await make(path, seed)
     original = path.read_bytes()
     choose = random.Random(seed)
     ends: Counter[str] = Counter()
+    long = [m.payload for m in written if len(m.payload) >= 30 and m.payload in original]
     for _ in range(trials):
         bit = choose.randrange(8 * len(original))
+        if in_payloads:
+            payload = choose.choice(long)
+            bit = 8 * original.index(payload) + choose.randrange(8 * len(payload))
         damaged = bytearray(original)
         damaged[bit // 8] ^= 1 << bit % 8
         _replace(path, bytes(damaged))
