@@ -55,7 +55,7 @@ from broker.log.outage import FULL_RETRY_S, Outage
 from broker.log.pace import FEW_MESSAGES, LEARN_BYTES_MIN, TURNS_FOR_COMPANY, Pace
 from broker.log.publishers import HeldPublishers, Publisher
 from broker.log.qos0 import LAZY_COMMIT_S, Qos0
-from broker.log.refused import SessionsLost, nobody_has_any, take_refused
+from broker.log.refused import SessionsLost, concerns, nobody_has_any, take_refused
 from broker.log.unhurried import Unhurried
 from broker.log.waiting import Waiting
 from broker.log.waking import Waking
@@ -354,7 +354,7 @@ class Log:
             await self._clock.sleep(FULL_RETRY_S)
             self._wake()
         except StoreError as error:
-            if isinstance(error, StoreConflict) and (error.of or error.keys):
+            if isinstance(error, StoreConflict) and concerns(commit.batch, error):
                 self._keep(commit, error)
                 if error.of:
                     self.sessions_lost(error.of)

@@ -24,6 +24,15 @@ def nobody_has_any(client_ids: Collection[str]) -> None:
     raise AssertionError(f"who else could have the sessions of {client_ids}?")
 
 
+def concerns(batch: Batch, error: StoreConflict) -> bool:
+    """Whether anything of the batch is at fault; else it would be refused again, for ever."""
+    return (
+        any(source.client_id in error.of for source in batch.sources)
+        or any(is_of(append, error.of) for append in batch.appends)
+        or any(_repeats(append, error.keys) for append in batch.appends)
+    )
+
+
 def take_refused(batch: Batch, error: StoreFull | StoreBusy | StoreConflict) -> list[Append]:
     """Take it out of the batch."""
     if isinstance(error, StoreConflict):
@@ -40,8 +49,12 @@ def _leave_out_repeats(batch: Batch, keys: Collection[str]) -> None:
     """Another broker has stored the messages with these keys. Whoever sent them once more hears of
     the next commit, in its order, as if that had been known before."""
     for append in batch.appends if keys else ():
-        if any(_takes(operation, keys) for operation in append.operations):
+        if _repeats(append, keys):
             append.messages, append.operations, append.place = (), (), None
+
+
+def _repeats(append: Append, keys: Collection[str]) -> bool:
+    return any(_takes(operation, keys) for operation in append.operations)
 
 
 def _takes(operation: Operation, keys: Collection[str]) -> bool:
@@ -51,11 +64,11 @@ def _takes(operation: Operation, keys: Collection[str]) -> bool:
 
 def is_of(append: Append, of: Collection[str]) -> bool:
     """Also messages alone, that one of these clients has sent: it sends them again, elsewhere."""
+    if any(_client_of(operation) in of for operation in append.operations):
+        return True
     if append.source is not None:
         return append.source.client_id in of
-    if append.operations:
-        return any(_client_of(operation) in of for operation in append.operations)
-    return bool(append.messages) and append.messages[0].publisher in of
+    return not append.operations and bool(append.messages) and append.messages[0].publisher in of
 
 
 def _client_of(operation: Operation) -> str | None:

@@ -53,13 +53,15 @@ def still_permitted(taken: Taken, session: Session) -> Permitted:
         return Permitted(outgoing, packet_ids)
     may = [may_go(entry, rights) for entry in outgoing]
     withheld = [packet_id for packet_id, yes in zip(packet_ids, may, strict=True) if not yes]
-    leased = [packet_id for packet_id in withheld if packet_id in window.leases.held]
+    held = window.leases.held
+    leased = [packet_id for packet_id in withheld if packet_id in held]
+    others = [packet_id for packet_id in withheld if packet_id not in held]
     returned = window.leases.refuse(leased)
     window.finish(leased)
     return Permitted(
         [*compress(outgoing, may)],
         [*compress(packet_ids, may)],
-        [packet_id for packet_id in withheld if packet_id not in leased],
+        others,
         returned,
     )
 
@@ -80,14 +82,14 @@ def withhold(session: Session) -> int:
 def _withhold_aside(session: Session, rights: Rights) -> int:
     kept: deque[Outgoing] = deque()
     withheld = 0
-    untold: Sequence[range] = ()
+    untold: list[range] = []
     for message, grant in session.supply.aside:
         if grant.lease is None and not may_go((message, grant), rights):
             withheld += 1
-            untold = (*untold, *grant.missing)
+            untold += grant.missing
         elif untold:
             kept.append((message, replace(grant, missing=(*untold, *grant.missing))))
-            untold = ()
+            untold = []
         else:
             kept.append((message, grant))
     session.supply.aside = kept

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from broker.documents import (
@@ -51,6 +53,7 @@ OF_X = [
     append(Delete(SessionDocument, ("x",))),
     append(Delete(WillDocument, ("x",)), publisher="x"),
     append(Put(DedupDocument("d", NOT_STORED, ServedUs(0))), publisher="x", source="x"),
+    append(Put(SessionDocument("x", 60, 1, None)), source="y"),
 ]
 OF_OTHERS = [
     append(publisher="y"),
@@ -161,3 +164,24 @@ def test_what_another_broker_has_stored_by_its_key_is_left_out_and_its_sender_he
     assert batch.appends == keyed
     assert [len(each.messages) + len(each.operations) for each in keyed] == [2, 0]
     assert [each.place is None for each in keyed] == [False, True]
+
+
+async def test_a_conflict_that_nothing_explains_ends_the_log() -> None:
+    """Tried again, it would be refused again, for ever."""
+
+    class Odd(Disk):
+        tries = 0
+
+        async def append(self, *args: Any, **kwargs: Any) -> None:
+            self.tries += 1
+            raise LOST
+
+        def append_now(self, *args: Any, **kwargs: Any) -> bool:
+            return False
+
+    disk = Odd()
+    async with running(disk) as world:
+        with pytest.raises(StoreConflict):
+            await world.log.commit_now([Put(SessionDocument("y", 60, 1, None))])
+        assert disk.tries == 1
+        assert world.log.failure is LOST
