@@ -201,11 +201,9 @@ class SubscriptionSet:
         )
 
     def is_history(self, message: Message) -> bool:
-        """Whether only a replay can have brought it to the session, as far as its subscriptions of
-        now tell."""
-        return self.of(message) is None and any(
-            s.replaying or s.start_offset >= message.offset for s in self.matching(message.topic)
-        )
+        """Whether only a replay can have brought it to the session beside its place, as far as its
+        subscriptions of now tell. That of one that has ended is not among them any more."""
+        return self.of(message) is None
 
     def as_it_comes(self, message: Message) -> Grant | None:
         """As `of`, for one that has no offset yet: it is newer than every subscription."""

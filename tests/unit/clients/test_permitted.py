@@ -22,6 +22,7 @@ from broker.registry.groups.readership import FOR_NOBODY
 from broker.security.rights import Rights
 from broker.security.rules import Holder
 from broker.session.withholding import NOT_PERMITTED
+from broker.topics import REPLAY_ENDED
 from tests.support.clock import FakeClock
 from tests.support.lines import Lines
 from tests.support.permitted import VERSIONS, PermittedClient, allow, make_user, rule, take_back
@@ -510,6 +511,27 @@ async def test_history_that_was_not_acknowledged_is_not_sent_again(
     again = PermittedClient(world, "anna", version)
     assert await again.connected() == 0
     assert again.topics == ["b", "a"], "what came live is no history"
+    assert world.counters.dropped == {NOT_PERMITTED: 1}
+
+
+@both
+async def test_history_of_a_replay_that_has_ended_is_not_sent_again(
+    world: World, version: int
+) -> None:
+    """Its subscription is gone, and what was not acknowledged is still in flight."""
+    rules = [f"allow {right} {topic}" for right in ("subscribe", "read-history") for topic in "ab"]
+    client = await anna(world, version, "c1", *rules)
+    publisher = await root(world)
+    for topic in ("a", "b"):
+        await publisher.published(topic)
+    await client.subscribed("$replay/1:2/+")
+    await world.settled()
+    assert client.topics == ["a", "b", REPLAY_ENDED]
+    await take_back(world, "anna", "allow read-history a")
+    client.leave()
+    again = PermittedClient(world, "anna", version)
+    assert await again.connected() == 0
+    assert again.topics == ["b"]
     assert world.counters.dropped == {NOT_PERMITTED: 1}
 
 
