@@ -13,6 +13,7 @@ the right to (`guard.py`, `permitted.py`). What changes something is told in the
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -30,6 +31,9 @@ from broker.web.answers import answering
 from broker.web.audit import Audited, NamesPeer
 from broker.web.guard import Guard, GuardedProtocol
 from broker.web.permitted import trusted
+
+logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+"""What strangers send is nothing to warn of, nor what it would take to speak WebSocket here."""
 
 
 def create_app(

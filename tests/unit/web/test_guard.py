@@ -336,7 +336,9 @@ async def test_requests_one_after_the_other_on_one_connection(tmp_path: Path) ->
         writer.close()
 
 
-async def test_what_is_no_http_is_not_answered_as_a_client_would_be(tmp_path: Path) -> None:
+async def test_what_is_no_http_is_not_answered_as_a_client_would_be(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     async with running(tmp_path) as server:
         for said in (b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x3c\x00\x00", b"\x16\x03\x01\x00\x05"):
             reader, writer = await asyncio.open_connection("127.0.0.1", port_of(server))
@@ -347,6 +349,10 @@ async def test_what_is_no_http_is_not_answered_as_a_client_would_be(tmp_path: Pa
         writer.write(b"LOGIN all secret\n\n")
         assert (await asyncio.wait_for(reader.read(), 30)).startswith(b"HTTP/1.1 400")
         writer.close()
+        async with client(server) as http:
+            upgrade = {"connection": "upgrade", "upgrade": "websocket"}
+            assert (await http.get("/mqtt", headers=upgrade)).status_code == 401
+    assert not [each for each in caplog.records if each.name.startswith("uvicorn")]
 
 
 @pytest.mark.parametrize(
