@@ -22,7 +22,12 @@ from urllib.parse import parse_qsl
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from broker.web.trimming import PATH as TRIM
+
 READING = ("GET", "HEAD", "OPTIONS")
+DRY_RUN = "dry_run"
+DRY = {"/subscribers/seek": "true", TRIM: "1"}
+"""Paths of requests that only look if DRY_RUN is this. All others do what they say."""
 TOLD = ("name", "user", "role", "roles", "kind", "effect", "action", "filter", "rule")
 """Of a JSON object."""
 BODY_BYTES_MAX = 64 * 1024
@@ -92,7 +97,9 @@ def _asked(scope: Scope) -> list[tuple[str, str]]:
 
 
 def _only_looks(scope: Scope) -> bool:
-    return any(name == "dry_run" and value in ("1", "true") for name, value in _asked(scope))
+    """Of several values the last one counts, as for who obeys."""
+    said = dict(_asked(scope)).get(DRY_RUN)
+    return said is not None and said == DRY.get(scope["path"])
 
 
 def _named(body: bytearray) -> list[tuple[str, object]]:

@@ -28,8 +28,9 @@ async def administered(path: Path) -> AsyncIterator[httpx.AsyncClient]:
             raise RuntimeError("no way")
         return JSONResponse({}, status_code=404 if request.query_params["id"] == "none" else 200)
 
-    route = Route("/users/passwd", change, methods=["POST", "DELETE"])
-    server = AdminServer(create_app(dict, lambda: None, [route]), path / "admin.sock")
+    paths = "/users/passwd", "/subscribers/seek", "/log/trim"
+    routes = [Route(each, change, methods=["POST", "DELETE"]) for each in paths]
+    server = AdminServer(create_app(dict, lambda: None, routes), path / "admin.sock")
     await server.start()
     transport = httpx.AsyncHTTPTransport(uds=str(path / "admin.sock"))
     try:
@@ -69,9 +70,28 @@ async def test_what_only_looks_is_not_told(
 ) -> None:
     async with administered(tmp_path) as http:
         await http.get("/status")
-        for dry_run in ("1", "true"):
-            await http.post(f"/users/passwd?id=ann&dry_run={dry_run}")
+        await http.post("/subscribers/seek?id=ann&dry_run=true")
+        await http.post("/log/trim?id=ann&dry_run=1")
     assert told(caplog) == []
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "/users/passwd?id=ann&dry_run=true",
+        "/users/passwd?id=ann&dry_run=1",
+        "/subscribers/seek?id=ann&dry_run=1",
+        "/log/trim?id=ann&dry_run=true",
+        "/log/trim?id=ann&dry_run=1&dry_run=0",
+    ],
+)
+async def test_what_is_done_all_the_same_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, asked: str
+) -> None:
+    """Whoever adds that it is only a look does not hide it by that."""
+    async with administered(tmp_path) as http:
+        await http.post(asked)
+    assert len(told(caplog)) == 1
 
 
 async def test_a_body_is_never_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
