@@ -167,8 +167,8 @@ def show(*, as_json: bool) -> None:
             output.data(output.json_line({**record, "selected": name == contexts.selected}))
         return
     columns.write(
-        ("NAME", "URL", "USER", "ADMINISTRATION", "SELECTED"),
-        [(*row, "*" if row[0] == contexts.selected else "") for row in rows],
+        ("NAME", "URL", "USER", "SELECTED", "ADMINISTRATION"),
+        [(*row[:3], "*" if row[0] == contexts.selected else "", row[3]) for row in rows],
         empty="no contexts; keep where a broker is with: pubsub context add NAME -L URL",
     )
 

@@ -67,14 +67,14 @@ def test_a_websocket_has_the_rights_of_its_user(broker: BrokerProcess, directory
 def test_what_is_to_come_later_needs_the_right_then(broker: BrokerProcess, directory: Path) -> None:
     where = at(broker, directory, "anna")
     acl(broker, "add", "anna", "allow", "publish", "later")
-    succeed("pub", "later", "x", "--delay", "2s", *where)
+    succeed("pub", "later", "x", "--delay", "6s", *where)
     acl(broker, "rm", "anna", "allow", "publish", "later")
 
     def dropped() -> object:
         (status,) = succeed("broker", "status", "--json", "--data-dir", broker.data_dir)
         return json.loads(status)["dropped"].get("delayed: no right to publish any more")
 
-    wait_until(lambda: dropped() == 1)
+    wait_until(lambda: dropped() == 1, timeout_s=30)
     assert broker.query("SELECT count(*) FROM history WHERE topic = 'later'") == [(0,)]
 
 

@@ -43,7 +43,7 @@ def test_a_context_is_kept_and_found_by_the_next_command(
     done = pubsub("log", "--count", name, "--data-dir", tmp_path, environment=environment)
     assert done.stdout == b"1\n", done.stderr
     listed = pubsub("context", "ls", environment=environment).stdout
-    assert listed == f"home\tmqtt://127.0.0.1:{broker.port}\tann\t*\n".encode()
+    assert listed == f"home\tmqtt://127.0.0.1:{broker.port}\tann\t*\t\n".encode()
 
 
 def test_a_line_of_standard_input_is_the_password_and_the_rest_are_messages(

@@ -147,7 +147,7 @@ def test_what_cannot_be_one_is_a_usage_error(name: str, options: BrokerOptions, 
 def test_they_are_listed_without_their_passwords(capfd: pytest.CaptureFixture[str]) -> None:
     save(Contexts({"work": WORK, "home": HOME}, "home"))
     show(as_json=False)
-    assert capfd.readouterr().out == ("home\tmqtts://h:8883\tann\t\t*\nwork\tmqtt://w:9000\t\t\t\n")
+    assert capfd.readouterr().out == ("home\tmqtts://h:8883\tann\t*\t\nwork\tmqtt://w:9000\t\t\t\n")
     show(as_json=True)
     assert capfd.readouterr().out.splitlines() == [
         '{"name":"home","url":"mqtts://h:8883","username":"ann","admin":null,"selected":true}',

@@ -31,7 +31,7 @@ def test_they_are_added_selected_listed_and_removed(capfd: pytest.CaptureFixture
     assert load() == Contexts({"home": home}, "home")
     capfd.readouterr()
     context("ls")
-    assert capfd.readouterr().out == "home\tmqtts://h:8883\tann\t\t*\n"
+    assert capfd.readouterr().out == "home\tmqtts://h:8883\tann\t*\t\n"
 
 
 def test_a_host_may_have_its_port() -> None:
