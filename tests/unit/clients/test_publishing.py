@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from broker.clients.held_back import TOO_FAST
+from broker.clients.publishing import NOT_KEPT
 from broker.clock import US
 from broker.documents import ReceivedQos2Document
 from broker.errors import StoreUnavailable
@@ -466,3 +467,69 @@ async def test_who_shares_a_user_that_is_far_ahead_is_refused_where_it_can_be_to
     await old.broker("40 02 0001")
     assert len(await stored(world)) == 1, "QoS 1 waited only"
     assert world.counters.dropped[TOO_FAST] == 4
+
+
+# What is delayed, or has a key: the rest is in test_asking.py
+
+LATER = "( 000C '$delayed/5/t' 0001 00 'x' )"
+
+
+@pytest.mark.parametrize(("first_byte", "ack"), [("32", "40 02 0001"), ("34", "50 02 0001")])
+async def test_a_delayed_message_is_acknowledged_as_any_other(
+    world: World, dialogue: Dialogue, first_byte: str, ack: str
+) -> None:
+    dialogue.client(f"{first_byte} {LATER}")
+    await dialogue.broker(ack)
+    world.disk.broken = StoreUnavailable("lost")
+    dialogue.client(f"{first_byte} {LATER.replace('0001', '0002')}")
+    await turns()
+    dialogue.written("")
+
+
+async def test_a_delayed_message_of_qos_2_that_comes_again_is_kept_once(
+    world: World, dialogue: Dialogue
+) -> None:
+    """[MQTT-4.3.3-10] Its identifier is stored with it, and one of QoS 1 is not."""
+    dialogue.client(f"34 {LATER}  3C {LATER}  32 {LATER.replace('0001', '0002')}")
+    await dialogue.broker("50 02 0001 50 02 0001 40 02 0002")
+    assert len(world.asking.delayed) == 2
+    received = await world.disk.get(ReceivedQos2Document, ("a",))
+    assert received == ReceivedQos2Document("a", b"\x00\x01")
+    dialogue.client("62 02 0001  62 02 0002")
+    await dialogue.broker("70 02 0001 70 03 0002 92")
+
+
+async def test_a_delayed_message_of_qos_2_that_found_no_space_may_be_sent_again(
+    world: World, dialogue: Dialogue
+) -> None:
+    world.disk.full = True
+    dialogue.client(f"34 {LATER}")
+    await turns()
+    dialogue.written("50 03 0001 97")
+    world.disk.full = False
+    dialogue.client(f"3C {LATER}")
+    await dialogue.broker("50 02 0001")
+    assert len(world.asking.delayed) == 1
+
+
+async def test_who_asks_for_a_receipt_of_a_delayed_message_has_none_yet(
+    world: World, dialogue: Dialogue
+) -> None:
+    dialogue.client("32 ( 000C '$delayed/5/t' 0001 10 26 0007 'receipt' 0004 'true' 'x' )")
+    await dialogue.broker("40 02 0001")
+
+
+async def test_delayed_messages_of_qos_0_hold_nobody_and_are_counted_if_they_are_not_kept(
+    world: World, dialogue: Dialogue
+) -> None:
+    held: list[object] = []
+    world.log.throttle = lambda publisher: held.append(publisher)  # type: ignore[method-assign]
+    world.disk.full = True
+    dialogue.client("30 ( 000C '$delayed/5/t' 00 'x' )")
+    await turns()
+    assert world.counters.dropped[NOT_KEPT] == 1
+    assert held == []
+    world.disk.full = False
+    dialogue.client(f"32 {LATER}")
+    await dialogue.broker("40 02 0001")
+    assert len(held) == 1
