@@ -31,7 +31,6 @@ from broker.clients.line_subscriber import (
     is_plain,
     subscribe,
     subscription_of,
-    too_many,
     unsubscribe,
 )
 from broker.clients.services import Services
@@ -256,7 +255,11 @@ class LineClient:
         if isinstance(event, LineUnsubscribe):
             return unsubscribe(services, session, event.filter)
         known = event.filter in session.subscriptions
-        if known or not is_plain(event.filter) or too_many(services, session, event.filter):
+        if (
+            known
+            or not is_plain(event.filter)
+            or services.subscriptions.allowance.too_many(session, event.filter)
+        ):
             return None
         return subscribe(services, session, subscription_of(session, event.filter))
 
@@ -324,8 +327,7 @@ class LineClient:
             await placing.place(services.log.store, session, subscription, {}, now_us, here)
             if subscriber.session is not session:
                 raise QuotaExceeded(TAKEN_OVER)
-        known = subscription.filter in session.subscriptions
-        if not known and (why := too_many(services, session, subscription.filter)):
+        if why := services.subscriptions.allowance.too_many(session, subscription.filter):
             raise QuotaExceeded(f"the subscriber has {why} already")
         return await subscribe(services, session, subscription)
 

@@ -19,7 +19,6 @@ from broker.documents import NOT_YET, SubscriptionDocument
 from broker.errors import StoreError
 from broker.log.batch import awaited
 from broker.message import Message, Offset, Outgoing
-from broker.plural import counted
 from broker.registry.faces import Owner
 from broker.replay import placing
 from broker.session.session import Session
@@ -217,18 +216,6 @@ def subscription_of(session: Session, topic_filter: str) -> SubscriptionDocument
         subscription_id=None,
         start_offset=NOT_YET,
     )
-
-
-def too_many(services: Services, session: Session, topic_filter: str) -> str:
-    """What the subscriber has too much of for one more; empty: of nothing."""
-    config, count = services.config, len(session.subscriptions)
-    of_user = services.quotas.of(session.tally.user).subscriptions
-    most = config.subscriptions_per_session_max
-    if count >= min(most, of_user or most):
-        return counted(count, "subscription")
-    most = config.wildcard_patterns_per_session_max
-    many = session.grants.has_patterns(most, topic_filter)
-    return f"{most} patterns of wildcards" if many else ""
 
 
 def subscribe(

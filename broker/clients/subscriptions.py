@@ -21,11 +21,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
+from broker.clients.allowance import Allowance
 from broker.clients.permitted import missing_right, weight
 from broker.clock import Clock
 from broker.config import Config
@@ -56,7 +57,6 @@ from broker.observe.sys_tree import SysTree
 from broker.registry.faces import Member
 from broker.registry.groups.groups import Groups
 from broker.replay import placing
-from broker.security.quotas import UNLIMITED, Quota
 from broker.session.session import Session
 from broker.topics import has_control_character, is_shared, parse_shared
 
@@ -114,9 +114,8 @@ class Subscriptions:
         self._delivery = delivery
         self._groups = groups
         self._sys_tree = sys_tree
-        self._config = config
         self._clock = clock
-        self.quota_of: Callable[[str], Quota] = lambda user: UNLIMITED
+        self.allowance = Allowance(config)
         self._in_turn: Counter[Session] = Counter()
         """Topic Filters that this turn of the loop granted or took back, by session."""
 
@@ -178,7 +177,9 @@ class Subscriptions:
                     pass
                 elif words is not None and not is_shared(result.filter):
                     result = await self._placed(session, result, words, here)
-                elif is_shared(result.filter) and not self._too_many(session, result, asked_for):
+                elif is_shared(result.filter) and not self.allowance.too_many(
+                    session, result.filter, asked_for
+                ):
                     result = await self._joined(session, result, client, words or {}, here)
                 if not isinstance(result, int):
                     asked_for[result.filter] = result
@@ -284,7 +285,7 @@ class Subscriptions:
         for result in results:
             if isinstance(result, int):
                 granted.codes.append(result)
-            elif why := self._too_many(session, result, made):
+            elif why := self.allowance.too_many(session, result.filter, made):
                 too_many = why
                 if is_shared(result.filter):
                     self._groups.leave(session, result.filter)
@@ -297,7 +298,7 @@ class Subscriptions:
                 logger.debug("client %r subscribes to %r", session.client_id, result.filter)
         complete = len(granted.codes) == len(packet.requests)
         if too_many:
-            logger.warning("client %r: %s", session.client_id, too_many)
+            logger.warning("client %r: it may have %s, no more", session.client_id, too_many)
 
         def in_effect(error: StoreError | None) -> None:
             if error is not None:
@@ -319,28 +320,6 @@ class Subscriptions:
     def _tries_again(self, made: Mapping[str, SubscriptionDocument]) -> bool:
         """Whether the client may refuse a message of its groups, and it is tried again."""
         return bool(made) and all(name in self._groups.created for name in made)
-
-    def _too_many(
-        self,
-        session: Session,
-        subscription: SubscriptionDocument,
-        made: Mapping[str, SubscriptionDocument],
-    ) -> str:
-        """Why it is refused; empty: it is not. `made`: the others of this part of the packet."""
-        subscriptions, most = session.subscriptions, self._config.subscriptions_per_session_max
-        most = min(most, self.quota_of(session.tally.user).subscriptions or most)
-        if subscription.filter in subscriptions or subscription.filter in made:
-            return ""
-        if len(subscriptions) + len(made) >= most:
-            new = [topic_filter for topic_filter in made if topic_filter not in subscriptions]
-            if len(subscriptions) + len(new) >= most:
-                return f"subscriptions above {most} refused"
-        most = self._config.wildcard_patterns_per_session_max
-        if not is_shared(subscription.filter) and session.grants.has_patterns(
-            most, subscription.filter, made
-        ):
-            return f"Topic Filters with more than {most} patterns of wildcards refused"
-        return ""
 
     def unsubscribe(
         self, session: Session, packet: Unsubscribe, client: Applicant

@@ -148,7 +148,7 @@ class Server:
         alarm.watch(wills, sessions.expiry, groups.times, asking.delayed, asking.dedup)
         alarm.watch(logins, quotas.slowing)
         sessions.kept.full = references.full
-        sessions.kept.quota_of = services.subscriptions.quota_of = quotas.of
+        sessions.kept.quota_of = services.subscriptions.allowance.quota_of = quotas.of
         wills.may_publish = asking.delayed.may_publish = permissions.may_publish
         wills.retained = asking.delayed.retained = quotas.retained
         sys_tree.more += [care.retaining.values, logins.values]

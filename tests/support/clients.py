@@ -99,7 +99,7 @@ def services(world: World, config: Config) -> Services:
     subscriptions = Subscriptions(
         world.log, world.delivery, world.groups, sys_tree, config, world.clock
     )
-    subscriptions.quota_of = world.quotas.of
+    subscriptions.allowance.quota_of = world.quotas.of
     return Services(
         config,
         world.clock,

@@ -331,7 +331,7 @@ async def test_a_connection_has_a_limited_number_of_subscribers(world: World) ->
 async def test_a_subscriber_has_a_limited_number_of_patterns_of_wildcards(world: World) -> None:
     lines = Lines(world, replace(NOTHING_TO_TELL, wildcard_patterns_per_session_max=1))
     lines.says("SUBSCRIBE a/+ s", "SUBSCRIBE b/+ s", "SUBSCRIBE b s", "SUBSCRIBE # s")
-    refused = "ERROR the subscriber has 1 patterns of wildcards already"
+    refused = "ERROR the subscriber has 1 pattern of wildcards already"
     assert await lines.gets() == ["OK", "OK", "OK", refused]
     lines.says("SUBSCRIBE $replay/1/+/c s", "UNSUBSCRIBE a/+ s", "UNSUBSCRIBE b/+ s")
     lines.says("SUBSCRIBE +/c s")
