@@ -57,6 +57,7 @@ async def test_the_will_goes_out_unless_it_is_withdrawn(
     await world.settled()
     assert leaving.why == why
     assert payloads(heir.got) == wills
+    assert await world.disk.get(WillDocument, ("a",)) is None
 
 
 @pytest.mark.parametrize(

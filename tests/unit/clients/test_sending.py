@@ -477,6 +477,36 @@ async def test_what_a_member_of_a_group_refuses_at_qos_2_is_a_dead_letter(
     assert await world.disk.scan(RetryDocument) == []
 
 
+async def test_what_a_member_of_a_group_refuses_at_qos_1_is_tried_again(world: World) -> None:
+    world.groups.created[GROUP] = GroupDocument(GROUP, 5, 1000, 1000, 60_000, 1)
+    dialogue = Dialogue(world)
+    await dialogue.connect(expiry_s=100)
+    await dialogue.subscribe(GROUP, 1)
+    await world.publish(message("1", "jobs/a"))
+    await dialogue.broker("*'1'")
+    dialogue.client("40 03 0001 80")
+    await world.settled()
+    [retry] = await world.disk.scan(RetryDocument)
+    assert (retry.offset, retry.attempts) == (1, 1)
+
+
+async def test_unsuback_comes_after_what_was_routed_before_it(
+    world: World, dialogue: Dialogue
+) -> None:
+    """That waits for the socket, and then for the commit of its Packet Identifiers."""
+    dialogue.peer.writable(yes=False)
+    await world.publish(message("1", qos=2), message("2", qos=2))
+    dialogue.client("A2 06 0007 00 0001 't'")
+    await world.settled()
+    dialogue.written("")
+    world.disk.may_commit.clear()
+    dialogue.peer.writable(yes=True)
+    await turns()
+    dialogue.written("")
+    world.disk.may_commit.set()
+    await dialogue.broker("34 07 0001 't' 0001 00 '1' 34 07 0001 't' 0002 00 '2' B0 04 0007 00 00")
+
+
 async def test_an_acknowledged_message_makes_room_for_the_next(
     world: World, dialogue: Dialogue
 ) -> None:
