@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import nats.errors
 import nats.js.errors
@@ -57,7 +58,7 @@ def test_brokers_come_by_tls_and_may_append_follow_and_trim_only(
     admin = access_of(certificates, "admin", "secret")
     ours = access_of(certificates, "broker", "known:to brokers")
     log = asyncio.run(new_log(secured, NAME, admin))
-    settings = {
+    settings: dict[str, Any] = {
         "store_credentials": str(ours.credentials),
         "store_ca": str(ours.ca),
         "store_keep_bytes": 1 << 20,

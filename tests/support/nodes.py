@@ -6,7 +6,7 @@ import asyncio
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -108,13 +108,19 @@ async def new_log(nodes: Nodes, name: str = "", access: Access = ANYBODY) -> Jet
     return JetStreamLog(nodes.servers, name)
 
 
-def broker_on(log: JetStreamLog, directory: Path, name: str, **more: object) -> BrokerProcess:
+def broker_on(
+    log: JetStreamLog,
+    directory: Path,
+    name: str,
+    environment: Mapping[str, str] | None = None,
+    **more: object,
+) -> BrokerProcess:
     """`more`: settings."""
     (directory / name).mkdir()
     hosts = ",".join(server.removeprefix(SCHEME) for server in log.servers)
     store = f"{SCHEME}{hosts}/{log.name}"
     settings = {"store": store, "will_restart_grace_s": 0, "sys_interval_s": 1, **more}
-    broker = BrokerProcess(directory / name, settings)
+    broker = BrokerProcess(directory / name, settings, environment)
     broker.advertise()
     return broker
 

@@ -32,7 +32,6 @@ from broker.errors import LogReplaced, SchemaMismatch, StoreFull, StoreUnavailab
 from broker.store.shared.access import ANYBODY, Access
 from broker.store.shared.address import stream_of, subject_of
 from broker.store.shared.connecting import (
-    CONNECT_TIMEOUT_S,
     GONE,
     PENDING_BYTES_MAX,
     RETRY_S,
@@ -43,6 +42,8 @@ from broker.store.shared.shared_log import Logged, LogInfo, Undecided, begins_la
 
 FORMAT = "1"
 REPLY_TIMEOUT_S = 2.0
+LEADER_TIMEOUT_S = 30.0
+"""An election takes less than ten seconds."""
 SILENCE_MAX_S = 2.5
 """Without a record or a heartbeat the consumer counts as lost."""
 HEARTBEAT_S = 1.0
@@ -293,8 +294,8 @@ class JetStreamLog:
             raise StoreUnavailable(f"the log cannot be trimmed: {error!r}") from error
 
     async def _first_info(self) -> api.StreamInfo:
-        """Nodes that have just started have no leader yet. Raises as `_info`."""
-        deadline = time.monotonic() + CONNECT_TIMEOUT_S
+        """Nodes that have just started, or lost their leader, have none yet. Raises as `_info`."""
+        deadline = time.monotonic() + LEADER_TIMEOUT_S
         while True:
             try:
                 return await self._info()
@@ -306,7 +307,8 @@ class JetStreamLog:
     async def _info(self) -> api.StreamInfo:
         """Raises Undecided, StoreUnavailable, SchemaMismatch."""
         try:
-            info = await self.client.jsm().stream_info(stream_of(self.name))
+            manager = self.client.jsm(timeout=REPLY_TIMEOUT_S)
+            info = await manager.stream_info(stream_of(self.name))
         except nats.js.errors.NotFoundError as error:
             raise StoreUnavailable(
                 f"there is no log {self.name}: pubsub cluster init makes it"

@@ -214,3 +214,9 @@ async def test_what_cannot_be_read_now_is_read_later(caplog: pytest.LogCaptureFi
         b.clock.advance(RETRY_S)
         await both_settled(a, b)
         assert b.users.get("u") == user("u")
+
+
+async def test_one_of_them_drops_dead_letters_that_are_too_old() -> None:
+    async with two_brokers() as (a, b):
+        await both_settled(a, b)
+        assert [world.groups.dead_letters.forgets() for world in (a, b)] == [True, False]

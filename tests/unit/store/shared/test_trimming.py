@@ -294,3 +294,16 @@ async def test_a_broker_reads_what_it_missed_before_it_lives(
         await late.open()
         await late.close()
     assert applied[0] >= newest
+
+
+async def test_how_much_the_log_has_is_told_also_by_those_that_do_not_trim() -> None:
+    log = MemoryLog()
+    log.bytes_max = 100_000
+    a, b = stores = trimming(log, "a", "b")
+    async with opened(*stores):
+        assert b.status()["bytes"] is None
+        await look(stores)
+        told = b.status()
+        assert (told["bytes_max"], told["other_brokers"]) == (100_000, {a.broker_id: ""})
+        assert isinstance(told["bytes"], int)
+        assert 0 < told["bytes"] <= size_of(log)
