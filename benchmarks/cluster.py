@@ -7,6 +7,8 @@ machine; round after round, as many as fit into `--minutes`, and at least one. T
   message is that of all brokers together, until each has the last message in its copy.
 - *deliveries*: one publishes, SUBSCRIBERS are spread over the brokers. On a machine of a few cores
   all processes share these, so what shows how deliveries grow is the CPU of the busiest broker.
+- *group*: one publishes, WORKERS of one group are spread over the brokers, each message goes to one
+  of them, and each worker acknowledges at once.
 - *leader killed*: one publishes at the first of two brokers, and the node that leads the log is
   killed: the longest wait for an acknowledgement.
 """
@@ -16,6 +18,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import statistics
+import struct
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -31,7 +34,7 @@ from broker.plural import counted
 from broker.store.shared.address import SCHEME
 from broker.store.shared.jetstream import look, make_stream
 from cli import nats_nodes
-from cli.bench.connection import NAP_MANY_S, Loop
+from cli.bench.connection import NAP_MANY_S, LoadError, Loop
 from cli.bench.load import UNLIMITED, Publisher, Subscriber
 from cli.bench.packets import Shape
 
@@ -41,6 +44,9 @@ FORM_S = 60.0
 PUBLISHERS = 3
 SUBSCRIBERS = 60
 LEAD = 500
+WORKERS = 12
+GROUP = f"$share/workers/{TOPIC}"
+GROUP_LEAD = 5000
 KILL_AFTER_S = 2.0
 KILLED_S = 20.0
 """So long is published, in which the leader is killed."""
@@ -58,6 +64,8 @@ class Figures:
     cpu_us: float
     delivered_per_s: float
     busiest_us: float
+    jobs_per_s: float
+    job_us: float
 
 
 @dataclass(slots=True, frozen=True)
@@ -146,7 +154,9 @@ def measure(setup: Setup, seconds: float) -> Figures:
         taken_per_s, cpu_us = intake(running_brokers, seconds)
     with running(setup) as running_brokers:
         delivered_per_s, busiest_us = deliveries(running_brokers, seconds)
-    return Figures(taken_per_s, cpu_us, delivered_per_s, busiest_us)
+    with running(setup) as running_brokers:
+        jobs_per_s, job_us = group(running_brokers, seconds)
+    return Figures(taken_per_s, cpu_us, delivered_per_s, busiest_us, jobs_per_s, job_us)
 
 
 def intake(running: Sequence[BrokerProcess], seconds: float) -> tuple[float, float]:
@@ -177,6 +187,49 @@ def deliveries(running: Sequence[BrokerProcess], seconds: float) -> tuple[float,
     before = [broker.cpu_s() for broker in running]
     done = flow(loop, [publisher], subscribers, seconds=seconds, nap_s=NAP_MANY_S)
     return done.delivered_per_s, max(spent_s(running, before)) * 1e6 / done.deliveries
+
+
+class Worker(Subscriber):
+    """Gets some of what is published. `done`: the numbers of what any worker got."""
+
+    def __init__(self, loop: Loop, broker: BrokerProcess, client_id: str, done: set[int]) -> None:
+        self._done = done
+        super().__init__(loop, broker.address, client_id, SHAPE, topic_filter=GROUP)
+
+    def _check(self, buffer: bytearray, at: int, stop: int, count: int) -> None:
+        numbers = self._column(buffer, at + self.shape.payload_at, stop, count, 6)
+        before = len(self._done)
+        self._done.update([sequence for _, sequence in struct.iter_unpack(">HI", numbers)])
+        if len(self._done) != before + count:
+            raise LoadError(f"{self}: a message that another worker had, too")
+
+
+def group(running: Sequence[BrokerProcess], seconds: float) -> tuple[float, float]:
+    loop, done = Loop(), set[int]()
+    workers = [Worker(loop, of(running, n), f"worker{n}", done) for n in range(WORKERS)]
+    publisher = Publisher(loop, running[0].address, "pub", SHAPE, lead=GROUP_LEAD)
+
+    def publish(seconds: float) -> float:
+        """For how long, until all was done."""
+        began = time.perf_counter()
+
+        def finished() -> bool:
+            publisher.arrived = len(done)
+            publisher.pump()
+            if time.perf_counter() > began + seconds:
+                publisher.stop()
+            return publisher.sent == publisher.limit == len(done) and publisher.idle
+
+        publisher.allow(UNLIMITED)
+        loop.run(finished, timeout_s=seconds + FORM_S, nap_s=NAP_MANY_S)
+        return time.perf_counter() - began
+
+    publish(WARM_UP_S)
+    warm, before = len(done), [broker.cpu_s() for broker in running]
+    took_s = publish(seconds)
+    jobs = len(done) - warm
+    assert sum(worker.received_count for worker in workers) == len(done)
+    return jobs / took_s, sum(spent_s(running, before)) * 1e6 / jobs
 
 
 def of(running: Sequence[BrokerProcess], number: int) -> BrokerProcess:
@@ -214,8 +267,8 @@ def table(found: Sequence[tuple[Setup, Sequence[Figures]]]) -> str:
     shared = next((each for setup, each in medians if setup.is_shared), alone)
     lines = [
         "| | taken in, messages/s | CPU of all brokers, a message | deliveries/s "
-        "| CPU of the busiest broker, a delivery |",
-        "| --- | --- | --- | --- | --- |",
+        "| CPU of the busiest broker, a delivery | jobs of a group/s | CPU of all brokers, a job |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for setup, each in medians:
         lines.append(
@@ -223,7 +276,9 @@ def table(found: Sequence[tuple[Setup, Sequence[Figures]]]) -> str:
             f"| {each.taken_per_s:,.0f} ({each.taken_per_s / alone.taken_per_s:.2f}x) "
             f"| {each.cpu_us:.1f} µs ({each.cpu_us / alone.cpu_us:.1f}x) "
             f"| {each.delivered_per_s:,.0f} ({each.delivered_per_s / alone.delivered_per_s:.2f}x) "
-            f"| {each.busiest_us:.2f} µs ({each.busiest_us / shared.busiest_us:.2f}x) |"
+            f"| {each.busiest_us:.2f} µs ({each.busiest_us / shared.busiest_us:.2f}x) "
+            f"| {each.jobs_per_s:,.0f} ({each.jobs_per_s / alone.jobs_per_s:.2f}x) "
+            f"| {each.job_us:.1f} µs ({each.job_us / alone.job_us:.1f}x) |"
         )
     return "\n".join(lines)
 
@@ -234,6 +289,8 @@ def median(figures: Sequence[Figures]) -> Figures:
         statistics.median(each.cpu_us for each in figures),
         statistics.median(each.delivered_per_s for each in figures),
         statistics.median(each.busiest_us for each in figures),
+        statistics.median(each.jobs_per_s for each in figures),
+        statistics.median(each.job_us for each in figures),
     )
 
 

@@ -239,7 +239,9 @@ class Subscriber(Connection):
         *,
         publishers: int = 1,
         durable: bool = True,
+        topic_filter: str = "",
     ) -> None:
+        """`topic_filter`: if not the topic itself."""
         self.shape = shape
         self.received_count = 0
         self.received_of = [0] * publishers
@@ -248,10 +250,11 @@ class Subscriber(Connection):
         self._answers = blank_answers(PUBACK if shape.qos == 1 else PUBREC)
         super().__init__(loop, address, client_id)
         self.connect(clean=not durable)
-        body = struct.pack(">H", 1) + text(shape.topic) + bytes((shape.qos,))
+        wanted = topic_filter or shape.topic
+        body = struct.pack(">H", 1) + text(wanted) + bytes((shape.qos,))
         suback = self._ask(packet(0x82, body), 5)
         if suback[4] == 0x80:
-            raise SubscriptionRefused(f"the broker refuses to subscribe to {shape.topic}")
+            raise SubscriptionRefused(f"the broker refuses to subscribe to {wanted}")
         self._expect(suback, bytes((0x90, 3, 0, 1, shape.qos)))
 
     def resume(self) -> None:

@@ -207,7 +207,9 @@ class Borrowing:
             self._say(group, Word(said, work.number, []))
         else:
             lease = Lease(group, loan.packet_id, loan.offset, loan.attempt)
-            session.supply.offer_aside([(message, replaced(work.grant, lease=lease))])
+            gaps = tuple([range(first, stop) for first, stop in loan.gaps])
+            grant = replaced(work.grant, lease=lease, missing=gaps)
+            session.supply.offer_aside([(message, grant)])
 
     def ended(self, group: str) -> None:
         """The group has ended: what was sent is its workers' own. Who is a worker still joins

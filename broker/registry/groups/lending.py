@@ -42,6 +42,9 @@ from broker.session.session import Session
 Event = MemberDocument | ReportDocument | str
 """The name of a broker: that it has died."""
 
+TAKEN_BACK_AT_ONCE_MAX = 100
+"""Workers of a dead broker that are taken out of their group in one turn of the loop: some ms."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -141,8 +144,8 @@ class Lending:
 
     def _hear(self, name: str, event: Event) -> None:
         events, group = self._events.get(name), self._groups.get(name)
-        if events is None and group is not None and not isinstance(event, MemberDocument):
-            self._deal_with_event(group, event)
+        if events is None and group is not None and isinstance(event, ReportDocument):
+            self._deal_with_report(group, event)
         elif events is None:
             events = self._events[name] = deque([event])
             self._tasks.add(task := tasks.start(self._work_off(name, events), self._failed))
@@ -162,8 +165,10 @@ class Lending:
                 event = events.popleft()
                 if isinstance(event, MemberDocument):
                     await self._join(group, event)
+                elif isinstance(event, ReportDocument):
+                    self._deal_with_report(group, event)
                 else:
-                    self._deal_with_event(group, event)
+                    await self._take_back(group, event)
         finally:
             del self._events[name]
 
@@ -203,16 +208,23 @@ class Lending:
 
     # What it means
 
-    def _deal_with_event(self, group: Group, event: ReportDocument | str) -> None:
-        if isinstance(event, ReportDocument):
-            self._deal_with(group, event.broker, words(event.report))
-            key = event.client_id, event.broker, event.number
-            self._log.append([], operations=[Delete(ReportDocument, key)])
-        else:
-            for remote in [*self._remotes.values()]:
-                if remote.group == group.name and remote.broker == event:
-                    self._gone(remote, hold=False)
-            self._log.append([], operations=[Delete(MemberDocument, (group.name, event))])
+    def _deal_with_report(self, group: Group, report: ReportDocument) -> None:
+        try:
+            self._deal_with(group, report.broker, words(report.report))
+        except Exception as error:  # Of one group. It opens again, and finds what is in the log.
+            group.failed(error)
+            return
+        key = report.client_id, report.broker, report.number
+        self._log.append([], operations=[Delete(ReportDocument, key)])
+
+    async def _take_back(self, group: Group, broker: str) -> None:
+        """The broker is dead: what its workers had goes to others."""
+        of = [r for r in self._remotes.values() if (r.group, r.broker) == (group.name, broker)]
+        for number, remote in enumerate(of, 1):
+            self._gone(remote, hold=False)
+            if number % TAKEN_BACK_AT_ONCE_MAX == 0:
+                await asyncio.sleep(0)
+        self._log.append([], operations=[Delete(MemberDocument, (group.name, broker))])
 
     def _deal_with(self, group: Group, broker: str, said: Iterable[Word]) -> None:
         """All in this turn of the loop, and so in one commit."""
@@ -300,7 +312,8 @@ class Lending:
                 assert grant.lease is not None, "nothing else is offered to it"
                 offset, attempt = message.offset, grant.lease.attempt
                 due_at_us = group.redelivery.due_of(offset) if not grant.lease.packet_id else NO_ROW
-                leases.append(Loaned(remote.number, packet_id, offset, attempt, due_at_us))
+                gaps = [[gap.start, gap.stop] for gap in grant.missing]
+                leases.append(Loaned(remote.number, packet_id, offset, attempt, due_at_us, gaps))
         if session.in_flight.leases.settled:
             self._groups.settle(session)
         if leases:

@@ -21,13 +21,15 @@ NO_ROW = ServedUs(0)
 
 class Loaned(NamedTuple):
     """A lease of the worker that joined as `number`, under the Packet Identifier that the broker of
-    the group has given it. `due_at_us`: of the row of a retry; NO_ROW: it is none."""
+    the group has given it. `due_at_us`: of the row of a retry; NO_ROW: it is none. `gaps`: offsets
+    that are missing before it, from each first one to the one behind the last."""
 
     number: int
     packet_id: int
     offset: Offset
     attempt: int
     due_at_us: ServedUs = NO_ROW
+    gaps: Sequence[Sequence[int]] = ()
 
 
 class Said(IntEnum):

@@ -29,8 +29,9 @@ SELECT s.client_id, g.client_id IS NOT NULL, ifnull(g.attempts_max, {ATTEMPTS_MA
         WHERE f.filter = s.client_id
         AND f.filter >= '{SHARE_PREFIX}' AND f.filter < '{_AFTER_GROUPS}'),
     (SELECT count(*) FROM retries r WHERE r.client_id = s.client_id),
-    (SELECT count(*) FROM dead_letters d WHERE d.group_name = s.client_id)
+    (SELECT count(*) FROM dead_letters d WHERE d.group_name = s.client_id), o.broker
 FROM sessions s LEFT JOIN group_settings g USING (client_id) LEFT JOIN cursors c USING (client_id)
+    LEFT JOIN owners o USING (client_id)
 WHERE s.client_id >= '{SHARE_PREFIX}' AND s.client_id < '{_AFTER_GROUPS}' ORDER BY s.client_id
 """
 _LETTERS = """
@@ -64,7 +65,7 @@ def groups(connection: sqlite3.Connection) -> Iterator[Record]:
             "members": row[7],
             "retries": row[8],
             "dead_letters": row[9],
-        }
+        } | ({} if row[10] is None else {"broker": row[10]})
 
 
 def unread(connection: sqlite3.Connection, group: Record) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from broker.documents.queues import DeadLetterDocument, GroupDocument, MemberDocument, RetryDocument
+from broker.message import Offset
+from broker.registry.groups.loans import Loaned
 from broker.registry.groups.queues import Queues
 from broker.registry.groups.redelivery import HOLD_S
 from tests.support.groups import GROUP, member, numbers, publish, unsubscribe
@@ -114,3 +116,17 @@ async def test_a_broker_that_stops_leaves_its_workers_what_they_had_for_a_while(
         a.clock.advance(HOLD_S + 1)
         await both_settled(a, b)
         assert len(here.got) == 1
+
+
+async def test_a_worker_is_told_what_is_missing_before_its_message() -> None:
+    async with two_brokers() as (a, b):
+        await member(a, "w1")
+        await both_settled(a, b)
+        there = await member(b, "w2")
+        await publish(a, 1, 1)
+        await both_settled(a, b)
+        borrowing = b.groups.borrowing
+        number = borrowing.groups_of(placed(there))[GROUP].number
+        borrowing.hand_on(GROUP, [Loaned(number, 9, Offset(1), 1, gaps=[[3, 5], [7, 8]])])
+        await both_settled(a, b)
+        assert there.got[-1][1].missing == (range(3, 5), range(7, 8))

@@ -10,6 +10,7 @@ import pytest
 
 from broker.config import Config
 from broker.documents import Delete, OwnerDocument, SessionDocument, SubscriptionDocument
+from broker.errors import NotAuthorized
 from broker.store.shared.memory_log import MemoryLog
 from tests.support.groups import GROUP, member, numbers, publish, unsubscribe
 from tests.support.two_brokers import (
@@ -22,7 +23,7 @@ from tests.support.two_brokers import (
     pass_away,
     two_brokers,
 )
-from tests.support.world import placed
+from tests.support.world import placed, subscription
 
 
 async def test_a_worker_whose_session_comes_elsewhere_goes_on_there() -> None:
@@ -138,3 +139,20 @@ async def test_of_two_workers_that_come_at_once_both_stay() -> None:
             assert numbers(*there) == [1, 2, 3, 4, 5, 6], seed
             assert len(there[0].got) == 3
     assert len(owners) == 2
+
+
+async def test_a_group_of_another_user_is_refused_elsewhere_too() -> None:
+    async with two_brokers() as (a, b):
+        first = await opened(a, "w1")
+        placed(first).tally.user = "anna"
+        await a.groups.join(placed(first), subscription(GROUP, client_id="w1"), first)
+        await both_settled(a, b)
+        for user, may in (("ben", False), ("anna", True)):
+            there = await opened(b, f"w-{user}")
+            placed(there).tally.user = user
+            joining = b.groups.join(placed(there), subscription(GROUP), there)
+            if may:
+                await b.passing_time(joining)
+            else:
+                with pytest.raises(NotAuthorized):
+                    await b.passing_time(joining)

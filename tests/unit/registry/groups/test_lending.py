@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from broker.documents import OwnerDocument
+from broker.errors import StoreUnavailable
 from broker.store.shared.memory_log import MemoryLog
 from tests.support.groups import GROUP, member, numbers, publish
 from tests.support.two_brokers import (
@@ -139,3 +142,46 @@ async def test_a_lease_elsewhere_that_lasts_too_long_goes_to_another() -> None:
         here.close()
         await both_settled(a, b)
         assert len(there.got) == 1, "whoever was late has done it"
+
+
+async def test_a_group_that_fails_cuts_off_its_workers_elsewhere_too() -> None:
+    async with two_brokers() as (a, b):
+        here = await member(a, "w1")
+        there = await member(b, "w2")
+        await both_settled(a, b)
+        await publish(a, 1, 2)
+        await both_settled(a, b)
+        group = a.groups.get(GROUP)
+        assert group is not None
+        group.failed(ValueError("a mistake"))
+        await both_settled(a, b)
+        for worker in (here, there):
+            assert [type(error) for error in worker.errors] == [StoreUnavailable]
+            worker.close()
+        await both_settled(a, b)
+        again = await member(b, "w3")
+        await both_settled(a, b)
+        assert numbers(again) == [1, 2]
+        await acknowledged(again, a, b)
+        again.close()
+        await both_settled(a, b)
+        assert await left_over(b) == []
+
+
+async def test_the_workers_of_a_broker_that_died_are_taken_out_in_parts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("broker.registry.groups.lending.TAKEN_BACK_AT_ONCE_MAX", 2)
+    log = MemoryLog()
+    async with two_brokers(log=log) as (a, b):
+        here = await member(a, "w0")
+        async with one_more(log, "c", a.clock) as c:
+            there = [await member(c, f"w{number}") for number in range(1, 6)]
+            await both_settled(a, b, c)
+            await publish(c, 1, 12)
+            await both_settled(a, b, c)
+            assert len(numbers(*there)) == 10
+        await pass_away(a, b)
+        assert numbers(here) == [*range(1, 13)]
+        await acknowledged(here, a, b)
+        assert await left_over(b) == []

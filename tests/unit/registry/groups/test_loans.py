@@ -11,7 +11,10 @@ from broker.documents.queues import ReportDocument
 from broker.message import Offset, ServedUs
 from broker.registry.groups.loans import Loaned, Reports, Said, Word, encode, loaned, words
 
-LOANS = [Loaned(1, 2, Offset(3), 1), Loaned(1, 3, Offset(4), 2, ServedUs(5))]
+LOANS = [
+    Loaned(1, 2, Offset(3), 1, gaps=[]),
+    Loaned(1, 3, Offset(4), 2, ServedUs(5), [[1, 3]]),
+]
 WORDS = [Word(Said.DONE, 1, [2, 3]), Word(Said.REFUSED, 1, [4], 'bad "é"'), Word(Said.LEFT, 1, [])]
 
 
