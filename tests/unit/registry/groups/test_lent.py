@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
 from broker.documents import CursorDocument
 from broker.message import Offset
+from broker.registry.groups.lent import Lent
 from broker.session.cursor import listed
 from broker.store.shared.memory_log import MemoryLog
+from tests.support.clock import FakeClock
 from tests.support.groups import GROUP, member, numbers, publish
 from tests.support.two_brokers import (
     acknowledged,
@@ -15,6 +19,7 @@ from tests.support.two_brokers import (
     pass_away,
     two_brokers,
 )
+from tests.support.world import placed
 
 
 async def test_workers_stay_and_keep_what_they_have_when_the_broker_of_the_group_dies() -> None:
@@ -88,3 +93,36 @@ async def test_offsets_of_loans_are_listed_as_in_flight() -> None:
         assert cursor is not None
         assert there.got[0][0].offset in {entry.offset for entry in listed(cursor)}
         assert cursor.sent_through == Offset(2)
+
+
+async def test_what_a_worker_says_while_its_group_comes_to_its_broker_is_heard(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log = MemoryLog()
+    async with one_more(log, "a", FakeClock()) as a:
+        async with one_more(log, "c", a.clock) as c:
+            await member(c, "w1", window=1)
+            there = await member(a, "w2")
+            await both_settled(a, c)
+            await publish(a, 1, 5)
+            await both_settled(a, c)
+        found = a.groups.lending.found
+        had = numbers(there)
+
+        async def acknowledged_meanwhile(name: str) -> Lent:
+            lent = await found(name)
+            session = placed(there)
+            session.in_flight.puback(there.packet_ids)
+            there.packet_ids = []
+            a.log.changed(session)
+            a.groups.settle(session)
+            return lent
+
+        monkeypatch.setattr(a.groups.lending, "found", acknowledged_meanwhile)
+        await pass_away(a)
+        monkeypatch.undo()
+        there.close()
+        again = await member(a, "w3")
+        await both_settled(a)
+        assert len(had) == 4
+        assert numbers(again) == sorted({1, 2, 3, 4, 5} - {*had})
