@@ -6,6 +6,7 @@ slow or is killed.
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections import Counter
@@ -16,6 +17,7 @@ from itertools import count
 
 import pytest
 
+from broker.config import Config
 from broker.mqtt.packets import (
     Ack,
     Connack,
@@ -27,6 +29,7 @@ from broker.mqtt.packets import (
     Unsubscribe,
 )
 from tests.support.broker_process import BrokerProcess, wait_until
+from tests.support.command_line import succeed
 from tests.support.nodes import Pair, client_of
 from tests.support.patience import PATIENCE_S
 from tests.support.raw_client import RawClient, connect_packet
@@ -34,6 +37,7 @@ from tests.support.raw_client import RawClient, connect_packet
 GROUP = "$share/g/jobs/#"
 WINDOW = 20
 JOBS = 3000
+INFLIGHT_MAX = Config().inflight_max
 AT_ONCE = 50
 POLL_S = 0.1
 
@@ -44,7 +48,8 @@ class JobBook:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.has: dict[bytes, set[str]] = {}
-        self.done: Counter[bytes] = Counter()
+        self.done: dict[bytes, list[str]] = {}
+        """And by whom."""
         self.got: Counter[str] = Counter()
         self.faults: list[str] = []
 
@@ -59,7 +64,12 @@ class JobBook:
         with self.lock:
             for job in jobs:
                 self.has[job].discard(worker)
-                self.done[job] += 1
+                self.done.setdefault(job, []).append(worker)
+
+    @property
+    def again(self) -> list[list[str]]:
+        """By whom jobs were done that were done more than once."""
+        return [by for by in self.done.values() if len(by) > 1]
 
     def lost(self, worker: str) -> None:
         """Its connection is over, and what it had is others'."""
@@ -167,10 +177,20 @@ def nothing_is_left(broker: BrokerProcess) -> bool:
     return not broker.query("SELECT 1 FROM loans UNION ALL SELECT 1 FROM loan_reports")
 
 
+def group_shown(broker: BrokerProcess) -> dict[str, object]:
+    [line] = succeed("group", "show", "g", "--json", "--data-dir", broker.data_dir)
+    shown: dict[str, object] = json.loads(line)
+    return shown
+
+
 def test_four_workers_at_two_brokers_that_come_and_go(brokers: Pair) -> None:
     a, b = brokers
     jobs = JobBook()
     with workers(jobs, [a], [b], [a], [b]) as [first, second, third, fourth]:
+        shown = [group_shown(each) for each in (a, b)]
+        assert shown[0] == shown[1], "each tells of the whole group, and where it is"
+        assert (shown[0]["members"], shown[0]["unread"]) == (4, 0)
+        assert shown[0]["broker"]
         third.wait_s = fourth.wait_s = 0.02
         for part in range(6):
             publish((a, b)[part % 2], part * JOBS // 6, (part + 1) * JOBS // 6)
@@ -187,8 +207,8 @@ def test_four_workers_at_two_brokers_that_come_and_go(brokers: Pair) -> None:
         all_done(jobs, JOBS)
         assert all(jobs.got[each.name] > WINDOW for each in (first, second, third, fourth))
         wait_until(lambda: nothing_is_left(a) and nothing_is_left(b), timeout_s=PATIENCE_S)
-    again = sum(jobs.done.values()) - len(jobs.done)
-    assert again <= 3 * WINDOW, "only what three that were cut off had in flight"
+    assert len(jobs.again) <= 3 * WINDOW, "only what three that were cut off had in flight"
+    assert a.complaints() == b.complaints() == []
 
 
 @pytest.mark.parametrize("has_the_group", [True, False], ids=["has the group", "has workers"])
@@ -211,5 +231,7 @@ def test_a_broker_is_killed_under_load(brokers: Pair, has_the_group: bool) -> No
         assert [each.connects for each in (first, second, third, fourth)] == (
             [2, 1, 2, 1] if has_the_group else [1, 2, 1, 2]
         )
-    again = sum(jobs.done.values()) - len(jobs.done)
-    assert again <= 4 * WINDOW, "only what was in flight, or acknowledged and not stored"
+    lost = {each.name for each in ((first, third) if has_the_group else (second, fourth))}
+    assert all(lost & {*by} for by in jobs.again), "only what workers had at the broker that died"
+    assert len(jobs.again) <= len(lost) * INFLIGHT_MAX, "of that, what was in flight or not stored"
+    assert stays.complaints() == []

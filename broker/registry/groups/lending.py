@@ -26,7 +26,7 @@ from broker.delivery.delivery import Delivery
 from broker.delivery.sender import TAKE_BYTES_MAX
 from broker.documents import Delete, Operation
 from broker.documents.queues import LoanDocument, MemberDocument, ReportDocument
-from broker.errors import PubSubError
+from broker.errors import PubSubError, StoreError
 from broker.log.log import Log
 from broker.message import Monotonic, Offset
 from broker.registry.groups.group import Group
@@ -328,7 +328,7 @@ class Lending:
         if loans is None:
             loans = self._loans[remote.group] = Loans(remote.group, self._next_number, self._left)
         loans.add(remote, leases)
-        self._log.changed(loans)
+        self._log.changed(loans, _stored)  # At once: a worker waits for it.
 
     def _cut_off(self, remote: Remote) -> None:
         """The group cannot serve it: so does its broker, and its client comes again."""
@@ -377,3 +377,7 @@ class Lending:
     def _next_number(self) -> int:
         self._number += 1
         return self._number
+
+
+def _stored(error: StoreError | None) -> None:
+    """Nobody waits here. If it is not stored, the group is another broker's."""
