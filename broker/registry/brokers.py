@@ -26,7 +26,6 @@ from broker.registry.references import References
 from broker.registry.sessions import Sessions
 from broker.store import PART_MAX
 from broker.store.shared.cluster import ClusterStore
-from broker.topics import is_shared
 
 HEARTBEAT_S = 2.0
 BROKER_TIMEOUT_S = 8.0
@@ -185,6 +184,4 @@ class Brokers:
             absent = [each for each in client_ids if each not in self._sessions.kept]
             taken = await self._ownership.take_left(absent)
             self._sessions.arrived(taken, self._clock.now())
-        names = [each.document.client_id for each in taken]
-        await self._groups.lending.arrived(filter(is_shared, names))
         return len(taken)

@@ -132,6 +132,9 @@ class AbsentGroups:
     def found(self, document: SessionDocument, expires_at: Monotonic) -> None:
         """The group was there at the start."""
 
+    def arrived(self, name: str) -> None:
+        """The group was another broker's."""
+
     def closed(self, name: str) -> None:
         """The last member has left."""
 

@@ -175,6 +175,8 @@ class Sessions:
         self.adopt([each.document for each in taken], now, seen_us=now.wall_us)
         for each in taken:
             self.wills.taken(each, now)
+            if is_shared(each.document.client_id):
+                self.absent_groups.arrived(each.document.client_id)
 
     def lost(self, client_ids: Collection[str]) -> None:
         """Another broker has these now: let go of them, and of the clients that are here."""

@@ -288,7 +288,7 @@ class Jobs:
     async def dead_letters(self) -> set[bytes]:
         disk = self.living[0].disk
         dead = {letter.offset for letter in await disk.scan(DeadLetterDocument)}
-        return {job.payload for job in disk._log if job.offset in dead}
+        return {job.payload for job in disk.content.log if job.offset in dead}
 
     async def work_all_off(self) -> None:
         for _ in range(200):

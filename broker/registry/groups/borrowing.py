@@ -80,7 +80,7 @@ class Borrowing:
         self._delivery = delivery
         self._groups = groups
         self._ownership = ownership
-        self._looks = Looks(clock)
+        self.looks = Looks(clock)
         self.owner: Owner
         self.work: dict[Session, dict[str, Work]] = {}
         """Of the workers here, by group."""
@@ -178,7 +178,7 @@ class Borrowing:
         if not offsets:
             return []
         store = self._log.store
-        read = await self._looks.until_answered(
+        read = await self.looks.until_answered(
             lambda: store.fetch(offsets, bytes_max=TAKE_BYTES_MAX)
         )
         found = {message.offset: message for message in read.messages}

@@ -84,7 +84,7 @@ class Groups:
         ownership, is_here = sessions.ownership, sessions.has_durable
         self.borrowing = Borrowing(log, delivery, self, ownership, clock)
         self.lending = Lending(log, delivery, counters, self, self.borrowing, ownership, is_here)
-        self.borrowing.owner = self.lending
+        self.borrowing.owner, self.lingering.came_here = self.lending, self.lending.arrived
         self._openings = Openings(
             *(log, delivery, sessions, counters, config, clock),
             *(self.dead_letters, self.times, self.lingering, self.lending),

@@ -17,12 +17,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from typing import Protocol
 
 from broker import tasks
 from broker.counters import Counters
 from broker.delivery.delivery import Delivery
+from broker.delivery.looks import Looks
 from broker.delivery.sender import TAKE_BYTES_MAX
 from broker.documents import Delete, Operation
 from broker.documents.queues import LoanDocument, MemberDocument, ReportDocument
@@ -75,6 +76,8 @@ class Groups(Protocol):
 
 class Workers(Protocol):
     """Those that are connected here."""
+
+    looks: Looks
 
     def has(self, group: str, number: int) -> bool: ...
 
@@ -136,11 +139,16 @@ class Lending:
             if broker in brokers:
                 self._hear(group, broker)
 
-    async def arrived(self, names: Iterable[str]) -> None:
-        """These groups have come here: those open that have workers. Raises StoreError."""
-        for name in names:
-            for document in await self._log.store.scan(MemberDocument, (name,)):
-                self.heard(document)
+    def arrived(self, group: str) -> None:
+        """It has come here, and opens if it has workers."""
+        self._start(self._look_for_members(group))
+
+    async def _look_for_members(self, group: str) -> None:
+        scan = self._log.store.scan
+        for document in await self._workers.looks.until_answered(
+            lambda: scan(MemberDocument, (group,))
+        ):
+            self.heard(document)
 
     def _hear(self, name: str, event: Event) -> None:
         events, group = self._events.get(name), self._groups.get(name)
@@ -148,10 +156,13 @@ class Lending:
             self._deal_with_report(group, event)
         elif events is None:
             events = self._events[name] = deque([event])
-            self._tasks.add(task := tasks.start(self._work_off(name, events), self._failed))
-            task.add_done_callback(self._tasks.discard)
+            self._start(self._work_off(name, events))
         else:
             events.append(event)
+
+    def _start(self, work: Coroutine[None, None, None]) -> None:
+        self._tasks.add(task := tasks.start(work, self._failed))
+        task.add_done_callback(self._tasks.discard)
 
     def _failed(self, error: Exception) -> None:
         logger.critical("workers at other brokers", exc_info=error)

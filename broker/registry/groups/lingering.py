@@ -22,7 +22,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -101,6 +101,8 @@ class Lingering(AbsentGroups):
         """Of the groups that have ended: what was unread, up to this offset."""
         self._looking: asyncio.Task[None] | None = None
         self._counting: asyncio.Task[None] | None = None
+        self.came_here: Callable[[str], None] = lambda name: None
+        """Called with a group that was another broker's. It may have members at others."""
         sessions.absent_groups = self
 
     def found(self, document: SessionDocument, expires_at: Monotonic) -> None:
@@ -110,6 +112,9 @@ class Lingering(AbsentGroups):
             now = self._clock.now()
             absent_s = max(0.0, document.session_expiry_s - (expires_at - now.monotonic))
             self._lingers(document, int(now.wall_us - absent_s * 1e6))
+
+    def arrived(self, name: str) -> None:
+        self.came_here(name)
 
     def closed(self, name: str) -> None:
         self._due.discard(name)

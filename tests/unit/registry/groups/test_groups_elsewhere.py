@@ -21,6 +21,7 @@ from tests.support.two_brokers import (
     one_more,
     opened,
     pass_away,
+    store_of,
     two_brokers,
 )
 from tests.support.world import placed, subscription
@@ -156,3 +157,22 @@ async def test_a_group_of_another_user_is_refused_elsewhere_too() -> None:
             else:
                 with pytest.raises(NotAuthorized):
                     await b.passing_time(joining)
+
+
+async def test_a_group_that_a_command_brings_from_a_dead_broker_serves_its_workers() -> None:
+    log = MemoryLog()
+    async with two_brokers(log=log) as (a, b):
+        async with one_more(log, "c", a.clock) as c:
+            await member(c, "w1")
+            await both_settled(a, b, c)
+            there = await member(a, "w2")
+            await both_settled(a, b, c)
+        assert await store_of(b).declare_dead("c.0")
+        async with b.sessions.held(GROUP, b.clock.now()) as held:
+            assert held is not None
+        await publish(a, 1, 3)
+        await both_settled(a, b)
+        assert numbers(there) == [1, 2, 3]
+        owner = await a.disk.get(OwnerDocument, (GROUP,))
+        assert owner is not None
+        assert owner.broker == id_of(b)
