@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import logging
 import ssl
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import jwt
 import pytest
 from starlette.applications import Starlette
 from starlette.routing import Route
@@ -251,6 +254,29 @@ async def test_while_there_is_no_user_nobody_administers_by_the_network(tmp_path
                 answer = await http.post("/stop")
             assert (answer.status_code, "no users" in answer.text) == (401, True)
         assert not server._stop_requested.is_set()
+
+
+async def test_a_token_is_a_password_and_none_makes_anonymous_somebody(tmp_path: Path) -> None:
+    secret = b"a secret of thirty-two bytes or so"
+    key = {"kty": "oct", "alg": "HS256", "k": base64.urlsafe_b64encode(secret).decode()}
+    (tmp_path / "keys.json").write_text(json.dumps({"keys": [key]}))
+    listeners = Listener(port=0), Listener(port=0, protocols=("admin",))
+    config = Config(data_dir=tmp_path / "d", listeners=listeners, jwt_keys=tmp_path / "keys.json")
+    server = Server(config)
+    await server.start()
+    try:
+        await _make_users(server)
+        for user, roles, status in (
+            ("zoe", ["admin"], 200),
+            ("zoe", ["standard"], 403),
+            ("anonymous", ["admin"], 401),
+        ):
+            claims = {"sub": user, "roles": roles, "exp": time.time() + 60}
+            async with client(server) as http:
+                http.headers.update(auth("", jwt.encode(claims, secret, "HS256")))
+                assert (await http.get("/status")).status_code == status, (user, roles)
+    finally:
+        await server.stop()
 
 
 async def test_a_page_of_the_web_may_not_use_the_password_that_a_browser_keeps(
