@@ -8,8 +8,9 @@ when it runs out.
 from __future__ import annotations
 
 import json
+import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,8 +30,13 @@ ROLES_MAX = 100
 SECRET_BYTES_MIN = 32
 """Of HS256; a shorter one can be guessed from a single token."""
 RSA_BITS_MIN = 2048
+OTHERS_READ_OR_WRITE, OTHERS_WRITE = 0o026, 0o022
+"""Permissions of a file; its group may read."""
 LEEWAY_S = 30.0
 """How far the clock of who signs may be off."""
+
+
+logger = logging.getLogger(__name__)
 
 
 class TokenRefused(Exception):
@@ -54,6 +60,7 @@ class Tokens:
         """Raises ConfigError."""
         self._claims = claims
         self._keys = _read(path)
+        _tell_if_exposed(path, self._keys)
 
     def login(self, token: bytes, now_s: float) -> Login:
         """Who brings it, at this Unix time. Raises TokenRefused."""
@@ -152,6 +159,14 @@ def _read(path: Path) -> list[PyJWK]:
         if why := _unfit(key):
             raise ConfigError("jwt_keys", str(path), why)
     return keys
+
+
+def _tell_if_exposed(path: Path, keys: Sequence[PyJWK]) -> None:
+    """Whoever may read a key for HS256, or put in another key, is whoever he likes."""
+    secret = any(key.algorithm_name == "HS256" for key in keys)
+    if path.stat().st_mode & (OTHERS_READ_OR_WRITE if secret else OTHERS_WRITE):
+        what = "read or change" if secret else "change"
+        logger.warning("others may %s the keys of tokens %s: chmod 600 it", what, path)
 
 
 def _unfit(key: PyJWK) -> str:

@@ -43,6 +43,27 @@ def signed(claims: dict[str, Any] = ANNA, algorithm: str = "HS256", **header: st
     return jwt.encode(claims, SIGNERS[algorithm], algorithm, header or None).encode()
 
 
+@pytest.mark.parametrize(
+    ("keys", "mode", "told"),
+    [
+        (KEYS, 0o600, ""),
+        (KEYS, 0o640, ""),
+        (KEYS, 0o644, "others may read or change the keys of tokens"),
+        (KEYS[1:], 0o644, ""),
+        (KEYS[1:], 0o664, "others may change the keys of tokens"),
+    ],
+)
+def test_a_file_of_keys_that_others_may_use_is_told(
+    path: Path, keys: list[object], mode: int, told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path.write_text(json.dumps({"keys": keys}))
+    path.chmod(mode)
+    Tokens(path, Claims())
+    assert [each.getMessage().partition(" /")[0] for each in caplog.records] == [
+        *filter(None, [told])
+    ]
+
+
 @pytest.mark.parametrize("algorithm", SIGNERS)
 def test_who_brings_a_token_is_who_it_says(path: Path, algorithm: str) -> None:
     token = signed(ANNA, algorithm)
