@@ -14,7 +14,7 @@ QUICK := tests/model tests/unit tests/wire tests/test_architecture.py tests/test
 SLOW := $(filter-out $(QUICK),$(wildcard tests/test_*.py)) tests/crash tests/e2e tests/conformance tests/fuzz
 RANDOM := tests/crash tests/model tests/unit/net tests/unit/delivery tests/unit/store tests/e2e/test_websocket.py
 
-.PHONY: run test quick soak check test-cluster bench bench-cluster fuzz format clean
+.PHONY: run test quick soak check test-cluster soak-cluster bench bench-cluster fuzz format clean
 
 run: $(VENV)/.installed
 	$(BIN)/pubsub broker start --host $(HOST) --port $(PORT) --data-dir $(DATA)
@@ -49,6 +49,10 @@ test-cluster: export PUBSUB_TEST_NODES := 1
 test-cluster: $(VENV)/.installed-cluster
 	timeout 600 $(BIN)/python -m pytest tests/unit/store/test_contract.py -k jetstream
 	timeout 1800 $(BIN)/python -m pytest tests/cluster
+
+# Random faults of nodes and brokers for ten minutes, from a printed seed. ARGS="--minutes 60".
+soak-cluster: $(VENV)/.installed-cluster
+	$(BIN)/python -m tests.cluster.soak $(ARGS)
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.run $(if $(PEER),--peer $(PEER)) $(ARGS)

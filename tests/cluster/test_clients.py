@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import replace
 from itertools import cycle
 from queue import Queue
 from time import monotonic
@@ -135,21 +136,27 @@ def aiomqtt_5(ports: Sequence[int]) -> Iterator[Receive]:
         loop.close()
 
 
-@contextmanager
-def mqttjs(ports: Sequence[int]) -> Iterator[Receive]:
-    """Its own list, `servers`."""
+def with_list(ports: Sequence[int]) -> type[MqttJsPeer]:
+    """MQTT.js with its own list, `servers`, in a process of its own."""
     servers = [{"host": "127.0.0.1", "port": port, "protocol": "mqtt"} for port in ports]
 
     class Listed(MqttJsPeer):
         node = Node()
         over = {"servers": servers, "reconnectPeriod": 1000}  # noqa: RUF012
 
+    return Listed
+
+
+@contextmanager
+def mqttjs(ports: Sequence[int]) -> Iterator[Receive]:
+    """Its own list, `servers`."""
+    listed = with_list(ports)
     try:
-        peer = Listed(ports[0], 5, OPTIONS)
+        peer = listed(ports[0], 5, OPTIONS)
         peer.subscribe(TOPIC, 1)
         yield lambda: peer.inbox.get(timeout=PATIENCE_S).payload
     finally:
-        Listed.node.stop()
+        listed.node.stop()
 
 
 @contextmanager
@@ -285,6 +292,68 @@ def test_a_command_that_publishes_goes_on_at_another(brokers: Pair) -> None:
     finally:
         process.kill()
         process.wait()
+    # What was stored and not acknowledged when the broker was killed is published again. (QoS 1)
+    assert [*dict.fromkeys(logged(b))] == payloads
+
+
+Publishes = Callable[[bytes], object]
+"""Publishes to TOPIC at QoS 1, and returns when that is acknowledged."""
+
+
+@contextmanager
+def paho_publisher(ports: Sequence[int]) -> Iterator[Publishes]:
+    """It sends again what was not acknowledged when it has connected again."""
+    client = Client(CallbackAPIVersion.VERSION2, "p", protocol=MQTTProtocolVersion.MQTTv311)
+    client.reconnect_delay_set(1, 2)
+    following = cycle(ports)
+
+    def next_of_the_list(*_: Any) -> None:
+        client.connect_async("127.0.0.1", next(following))
+
+    def publish(payload: bytes) -> None:
+        client.publish(TOPIC, payload, 1)
+        acknowledged.get(timeout=PATIENCE_S)
+
+    acknowledged: Queue[int] = Queue()
+    client.on_publish = lambda _client, _userdata, mid, *_: acknowledged.put(mid)
+    client.on_disconnect = client.on_connect_fail = next_of_the_list
+    next_of_the_list()
+    client.loop_start()
+    try:
+        yield publish
+    finally:
+        client.on_disconnect = client.on_connect_fail = None
+        client.disconnect()
+        client.loop_stop()
+
+
+@contextmanager
+def mqttjs_publisher(ports: Sequence[int]) -> Iterator[Publishes]:
+    listed = with_list(ports)
+    try:
+        peer = listed(ports[0], 5, replace(OPTIONS, client_id="p"))
+        yield lambda payload: peer.publish(TOPIC, payload, 1)
+    finally:
+        listed.node.stop()
+
+
+@pytest.mark.parametrize(
+    "publishing",
+    [
+        pytest.param(paho_publisher, id="paho"),
+        pytest.param(mqttjs_publisher, id="mqttjs", marks=NEEDS_MQTTJS),
+    ],
+)
+def test_a_publisher_with_a_list_of_brokers_goes_on_at_another(
+    brokers: Pair, publishing: Callable[[Sequence[int]], AbstractContextManager[Publishes]]
+) -> None:
+    a, b = brokers
+    payloads = [b"%d" % number for number in range(2 * HALF)]
+    with publishing([a.port, b.port]) as publish:
+        for number, payload in enumerate(payloads):
+            if number == HALF:
+                threading.Thread(target=a.kill).start()
+            publish(payload)
     # What was stored and not acknowledged when the broker was killed is published again. (QoS 1)
     assert [*dict.fromkeys(logged(b))] == payloads
 
