@@ -6,9 +6,13 @@ import signal
 import socket
 from types import FrameType, TracebackType
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""The last one when the terminal is closed."""
+
 
 class Interrupt:
-    """While entered, SIGINT and SIGTERM set `requested` and make `fileno()` readable.
+    """While entered, SIGNALS set `requested` and make `fileno()` readable. (nohup ignores SIGHUP:
+    it stays so.)
 
     So a message is either written and acknowledged or neither. A second signal is impatience (the
     reader of our output may be stuck) and raises KeyboardInterrupt wherever we are.
@@ -24,7 +28,8 @@ class Interrupt:
         self._wakeup_fd = signal.set_wakeup_fd(self._writable.fileno(), warn_on_full_buffer=False)
         self._handlers = {
             number: signal.signal(number, self._on_signal)
-            for number in (signal.SIGINT, signal.SIGTERM)
+            for number in SIGNALS
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN
         }
         return self
 

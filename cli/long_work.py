@@ -21,8 +21,8 @@ SILENT_S = 1.0
 
 
 class LongWork:
-    """While entered, SIGINT and SIGTERM end the work at its next step, or in the statement that
-    runs on a connection that it watches.
+    """While entered, SIGINT, SIGTERM and SIGHUP end the work at its next step, or in the statement
+    that runs on a connection that it watches.
 
     Then it raises CommandFailed: "interrupted", and `undone`, which says what there is not.
     """

@@ -22,9 +22,12 @@ SubscriberId = Annotated[
         metavar="ID", help="A client identifier, or the whole filter of a shared subscription."
     ),
 ]
-Qos = Annotated[int, typer.Option("--qos", "-q", min=0, max=2, help="Quality of service.")]
+Qos = Annotated[
+    int, typer.Option("--qos", "-q", metavar="N", min=0, max=2, help="Quality of service.")
+]
 OptionalQos = Annotated[
-    int | None, typer.Option("--qos", "-q", min=0, max=2, help="Quality of service. [1]")
+    int | None,
+    typer.Option("--qos", "-q", metavar="N", min=0, max=2, help="Quality of service. [1]"),
 ]
 GroupName = Annotated[
     str, typer.Argument(metavar="GROUP", help="Its name, as `pubsub group ls` shows it.")
@@ -46,7 +49,12 @@ class BrokerOptions:
     port: Annotated[
         int | None,
         typer.Option(
-            "--port", "-p", min=1, max=65_535, help="The broker's port. [9000; by TLS 8883]"
+            "--port",
+            "-p",
+            metavar="N",
+            min=1,
+            max=65_535,
+            help="The broker's port. [9000; by TLS 8883]",
         ),
     ] = None
     url: Annotated[
@@ -171,7 +179,9 @@ class ClientOptions:
 
     keep_alive: Annotated[
         int,
-        typer.Option("--keepalive", "-k", min=5, max=65_535, help="Seconds between pings."),
+        typer.Option(
+            "--keepalive", "-k", metavar="N", min=5, max=65_535, help="Seconds between pings."
+        ),
     ] = 60
     version: Annotated[
         str | None,
@@ -185,7 +195,9 @@ class ClientOptions:
         str | None, typer.Option(help="Topic of a message for when we are cut off.")
     ] = None
     will_payload: Annotated[str | None, typer.Option(help="What that says.")] = None
-    will_qos: Annotated[int, typer.Option(min=0, max=2, help="Its quality of service.")] = 0
+    will_qos: Annotated[
+        int, typer.Option(metavar="N", min=0, max=2, help="Its quality of service.")
+    ] = 0
     will_retain: Annotated[bool, typer.Option("--will-retain", help="Retain it.")] = False
 
 

@@ -39,33 +39,47 @@ def run(
     qos: Qos = 1,
     messages: Annotated[
         int | None,
-        typer.Option("--messages", "-n", min=1, max=1_000_000_000, help="End after so many."),
+        typer.Option(
+            "--messages", "-n", metavar="N", min=1, max=1_000_000_000, help="End after so many."
+        ),
     ] = None,
     seconds: Annotated[
         float | None,
         typer.Option(
-            "--seconds", min=0.01, callback=finite, help="End after so many. [5, or as -n takes]"
+            "--seconds",
+            metavar="S",
+            min=0.01,
+            callback=finite,
+            help="End after so many. [5, or as -n takes]",
         ),
     ] = None,
     size: Annotated[
-        int, typer.Option("--size", min=10, max=1 << 20, help="Bytes of a payload.")
+        int, typer.Option("--size", metavar="N", min=10, max=1 << 20, help="Bytes of a payload.")
     ] = 128,
     publishers: Annotated[
-        int, typer.Option("--publishers", min=1, max=10_000, help="How many, each connected.")
+        int,
+        typer.Option(
+            "--publishers", metavar="N", min=1, max=10_000, help="How many, each connected."
+        ),
     ] = 1,
     subscribers: Annotated[
-        int, typer.Option("--subscribers", min=0, max=10_000, help="0: only publish.")
+        int, typer.Option("--subscribers", metavar="N", min=0, max=10_000, help="0: only publish.")
     ] = 1,
     window: Annotated[
         int,
         typer.Option(
-            "--window", min=1, max=65_000, help="Messages under way at most, of each publisher."
+            "--window",
+            metavar="N",
+            min=1,
+            max=65_000,
+            help="Messages under way at most, of each publisher.",
         ),
     ] = 1000,
     rate: Annotated[
         float,
         typer.Option(
             "--rate",
+            metavar="N",
             min=0,
             callback=finite,
             help="Messages a second in all; 0: as fast as possible.",

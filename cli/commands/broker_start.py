@@ -22,7 +22,9 @@ def run(
     host: Annotated[str | None, typer.Option(help="Address to listen on. [127.0.0.1]")] = None,
     port: Annotated[
         int | None,
-        typer.Option("--port", "-p", min=0, max=65_535, help="Port, 0 for any free one. [9000]"),
+        typer.Option(
+            "--port", "-p", metavar="N", min=0, max=65_535, help="Port, 0 for any free one. [9000]"
+        ),
     ] = None,
     unix_socket: Annotated[
         Path | None, typer.Option(help="Listen on a Unix socket too, for this user alone.")

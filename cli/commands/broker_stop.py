@@ -15,7 +15,7 @@ Examples:
   pubsub broker stop --drain
 """
 Timeout = Annotated[
-    float, typer.Option(min=0, callback=finite, help="Seconds to wait for its end.")
+    float, typer.Option(metavar="S", min=0, callback=finite, help="Seconds to wait for its end.")
 ]
 
 

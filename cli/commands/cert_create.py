@@ -24,7 +24,9 @@ def run(
         str | None, typer.Option(metavar="USER", help="For a client, who is this user then.")
     ] = None,
     directory: Annotated[Path, typer.Option("--dir", help="Where the files are.")] = Path("certs"),
-    days: Annotated[int, typer.Option(min=1, max=36_500, help="How long it is good.")] = 820,
+    days: Annotated[
+        int, typer.Option(metavar="N", min=1, max=36_500, help="How long it is good.")
+    ] = 820,
     force: Annotated[
         bool,
         typer.Option("--force", help="Replace a key and its certificate, not the authority's."),

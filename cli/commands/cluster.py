@@ -42,7 +42,7 @@ def up(
         Path, typer.Option("--directory", "-d", help="Where the nodes keep their data.")
     ] = Path("data/cluster"),
     port: Annotated[
-        int, typer.Option("--port", "-p", min=1, max=65_532, help="Of the first node.")
+        int, typer.Option("--port", "-p", metavar="N", min=1, max=65_532, help="Of the first node.")
     ] = 4222,
 ) -> None:
     """Run three nodes on this machine, to try it out, until Ctrl-C."""
@@ -54,10 +54,14 @@ def up(
 def init(
     store: Store,
     replicas: Annotated[
-        int, typer.Option(min=1, max=5, help="Nodes that keep it. Fewer than 3: to try it out.")
+        int,
+        typer.Option(
+            metavar="N", min=1, max=5, help="Nodes that keep it. Fewer than 3: to try it out."
+        ),
     ] = 3,
     bytes_max: Annotated[
-        int | None, typer.Option("--bytes-max", min=1, help="More is not taken. [no limit]")
+        int | None,
+        typer.Option("--bytes-max", metavar="N", min=1, help="More is not taken. [no limit]"),
     ] = None,
     credentials: Credentials = None,
     ca: Ca = None,

@@ -46,7 +46,10 @@ def create(
         typer.Option("--from", metavar="SPEC", help="Begin there, not at the end of the log."),
     ] = None,
     attempts: Annotated[
-        int, typer.Option("--attempts", min=1, help="After so many failed ones: a dead letter.")
+        int,
+        typer.Option(
+            "--attempts", metavar="N", min=1, help="After so many failed ones: a dead letter."
+        ),
     ] = 5,
     backoff: Annotated[
         str, typer.Option("--backoff", metavar="FIRST..MAX", help="Pauses: each twice the last.")

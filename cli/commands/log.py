@@ -43,7 +43,10 @@ def run(
     last: Annotated[
         int | None,
         typer.Option(
-            "-n", min=0, help="The last so many, 0 for all. [20, or all with --from or --until]"
+            "-n",
+            metavar="N",
+            min=0,
+            help="The last so many, 0 for all. [20, or all with --from or --until]",
         ),
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Then what comes.")] = False,

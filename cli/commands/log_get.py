@@ -19,7 +19,8 @@ Examples:
 
 def run(
     offsets: Annotated[
-        list[int], typer.Argument(min=1, max=OFFSET_MAX, help="Where they are in the log.")
+        list[int],
+        typer.Argument(metavar="N", min=1, max=OFFSET_MAX, help="Where they are in the log."),
     ],
     data_dir: DataDir = Path("data"),
     json: Annotated[bool, typer.Option("--json", help="A line of JSON per message.")] = False,

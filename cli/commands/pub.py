@@ -80,6 +80,7 @@ def run(
         typer.Option(
             "--timeout",
             "-W",
+            metavar="S",
             min=0,
             callback=finite,
             help="-l: end (27) if the broker is away so long.",

@@ -35,21 +35,28 @@ Role = Annotated[bool, typer.Option("--role", help="For each user that has the r
 def put(
     name: Name,
     role: Role = False,
-    connections: Annotated[int | None, typer.Option(min=1, help="At a time.")] = None,
+    connections: Annotated[int | None, typer.Option(metavar="N", min=1, help="At a time.")] = None,
     sessions: Annotated[
-        int | None, typer.Option(min=1, help="That outlive their connections.")
+        int | None, typer.Option(metavar="N", min=1, help="That outlive their connections.")
     ] = None,
-    groups: Annotated[int | None, typer.Option(min=1, help="Of Shared Subscriptions.")] = None,
-    subscriptions: Annotated[int | None, typer.Option(min=1, help="Of each session.")] = None,
-    packet_bytes: Annotated[int | None, typer.Option(min=256, help="Of one packet.")] = None,
+    groups: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Of Shared Subscriptions.")
+    ] = None,
+    subscriptions: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Of each session.")
+    ] = None,
+    packet_bytes: Annotated[
+        int | None, typer.Option(metavar="N", min=256, help="Of one packet.")
+    ] = None,
     publish_rate: Annotated[
-        int | None, typer.Option(min=1, help="Messages a second, of all connections.")
+        int | None, typer.Option(metavar="N", min=1, help="Messages a second, of all connections.")
     ] = None,
     publish_bytes: Annotated[
-        int | None, typer.Option(min=1, help="Bytes a second, of all connections.")
+        int | None, typer.Option(metavar="N", min=1, help="Bytes a second, of all connections.")
     ] = None,
     retained: Annotated[
-        int | None, typer.Option(min=1, help="Topics with a retained message of the user.")
+        int | None,
+        typer.Option(metavar="N", min=1, help="Topics with a retained message of the user."),
     ] = None,
     *,
     broker: AdminOptions,

@@ -19,7 +19,9 @@ Examples:
 def run(
     filters: Annotated[list[str], typer.Argument(help="Topics, or Topic Filters.")],
     data_dir: DataDir = Path("data"),
-    last: Annotated[int, typer.Option("-n", min=0, help="The last so many, 0 for all.")] = 20,
+    last: Annotated[
+        int, typer.Option("-n", metavar="N", min=0, help="The last so many, 0 for all.")
+    ] = 20,
     json: Annotated[bool, typer.Option("--json", help="A line of JSON per message.")] = False,
 ) -> None:
     """What was retained before; an empty payload removed it."""

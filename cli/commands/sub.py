@@ -78,12 +78,18 @@ def run(
     ] = None,
     qos: OptionalQos = None,
     count: Annotated[
-        int | None, typer.Option("--count", "-C", min=1, help="End after so many messages.")
+        int | None,
+        typer.Option("--count", "-C", metavar="N", min=1, help="End after so many messages."),
     ] = None,
     timeout: Annotated[
         float | None,
         typer.Option(
-            "--timeout", "-W", min=0, callback=finite, help="End (27) after so many seconds."
+            "--timeout",
+            "-W",
+            metavar="S",
+            min=0,
+            callback=finite,
+            help="End (27) after so many seconds.",
         ),
     ] = None,
     format: Annotated[
