@@ -7,13 +7,14 @@ import sqlite3
 from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Protocol
 
 from broker.config import DATABASE
 from broker.store.sqlite import queues as tables
 from broker.store.sqlite.queues import Record
 from cli import database
-from cli.admin import Where, request
+from cli.admin import Where, is_running, request
 from cli.remote import Remote
 
 TIMEOUT_S = 300.0
@@ -43,7 +44,7 @@ def looking(where: Where) -> Iterator[View]:
         yield _Elsewhere(where)
         return
     with database.reading(where / DATABASE) as connection:
-        yield _Here(connection)
+        yield _Here(connection, where)
 
 
 def letters(view: View, group: str | None, offset: int = 0) -> Iterator[Record]:
@@ -58,10 +59,13 @@ def letters(view: View, group: str | None, offset: int = 0) -> Iterator[Record]:
 
 
 class _Here:
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, data_dir: Path) -> None:
         self._log = connection
+        self._data_dir = data_dir
 
     def groups(self) -> list[Record]:
+        if is_running(self._data_dir):  # The broker knows who is connected.
+            return _Elsewhere(self._data_dir).groups()
         return [*tables.groups(self._log)]
 
     def names(self) -> list[str]:
@@ -76,25 +80,25 @@ class _Here:
 
 
 class _Elsewhere:
-    def __init__(self, remote: Remote) -> None:
-        self._remote = remote
+    def __init__(self, broker: Where) -> None:
+        self._broker = broker
 
     def groups(self) -> list[Record]:
-        found: list[Record] = request("GET", "/groups", self._remote)["groups"]
+        found: list[Record] = request("GET", "/groups", self._broker)["groups"]
         return found
 
     def names(self) -> list[str]:
-        found: list[str] = request("GET", "/groups", self._remote)["names"]
+        found: list[str] = request("GET", "/groups", self._broker)["names"]
         return found
 
     def unread(self, group: Record) -> int:
         asked = {"name": group["group"]}
-        shown = request("GET", "/groups/one", self._remote, asked, timeout_s=TIMEOUT_S)
+        shown = request("GET", "/groups/one", self._broker, asked, timeout_s=TIMEOUT_S)
         return int(shown["unread"])
 
     def page(self, after: tuple[str, int]) -> tuple[list[Record], tuple[str, int] | None]:
         asked = {"group": after[0], "offset": str(after[1])}
-        answer = request("GET", "/dead-letters", self._remote, asked)
+        answer = request("GET", "/dead-letters", self._broker, asked)
         for letter in answer["letters"]:
             if letter["payload"] is not None:
                 letter["payload"] = b64decode(letter["payload"])

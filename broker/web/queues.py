@@ -46,13 +46,17 @@ def routes(queues: Queues, data_dir: Path) -> list[Route]:
     async def get_all(request: Request) -> JSONResponse:
         permit = Permit(request)
         groups, names = await asyncio.to_thread(_read, database, _groups)
+        members = queues.members()
+        for group in groups:
+            group["members"] = members[group["group"]]
         shown = [each for each in groups if await permit.allows([each["filter"]])]
         named = [name for name in names if await permit.allows([name])]
         return JSONResponse({"groups": shown, "names": named})
 
     async def get_one(request: Request) -> JSONResponse:
         name = request.query_params["name"]
-        return JSONResponse(await asyncio.to_thread(_read, database, lambda log: _one(log, name)))
+        group = await asyncio.to_thread(_read, database, lambda log: _one(log, name))
+        return JSONResponse(group | {"members": queues.members()[name]})
 
     async def get_letters(request: Request) -> JSONResponse:
         asked, permit = request.query_params, Permit(request)

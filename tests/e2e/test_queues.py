@@ -175,6 +175,44 @@ def test_dead_letters_survive_a_kill_and_are_changed_at_rest(own_broker: BrokerP
     assert succeed(*command) == ["poison"]
 
 
+def test_who_works_is_counted_and_in_the_way_of_a_removal(
+    own_broker: BrokerProcess, tmp_path: Path
+) -> None:
+    """Whatever its session: that of a worker without a name is stored nowhere."""
+    where = "--data-dir", own_broker.data_dir
+    made(own_broker, "workers", "jobs/#")
+
+    def members() -> object:
+        shown = json.loads("".join(succeed("group", "show", "workers", "--json", *where)))
+        [listed] = [json.loads(line) for line in succeed("group", "ls", "--json", *where)]
+        assert listed["members"] == shown["members"]
+        return shown["members"]
+
+    assert members() == 0
+    worker = ["sub", "jobs/#", "--group", "workers", "--exec", "cat", *at(own_broker)]
+    with running(tmp_path, *worker, says="subscribed"):
+        wait_until(lambda: members() == 1)
+        assert "has members" in fail(1, "group", "rm", "workers", *where)
+    wait_until(lambda: members() == 0)
+    own_broker.stop()
+    assert members() == 0
+    succeed("group", "rm", "workers", *where)
+
+
+def test_dead_letters_go_when_they_are_old_enough(tmp_path: Path) -> None:
+    with BrokerProcess(tmp_path, {"dead_letter_age_s": 1}) as broker:
+        made(broker, "workers", "jobs/#", "--attempts", "1")
+        succeed("pub", "jobs/a", "poison", *at(broker))
+        worker = ["sub", "jobs/#", "--group", "workers", "--exec", "false", *at(broker)]
+        with running(tmp_path, *worker, says="it is refused"):
+            wait_until(lambda: "dead letter too old" in broker_status(broker))
+        assert letters(broker) == []
+
+
+def broker_status(broker: BrokerProcess) -> str:
+    return "".join(succeed("broker", "status", "--json", "--data-dir", broker.data_dir))
+
+
 def test_a_bare_name_is_refused_where_two_filters_have_it(broker: BrokerProcess, name: str) -> None:
     """Name and filter together are the group. [MQTT 5, 4.8.2]"""
     made(broker, name, f"{name}/a")

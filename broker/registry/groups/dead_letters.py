@@ -166,7 +166,8 @@ class DeadLetters:
     async def forget_old_forever(self) -> None:
         """Drop those that are too old. 0: none is."""
         while True:
-            await self._clock.sleep(AGE_CHECK_S)
+            age_s = self._config.dead_letter_age_s
+            await self._clock.sleep(min(AGE_CHECK_S, max(1.0, age_s)) if age_s else AGE_CHECK_S)
             if self._config.dead_letter_age_s and self.forgets():
                 await self.forget_old()
 

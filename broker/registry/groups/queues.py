@@ -7,6 +7,7 @@ again what its members refuse. One that members made with `$share/...` is taken 
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -54,6 +55,10 @@ class Queues:
         self._log = log
         self._groups = groups
         self._clock = clock
+
+    def members(self) -> Counter[str]:
+        """How many are connected, of each group that has any."""
+        return Counter(group.name for each in self._groups.everybody().values() for group in each)
 
     async def create(self, document: GroupDocument, start: str) -> Made:
         """`start`: where a new group begins, as `pubsub sub --from`; empty: at the end of the log.
