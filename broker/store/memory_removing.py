@@ -92,6 +92,8 @@ class MemoryRemoving:
         unused = self._numbers.keys() - used
         return len([self._numbers.pop(name) for name in unused])
 
+    async def keep_spare(self) -> None: ...
+
     async def free_bytes(self) -> int:
         return 0
 

@@ -169,6 +169,10 @@ class Removing(Protocol):
         """Forget topics and publishers without messages; how many."""
         ...
 
+    async def keep_spare(self) -> None:
+        """Take up some room on the disk, to be used for removing where it is full."""
+        ...
+
     async def free_bytes(self) -> int:
         """What is free in the store's own files, for messages that come."""
         ...

@@ -22,6 +22,11 @@ from broker.store import Store
 LOOK_S, LOOK_NEAR_S = 1.0, 0.05
 """The second while there is less than NEAR times what must be free: a burst may write 100 MB/s."""
 NEAR = 10
+SPARE_S = 60.0
+"""How often it is seen to that the store has its spare room: not at once, a broker that has just
+come up has other work ..."""
+NEAR_SPARE = 2
+"""... and while so many times what must be free is free."""
 PART = 20
 """A file system that is small keeps a twentieth free, and not `disk_free_min`."""
 AGAIN_PART = 10
@@ -60,9 +65,13 @@ class DiskSpace:
 
     async def watch_forever(self) -> None:
         """Until cancelled."""
+        spare_at = self._clock.monotonic() + SPARE_S
         while True:
             try:
                 await self.look()
+                if self._clock.monotonic() >= spare_at and self.free > NEAR_SPARE * self.least:
+                    spare_at = self._clock.monotonic() + SPARE_S
+                    await self._store.removing.keep_spare()
             except (OSError, StoreError) as error:
                 logger.debug("how much of the disk is free is not known: %s", error)
             near = self.free < NEAR * self.least and not self._outage.low
@@ -75,7 +84,7 @@ class DiskSpace:
         self.least = min(self.most, size // PART)
         self.free = free
         if free < NEAR * self.least:  # Else it does not matter.
-            self.free += await self._store.removing.free_bytes()
+            self.free = max(0, free + await self._store.removing.free_bytes())
         was_low = bool(self._outage.low)
         if not was_low and self.free < self.least:
             self._outage.room("the broker's disk is nearly full, try again later")

@@ -58,6 +58,9 @@ class CopyRemoving:
         await self._current()
         return await self._copy.removing.forget_names()
 
+    async def keep_spare(self) -> None:
+        await self._copy.removing.keep_spare()
+
     async def free_bytes(self) -> int:
         await self._current()
         return await self._copy.removing.free_bytes()

@@ -99,7 +99,7 @@ class Writer:
         self.refusal: str | None = None
         """Why nothing more is written, or None."""
         self.connection = connection
-        self._path = path
+        self.path = path
         self._names = Names(connection)
         self._offsets = Offsets(connection)
         self._foreign = ForeignWrites(connection, path)
@@ -150,7 +150,7 @@ class Writer:
             "SELECT stopped_at_us FROM broker_runs ORDER BY id DESC LIMIT 1"
         ).fetchone()
         given_out = self.high_watermark if is_copy else max(noted, self.high_watermark)
-        self.note = Note(self._path, given_out, boot_id, is_copy=is_copy)
+        self.note = Note(self.path, given_out, boot_id, is_copy=is_copy)
         with self.transaction(lock_wait_ms=START_LOCK_WAIT_MS):
             if self.log_start != stored_start:
                 logger.error(
@@ -313,7 +313,7 @@ class Writer:
             raise self._failed(error) from error
 
     def _failed(self, error: sqlite3.Error | OSError) -> StoreError:
-        failure = store_error(error, self._path)
+        failure = store_error(error, self.path)
         if not isinstance(failure, StoreFull | StoreBusy):
             self._refuse(failure)
         return failure
@@ -371,7 +371,7 @@ class Writer:
         disk, or while another program has locked the database: they stay there, safe.
         """
         self._set_lock_wait(CHECKPOINT_WAIT_MS)
-        return tables.checkpoint(self.connection, self._path, mode)
+        return tables.checkpoint(self.connection, self.path, mode)
 
     def sync(self, descriptor: int) -> None:
         """Sync a file of the database, in any thread. A failure is one of a write: the kernel may
@@ -379,6 +379,6 @@ class Writer:
         try:
             os.fdatasync(descriptor)
         except OSError as error:
-            failure = store_error(error, self._path)
+            failure = store_error(error, self.path)
             self._refuse(failure)
             raise failure from error

@@ -9,10 +9,10 @@ from functools import partial
 from pathlib import Path
 
 from broker import __version__
-from broker.errors import SchemaMismatch, StoreBusy, StoreUnavailable
+from broker.errors import SchemaMismatch, StoreBusy, StoreFull, StoreUnavailable
 from broker.message import Offset
 from broker.store.sqlite import figures
-from broker.store.sqlite.files import schema
+from broker.store.sqlite.files import schema, spare
 from broker.store.sqlite.files.file import DatabaseFile
 from broker.store.sqlite.reader import Reader
 from broker.store.sqlite.repair import recovery
@@ -53,6 +53,10 @@ async def open_writer(
                     thread = await _connect(path, "rw")
                 make = partial(_make_writer, is_copy=is_copy)
                 return thread, await thread.run(make, thread.database, path, noted, damage)
+            except StoreFull:
+                if not spare.give_up(path):
+                    raise
+                logger.warning("%s is given up, as the disk is full", spare.spare_file(path).name)
             except StoreBusy as error:
                 if not waiting:
                     logger.warning("%s: the broker starts when that lets go of it", error)

@@ -6,14 +6,18 @@ A connection for reading finds what is to go (`removable.py`), and the writer's 
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import sqlite3
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from typing import Concatenate, ParamSpec, TypeVar
 
 from broker.errors import StoreFull
 from broker.message import Offset
 from broker.store import Read
-from broker.store.removing import ByTopic, Order, Owed, Removed, Row, Segment, amounts, part_bytes
+from broker.store.removing import ByTopic, Order, Owed, Removed, Segment, amounts, part_bytes
+from broker.store.sqlite.files import spare
 from broker.store.sqlite.files.checkpoint import Checkpoints
 from broker.store.sqlite.lanes import Lanes
 from broker.store.sqlite.retention import removable, unread
@@ -24,6 +28,7 @@ from broker.store.sqlite.writer import Writer
 
 P = ParamSpec("P")
 T = TypeVar("T")
+logger = logging.getLogger(__name__)
 
 
 class SqliteRemoving:
@@ -39,6 +44,7 @@ class SqliteRemoving:
         """Whether something was removed unread, and there may still be somebody to be told."""
         self._told = set[int]()
         """Blocks of which it was said that this is damaged."""
+        self._path = writer.path
         self._thread = thread
         self._writer = writer
         self._trimming = Trimming(writer)
@@ -74,35 +80,39 @@ class SqliteRemoving:
         if rows and not dry_run:
             offsets = [row.offset for row in rows]
             self.has_unread = self.has_unread or bool(unread)
-            rows, unread, took_s = await self._take_out(offsets, unread)
+            rows, unread, took_s = await self._write(self._trimming.take_out, offsets, unread)
             self._checkpoints.start_if_due()
             done = done or not rows  # What is held by now stays, and must not be tried for ever.
         below = min(picked.below, len(rows))
         return Removed(amounts(rows), unread, picked.left, done, below, took_s)
 
-    async def _take_out(
-        self, offsets: Sequence[Offset], unread: Collection[Offset]
-    ) -> tuple[list[Row], list[Offset], float]:
-        """On a full disk it needs room in the write-ahead log: what that holds is copied first."""
+    async def _write(self, change: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """On a full disk it needs room in the write-ahead log: what that holds is copied first, for
+        which the spare file makes room."""
         try:
-            return await self._thread.run(self._trimming.take_out, offsets, unread)
+            return await self._thread.run(change, *args, **kwargs)
         except StoreFull:
             await self._checkpoints.make_room()
-            return await self._thread.run(self._trimming.take_out, offsets, unread)
+        try:
+            return await self._thread.run(change, *args, **kwargs)
+        except StoreFull:
+            if not await asyncio.to_thread(spare.give_up, self._path):
+                raise
+            logger.warning("%s is given up, as the disk is full", spare.spare_file(self._path).name)
+            await self._checkpoints.make_room()
+            return await self._thread.run(change, *args, **kwargs)
 
     async def trim(self, before: Offset) -> int:
         """As `Store.trim`; `before` is at most right above the high watermark."""
         if before > self.log_start:
-            await self._thread.run(self._trimming.move_log_start, before)
+            await self._write(self._trimming.move_log_start, before)
             self.log_start = self.missing_before = before
         return await self.remove_released()
 
     async def remove_released(self) -> int:
         removed = position = 0
         while position < self.log_start:
-            gone, position = await self._thread.run(
-                self._trimming.trim_some, self.log_start, position
-            )
+            gone, position = await self._write(self._trimming.trim_some, self.log_start, position)
             removed += gone
             self._checkpoints.start_if_due()
         return removed
@@ -110,7 +120,7 @@ class SqliteRemoving:
     async def advance(self) -> None:
         more = True
         while more:
-            more = await self._thread.run(self._trimming.advance_some)
+            more = await self._write(self._trimming.advance_some)
             self.log_start = self._writer.log_start
             self._checkpoints.start_if_due()
 
@@ -126,7 +136,7 @@ class SqliteRemoving:
             read.damaged = [part for part in damaged if part]
 
     async def forget_unread(self, before: Offset) -> None:
-        self.has_unread = await self._thread.run(self._trimming.forget_unread, before)
+        self.has_unread = await self._write(self._trimming.forget_unread, before)
 
     async def forget_names(self) -> int:
         names = removable.NamesInUse()
@@ -139,11 +149,13 @@ class SqliteRemoving:
                 unused, after = await self._look(names.unused, table, after)
                 if unused:
                     ids = (unused, []) if table == "topics" else ([], unused)
-                    forgotten += await self._thread.run(
-                        self._trimming.forget_names, *ids, names.since
-                    )
+                    forgotten += await self._write(self._trimming.forget_names, *ids, names.since)
                     self._checkpoints.start_if_due()
         return forgotten
+
+    async def keep_spare(self) -> None:
+        with suppress(OSError):  # No room for it either.
+            await asyncio.to_thread(spare.keep, self._path)
 
     async def free_bytes(self) -> int:
         return await self._look(removable.free_bytes)

@@ -20,10 +20,11 @@ class Watched:
     def __init__(self, size: int, least: int = 200 * MB) -> None:
         self.size, self.free, self.in_database = size, size, 0
         self.outage = Outage(FakeClock())
-        store = MemoryStore()
+        self.clock = FakeClock()
+        self.store = store = MemoryStore()
         store.removing.free_bytes = self._free_bytes  # type: ignore[method-assign]  # A stand-in.
         self.space = DiskSpace(
-            Path("x"), least, store, self.outage, FakeClock(), lambda _: (self.size, self.free)
+            Path("x"), least, store, self.outage, self.clock, lambda _: (self.size, self.free)
         )
 
     async def _free_bytes(self) -> int:
@@ -63,6 +64,35 @@ async def test_free_pages_of_the_database_count() -> None:
     disk = Watched(100_000 * MB)
     assert await disk.low_with(10 * MB)
     assert not await disk.low_with(10 * MB, in_database=250 * MB)
+
+
+async def test_the_store_keeps_its_spare_while_there_is_room() -> None:
+    """Not at once, and again when it was used."""
+    disk = Watched(100_000 * MB)
+    kept: list[float] = []
+
+    async def keep_spare() -> None:
+        kept.append(disk.clock.monotonic() - began)
+
+    async def sleep(seconds: float) -> None:
+        disk.clock.advance(seconds)
+        passed = disk.clock.monotonic() - began
+        disk.free = (300 if 100 < passed < 200 else 500) * MB
+        if passed > 300:
+            raise asyncio.CancelledError
+
+    began = disk.clock.monotonic()
+    disk.store.removing.keep_spare = keep_spare  # type: ignore[method-assign]  # A stand-in.
+    disk.space._clock.sleep = sleep  # type: ignore[method-assign]  # A stand-in.
+    with pytest.raises(asyncio.CancelledError):
+        await disk.space.watch_forever()
+    assert [round(at) for at in kept] == [60, 200, 260]
+
+
+async def test_more_in_the_write_ahead_log_than_is_free_is_nothing_free() -> None:
+    disk = Watched(100_000 * MB)
+    assert await disk.low_with(1 * MB, in_database=-5 * MB)
+    assert disk.space.free == 0
 
 
 async def test_who_waits_for_room_is_called_once() -> None:
