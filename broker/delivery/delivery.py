@@ -7,8 +7,6 @@ room again, until it has come to the newest routed offset; then it is live, with
 repeat, since nothing is awaited between that comparison and the switch.
 
 QoS 0 does not wait for its commit, see `at_once.py`.
-The newest batches are kept in a bounded `Recent`: so a reader a little behind closes up with a fast
-publisher and does not ask the disk for what was just written.
 """
 
 from __future__ import annotations
@@ -16,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from operator import attrgetter
@@ -30,6 +28,7 @@ from broker.delivery.changes import ROUTED_AT_ONCE_MAX, Changes
 from broker.delivery.looks import Looks
 from broker.delivery.readers import CatchUp, Reader, ReaderKey, Replay
 from broker.delivery.recent import Recent
+from broker.delivery.removed import read_on
 from broker.delivery.retained import Retained
 from broker.delivery.routes import Routed, RouteTable, parts_by_work, route
 from broker.delivery.subscribers import Subscriber, Subscribers
@@ -92,7 +91,7 @@ class Delivery:
         if session.owed.subscriptions():
             self.send_retained(session)
         if session.subscriptions:
-            self._start(session, CatchUp(self, session, self.live.through))
+            self.start(session, CatchUp(self, session, self.live.through))
         else:
             session.go_live(self.live)
             self._at_once.live(session)
@@ -126,13 +125,13 @@ class Delivery:
     def go_back(self, session: Session, through: Offset) -> None:
         """Read what was routed above `through`: a subscription made just now began there."""
         if session.position.is_live and through < self.live.through:
-            self._fall_behind(session, through)
+            self.fall_behind(session, through)
 
-    def _fall_behind(self, session: Session, through: Offset | None = None) -> None:
+    def fall_behind(self, session: Session, through: Offset | None = None) -> None:
         """From here on it is fed by a reader."""
         session.fall_behind(through)
         self._at_once.forget(session)
-        self._start(session, CatchUp(self, session))
+        self.start(session, CatchUp(self, session))
 
     def seek(self, session: Session, through: Offset) -> None:
         """Let this session go on right above `through`, see `Session.seek`."""
@@ -140,7 +139,7 @@ class Delivery:
         self._at_once.forget(session)
         for subscription in session.seek(through):
             self.subscribe(session, subscription)
-        self._start(session, CatchUp(self, session))
+        self.start(session, CatchUp(self, session))
 
     def hold(self, session: Session) -> None:
         """A change of its subscriptions came: what comes after that waits until it is in effect."""
@@ -163,7 +162,7 @@ class Delivery:
             begun = (Replay, topic_filter) in self._readers[session]  # By `attach`.
             is_current = session.subscriptions.get(topic_filter) is subscription
             if subscription.replaying and is_current and not begun:
-                self._start(session, Replay(self, session, subscription))
+                self.start(session, Replay(self, session, subscription))
 
     def _route_from_start(self, session: Session, subscription: SubscriptionDocument) -> None:
         """Route to this subscription, or replay it, from its start on."""
@@ -175,7 +174,7 @@ class Delivery:
     def send_retained(self, session: Session) -> None:
         """Hand on the retained messages that subscriptions of this session are owed."""
         self.stop(session, (Retained, None))
-        self._start(session, Retained(self, session))
+        self.start(session, Retained(self, session))
 
     def send_owed(self, session: Session) -> None:
         """Hand on what new subscriptions are owed at once: what is retained, or was put aside."""
@@ -195,8 +194,7 @@ class Delivery:
             reader.look_for_room()
 
     async def deliver_forever(self) -> None:
-        """Route batch after batch until the store closes; the acknowledgements of a batch leave
-        first. Raises StoreError, but for one that is over by itself."""
+        """Route batch after batch, whose acknowledgements left first. Raises StoreError to stay."""
         await self._looks.until_answered(self._deliver_tail)
 
     async def _deliver_tail(self) -> None:
@@ -232,11 +230,15 @@ class Delivery:
         self._routed_through(Offset(removed.stop - 1))
         self.changes.routed()
 
+    def removed(self, offsets: Collection[Offset]) -> None:
+        """Retention removed these though somebody wants them: none is sent from memory any more."""
+        self._recent = Recent(self.live.through)
+        read_on(self, self.subscribers, offsets, self.failed)
+
     def _deliver(self, batch: Sequence[Message]) -> None:
         self._recent.add(batch, batch_size := cost_of(batch))
         woken: list[Session] = []
-        messages_max = self._config.outbox_messages_max
-        bytes_max = self._config.outbox_bytes_max
+        config = self._config
         routed: Mapping[Session, Routed] = {}
         try:
             if self.live.ahead.parts:
@@ -251,9 +253,10 @@ class Delivery:
             try:
                 outbox = session.outbox
                 if outbox and (
-                    len(outbox) + len(outgoing) > messages_max or outbox.size + size > bytes_max
+                    len(outbox) + len(outgoing) > config.outbox_messages_max
+                    or outbox.size + size > config.outbox_bytes_max
                 ):
-                    self._fall_behind(session)
+                    self.fall_behind(session)
                 else:
                     session.supply.offer(outgoing, size)
                     woken.append(session)
@@ -265,12 +268,11 @@ class Delivery:
             self.changes.routed()
 
     def _read_instead(self, error: Exception) -> None:
-        """A batch could not be routed: each session reads it from the log. Then whoever it is fails
-        alone."""
+        """A batch could not be routed: all read it from the log, and whoever it is fails alone."""
         logger.critical("messages that are not routed are read from the log", exc_info=error)
         for session in self.subscribers:
             if session.position.is_live and session.subscriptions:
-                self._fall_behind(session)
+                self.fall_behind(session)
 
     def _routed_through(self, offset: Offset) -> None:
         self.live.advance(offset)
@@ -279,8 +281,7 @@ class Delivery:
             advanced.set()
 
     def offer_beside(self, batch: Sequence[Message]) -> None:
-        """Messages of QoS 0 that do not come from a client and are not in the log, to whoever is
-        subscribed now; not to who is slow."""
+        """Messages of QoS 0 that are not in the log, to whoever is subscribed and not slow now."""
         woken: list[Session] = []
         for session, (outgoing, _) in route(batch, self._routes.of).items():
             if session not in self.subscribers:
@@ -295,7 +296,7 @@ class Delivery:
                 self.failed(session, error)
         self.waking.wake(woken)
 
-    def _start(self, session: Session, reader: Reader) -> None:
+    def start(self, session: Session, reader: Reader) -> None:
         self._readers[session][reader.key] = reader
         reader.start()
 
@@ -326,8 +327,7 @@ class Delivery:
         """Return when every batch through this offset, as far as it is in the log, was routed."""
         through = min(through, self._log.high_watermark)
         while self.live.through < through:
-            if self._advanced is None:
-                self._advanced = asyncio.Event()
+            self._advanced = self._advanced or asyncio.Event()
             await self._advanced.wait()
 
     async def read(

@@ -206,6 +206,12 @@ class Supply:
         first = self.outbox.first()
         return self.standing.position.through if first is None else Offset(first - 1)
 
+    def forget_waiting(self) -> Offset:
+        """Forget what waits of its own place: above what is returned it has to be read again."""
+        through = self.told_through()
+        self.outbox.clear()
+        return through
+
     def forget_replay(self, topic_filter: str) -> None:
         """Drop what waits of a replay: whoever goes on with it begins after what was taken."""
         if self.grants.is_replaying(topic_filter):

@@ -49,6 +49,8 @@ class Audience(Protocol):
 
     def offer_beside(self, batch: Sequence[Message]) -> None: ...
 
+    def removed(self, offsets: Collection[Offset]) -> None: ...
+
 
 class Keeping:
     """A `broker.log.upkeep.keeper.Keeper`."""
@@ -172,6 +174,7 @@ class Keeping:
             "subscribers": clients,
         }
         self._counters.removed_unread += len(offsets)
+        self._delivery.removed({*offsets})
         if not self._told:
             self._told = True
             logger.warning(

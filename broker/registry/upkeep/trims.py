@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from broker import tasks
@@ -107,6 +107,9 @@ class _Nobody:
 
     def offer_beside(self, batch: Sequence[Message]) -> None:
         """There is nobody."""
+
+    def removed(self, offsets: Collection[Offset]) -> None:
+        """Nothing waits in memory."""
 
 
 class AtRest:
