@@ -39,7 +39,7 @@ from cli.failure import CommandFailed, ConnectionLost, Exit
 from cli.interrupt import Interrupt
 from cli.reading import read
 from cli.reconnect import reconnect
-from cli.stdin import Lines
+from cli.stdin import VARINT_MAX, Lines
 
 WINDOW_MESSAGES = 1000
 UNSENT_BYTES_MAX = 1 << 20
@@ -47,8 +47,6 @@ SESSION_EXPIRY_S = 3600
 """How long a broker remembers which messages it has of a publisher that is to come back."""
 RECEIPT = ("receipt", "true")
 DEDUP_KEY, DEDUP = "dedup-key", "dedup"
-VARINT_MAX = 268_435_455
-"""Bytes that a packet has at most, beside its first few. [MQTT-1.5.5-1]"""
 TOO_LARGE = "too large"
 NO_PROPERTIES = packet_properties(PacketTypes.PUBLISH)
 
@@ -331,6 +329,16 @@ def _come_back(
 def read_file(path: Path) -> bytes:
     """Raises CommandFailed (2): it cannot be read, or no packet can hold it."""
     return read(path, VARINT_MAX)
+
+
+def read_stdin() -> bytes:
+    """Raises CommandFailed (2): no packet can hold it."""
+    whole = sys.stdin.buffer.read(VARINT_MAX + 1)
+    if len(whole) > VARINT_MAX:
+        raise CommandFailed(
+            "standard input is longer than MQTT can carry (256 MB)", code=Exit.USAGE
+        )
+    return whole
 
 
 def _check(topic: str) -> None:

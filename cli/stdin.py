@@ -6,7 +6,11 @@ import os
 import select
 from collections import deque
 
+from cli.failure import CommandFailed, Exit
+
 READ_BYTES = 1 << 16
+VARINT_MAX = 268_435_455
+"""Bytes that a packet has at most, beside its first few. [MQTT-1.5.5-1]"""
 
 
 class Lines:
@@ -14,7 +18,7 @@ class Lines:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
-        self._partial = b""
+        self._partial = bytearray()
         self.waiting: deque[bytes] = deque()
         self.ended = False
 
@@ -22,14 +26,21 @@ class Lines:
         return self._fd
 
     def read(self) -> None:
-        """Blocks while there is nothing to read: only after the descriptor was seen readable."""
+        """Blocks while there is nothing to read: only after the descriptor was seen readable.
+        Raises CommandFailed: the line has no end."""
         block = os.read(self._fd, READ_BYTES)
-        *lines, self._partial = (self._partial + block).split(b"\n")
-        self.waiting.extend(lines)
+        *lines, rest = block.split(b"\n")
+        if lines:
+            lines[0] = bytes(self._partial) + lines[0]
+            self.waiting.extend(lines)
+            self._partial.clear()
+        self._partial += rest  # A long line is copied once.
         if not block:
             self.ended = True
             if self._partial:
-                self.waiting.append(self._partial)
+                self.waiting.append(bytes(self._partial))
+        if len(self._partial) > VARINT_MAX:
+            raise CommandFailed("a line is longer than MQTT can carry (256 MB)", code=Exit.USAGE)
 
     def readable(self) -> bool:
         return bool(select.select([self], [], [], 0)[0])

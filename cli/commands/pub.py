@@ -143,7 +143,7 @@ def run(
             if file is not None:
                 return publish.read_file(file)
             if stdin_whole:
-                return sys.stdin.buffer.read()
+                return publish.read_stdin()
             return b"" if null else given[1].encode("utf-8", "surrogateescape")
 
         publish.publish(options, given[0], payload)

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 
+import pytest
+
+from cli import stdin
+from cli.failure import CommandFailed, Exit
 from cli.stdin import Lines
 
 
@@ -22,3 +26,19 @@ def test_lines_are_whole_however_they_arrive_and_the_last_needs_no_newline() -> 
     lines.read()
     assert ([*lines.waiting], lines.ended) == ([b"one", b"two", b"", b"three"], True)
     os.close(readable)
+
+
+def test_a_line_without_an_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `pubsub pub TOPIC -l </dev/zero` has one: memory is not read full of it."""
+    monkeypatch.setattr(stdin, "VARINT_MAX", 100)
+    readable, writable = os.pipe()
+    lines = Lines(readable)
+    os.write(writable, b"x" * 60 + b"\n" + b"y" * 60)
+    lines.read()
+    assert [*lines.waiting] == [b"x" * 60]
+    os.write(writable, b"y" * 60)
+    with pytest.raises(CommandFailed) as refused:
+        lines.read()
+    assert refused.value.code is Exit.USAGE
+    os.close(readable)
+    os.close(writable)
