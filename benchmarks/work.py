@@ -11,8 +11,9 @@ Counted per 1,000 messages published:
   that SQLite ends with an fsync (WAL with `synchronous = FULL`).
 - *writes, bytes*: calls of `write` on all transports, and what they carried.
 - *calls, C calls, objects*: Python functions of ours entered (a generator or coroutine: each time),
-  C functions called by ours, and instances of our classes made, in all threads. Not counted is what
-  is not ours (asyncio, aiosqlite), since how often a loop turns is a matter of time.
+  C functions called by ours, and instances of our classes made by their constructor, in all
+  threads. Not counted is what is not ours (asyncio, aiosqlite), since how often a loop turns is a
+  matter of time.
 - *receiving, delivering, kept*: bytes of memory allocated at most, above what was there before,
   while a batch is read, and while it is stored and delivered (copies show here), and what is still
   there afterwards. Measured on a MemoryStore, which has no other threads.

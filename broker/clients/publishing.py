@@ -7,7 +7,7 @@ committed (P1). PUBCOMP is sent when the release of its Packet Identifier is com
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from itertools import groupby
 
 from broker.clients.acks import acks, on_topics
@@ -21,7 +21,7 @@ from broker.config import CLOSE
 from broker.errors import MessageRefused, QuotaExceeded, StoreError, StoreFull
 from broker.log.outage import DISK_LOW
 from broker.log.publishers import Publisher
-from broker.message import Message
+from broker.message import NOT_STORED, Message
 from broker.mqtt.packets import MQTT_5, Ack, PacketType, Publish, RefusedPublish
 from broker.mqtt.properties import has_user_property
 from broker.mqtt.reasons import ReasonCode
@@ -36,6 +36,8 @@ RECEIPT = ("receipt", "true")
 NO_ROOM = "delayed or deduplicated: limit reached"
 NOT_KEPT = "delayed: disk"
 """Reasons to drop a message that was to be delayed or deduplicated."""
+
+_new_message: Callable[[type[Message]], Message] = object.__new__
 
 
 class Publishing:
@@ -248,19 +250,23 @@ class Publishing:
                 if not session.received.receive(packet.packet_id):
                     continue
                 received.append(packet.packet_id)
+            payload, properties = packet.payload, packet.properties
             expiry_s = packet.message_expiry_s
-            message = Message(
-                packet.topic,
-                packet.payload,
-                qos,
-                packet.retain,
-                client_id,
-                now_us,
-                None if expiry_s is None else log.time.expires_at_us(now_us, expiry_s),
-                packet.properties,
-            )
+            expires_at_us = None if expiry_s is None else log.time.expires_at_us(now_us, expiry_s)
+            # As its constructor, without a call for each: `make bench`, qos1-w1000, 4 % of the CPU.
+            message = _new_message(Message)
+            message.topic = packet.topic
+            message.payload = payload
+            message.qos = qos
+            message.retain = packet.retain
+            message.publisher = client_id
+            message.published_at_us = now_us
+            message.expires_at_us = expires_at_us
+            message.properties = properties
+            message.offset = NOT_STORED
+            message.size = len(payload) + len(properties) if properties else len(payload)
             messages.append(message)
-            if packet.properties and qos and has_user_property(packet.properties, RECEIPT):
+            if properties and qos and has_user_property(properties, RECEIPT):
                 receipts[packet.packet_id] = message
 
         def committed(error: StoreError | None) -> None:

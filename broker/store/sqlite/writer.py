@@ -236,9 +236,12 @@ class Writer:
         try:  # As `transaction`, without two context managers for each message that comes alone.
             unchanged = self._begin(synced, lock_wait_ms)
             try:
-                for i in range(0, count, ROWS_PER_STATEMENT):
-                    part_first = self._insert(batch[i : i + ROWS_PER_STATEMENT])
-                    first = first if i else part_first
+                if 0 < count <= ROWS_PER_STATEMENT:
+                    first = self._insert(batch)
+                else:
+                    for i in range(0, count, ROWS_PER_STATEMENT):
+                        part_first = self._insert(batch[i : i + ROWS_PER_STATEMENT])
+                        first = first if i else part_first
                 if places:
                     fill_in(state, places, before, first)
                 if state:

@@ -203,7 +203,7 @@ async def test_what_a_mistake_left_half_received_is_received_again(
         raise ZeroDivisionError
 
     with monkeypatch.context() as patch:
-        patch.setattr("broker.clients.publishing.Message", mistake)
+        patch.setattr("broker.clients.publishing._new_message", mistake)
         with pytest.raises(ZeroDivisionError) as raised:
             dialogue.client("34 07 0001 't' 0001 00 '1'")
         dialogue.peer.failed(raised.value)  # As the rim does.

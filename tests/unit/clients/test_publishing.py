@@ -70,6 +70,7 @@ async def test_a_message_is_stored_as_it_came(world: World, dialogue: Dialogue) 
     )
     assert second == Message("t", b"", 2, False, "a", now_us, None, b"", Offset(2))
     assert third == Message("t", b"two", 0, False, "a", now_us, None, b"", Offset(3))
+    assert [first.size, second.size, third.size] == [8, 0, 3]
 
 
 async def test_nobody_waits_for_the_disk_because_of_qos_0(world: World, dialogue: Dialogue) -> None:

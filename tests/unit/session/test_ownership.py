@@ -37,6 +37,8 @@ def classes() -> dict[str, set[str]]:
 OWNED = set().union(*classes().values())
 PARTS = {"grants", "in_flight", "owed", "position", "received"}
 """Their methods are for others to call, whatever the names."""
+NO_SESSION = {"self", "message"}
+"""A message has a `size` and an `offset`, as parts of a session have: who makes one sets them."""
 
 
 def changes(source: str) -> Iterator[str]:
@@ -56,7 +58,7 @@ def changes(source: str) -> Iterator[str]:
             if (
                 isinstance(owned, ast.Attribute)
                 and owned.attr in OWNED
-                and not (isinstance(owned.value, ast.Name) and owned.value.id == "self")
+                and not (isinstance(owned.value, ast.Name) and owned.value.id in NO_SESSION)
             ):
                 yield f"line {owned.lineno}: {ast.unparse(owned)}"
 
