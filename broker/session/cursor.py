@@ -123,7 +123,7 @@ class Cursor:
         self._unused_pages |= self._removing
         if self._paged:
             self._checksums |= dict.fromkeys(self._writing)
-            self._window.pages_changed(self._writing)
+            self._window.changed.add(self._writing)
 
     def restore(self, cursor: CursorDocument, pages: Sequence[InFlightDocument]) -> None:
         """Take up what the log kept. Raises StoreCorrupt."""
@@ -134,7 +134,7 @@ class Cursor:
         self._unused_pages = bool(pages) and not self._paged
         if self._paged:
             self._checksums = {page.page: _checksum(page) for page in pages}
-            self._window.watch_pages()
+            self._window.changed.watch()
 
     def _choose_form(self, *, compact: bool) -> None:
         window = self._window
@@ -143,8 +143,8 @@ class Cursor:
             if len(window) > LISTED_MAX and not compact:
                 self._paged = True
                 self._paged_until = window.repeatable.sent
-                window.watch_pages()
-                window.pages_changed(window.pages())
+                window.changed.watch()
+                window.changed.add(window.pages())
             return
         if not compact:
             self._paged_until = window.repeatable.sent
@@ -153,14 +153,14 @@ class Cursor:
             self._paged = False
             self._unused_pages = True
             self._checksums.clear()
-            window.forget_pages()
+            window.changed.forget()
 
     def _page_changes(self) -> list[Operation]:
         """The pages to write; and those to remove, since nothing on them is in flight."""
         puts: list[Operation] = []
         deletes: list[Operation] = []
         self._writing = set()
-        for number in self._window.take_changed_pages():
+        for number in self._window.changed.take():
             exchanges = b"".join([_ROW.pack(*row) for row in self._window.page(number)])
             page = InFlightDocument(self._client_id, number, exchanges)
             if exchanges:

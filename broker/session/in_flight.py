@@ -17,14 +17,13 @@ from operator import itemgetter
 from broker.message import MESSAGE_BYTES, Lease, Offset, Outgoing, PacketIdentifier
 from broker.session.exchange import ASIDE, InFlight, Row, Stage, Taken
 from broker.session.leases import Leases
+from broker.session.pages import PAGE_SHIFT, ChangedPages
 from broker.session.repeatable import Repeatable
 
 PACKET_IDENTIFIER_MAX = 65_535
 OFFSET_MAX = Offset(2**63 - 1)
 
 OF_NO_GROUP = Lease("", 0)
-PAGE_SHIFT = 5
-"""A page has 32 Packet Identifiers."""
 
 
 class InFlightWindow:
@@ -53,8 +52,7 @@ class InFlightWindow:
         """The first of the missing offsets that a message tells of, until the client has it."""
         self.leases = Leases()
         """QoS 1 messages leased from a group, which keeps them for the session."""
-        self._changed: set[int] | None = None
-        """Pages that changed since `take_changed`; None: nobody asks."""
+        self.changed = ChangedPages()
         self.repeatable = Repeatable()
 
     def __len__(self) -> int:
@@ -147,8 +145,8 @@ class InFlightWindow:
             size += beside + message.size
         self.next_packet_id = packet_id
         self.repeatable.sent += could_go - room
-        if self._changed is not None:
-            self._note_changed(packet_ids)
+        if self.changed.pages is not None:
+            self.changed.note(packet_ids)
         payload_bytes = sum(map(len, [message.payload for message, _ in outgoing]))
         held = self.durable and len(qos2) > qos2_before
         return Taken(outgoing, packet_ids, expired, payload_bytes, size + expired_size, held)
@@ -169,8 +167,8 @@ class InFlightWindow:
         self._heard(packet_ids)
         if self._aside:
             self._end_aside(packet_ids)
-        if self._changed is not None:
-            self._note_changed(packet_ids)
+        if self.changed.pages is not None:
+            self.changed.note(packet_ids)
         return unknown
 
     def pubrec(self, packet_ids: Iterable[int], *, refused: bool) -> list[int]:
@@ -191,8 +189,8 @@ class InFlightWindow:
         self._heard(known)
         if refused:
             self._finished(len(known), known)
-        elif self._changed is not None:
-            self._note_changed(known)
+        elif self.changed.pages is not None:
+            self.changed.note(known)
         return known
 
     def pubcomp(self, packet_ids: Iterable[int]) -> list[int]:
@@ -232,8 +230,8 @@ class InFlightWindow:
         self.repeatable.acknowledged += count
         if self._aside:
             self._end_aside(packet_ids)
-        if self._changed is not None:
-            self._note_changed(packet_ids)
+        if self.changed.pages is not None:
+            self.changed.note(packet_ids)
 
     def _end_aside(self, packet_ids: Iterable[int]) -> None:
         for packet_id in packet_ids:
@@ -246,7 +244,7 @@ class InFlightWindow:
         sent = [packet_id for flight in self._by_stage().values() for packet_id in flight]
         self._aside = dict.fromkeys(sent, False) | self._aside
         self.tells.clear()
-        self._note_changed(sent)
+        self.changed.note(sent)
 
     def is_at(self, entry: InFlight) -> bool:
         """Whether this exchange is still where it was when `unfinished` listed it."""
@@ -279,8 +277,7 @@ class InFlightWindow:
         kept = {p: lease for p, lease in held.items() if lease.group == group}
         others = {p: lease for p, lease in held.items() if p not in kept}
         self.leases.held = others | ({} if self.durable else dict.fromkeys(kept, OF_NO_GROUP))
-        if self._changed is not None:
-            self._note_changed(kept)
+        self.changed.note(kept)
         return list(kept.values())
 
     # What the log keeps of it
@@ -331,27 +328,6 @@ class InFlightWindow:
     def pages(self) -> set[int]:
         """The pages that have unfinished exchanges, leased ones too."""
         return {p >> PAGE_SHIFT for flight in self._by_stage().values() for p in flight}
-
-    def watch_pages(self) -> None:
-        """Note from now on which pages change."""
-        self._changed = set()
-
-    def forget_pages(self) -> None:
-        """Nobody asks any more which pages change."""
-        self._changed = None
-
-    def pages_changed(self, pages: Iterable[int]) -> None:
-        """Count these as changed, too."""
-        self._changed = (self._changed or set()).union(pages)
-
-    def take_changed_pages(self) -> set[int]:
-        """The pages that changed since the last call."""
-        changed, self._changed = self._changed or set(), set()
-        return changed
-
-    def _note_changed(self, packet_ids: Iterable[int]) -> None:
-        if self._changed is not None:
-            self._changed.update([packet_id >> PAGE_SHIFT for packet_id in packet_ids])
 
     def _by_stage(self) -> dict[Stage, dict[int, Offset]]:
         flights = self._qos1, self._qos2, self._released

@@ -383,8 +383,8 @@ def test_the_cursor_waits_for_nothing_that_was_set_aside() -> None:
     assert window.acknowledged_through(Offset(4)) == 4
     assert not window.in_order(), "so the cursor lists them"
     assert [entry.aside for entry in window.unfinished()] == [True] * 4
-    window.watch_pages()
+    window.changed.watch()
     window.set_aside()
-    assert window.take_changed_pages() == {0}
+    assert window.changed.take() == {0}
     window.finish(taken.packet_ids)
     assert window.in_order()
