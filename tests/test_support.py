@@ -49,7 +49,7 @@ def a_class_name_has_one_meaning(modules: Modules) -> Iterator[str]:
     """Classes of tests aside, whose names only group them."""
     homes: defaultdict[str, list[str]] = defaultdict(list)
     for module in modules.values():
-        for node in module.nodes:
+        for node in module.statements:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("Test"):
                 homes[node.name].append(module.name)
     for name, places in homes.items():

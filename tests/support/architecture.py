@@ -102,14 +102,23 @@ class Module:
     source: str
 
     @cached_property
+    def _tree(self) -> ast.Module:
+        return ast.parse(self.source)
+
+    @cached_property
     def nodes(self) -> list[ast.AST]:
-        return list(ast.walk(ast.parse(self.source)))
+        return list(ast.walk(self._tree))
+
+    @cached_property
+    def statements(self) -> list[ast.AST]:
+        """Imports and classes are among them."""
+        return list(_statements(self._tree))
 
     @cached_property
     def imports(self) -> list[str]:
         """The dotted name of all that it imports; of `from a import b`, `a.b`."""
         found = []
-        for node in self.nodes:
+        for node in self.statements:
             if isinstance(node, ast.Import):
                 found += [alias.name for alias in node.names]
             elif isinstance(node, ast.ImportFrom):
@@ -121,6 +130,13 @@ class Module:
     @property
     def place(self) -> str | None:
         return place_of(self.name)
+
+
+def _statements(node: ast.AST) -> Iterator[ast.AST]:
+    for field in ("body", "handlers", "orelse", "finalbody", "cases"):
+        for inner in getattr(node, field, ()):
+            yield inner
+            yield from _statements(inner)
 
 
 Modules = Mapping[str, Module]
@@ -323,7 +339,7 @@ def wide_classes(modules: Modules) -> dict[str, str]:
     widths = {
         f"{module.name}.{node.name}": len(attributes(node))
         for module in modules.values()
-        for node in module.nodes
+        for node in module.statements
         if isinstance(node, ast.ClassDef)
     }
     return {name: f"{width} attributes" for name, width in widths.items() if width > ATTRIBUTES_MAX}
