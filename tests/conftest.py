@@ -50,8 +50,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seed", type=int, default=None, help="repeat the crash test of this seed")
 
 
+gc.disable()
+
+
 def pytest_collection_finish() -> None:
-    """What has been collected stays: the cycle collector need not look at it again and again."""
+    """What is collected stays: the cycle collector need not look at it again and again, neither
+    while that happens nor later."""
+    gc.enable()
     gc.collect()
     gc.freeze()
 
