@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import tracemalloc
+from collections import deque
 
 import pytest
 
-from broker.clients.backlog import EVENT_BYTES, Backlog, cost_of_lines
-from broker.lines.connection import LinePublish, LineSubscribe
-from broker.message import Monotonic
+from broker.clients.asking import Asking
+from broker.clients.backlog import EVENT_BYTES, Backlog, cost_of_lines, take_publishes
+from broker.lines.connection import LineEvent, LinePublish, LineSubscribe
+from broker.message import Message, Monotonic, WallUs
 from broker.mqtt.connection import Connection
 from broker.mqtt.encode import encode
 from broker.mqtt.packets import (
@@ -68,3 +70,46 @@ def test_commands_of_the_line_protocol_cost_something_too() -> None:
     publish = LinePublish("t", bytes(1000), "p")
     assert cost_of_lines([publish, LineSubscribe("t", "s")]) == 2 * EVENT_BYTES + 1000
     assert cost_of_lines([]) == 0
+
+
+def says(topic: str) -> LinePublish:
+    return LinePublish(topic, b"x", "p")
+
+
+class Delays(Asking):
+    """Only what it delays asks for more."""
+
+    def __init__(self) -> None:
+        pass
+
+    def asks(self, topic: str, properties: bytes) -> bool:
+        return topic.startswith("$delayed/")
+
+
+@pytest.mark.parametrize(
+    ("topics", "taken", "asks", "left"),
+    [
+        ("a b", "a b", False, ""),
+        ("a $delayed/5/b c", "a", False, "$delayed/5/b c"),
+        ("$delayed/5/b c", "$delayed/5/b", True, "c"),
+        ("a secret b", "a", False, "secret b"),
+        ("", "", False, ""),
+    ],
+)
+def test_messages_of_lines_are_taken_together_as_far_as_they_are_alike(
+    topics: str, taken: str, asks: bool, left: str
+) -> None:
+    """What asks for more comes alone, and what may not be published ends a run."""
+    events: deque[LineEvent] = deque(map(says, topics.split()))
+    found = take_publishes(events, Delays(), WallUs(7), lambda topic: topic != "secret")
+    messages = [Message(topic, b"x", 1, False, "p", WallUs(7)) for topic in taken.split()]
+    assert found == (messages, asks)
+    assert [*events] == [says(topic) for topic in left.split()]
+
+
+def test_a_command_that_publishes_nothing_ends_a_run() -> None:
+    subscribe = LineSubscribe("t", "s")
+    events: deque[LineEvent] = deque([says("a"), subscribe, says("b")])
+    messages, asks = take_publishes(events, Delays(), WallUs(7), lambda topic: True)
+    assert ([m.topic for m in messages], asks) == (["a"], False)
+    assert [*events] == [subscribe, says("b")]

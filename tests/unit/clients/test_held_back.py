@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from broker.clients.held_back import at_pace, refusals
+from broker.clients.held_back import at_pace, refusals, slow_down
 from broker.message import Monotonic
 from broker.mqtt.packets import Ack, PacketType, Publish
 from broker.security.quotas import Pace, Quota
+from tests.support.clients import NOTHING_TO_TELL, services
+from tests.support.messages import message
+from tests.support.world import World
 
 NOW = Monotonic(100)
 
@@ -49,3 +52,38 @@ def test_a_refusal_is_an_acknowledgement_of_its_kind_with_a_reason() -> None:
         Ack(PacketType.PUBACK, [1], 0x97, "no"),
         Ack(PacketType.PUBREC, [2], 0x97, "no"),
     ]
+
+
+class Reader:
+    """Is read from, or not."""
+
+    def __init__(self) -> None:
+        self.paused: list[str] = []
+
+    def pause_reading(self, reason: str) -> None:
+        self.paused.append(reason)
+
+    def resume_reading(self, reason: str) -> None:
+        self.paused.remove(reason)
+
+    def failed(self, error: Exception) -> None:
+        raise error
+
+
+async def test_lines_are_all_taken_and_slowed_down_for_what_they_take(world: World) -> None:
+    given = services(world, NOTHING_TO_TELL)
+    by, pace = Reader(), Pace(Quota(publish_bytes_per_s=6))
+    given.quotas.pace_of = lambda user: pace if user == "ann" else None  # type: ignore[method-assign]
+    now = world.clock.monotonic()
+    before_s = pace.ahead_s(now)
+    slow_down([message("12345", "t")] * 30, given, "bob", by)
+    assert (by.paused, pace.ahead_s(now)) == ([], before_s)
+    slow_down([message("12345", "t")], given, "ann", by)
+    assert by.paused == []
+    slow_down([message("12345", "t")] * 29, given, "ann", by)
+    assert pace.ahead_s(now) == pytest.approx(29), "topics count, and a second is free"
+    assert len(by.paused) == 1
+    world.clock.advance(100)
+    given.quotas.slowing.expire(world.clock.now())
+    slow_down([message("1", "t")], given, "ann", by)
+    assert by.paused == []
