@@ -36,7 +36,7 @@ from broker.net.entrance import Connections, Entrance, peer_at
 from broker.net.first_bytes import HTTP_GET, protocol_of, why_refused
 from broker.net.guarded import guarded
 from broker.net.proxied import NoHeader, header_of
-from broker.net.turns import LITTLE_BYTES, TURN, Arrived
+from broker.net.turns import LITTLE_BYTES, LITTLE_MAX, TURN, Arrived
 from broker.net.unfinished import STEP_BYTES, TOO_MUCH_UNFINISHED
 from broker.net.websocket import WebSocket
 
@@ -100,15 +100,16 @@ class TcpConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._services.counters.bytes_in += len(data)
-        now, turns = self._clock.monotonic(), self._connections.turns
-        late = now >= turns.late_at and turns.is_late(now)
+        turns = self._connections.turns
+        turns.little += 1
+        late = not 1 < turns.little <= LITTLE_MAX and turns.is_too_many()
         if late or len(data) > self._little_bytes or self.arrived.size:
             self.arrived.add(data)
             turns.work(self)
             if self.arrived.size and self.client is not None:
                 self._account_for(self.client.kept_bytes, 0)
             return
-        self.receive(data, now)
+        self.receive(data, self._clock.monotonic())
         if len(data) <= sockets.QUICK_ACK_BYTES_MAX and self._quick_ack:
             assert self._transport is not None
             sockets.acknowledge_at_once(self._transport)

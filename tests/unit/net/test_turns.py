@@ -4,9 +4,11 @@ import asyncio
 from functools import partial
 from itertools import pairwise
 
+import pytest
+
 from broker.message import Monotonic
 from broker.net.turns import (
-    LATE_S,
+    LITTLE_MAX,
     PIECE_BYTES_FIRST,
     PIECE_BYTES_MAX,
     PIECE_BYTES_MIN,
@@ -148,17 +150,21 @@ async def test_who_is_gone_is_forgotten() -> None:
     assert len(connection.received) == worked
 
 
-async def test_once_a_turn_is_late_even_little_waits_for_the_next() -> None:
+async def test_little_is_put_off_for_its_number_and_not_for_what_others_take() -> None:
     clock = FakeClock()
-    turns = Turns(clock)
-    assert not turns.is_late(clock.monotonic())
-    clock.advance(TURN_S + LATE_S)
-    assert turns.is_late(clock.monotonic())
+    turns, done = Turns(clock), list[int]()
+    clock.advance(TURN_S * 10)
+    assert not any(turns.puts_off(partial(done.append, n)) for n in range(LITTLE_MAX))
+    assert turns.puts_off(partial(done.append, 1))
     await asyncio.sleep(0)
-    assert not turns.is_late(clock.monotonic())
+    assert done == [1]
+    assert not turns.puts_off(partial(done.append, 2))
 
 
-async def test_much_that_is_little_is_done_in_several_turns_and_in_order() -> None:
+async def test_much_that_is_little_is_done_in_several_turns_and_in_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("broker.net.turns.LITTLE_MAX", 20)
     clock = FakeClock()
     turns, done = Turns(clock), list[int]()
 
