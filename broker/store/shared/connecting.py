@@ -13,6 +13,7 @@ import nats.errors
 import nats.js.errors
 from nats.aio.client import Client
 
+from broker import tasks
 from broker.errors import StoreUnavailable
 from broker.store.shared.access import Access
 
@@ -41,37 +42,34 @@ async def connect(servers: Sequence[str], access: Access) -> Client:
     options = access.options()
     deadline = time.monotonic() + CONNECT_TIMEOUT_S
     why: list[Exception] = []
-    try:
-        async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            while True:
-                if time.monotonic() > deadline:  # The client may have swallowed the cancellation.
-                    raise TimeoutError
-                client = Client()
-                try:
-                    await client.connect(
-                        [*servers],
-                        allow_reconnect=True,
-                        max_reconnect_attempts=-1,
-                        reconnect_time_wait=RETRY_S,  # type: ignore[arg-type]  # It may be a part.
-                        connect_timeout=2,
-                        ping_interval=2,
-                        max_outstanding_pings=2,
-                        pending_size=PENDING_BYTES_MAX,
-                        error_cb=_noted_in(why),
-                        **options,
-                    )
-                except (nats.errors.Error, OSError) as error:
-                    why.append(error)
-                    await close(client)
-                    await asyncio.sleep(RETRY_S)
-                except BaseException:
-                    await close(client)
-                    raise
-                else:
-                    return client
-    except TimeoutError as error:
-        nodes = ", ".join(servers)
-        raise StoreUnavailable(f"no node of the log answers at {nodes}{_reason(why)}") from error
+    while (left_s := deadline - time.monotonic()) > 0:
+        client = Client()
+        connecting = client.connect(
+            [*servers],
+            allow_reconnect=True,
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=RETRY_S,  # type: ignore[arg-type]  # It may be a part.
+            connect_timeout=2,
+            ping_interval=2,
+            max_outstanding_pings=2,
+            pending_size=PENDING_BYTES_MAX,
+            error_cb=_noted_in(why),
+            **options,
+        )
+        # A task, as the client may swallow a cancellation, and go on for ever.
+        attempt = tasks.start(connecting, why.append)
+        try:
+            await asyncio.wait([attempt], timeout=left_s)
+        except BaseException:
+            attempt.cancel()
+            await close(client)
+            raise
+        if client.is_connected:
+            return client
+        attempt.cancel()
+        await close(client)
+        await asyncio.sleep(RETRY_S)
+    raise StoreUnavailable(f"no node of the log answers at {', '.join(servers)}{_reason(why)}")
 
 
 def _noted_in(why: list[Exception]) -> Callable[[Exception], Awaitable[None]]:
