@@ -27,7 +27,7 @@ from broker.web.trimming import PATH as TRIM
 READING = ("GET", "HEAD", "OPTIONS")
 DRY_RUN = "dry_run"
 DRY = {"/subscribers/seek": "true", TRIM: "1"}
-"""Paths of requests that only look if DRY_RUN is this. All others do what they say."""
+"""Paths to which a POST only looks if DRY_RUN is this. All others do what they say."""
 TOLD = ("name", "user", "role", "roles", "kind", "effect", "action", "filter", "rule")
 """Of a JSON object."""
 BODY_BYTES_MAX = 64 * 1024
@@ -99,7 +99,7 @@ def _asked(scope: Scope) -> list[tuple[str, str]]:
 def _only_looks(scope: Scope) -> bool:
     """Of several values the last one counts, as for who obeys."""
     said = dict(_asked(scope)).get(DRY_RUN)
-    return said is not None and said == DRY.get(scope["path"])
+    return scope["method"] == "POST" and said is not None and said == DRY.get(scope["path"])
 
 
 def _named(body: bytearray) -> list[tuple[str, object]]:
@@ -107,7 +107,7 @@ def _named(body: bytearray) -> list[tuple[str, object]]:
         return []
     try:
         asked = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return []
     return (
         [(name, asked[name]) for name in TOLD if name in asked] if isinstance(asked, dict) else []

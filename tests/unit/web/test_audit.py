@@ -94,6 +94,23 @@ async def test_what_is_done_all_the_same_is_told(
     assert len(told(caplog)) == 1
 
 
+async def test_to_end_a_trim_is_never_a_look(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with administered(tmp_path) as http:
+        await http.delete("/log/trim?id=ann&dry_run=1")
+    assert told(caplog) == [f"{ME} administers: delete log trim id=ann dry_run=1: done"]
+
+
+async def test_a_body_that_cannot_be_read_hides_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with administered(tmp_path) as http:
+        for body in (b"[" * 60_000, b"\xff", b'{"name": '):
+            await http.post("/users/passwd?id=ann", content=body)
+    assert told(caplog) == [f"{ME} administers: users passwd id=ann: done"] * 3
+
+
 async def test_a_body_is_never_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async with administered(tmp_path) as http:
         await http.post("/users/passwd?id=ann", content=b"secret")
