@@ -149,11 +149,15 @@ class Brokers:
         """What the dead have left. Raises StoreError."""
         store, count = self._store, 0
         await store.sync()  # Of their death is heard before what came before it is in the copy.
-        alive = {store.broker_id, *store.others}
+        alive, kept = {store.broker_id, *store.others}, self._sessions.kept
         after: Key | None = None
         while True:
             part = await store.scan_part(OwnerDocument, (), after)
-            left = [owner.client_id for owner in part if owner.broker not in alive]
+            left = [
+                owner.client_id
+                for owner in part
+                if owner.broker not in store.others and owner.client_id not in kept
+            ]
             for begin in range(0, len(left), TAKEN_AT_ONCE_MAX):
                 count += await self._take_up(left[begin : begin + TAKEN_AT_ONCE_MAX])
             if len(part) < PART_MAX:

@@ -88,7 +88,7 @@ class Ownership(Protocol):
         ...
 
     async def take(self, client_id: str, user: str) -> list[Taken]:
-        """Let a session that is not here be here; none: no other broker has it. Raises StoreError;
+        """Let a session that is not here be here; none: there is none. Raises StoreError;
         NotAuthorized: it is not `user`'s; AtAnotherBroker: it is a group with members there."""
         ...
 
@@ -268,19 +268,22 @@ class Shared:
         self, client_id: str, user: str, *, left: bool = False, settled: bool = False
     ) -> tuple[list[Operation], bool] | None:
         """What takes it, if nothing has changed until then, and whether its broker is dead; None:
-        there is nothing to take. `left`: from a living broker nothing is taken."""
+        there is nothing to take. `left`: from a living broker nothing is taken.
+
+        A session that is not here may be ours: the answer was lost when it was taken or made."""
         store, key = self._store, (client_id,)
         revisions = [await store.revision(kind, key) for kind in (OwnerDocument, SessionDocument)]
         document = await store.get(SessionDocument, key)
         owner = await store.get(OwnerDocument, key)
         will = await store.get(WillDeadlineDocument, key)
         living = owner is not None and owner.broker in store.others
-        if owner is not None and (owner.broker == store.broker_id or (living and left)):
+        ours = owner is not None and owner.broker == store.broker_id
+        if living and left:
             return None
-        if document is None and (will is None or self._wills.has(client_id)):
+        if document is None and (ours or will is None or self._wills.has(client_id)):
             return None
-        if document is None and not settled:
-            # It may be ours, and be published by what is on its way into the log.
+        if (document is None or ours) and not settled:
+            # What is on its way into the log may publish the will, or end the session.
             await self._log.commit_now([], keep_if_full=False)
             return await self._claim(client_id, user, left=left, settled=True)
         operations: list[Operation] = []

@@ -12,6 +12,7 @@ from broker.documents import (
     Operation,
     OwnerDocument,
     SessionDocument,
+    SubscriptionDocument,
     WillDeadlineDocument,
     WillDocument,
 )
@@ -181,6 +182,46 @@ async def test_what_others_take_meanwhile_keeps_no_other_from_its_expiry() -> No
         assert documents["sub1"].expires_at_us is None
         assert documents["sub2"].expires_at_us is not None
         assert "sub1" not in b.sessions.kept
+
+
+async def cut_off_while_taken(a: World, b: World) -> Shared:
+    """The session is of `b`, which was not told: its client left, or the answer was lost."""
+    (await subscribed(a)).close()
+    await both_settled(a, b)
+    ownership = b.sessions.ownership
+    assert isinstance(ownership, Shared)
+    assert await ownership.take("sub1", "")
+    await both_settled(a, b)
+    assert (await owner(b), "sub1" in b.sessions.kept) == (id_of(b), False)
+    return ownership
+
+
+@pytest.mark.parametrize("clean", [False, True])
+async def test_what_was_taken_and_not_kept_is_there_for_its_client(clean: bool) -> None:
+    async with two_brokers() as (a, b):
+        await cut_off_while_taken(a, b)
+        assert await Subscriber(b).open(clean_start=clean) is not clean, "Session Present"
+        await both_settled(a, b)
+        assert len(await b.disk.scan(SubscriptionDocument)) == (not clean)
+
+
+async def test_what_was_taken_and_not_kept_expires_though_its_client_stays_away() -> None:
+    async with two_brokers() as (a, b):
+        await cut_off_while_taken(a, b)
+        assert b.brokers is not None
+        await b.passing_time(b.brokers.take_up())
+        assert "sub1" in b.sessions.kept
+        a.clock.advance(101)
+        await both_settled(a, b)
+        assert await a.disk.scan(SessionDocument) == []
+
+
+async def test_what_is_just_being_ended_is_not_taken_again() -> None:
+    async with two_brokers() as (a, b):
+        (await subscribed(a, expiry_s=0)).close()
+        assert not await Subscriber(a).open()
+        await both_settled(a, b)
+        assert await a.disk.scan(SubscriptionDocument) == []
 
 
 async def test_what_others_end_while_it_is_taken_up_is_not_taken() -> None:
