@@ -25,6 +25,10 @@ class Leases:
         self.settled: list[Lease] = []
         """Leases that ended; the groups fetch them with `take_settled`."""
 
+    def lend(self) -> None:
+        """From here on members at other brokers may have some."""
+        self.lent = True
+
     def add(self, leased: Iterable[tuple[int, Lease]], in_flight: Collection[int]) -> None:
         """These were taken, with their Packet Identifiers; `in_flight` are those at QoS 1. Any
         other lease has ended. [MQTT-4.8.2-4, MQTT-4.8.2-5]"""

@@ -214,7 +214,7 @@ class Lending:
         self._delivery.subscribers.add(remote.session, remote)
         self._groups.admit(remote.session, group)
         if group.sender is not None:
-            group.sender.session.in_flight.leases.lent = True
+            group.sender.session.in_flight.leases.lend()
         return remote
 
     # What it means

@@ -7,7 +7,7 @@ broker were given, a `ReportDocument` what became of such leases.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from itertools import count
 from typing import NamedTuple
@@ -61,6 +61,10 @@ class Word(NamedTuple):
     packet_ids: list[int]
     why: str = ""
 
+    def add(self, packet_ids: Iterable[int]) -> None:
+        """The same is said of these."""
+        self.packet_ids.extend(packet_ids)
+
 
 def encode(rows: Sequence[Loaned] | Sequence[Word]) -> str:
     return json.dumps(rows, separators=(",", ":"))
@@ -87,7 +91,7 @@ class Reports:
     def add(self, word: Word) -> None:
         last = self.words[-1] if self.words else None
         if last is not None and (last.said, last.number) == (Said.DONE, word.number) == word[:2]:
-            last.packet_ids.extend(word.packet_ids)
+            last.add(word.packet_ids)
         else:
             self.words.append(word)
 

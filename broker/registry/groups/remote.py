@@ -54,7 +54,7 @@ class Remote(Member):
             last_packet_id % PACKET_IDENTIFIER_MAX + 1,
             [InFlight(e.offset, PacketIdentifier(p), sent, aside=True) for p, e in leases.items()],
         )
-        window.leases.held.update(leases)
+        window.leases.add(leases.items(), leases)
 
     def part(self, packet_ids: Collection[int]) -> list[Lease]:
         """It does not have these any more: they have not ended well."""
