@@ -26,6 +26,9 @@ class Moving:
         self._services = services
         self._references = services.references
         self._connections = connections
+        self.ends_by = float("inf")
+        """When the log is to have taken all, by the loop's time, if clients are let go before."""
+        self._error: type[UseAnotherServer] = UseAnotherServer
         self._references.connections = lambda: len(connections)
         self._references.sessions = lambda: services.sessions.kept.client_count
 
@@ -40,14 +43,14 @@ class Moving:
         """Let all clients go. Raises StoreError."""
         services, moved = self._services, 0
         self._references.ending = True
-        error = ServerMoved if for_good else UseAnotherServer
+        self._error = ServerMoved if for_good else UseAnotherServer
         there = [*self._connections]
         for begin in range(0, len(there), MOVED_AT_ONCE_MAX):
             while wills := services.wills.clients_move(services.clock.now()):
                 await services.log.commit_now(wills, keep_if_full=False)
             for connection in there[begin : begin + MOVED_AT_ONCE_MAX]:
                 if connection in self._connections:
-                    connection.shut_down(error(WHY, self._references.next()))
+                    connection.shut_down(self._error(WHY, self._references.next()))
                     moved += 1
             await services.log.flushed()
         clients = counted(moved, "client is", "clients are")
@@ -57,4 +60,5 @@ class Moving:
         """What to tell a client that is still here at the end; None: only that this broker stops.
         `failure`: why that is."""
         fenced = isinstance(failure, StoreFenced) and self._references.others()
-        return UseAnotherServer(WHY, self._references.next()) if fenced else None
+        moves = self._references.ending or fenced  # Or `move` had no time to tell it.
+        return self._error(WHY, self._references.next()) if moves else None

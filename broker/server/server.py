@@ -207,12 +207,13 @@ class Server:
         """Let all clients go on at other brokers, for good or not, and then `wait_stopped` return.
         Raises CommandRefused: there is none."""
         self._moving.require_others()
+        self._moving.ends_by = asyncio.get_running_loop().time() + self.config.drain_timeout_s
         self._spawn(self._move_and_stop(for_good=for_good))
 
     async def _move_and_stop(self, *, for_good: bool) -> None:
         self._listening.stop()
         try:
-            async with asyncio.timeout(self.config.drain_timeout_s):
+            async with asyncio.timeout(self.config.drain_timeout_s / 2):  # The rest is for `stop`.
                 await self._moving.move(for_good=for_good)
         except TimeoutError:
             logger.warning("not all clients were told where to go on: the log takes too long")
@@ -229,16 +230,18 @@ class Server:
     async def stop(self) -> None:
         """Acknowledge what was received, keep every session's state, close.
 
-        Ends within `drain_timeout_s` + 5 s, whatever the disk does. Raises the error with which the
-        log failed, if it did; StoreUnavailable: the disk does not answer, or takes nothing.
+        Ends within `drain_timeout_s` + 5 s, whatever the disk does; of `drain`, if that was first.
+        Raises the error with which the log failed, if it did; StoreUnavailable: the disk does not
+        answer, or takes nothing.
         """
         closed = counted(len(self._connections), "connection is", "connections are")
         logger.info("stopping: %s closed", closed)
         self._listening.stop()
         for connection in self._connections:
             connection.pause_reading("stop")
+        ends_by = asyncio.get_running_loop().time() + self.config.drain_timeout_s
         try:
-            async with asyncio.timeout(self.config.drain_timeout_s):
+            async with asyncio.timeout_at(min(ends_by, self._moving.ends_by)):
                 await self._drain()
         except TimeoutError:
             most_s, log = self.config.drain_timeout_s, self._log

@@ -11,7 +11,7 @@ import pytest
 
 from broker.config import Config
 from broker.documents import WillDeadlineDocument
-from broker.errors import CommandRefused, StoreFenced
+from broker.errors import CommandRefused, StoreFenced, StoreUnavailable
 from broker.mqtt.packets import MQTT_3_1_1, MQTT_5, Connect, Disconnect, Will
 from broker.mqtt.properties import Property
 from broker.server.server import Server
@@ -127,6 +127,29 @@ async def test_all_are_told_of_many(servers: list[Server], monkeypatch: pytest.M
     for client in clients:
         assert (await asyncio.to_thread(client.expect, Disconnect)).reason_code == 0x9C
         client.socket.close()
+
+
+async def test_a_log_that_takes_nothing_holds_up_a_drain_no_longer_than_a_stop(
+    configs: list[Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And who could not be told before is told in the end."""
+    configs = [replace(config, drain_timeout_s=2) for config in configs]
+    monkeypatch.setattr("broker.net.moving.MOVED_AT_ONCE_MAX", 1)
+    async with sharing(MemoryLog(), *configs) as (a, _):
+        clients = [await connected(a, connect_packet(f"x{number}")) for number in range(2)]
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        with monkeypatch.context() as patch:
+            patch.setattr(a._log, "flushed", lambda: asyncio.Event().wait())
+            a.drain(for_good=True)
+            async with asyncio.timeout(PATIENCE_S):
+                await a.wait_stopped()
+                with pytest.raises(StoreUnavailable, match="in 2 s the log did not take"):
+                    await a.stop()
+        assert loop.time() - began < 2 * 2
+        for client in clients:
+            assert (await asyncio.to_thread(client.expect, Disconnect)).reason_code == 0x9D
+            client.socket.close()
 
 
 async def test_who_is_alone_does_not_drain(configs: list[Config]) -> None:
