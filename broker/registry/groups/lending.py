@@ -202,7 +202,10 @@ class Lending:
     async def _join(self, group: Group, document: MemberDocument) -> None:
         key = document.client_id, document.broker, document.number
         async with group.lock:
-            if key in self._remotes or not self._is_there(document):
+            if not self._is_there(document):  # Its broker died meanwhile, maybe: nobody else heard.
+                self._log.append([], operations=[Delete(MemberDocument, key)])
+                return
+            if key in self._remotes:
                 return
             if self._groups.get(group.name) is group:
                 remote = self._add(group, document)

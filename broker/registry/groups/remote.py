@@ -7,7 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 
-from broker.documents import Operation, Put
+from broker.documents import Delete, Operation, Put
 from broker.documents.queues import LoanDocument, MemberDocument
 from broker.errors import StoreError
 from broker.message import Grant, Lease, Message, Offset, PacketIdentifier
@@ -109,10 +109,13 @@ class Loans:
             if lease.packet_id:
                 remote.loans[lease.packet_id] = number
                 self._left[self.client_id, remote.broker, number] += 1
-        return [
-            Put(LoanDocument(self.client_id, broker, number, encode(leases)))
-            for broker, (number, leases) in by_broker.items()
-        ]
+        operations: list[Operation] = []
+        for broker, (number, leases) in by_broker.items():
+            operations.append(Put(LoanDocument(self.client_id, broker, number, encode(leases))))
+            if not any(lease.packet_id for lease in leases):  # It is heard, and no lease ends it.
+                key = self.client_id, broker, number
+                operations.append(Delete(LoanDocument, key))
+        return operations
 
     def committed(self) -> None:
         self._taken = []

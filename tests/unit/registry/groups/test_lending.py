@@ -185,3 +185,37 @@ async def test_the_workers_of_a_broker_that_died_are_taken_out_in_parts(
         assert numbers(here) == [*range(1, 13)]
         await acknowledged(here, a, b)
         assert await left_over(b) == []
+
+
+async def test_one_worker_elsewhere_that_is_cut_off_leaves_nothing() -> None:
+    async with two_brokers() as (a, b):
+        here = await member(a, "w1")
+        there = await member(b, "w2")
+        await both_settled(a, b)
+        (remote,) = a.groups.lending._remotes.values()
+        remote.broken(StoreUnavailable("the disk"))
+        await both_settled(a, b)
+        assert [type(error) for error in there.errors] == [StoreUnavailable]
+        there.close()
+        await both_settled(a, b)
+        assert await left_over(a) == []
+        assert not here.errors
+
+
+async def test_a_worker_whose_broker_dies_while_its_group_is_busy_leaves_nothing() -> None:
+    """It was to join, and never did."""
+    log = MemoryLog()
+    async with two_brokers(log=log) as (a, b):
+        here = await member(a, "w1")
+        group = a.groups.get(GROUP)
+        assert group is not None
+        async with group.lock:
+            async with one_more(log, "c", a.clock) as c:
+                await member(c, "w2")
+                await both_settled(a, b, c)
+            await pass_away(a, b)
+        await both_settled(a, b)
+        assert await left_over(a) == []
+        await publish(a, 1, 2)
+        await both_settled(a, b)
+        assert numbers(here) == [1, 2]
