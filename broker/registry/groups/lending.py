@@ -27,7 +27,7 @@ from broker.delivery.looks import Looks
 from broker.delivery.sender import TAKE_BYTES_MAX
 from broker.documents import Delete, Operation
 from broker.documents.queues import LoanDocument, MemberDocument, ReportDocument
-from broker.errors import PubSubError, StoreError
+from broker.errors import PubSubError
 from broker.log.log import Log
 from broker.message import Monotonic, Offset
 from broker.registry.groups.group import Group
@@ -191,6 +191,9 @@ class Lending:
             return await self._groups.until_opened(name, for_others=for_others)
         except PubSubError as error:
             logger.warning("group %s: its workers at other brokers: %s", name, error)
+            for event in events:  # Else they would wait for ever. Their clients come again.
+                if isinstance(event, MemberDocument) and self._is_there(event):
+                    self._tell_cut_off(Remote(event, self._lend, self._cut_off))
             return None
 
     def _is_there(self, member: MemberDocument) -> bool:
@@ -303,10 +306,11 @@ class Lending:
     def ended(self, group: str) -> None:
         """It is over, and so is all that the log has of it."""
         self._loans.pop(group, None)
-        for key, remote in [*self._remotes.items()]:
-            if remote.group == group:
-                del self._remotes[key]
-                self._delivery.subscribers.remove(remote.session)
+        for key in [key for key in self._remotes if key[0] == group]:
+            remote = self._remotes.pop(key)
+            self._delivery.subscribers.remove(remote.session)
+            for number in remote.loans.values():
+                self._left.pop((group, remote.broker, number), None)
 
     # What they are lent
 
@@ -342,12 +346,15 @@ class Lending:
         if loans is None:
             loans = self._loans[remote.group] = Loans(remote.group, self._next_number, self._left)
         loans.add(remote, leases)
-        self._log.changed(loans, _stored)  # At once: a worker waits for it.
+        self._log.changed(loans, loans.stored)  # At once: a worker waits for it.
 
     def _cut_off(self, remote: Remote) -> None:
         """The group cannot serve it: so does its broker, and its client comes again."""
-        self._send(remote, [Loaned(remote.number, 0, Offset(0), 0)])
+        self._tell_cut_off(remote)
         self._gone(remote, hold=False)
+
+    def _tell_cut_off(self, remote: Remote) -> None:
+        self._send(remote, [Loaned(remote.number, 0, Offset(0), 0)])
 
     # The group comes here
 
@@ -391,7 +398,3 @@ class Lending:
     def _next_number(self) -> int:
         self._number += 1
         return self._number
-
-
-def _stored(error: StoreError | None) -> None:
-    """Nobody waits here. If it is not stored, the group is another broker's."""

@@ -17,6 +17,9 @@ from broker.session.exchange import InFlight, Stage
 from broker.session.in_flight import PACKET_IDENTIFIER_MAX
 from broker.session.session import Session
 
+CUT_OFF = 0
+"""The number of a LoanDocument that tells who is cut off: all others are higher."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -99,23 +102,29 @@ class Loans:
     def take_changes(self) -> list[Operation]:
         self._taken, self._leases = self._leases, []
         by_broker: dict[str, tuple[int, list[Loaned]]] = {}
+        cut_off: dict[str, list[Loaned]] = {}
         for remote, lease in self._taken:
-            if remote.gone and lease.packet_id:
+            if not lease.packet_id:
+                cut_off.setdefault(remote.broker, []).append(lease)
+                continue
+            if remote.gone:
                 continue
             if remote.broker not in by_broker:
                 by_broker[remote.broker] = self._number(), []
             number, leases = by_broker[remote.broker]
             leases.append(lease)
-            if lease.packet_id:
-                remote.loans[lease.packet_id] = number
-                self._left[self.client_id, remote.broker, number] += 1
+            remote.loans[lease.packet_id] = number
+            self._left[self.client_id, remote.broker, number] += 1
         operations: list[Operation] = []
+        for broker, told in cut_off.items():  # It is heard, and no lease ends it.
+            operations.append(Put(LoanDocument(self.client_id, broker, CUT_OFF, encode(told))))
+            operations.append(Delete(LoanDocument, (self.client_id, broker, CUT_OFF)))
         for broker, (number, leases) in by_broker.items():
             operations.append(Put(LoanDocument(self.client_id, broker, number, encode(leases))))
-            if not any(lease.packet_id for lease in leases):  # It is heard, and no lease ends it.
-                key = self.client_id, broker, number
-                operations.append(Delete(LoanDocument, key))
         return operations
+
+    def stored(self, error: StoreError | None) -> None:
+        """Nobody waits here. If it is not stored, the group is another broker's."""
 
     def committed(self) -> None:
         self._taken = []

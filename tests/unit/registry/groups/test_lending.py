@@ -7,7 +7,7 @@ import pytest
 from broker.documents import OwnerDocument
 from broker.errors import StoreUnavailable
 from broker.store.shared.memory_log import MemoryLog
-from tests.support.groups import GROUP, member, numbers, publish
+from tests.support.groups import GROUP, member, numbers, publish, unsubscribe
 from tests.support.two_brokers import (
     acknowledged,
     both_settled,
@@ -219,3 +219,47 @@ async def test_a_worker_whose_broker_dies_while_its_group_is_busy_leaves_nothing
         await publish(a, 1, 2)
         await both_settled(a, b)
         assert numbers(here) == [1, 2]
+
+
+async def test_a_group_that_cannot_be_opened_where_it_comes_to_cuts_off_its_workers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def open_group(*args: object) -> None:
+        raise StoreUnavailable("the disk")
+
+    log = MemoryLog()
+    async with two_brokers(log=log) as (a, b):
+        async with one_more(log, "c", a.clock) as c:
+            await member(c, "w0")
+            workers = [await member(world, f"w{number}") for number, world in enumerate((a, b), 1)]
+            await both_settled(a, b, c)
+        with monkeypatch.context() as patch:
+            patch.setattr("broker.registry.groups.groups.Groups.open", open_group)
+            await pass_away(a, b)
+        for worker in workers:
+            assert [type(error) for error in worker.errors] == [StoreUnavailable]
+            worker.close()
+        await both_settled(a, b)
+        again = await member(b, "w3")
+        await publish(a, 1, 2)
+        await both_settled(a, b)
+        assert numbers(again) == [1, 2]
+
+
+async def test_a_group_that_has_ended_leaves_nothing_in_memory() -> None:
+    async with two_brokers() as (a, b):
+        here = await member(a, "w1")
+        there = await member(b, "w2")
+        await both_settled(a, b)
+        await publish(a, 1, 4)
+        await both_settled(a, b)
+        lending = a.groups.lending
+        assert lending._left
+        group = a.groups.get(GROUP)
+        assert group is not None
+        await unsubscribe(b, there)
+        await both_settled(a, b)
+        await unsubscribe(a, here)
+        await both_settled(a, b)
+        assert a.groups.get(GROUP) is None
+        assert (lending._left, lending._loans, lending._remotes) == ({}, {}, {})
