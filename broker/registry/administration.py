@@ -125,7 +125,7 @@ class Administration:
             if held is None:
                 raise await self._not_found(name, permit)
             session, owner = held
-            await permit(concerned(name, session))
+            await _permitted(permit, name, session)
             filters = own_filters(session)
             if not filters:
                 raise CommandRefused(
@@ -139,6 +139,7 @@ class Administration:
                 cursor=session.cursor(),
             )
             await self._delivery.routed(through)
+            await _permitted(permit, name, session)
             if owner is not OPERATOR and not session.attached:
                 raise CommandRefused(f"{name} has left just now", "try again")
             # Nothing is awaited from here until it has moved.
@@ -182,7 +183,7 @@ class Administration:
             source = held[name]
             if source is None:
                 raise await self._not_found(name, permit)
-            await permit(concerned(name, source[0]))
+            await _permitted(permit, name, source[0])
             if held[new] is not None:
                 raise CommandRefused(
                     f"there is a subscriber {new} already", f"pubsub subscribers rm {new}"
@@ -224,7 +225,7 @@ class Administration:
             if held is None:
                 raise await self._not_found(name, permit)
             session, owner = held
-            await permit(concerned(name, session))
+            await _permitted(permit, name, session)
             if is_shared(name):
                 await self._refuse_subscribed(name, connected=owner is not OPERATOR)
             unread = len(session.in_flight)
@@ -268,6 +269,14 @@ class Administration:
 def concerned(name: str, session: Session) -> list[str]:
     """The Topic Filters that the subscriber is of: a group of one, too."""
     return [*session.subscriptions, *([name] if is_shared(name) else ())]
+
+
+async def _permitted(permit: Permit, name: str, session: Session) -> None:
+    """Raises NotAuthorized; CommandRefused: it was asked about filters that are others now."""
+    asked = concerned(name, session)
+    await permit(asked)
+    if concerned(name, session) != asked:
+        raise CommandRefused(f"{name} is subscribed to something else since just now", "try again")
 
 
 def own_filters(session: Session) -> list[str]:

@@ -16,8 +16,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from broker.errors import CommandRefused
 from broker.web.answers import answering
-from broker.web.permitted import EVERY_TOPIC
+from broker.web.permitted import EVERY_TOPIC, Permit
 
 PATH = "/log/trim"
 
@@ -49,18 +50,23 @@ def routes(trims: Trims) -> list[Route]:
     def asked(request: Request) -> Sequence[str]:
         return request.query_params.getlist("filter") or EVERY_TOPIC
 
-    def under_way(_: Request) -> Sequence[str]:
-        return trims.filters or EVERY_TOPIC
+    async def permit_for_last(request: Request) -> None:
+        last = trims.filters
+        await Permit(request).require(last or EVERY_TOPIC)
+        if trims.filters is not last:
+            raise CommandRefused("another one has begun just now", "try again")
 
-    async def get(_: Request) -> JSONResponse:
+    async def get(request: Request) -> JSONResponse:
+        await permit_for_last(request)
         return JSONResponse(trims.state())
 
-    async def delete(_: Request) -> JSONResponse:
+    async def delete(request: Request) -> JSONResponse:
+        await permit_for_last(request)
         trims.cancel()
         return JSONResponse(trims.state())
 
     return [
         Route(PATH, answering(post, asked), methods=["POST"]),
-        Route(PATH, answering(get, under_way), methods=["GET"]),
-        Route(PATH, answering(delete, under_way), methods=["DELETE"]),
+        Route(PATH, answering(get, None), methods=["GET"]),
+        Route(PATH, answering(delete, None), methods=["DELETE"]),
     ]

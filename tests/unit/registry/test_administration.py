@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 
 import pytest
 
 from broker.config import Config
 from broker.documents import CursorDocument, SessionDocument, SubscriptionDocument, WillDocument
 from broker.documents.queues import GroupDocument
-from broker.errors import CommandRefused, NotFound, QuotaExceeded, ReplaySpecInvalid, StoreFull
+from broker.errors import (
+    CommandRefused,
+    NotAuthorized,
+    NotFound,
+    QuotaExceeded,
+    ReplaySpecInvalid,
+    StoreFull,
+)
 from broker.message import Offset
 from broker.registry.administration import REMOVED, SKIPPED, Moved, near_names
 from broker.registry.groups.queues import Queues
@@ -314,6 +321,41 @@ async def test_a_fork_needs_a_name_that_nobody_has_and_room(world: World) -> Non
     with pytest.raises(QuotaExceeded):
         await fork("sub1", "sub4")
     assert not world.sessions.has_durable("sub4")
+
+
+@pytest.mark.parametrize("command", ["seek", "fork", "remove"])
+async def test_who_subscribes_while_it_is_asked_whether_that_may_be_is_left_alone(
+    world: World, command: str
+) -> None:
+    subscriber = await subscribed(world)
+
+    async def asked(_: Iterable[str]) -> None:
+        subscriber.subscribe(subscription("secret"))
+
+    does = getattr(world.administration, command)
+    with pytest.raises(CommandRefused, match="subscribed to something else"):
+        await does("sub1", *{"seek": ["latest"], "fork": ["new"], "remove": []}[command], asked)
+    await world.settled()
+    assert world.sessions.has_durable("sub1")
+    assert not world.sessions.has_durable("new")
+
+
+async def test_who_subscribes_while_the_place_is_found_is_asked_about_again(world: World) -> None:
+    subscriber, asked, routed = await subscribed(world), [], world.delivery.routed
+
+    async def meanwhile(through: Offset) -> None:
+        subscriber.subscribe(subscription("secret"))
+        await routed(through)
+
+    async def ask(filters: Iterable[str]) -> None:
+        asked.append([*filters])
+        if "secret" in asked[-1]:
+            raise NotAuthorized("secret")
+
+    world.delivery.routed = meanwhile  # type: ignore[method-assign]
+    with pytest.raises(NotAuthorized):
+        await world.administration.seek("sub1", "latest", ask)
+    assert asked == [["t"], ["t", "secret"]]
 
 
 async def test_two_forks_at_once_do_not_wait_for_each_other_for_ever(world: World) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import httpx
 import pytest
@@ -51,6 +51,21 @@ async def test_it_is_begun_looked_at_and_ended() -> None:
         assert (await http.get("/log/trim")).json() == {"done": False}
         await http.delete("/log/trim")
     assert trims.calls == [("@-1h", ["a/#", "b"], True, False), ("5", [], False, True), "cancel"]
+
+
+@pytest.mark.parametrize("method", ["DELETE", "GET"])
+async def test_one_that_begins_while_it_is_asked_about_the_last_is_not_touched(method: str) -> None:
+    trims = Asked()
+
+    class Last(list[str]):
+        def __iter__(self) -> Iterator[str]:
+            trims.filters = ["others"]
+            return super().__iter__()
+
+    trims.filters = Last(["jobs"])
+    async with client(trims) as http:
+        answer = await http.request(method, "/log/trim")
+    assert (answer.status_code, trims.calls) == (409, [])
 
 
 @pytest.mark.parametrize(
