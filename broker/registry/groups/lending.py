@@ -43,8 +43,8 @@ from broker.session.session import Session
 Event = MemberDocument | ReportDocument | str
 """The name of a broker: that it has died."""
 
-TAKEN_BACK_AT_ONCE_MAX = 100
-"""Workers of a dead broker that are taken out of their group in one turn of the loop: some ms."""
+AT_ONCE_MAX = 100
+"""Workers that join a group, or that go with their broker, in one turn of the loop: some ms."""
 
 logger = logging.getLogger(__name__)
 
@@ -170,6 +170,8 @@ class Lending:
     async def _work_off(self, name: str, events: deque[Event]) -> None:
         try:
             while events:
+                if len(events) % AT_ONCE_MAX == 0:
+                    await asyncio.sleep(0)
                 group = await self._open(name, events)
                 if group is None:
                     break  # Whoever opens it later finds all of that in the log.
@@ -207,10 +209,7 @@ class Lending:
         async with group.lock:
             if not self._is_there(document):  # Its broker died meanwhile, maybe: nobody else heard.
                 self._log.append([], operations=[Delete(MemberDocument, key)])
-                return
-            if key in self._remotes:
-                return
-            if self._groups.get(group.name) is group:
+            elif key not in self._remotes and self._groups.get(group.name) is group:
                 remote = self._add(group, document)
                 await group.add(remote.session, remote.grant, remote)
 
@@ -239,7 +238,7 @@ class Lending:
         of = [r for r in self._remotes.values() if (r.group, r.broker) == (group.name, broker)]
         for number, remote in enumerate(of, 1):
             self._gone(remote, hold=False)
-            if number % TAKEN_BACK_AT_ONCE_MAX == 0:
+            if number % AT_ONCE_MAX == 0:
                 await asyncio.sleep(0)
         self._log.append([], operations=[Delete(MemberDocument, (group.name, broker))])
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from itertools import pairwise
+
 import pytest
 
-from broker.documents import OwnerDocument
+from broker.documents import OwnerDocument, Put
+from broker.documents.queues import MemberDocument
 from broker.errors import StoreUnavailable
 from broker.store.shared.memory_log import MemoryLog
 from tests.support.groups import GROUP, member, numbers, publish, unsubscribe
+from tests.support.patience import PATIENCE_S
 from tests.support.two_brokers import (
     acknowledged,
     both_settled,
@@ -171,7 +176,7 @@ async def test_a_group_that_fails_cuts_off_its_workers_elsewhere_too() -> None:
 async def test_the_workers_of_a_broker_that_died_are_taken_out_in_parts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("broker.registry.groups.lending.TAKEN_BACK_AT_ONCE_MAX", 2)
+    monkeypatch.setattr("broker.registry.groups.lending.AT_ONCE_MAX", 2)
     log = MemoryLog()
     async with two_brokers(log=log) as (a, b):
         here = await member(a, "w0")
@@ -263,3 +268,25 @@ async def test_a_group_that_has_ended_leaves_nothing_in_memory() -> None:
         await both_settled(a, b)
         assert a.groups.get(GROUP) is None
         assert (lending._left, lending._loans, lending._remotes) == ({}, {}, {})
+
+
+async def test_workers_that_come_in_one_commit_join_in_parts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("broker.registry.groups.lending.AT_ONCE_MAX", 2)
+    async with two_brokers() as (a, b):
+        await member(a, "w0")
+        await both_settled(a, b)
+        numbers = range(10, 17)
+        members = [Put(MemberDocument(GROUP, id_of(b), n, f"w{n}", 20)) for n in numbers]
+        joined: list[int] = []
+
+        async def look() -> None:
+            while len(a.groups.lending._remotes) < len(members):
+                await asyncio.sleep(0)
+                joined.append(len(a.groups.lending._remotes))
+
+        async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as both:
+            both.create_task(look())
+            both.create_task(b.log.commit_now(members))
+        assert max(after - before for before, after in pairwise(joined)) <= 2
