@@ -33,10 +33,10 @@ from broker.errors import StoreUnavailable
 from broker.plural import counted
 from broker.store.shared.address import SCHEME
 from broker.store.shared.jetstream import look, make_stream
-from cli import nats_nodes
 from cli.bench.connection import NAP_MANY_S, LoadError, Loop
 from cli.bench.load import UNLIMITED, Publisher, Subscriber
 from cli.bench.packets import Shape
+from cli.operate import nats_nodes
 
 NODES = 3
 FORM_S = 60.0

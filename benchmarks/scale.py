@@ -40,10 +40,10 @@ from broker.mqtt.encode import encode
 from broker.mqtt.fields import string, varint
 from broker.mqtt.packets import MQTT_3_1_1, Subscribe, SubscriptionRequest, Unsubscribe
 from broker.topics import REPLAY_ENDED, REPLAY_PREFIX
-from cli.address import Address
 from cli.bench.connection import NAP_MANY_S, NAP_S, Connection, LoadError, Loop
 from cli.bench.load import Publisher, Subscriber
 from cli.bench.packets import Shape
+from cli.net.address import Address
 
 SCALE_JSON = RESULTS / "scale.json"
 IN_FLIGHT = 1000

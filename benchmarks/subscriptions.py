@@ -23,9 +23,9 @@ from broker.mqtt.encode import encode
 from broker.mqtt.packets import MQTT_3_1_1, Publish, Subscribe, SubscriptionRequest, Unsubscribe
 from broker.session.session import Session
 from broker.topics import is_literal
-from cli.address import Address
 from cli.bench.connection import HANDSHAKE_S, Connection, ConnectionClosed, LoadError, Loop
 from cli.bench.packets import packet, text
+from cli.net.address import Address
 
 LEVELS = 5
 SPREAD = 7919

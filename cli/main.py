@@ -19,7 +19,6 @@ from broker.errors import (
     StoreFull,
     StoreInUse,
 )
-from cli import output
 from cli.commands import (
     acl,
     backup,
@@ -62,9 +61,10 @@ from cli.commands import (
     user,
 )
 from cli.dashes import DashedArguments
-from cli.failure import CommandFailed, ConnectionLost, Exit, OutputClosed
 from cli.mosquitto import KnowsMosquitto
 from cli.subcommands import with_subcommands
+from cli.terminal import output
+from cli.terminal.failure import CommandFailed, ConnectionLost, Exit, OutputClosed
 
 app = typer.Typer(
     name="pubsub",

@@ -40,7 +40,7 @@ GroupFilter = Annotated[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerOptions:
-    """Which broker, and as whom: of each command that connects by MQTT. See `cli/sources.py`."""
+    """Which broker, and as whom: of each command that connects. See `cli/net/sources.py`."""
 
     host: Annotated[
         str | None,
@@ -110,7 +110,7 @@ class BrokerOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdministratorOptions:
-    """Which broker is administered, and as whom. See `cli/where.py`."""
+    """Which broker is administered, and as whom. See `cli/operate/where.py`."""
 
     data_dir: Annotated[
         Path | None,

@@ -20,8 +20,8 @@ from broker.server.reloading import AFTER_A_RESTART
 from broker.settings.bounds import BOUNDS
 from broker.settings.listeners import Listener
 from broker.store.sqlite.files import schema
-from cli.failure import Exit
 from cli.main import app
+from cli.terminal.failure import Exit
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

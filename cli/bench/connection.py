@@ -12,9 +12,9 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from broker.errors import PubSubError
-from cli.address import Address
 from cli.bench.packets import packet, text
-from cli.burst import NOT_NOW
+from cli.net.address import Address
+from cli.net.burst import NOT_NOW
 
 READ_BYTES = 256 * 1024
 HANDSHAKE_S = 30.0
@@ -64,7 +64,7 @@ class Loop:
     def tls_of(self, address: Address) -> ssl.SSLContext:
         """Made once for all connections: it reads the certificates that are trusted."""
         if address not in self._tls:
-            from cli.tls import context_of
+            from cli.net.tls import context_of
 
             self._tls[address] = context_of(address)
         return self._tls[address]

@@ -8,7 +8,6 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from functools import lru_cache
 
-from cli.address import Address
 from cli.bench.connection import READ_BYTES, Connection, LoadError, Loop, SubscriptionRefused
 from cli.bench.histogram import Histogram
 from cli.bench.packets import (
@@ -24,6 +23,7 @@ from cli.bench.packets import (
     packet,
     text,
 )
+from cli.net.address import Address
 
 WRITE_BYTES = 128 * 1024
 """Of one publisher at a time, so that it looks at acknowledgements in between."""

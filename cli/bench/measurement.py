@@ -23,8 +23,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from broker.topics import refuse_control_characters, validate_name
-from cli import output
-from cli.address import Address
 from cli.bench.connection import (
     NAP_MANY_S,
     NAP_S,
@@ -37,8 +35,10 @@ from cli.bench.connection import (
 from cli.bench.histogram import Histogram
 from cli.bench.load import RING_STEP, UNLIMITED, Publisher, Subscriber, follow
 from cli.bench.packets import Shape
-from cli.failure import CommandFailed, Exit
-from cli.interrupt import Interrupt
+from cli.net.address import Address
+from cli.terminal import output
+from cli.terminal.failure import CommandFailed, Exit
+from cli.terminal.interrupt import Interrupt
 
 STALL_S = 10.0
 """What has not come after so long without anything coming does not come any more."""

@@ -10,10 +10,10 @@ import math
 from dataclasses import dataclass
 
 from broker.plural import counted
-from cli import output
 from cli.bench.histogram import Histogram
 from cli.bench.measurement import Measurement
-from cli.failure import CommandFailed
+from cli.terminal import output
+from cli.terminal.failure import CommandFailed
 
 BAR_CHARACTERS = 40
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999}

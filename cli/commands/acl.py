@@ -64,8 +64,8 @@ def add(
 
     Something is allowed if some rule of the user or its roles allows it, and none denies it.
     """
-    from cli import acl
-    from cli.where import find
+    from cli.operate import acl
+    from cli.operate.where import find
 
     acl.add(find(broker), acl.rule(name, effect, right, topic_filter, role=role))
 
@@ -81,8 +81,8 @@ def rm(
     broker: AdminOptions,
 ) -> None:
     """Remove a rule. What it allowed is not delivered any more."""
-    from cli import acl
-    from cli.where import find
+    from cli.operate import acl
+    from cli.operate.where import find
 
     acl.rm(find(broker), acl.rule(name, effect, right, topic_filter, role=role))
 
@@ -96,8 +96,8 @@ def ls(
     json: Json = False,
 ) -> None:
     """All rules, of users and of roles."""
-    from cli import acl
-    from cli.where import find
+    from cli.operate import acl
+    from cli.operate.where import find
 
     acl.ls(find(broker), name, role=role, json=json)
 
@@ -118,8 +118,8 @@ def check(
 
     `read` is to read again what was published before. Exit code 77: it is not allowed.
     """
-    from cli import acl
-    from cli.where import find
+    from cli.operate import acl
+    from cli.operate.where import find
 
     acl.check(find(broker), user, right, topic, client_id=client_id, json=json)
 
@@ -134,7 +134,7 @@ def take(
 
     All that it does not allow is denied then, so users do not have the role standard any more.
     """
-    from cli import acl
-    from cli.where import find
+    from cli.operate import acl
+    from cli.operate.where import find
 
     acl.take(find(broker), file)

@@ -24,6 +24,6 @@ def run(
 
     Also while the broker runs: the copy is of one moment.
     """
-    from cli.backup import backup
+    from cli.care.backup import backup
 
     backup(data_dir, file, json=json)

@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from cli.address import check_client_id
 from cli.blocks import with_blocks
+from cli.net.address import check_client_id
+from cli.net.sources import find
 from cli.options import BrokerOptions, Qos, finite, unique
-from cli.sources import find
 
 EXAMPLES = """\b
 Examples:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from cli import output
 from cli.blocks import with_blocks
 from cli.options import AdminOptions
+from cli.terminal import output
 
 EXAMPLES = """\b
 Example:
@@ -18,8 +18,8 @@ def run(*, broker: AdminOptions) -> None:
 
     No connection is lost. If something is wrong in them, what was in force stays in force.
     """
-    from cli.admin import request
-    from cli.where import find
+    from cli.operate.admin import request
+    from cli.operate.where import find
 
     said = request("POST", "/reload", find(broker))
     changed, restart = said["changed"], said["restart"]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from cli import output
 from cli.blocks import with_blocks
 from cli.commands.broker_stop import Timeout
 from cli.options import AdminOptions
+from cli.terminal import output
 
 EXAMPLES = """\b
 Example:
@@ -21,9 +21,9 @@ def run(*, broker: AdminOptions, timeout: Timeout = 30.0) -> None:
 
     Its clients go on at the others.
     """
-    from cli.remote import Remote
-    from cli.stopping import stop
-    from cli.where import find
+    from cli.operate.remote import Remote
+    from cli.operate.stopping import stop
+    from cli.operate.where import find
 
     where = find(broker)
     stop(where, timeout, "/drain?for_good=true")

@@ -66,8 +66,8 @@ def run(
     from broker.config import Config
     from broker.server import serving
     from broker.server.reloading import Source
-    from cli import core_dumps, heap
-    from cli.diagnostics import Diagnostics
+    from cli.process import core_dumps, heap
+    from cli.process.diagnostics import Diagnostics
 
     overrides = {
         "host": host,

@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
-from cli import output
 from cli.blocks import with_blocks
 from cli.options import AdminOptions
+from cli.terminal import output
 
 EXAMPLES = """\b
 Examples:
@@ -34,9 +34,9 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="As one line of JSON.")] = False,
 ) -> None:
     """What the broker on a data directory is doing."""
-    from cli import status
-    from cli.admin import request
-    from cli.where import find
+    from cli.operate import status
+    from cli.operate.admin import request
+    from cli.operate.where import find
 
     told = request("GET", "/status", find(broker))
     if as_json:

@@ -33,7 +33,7 @@ def run(
 
     One elsewhere is only asked to.
     """
-    from cli.stopping import stop
-    from cli.where import find
+    from cli.operate.stopping import stop
+    from cli.operate.where import find
 
     stop(find(broker), timeout, "/drain" if drain else "/stop")

@@ -37,6 +37,6 @@ def run(
     An authority, if there is none, and what it signs: for the broker, or with --client for one of
     its clients. Keys get mode 0600.
     """
-    from cli.cert_create import create
+    from cli.operate.cert_create import create
 
     create(directory, names or [], client, days, force=force)

@@ -24,6 +24,6 @@ def run(
 
     It goes into the list of revocations (crl.pem), which a listener reads with tls_crl.
     """
-    from cli.cert_revoke import revoke
+    from cli.operate.cert_revoke import revoke
 
     revoke(directory, certificate)

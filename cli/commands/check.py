@@ -31,7 +31,7 @@ def run(
     Also while the broker runs. Damage ends it with exit code 74.
     """
     from broker.config import DATABASE
-    from cli.check import check
-    from cli.database import database_of
+    from cli.care.check import check
+    from cli.log.database import database_of
 
     check(data_dir / DATABASE if file is None else database_of(file), json=json)

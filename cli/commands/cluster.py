@@ -46,7 +46,7 @@ def up(
     ] = 4222,
 ) -> None:
     """Run three nodes on this machine, to try it out, until Ctrl-C."""
-    from cli import cluster
+    from cli.operate import cluster
 
     cluster.up(directory, port)
 
@@ -70,7 +70,7 @@ def init(
 ) -> None:
     """Make the log that brokers are to share."""
     from broker.store.shared.access import Access
-    from cli import cluster
+    from cli.operate import cluster
 
     cluster.init(store, replicas, bytes_max, Access(credentials, ca, cert, key))
 
@@ -85,7 +85,7 @@ def status(
 ) -> None:
     """Say which nodes keep the log, how much it is, and who lives."""
     from broker.store.shared.access import Access
-    from cli import cluster
+    from cli.operate import cluster
 
     cluster.status(store, Access(credentials, ca, cert, key), as_json=json)
 
@@ -94,6 +94,6 @@ def config(
     name: Annotated[str, typer.Argument(help="Of the log, as in nats://a,b,c/NAME.")] = "log",
 ) -> None:
     """Print what the configuration of each node needs to have."""
-    from cli import cluster
+    from cli.operate import cluster
 
     cluster.config(name)

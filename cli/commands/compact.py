@@ -23,6 +23,6 @@ def run(
 
     The broker has to be stopped. Needs as much free space as the log has used pages.
     """
-    from cli.compact import compact
+    from cli.care.compact import compact
 
     compact(data_dir, json=json)

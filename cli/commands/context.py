@@ -49,7 +49,8 @@ def add(
     What has the name is replaced. A password that is typed or piped in is kept in the file, which
     is for its owner alone.
     """
-    from cli import contexts, output
+    from cli.net import contexts
+    from cli.terminal import output
 
     context = contexts.made_of(name, broker, admin)
     contexts.save(contexts.load().with_one(name, context, select=select))
@@ -63,7 +64,7 @@ def select(name: Name) -> None:
 
     They do, where neither options nor PUBSUB_URL name another.
     """
-    from cli import contexts
+    from cli.net import contexts
 
     contexts.save(contexts.load().selecting(name))
 
@@ -72,13 +73,13 @@ def ls(
     json: Annotated[bool, typer.Option("--json", help="A line of JSON for each.")] = False,
 ) -> None:
     """Which there are; * is the selected one. Passwords are not shown."""
-    from cli import contexts
+    from cli.net import contexts
 
     contexts.show(as_json=json)
 
 
 def rm(name: Name) -> None:
     """Forget one, and its password."""
-    from cli import contexts
+    from cli.net import contexts
 
     contexts.save(contexts.load().without(name))

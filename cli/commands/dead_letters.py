@@ -49,8 +49,8 @@ def ls(
     json: Annotated[bool, typer.Option("--json", help="A line of JSON for each.")] = False,
 ) -> None:
     """Messages that no worker of a group could deal with, and why."""
-    from cli import queues
-    from cli.where import find
+    from cli.operate import queues
+    from cli.operate.where import find
 
     queues.list_letters(find(broker), group, topic_filter, json=json)
 
@@ -67,8 +67,8 @@ def show(
     json: Annotated[bool, typer.Option("--json", help="As one line of JSON.")] = False,
 ) -> None:
     """A dead letter, and the payload of its message."""
-    from cli import queues
-    from cli.where import find
+    from cli.operate import queues
+    from cli.operate.where import find
 
     queues.show_letter(find(broker), group, offset, topic_filter, json=json)
 
@@ -87,8 +87,8 @@ def redrive(
 
     It tries them as if it had never done so.
     """
-    from cli import queues
-    from cli.where import find
+    from cli.operate import queues
+    from cli.operate.where import find
 
     _say_which(offset, all_of_them)
     queues.change_letters(find(broker), "redrive", group, offset, topic_filter, json=json)
@@ -108,8 +108,8 @@ def drop(
 
     Their messages are not kept for them any more.
     """
-    from cli import queues
-    from cli.where import find
+    from cli.operate import queues
+    from cli.operate.where import find
 
     _say_which(offset, all_of_them)
     queues.change_letters(find(broker), "drop", group, offset, topic_filter, json=json)

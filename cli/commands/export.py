@@ -42,8 +42,8 @@ def run(
     json: Annotated[bool, typer.Option("--json", help="What was done, as JSON.")] = False,
 ) -> None:
     """Messages of the log into a file: JSON lines, CSV or Parquet."""
-    from cli.export import export, format_of
-    from cli.history import Options
+    from cli.log.export import export, format_of
+    from cli.log.history import Options
 
     *filters, name = arguments
     path = Path(name)

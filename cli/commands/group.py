@@ -66,9 +66,9 @@ def create(
     It keeps all of them from now on, stays until `pubsub group rm`, and tries again what a worker
     refuses.
     """
-    from cli import queues
-    from cli.periods import milliseconds, span_ms
-    from cli.where import find
+    from cli.operate import queues
+    from cli.operate.where import find
+    from cli.terminal.periods import milliseconds, span_ms
 
     first_ms, max_ms = span_ms("--backoff", backoff)
     asked = {
@@ -87,8 +87,8 @@ def ls(
     json: Annotated[bool, typer.Option("--json", help="A line of JSON for each group.")] = False,
 ) -> None:
     """Groups of workers. Those of Shared Subscriptions of clients, too."""
-    from cli import queues
-    from cli.where import find
+    from cli.operate import queues
+    from cli.operate.where import find
 
     queues.ls(find(broker), json=json)
 
@@ -102,8 +102,8 @@ def show(
     json: Annotated[bool, typer.Option("--json", help="As one line of JSON.")] = False,
 ) -> None:
     """What a group is, and what waits in it."""
-    from cli import queues
-    from cli.where import find
+    from cli.operate import queues
+    from cli.operate.where import find
 
     queues.show(find(broker), name, topic_filter, json=json)
 
@@ -119,8 +119,8 @@ def seek(
     json: Annotated[bool, typer.Option("--json", help="As one line of JSON.")] = False,
 ) -> None:
     """Let a group go on at another place, as `pubsub subscribers seek`."""
-    from cli import queues, subscribers
-    from cli.where import find
+    from cli.operate import queues, subscribers
+    from cli.operate.where import find
 
     where = find(broker)
     group = queues.named(where, name, topic_filter)
@@ -141,7 +141,7 @@ def rm(
 
     What it has not handed out is counted as dropped. Its dead letters stay.
     """
-    from cli import queues
-    from cli.where import find
+    from cli.operate import queues
+    from cli.operate.where import find
 
     queues.rm(find(broker), name, topic_filter, json=json)

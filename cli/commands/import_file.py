@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from cli.blocks import with_blocks
+from cli.net.sources import find_without_topic
 from cli.options import BrokerOptions
-from cli.sources import find_without_topic
 
 EXAMPLES = """\b
 Examples:
@@ -43,8 +43,8 @@ def run(
     json: Annotated[bool, typer.Option("--json", help="What was done, as JSON.")] = False,
 ) -> None:
     """Publish what an export has; the broker runs."""
-    from cli.export import format_of
-    from cli.import_file import import_file
+    from cli.log.export import format_of
+    from cli.log.import_file import import_file
 
     import_file(
         file,

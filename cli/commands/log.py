@@ -74,7 +74,7 @@ def run(
     count: Annotated[bool, typer.Option("--count", help="Only how many there are.")] = False,
 ) -> None:
     """What was published, whether or not the broker runs."""
-    from cli.history import Options
+    from cli.log.history import Options
 
     if follow and (count or until is not None):
         raise typer.BadParameter("--follow does not end: leave --count and --until out")
@@ -87,7 +87,7 @@ def run(
         raise typer.BadParameter("--latest takes topics, --as-of, and how to write them")
     address = None
     if broker.names_one:
-        from cli.sources import find
+        from cli.net.sources import find
 
         address, url_topic = find(broker)
         filters = [*(filters or ()), *([] if url_topic is None else [url_topic])]
@@ -115,10 +115,10 @@ def run(
         address=address,
     )
     if latest:
-        from cli.show_topics import show_latest
+        from cli.log.show_topics import show_latest
 
         show_latest(options)
     else:
-        from cli.show_log import show
+        from cli.log.show_log import show
 
         show(options)

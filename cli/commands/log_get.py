@@ -27,7 +27,7 @@ def run(
     raw: Annotated[bool, typer.Option("--raw", help="The bytes of the payload only.")] = False,
 ) -> None:
     """Messages by their offsets, with all properties."""
-    from cli.one_message import show
+    from cli.log.one_message import show
 
     if json and raw:
         raise typer.BadParameter("use one of --json and --raw")

@@ -34,6 +34,6 @@ def run(
     json: Annotated[bool, typer.Option("--json", help="A line of JSON per topic.")] = False,
 ) -> None:
     """The topics of the log: messages, bytes, first and last."""
-    from cli.show_topics import show
+    from cli.log.show_topics import show
 
     show(data_dir, tuple(filters or ()), sort=sort.value, json=json)

@@ -38,7 +38,7 @@ def run(
     Never what is retained, nor what a durable subscriber has not acknowledged (but --unread). The
     space is used for new messages; `pubsub compact` gives it back.
     """
-    from cli.log_trim import trim
-    from cli.where import find
+    from cli.log.log_trim import trim
+    from cli.operate.where import find
 
     trim(find(broker), before, filters or [], dry_run=dry_run, unread=unread, yes=yes, json=json)

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from cli.address import check_client_id, check_string
 from cli.blocks import with_blocks
-from cli.connecting import address_of
+from cli.net.address import check_client_id, check_string
+from cli.net.connecting import address_of
 from cli.options import BrokerOptions, ClientOptions, Qos, finite, unique
 
 EXAMPLES = """\b
@@ -91,8 +91,8 @@ def run(
     ] = False,
 ) -> None:
     """Publish; done when the broker has it on its disk."""
-    from cli import publish
-    from cli.later import duration, later
+    from cli.messages import publish
+    from cli.messages.later import duration, later
 
     address, url_topic = address_of(broker, client)
     properties = [_property(text) for text in user_property or ()]
@@ -130,7 +130,7 @@ def run(
     if not given:
         if sources or not sys.stdin.isatty():
             raise typer.BadParameter("a topic is missing: pubsub pub TOPIC MESSAGE")
-        from cli import interactive
+        from cli.messages import interactive
 
         interactive.publish_lines(options)
     elif stdin_lines:

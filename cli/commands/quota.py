@@ -62,8 +62,8 @@ def put(
     broker: AdminOptions,
 ) -> None:
     """Limit what a user may use, in place of the quota that it had."""
-    from cli import quotas
-    from cli.where import find
+    from cli.operate import quotas
+    from cli.operate.where import find
 
     limits = {
         "connections": connections,
@@ -87,8 +87,8 @@ def ls(
     json: Annotated[bool, typer.Option("--json", help="A line of JSON for each.")] = False,
 ) -> None:
     """Which there are."""
-    from cli import quotas
-    from cli.where import find
+    from cli.operate import quotas
+    from cli.operate.where import find
 
     quotas.ls(find(broker), as_json=json)
 
@@ -96,7 +96,7 @@ def ls(
 @with_blocks
 def rm(name: Name, role: Role = False, *, broker: AdminOptions) -> None:
     """Limit it no more."""
-    from cli import quotas
-    from cli.where import find
+    from cli.operate import quotas
+    from cli.operate.where import find
 
     quotas.remove(find(broker), name, role=role)

@@ -30,6 +30,6 @@ def run(
 
     The broker has to be stopped. No offset is given twice afterwards.
     """
-    from cli.restore import restore
+    from cli.care.restore import restore
 
     restore(file, data_dir, replace=replace, json=json)

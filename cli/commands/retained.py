@@ -29,8 +29,8 @@ def run(
     ] = None,
 ) -> None:
     """What is retained, whether or not the broker runs."""
-    from cli.history import Options
-    from cli.retained import show
+    from cli.log.history import Options
+    from cli.log.retained import show
 
     if json + csv + (format is not None) > 1:
         raise typer.BadParameter("use one of --json, --csv and -F")

@@ -26,8 +26,8 @@ def run(
 
     There is none: exit code 66.
     """
-    from cli.one_message import show
-    from cli.retained import of_topic
+    from cli.log.one_message import show
+    from cli.log.retained import of_topic
 
     if json and raw:
         raise typer.BadParameter("use one of --json and --raw")

@@ -25,8 +25,8 @@ def run(
     json: Annotated[bool, typer.Option("--json", help="A line of JSON per message.")] = False,
 ) -> None:
     """What was retained before; an empty payload removed it."""
-    from cli.history import Options
-    from cli.show_log import show
+    from cli.log.history import Options
+    from cli.log.show_log import show
 
     show(
         Options(

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from cli.blocks import with_blocks
+from cli.net.sources import find_without_topic
 from cli.options import BrokerOptions, DataDir
-from cli.sources import find_without_topic
 
 EXAMPLES = """\b
 Examples:
@@ -27,6 +27,6 @@ def run(
     json: Annotated[bool, typer.Option("--json", help="What was done, as JSON.")] = False,
 ) -> None:
     """Retain nothing on these topics any more; the broker runs."""
-    from cli.retained import remove
+    from cli.log.retained import remove
 
     remove(data_dir, find_without_topic(broker), topics, json=json)

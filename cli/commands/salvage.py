@@ -26,6 +26,6 @@ def run(
 
     It goes into a new log, and what is lost is said. The damaged files stay as they are.
     """
-    from cli.salvage import salvage
+    from cli.care.salvage import salvage
 
     salvage(data_dir, to, json=json)

@@ -38,8 +38,8 @@ def run(
 
     Without a query: the views that there are.
     """
-    from cli.sql import list_views, show
-    from cli.times import seconds
+    from cli.log.sql import list_views, show
+    from cli.terminal.times import seconds
 
     if json and csv:
         raise typer.BadParameter("use one of --json and --csv")

@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from cli import output
-from cli.address import check_client_id
 from cli.blocks import with_blocks
-from cli.connecting import address_of
+from cli.net.address import check_client_id
+from cli.net.connecting import address_of
 from cli.options import BrokerOptions, ClientOptions, OptionalQos, finite, unique
+from cli.terminal import output
 
 EXAMPLES = """\b
 Examples:
@@ -154,9 +154,9 @@ def run(
 ) -> None:
     """Subscribe, and write each message to standard output."""
     from broker.topics import SHARE_PREFIX
-    from cli import subscribe
-    from cli.execute import Command
-    from cli.format import compile_format, json_format, plain_format
+    from cli.messages import subscribe
+    from cli.messages.execute import Command
+    from cli.messages.format import compile_format, json_format, plain_format
 
     address, url_topic = address_of(broker, client)
     filters = [*(topics or ()), *(topic_options or ())]
@@ -193,7 +193,7 @@ def run(
         _check_replayed(filters, start)
     times_as_fast = None
     if speed is not None:
-        from cli.pace import factor
+        from cli.messages.pace import factor
 
         times_as_fast = factor(speed)
         if times_as_fast is None or start is None or client_id is not None or command is not None:
@@ -242,7 +242,7 @@ def run(
         raise typer.Exit(subscribe.subscribe(options))
     if not (sys.stdin.isatty() and terminal):
         raise typer.BadParameter("a topic is missing: pubsub sub TOPIC")
-    from cli import interactive
+    from cli.messages import interactive
 
     interactive.subscribe_lines(options)
 
@@ -264,8 +264,8 @@ def _place(option: str, spec: str | None, *, quiet: bool, point: bool = False) -
     User Property.)"""
     from broker.errors import ReplaySpecInvalid
     from broker.replay.spec import parse_point
-    from cli.failure import CommandFailed
-    from cli.times import canonical
+    from cli.terminal.failure import CommandFailed
+    from cli.terminal.times import canonical
 
     if spec is None:
         return None

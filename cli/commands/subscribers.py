@@ -31,7 +31,7 @@ def run(
 
     LAG are the messages that it has not acknowledged, BEHIND is how old the oldest of them is.
     """
-    from cli.subscribers import ls
-    from cli.where import find
+    from cli.operate.subscribers import ls
+    from cli.operate.where import find
 
     ls(find(broker), json=json)

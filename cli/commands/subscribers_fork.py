@@ -27,7 +27,7 @@ def run(
 
     What that one has in flight, the new one is sent, too.
     """
-    from cli.subscribers import fork
-    from cli.where import find
+    from cli.operate.subscribers import fork
+    from cli.operate.where import find
 
     fork(find(broker), name, new, json=json)

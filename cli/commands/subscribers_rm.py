@@ -26,7 +26,7 @@ def run(
 
     A group ends when nobody is subscribed to it any more.
     """
-    from cli.subscribers import rm
-    from cli.where import find
+    from cli.operate.subscribers import rm
+    from cli.operate.where import find
 
     rm(find(broker), name, json=json)

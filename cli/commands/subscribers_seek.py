@@ -30,7 +30,7 @@ def run(
     Back: it is sent again what lies between. Forward: that is skipped, and counted. What is in
     flight stays so until it is acknowledged.
     """
-    from cli.subscribers import seek
-    from cli.where import find
+    from cli.operate.subscribers import seek
+    from cli.operate.where import find
 
     seek(find(broker), name, to, dry_run=dry_run, json=json)

@@ -24,7 +24,7 @@ def run(
     json: Annotated[bool, typer.Option("--json", help="As one line of JSON.")] = False,
 ) -> None:
     """One subscriber: its filters, its place, what is in flight."""
-    from cli.subscribers import show
-    from cli.where import find
+    from cli.operate.subscribers import show
+    from cli.operate.where import find
 
     show(find(broker), name, json=json)

@@ -73,8 +73,8 @@ def add(
     who gives no name, where --allow-anonymous lets that in.
     """
     from broker.security.names import ADMIN, STANDARD
-    from cli import users
-    from cli.where import find
+    from cli.operate import users
+    from cli.operate.where import find
 
     where = find(broker)
     users.add(
@@ -100,8 +100,8 @@ def passwd(
     broker: AccountOptions,
 ) -> None:
     """Give a user another password. What is connected with the old one is disconnected."""
-    from cli import users
-    from cli.where import find
+    from cli.operate import users
+    from cli.operate.where import find
 
     users.set_password(
         find(broker),
@@ -127,8 +127,8 @@ def roles(
 
     The rules of a role, and its quota, are for all who have it; `pubsub acl ls` lists the rules.
     """
-    from cli import users
-    from cli.where import find
+    from cli.operate import users
+    from cli.operate.where import find
 
     if bool(role) == none:
         raise typer.BadParameter("name the roles that it has from now on, or --none")
@@ -142,8 +142,8 @@ def rm(name: UserName, *, broker: AdminOptions) -> None:
     Its sessions stay until they expire, for who has its name then; `pubsub subscribers rm` ends
     one.
     """
-    from cli import users
-    from cli.where import find
+    from cli.operate import users
+    from cli.operate.where import find
 
     users.rm(find(broker), name)
 
@@ -155,8 +155,8 @@ def ls(
     json: Annotated[bool, typer.Option("--json", help="A line of JSON for each user.")] = False,
 ) -> None:
     """All users, with their roles."""
-    from cli import users
-    from cli.where import find
+    from cli.operate import users
+    from cli.operate.where import find
 
     users.ls(find(broker), json=json)
 
@@ -172,7 +172,7 @@ def take(
     They have the same passwords. Who is there already stays as it is. A hash of an older kind is
     replaced at the first login.
     """
-    from cli import users
-    from cli.where import find
+    from cli.operate import users
+    from cli.operate.where import find
 
     users.take(find(broker), file)

@@ -18,7 +18,7 @@ from broker.errors import StoreUnavailable
 from broker.store.shared.access import Access
 from broker.store.shared.connecting import connect
 from broker.store.shared.jetstream import JetStreamLog, look
-from cli import nats_nodes
+from cli.operate import nats_nodes
 from tests.support.broker_process import ROOT, wait_until
 from tests.support.nodes import Nodes, broker_on, client_of, new_log, running_nodes
 from tests.support.patience import PATIENCE_S

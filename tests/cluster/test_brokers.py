@@ -23,7 +23,7 @@ from broker.mqtt.packets import (
 from broker.mqtt.reasons import ReasonCode
 from broker.store.shared.access import Access
 from broker.store.shared.jetstream import JetStreamLog, look
-from cli import cluster
+from cli.operate import cluster
 from tests.support.broker_process import BrokerProcess, wait_until
 from tests.support.nodes import Nodes, Pair, client_of
 from tests.support.patience import PATIENCE_S

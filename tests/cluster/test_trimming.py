@@ -10,8 +10,8 @@ from broker.errors import LogReplaced
 from broker.store.shared.cluster import ClusterStore
 from broker.store.shared.jetstream import JetStreamLog, look, make_stream
 from broker.store.sqlite.store import SqliteStore
-from cli.backup import backup
-from cli.restore import restore
+from cli.care.backup import backup
+from cli.care.restore import restore
 from tests.support.messages import message, numbered
 from tests.support.nodes import Nodes, new_log
 from tests.support.shared import make_session, opened, rows

@@ -11,7 +11,7 @@ import pytest
 
 from broker.errors import StoreCorrupt
 from broker.message import Offset
-from cli.backup import backup
+from cli.care.backup import backup
 from tests.support.broker_process import ROOT
 from tests.support.messages import message, numbered
 from tests.support.sqlite import opened, problems
@@ -20,8 +20,8 @@ from tests.support.stores import read_all
 CHILD = """
 import os, sys
 from pathlib import Path
-from cli.compact import compact
-from cli.restore import restore
+from cli.care.compact import compact
+from cli.care.restore import restore
 
 left = int(sys.argv[1])
 

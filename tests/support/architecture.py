@@ -50,16 +50,22 @@ WORDS = ROWS[-1]
 REPLAY_SPEC = "broker.replay.spec"
 USED_BY_CLI = {
     "server": {"cli.commands.broker_start"},
-    "at_rest": {"cli.acl", "cli.queues", "cli.quotas", "cli.subscribers", "cli.users"},
-    "security": {"cli.acl", "cli.quotas", "cli.users", "cli.commands.user"},
-    "store": {
-        *("cli.history", "cli.topics", "cli.database", "cli.check", "cli.salvage"),
-        *("cli.copying", "cli.backup", "cli.restore", "cli.compact", "cli.log_trim"),
-        *("cli.queue_view", "cli.cluster", "cli.nats_nodes", "cli.commands.cluster"),
+    "at_rest": {
+        f"cli.operate.{each}" for each in ("acl", "queues", "quotas", "subscribers", "users")
     },
-    "session": {"cli.check", "cli.salvage"},
-    "net": {"cli.admin"},
-    "registry": {"cli.log_trim"},
+    "security": {"cli.operate.acl", "cli.operate.quotas", "cli.operate.users", "cli.commands.user"},
+    "store": {
+        *(
+            f"cli.care.{each}"
+            for each in ("backup", "check", "compact", "copying", "restore", "salvage")
+        ),
+        *(f"cli.log.{each}" for each in ("database", "history", "log_trim", "topics")),
+        *(f"cli.operate.{each}" for each in ("cluster", "nats_nodes", "queue_view")),
+        "cli.commands.cluster",
+    },
+    "session": {"cli.care.check", "cli.care.salvage"},
+    "net": {"cli.operate.admin"},
+    "registry": {"cli.log.log_trim"},
 }
 """What some modules of cli use beside `WORDS` and `REPLAY_SPEC`, which all of them may."""
 

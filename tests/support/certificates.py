@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from broker.settings.listeners import Listener
-from cli.certificates import Certified, authority, client, server
+from cli.operate.certificates import Certified, authority, client, server
 
 NOW = datetime.now(UTC)
 

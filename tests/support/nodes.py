@@ -17,7 +17,7 @@ from broker.errors import StoreUnavailable
 from broker.store.shared.access import ANYBODY, Access
 from broker.store.shared.address import SCHEME
 from broker.store.shared.jetstream import JetStreamLog, make_stream
-from cli import nats_nodes
+from cli.operate import nats_nodes
 from tests.support.broker_process import BrokerProcess
 from tests.support.patience import PATIENCE_S
 from tests.support.raw_client import RawClient

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 
-from cli.address import Address
+from cli.net.address import Address
 
 
 class ScriptedBroker:

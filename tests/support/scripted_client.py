@@ -10,9 +10,9 @@ from paho.mqtt.client import MQTTMessage
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.reasoncodes import ReasonCode
 
-from cli.address import Address
-from cli.client import Acknowledged, UserProperties, packet_properties
-from cli.failure import ConnectionLost
+from cli.net.address import Address
+from cli.net.client import Acknowledged, UserProperties, packet_properties
+from cli.terminal.failure import ConnectionLost
 
 Happening = (
     MQTTMessage | Acknowledged | ConnectionLost | type[KeyboardInterrupt] | Callable[[], object]
@@ -21,7 +21,7 @@ Happening = (
 
 
 class ScriptedClient:
-    """Has the face of `cli.client.Client`. `turns` is the script, `did` what was asked of it."""
+    """Like `cli.net.client.Client`. `turns` is the script, `did` what was asked of it."""
 
     def __init__(self, *turns: Sequence[Happening]) -> None:
         self.turns = deque(turns)

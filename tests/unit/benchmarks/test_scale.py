@@ -25,8 +25,8 @@ from benchmarks.subscriptions import packet_end
 from broker.mqtt.encode import encode
 from broker.mqtt.packets import MQTT_3_1_1, Publish
 from broker.topics import matches
-from cli.address import Address
 from cli.bench.connection import LoadError, Loop
+from cli.net.address import Address
 
 
 def squares(point: int, seconds: float) -> Figures:

@@ -6,9 +6,9 @@ import pytest
 
 from benchmarks.subscriptions import LEVELS, Neighbour, SessionClient, topic, topic_filter
 from broker.topics import TopicTree, is_literal, validate_filter
-from cli.address import Address
 from cli.bench.connection import Loop
 from cli.bench.packets import packet, text
+from cli.net.address import Address
 
 COUNT = 20_000
 

@@ -17,8 +17,8 @@ from broker.errors import (
     StoreUnavailable,
     TopicFilterInvalid,
 )
-from cli.failure import CommandFailed, ConnectionLost, Exit, OutputClosed
 from cli.main import main
+from cli.terminal.failure import CommandFailed, ConnectionLost, Exit, OutputClosed
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_a_start_imports_only_what_is_cheap(script: str) -> None:
 
 @pytest.mark.parametrize("command", ["publish", "subscribe", "interactive"])
 def test_a_client_does_not_wait_for_the_modules_of_the_broker(command: str) -> None:
-    modules = imported(f"import cli.{command}")
+    modules = imported(f"import cli.messages.{command}")
     assert "paho.mqtt.client" in modules
     assert not modules & {"asyncio", "broker.config", "broker.server.server", "httpx", "sqlite3"}
 

@@ -17,7 +17,7 @@ from broker.server.ending import Ending
 from broker.server.reloading import Source
 from broker.server.server import Server
 from broker.server.serving import GC_THRESHOLDS, SWITCH_INTERVAL_S, run
-from cli.admin import is_running
+from cli.operate.admin import is_running
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from cli.address import Address, Tls
 from cli.bench.connection import Connection, ConnectionClosed, ConnectionRefused, LoadError, Loop
 from cli.bench.packets import packet, text
+from cli.net.address import Address, Tls
 from tests.support.certificates import Network
 from tests.support.scripted_broker import ScriptedBroker
 from tests.support.tls_server import TlsServer

@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from cli.address import Address
 from cli.bench.measurement import Options, measure
 from cli.bench.packets import text
 from cli.bench.report import report
-from cli.failure import CommandFailed, Exit
+from cli.net.address import Address
+from cli.terminal.failure import CommandFailed, Exit
 
 Deliver = Callable[[int, bytes], list[bytes]]
 """From the number of a PUBLISH, and it, to what the subscriber gets."""

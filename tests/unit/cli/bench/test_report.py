@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from cli.address import Address
 from cli.bench.connection import Loop
 from cli.bench.measurement import Measurement, Options
 from cli.bench.packets import Shape
 from cli.bench.report import Result, describe, record, report
-from cli.failure import CommandFailed, Exit
-from cli.interrupt import Interrupt
+from cli.net.address import Address
+from cli.terminal.failure import CommandFailed, Exit
+from cli.terminal.interrupt import Interrupt
 
 
 def measurement(loop: Loop, qos: int = 1, subscribers: int = 1) -> Measurement:

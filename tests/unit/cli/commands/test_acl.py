@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from broker.documents import RuleDocument
-from cli import acl as doing
 from cli.commands import acl
+from cli.operate import acl as doing
 from cli.options import AdminOptions
 
 

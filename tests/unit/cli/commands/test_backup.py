@@ -22,7 +22,7 @@ def test_the_options_say_what_is_done(
 ) -> None:
     calls: list[tuple[object, ...]] = []
     monkeypatch.setattr(
-        "cli.backup.backup", lambda *paths, **how: calls.append((*paths, *how.values()))
+        "cli.care.backup.backup", lambda *paths, **how: calls.append((*paths, *how.values()))
     )
     app(["backup", *shlex.split(arguments)], standalone_mode=False)
     assert calls == [called]

@@ -7,9 +7,9 @@ import shlex
 import pytest
 import typer
 
-from cli.address import Address
 from cli.bench.measurement import Options
 from cli.main import app
+from cli.net.address import Address
 
 
 @pytest.fixture(autouse=True)

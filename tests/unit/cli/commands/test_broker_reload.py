@@ -36,7 +36,7 @@ def test_what_the_broker_answers_is_said(
         asked.append(question)
         return answer
 
-    monkeypatch.setattr("cli.admin.request", request)
+    monkeypatch.setattr("cli.operate.admin.request", request)
     app(["broker", "reload", "--data-dir", "d"], standalone_mode=False)
     assert asked == [("POST", "/reload", Path("d"))]
     assert capsys.readouterr().err == said

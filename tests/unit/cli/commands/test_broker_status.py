@@ -19,7 +19,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, Path]]:
         asked.append((method, path, data_dir))
         return STATUS
 
-    monkeypatch.setattr("cli.admin.request", request)
+    monkeypatch.setattr("cli.operate.admin.request", request)
     return asked
 
 
@@ -31,7 +31,7 @@ def test_a_pipe_and_who_asks_for_all_get_a_line_for_each_figure(
     terminal: bool,
     options: list[str],
 ) -> None:
-    monkeypatch.setattr("cli.output.to_terminal", lambda: terminal)
+    monkeypatch.setattr("cli.terminal.output.to_terminal", lambda: terminal)
     app(["broker", "status", "--data-dir", "d", *options], standalone_mode=False)
     assert asked == [("GET", "/status", Path("d"))]
     assert capsysbinary.readouterr().out.decode().splitlines() == [
@@ -44,7 +44,7 @@ def test_a_pipe_and_who_asks_for_all_get_a_line_for_each_figure(
 def test_a_terminal_gets_a_summary(
     capsysbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cli.output.to_terminal", lambda: True)
+    monkeypatch.setattr("cli.terminal.output.to_terminal", lambda: True)
     app(["broker", "status"], standalone_mode=False)
     assert capsysbinary.readouterr().out.decode().startswith(r"pubsub 1\x1b[2J on ")
 

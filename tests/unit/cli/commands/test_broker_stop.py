@@ -12,6 +12,6 @@ def test_it_says_whether_clients_are_to_go_on_elsewhere(
     options: tuple[str, ...], path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[Path, float, str]] = []
-    monkeypatch.setattr("cli.stopping.stop", lambda *asks: asked.append(asks))
+    monkeypatch.setattr("cli.operate.stopping.stop", lambda *asks: asked.append(asks))
     app(["broker", "stop", "--timeout", "3", *options], standalone_mode=False)
     assert asked == [(Path("data"), 3, path)]

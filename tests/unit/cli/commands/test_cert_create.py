@@ -26,7 +26,7 @@ def test_the_options_say_what_is_made(
 ) -> None:
     calls: list[tuple[object, ...]] = []
     monkeypatch.setattr(
-        "cli.cert_create.create", lambda *what, **how: calls.append((*what, *how.values()))
+        "cli.operate.cert_create.create", lambda *what, **how: calls.append((*what, *how.values()))
     )
     app(["cert", "create", *shlex.split(arguments)], standalone_mode=False)
     assert calls == [called]

@@ -24,7 +24,7 @@ def test_the_log_of_the_data_directory_or_another_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: str, path: str, json: bool
 ) -> None:
     looked: list[tuple[Path, bool]] = []
-    monkeypatch.setattr("cli.check.check", lambda path, *, json: looked.append((path, json)))
+    monkeypatch.setattr("cli.care.check.check", lambda path, *, json: looked.append((path, json)))
     monkeypatch.chdir(tmp_path)
     for directory in ("data", "d"):
         (tmp_path / directory).mkdir()

@@ -14,10 +14,12 @@ STORE = "nats://a:1,b:2"
 
 def test_each_command_asks_for_what_its_words_say(monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[tuple[object, ...]] = []
-    monkeypatch.setattr("cli.cluster.up", lambda *a: done.append(a))
-    monkeypatch.setattr("cli.cluster.init", lambda *a: done.append(a))
-    monkeypatch.setattr("cli.cluster.status", lambda *a, as_json: done.append((*a, as_json)))
-    monkeypatch.setattr("cli.cluster.config", lambda *a: done.append(("config", *a)))
+    monkeypatch.setattr("cli.operate.cluster.up", lambda *a: done.append(a))
+    monkeypatch.setattr("cli.operate.cluster.init", lambda *a: done.append(a))
+    monkeypatch.setattr(
+        "cli.operate.cluster.status", lambda *a, as_json: done.append((*a, as_json))
+    )
+    monkeypatch.setattr("cli.operate.cluster.config", lambda *a: done.append(("config", *a)))
     for words in (
         ["up"],
         ["up", "-d", "x", "-p", "5000"],

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cli.contexts import Context, Contexts, load
 from cli.main import app
+from cli.net.contexts import Context, Contexts, load
 
 
 @pytest.fixture(autouse=True)

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from cli.failure import CommandFailed
-from cli.history import Options
+from cli.log.history import Options
 from cli.main import app
+from cli.terminal.failure import CommandFailed
 
 
 def test_the_last_argument_is_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[object] = []
-    monkeypatch.setattr("cli.export.export", lambda *args, **how: done.append((args, how)))
+    monkeypatch.setattr("cli.log.export.export", lambda *args, **how: done.append((args, how)))
     app(
         [
             "export",

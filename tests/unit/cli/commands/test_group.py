@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from cli.commands import group
-from cli.failure import CommandFailed, Exit
 from cli.options import AdminOptions
+from cli.terminal.failure import CommandFailed, Exit
 
 
 @pytest.mark.parametrize("options", [{"backoff": "soon"}, {"lease": "5"}, {"backoff": "5m..1s"}])

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from cli.address import Address
 from cli.main import app
+from cli.net.address import Address
 
 
 def test_the_options_say_what_and_where(monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[object] = []
     monkeypatch.setattr(
-        "cli.import_file.import_file", lambda *args, **how: done.append((args, how))
+        "cli.log.import_file.import_file", lambda *args, **how: done.append((args, how))
     )
     app(["import", "x.csv", "-p", "1884", "--again", "--no-retain"], standalone_mode=False)
     how = {"again": True, "no_retain": True, "as_json": False}

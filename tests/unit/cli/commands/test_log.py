@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 import typer
 
-from cli.address import Address
-from cli.history import Options
+from cli.log.history import Options
 from cli.main import app
+from cli.net.address import Address
 
 
 @pytest.fixture(autouse=True)
 def shown(monkeypatch: pytest.MonkeyPatch) -> list[Options]:
     shown: list[Options] = []
-    monkeypatch.setattr("cli.show_log.show", shown.append)
+    monkeypatch.setattr("cli.log.show_log.show", shown.append)
     return shown
 
 
@@ -62,7 +62,7 @@ def test_the_last_of_each_topic_is_a_question_of_its_own(
     shown: list[Options], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     latest: list[Options] = []
-    monkeypatch.setattr("cli.show_topics.show_latest", latest.append)
+    monkeypatch.setattr("cli.log.show_topics.show_latest", latest.append)
     log("a/# --latest --as-of @11:00 --json")
     assert (latest[0].filters, latest[0].as_of, latest[0].json) == (("a/#",), "@11:00", True)
     assert shown == []

@@ -11,7 +11,7 @@ from cli.main import app
 
 def test_the_options_say_which_and_how(monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[object] = []
-    monkeypatch.setattr("cli.show_topics.show", lambda *args, **how: shown.append((args, how)))
+    monkeypatch.setattr("cli.log.show_topics.show", lambda *args, **how: shown.append((args, how)))
     app(["log", "topics", "a/#", "--sort", "bytes", "--json"], standalone_mode=False)
     app(["log", "topics", "--data-dir", "d"], standalone_mode=False)
     assert shown == [

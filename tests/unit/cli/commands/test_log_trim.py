@@ -25,7 +25,7 @@ def test_the_options_say_what_is_done(
 ) -> None:
     calls: list[tuple[object, ...]] = []
     monkeypatch.setattr(
-        "cli.log_trim.trim", lambda *what, **how: calls.append((*what, *how.values()))
+        "cli.log.log_trim.trim", lambda *what, **how: calls.append((*what, *how.values()))
     )
     app(["log", "trim", *shlex.split(arguments)], standalone_mode=False)
     assert calls == [called]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cli.failure import CommandFailed, Exit
 from cli.main import app
+from cli.terminal.failure import CommandFailed, Exit
 
 TOO_LONG = "x" * 65_536
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import typer
 
-from cli.address import Address, Will
 from cli.main import app
-from cli.publish import Options
+from cli.messages.publish import Options
+from cli.net.address import Address, Will
 
 Published = list[tuple[Options, str, bytes | None]]
 
@@ -28,8 +28,8 @@ def published(monkeypatch: pytest.MonkeyPatch) -> Published:
     def publish_lines(options: Options, topic: str, *, away_s_max: float | None) -> None:
         published.append((options, topic, None))
 
-    monkeypatch.setattr("cli.publish.publish", publish)
-    monkeypatch.setattr("cli.publish.publish_lines", publish_lines)
+    monkeypatch.setattr("cli.messages.publish.publish", publish)
+    monkeypatch.setattr("cli.messages.publish.publish_lines", publish_lines)
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"in\nput")))
     return published
 
@@ -125,6 +125,6 @@ def test_what_contradicts_is_a_usage_error(published: Published, arguments: str,
 def test_a_terminal_and_no_topic_is_a_conversation(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Options] = []
     monkeypatch.setattr("sys.stdin.isatty", lambda: True)
-    monkeypatch.setattr("cli.interactive.publish_lines", asked.append)
+    monkeypatch.setattr("cli.messages.interactive.publish_lines", asked.append)
     pub("-i me")
     assert [options.client_id for options in asked] == ["me"]

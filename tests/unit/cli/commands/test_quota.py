@@ -12,9 +12,9 @@ from cli.main import app
 
 def test_each_option_is_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[tuple[object, ...]] = []
-    monkeypatch.setattr("cli.quotas.put", lambda *a, role: done.append((*a, role)))
-    monkeypatch.setattr("cli.quotas.remove", lambda *a, role: done.append((*a, role)))
-    monkeypatch.setattr("cli.quotas.ls", lambda *a, as_json: done.append((*a, as_json)))
+    monkeypatch.setattr("cli.operate.quotas.put", lambda *a, role: done.append((*a, role)))
+    monkeypatch.setattr("cli.operate.quotas.remove", lambda *a, role: done.append((*a, role)))
+    monkeypatch.setattr("cli.operate.quotas.ls", lambda *a, as_json: done.append((*a, as_json)))
     options = (
         "--connections 1 --sessions 2 --groups 3 --subscriptions 4 --packet-bytes 256"
         " --publish-rate 6 --publish-bytes 7 --retained 8"

@@ -23,7 +23,7 @@ def test_the_options_say_what_is_done(
 ) -> None:
     calls: list[tuple[object, ...]] = []
     monkeypatch.setattr(
-        "cli.restore.restore", lambda *paths, **how: calls.append((*paths, *how.values()))
+        "cli.care.restore.restore", lambda *paths, **how: calls.append((*paths, *how.values()))
     )
     app(["restore", *shlex.split(arguments)], standalone_mode=False)
     assert calls == [called]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.history import Options
+from cli.log.history import Options
 from cli.main import app
 
 
@@ -15,6 +15,6 @@ def test_it_is_the_log_of_what_was_retained(
     words: list[str], last: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown: list[Options] = []
-    monkeypatch.setattr("cli.show_log.show", shown.append)
+    monkeypatch.setattr("cli.log.show_log.show", shown.append)
     app(["retained", "history", "a", *words], standalone_mode=False)
     assert shown == [Options(data_dir=Path("data"), filters=("a",), last=last, retained=True)]

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from cli.address import Address
 from cli.main import app
+from cli.net.address import Address
 
 
 def test_the_options_say_what_and_where(monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[object] = []
-    monkeypatch.setattr("cli.retained.undo", lambda *args, **how: done.append((args, how)))
+    monkeypatch.setattr("cli.log.retained.undo", lambda *args, **how: done.append((args, how)))
     app(["retained", "undo", "a", "-p", "1884", "--data-dir", "d", "--json"], standalone_mode=False)
     assert done == [((Path("d"), Address(port=1884), "a"), {"json": True})]

@@ -12,7 +12,7 @@ from cli.main import app
 def test_the_options_say_from_where_to_where(monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[tuple[Path, Path, bool]] = []
     monkeypatch.setattr(
-        "cli.salvage.salvage", lambda data_dir, to, *, json: done.append((data_dir, to, json))
+        "cli.care.salvage.salvage", lambda data_dir, to, *, json: done.append((data_dir, to, json))
     )
     app(["salvage", "new"], standalone_mode=False)
     app(["salvage", "new", "--data-dir", "d", "--json"], standalone_mode=False)

@@ -14,8 +14,8 @@ from cli.main import app
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     asked: list[object] = []
-    monkeypatch.setattr("cli.sql.show", lambda *args, **how: asked.append((args, how)))
-    monkeypatch.setattr("cli.sql.list_views", lambda *args, **how: asked.append((args, how)))
+    monkeypatch.setattr("cli.log.sql.show", lambda *args, **how: asked.append((args, how)))
+    monkeypatch.setattr("cli.log.sql.list_views", lambda *args, **how: asked.append((args, how)))
     return asked
 
 

@@ -8,11 +8,11 @@ import pytest
 import typer
 from paho.mqtt.client import MQTTMessage
 
-from cli.address import Address
-from cli.execute import Command
-from cli.failure import Exit
 from cli.main import app
-from cli.subscribe import Options, Replay
+from cli.messages.execute import Command
+from cli.messages.subscribe import Options, Replay
+from cli.net.address import Address
+from cli.terminal.failure import Exit
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +23,7 @@ def subscribed(monkeypatch: pytest.MonkeyPatch) -> list[Options]:
         subscribed.append(options)
         return Exit.TIMEOUT
 
-    monkeypatch.setattr("cli.subscribe.subscribe", subscribe)
+    monkeypatch.setattr("cli.messages.subscribe.subscribe", subscribe)
     return subscribed
 
 
@@ -195,7 +195,7 @@ def test_what_contradicts_is_a_usage_error(
 def test_a_terminal_and_no_topic_is_a_conversation(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Options] = []
     monkeypatch.setattr("sys.stdin.isatty", lambda: True)
-    monkeypatch.setattr("cli.output.to_terminal", lambda: True)
-    monkeypatch.setattr("cli.interactive.subscribe_lines", asked.append)
+    monkeypatch.setattr("cli.terminal.output.to_terminal", lambda: True)
+    monkeypatch.setattr("cli.messages.interactive.subscribe_lines", asked.append)
     sub("-i me")
     assert [(options.client_id, options.durable) for options in asked] == [("me", True)]

@@ -11,6 +11,8 @@ from cli.main import app
 
 def test_the_options_reach_it(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[object] = []
-    monkeypatch.setattr("cli.subscribers.rm", lambda *args, **kwargs: calls.append((args, kwargs)))
+    monkeypatch.setattr(
+        "cli.operate.subscribers.rm", lambda *args, **kwargs: calls.append((args, kwargs))
+    )
     app(["subscribers", "rm", r"\$share/w/t", "--data-dir", "d"], standalone_mode=False)
     assert calls == [((Path("d"), r"\$share/w/t"), {"json": False})]

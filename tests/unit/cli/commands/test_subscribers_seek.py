@@ -12,7 +12,7 @@ from cli.main import app
 def test_the_options_reach_it(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[object] = []
     monkeypatch.setattr(
-        "cli.subscribers.seek", lambda *args, **kwargs: calls.append((args, kwargs))
+        "cli.operate.subscribers.seek", lambda *args, **kwargs: calls.append((args, kwargs))
     )
     arguments = ["subscribers", "seek", "sub1", "--to", "-2", "--dry-run", "--data-dir", "d"]
     app(arguments, standalone_mode=False)

@@ -12,7 +12,7 @@ from cli.main import app
 def test_the_options_reach_it(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[object] = []
     monkeypatch.setattr(
-        "cli.subscribers.show", lambda *args, **kwargs: calls.append((args, kwargs))
+        "cli.operate.subscribers.show", lambda *args, **kwargs: calls.append((args, kwargs))
     )
     app(["subscribers", "show", "sub1", "--data-dir", "d"], standalone_mode=False)
     assert calls == [((Path("d"), "sub1"), {"json": False})]

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import typer
 
-from cli import users
 from cli.commands import user
+from cli.operate import users
 from cli.options import AccountOptions, AdminOptions
 
 

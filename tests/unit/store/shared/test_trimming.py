@@ -16,8 +16,8 @@ from broker.store.shared.cluster import ClusterStore
 from broker.store.shared.entries import APPEND, encode, records_of
 from broker.store.shared.memory_log import MemoryLog
 from broker.store.sqlite.store import SqliteStore
-from cli.backup import backup
-from cli.restore import restore
+from cli.care.backup import backup
+from cli.care.restore import restore
 from tests.support.messages import message, numbered
 from tests.support.patience import PATIENCE_S
 from tests.support.shared import (

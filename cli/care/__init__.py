@@ -1,0 +1,1 @@
+"""Care of the file: backup, restore, check, compact, salvage."""

@@ -1,0 +1,1 @@
+"""The log as commands show, question, export and fill it."""

@@ -1,0 +1,1 @@
+"""`pubsub pub` and `pubsub sub`: messages that go out and come in now."""

@@ -1,0 +1,1 @@
+"""The broker's process: its diagnostics, its memory, no core dumps."""

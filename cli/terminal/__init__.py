@@ -1,0 +1,1 @@
+"""What a person or a pipe sees and types: output, tables, progress, times, Ctrl-C, failures."""
