@@ -27,7 +27,7 @@ from broker.delivery.looks import Looks
 from broker.delivery.sender import TAKE_BYTES_MAX
 from broker.documents import Delete, Operation
 from broker.documents.queues import LoanDocument, MemberDocument, ReportDocument
-from broker.errors import PubSubError
+from broker.errors import PubSubError, StoreError
 from broker.log.log import Log
 from broker.message import Monotonic, Offset
 from broker.registry.groups.group import Group
@@ -59,9 +59,7 @@ class Groups(Protocol):
         opened then. Raises StoreError, QuotaExceeded."""
         ...
 
-    def admit(self, session: Session, group: Group) -> None:
-        """The session has to do with this group."""
-        ...
+    def admit(self, session: Session, group: Group) -> None: ...
 
     def settle(self, session: Session) -> None: ...
 
@@ -211,7 +209,10 @@ class Lending:
                 self._log.append([], operations=[Delete(MemberDocument, key)])
             elif key not in self._remotes and self._groups.get(group.name) is group:
                 remote = self._add(group, document)
-                await group.add(remote.session, remote.grant, remote)
+                try:
+                    await group.add(remote.session, remote.grant, remote)
+                except StoreError as error:  # Others are still to join.
+                    remote.broken(error)
 
     def _add(self, group: Group, document: MemberDocument) -> Remote:
         remote = Remote(document, self._lend, self._cut_off)

@@ -290,3 +290,27 @@ async def test_workers_that_come_in_one_commit_join_in_parts(
             both.create_task(look())
             both.create_task(b.log.commit_now(members))
         assert max(after - before for before, after in pairwise(joined)) <= 2
+
+
+async def test_what_one_worker_had_cannot_be_read_which_keeps_no_other_from_its_group(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def held_by(redelivery: object, client_id: str) -> list[object]:
+        if client_id == "w1":
+            raise StoreUnavailable("the disk")
+        return []
+
+    async with two_brokers() as (a, b):
+        here = await member(a, "w0")
+        monkeypatch.setattr("broker.registry.groups.redelivery.Redelivery.held_by", held_by)
+        group = a.groups.get(GROUP)
+        assert group is not None
+        async with group.lock:
+            there = [await member(b, name) for name in ("w1", "w2")]
+            await both_settled(a, b)
+        await both_settled(a, b)
+        assert [len(worker.errors) for worker in there] == [1, 0]
+        there[0].close()
+        await publish(a, 1, 4)
+        await both_settled(a, b)
+        assert (len(here.got), len(there[1].got)) == (2, 2)
