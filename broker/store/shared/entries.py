@@ -56,6 +56,8 @@ from broker.errors import SchemaMismatch, StoreCorrupt
 from broker.message import Message, Offset
 
 FORMAT = 1
+"""Another one also where a later program decides otherwise what counts: brokers that do not decide
+alike have other offsets, and nobody would say so."""
 
 CLASSES: tuple[type[Document], ...] = (
     *(SessionDocument, SubscriptionDocument, CursorDocument, InFlightDocument),

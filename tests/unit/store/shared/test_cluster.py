@@ -18,12 +18,21 @@ from broker.documents import (
     SubscriptionDocument,
     UserDocument,
 )
-from broker.errors import LogReplaced, StoreConflict, StoreFenced, StoreFull, StoreUnavailable
+from broker.documents.queues import MemberDocument
+from broker.errors import (
+    LogReplaced,
+    SchemaMismatch,
+    StoreConflict,
+    StoreFenced,
+    StoreFull,
+    StoreUnavailable,
+)
 from broker.message import NOT_STORED, Message, Offset, WallUs
 from broker.store.memory import MemoryStore
 from broker.store.shared.cluster import ClusterStore
 from broker.store.shared.entries import (
     APPEND,
+    CLASSES,
     CLOSED,
     Told,
     encode,
@@ -461,3 +470,25 @@ async def test_the_log_of_a_broker_alone_is_no_copy() -> None:
     await copy.append(numbered(1))
     with pytest.raises(LogReplaced, match="broker alone"):
         await ClusterStore(MemoryLog(), copy, sleep=a_moment).open()
+
+
+async def test_an_older_program_ends_where_a_newer_one_wrote_and_goes_on_there_when_it_is_newer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log = MemoryLog()
+    (store,) = brokers(log, 1)
+    newer = encode([message("2")], [Put(MemberDocument("$share/g/t", "b2.0", 1, "w", 9))], ())
+    async with opened(store):
+        await store.append([message("1")])
+        await make_session(store, "$share/g/t")
+        monkeypatch.setattr("broker.store.shared.entries.CLASSES", CLASSES[:-4])
+        (body,) = records_of("b2.0", 1, APPEND, newer, 9999)
+        log.store(body)
+        with pytest.raises(SchemaMismatch, match="upgrade this one"):
+            await store.append([message("3")])
+        with pytest.raises(SchemaMismatch):
+            await store.append([message("4")])
+    monkeypatch.undo()
+    async with opened(store):
+        await store.append([message("5")])
+        assert payloads(await read_all(store))[:2] == [b"1", b"2"]
