@@ -154,6 +154,7 @@ class Turns:
                 self._waiting[worker] = None
             else:
                 worker.resume_reading(TURN)
+        ends_at = max(ends_at, now + PIECE_S)  # A flood takes all the time that it is given.
         while self._put_off and now < ends_at:
             self._put_off.popleft()()
             now = self._clock.monotonic()

@@ -181,3 +181,26 @@ async def test_much_that_is_little_is_done_in_several_turns_and_in_order(
         after.append(len(done))
     assert max(later - before for before, later in pairwise([0, *after])) <= 20
     assert done == [*range(100)]
+
+
+async def test_little_that_was_put_off_is_done_beside_a_flood() -> None:
+    clock = FakeClock()
+    turns, flood, done = Turns(clock), Reading(clock, SLOW), list[int]()
+    flood.arrived.add(DATA)
+    turns.work(flood)
+
+    def work(number: int) -> None:
+        done.append(number)
+        clock.advance(PIECE_S / 10)
+
+    for number in range(2 * LITTLE_MAX):
+        if not turns.puts_off(partial(work, number)):
+            work(number)
+    longest = 0.0
+    for _ in range(LITTLE_MAX // 10):
+        flood.arrived.add(DATA)
+        began = clock.monotonic()
+        await asyncio.sleep(0)
+        longest = max(longest, clock.monotonic() - began)
+    assert done == [*range(2 * LITTLE_MAX)]
+    assert longest <= 2 * TURN_S
