@@ -101,9 +101,10 @@ class TcpConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._services.counters.bytes_in += len(data)
         turns = self._connections.turns
-        turns.little += 1
-        late = not 1 < turns.little <= LITTLE_MAX and turns.is_too_many()
-        if late or len(data) > self._little_bytes or self.arrived.size:
+        if not (much := len(data) > self._little_bytes or self.arrived.size > 0):
+            turns.little += 1
+            much = not 1 < turns.little <= LITTLE_MAX and turns.is_too_many()
+        if much:
             self.arrived.add(data)
             turns.work(self)
             if self.arrived.size and self.client is not None:
