@@ -337,5 +337,6 @@ class Borrowing:
 
     def watched(self, group: str) -> list[Word]:
         """What was said, and is heard here from now on."""
-        self._reports.pop(group, None)
+        if (reports := self._reports.pop(group, None)) is not None:
+            reports.words.clear()  # It may wait for a commit, and would be stored for nobody.
         return self._watched.pop(group, [])

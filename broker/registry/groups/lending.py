@@ -369,7 +369,7 @@ class Lending:
     def left(self, lent: Lent, session: Session, now: Monotonic) -> list[InFlight]:
         """What the group's session has in flight that nobody has. From here on what workers here
         say of it is heard without the log."""
-        lent.say(self._ownership.broker_id, self._workers.watched(lent.group))
+        lent.say_here(self._ownership.broker_id, self._workers.watched(lent.group))
         return lent.find(session, self._is_there, now)
 
     def resume(self, group: Group, lent: Lent) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from broker.documents import Delete, Operation
@@ -101,6 +101,12 @@ class Lent:
                     self._refused.append(Refused(loan, LOST, worker, final=False))
             if word.said in (Said.GONE, Said.HELD):
                 self.members.pop((broker, word.number), None)
+
+    def say_here(self, broker: str, said: Sequence[Word]) -> None:
+        """What workers at this broker said meanwhile, which may be in the log by now."""
+        self.say(broker, said)
+        if said:
+            self.operations.append(Delete(ReportDocument, (self.group, broker)))
 
     def find(
         self, session: Session, is_there: Callable[[MemberDocument], bool], now: Monotonic

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from broker.documents import CursorDocument
+from broker.documents.queues import ReportDocument
 from broker.message import Offset
 from broker.registry.groups.lent import Lent
 from broker.session.cursor import listed
@@ -121,6 +122,7 @@ async def test_what_a_worker_says_while_its_group_comes_to_its_broker_is_heard(
         monkeypatch.setattr(a.groups.lending, "found", acknowledged_meanwhile)
         await pass_away(a)
         monkeypatch.undo()
+        assert await a.disk.scan(ReportDocument) == [], "nobody else hears of what was said here"
         there.close()
         again = await member(a, "w3")
         await both_settled(a)
