@@ -103,7 +103,10 @@ class Rights:
         return self._may_some(Right.READ_HISTORY, topic_filter) and self.may_subscribe(topic_filter)
 
     def may_administer(self, topic_filter: str) -> bool:
-        """Whether all of the filter; `EVERYTHING` is all that there is."""
+        """Whether all of the filter; `EVERYTHING` is all that there is. That nothing is forbidden
+        while there is no user gives it to nobody: but for `ALL`, it takes a user."""
+        if not self.limited and self is not Rights.ALL:
+            return False
         return self.explain(Right.ADMINISTER, topic_filter).allowed is True
 
     @property

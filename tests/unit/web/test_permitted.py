@@ -28,6 +28,21 @@ async def test_every_filter_must_be_allowed_and_the_one_that_is_not_is_named() -
         assert not await permit.allows(filters)
 
 
+async def test_when_the_last_user_is_removed_who_asks_may_nothing_more() -> None:
+    """Not what all may while there are no users: it came by the network."""
+    book = Rulebook("allow admin jobs")
+    asked = Request({"type": "http"})
+    give(asked.scope, Rights(book, "anna", None, ""))
+    permit = Permit(asked)
+    await permit.require(["jobs"])
+    book.open = True
+    book.version += 1
+    for filters in (["jobs"], ["a"], ["#"], []):
+        assert not await permit.allows(filters)
+    give(asked.scope, Rights.ALL)
+    assert await Permit(asked).allows(["#", "a", "$x"])
+
+
 async def test_who_may_everything_may_also_what_is_of_nothing() -> None:
     permit = Permit(request("allow admin #"))
     await permit.require([])
