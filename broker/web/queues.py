@@ -48,7 +48,7 @@ def routes(queues: Queues, data_dir: Path) -> list[Route]:
         groups, names = await asyncio.to_thread(_read, database, _groups)
         members = queues.members()
         for group in groups:
-            group["members"] = members[group["group"]]
+            group["members"] = members.get(group["group"], group["members"])
         shown = [each for each in groups if await permit.allows([each["filter"]])]
         named = [name for name in names if await permit.allows([name])]
         return JSONResponse({"groups": shown, "names": named})
@@ -56,7 +56,7 @@ def routes(queues: Queues, data_dir: Path) -> list[Route]:
     async def get_one(request: Request) -> JSONResponse:
         name = request.query_params["name"]
         group = await asyncio.to_thread(_read, database, lambda log: _one(log, name))
-        return JSONResponse(group | {"members": queues.members()[name]})
+        return JSONResponse(group | {"members": queues.members().get(name, group["members"])})
 
     async def get_letters(request: Request) -> JSONResponse:
         asked, permit = request.query_params, Permit(request)

@@ -25,6 +25,12 @@ SELECT s.client_id, g.client_id IS NOT NULL, ifnull(g.attempts_max, {ATTEMPTS_MA
     ifnull(g.backoff_first_ms, {BACKOFF_FIRST_MS}),
     ifnull(g.backoff_max_ms, {BACKOFF_MAX_MS}), ifnull(g.lease_ms, {LEASE_MS}),
     ifnull(c.offset, 0),
+    iif(o.broker IS NULL, 0,
+        (SELECT count(*) FROM subscriptions f INDEXED BY subscriptions_shared
+            JOIN sessions m ON m.client_id = f.client_id
+            WHERE f.filter = s.client_id
+            AND f.filter >= '{SHARE_PREFIX}' AND f.filter < '{_AFTER_GROUPS}'
+            AND m.expires_at_us IS NULL)),
     (SELECT count(*) FROM retries r WHERE r.client_id = s.client_id),
     (SELECT count(*) FROM dead_letters d WHERE d.group_name = s.client_id), o.broker
 FROM sessions s LEFT JOIN group_settings g USING (client_id) LEFT JOIN cursors c USING (client_id)
@@ -46,7 +52,8 @@ PAGE_BYTES_MAX = 1 << 20
 
 
 def groups(connection: sqlite3.Connection) -> Iterator[Record]:
-    """`members`, who are connected, are none here: a broker that runs knows them."""
+    """`members`, who are connected: here only those of a log that brokers share, which has the
+    sessions of all. Else a broker that runs knows them."""
     for row in connection.execute(_GROUPS):
         shared = parse_shared(row[0])
         assert shared is not None
@@ -60,10 +67,10 @@ def groups(connection: sqlite3.Connection) -> Iterator[Record]:
             "backoff_max_s": row[4] / 1000,
             "lease_s": row[5] / 1000,
             "cursor": row[6],
-            "members": 0,
-            "retries": row[7],
-            "dead_letters": row[8],
-        } | ({} if row[9] is None else {"broker": row[9]})
+            "members": row[7],
+            "retries": row[8],
+            "dead_letters": row[9],
+        } | ({} if row[10] is None else {"broker": row[10]})
 
 
 def unread(connection: sqlite3.Connection, group: Record) -> int:

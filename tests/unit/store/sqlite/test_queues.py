@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from broker.config import DATABASE
-from broker.documents import Put
+from broker.documents import OwnerDocument, Put, SessionDocument, SubscriptionDocument
 from broker.documents.queues import DeadLetterDocument
-from broker.message import AgedUs, Offset
+from broker.message import AgedUs, Offset, ServedUs, WallUs
 from broker.store.sqlite import queues
 from broker.store.sqlite.store import SqliteStore
 from tests.support.messages import numbered
@@ -52,3 +52,28 @@ async def test_a_group_that_has_only_dead_letters_is_named(path: Path) -> None:
         assert [*queues.groups(log)] == []
         assert queues.names(log) == [*GROUPS]
         assert queues.unread(log, {"cursor": 1, "filter": "#"}) == 2
+
+
+@pytest.mark.parametrize("shared", [False, True])
+async def test_members_are_counted_of_a_log_that_brokers_share(
+    tmp_path: Path, *, shared: bool
+) -> None:
+    """Which has the session of each worker that is connected to any of them."""
+    group, absent = GROUPS[0], "away"
+    store = SqliteStore(tmp_path / DATABASE)
+    await store.open()
+    workers = [
+        SessionDocument(each, 60, WallUs(1), ServedUs(9) if each == absent else None)
+        for each in ("here", "elsewhere", absent)
+    ]
+    subscriptions = [
+        SubscriptionDocument(each.client_id, group, 1, False, False, 0, None, Offset(0))
+        for each in workers
+    ]
+    owners = [OwnerDocument(group, "b1", 1)] if shared else []
+    sessions = [SessionDocument(group, 60, WallUs(1), None), *workers]
+    puts = [*map(Put, sessions), *map(Put, subscriptions), *map(Put, owners)]
+    await store.append([], puts)
+    await store.close()
+    with closing(sqlite3.connect(tmp_path / DATABASE)) as log:
+        assert [each["members"] for each in queues.groups(log)] == [2 if shared else 0]
