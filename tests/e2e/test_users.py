@@ -218,6 +218,9 @@ def test_lines_log_in(broker: BrokerProcess, name: str) -> None:
 
 
 def test_no_password_is_told(broker: BrokerProcess) -> None:
+    with LineSocket(broker.port) as lines:
+        lines.ask("LOGIN anna wrong")
+        lines.ask("LOGIN anna secret")
     said = broker.stderr.read_text()
     assert "login of user 'anna' from 127.0.0.1 failed: wrong password" in said
     for secret in ("secret\n", "'secret", "'wrong", "'first", "argon2id"):
